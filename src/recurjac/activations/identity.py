@@ -1,0 +1,47 @@
+"""No activation: a stage that is only affine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+
+
+@final
+@dataclass(frozen=True)
+class Linear(AbstractActivation):
+    """σ(z) = z."""
+
+    name: ClassVar[str] = "linear"
+
+    @property
+    def rigorous(self) -> bool:
+        return True
+
+    def value(self, z: Tensor) -> Tensor:
+        return z
+
+    def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        return z
+
+    def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        return Interval.point(torch.ones_like(z.lower))
+
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        return Lines.proportional(torch.ones_like(z.lower).unsqueeze(1))
+
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        return self.lines(z, arithmetic)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]

@@ -1,0 +1,187 @@
+"""Sigmoid-shaped activations: increasing, odd about 0, with a slope that rises until 0 and falls after it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractSmooth, far
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+from recurjac.reading import Expression, torch_ops
+
+_BISECTIONS = 60
+"""Halvings of a bracket: more than float64 has bits, for brackets up to some 10^3; wider ones only lose tightness."""
+
+
+class AbstractSigmoidal(AbstractSmooth):
+    """σ is convex before 0, concave after it, and σ(-z) = 2 σ(0) - σ(z)."""
+
+    @property
+    @abstractmethod
+    def middle(self) -> float:
+        """σ(0)."""
+
+    @property
+    @abstractmethod
+    def steepest(self) -> float:
+        """σ'(0)."""
+
+    @final
+    def slope_turns(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    @final
+    def slope_at_turn(self, turn: float) -> tuple[float, float]:
+        return (self.steepest, self.steepest)
+
+    @final
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The upper line, and by symmetry the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
+        up_slope, up = self._upper_line(z, arithmetic)
+        low_slope, mirrored = self._upper_line(-z, arithmetic)
+        return self._over(z, low_slope, 2 * self.middle - mirrored, up_slope, up)
+
+    def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of the line above σ that is lowest at the middle of z (CROWN, Table 2).
+
+        A tangent at d >= 0 lies above the concave part, and, as σ is convex before 0, above the rest of [l, u] iff it
+        does so at l; this holds from some d* on.  So: the tangent at the middle or at d*, whichever is further right;
+        where even the tangent at u fails, the chord.
+        """
+        # wider intervals get constants in `_over`
+        finite = z.map(lambda t: t.clamp(min=-far(t), max=far(t)))
+        low, high = finite.lower, finite.upper
+        touch = self._touching_point(low.detach(), high.detach())
+        middle = low / 2 + high / 2
+        chord = self.chord(finite, arithmetic)
+        tangible = self._above_at(high, low) & (high > 0)
+        from_low = tangible & (middle < touch)
+        at = torch.where(from_low, touch, middle)
+        slope = torch.where(tangible, self.slope(at), chord)
+        # d* moves with l; along the line through (l, σ(l)) and (d*, σ(d*)) the slope's derivative is that of the chord
+        gap = torch.where(from_low, touch - low, 1.0)
+        moving = (self.value(touch) - self.value(low)) / gap
+        slope = torch.where(from_low, slope.detach() + moving - moving.detach(), slope)
+        at = torch.where(tangible, at, high)
+        return slope, self.intercepts(slope, low, at, high)[1]
+
+    def _above_at(self, d: Tensor, z: Tensor) -> Tensor:
+        """Whether the tangent at d is at least σ at z."""
+        return self.value(d) + self.slope(d) * (z - d) >= self.value(z)
+
+    def _touching_point(self, low: Tensor, high: Tensor) -> Tensor:
+        """A point d >= max(low, 0) near the least one whose tangent is above σ at `low`, if one is left of `high`."""
+        left, right = low.clamp(min=0), torch.maximum(high, low.clamp(min=0))
+        for _ in range(_BISECTIONS):
+            middle = left / 2 + right / 2
+            enough = self._above_at(middle, low)
+            left, right = torch.where(enough, left, middle), torch.where(enough, middle, right)
+        return right
+
+
+@final
+@dataclass(frozen=True)
+class Sigmoid(AbstractSigmoidal):
+    """1 / (1 + exp(-z))."""
+
+    name: ClassVar[str] = "sigmoid"
+
+    @property
+    def middle(self) -> float:
+        return 0.5
+
+    @property
+    def steepest(self) -> float:
+        return 0.25
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z) * torch.sigmoid(-z)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class Tanh(AbstractSigmoidal):
+    """The hyperbolic tangent."""
+
+    name: ClassVar[str] = "tanh"
+
+    @property
+    def middle(self) -> float:
+        return 0.0
+
+    @property
+    def steepest(self) -> float:
+        return 1.0
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.tanh(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """1 - tanh² without its cancellation."""
+        return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class Arctan(AbstractSigmoidal):
+    """The inverse tangent."""
+
+    name: ClassVar[str] = "arctan"
+
+    @property
+    def middle(self) -> float:
+        return 0.0
+
+    @property
+    def steepest(self) -> float:
+        return 1.0
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.atan(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        return 1 / (1 + z.square())
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@torch_ops.reads("aten.sigmoid.default", "aten.sigmoid_.default")
+def _sigmoid(x: Expression) -> Any:
+    return x.activate(Sigmoid())
+
+
+@torch_ops.reads("aten.tanh.default", "aten.tanh_.default")
+def _tanh(x: Expression) -> Any:
+    return x.activate(Tanh())
+
+
+@torch_ops.reads("aten.atan.default", "aten.arctan.default")
+def _arctan(x: Expression) -> Any:
+    return x.activate(Arctan())

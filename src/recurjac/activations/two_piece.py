@@ -1,0 +1,186 @@
+"""Activations of two linear pieces that meet at 0: ReLU, leaky-ReLU, PReLU."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+from recurjac.reading import Expression, torch_ops
+
+
+class AbstractTwoPiece(AbstractActivation):
+    """σ(z) = z for z >= 0 and s z for z < 0, s the `negative_slope`, of any size and sign.
+
+    σ is convex for s <= 1 and concave for s >= 1; both cases are one, told apart by the sign of 1 - s.
+    """
+
+    @abstractmethod
+    def slope_below(self, z: Tensor) -> Tensor:
+        """The negative slope s of each neuron, broadcast to z."""
+
+    @property
+    @final
+    def rigorous(self) -> bool:
+        """Slopes are exact and the lines' intercepts are computed with their rounding."""
+        return True
+
+    @final
+    def value(self, z: Tensor) -> Tensor:
+        s = self.slope_below(z)
+        return torch.where(z >= 0, z, torch.where(s == 0, 0.0, s * z))
+
+    @final
+    def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """The hull of σ at both ends and, where the interval meets 0, of 0."""
+        ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
+        low = torch.minimum(ends[0].lower, ends[1].lower)
+        high = torch.maximum(ends[0].upper, ends[1].upper)
+        meets = z.contains(torch.zeros_like(z.lower))
+        return Interval(
+            torch.where(meets, low.clamp(max=0), low), torch.where(meets, high.clamp(min=0), high)
+        )
+
+    def _value_at(self, z: Tensor, arithmetic: AbstractArithmetic) -> Interval:
+        negative = arithmetic.product(Interval.point(self.slope_below(z)), Interval.point(z.clamp(max=0)))
+        return Interval(torch.where(z >= 0, z, negative.lower), torch.where(z >= 0, z, negative.upper))
+
+    @final
+    def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """{s} below 0, {1} above, their hull where the interval meets 0 (also at one end: Clarke's derivative)."""
+        s = self.slope_below(z.lower)
+        one = torch.ones_like(s)
+        above, below = z.lower > 0, z.upper < 0
+        low = torch.where(above, one, torch.where(below, s, s.clamp(max=1)))
+        high = torch.where(above, one, torch.where(below, s, s.clamp(min=1)))
+        return Interval(low, high)
+
+    @final
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The chord on one side; on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
+        free = torch.where(z.upper >= -z.lower, 1.0, self.slope_below(z.lower))
+        return self._lines(z, free, arithmetic)
+
+    @final
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The chord on one side, its parallel through 0 on the other."""
+        return self._lines(z, self._chord(z), arithmetic)
+
+    def _chord(self, z: Interval) -> Tensor:
+        """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity."""
+        s = self.slope_below(z.lower)
+        high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
+        width = torch.where(high > low, high - low, 1.0)
+        share = torch.where(high.isinf(), 1.0, torch.where(width.isinf(), 0.0, high / width))
+        return s + (1 - s) * share
+
+    def _lines(self, z: Interval, free: Tensor, arithmetic: AbstractArithmetic) -> Lines:
+        s = self.slope_below(z.lower)
+        one, zero = torch.ones_like(s), torch.zeros_like(s)
+        chord = self._chord(z)
+        unstable = (z.lower <= 0) & (z.upper >= 0) & (s != 1)
+        stable = torch.where(z.lower > 0, one, s)
+        # σ - a z over [l, u] is extreme at an end or at 0: (1 - a) u, (s - a) l, 0.  A product with an infinite end
+        # counts only where its slope is not 0: 0 * inf = NaN is the limit 0.
+        ends = (
+            arithmetic.product(arithmetic.between(*_twice(arithmetic, one, chord)), Interval.point(z.upper)),
+            arithmetic.product(arithmetic.between(*_twice(arithmetic, s, chord)), Interval.point(z.lower)),
+        )
+        most = torch.maximum(ends[0].upper, ends[1].upper).clamp(min=0)
+        least = torch.minimum(ends[0].lower, ends[1].lower).clamp(max=0)
+        convex = s < 1
+        low = torch.where(unstable & ~convex, chord, torch.where(unstable, free, stable))
+        high = torch.where(unstable & convex, chord, torch.where(unstable, free, stable))
+        bottom, top = torch.where(unstable & ~convex, least, zero), torch.where(unstable & convex, most, zero)
+        size = self.value_range(z, arithmetic).magnitude.detach()
+        return Lines(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
+
+
+def _twice(arithmetic: AbstractArithmetic, a: Tensor, b: Tensor) -> tuple[Any, Any]:
+    difference = arithmetic.exact(a) - arithmetic.exact(b)
+    return difference, difference
+
+
+@final
+@dataclass(frozen=True)
+class ReLU(AbstractTwoPiece):
+    """max(z, 0)."""
+
+    name: ClassVar[str] = "relu"
+
+    def slope_below(self, z: Tensor) -> Tensor:
+        return torch.zeros_like(z)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class LeakyReLU(AbstractTwoPiece):
+    """z for z >= 0, else `negative_slope` times z; one slope for all neurons.
+
+    In float32 the slope is the nearest float32 number, as in PyTorch's own kernels.
+    """
+
+    negative_slope: float = 0.01
+    name: ClassVar[str] = "leaky_relu"
+
+    def slope_below(self, z: Tensor) -> Tensor:
+        return torch.full_like(z, self.negative_slope)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(0.01), cls(0.3), cls(1.0), cls(2.5), cls(-0.4), cls(-1.0)]
+
+
+@final
+@dataclass(frozen=True)
+class PReLU(AbstractTwoPiece):
+    """Leaky-ReLU with a trained slope for each neuron: a tensor that broadcasts to the node's shape."""
+
+    negative_slope: Tensor
+    name: ClassVar[str] = "prelu"
+
+    def slope_below(self, z: Tensor) -> Tensor:
+        return self.negative_slope.expand_as(z)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return replace(self, negative_slope=self.negative_slope.to(dtype=dtype, device=device))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(torch.tensor(s, dtype=torch.float64)) for s in (0.25, -0.1, 1.7)]
+
+
+@torch_ops.reads("aten.relu.default", "aten.relu_.default")
+def _relu(x: Expression) -> Any:
+    return x.activate(ReLU())
+
+
+@torch_ops.reads("aten.leaky_relu.default", "aten.leaky_relu_.default")
+def _leaky_relu(x: Expression, negative_slope: float = 0.01) -> Any:
+    return x.activate(LeakyReLU(float(negative_slope)))
+
+
+@torch_ops.reads("aten.prelu.default", "aten._prelu_kernel.default")
+def _prelu(x: Expression, weight: Tensor) -> Any:
+    if weight.numel() == 1:
+        slope = weight.reshape(())
+    else:
+        # nn.PReLU has one slope a channel: the first dimension after the batch
+        slope = weight.reshape(-1, *([1] * (len(x.shape) - 1)))
+    return x.activate(PReLU(slope))

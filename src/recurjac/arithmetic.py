@@ -1,0 +1,413 @@
+"""Intervals, values with a rounding radius, and the two arithmetics: the only file that thinks about rounding.
+
+The truth is the stored network's operations in real arithmetic.  A product computed in working precision obeys, in any
+order of summation and with or without fused multiply-adds,
+
+    |fl(W c) - W c|  <=  gamma_n |W| |c| + n eta,      gamma_n = n u / (1 - n u)
+
+(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), u the unit roundoff.  For eta we take the smallest
+*normal* number, so that the bound also holds on devices that flush subnormal numbers to zero.  Sums of non-negative
+numbers are computed with relative error gamma, hence every radius below is computed from non-negative terms and then
+grown by `_grow`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.errors import InvalidRequest, UnsoundBounds
+
+MEMORY = 2**26
+"""Bytes that the coefficient tensors of one sweep may take by default."""
+
+
+@final
+@dataclass(frozen=True)
+class Interval:
+    """All numbers between `lower` and `upper`, element by element; infinite ends are allowed, NaN is not.
+
+    Raises UnsoundBounds unless lower <= upper everywhere.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape:
+            raise UnsoundBounds(
+                f"an interval needs ends of one shape, not {tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
+            )
+        wrong = ~(self.lower <= self.upper)
+        if bool(wrong.any()):
+            at = tuple(int(i) for i in wrong.nonzero()[0])
+            raise UnsoundBounds(
+                f"lower bound {float(self.lower[at].detach())!r} is not at most upper bound "
+                f"{float(self.upper[at].detach())!r} at index {at}; please report this, with the network"
+            )
+
+    @classmethod
+    def point(cls, value: Tensor) -> Interval:
+        """The interval that holds `value` alone."""
+        return cls(value, value)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.lower.shape
+
+    @property
+    def width(self) -> Tensor:
+        """upper - lower, 0 where both ends are equal (also at infinity)."""
+        return torch.where(self.lower == self.upper, 0.0, self.upper - self.lower)
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest absolute value in the interval."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    @property
+    def mignitude(self) -> Tensor:
+        """The smallest absolute value in the interval."""
+        return torch.maximum(self.lower, -self.upper).clamp(min=0)
+
+    @property
+    def is_point(self) -> Tensor:
+        return self.lower == self.upper
+
+    def contains(self, value: Tensor) -> Tensor:
+        """True where `value` lies inside; NaN never does."""
+        return (self.lower <= value) & (value <= self.upper)
+
+    def map(self, move: MoveTensor) -> Interval:
+        """The same interval after `move` (a reshape, a permutation, an index) of both ends."""
+        return Interval(move(self.lower), move(self.upper))
+
+    def reshape(self, *shape: int) -> Interval:
+        return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape))
+
+    def __getitem__(self, index: Any) -> Interval:
+        return Interval(self.lower[index], self.upper[index])
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.upper, -self.lower)
+
+
+class MoveTensor(Protocol):
+    """A function that moves the entries of a tensor without changing them."""
+
+    def __call__(self, tensor: Tensor, /) -> Tensor: ...
+
+
+class LinearMap(Protocol):
+    """What arithmetic needs to know of a linear operator A (`operators.AbstractLeaf`)."""
+
+    @property
+    def in_shape(self) -> Shape: ...
+    @property
+    def summands(self) -> int: ...
+    @property
+    def reached(self) -> Tensor: ...
+    def apply(self, tensor: Tensor) -> Tensor: ...
+    def absolute(self) -> LinearMap: ...
+
+
+def _grow(radius: Tensor, operations: int) -> Tensor:
+    """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings.
+
+    (1 + u)^k / (1 - u) <= 1 + 2 (k + 2) u for k u <= 1/4, and 1 + (k + 2) eps is a floating-point number; underflow is
+    the caller's.  Past k u = 1/4 nothing is claimed: infinity.
+    """
+    eps = torch.finfo(radius.dtype).eps
+    if operations * eps > 0.5:
+        return torch.full_like(radius, torch.inf)
+    return radius * (1 + (operations + 2) * eps)
+
+
+def _gamma(n: int, dtype: torch.dtype) -> float:
+    """gamma_n of the module's docstring (infinite where the theorem does not hold)."""
+    u = torch.finfo(dtype).eps / 2
+    return n * u / (1 - n * u) if n * u < 0.5 else float("inf")
+
+
+def _tiny(tensor: Tensor) -> float:
+    return float(torch.finfo(tensor.dtype).tiny)
+
+
+class _RoundUp(torch.autograd.Function):
+    """mid + rad rounded upwards; its derivative is that of mid."""
+
+    @staticmethod
+    def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  (torch fixes the signature)
+        total = torch.nextafter(mid + rad, torch.full_like(mid, torch.inf))
+        return torch.where(rad == 0, mid, total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  (torch fixes the signature)
+        return grads[0], None
+
+
+@final
+@dataclass(frozen=True)
+class Value:
+    """A tensor and how far the exact one may be: |exact - mid| <= rad; `rad` None makes no claim (`Fast`).
+
+    `rad` broadcasts against `mid` and carries no gradient.
+    """
+
+    mid: Tensor
+    rad: Tensor | None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.mid.shape
+
+    def upper(self) -> Tensor:
+        """A number not below the exact value."""
+        if self.rad is None:
+            return self.mid
+        return _RoundUp.apply(self.mid, self.rad.expand_as(self.mid))  # type: ignore[no-any-return,no-untyped-call]
+
+    def lower(self) -> Tensor:
+        """A number not above the exact value."""
+        return -(-self).upper()
+
+    def _size(self) -> Tensor:
+        """|mid| + rad, one rounding short of an upper bound of the absolute value."""
+        mid = self.mid.detach().abs()
+        return mid if self.rad is None else mid + self.rad
+
+    def map(self, move: MoveTensor) -> Value:
+        """The same value after `move` (a reshape, a permutation, an index) of its entries."""
+        return Value(move(self.mid), None if self.rad is None else move(self.rad.expand_as(self.mid)))
+
+    def __neg__(self) -> Value:
+        return Value(-self.mid, self.rad)
+
+    def __add__(self, other: Value) -> Value:
+        mid = self.mid + other.mid
+        if self.rad is None or other.rad is None:
+            return Value(mid, None)
+        u = torch.finfo(mid.dtype).eps / 2
+        return Value(mid, _grow(self.rad + other.rad + u * mid.detach().abs(), 3))
+
+    def __sub__(self, other: Value) -> Value:
+        return self + (-other)
+
+    def __mul__(self, other: Value) -> Value:
+        mid = self.mid * other.mid
+        if self.rad is None or other.rad is None:
+            return Value(mid, None)
+        u = torch.finfo(mid.dtype).eps / 2
+        a, b = self.mid.detach().abs(), other.mid.detach().abs()
+        nonzero = (self._size() > 0) & (other._size() > 0)
+        rad = a * other.rad + b * self.rad + self.rad * other.rad + u * mid.detach().abs()
+        return Value(mid, torch.where(nonzero, _grow(rad, 6) + 4 * _tiny(mid), 0.0))
+
+    def linear(self, operator: LinearMap) -> Value:
+        """The value of `operator` applied to this one, (..., *in) -> (..., *out)."""
+        mid = operator.apply(self.mid)
+        if self.rad is None:
+            return Value(mid, None)
+        n = operator.summands
+        if n == 0:
+            return Value(mid, operator.apply(self.rad.expand_as(self.mid)))
+        inner = _grow(self.rad + _gamma(n, mid.dtype) * self.mid.detach().abs(), 3)
+        with torch.no_grad():
+            rad = _grow(operator.absolute().apply(inner), n)
+        node = tuple(range(-len(operator.in_shape), 0))
+        active = self._size().amax(dim=node, keepdim=True) > 0 if node else self._size() > 0
+        underflow = (2 * n + 2) * _tiny(mid) * _refit(active, mid, len(operator.in_shape)) * operator.reached
+        return Value(mid, rad + underflow)
+
+    def dot(self, rows: Value) -> Value:
+        """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
+
+        Dimensions B and K of either may be 1.  An infinite entry of `rows` counts only where the coefficient is not 0.
+        """
+        ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
+        mid = torch.einsum("bkrn,bkn->bkr", ours.mid, theirs.mid)
+        if ours.rad is None or theirs.rad is None:
+            return Value(mid, None)
+        n = ours.shape[-1]
+        with torch.no_grad():
+            rad = torch.einsum("bkrn,bkn->bkr", ours._size(), theirs.rad + _gamma(n + 2, mid.dtype) * theirs.mid.abs())
+            rad = rad + torch.einsum("bkrn,bkn->bkr", ours.rad, theirs.mid.abs())
+            active = (ours._size().amax(-1) > 0) & (theirs._size().amax(-1) > 0).unsqueeze(-1)
+        return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
+
+
+def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
+    """`active` with its `in_dims` node dimensions of size 1 replaced by as many as the output `like` has."""
+    lead = active.shape[: active.dim() - in_dims]
+    return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
+
+
+def concatenate(values: Sequence[Value], dim: int) -> Value:
+    """The values one after the other along `dim`."""
+    mid = torch.cat([v.mid for v in values], dim)
+    rads = [v.rad.expand_as(v.mid) for v in values if v.rad is not None]
+    return Value(mid, torch.cat(rads, dim) if rads else None)
+
+
+class AbstractArithmetic(ABC):
+    """How numbers are computed: whether rounding is covered, and how much memory one sweep may take (bytes)."""
+
+    memory: int
+
+    @property
+    @abstractmethod
+    def rigorous(self) -> bool:
+        """Whether results hold in real arithmetic."""
+
+    @abstractmethod
+    def exact(self, tensor: Tensor) -> Value:
+        """The value that is `tensor` itself."""
+
+    @abstractmethod
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        """The value that lies within `rad` of `mid` (a proved error; ignored by `Fast`)."""
+
+    @abstractmethod
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
+
+    @abstractmethod
+    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
+        """The interval between two bounds of one number; a NaN bound is no bound, hence infinite.
+
+        Raises UnsoundBounds where proved bounds cross; unproved ones are exchanged, as crossing can be their rounding.
+        """
+
+    @final
+    def between(self, lower: Value, upper: Value) -> Interval:
+        """The interval from the least possible `lower` to the greatest possible `upper`."""
+        return self.enclose(lower.lower(), upper.upper())
+
+    @final
+    def intersect(self, a: Interval, b: Interval) -> Interval:
+        """The numbers in both; each must hold the same exact number."""
+        return self.enclose(torch.maximum(a.lower, b.lower), torch.minimum(a.upper, b.upper))
+
+    @final
+    def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
+        """m and s with the (finite) interval inside [m - s, m + s]."""
+        mid = interval.lower / 2 + interval.upper / 2
+        low = self.exact(mid) - self.exact(interval.lower)
+        high = self.exact(interval.upper) - self.exact(mid)
+        return mid, torch.maximum(low.upper(), high.upper()).clamp(min=0)
+
+    @final
+    def product(self, a: Interval, b: Interval) -> Interval:
+        """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
+        ends = [
+            self.exact(x) * self.exact(y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)
+        ]
+        uppers = [_zero_wins(e.upper(), e.mid) for e in ends]
+        lowers = [_zero_wins(e.lower(), e.mid) for e in ends]
+        upper = torch.stack(torch.broadcast_tensors(*uppers)).amax(0)
+        lower = torch.stack(torch.broadcast_tensors(*lowers)).amin(0)
+        return self.enclose(lower, upper)
+
+    @final
+    def sum(self, intervals: Sequence[Interval]) -> Interval:
+        """All sums of one number from each."""
+        lower, upper = self.exact(intervals[0].lower), self.exact(intervals[0].upper)
+        for term in intervals[1:]:
+            lower, upper = lower + self.exact(term.lower), upper + self.exact(term.upper)
+        return self.between(lower, upper)
+
+
+def _zero_wins(bound: Tensor, mid: Tensor) -> Tensor:
+    """`bound`, but 0 where the product was 0 * infinity."""
+    return torch.where(mid.isnan(), 0.0, bound)
+
+
+@final
+@dataclass(frozen=True)
+class Fast(AbstractArithmetic):
+    """Plain floating point: rounding is not covered, so a result is certified in exact arithmetic only."""
+
+    memory: int = MEMORY
+
+    @property
+    def rigorous(self) -> bool:
+        return False
+
+    def exact(self, tensor: Tensor) -> Value:
+        return Value(tensor, None)
+
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        return Value(mid, None)
+
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        return computed
+
+    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
+        lower, upper = _no_nan(lower, -torch.inf), _no_nan(upper, torch.inf)
+        return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
+
+
+@final
+@dataclass(frozen=True)
+class Rigorous(AbstractArithmetic):
+    """Midpoint and radius: every result covers the rounding of its own computation, in float32 or float64.
+
+    Needs matrix products in full precision (no TF32 or bfloat16); `check_matmul` says so.
+    """
+
+    memory: int = MEMORY
+
+    @property
+    def rigorous(self) -> bool:
+        return True
+
+    def exact(self, tensor: Tensor) -> Value:
+        return Value(tensor, tensor.new_zeros(()))
+
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        return Value(mid, rad.detach())
+
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        radius = _grow(computed.detach(), operations) - computed.detach()
+        underflow = (operations + 1) * _tiny(computed) * (computed.detach() > 0)
+        return Value(computed, _grow(radius, 2) + underflow).upper()
+
+    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
+        return Interval(_no_nan(lower, -torch.inf), _no_nan(upper, torch.inf))
+
+
+def _no_nan(bound: Tensor, unknown: float) -> Tensor:
+    return torch.where(bound.isnan(), unknown, bound)
+
+
+def check_matmul(dtype: torch.dtype) -> str | None:
+    """Why matrix products of `dtype` are not of full precision just now, or None if they are."""
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        return "float32 matrix products are set to a reduced precision (torch.set_float32_matmul_precision)"
+    return None
+
+
+def round_to(tensor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`tensor` (float64) in `dtype`, and in float64 how far each entry moved (exactly: Sterbenz)."""
+    rounded = tensor.to(dtype)
+    return rounded, (tensor - rounded.to(torch.float64)).abs()
+
+
+def round_up_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The least number of `dtype` that is at least `tensor` (float64)."""
+    rounded = tensor.to(dtype)
+    above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+    return torch.where(rounded.to(torch.float64) < tensor, above, rounded)
+
+
+def supported_dtype(dtype: torch.dtype) -> torch.dtype:
+    """`dtype` if bounds can be computed in it; raises InvalidRequest otherwise."""
+    if dtype not in (torch.float32, torch.float64):
+        raise InvalidRequest(f"bounds are computed in float32 or float64, not {dtype}; pass dtype=torch.float64")
+    return dtype

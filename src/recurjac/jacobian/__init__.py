@@ -1,0 +1,99 @@
+"""Bounds of the entries of a network's Jacobian over a region, and the methods that give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
+from recurjac.chainrule import ChainRule, chain_rule
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.combine import Intersection
+from recurjac.jacobian.fast_lip import FastLip
+from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
+from recurjac.jacobian.recursion import Chords, RecurJac
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation, Crown, Prefix
+from recurjac.region import AbstractRegion, BoundRegion
+
+__all__ = [
+    "AbstractJacobianMethod", "AbstractPrepared", "Chords", "FastLip", "Intersection", "JacobianBounds", "RecurJac",
+    "Reversed", "ReversedAfterFirst", "chain_over", "default_method", "jacobian_bounds",
+]  # fmt: skip
+
+
+def default_method() -> AbstractJacobianMethod:
+    """The best that the library has."""
+    return Intersection(Chords(), RecurJac())
+
+
+@final
+@dataclass(frozen=True)
+class JacobianBounds:
+    """lower <= ∂f/∂x <= upper for every x of the region and every element of Clarke's generalised Jacobian.
+
+    lower, upper: (batch, *output, *input), in outputs per unit of input.  rigorous: whether floating-point rounding is
+    covered; if not, `reason` says why.  method, pre: what gave the bounds.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    rigorous: bool
+    reason: str
+    method: AbstractJacobianMethod
+    pre: AbstractPreactivation
+
+    def __repr__(self) -> str:
+        width = (self.upper - self.lower).detach()
+        known = ((self.lower > 0) | (self.upper < 0)).detach().double().mean()
+        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
+        return (
+            f"JacobianBounds{tuple(self.lower.shape)} by {self.method.title} ({kind}): widest {float(width.max()):.4g}, "
+            f"sign known for {100 * float(known):.1f} % of the entries"
+        )
+
+
+def choose_arithmetic(network: Network, region: BoundRegion, asked: AbstractArithmetic | None) -> tuple[AbstractArithmetic, str]:
+    """The arithmetic to compute with, and why it is not rigorous if it is not."""
+    wanted = Rigorous() if asked is None else asked
+    if not wanted.rigorous:
+        return wanted, "Fast arithmetic was asked for"
+    reasons = network.unproved_rounding() + ([] if region.rigorous else ["no rounding error is proved for the region"])
+    return (Fast(wanted.memory), "; ".join(reasons)) if reasons else (wanted, "")
+
+
+def chain_over(
+    network: Network, region: BoundRegion, pre: AbstractPreactivation, arithmetic: AbstractArithmetic
+) -> ChainRule:
+    """The chain rule of `network` with the slopes that its pre-activations have over `region`."""
+    prefix = Prefix(network, region, arithmetic)
+    prefix.extend(pre, network.depth - 1)
+    return chain_rule(network, prefix.presets, region.batch, arithmetic)
+
+
+def jacobian_bounds(
+    network: Network,
+    region: AbstractRegion,
+    method: AbstractJacobianMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> JacobianBounds:
+    """Bounds of every entry of the Jacobian of `network` over `region`.
+
+    method: by default the best that the library has.  pre: the rule for pre-activation bounds, by default `Crown()`.
+    arithmetic: by default `Rigorous()` where that is complete for the network, else `Fast()`; the result says which.
+    Bounds are differentiable with respect to the network's live parameters.
+    Raises InvalidRegion if the region does not fit the network, UnsoundBounds if a proof contradicts itself (a bug).
+
+    Source: arXiv:1810.11783 for the problem; each method names its own.
+    """
+    rule, how = pre or Crown(), method or default_method()
+    bound = region.bind(network.input_shape, network.dtype, network.device)
+    chosen, reason = choose_arithmetic(network, bound, arithmetic)
+    bounds = how.prepare(chain_over(network, bound, rule, chosen)).push_all()
+    shape = (bound.batch, *network.output_shape, *network.input_shape)
+    return JacobianBounds(
+        bounds.lower.reshape(shape), bounds.upper.reshape(shape), chosen.rigorous, reason, how, rule
+    )

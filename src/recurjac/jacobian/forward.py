@@ -1,0 +1,82 @@
+"""Methods that start from the input: any method on the reversed chain rule (RecurJac-F0 and F1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from recurjac.arithmetic import Interval
+from recurjac.chainrule import ChainRule
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.fast_lip import LastProduct, through_slopes
+from recurjac.sweep import AbstractSeeds, Forms
+
+
+@final
+@dataclass(frozen=True)
+class Reversed(AbstractJacobianMethod):
+    """`method` on Jᵀ; `Reversed(RecurJac())` is RecurJac-F0.  Source: arXiv:1810.11783, Section 3.3 (forward mode).
+
+    Its recursion runs once for every tangent, so it is dear for networks of many inputs.
+    """
+
+    method: AbstractJacobianMethod
+
+    @property
+    def title(self) -> str:
+        return "RecurJac-F0" if self.method.title == "RecurJac-B" else f"{self.method.title}, reversed"
+
+    def prepare(self, chain: ChainRule) -> AbstractPrepared:
+        return _ReversedChain(chain, self.method)
+
+
+@final
+@dataclass(frozen=True)
+class _ReversedChain(AbstractPrepared):
+    chain: ChainRule
+    method: AbstractJacobianMethod
+
+    def push(self, tangents: AbstractSeeds) -> Interval:
+        """Tangents are the covectors of the reversed chain; those that differ between rows run row by row."""
+        coefficients = tangents.tensor()
+        if coefficients.shape[1] == 1:
+            return self._whole(self._push(coefficients[:, 0], self.chain.covector_seeds()))
+        rows = [
+            self._push(coefficients[:, k], Forms(row.unsqueeze(1), self.chain.arithmetic))
+            for k, row in enumerate(self._covectors())
+        ]
+        return Interval(torch.cat([r.lower for r in rows], 1), torch.cat([r.upper for r in rows], 1))
+
+    def _push(self, covectors: torch.Tensor, rows: AbstractSeeds) -> Interval:
+        bounds = self.method.prepare(self.chain.reversed(covectors)).push(rows)
+        return bounds.map(lambda t: t.transpose(1, 2).expand(self.chain.batch, -1, -1))
+
+    def _covectors(self) -> list[torch.Tensor]:
+        """Each covector alone, (batch or 1, 1, *output)."""
+        return list(self.chain.covector_seeds().tensor()[:, 0].split(1, dim=1))
+
+
+@final
+@dataclass(frozen=True)
+class ReversedAfterFirst(AbstractJacobianMethod):
+    """`Reversed(method)` from the first hidden nodes on, then one interval product (RecurJac-F1).
+
+    Source: arXiv:1810.11783, Section 3.3 (F1).
+    """
+
+    method: AbstractJacobianMethod
+
+    @property
+    def title(self) -> str:
+        return "RecurJac-F1" if self.method.title == "RecurJac-B" else f"{self.method.title}, reversed after the first"
+
+    def prepare(self, chain: ChainRule) -> AbstractPrepared:
+        gradients = {}
+        for node in {e.source for e in chain.successors(0)} - {chain.end}:
+            rest = chain.starting_at(node)
+            bounds = Reversed(self.method).prepare(rest).push_all()
+            shaped = bounds.map(lambda t, shape=chain.shapes[node]: t.reshape(*t.shape[:2], *shape))
+            gradients[node] = through_slopes(chain, node, shaped)
+        return LastProduct(chain, gradients)

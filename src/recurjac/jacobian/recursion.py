@@ -1,0 +1,210 @@
+"""Recursive bounds: RecurJac and Chords, two rules that choose lines for the one push sweep.
+
+Algorithm 1 of RecurJac (arXiv:1810.11783) bounds ∂f/∂h from the last node to the first.  With y = g_h in [L, U] known
+for later nodes, each product y δ of a gradient and a slope δ in [d, D] lies between two lines in y; the methods differ
+in those lines alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.chainrule import ChainRule
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.lines import Lines
+from recurjac.operators import AbstractOperator
+from recurjac.region import BoundRegion
+from recurjac.selection import Selection
+from recurjac.sweep import AbstractRoute, AbstractSeeds, sweep
+
+
+class AbstractRecursion(AbstractJacobianMethod):
+    """A rule that chooses lines for y δ; everything else is written here."""
+
+    @abstractmethod
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """Lines of y δ for y in `y` (B, K, *node) and δ in `slope` (B, 1, *node), not a point anywhere it is used."""
+
+    @final
+    def prepare(self, chain: ChainRule) -> AbstractPrepared:
+        route = PushRoute(chain, {})
+        for node in range(chain.end - 1, 0, -1):
+            slopes = chain.slopes[node]
+            if slopes is None:
+                continue
+            unstable = chain.unstable(node)
+            if unstable is None:
+                route.found[node] = Lines.proportional(slopes.lower.unsqueeze(1))
+            else:
+                route.found[node] = self._lines_at(route, node, slopes, unstable)
+        return _Pushed(chain, route)
+
+    def _lines_at(self, route: PushRoute, node: int, slopes: Interval, unstable: Tensor) -> Lines:
+        """Bound g_h at the unstable neurons and choose their lines; stable ones pass with their slope."""
+        chain = route.chain
+        selection = Selection.of(unstable, (chain.batch, *chain.shapes[node]), chain.device)
+        bounds = sweep(route, node, selection.units(chain.dtype))
+        bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
+        y = bounds.map(lambda t: selection.scatter(t, 0.0))
+        slope = slopes.map(lambda t: t.unsqueeze(1))
+        lines, exact = self.lines(y, slope, chain.arithmetic), ~unstable.unsqueeze(1)
+        size = chain.arithmetic.product(y, slope).magnitude.detach()
+        return Lines(
+            torch.where(exact, slope.lower, lines.lower_slope),
+            torch.where(exact, 0.0, lines.lower_intercept),
+            torch.where(exact, slope.lower, lines.upper_slope),
+            torch.where(exact, 0.0, lines.upper_intercept),
+            size,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class RecurJac(AbstractRecursion):
+    """RecurJac-B: exact slopes where the sign of the gradient is known, constants where it is not.
+
+    Source: arXiv:1810.11783, Algorithm 1 and Section 3.3 (the sign-unknown term I).
+    """
+
+    @property
+    def title(self) -> str:
+        return "RecurJac-B"
+
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        positive, negative = y.lower >= 0, y.upper <= 0
+        unknown = ~(positive | negative)
+        product = arithmetic.product(y, slope)
+        low = torch.where(positive, slope.lower, torch.where(negative, slope.upper, 0.0))
+        high = torch.where(positive, slope.upper, torch.where(negative, slope.lower, 0.0))
+        return Lines(
+            low,
+            torch.where(unknown, product.lower, 0.0),
+            high,
+            torch.where(unknown, product.upper, 0.0),
+            product.magnitude,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Chords(AbstractRecursion):
+    """The best lines: min(dy, Dy) is concave and max(dy, Dy) convex in y, so their chords over [L, U] bound y δ.
+
+    They are RecurJac's where the sign of y is known and never worse where it is not; no sign of δ is needed.
+    Source: Shi et al., NeurIPS 2022, arXiv:2210.07394; MATH §5.3.
+    """
+
+    @property
+    def title(self) -> str:
+        return "Chords"
+
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        share = _share(y)
+        d, top = slope.lower, slope.upper
+        # through (L, d L), (U, D U) above and (L, D L), (U, d U) below
+        high, low = d + share * (top - d), top - share * (top - d)
+        unknown = (y.lower < 0) & (y.upper > 0)
+        most = _intercept(high, y, arithmetic, (top, d)).upper()
+        least = _intercept(low, y, arithmetic, (d, top)).lower()
+        high = torch.where(unknown, high, torch.where(y.upper <= 0, d, top))
+        low = torch.where(unknown, low, torch.where(y.upper <= 0, top, d))
+        zero = torch.zeros_like(high)
+        return Lines(
+            low, torch.where(unknown, least, zero), high, torch.where(unknown, most, zero),
+            arithmetic.product(y, slope).magnitude,
+        )  # fmt: skip
+
+
+def _share(y: Interval) -> Tensor:
+    """U / (U - L) where L < 0 < U, any number of [0, 1] elsewhere."""
+    high, low = y.upper.clamp(min=0), y.lower.clamp(max=0)
+    width = torch.where(high > low, high - low, 1.0)
+    return torch.where(width.isinf(), 0.5, high / width).clamp(0, 1)
+
+
+def _intercept(slope: Tensor, y: Interval, arithmetic: AbstractArithmetic, at: tuple[Tensor, Tensor]) -> _Ends:
+    """The gaps (δ - slope) y at both ends of y, δ being at[0] at U and at[1] at L: the intercept bounds both."""
+    exact = arithmetic.exact
+    return _Ends((exact(at[0]) - exact(slope)) * exact(y.upper), (exact(at[1]) - exact(slope)) * exact(y.lower))
+
+
+@final
+@dataclass(frozen=True)
+class _Ends:
+    right: Value
+    left: Value
+
+    def upper(self) -> Tensor:
+        return torch.maximum(self.right.upper(), self.left.upper())
+
+    def lower(self) -> Tensor:
+        return torch.minimum(self.right.lower(), self.left.lower())
+
+
+@final
+@dataclass(frozen=True)
+class PushRoute(AbstractRoute):
+    """From a node forward to the last one, where a form meets the covectors."""
+
+    chain: ChainRule
+    found: dict[int, Lines]
+
+    @cached_property
+    def arithmetic(self) -> AbstractArithmetic:  # type: ignore[override]  (read-only here)
+        return self.chain.arithmetic
+
+    @cached_property
+    def _out(self) -> list[list[tuple[int, AbstractOperator]]]:
+        out: list[list[tuple[int, AbstractOperator]]] = [[] for _ in self.chain.shapes]
+        for target, into in enumerate(self.chain.edges[:-1]):
+            for e in into:
+                out[e.source].append((target, e.operator))
+        return out
+
+    @cached_property
+    def _rows(self) -> dict[int, Value]:
+        """For each node that the last one reads, the covectors pulled back to it."""
+        rows: dict[int, Value] = {}
+        for e in self.chain.edges[-1]:
+            more = self.chain.gradient_rows(e.operator)
+            rows[e.source] = more if e.source not in rows else rows[e.source] + more
+        return rows
+
+    def nodes(self, start: int) -> Sequence[int]:
+        return range(start, self.chain.end)
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return self._out[node]
+
+    def lines(self, node: int) -> Lines | None:
+        return self.found.get(node)
+
+    def rows(self, node: int) -> Value | None:
+        return self._rows.get(node)
+
+    def region(self, node: int) -> BoundRegion | None:
+        return None
+
+    def floats(self) -> int:
+        return self.chain.batch * self.chain.rows * max(prod(s) for s in self.chain.shapes)
+
+
+@final
+@dataclass(frozen=True)
+class _Pushed(AbstractPrepared):
+    """Tangents are pushed along the route whose lines are all known."""
+
+    chain: ChainRule
+    route: PushRoute
+
+    def push(self, tangents: AbstractSeeds) -> Interval:
+        return self._whole(sweep(self.route, 0, tangents))

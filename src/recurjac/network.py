@@ -1,0 +1,206 @@
+"""The normal form of a network: stages h_k = σ_k(b_k + Σ_{i<k} A_ki h_i), h_0 the input, the last stage the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.activations import AbstractActivation, Linear
+from recurjac.arithmetic import AbstractArithmetic, Fast, Value, check_matmul
+from recurjac.errors import InvalidNetwork, InvalidRequest
+from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
+
+
+@final
+@dataclass(frozen=True)
+class Edge:
+    """A term A h_source of a stage."""
+
+    source: int
+    operator: AbstractOperator
+
+
+@final
+@dataclass(frozen=True)
+class Constant:
+    """A term A c of a stage's bias, kept apart because adding it up beforehand would round."""
+
+    operator: AbstractOperator
+    tensor: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Stage:
+    """h = σ(Σ constants + Σ edges)."""
+
+    edges: tuple[Edge, ...]
+    constants: tuple[Constant, ...]
+    activation: AbstractActivation
+    shape: Shape
+
+    @property
+    def linear(self) -> bool:
+        """Whether the stage has no activation."""
+        return isinstance(self.activation, Linear)
+
+    def bias(self, arithmetic: AbstractArithmetic) -> Value | None:
+        """b, with its rounding; None if there is none.  Shape: that of the stage."""
+        total: Value | None = None
+        for c in self.constants:
+            term = c.operator.push(arithmetic.exact(c.tensor))
+            total = term if total is None else total + term
+        return total
+
+
+@final
+@dataclass(frozen=True)
+class Network:
+    """A directed acyclic network in normal form; node 0 is the input and node k the output of `stages[k - 1]`.
+
+    Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
+    Raises InvalidNetwork if a parameter is NaN or infinite, or if a stage reads a later one.
+    """
+
+    input_shape: Shape
+    stages: tuple[Stage, ...]
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+
+    def __post_init__(self) -> None:
+        if not self.stages or not self.stages[-1].linear:
+            raise InvalidNetwork("a network needs a last stage without an activation (use Linear())")
+        for k, stage in enumerate(self.stages, 1):
+            if any(not 0 <= e.source < k for e in stage.edges):
+                raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
+            for tensor in _stage_tensors(stage):
+                if not bool(tensor.isfinite().all()):
+                    raise InvalidNetwork(
+                        f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
+                        "no bound of such a network exists"
+                    )
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.stages[-1].shape
+
+    @property
+    def depth(self) -> int:
+        """The number of the output node."""
+        return len(self.stages)
+
+    def shape(self, node: int) -> Shape:
+        """The shape of a node, 0 being the input."""
+        return self.input_shape if node == 0 else self.stages[node - 1].shape
+
+    @cached_property
+    def parameters(self) -> int:
+        """The number of stored weights, each tensor counted once."""
+        tensors = {id(t): t for s in self.stages for t in _stage_tensors(s)}
+        return sum(t.numel() for t in tensors.values())
+
+    def preactivations(self, x: Tensor) -> list[Tensor]:
+        """z_1, …, z_K for inputs (batch, *input), in plain floating point; the last is the output."""
+        fast, nodes, pre = Fast(), [x], []
+        for stage in self.stages:
+            z = x.new_zeros(x.shape[0], *stage.shape)
+            for edge in stage.edges:
+                z = z + edge.operator.push(fast.exact(nodes[edge.source])).mid
+            bias = stage.bias(fast)
+            pre.append(z if bias is None else z + bias.mid)
+            nodes.append(stage.activation.value(pre[-1]))
+        return pre
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The outputs (batch, *output) for inputs (batch, *input), in plain floating point."""
+        return self.preactivations(x)[-1]
+
+    def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Network:
+        """The same network in `dtype` on `device`.
+
+        Raises InvalidNetwork if a weight would be rounded: that would be another network.
+        """
+        where = self.device if device is None else torch.device(device)
+        for stage in self.stages:
+            for t in _stage_tensors(stage):
+                if not torch.equal(t.detach().to(dtype).to(t.dtype), t.detach()):
+                    raise InvalidNetwork(f"the weights are not {dtype} numbers; bounds would be of another network")
+        stages = tuple(
+            replace(
+                s,
+                edges=tuple(Edge(e.source, e.operator.to(dtype, where)) for e in s.edges),
+                constants=tuple(Constant(c.operator.to(dtype, where), c.tensor.to(where, dtype)) for c in s.constants),
+                activation=s.activation.to(dtype, where),
+            )
+            for s in self.stages
+        )
+        return Network(self.input_shape, stages, dtype, where)
+
+    def output(self, *index: int) -> Network:
+        """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
+        size = prod(self.output_shape)
+        for i in index:
+            if not 0 <= i < size:
+                raise InvalidRequest(f"class {i} does not exist; the network has outputs 0 to {size - 1}")
+        return self.combine(torch.eye(size, dtype=self.dtype, device=self.device)[list(index)])
+
+    def margin(self, a: int, b: int) -> Network:
+        """The network of the one output f_a - f_b.  Raises InvalidRequest if a or b is missing or a = b."""
+        size = prod(self.output_shape)
+        if a == b or not (0 <= a < size and 0 <= b < size):
+            raise InvalidRequest(f"the margin of classes {a} and {b} needs two different outputs of 0 to {size - 1}")
+        row = torch.zeros(1, size, dtype=self.dtype, device=self.device)
+        row[0, a], row[0, b] = 1.0, -1.0
+        return self.combine(row)
+
+    def combine(self, rows: Tensor) -> Network:
+        """The network of the outputs rows · f, folded into the last operators: rows (new outputs, old outputs)."""
+        return self._follow(Dense(rows.to(self.device, self.dtype), self.output_shape, (rows.shape[0],)))
+
+    def flattened_output(self) -> Network:
+        """The same network with its output as a vector."""
+        if len(self.output_shape) == 1:
+            return self
+        return self._follow(Reshape(self.output_shape, (prod(self.output_shape),)))
+
+    def _follow(self, operator: AbstractOperator) -> Network:
+        last = self.stages[-1]
+        edges = tuple(Edge(e.source, compose(operator, e.operator)) for e in last.edges)
+        constants = tuple(Constant(compose(operator, c.operator), c.tensor) for c in last.constants)
+        return replace(self, stages=(*self.stages[:-1], Stage(edges, constants, last.activation, operator.out_shape)))
+
+    def unproved_rounding(self) -> list[str]:
+        """Why bounds of this network do not cover rounding yet; empty if they do."""
+        names = sorted({s.activation.name for s in self.stages if not s.activation.rigorous})
+        reasons = [f"no rounding error is proved for {', '.join(names)}"] if names else []
+        reduced = check_matmul(self.dtype)
+        return reasons + ([reduced] if reduced else [])
+
+
+def _stage_tensors(stage: Stage) -> Iterable[Tensor]:
+    for edge in stage.edges:
+        yield from edge.operator.tensors()
+    for constant in stage.constants:
+        yield constant.tensor
+        yield from constant.operator.tensors()
+    yield from (v for v in vars(stage.activation).values() if isinstance(v, Tensor))
+
+
+def chain(weights: Sequence[tuple[Tensor, Tensor | None]], activations: Sequence[AbstractActivation]) -> Network:
+    """The chain W_L σ_{L-1}(… σ_1(W_1 x + b_1) …) + b_L: L weights (out x in) and biases, L - 1 activations."""
+    stages = []
+    for k, (weight, bias) in enumerate(weights):
+        shape = (weight.shape[0],)
+        constants = () if bias is None else (Constant(Identity(shape), bias),)
+        stages.append(
+            Stage((Edge(k, Dense.matrix(weight)),), constants, (*activations, Linear())[k], shape)
+        )
+    first = weights[0][0]
+    return Network((first.shape[1],), tuple(stages), first.dtype, first.device)

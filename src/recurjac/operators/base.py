@@ -1,0 +1,110 @@
+"""What an operator states, and what follows from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import cached_property
+from math import prod
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Value
+
+
+class AbstractOperator(ABC):
+    """A linear map A from tensors of shape `in_shape` to tensors of shape `out_shape`, any leading dimensions before."""
+
+    @property
+    @abstractmethod
+    def in_shape(self) -> Shape: ...
+
+    @property
+    @abstractmethod
+    def out_shape(self) -> Shape: ...
+
+    @abstractmethod
+    def push(self, value: Value) -> Value:
+        """A applied to a value of shape (..., *in_shape), with its rounding."""
+
+    @abstractmethod
+    def transpose(self) -> AbstractOperator:
+        """The operator Aᵀ."""
+
+    @abstractmethod
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+        """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""
+
+    @abstractmethod
+    def norm(self, p: float) -> Tensor:
+        """An upper bound of the induced norm ‖A‖_{p→p}, p in {1, 2, inf}, in exact arithmetic: a scalar tensor."""
+
+    @abstractmethod
+    def multiply_adds(self) -> int:
+        """Multiplications of one application."""
+
+    @abstractmethod
+    def tensors(self) -> Iterable[Tensor]:
+        """The tensors that define A."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        """The same operator with its tensors in `dtype` on `device`."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> list[Self]:
+        """A few small operators of this class, for the tests that hold for every class."""
+
+
+class AbstractLeaf(AbstractOperator):
+    """An operator that is not made of others: it states `apply`, `transpose`, `absolute` and `summands`."""
+
+    @abstractmethod
+    def apply(self, tensor: Tensor) -> Tensor:
+        """A applied in plain floating point: (..., *in_shape) -> (..., *out_shape)."""
+
+    @abstractmethod
+    def absolute(self) -> AbstractLeaf:
+        """The operator |A|, every coefficient replaced by its absolute value."""
+
+    @property
+    @abstractmethod
+    def summands(self) -> int:
+        """The largest number of products that one entry of the result sums; 0 if entries are only moved or dropped."""
+
+    @abstractmethod
+    def transpose(self) -> AbstractLeaf: ...
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """1 where an entry of the result depends on the input at all, else 0; of shape out_shape."""
+        some = next(iter(self.tensors()), torch.zeros(()))
+        with torch.no_grad():
+            ones = torch.ones(self.in_shape, dtype=some.dtype, device=some.device)
+            return (self.absolute().apply(ones) > 0).to(some.dtype)
+
+    @final
+    def push(self, value: Value) -> Value:
+        return value.linear(self)
+
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+        return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
+
+    def norm(self, p: float) -> Tensor:
+        """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
+        if p == 2:
+            return (self.norm(1) * self.norm(torch.inf)).sqrt()
+        absolute = self.absolute() if p == torch.inf else self.absolute().transpose()
+        some = next(iter(self.tensors()), torch.zeros((), dtype=torch.float64))
+        sums = absolute.apply(torch.ones(absolute.in_shape, dtype=some.dtype, device=some.device))
+        return sums.max() if sums.numel() else sums.sum()
+
+
+def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Unit tensors: 1 at the flat position `index` of a tensor of `shape`: (...,) -> (..., *shape)."""
+    flat = torch.zeros(*index.shape, prod(shape), dtype=dtype, device=index.device)
+    return flat.scatter_(-1, index.unsqueeze(-1), 1.0).reshape(*index.shape, *shape)

@@ -1,0 +1,143 @@
+"""What a pre-activation rule states, the stages bounded so far, and the wrappers of rules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import final
+
+from torch import Tensor
+
+from recurjac.activations import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+from recurjac.network import Network, Stage
+from recurjac.region import BoundRegion
+
+
+@final
+@dataclass
+class Prefix:
+    """The stages of a network whose pre-activations are bounded already; grows by one stage at a time."""
+
+    network: Network
+    region: BoundRegion
+    arithmetic: AbstractArithmetic
+    _pre: list[Interval] = field(default_factory=list)
+    _post: dict[int, Interval] = field(default_factory=dict)
+    _lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+
+    def extend(self, rule: AbstractPreactivation, depth: int) -> None:
+        """Bound the stages up to `depth` by `rule`."""
+        for k in range(len(self._pre) + 1, depth + 1):
+            self._pre.append(rule.stage(self, k))
+
+    def pre(self, k: int) -> Interval:
+        """Bounds of z_k."""
+        return self._pre[k - 1]
+
+    def post(self, k: int) -> Interval:
+        """Bounds of h_k; h_0 is the input."""
+        if k not in self._post:
+            if k == 0:
+                self._post[k] = self.region.box(self.arithmetic)
+            else:
+                self._post[k] = self.stage(k).activation.value_range(self.pre(k), self.arithmetic)
+        return self._post[k]
+
+    def lines(self, rule: AbstractRelaxation, k: int) -> Lines:
+        """The lines that `rule` takes at stage k."""
+        if (rule, k) not in self._lines:
+            self._lines[rule, k] = rule.lines(self.stage(k).activation, self.pre(k), self.arithmetic)
+        return self._lines[rule, k]
+
+    def stage(self, k: int) -> Stage:
+        return self.network.stages[k - 1]
+
+    def unstable(self, k: int, z: Interval) -> Tensor:
+        """True where the slope at stage k is not one number on z: (batch, *stage)."""
+        return ~self.stage(k).activation.slope_range(z, self.arithmetic).is_point
+
+    @property
+    def presets(self) -> tuple[Interval | None, ...]:
+        """What a chain rule reads: bounds of every stage but the output, by node number."""
+        return (None, *self._pre, None)
+
+
+class AbstractPreactivation(ABC):
+    """A rule that bounds the pre-activations of one stage, given those of all earlier ones.
+
+    Dearer rules name a `cheaper` one: it goes first, and they bound only the neurons that it leaves unstable; both
+    results intersect.  `Alone(rule)` switches that off.
+    """
+
+    @property
+    @abstractmethod
+    def cheaper(self) -> AbstractPreactivation | None:
+        """The rule that goes first, or None."""
+
+    @abstractmethod
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        """Bounds of z_k where `chosen` (batch, *stage), None meaning everywhere; elsewhere they may be infinite."""
+
+    def stage(self, prefix: Prefix, k: int) -> Interval:
+        """The bounds of z_k that later stages use."""
+        if self.cheaper is None:
+            return self.alone(prefix, k, None)
+        bounds = self.cheaper.stage(prefix, k)
+        unstable = prefix.unstable(k, bounds)
+        if not bool(unstable.any()) or bool(prefix.region.unbounded.all()):
+            return bounds
+        return prefix.arithmetic.intersect(bounds, self.alone(prefix, k, unstable))
+
+    @final
+    def output(self, prefix: Prefix) -> Interval:
+        """The bounds of the network's output: every entry by this rule, and by the cheaper one."""
+        k = prefix.network.depth
+        own = self.alone(prefix, k, None)
+        return own if self.cheaper is None else prefix.arithmetic.intersect(own, self.cheaper.output(prefix))
+
+
+class AbstractRelaxation(AbstractPreactivation):
+    """A rule that chooses lines for each activation; see `relaxation`."""
+
+    @abstractmethod
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The lines of `activation` on z (batch, *stage)."""
+
+
+@final
+@dataclass(frozen=True)
+class Alone(AbstractPreactivation):
+    """`rule` on every neuron, with no cheaper rule before it and no intersection."""
+
+    rule: AbstractPreactivation
+
+    @property
+    def cheaper(self) -> None:
+        return None
+
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        return self.rule.alone(prefix, k, None)
+
+
+@final
+@dataclass(frozen=True, init=False)
+class PreIntersection(AbstractPreactivation):
+    """The intersection of several rules, stage by stage, so that each starts from the tightest bounds of all."""
+
+    rules: tuple[AbstractPreactivation, ...]
+
+    def __init__(self, *rules: AbstractPreactivation) -> None:
+        object.__setattr__(self, "rules", rules)
+
+    @property
+    def cheaper(self) -> None:
+        return None
+
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        return reduce(prefix.arithmetic.intersect, (r.alone(prefix, k, chosen) for r in self.rules))
+
+    def stage(self, prefix: Prefix, k: int) -> Interval:
+        return reduce(prefix.arithmetic.intersect, (r.stage(prefix, k) for r in self.rules))

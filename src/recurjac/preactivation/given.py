@@ -1,0 +1,53 @@
+"""Pre-activation bounds that the user brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.errors import InvalidRequest
+from recurjac.preactivation.base import AbstractPreactivation, Prefix
+from recurjac.region import Numbers
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Given(AbstractPreactivation):
+    """Bounds `lower[i]`, `upper[i]` of the i-th stage with an activation, each of shape stage or (batch, *stage).
+
+    They are believed: a result is certified only if they are.
+    Raises InvalidRequest if their number or shapes do not fit the network, or for a lower bound above its upper.
+    """
+
+    lower: Sequence[Numbers]
+    upper: Sequence[Numbers]
+
+    @property
+    def cheaper(self) -> None:
+        return None
+
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        active = [i for i, s in enumerate(prefix.network.stages, 1) if not s.linear]
+        if k not in active:
+            everything = prefix.region.x.new_full((prefix.region.batch, *prefix.stage(k).shape), torch.inf)
+            return Interval(-everything, everything)
+        if not len(self.lower) == len(self.upper) == len(active):
+            raise InvalidRequest(
+                f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with {len(active)} "
+                "activations; give one of each for every activation"
+            )
+        low, high = (self._at(prefix, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
+        if not bool((low <= high).all()):
+            raise InvalidRequest(f"the bounds given for stage {k} are NaN or have a lower end above the upper one")
+        return Interval(low, high)
+
+    def _at(self, prefix: Prefix, k: int, bound: Numbers) -> Tensor:
+        tensor, shape = torch.as_tensor(bound, dtype=torch.float64).to(prefix.region.x), (prefix.region.batch, *prefix.stage(k).shape)
+        if tuple(tensor.shape) not in (shape, shape[1:], (1, *shape[1:])):
+            raise InvalidRequest(f"the bound given for stage {k} has shape {tuple(tensor.shape)}, not {shape}")
+        return tensor.expand(shape)

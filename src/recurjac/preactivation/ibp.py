@@ -1,0 +1,31 @@
+"""Interval bound propagation: each stage from the intervals of those it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.operators.interval import interval_image
+from recurjac.preactivation.base import AbstractPreactivation, Prefix
+
+
+@final
+@dataclass(frozen=True)
+class IBP(AbstractPreactivation):
+    """z = A h + b with each h in its interval: middle and half-width pass through A and |A|."""
+
+    @property
+    def cheaper(self) -> None:
+        return None
+
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        stage, arithmetic = prefix.stage(k), prefix.arithmetic
+        terms = [interval_image(e.operator, prefix.post(e.source), arithmetic) for e in stage.edges]
+        zero = prefix.region.x.new_zeros(prefix.region.batch, *stage.shape)
+        constant, bias = arithmetic.exact(zero), stage.bias(arithmetic)
+        if bias is not None:
+            constant = constant + bias
+        return arithmetic.sum([*terms, arithmetic.between(constant, constant)])

@@ -1,0 +1,96 @@
+"""Linear relaxations: each activation between two lines, substituted back to the input (CROWN and Fast-Lin)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.lines import Lines
+from recurjac.operators import AbstractOperator
+from recurjac.preactivation.base import AbstractPreactivation, AbstractRelaxation, Prefix
+from recurjac.preactivation.ibp import IBP
+from recurjac.region import BoundRegion
+from recurjac.selection import Selection
+from recurjac.sweep import AbstractRoute, sweep
+
+
+class _LineRule(AbstractRelaxation):
+    """Pull the chosen neurons' unit forms back to the input and maximise over the region."""
+
+    @property
+    @final
+    def cheaper(self) -> AbstractPreactivation:
+        return IBP()
+
+    @final
+    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
+        route = PullRoute(self, prefix)
+        shape = (prefix.region.batch, *prefix.stage(k).shape)
+        selection = Selection.of(chosen, shape, prefix.network.device)
+        bounds = sweep(route, k, selection.units(prefix.network.dtype))
+        low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
+        return Interval(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
+
+
+@final
+@dataclass(frozen=True)
+class Crown(_LineRule):
+    """CROWN: the adaptive lower line for two-piece activations, tangents and chords for smooth ones.
+
+    Source: arXiv:1811.00866, Section 3 (CROWN-Ada, CROWN-general).
+    """
+
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        return activation.lines(z, arithmetic)
+
+
+@final
+@dataclass(frozen=True)
+class FastLin(_LineRule):
+    """Fast-Lin: both lines of one slope.  Source: arXiv:1804.09699, Section 3.3."""
+
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        return activation.parallel_lines(z, arithmetic)
+
+
+@final
+@dataclass(frozen=True)
+class PullRoute(AbstractRoute):
+    """From a stage back to the input: operators are transposed, biases are shed, the region ends it."""
+
+    rule: AbstractRelaxation
+    prefix: Prefix
+
+    @cached_property
+    def arithmetic(self) -> AbstractArithmetic:  # type: ignore[override]  (read-only here)
+        return self.prefix.arithmetic
+
+    def nodes(self, start: int) -> Sequence[int]:
+        return range(start, -1, -1)
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return [(e.source, e.operator.transpose()) for e in self.prefix.stage(node).edges]
+
+    def lines(self, node: int) -> Lines | None:
+        if node == 0 or self.prefix.stage(node).linear:
+            return None
+        return self.prefix.lines(self.rule, node)
+
+    def rows(self, node: int) -> Value | None:
+        bias = None if node == 0 else self.prefix.stage(node).bias(self.arithmetic)
+        return None if bias is None else bias.map(lambda t: t[None, None])
+
+    def region(self, node: int) -> BoundRegion | None:
+        return self.prefix.region if node == 0 else None
+
+    def floats(self) -> int:
+        network = self.prefix.network
+        return self.prefix.region.batch * max(prod(network.shape(k)) for k in range(network.depth + 1))

@@ -1,0 +1,72 @@
+"""How foreign operations become ours: the decorators that a class uses to name the operations it reads.
+
+An operator or an activation states beside its definition which foreign operations it stands for; the readers in
+`loading/` look them up here and know no layer by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+
+
+class Expression(Protocol):
+    """An affine function of earlier stages, as a reader sees it (`loading.expression.Expression`)."""
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def apply(self, operator: Any) -> Any: ...
+    def plus(self, other: Any) -> Any: ...
+    def shift(self, constant: Tensor) -> Any: ...
+    def activate(self, activation: Any) -> Any: ...
+
+
+Reader = Callable[..., Any]
+"""Takes the arguments of the foreign operation, tensors that depend on the input as `Expression`s without their batch
+dimension, and returns an Expression.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""
+
+_F = TypeVar("_F", bound=Reader)
+
+
+@final
+@dataclass(frozen=True)
+class Registry:
+    """The readers of one foreign language, by the name of the operation."""
+
+    language: str
+    readers: dict[str, Reader]
+
+    def reads(self, *names: str) -> Callable[[_F], _F]:
+        """Register the decorated function for the operations `names`."""
+
+        def register(reader: _F) -> _F:
+            for name in names:
+                if name in self.readers:
+                    raise ValueError(f"{self.language} operation {name} has two readers")
+                self.readers[name] = reader
+            return reader
+
+        return register
+
+
+torch_ops = Registry("torch", {})
+"""ATen operators by their name, such as `aten.relu.default`."""
+
+
+def import_all(package: ModuleType) -> None:
+    """Import every module of `package`, so that what its classes register is there."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,55 @@
+"""A choice of neurons, which may differ between the samples of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.sweep import Units
+
+
+@final
+@dataclass(frozen=True)
+class Selection:
+    """The neurons numbered `index` (batch or 1, R) of a node; short rows are filled up with other neurons.
+
+    shape: (batch, *node).
+    """
+
+    index: Tensor
+    shape: Shape
+
+    @classmethod
+    def of(cls, chosen: Tensor | None, shape: Shape, device: torch.device) -> Selection:
+        """The neurons where `chosen` (batch, *node) is True, None meaning all; shape: (batch, *node).
+
+        One list serves all samples if it is not much longer than the longest of the samples' own lists.
+        """
+        size = prod(shape[1:])
+        if chosen is None:
+            return cls(torch.arange(size, device=device).unsqueeze(0), shape)
+        flat = chosen.flatten(1)
+        union = flat.any(0)
+        longest = int(flat.sum(1).max())
+        if flat.shape[0] == 1 or longest > 0.7 * int(union.sum()):
+            return cls(union.nonzero().flatten().unsqueeze(0), shape)
+        return cls(flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest], shape)
+
+    def units(self, dtype: torch.dtype) -> Units:
+        """The unit forms of the chosen neurons."""
+        return Units(self.index, self.shape[1:], dtype)
+
+    def scatter(self, values: Tensor, elsewhere: float) -> Tensor:
+        """`values` (..., R) put at the chosen neurons of (..., *node), a batch dimension first, `elsewhere` around.
+
+        All values are bounds of their entry, so those that only fill up do no harm.
+        """
+        lead = values.shape[:-1]
+        index = self.index.reshape(self.index.shape[0], *[1] * (len(lead) - 1), -1).expand(*lead, -1)
+        flat = values.new_full((*lead, prod(self.shape[1:])), elsewhere)
+        return flat.scatter(-1, index, values).reshape(*lead, *self.shape[1:])
