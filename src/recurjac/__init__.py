@@ -1,8 +1,26 @@
-"""Certified bounds on the Jacobian of a neural network over a region of inputs, and what follows from them."""
+"""Certified bounds on the Jacobian of a neural network over a region of inputs, and what follows from them.
+
+import recurjac as rj
+
+net = rj.load(module, example)
+lip = rj.lipschitz(net, rj.LpBall(x, radius=0.1, clip=(0, 1)))
+lip.upper, lip.lower        # certified, attained at lip.witness
+"""
 
 from math import inf
 
 from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.errors import (
+    ConversionError,
+    InvalidNetwork,
+    InvalidRegion,
+    InvalidRequest,
+    MissingDependency,
+    RecurJacError,
+    UnreadableFile,
+    UnsoundBounds,
+    UnsupportedLayer,
+)
 from recurjac.jacobian import (
     Chords,
     FastLip,
@@ -13,6 +31,20 @@ from recurjac.jacobian import (
     ReversedAfterFirst,
     jacobian_bounds,
 )
-from recurjac.network import Network, chain
+from recurjac.lipschitz import JacobianNorm, Lipschitz, ProductOfNorms, lipschitz
+from recurjac.loading import load
+from recurjac.network import Network
+from recurjac.norms import ChordSum, PlainSum, SignSum
 from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, preactivation_bounds
 from recurjac.region import Box, LpBall
+from recurjac.search import Search
+from recurjac.version import __version__
+
+__all__ = [
+    "IBP", "Alone", "Box", "ChordSum", "Chords", "ConversionError", "Crown", "Fast", "FastLin", "FastLip", "Given",
+    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm",
+    "Lipschitz", "LpBall", "MissingDependency", "Network", "PlainSum", "PreIntersection", "ProductOfNorms", "RecurJac",
+    "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "UnreadableFile",
+    "UnsoundBounds", "UnsupportedLayer", "__version__", "inf", "jacobian_bounds", "lipschitz", "load",
+    "preactivation_bounds",
+]  # fmt: skip

@@ -6,7 +6,8 @@ order of summation and with or without fused multiply-adds,
     |fl(W c) - W c|  <=  gamma_n |W| |c| + n eta,      gamma_n = n u / (1 - n u)
 
 (Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), u the unit roundoff.  For eta we take the smallest
-*normal* number, so that the bound also holds on devices that flush subnormal numbers to zero.  Sums of non-negative
+*normal* number, so that products that are flushed to zero are covered; sums of two numbers never underflow, as long as
+subnormal numbers exist (`check_matmul`).  Sums of non-negative
 numbers are computed with relative error gamma, hence every radius below is computed from non-negative terms and then
 grown by `_grow`.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -98,12 +99,14 @@ class Interval:
         return Interval(-self.upper, -self.lower)
 
 
+@runtime_checkable
 class MoveTensor(Protocol):
     """A function that moves the entries of a tensor without changing them."""
 
     def __call__(self, tensor: Tensor, /) -> Tensor: ...
 
 
+@runtime_checkable
 class LinearMap(Protocol):
     """What arithmetic needs to know of a linear operator A (`operators.AbstractLeaf`)."""
 
@@ -111,8 +114,6 @@ class LinearMap(Protocol):
     def in_shape(self) -> Shape: ...
     @property
     def summands(self) -> int: ...
-    @property
-    def reached(self) -> Tensor: ...
     def apply(self, tensor: Tensor) -> Tensor: ...
     def absolute(self) -> LinearMap: ...
 
@@ -140,15 +141,16 @@ def _tiny(tensor: Tensor) -> float:
 
 
 class _RoundUp(torch.autograd.Function):
-    """mid + rad rounded upwards; its derivative is that of mid."""
+    """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN; its derivative is that of mid."""
 
     @staticmethod
-    def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  (torch fixes the signature)
+    def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  # (torch fixes the signature)
         total = torch.nextafter(mid + rad, torch.full_like(mid, torch.inf))
-        return torch.where(rad == 0, mid, total)
+        known = torch.where(rad == 0, mid, torch.where(mid.isinf(), torch.inf, total))
+        return torch.where(known.isnan(), torch.inf, known)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  (torch fixes the signature)
+    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  # (torch fixes the signature)
         return grads[0], None
 
 
@@ -157,7 +159,8 @@ class _RoundUp(torch.autograd.Function):
 class Value:
     """A tensor and how far the exact one may be: |exact - mid| <= rad; `rad` None makes no claim (`Fast`).
 
-    `rad` broadcasts against `mid` and carries no gradient.
+    `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0, otherwise it
+    overflowed and says nothing; neither does NaN.
     """
 
     mid: Tensor
@@ -216,19 +219,21 @@ class Value:
             return Value(mid, None)
         n = operator.summands
         if n == 0:
-            return Value(mid, operator.apply(self.rad.expand_as(self.mid)))
-        inner = _grow(self.rad + _gamma(n, mid.dtype) * self.mid.detach().abs(), 3)
+            return Value(mid, operator.absolute().apply(self.rad.expand_as(self.mid)))
+        inner = _with_gamma(self, n)
         with torch.no_grad():
-            rad = _grow(operator.absolute().apply(inner), n)
+            absolute = operator.absolute()
+            rad = _grow(absolute.apply(inner), n)
+            reached = absolute.apply(torch.ones(operator.in_shape, dtype=mid.dtype, device=mid.device)) > 0
         node = tuple(range(-len(operator.in_shape), 0))
         active = self._size().amax(dim=node, keepdim=True) > 0 if node else self._size() > 0
-        underflow = (2 * n + 2) * _tiny(mid) * _refit(active, mid, len(operator.in_shape)) * operator.reached
+        underflow = (2 * n + 2) * _tiny(mid) * _refit(active, mid, len(operator.in_shape)) * reached
         return Value(mid, rad + underflow)
 
     def dot(self, rows: Value) -> Value:
         """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
 
-        Dimensions B and K of either may be 1.  An infinite entry of `rows` counts only where the coefficient is not 0.
+        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines._weigh`.
         """
         ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
         mid = torch.einsum("bkrn,bkn->bkr", ours.mid, theirs.mid)
@@ -236,10 +241,21 @@ class Value:
             return Value(mid, None)
         n = ours.shape[-1]
         with torch.no_grad():
-            rad = torch.einsum("bkrn,bkn->bkr", ours._size(), theirs.rad + _gamma(n + 2, mid.dtype) * theirs.mid.abs())
+            rad = torch.einsum("bkrn,bkn->bkr", ours._size(), _with_gamma(theirs, n + 2))
             rad = rad + torch.einsum("bkrn,bkn->bkr", ours.rad, theirs.mid.abs())
             active = (ours._size().amax(-1) > 0) & (theirs._size().amax(-1) > 0).unsqueeze(-1)
         return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
+
+
+def _with_gamma(value: Value, n: int) -> Tensor:
+    """At least rad + gamma_n |mid|, of the shape of `mid`; 0 only where both are 0.
+
+    The product may underflow, and the number it is weighed with be huge: hence the smallest normal number.
+    """
+    assert value.rad is not None  # noqa: S101  # (narrows the type; the caller has checked)
+    size = value.mid.detach().abs()
+    inner = _grow(value.rad + _gamma(n, size.dtype) * size, 3)
+    return torch.where(size > 0, inner + _tiny(size), inner)
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
@@ -275,7 +291,14 @@ class AbstractArithmetic(ABC):
 
     @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
-        """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
+        """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each.
+
+        Products may underflow, but a result of 0 must be exact.
+        """
+
+    @abstractmethod
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        """A lower bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
 
     @abstractmethod
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
@@ -305,14 +328,21 @@ class AbstractArithmetic(ABC):
     @final
     def product(self, a: Interval, b: Interval) -> Interval:
         """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
-        ends = [
-            self.exact(x) * self.exact(y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)
-        ]
-        uppers = [_zero_wins(e.upper(), e.mid) for e in ends]
-        lowers = [_zero_wins(e.lower(), e.mid) for e in ends]
-        upper = torch.stack(torch.broadcast_tensors(*uppers)).amax(0)
-        lower = torch.stack(torch.broadcast_tensors(*lowers)).amin(0)
+        corners = [self._corner(x, y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
+        lower = torch.stack(torch.broadcast_tensors(*(low for low, _ in corners))).amin(0)
+        upper = torch.stack(torch.broadcast_tensors(*(high for _, high in corners))).amax(0)
         return self.enclose(lower, upper)
+
+    @final
+    def _corner(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of x y; infinite factors are kept apart, as autograd would make them 0 times infinity."""
+        infinite = x.isinf() | y.isinf()
+        if not bool(infinite.any()):
+            finite = self.exact(x) * self.exact(y)
+            return finite.lower(), finite.upper()
+        limit = (x.detach() * y.detach()).nan_to_num(0.0, torch.inf, -torch.inf)
+        finite = self.exact(torch.where(infinite, 0.0, x)) * self.exact(torch.where(infinite, 0.0, y))
+        return torch.where(infinite, limit, finite.lower()), torch.where(infinite, limit, finite.upper())
 
     @final
     def sum(self, intervals: Sequence[Interval]) -> Interval:
@@ -321,11 +351,6 @@ class AbstractArithmetic(ABC):
         for term in intervals[1:]:
             lower, upper = lower + self.exact(term.lower), upper + self.exact(term.upper)
         return self.between(lower, upper)
-
-
-def _zero_wins(bound: Tensor, mid: Tensor) -> Tensor:
-    """`bound`, but 0 where the product was 0 * infinity."""
-    return torch.where(mid.isnan(), 0.0, bound)
 
 
 @final
@@ -346,6 +371,9 @@ class Fast(AbstractArithmetic):
         return Value(mid, None)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        return computed
+
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return computed
 
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
@@ -378,6 +406,10 @@ class Rigorous(AbstractArithmetic):
         underflow = (operations + 1) * _tiny(computed) * (computed.detach() > 0)
         return Value(computed, _grow(radius, 2) + underflow).upper()
 
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        excess = self.at_least(computed, operations + 4) - computed
+        return torch.where(computed.isfinite(), (computed - excess).clamp(min=0), 0.0)
+
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(_no_nan(lower, -torch.inf), _no_nan(upper, torch.inf))
 
@@ -387,10 +419,20 @@ def _no_nan(bound: Tensor, unknown: float) -> Tensor:
 
 
 def check_matmul(dtype: torch.dtype) -> str | None:
-    """Why matrix products of `dtype` are not of full precision just now, or None if they are."""
-    if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+    """Why arithmetic in `dtype` is not that of the module's docstring just now, or None if it is."""
+    if dtype == torch.float32 and not _full_precision():
         return "float32 matrix products are set to a reduced precision (torch.set_float32_matmul_precision)"
+    if float(torch.full((), torch.finfo(dtype).tiny, dtype=dtype) / 2) == 0:
+        return "subnormal numbers are flushed to zero (torch.set_flush_denormal)"
     return None
+
+
+def _full_precision() -> bool:
+    """Whether float32 matrix products are of full precision; not if PyTorch's settings contradict each other."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # one backend was set apart (torch.backends.*.fp32_precision)
+        return False
 
 
 def round_to(tensor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,8 @@ def _weigh(weights: Tensor, numbers: Tensor, arithmetic: AbstractArithmetic) -> 
     if not bool(infinite.any()):
         return arithmetic.exact(weights).dot(arithmetic.exact(numbers))
     finite = arithmetic.exact(weights).dot(arithmetic.exact(torch.where(infinite, 0.0, numbers)))
-    met = torch.einsum("bkrn,bkn->bkr", (weights > 0).to(weights.dtype).flatten(3), infinite.to(weights.dtype).flatten(2))
+    met = torch.einsum(
+        "bkrn,bkn->bkr", (weights > 0).to(weights.dtype).flatten(3), infinite.to(weights.dtype).flatten(2)
+    )
     sign = torch.where(infinite, numbers, 0.0).sum().sign()
     return Value(torch.where(met > 0, sign * torch.inf, finite.mid), finite.rad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import final
@@ -65,6 +65,7 @@ class Stage:
 class Network:
     """A directed acyclic network in normal form; node 0 is the input and node k the output of `stages[k - 1]`.
 
+    rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
     Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
     Raises InvalidNetwork if a parameter is NaN or infinite, or if a stage reads a later one.
     """
@@ -72,7 +73,8 @@ class Network:
     input_shape: Shape
     stages: tuple[Stage, ...]
     dtype: torch.dtype = torch.float64
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
@@ -105,6 +107,11 @@ class Network:
         """The number of stored weights, each tensor counted once."""
         tensors = {id(t): t for s in self.stages for t in _stage_tensors(s)}
         return sum(t.numel() for t in tensors.values())
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """Multiplications of one evaluation of the network."""
+        return sum(e.operator.multiply_adds() for s in self.stages for e in s.edges)
 
     def preactivations(self, x: Tensor) -> list[Tensor]:
         """z_1, …, z_K for inputs (batch, *input), in plain floating point; the last is the output."""
@@ -141,7 +148,7 @@ class Network:
             )
             for s in self.stages
         )
-        return Network(self.input_shape, stages, dtype, where)
+        return replace(self, stages=stages, dtype=dtype, device=where)
 
     def output(self, *index: int) -> Network:
         """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
@@ -180,6 +187,8 @@ class Network:
         """Why bounds of this network do not cover rounding yet; empty if they do."""
         names = sorted({s.activation.name for s in self.stages if not s.activation.rigorous})
         reasons = [f"no rounding error is proved for {', '.join(names)}"] if names else []
+        if self.rounded:
+            reasons.append("some weights were computed from others in floating point")
         reduced = check_matmul(self.dtype)
         return reasons + ([reduced] if reduced else [])
 
@@ -199,8 +208,6 @@ def chain(weights: Sequence[tuple[Tensor, Tensor | None]], activations: Sequence
     for k, (weight, bias) in enumerate(weights):
         shape = (weight.shape[0],)
         constants = () if bias is None else (Constant(Identity(shape), bias),)
-        stages.append(
-            Stage((Edge(k, Dense.matrix(weight)),), constants, (*activations, Linear())[k], shape)
-        )
+        stages.append(Stage((Edge(k, Dense.matrix(weight)),), constants, (*activations, Linear())[k], shape))
     first = weights[0][0]
     return Network((first.shape[1],), tuple(stages), first.dtype, first.device)

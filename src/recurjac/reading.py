@@ -7,6 +7,7 @@ An operator or an activation states beside its definition which foreign operatio
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ Reader = Callable[..., Any]
 dimension, and returns an Expression.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""
 
 _F = TypeVar("_F", bound=Reader)
+_T = TypeVar("_T")
 
 
 @final
@@ -70,3 +72,13 @@ def import_all(package: ModuleType) -> None:
     """Import every module of `package`, so that what its classes register is there."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def concrete_classes(base: type[_T]) -> list[type[_T]]:
+    """Every class below `base` that can be instantiated, in the order of definition."""
+    found: list[type[_T]] = []
+    for cls in base.__subclasses__():
+        if not inspect.isabstract(cls):
+            found.append(cls)
+        found.extend(c for c in concrete_classes(cls) if c not in found)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import inf, prod
+from math import frexp, inf, prod
 from typing import Any, final
 
 import torch
@@ -61,25 +61,33 @@ class LpBall(AbstractRegion):
             self._check_clip(x)
 
     def _check_clip(self, x: Tensor) -> None:
-        assert self.clip is not None  # noqa: S101  (narrows the type; the caller has checked)
-        low, high = (_numbers("the clip box", c) for c in self.clip)
-        if bool((~(low <= high)).any()):
-            raise InvalidRegion(f"the clip box {self.clip} is empty or NaN; give (lo, hi) with lo <= hi")
+        assert self.clip is not None  # noqa: S101  # (narrows the type; the caller has checked)
+        ends = [_numbers("the clip box", c) for c in self.clip]
+        if len(ends) != 2:
+            raise InvalidRegion(f"the clip box has {len(ends)} ends; give (lo, hi)")
         try:
-            outside = (x < low) | (x > high)
+            low, high = (end.broadcast_to(x.shape) for end in ends)
         except RuntimeError as error:
             raise InvalidRegion(
-                f"the clip box of shapes {tuple(low.shape)}, {tuple(high.shape)} does not broadcast against inputs of "
-                f"shape {tuple(x.shape)}"
+                f"the clip box of shapes {', '.join(str(tuple(e.shape)) for e in ends)} does not broadcast against "
+                f"inputs of shape {tuple(x.shape)}"
             ) from error
+        wrong = ~(low <= high)
+        if bool(wrong.any()):
+            at = _first(wrong)
+            ends_at = f"from {float(low[at])} to {float(high[at])}"
+            raise InvalidRegion(f"the clip box is empty or NaN at index {list(at)}: {ends_at}")
+        outside = (x < low) | (x > high)
         if bool(outside.any()):
-            at = tuple(int(i) for i in outside.nonzero()[0])
-            value = float(x[at]) if at else float(x)
-            raise InvalidRegion(f"the centre x is outside the clip box: x{list(at)} = {value}; clamp x or widen clip")
+            at = _first(outside)
+            raise InvalidRegion(
+                f"the centre x is outside the clip box: x{list(at)} = {float(x[at])}; clamp x or widen clip"
+            )
 
     def bind(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> BoundRegion:
         wide, _ = _batched("the centre x", _numbers("x", self.x), input_shape)
         x, moved = round_to(wide, dtype)
+        _finite(f"the centre x in {dtype}", x)
         radius = _radius_like(_numbers("the radius", self.radius), wide, input_shape)
         featured = radius.shape[1:] != (1,) * len(input_shape)
         if featured and self.p != inf:
@@ -88,15 +96,16 @@ class LpBall(AbstractRegion):
         grown = torch.where(moved.flatten(1).amax(1).reshape(-1, *[1] * len(input_shape)) > 0, _up(grown), radius)
         radius = round_up_to(grown, dtype).to(device)
         x = x.to(device)
-        low, high = self._clip_like(wide, dtype, device)
+        low, high = self._clip(input_shape, dtype, device)
         if self.p == inf:
             return BoundBox(x, radius.expand_as(x), low, high)
         return BoundBall(x, radius.flatten(), float(self.p), low, high)
 
-    def _clip_like(self, x: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The ends of the clip box, rounded outwards; infinite without one."""
-        clip = (-inf, inf) if self.clip is None else self.clip
-        low, high = (_numbers("the clip box", c).broadcast_to(x.shape) for c in clip)
+    def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The ends of the clip box, (batch, *input), rounded outwards; infinite without one."""
+        clip, shape = (-inf, inf) if self.clip is None else self.clip, _numbers("x", self.x).shape
+        ends = (_numbers("the clip box", c).broadcast_to(shape) for c in clip)
+        low, high = (_batched("the clip box", e, input_shape)[0] for e in ends)
         return -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
 
 
@@ -117,14 +126,15 @@ class Box(AbstractRegion):
             raise InvalidRegion(f"a box needs ends of one shape, not {tuple(low.shape)} and {tuple(high.shape)}")
         wrong = ~(low <= high) | (low == inf) | (high == -inf)
         if bool(wrong.any()):
-            at = tuple(int(i) for i in wrong.nonzero()[0])
+            at = _first(wrong)
             raise InvalidRegion(f"the box is empty at index {list(at)}: from {float(low[at])} to {float(high[at])}")
 
     def bind(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> BoundRegion:
         low, _ = _batched("the box", _numbers("lower", self.lower), input_shape)
         high, _ = _batched("the box", _numbers("upper", self.upper), input_shape)
         down, up = -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
-        middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, down / 2 + up / 2))
+        both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halves of subnormal numbers round
+        middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, both))
         return BoundBox(middle, torch.full_like(middle, inf), down, up)
 
 
@@ -210,8 +220,13 @@ class BoundBox(BoundRegion):
     def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
         box = self.box(arithmetic)
         # left and right of x, rather than a middle and a half-width: exact where nothing is clipped
-        reach = [arithmetic.exact(box.upper) - arithmetic.exact(self.x), arithmetic.exact(self.x) - arithmetic.exact(box.lower)]
-        right, left = (torch.where(r.mid.isinf(), inf, torch.minimum(r.upper(), self.radius)).clamp(min=0) for r in reach)
+        reach = [
+            arithmetic.exact(box.upper) - arithmetic.exact(self.x),
+            arithmetic.exact(self.x) - arithmetic.exact(box.lower),
+        ]
+        right, left = (
+            torch.where(r.mid.isinf(), inf, torch.minimum(r.upper(), self.radius)).clamp(min=0) for r in reach
+        )
         centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
         extra = _spread(forms.mid.clamp(min=0), right) + _spread((-forms.mid).clamp(min=0), left)
         if forms.rad is not None:
@@ -227,7 +242,7 @@ class BoundBox(BoundRegion):
         corner = (uniform > 0.5).to(uniform.dtype)
         chosen = torch.rand(shape, generator=generator, dtype=self.x.dtype).to(self.x.device) > 0.5
         share = torch.where(kind == 0, uniform, torch.where((kind == 1) | chosen, corner, uniform))
-        points = low.unsqueeze(1) + share * (high - low).unsqueeze(1)
+        points = (1 - share) * low.unsqueeze(1) + share * high.unsqueeze(1)
         stretch = _stretches(count, generator).to(points).reshape(1, -1, *[1] * (self.x.dim() - 1))
         wide = self.x.unsqueeze(1) + (points - self.x.unsqueeze(1)) * stretch
         return self.project(torch.where((box.width.isinf()).unsqueeze(1), wide, points))
@@ -296,18 +311,24 @@ class BoundBall(BoundRegion):
     def _ball(self, flat: Tensor) -> Tensor:
         """radius times the dual norm of the form; 0 times infinity is 0."""
         dual = flat.abs().amax(-1) if self.p == 1 else _norm2(flat)
-        return torch.where(dual == 0, 0.0, dual * self.radius.reshape(-1, 1, 1))
+        radius, infinite = self.radius.reshape(-1, 1, 1), self.radius.isinf().reshape(-1, 1, 1)
+        finite = dual * torch.where(infinite, 0.0, radius)
+        return _positive(torch.where(infinite & (dual != 0), inf, finite), (dual > 0) & (radius > 0))
 
     def _intersection(self, flat: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
         box = self._around().box(arithmetic)
         right = (arithmetic.exact(box.upper) - arithmetic.exact(self.x)).upper().clamp(min=0)
         left = (arithmetic.exact(self.x) - arithmetic.exact(box.lower)).upper().clamp(min=0)
         right, left = (t.flatten(1)[:, None, None] for t in (right, left))
-        gain, room = flat.abs(), torch.where(flat > 0, right, left)
-        whole = torch.where(gain == 0, 0.0, gain * room).sum(-1)
-        radius = self.radius.reshape(-1, 1, 1)
-        dual = _dual_l1 if self.p == 1 else _dual_l2
-        return torch.minimum(whole, dual(gain, room, radius))
+        gain, room = torch.broadcast_tensors(flat.abs(), torch.where(flat > 0, right, left))
+        infinite, radius = room.isinf(), self.radius.reshape(-1, 1, 1)
+        whole = (gain * torch.where(infinite, 0.0, room)).sum(-1)
+        whole = torch.where((infinite & (gain > 0)).any(-1), inf, whole)
+        # an infinite radius binds nothing; a stand-in keeps infinity out of what autograd sees
+        reach = torch.where(radius.isinf(), 1.0, radius)
+        dual = (_dual_l1 if self.p == 1 else _dual_l2)(gain, torch.minimum(room, reach.unsqueeze(-1)), reach)
+        extra = torch.minimum(whole, torch.where(radius.isinf(), inf, dual))
+        return _positive(extra, (gain.amax(-1) > 0) & (radius > 0))
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         shape = (self.batch, count, *self.x.shape[1:])
@@ -326,17 +347,30 @@ class BoundBall(BoundRegion):
         return self.project(self.x.unsqueeze(1) + step * normal)
 
     def project(self, points: Tensor) -> Tensor:
-        """Clip to the box, then shrink towards x, which stays inside a convex set; a last ulp is shrunk away."""
+        """Clip to the box, then shrink towards x, which stays inside a convex set; both are rounded inwards."""
+        x, ones = self.x.unsqueeze(1), [1] * (self.x.dim() - 1)
         inside = self._around().project(points)
-        step = inside - self.x.unsqueeze(1)
-        size = torch.linalg.vector_norm(step.flatten(2), self.p, dim=-1)
-        eps = torch.finfo(step.dtype).eps * (prod(self.x.shape[1:]) + 4)
-        share = torch.where(size > self.radius.unsqueeze(1), self.radius.unsqueeze(1) / size * (1 - eps), 1.0)
-        return self.x.unsqueeze(1) + step * share.reshape(*share.shape, *[1] * (self.x.dim() - 1))
+        move = _RIGOROUS.exact(inside) - _RIGOROUS.exact(x)
+        n, info = prod(self.x.shape[1:]), torch.finfo(x.dtype)
+        size = torch.maximum(move.upper(), -move.lower()).flatten(2)
+        length = _RIGOROUS.at_least(size.sum(-1) if self.p == 1 else _norm2(size), n + 8)
+        radius = self.radius.unsqueeze(1)
+        share = torch.where(radius > n * info.tiny / info.eps, radius / length * (1 - 4 * info.eps), 0.0)
+        shrunk = _no_farther(x, move.mid * share.reshape(*share.shape, *ones))
+        shrunk = torch.minimum(torch.maximum(shrunk, torch.minimum(x, inside)), torch.maximum(x, inside))
+        return torch.where((length <= radius).reshape(*share.shape, *ones), inside, shrunk)
 
     def split(self, size: int) -> list[BoundRegion]:
         parts = zip(*(t.split(size) for t in (self.x, self.radius, self.low, self.high)), strict=True)
         return [BoundBall(x, r, self.p, low, high) for x, r, low, high in parts]
+
+
+def _no_farther(x: Tensor, step: Tensor) -> Tensor:
+    """x + step, no farther from x than `step` in exact arithmetic."""
+    point = x + step
+    moved = point - x
+    error = (x - (point - moved)) + (step - moved)  # x + step - point, exactly (Knuth's two-sum)
+    return torch.where(error * step.sign() < 0, torch.nextafter(point, x.expand_as(point)), point)
 
 
 def _dual_l1(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
@@ -345,12 +379,11 @@ def _dual_l1(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     The best m is the gain at which the rooms of all larger gains fill the radius (a fractional knapsack).
     """
     order = gain.sort(-1, descending=True)
-    used = room.expand_as(gain).gather(-1, order.indices).cumsum(-1)
+    used = room.gather(-1, order.indices).cumsum(-1)
     full = (used >= radius.unsqueeze(-1)).to(gain.dtype)
     first = full.argmax(-1, keepdim=True)
-    m = torch.where(full.amax(-1) > 0, order.values.gather(-1, first).squeeze(-1), 0.0).detach()
-    over = (gain - m.unsqueeze(-1)).clamp(min=0)
-    return torch.where(m == 0, 0.0, m * radius) + torch.where(over == 0, 0.0, over * room).sum(-1)
+    m = torch.where(full.amax(-1) > 0, order.values.gather(-1, first).squeeze(-1), 0.0)
+    return m * radius + ((gain - m.unsqueeze(-1)).clamp(min=0) * room).sum(-1)
 
 
 def _dual_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
@@ -358,25 +391,44 @@ def _dual_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
     At the optimum δ = min(gain / m, room): the rooms of the coordinates with the largest gain / room are full, and m
     makes the rest fill what is left of radius².
+    Powers of two bring the largest gain and the radius near 1, so that underflow is no more than `tiny` a term.
     """
+    tiny = torch.finfo(gain.dtype).tiny
+    most, reach = _exponent(gain.amax(-1)), _exponent(radius)
+    gain, room = gain * _power(-most, gain).unsqueeze(-1), room * _power(-reach, gain).unsqueeze(-1)
+    unit = radius * _power(-reach, gain)
+    chosen = _multiplier_l2(gain.detach(), room, unit).clamp(min=tiny**0.5)
+    c = chosen.unsqueeze(-1)
+    inner = torch.where(gain <= c * room, gain * (gain / (2 * c)), (gain - c * room / 2) * room)
+    value = chosen * unit.square() / 2 + inner.sum(-1) + 4 * gain.shape[-1] * tiny
+    return value * _power(most + reach, gain)
+
+
+def _multiplier_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """The best m of `_dual_l2`, up to rounding; 0 if the radius fills no room."""
     ratio = torch.where(gain == 0, 0.0, gain / room)
     order = ratio.sort(-1, descending=True).indices
     g2 = gain.square().gather(-1, order)
-    r2 = room.square().expand_as(gain).gather(-1, order)
+    r2 = room.square().gather(-1, order)
     filled = r2.cumsum(-1) - r2
     free = g2.flip(-1).cumsum(-1).flip(-1)
     left = radius.unsqueeze(-1).square() - filled
     m = (free / left.clamp(min=torch.finfo(gain.dtype).tiny)).sqrt()
-    ordered = ratio.gather(-1, order)
-    fits = (left > 0) & (ordered <= m)
+    fits = (left > 0) & (ratio.gather(-1, order) <= m)
     first = fits.to(gain.dtype).argmax(-1, keepdim=True)
-    chosen = m.gather(-1, first).squeeze(-1).detach().clamp(min=torch.finfo(gain.dtype).tiny ** 0.5)
-    c = chosen.unsqueeze(-1)
-    inner = torch.where(gain <= c * room, gain.square() / (2 * c), (gain - c * room / 2) * room)
-    value = chosen * radius.square() / 2 + torch.where(gain == 0, 0.0, inner).sum(-1)
-    return torch.where(value.isnan(), inf, value)
+    return m.gather(-1, first).squeeze(-1)
 
 
+def _exponent(numbers: Tensor) -> Tensor:
+    """A whole number e with numbers / 2^e in [1/2, 1), up to the range of the dtype; 0 for 0 and infinity."""
+    limit = frexp(torch.finfo(numbers.dtype).max)[1] - 2
+    exponent = torch.frexp(torch.where(numbers.isfinite(), numbers.detach(), 0.0)).exponent
+    return exponent.clamp(min=-limit, max=limit)
+
+
+def _power(exponent: Tensor, like: Tensor) -> Tensor:
+    """2^exponent in the dtype of `like`."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=like.dtype), exponent)
 
 
 def _norm2(flat: Tensor) -> Tensor:
@@ -389,13 +441,19 @@ def _norm2(flat: Tensor) -> Tensor:
 
 
 def _spread(weights: Tensor, reach: Tensor) -> Tensor:
-    """Σ weights * reach over the input, both non-negative: (B, K, R); 0 times infinity is 0."""
+    """Σ weights * reach over the input, both non-negative: (B, K, R); 0 times infinity is 0, underflow is not 0."""
     flat, infinite = weights.flatten(3), reach.isinf().flatten(1)
     total = torch.einsum("bkrn,bn->bkr", flat, torch.where(infinite, 0.0, reach.flatten(1)))
+    total = _positive(total, (flat.amax(-1) > 0) & (reach.flatten(1).amax(-1) > 0)[:, None, None])
     if not bool(infinite.any()):
         return total
     met = torch.einsum("bkrn,bn->bkr", (flat > 0).to(flat.dtype), infinite.to(flat.dtype))
     return torch.where(met > 0, inf, total)
+
+
+def _positive(computed: Tensor, active: Tensor) -> Tensor:
+    """`computed`, at least the smallest normal number where `active`: what `at_least` needs to cover underflow."""
+    return torch.where(active, computed.clamp(min=torch.finfo(computed.dtype).tiny), computed)
 
 
 def _stretches(count: int, generator: torch.Generator) -> Tensor:
@@ -424,8 +482,13 @@ def _numbers(what: str, value: Numbers) -> Tensor:
 def _finite(what: str, tensor: Tensor) -> None:
     bad = ~tensor.isfinite()
     if bool(bad.any()):
-        at = tuple(int(i) for i in bad.nonzero()[0])
+        at = _first(bad)
         raise InvalidRegion(f"{what} holds {float(tensor[at])} at index {list(at)}; every number must be finite")
+
+
+def _first(mask: Tensor) -> tuple[int, ...]:
+    """The index of the first True."""
+    return tuple(int(i) for i in mask.nonzero()[0])
 
 
 def _batched(what: str, tensor: Tensor, input_shape: Shape) -> tuple[Tensor, bool]:
@@ -450,7 +513,10 @@ def _radius_like(radius: Tensor, x: Tensor, input_shape: Shape) -> Tensor:
     if radius.numel() == 1:
         return radius.reshape(1, *ones).expand(batch, *ones)
     per_sample = radius.shape == (batch,) or radius.shape == (batch, *ones)
-    per_feature = tuple(radius.shape) == input_shape or tuple(radius.shape) in ((1, *input_shape), (batch, *input_shape))
+    per_feature = tuple(radius.shape) == input_shape or tuple(radius.shape) in (
+        (1, *input_shape),
+        (batch, *input_shape),
+    )
     if per_sample and per_feature and radius.dim() == 1:
         raise InvalidRegion(
             f"a radius of shape {tuple(radius.shape)} could count samples or features; write (batch, 1) or (1, features)"

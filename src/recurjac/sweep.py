@@ -28,7 +28,10 @@ from recurjac.region import BoundRegion
 class AbstractRoute(ABC):
     """A directed acyclic graph along which forms travel, node by node in the order of `nodes`."""
 
-    arithmetic: AbstractArithmetic
+    @property
+    @abstractmethod
+    def arithmetic(self) -> AbstractArithmetic:
+        """How forms are computed."""
 
     @abstractmethod
     def nodes(self, start: int) -> Sequence[int]:
@@ -222,7 +225,7 @@ class _Carried:
 
     value: Value
 
-    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:  # as seeds do
         return operator.push(self.value)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -54,6 +55,14 @@ class AbstractActivation(ABC):
         """The same activation with its parameters in `dtype` on `device`."""
 
     @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # some classes have some
+        """The activation that a weight list calls `name`, with the numbers that the list gives beside it.
+
+        Raises InvalidNetwork if a number without a universal default is missing.
+        """
+        return cls()
+
+    @classmethod
     @abstractmethod
     def examples(cls) -> list[Self]:
         """A few activations of this class, for the tests that hold for every class."""
@@ -98,19 +107,18 @@ class AbstractSmooth(AbstractActivation):
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its ends are the intercepts."""
-        slope = self.slope_range(z, arithmetic).lower
-        slope = torch.where(z.lower.isinf() | z.upper.isinf(), 0.0, slope)
-        low = torch.where(slope == 0, self.value(z.lower), self.value(z.lower) - slope * z.lower)
-        high = torch.where(slope == 0, self.value(z.upper), self.value(z.upper) - slope * z.upper)
+        finite = bounded(z)
+        slope = self.slope_range(finite, arithmetic).lower
+        low = self.value(finite.lower) - slope * finite.lower
+        high = self.value(finite.upper) - slope * finite.upper
         return self._over(z, slope, low, slope, high)
 
     @final
     def chord(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """The slope of the chord over z, kept within the slopes of σ on z, which it meets by the mean value theorem."""
+        """The slope of the chord over a bounded z, kept within the slopes of σ (the mean value theorem puts it there)."""
         slopes = self.slope_range(z, arithmetic)
         width = torch.where(z.upper > z.lower, z.upper - z.lower, 1.0)
-        rise = self.value(z.upper) - self.value(z.lower)
-        slope = torch.where(width.isinf(), slopes.lower, rise / torch.where(width.isinf(), 1.0, width))
+        slope = (self.value(z.upper) - self.value(z.lower)) / width
         return torch.minimum(torch.maximum(slope, slopes.lower), slopes.upper)
 
     @final
@@ -121,7 +129,7 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def _over(self, z: Interval, low_slope: Tensor, low: Tensor, up_slope: Tensor, up: Tensor) -> Lines:
-        """Lines from slopes and intercepts; over a very wide or unbounded interval the constants that bound σ."""
+        """Lines from slopes and intercepts; where `bounded` cuts the interval, the constants that bound σ."""
         unbounded = (z.lower < -far(z.lower)) | (z.upper > far(z.upper))
         bottom, top = self.value(z.lower), self.value(z.upper)
         return Lines(
@@ -138,6 +146,11 @@ class AbstractSmooth(AbstractActivation):
         )
 
 
+def bounded(z: Interval) -> Interval:
+    """z without what lies beyond `far`; also the derivatives of what is computed from it are finite."""
+    return z.map(lambda end: end.clamp(min=-far(end), max=far(end)))
+
+
 def far(tensor: Tensor) -> float:
     """Past this number no product of a slope and a point is formed, as it could overflow."""
-    return float(torch.finfo(tensor.dtype).max) ** 0.25
+    return float(torch.finfo(tensor.dtype).max ** 0.25)

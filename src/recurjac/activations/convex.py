@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.base import AbstractSmooth, bounded
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.lines import Lines
 from recurjac.reading import Expression, torch_ops
@@ -27,9 +28,10 @@ class AbstractConvex(AbstractSmooth):
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
-        middle = z.lower / 2 + z.upper / 2
-        chord, tangent = self.chord(z, arithmetic), self.slope(middle)
-        top = self.intercepts(chord, z.lower, z.upper)[1]
+        finite = bounded(z)
+        middle = finite.lower / 2 + finite.upper / 2
+        chord, tangent = self.chord(finite, arithmetic), self.slope(middle)
+        top = self.intercepts(chord, finite.lower, finite.upper)[1]
         bottom = self.value(middle) - tangent * middle
         return self._over(z, tangent, bottom, chord, top)
 
@@ -47,8 +49,7 @@ class Softplus(AbstractConvex):
             raise ValueError(f"softplus with beta={self.beta}; it must be positive")
 
     def value(self, z: Tensor) -> Tensor:
-        scaled = self.beta * z
-        return (scaled.clamp(min=0) + torch.log1p(torch.exp(-scaled.abs()))) / self.beta
+        return torch.logaddexp(self.beta * z, torch.zeros_like(z)) / self.beta
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.beta * z)
@@ -57,13 +58,15 @@ class Softplus(AbstractConvex):
         return self
 
     @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        return cls(float(parameters.get("beta", 1.0)))
+
+    @classmethod
     def examples(cls) -> list[Self]:
         return [cls(), cls(3.0)]
 
 
 @torch_ops.reads("aten.softplus.default")
-def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:
+def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:  # noqa: ARG001
     """PyTorch's `threshold`, past which it returns z, changes the value by less than exp(-threshold) / β."""
     return x.activate(Softplus(float(beta)))
-
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.base import AbstractSmooth, bounded
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.lines import Lines
 from recurjac.reading import Expression, torch_ops
@@ -40,15 +41,16 @@ class ELU(AbstractSmooth):
 
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """Chord above and tangent below for α <= 1; for α > 1 see `_lines_above_one`."""
-        middle = z.lower / 2 + z.upper / 2
-        chord = self.chord(z, arithmetic)
+        finite = bounded(z)
+        middle = finite.lower / 2 + finite.upper / 2
+        chord = self.chord(finite, arithmetic)
         if self.alpha <= 1:
-            low_slope, touch = self.slope(middle), middle
-            bottom = self.value(touch) - low_slope * touch
-            return self._over(z, low_slope, bottom, chord, self.intercepts(chord, z.lower, z.upper)[1])
-        return self._lines_above_one(z, middle, chord)
+            slope = self.slope(middle)
+            bottom = self.value(middle) - slope * middle
+            return self._over(z, slope, bottom, chord, self.intercepts(chord, finite.lower, finite.upper)[1])
+        return self._over(z, *self._lines_above_one(finite, middle, chord))
 
-    def _lines_above_one(self, z: Interval, middle: Tensor, chord: Tensor) -> Lines:
+    def _lines_above_one(self, z: Interval, middle: Tensor, chord: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """σ is convex on either side of 0 with a concave kink there: σ - a z is greatest at an end or at 0.
 
         Its least value, for a tangent's slope a at a point t <= 0, is at t or, right of 0 where σ - a z is linear,
@@ -61,7 +63,7 @@ class ELU(AbstractSmooth):
         slope = torch.where(z.lower < 0, torch.minimum(slope, torch.maximum(chord, self.slope(z.lower))), slope)
         lowest = torch.where(z.lower < 0, self._tangent_point(slope, z), touch)
         bottom = self.intercepts(slope, z.lower, lowest, kink, z.upper)[0]
-        return self._over(z, slope, bottom, chord, top)
+        return slope, bottom, chord, top
 
     def _tangent_point(self, slope: Tensor, z: Interval) -> Tensor:
         """Where the exponential piece has the given slope, kept inside its part of z."""
@@ -70,6 +72,10 @@ class ELU(AbstractSmooth):
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
         return self
+
+    @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        return cls(float(parameters.get("alpha", 1.0)))
 
     @classmethod
     def examples(cls) -> list[Self]:

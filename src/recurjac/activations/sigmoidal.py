@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, far
+from recurjac.activations.base import AbstractSmooth, bounded
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.lines import Lines
 from recurjac.reading import Expression, torch_ops
@@ -53,8 +53,7 @@ class AbstractSigmoidal(AbstractSmooth):
         does so at l; this holds from some d* on.  So: the tangent at the middle or at d*, whichever is further right;
         where even the tangent at u fails, the chord.
         """
-        # wider intervals get constants in `_over`
-        finite = z.map(lambda t: t.clamp(min=-far(t), max=far(t)))
+        finite = bounded(z)
         low, high = finite.lower, finite.upper
         touch = self._touching_point(low.detach(), high.detach())
         middle = low / 2 + high / 2
@@ -162,7 +161,8 @@ class Arctan(AbstractSigmoidal):
         return torch.atan(z)
 
     def slope(self, z: Tensor) -> Tensor:
-        return 1 / (1 + z.square())
+        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
         return self

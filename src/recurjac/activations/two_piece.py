@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import InvalidNetwork
 from recurjac.lines import Lines
 from recurjac.reading import Expression, torch_ops
 
@@ -43,9 +45,7 @@ class AbstractTwoPiece(AbstractActivation):
         low = torch.minimum(ends[0].lower, ends[1].lower)
         high = torch.maximum(ends[0].upper, ends[1].upper)
         meets = z.contains(torch.zeros_like(z.lower))
-        return Interval(
-            torch.where(meets, low.clamp(max=0), low), torch.where(meets, high.clamp(min=0), high)
-        )
+        return Interval(torch.where(meets, low.clamp(max=0), low), torch.where(meets, high.clamp(min=0), high))
 
     def _value_at(self, z: Tensor, arithmetic: AbstractArithmetic) -> Interval:
         negative = arithmetic.product(Interval.point(self.slope_below(z)), Interval.point(z.clamp(max=0)))
@@ -76,9 +76,12 @@ class AbstractTwoPiece(AbstractActivation):
         """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity."""
         s = self.slope_below(z.lower)
         high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
-        width = torch.where(high > low, high - low, 1.0)
-        share = torch.where(high.isinf(), 1.0, torch.where(width.isinf(), 0.0, high / width))
-        return s + (1 - s) * share
+        plain = (high > low) & (high - low).isfinite()
+        limit = torch.where(high.isinf(), 1.0, 0.0)
+        # infinity is kept out of the quotient, as autograd would make it 0 times infinity
+        share = torch.where(plain, torch.where(plain, high, 0.0) / torch.where(plain, high - low, 1.0), limit)
+        # rounding must not carry the slope past those of the two pieces: parallels through 0 rest on it
+        return torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
 
     def _lines(self, z: Interval, free: Tensor, arithmetic: AbstractArithmetic) -> Lines:
         s = self.slope_below(z.lower)
@@ -143,6 +146,10 @@ class LeakyReLU(AbstractTwoPiece):
         return self
 
     @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        return cls(float(_slope(cls.name, parameters)))
+
+    @classmethod
     def examples(cls) -> list[Self]:
         return [cls(0.01), cls(0.3), cls(1.0), cls(2.5), cls(-0.4), cls(-1.0)]
 
@@ -162,8 +169,18 @@ class PReLU(AbstractTwoPiece):
         return replace(self, negative_slope=self.negative_slope.to(dtype=dtype, device=device))
 
     @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        return cls(torch.as_tensor(_slope(cls.name, parameters)))
+
+    @classmethod
     def examples(cls) -> list[Self]:
         return [cls(torch.tensor(s, dtype=torch.float64)) for s in (0.25, -0.1, 1.7)]
+
+
+def _slope(name: str, parameters: Mapping[str, Any]) -> Any:
+    if "slope" not in parameters:
+        raise InvalidNetwork(f"the activation {name} needs its `slope` stated: no default is safe")
+    return parameters["slope"]
 
 
 @torch_ops.reads("aten.relu.default", "aten.relu_.default")
@@ -178,9 +195,7 @@ def _leaky_relu(x: Expression, negative_slope: float = 0.01) -> Any:
 
 @torch_ops.reads("aten.prelu.default", "aten._prelu_kernel.default")
 def _prelu(x: Expression, weight: Tensor) -> Any:
-    if weight.numel() == 1:
-        slope = weight.reshape(())
-    else:
-        # nn.PReLU has one slope a channel: the first dimension after the batch
-        slope = weight.reshape(-1, *([1] * (len(x.shape) - 1)))
+    # nn.PReLU has one slope, or one for each channel: the first dimension after the batch
+    ones = [1] * (len(x.shape) - 1)
+    slope = weight.reshape(()) if weight.numel() == 1 else weight.reshape(-1, *ones)
     return x.activate(PReLU(slope))

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
+from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
 from recurjac.chainrule import ChainRule, chain_rule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import Intersection
@@ -32,7 +32,7 @@ def default_method() -> AbstractJacobianMethod:
 @final
 @dataclass(frozen=True)
 class JacobianBounds:
-    """lower <= ∂f/∂x <= upper for every x of the region and every element of Clarke's generalised Jacobian.
+    """lower <= ∂f/∂x <= upper for every x of the region and every element of Clarke's Jacobian.
 
     lower, upper: (batch, *output, *input), in outputs per unit of input.  rigorous: whether floating-point rounding is
     covered; if not, `reason` says why.  method, pre: what gave the bounds.
@@ -50,12 +50,14 @@ class JacobianBounds:
         known = ((self.lower > 0) | (self.upper < 0)).detach().double().mean()
         kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
         return (
-            f"JacobianBounds{tuple(self.lower.shape)} by {self.method.title} ({kind}): widest {float(width.max()):.4g}, "
-            f"sign known for {100 * float(known):.1f} % of the entries"
+            f"JacobianBounds{tuple(self.lower.shape)} by {self.method.title} ({kind}): widest "
+            f"{float(width.max()):.4g}, sign known for {100 * float(known):.1f} % of the entries"
         )
 
 
-def choose_arithmetic(network: Network, region: BoundRegion, asked: AbstractArithmetic | None) -> tuple[AbstractArithmetic, str]:
+def choose_arithmetic(
+    network: Network, region: BoundRegion, asked: AbstractArithmetic | None
+) -> tuple[AbstractArithmetic, str]:
     """The arithmetic to compute with, and why it is not rigorous if it is not."""
     wanted = Rigorous() if asked is None else asked
     if not wanted.rigorous:
@@ -94,6 +96,4 @@ def jacobian_bounds(
     chosen, reason = choose_arithmetic(network, bound, arithmetic)
     bounds = how.prepare(chain_over(network, bound, rule, chosen)).push_all()
     shape = (bound.batch, *network.output_shape, *network.input_shape)
-    return JacobianBounds(
-        bounds.lower.reshape(shape), bounds.upper.reshape(shape), chosen.rigorous, reason, how, rule
-    )
+    return JacobianBounds(bounds.lower.reshape(shape), bounds.upper.reshape(shape), chosen.rigorous, reason, how, rule)

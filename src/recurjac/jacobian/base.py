@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import final
 
 from torch import Tensor
@@ -44,6 +45,11 @@ class AbstractJacobianMethod(ABC):
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
         """Do what can be done before the tangents are known."""
 
+    @classmethod
+    @abstractmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        """What `--method` calls objects of this class; empty if it has no name there."""
+
     @property
     @abstractmethod
     def title(self) -> str:
@@ -54,5 +60,3 @@ class AbstractJacobianMethod(ABC):
     def differentiable(self) -> bool:
         """Whether bounds carry gradients of the network's live parameters."""
         return True
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import final
@@ -24,6 +25,10 @@ class Intersection(AbstractJacobianMethod):
         if not methods:
             raise InvalidRequest("an intersection of no methods bounds nothing; give at least one")
         object.__setattr__(self, "methods", methods)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {}
 
     @property
     def title(self) -> str:

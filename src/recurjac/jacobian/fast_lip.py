@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -18,6 +19,10 @@ from recurjac.sweep import AbstractSeeds
 @dataclass(frozen=True)
 class FastLip(AbstractJacobianMethod):
     """g_z = σ' g_h and g_h = Aᵀ g_z in interval arithmetic.  Source: arXiv:1804.09699, Section 3.4; MATH §5.1."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"fastlip": cls()}
 
     @property
     def title(self) -> str:

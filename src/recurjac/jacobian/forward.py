@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -11,6 +12,7 @@ from recurjac.arithmetic import Interval
 from recurjac.chainrule import ChainRule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.fast_lip import LastProduct, through_slopes
+from recurjac.jacobian.recursion import RecurJac
 from recurjac.sweep import AbstractSeeds, Forms
 
 
@@ -23,6 +25,10 @@ class Reversed(AbstractJacobianMethod):
     """
 
     method: AbstractJacobianMethod
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"recurjac-f0": cls(RecurJac())}
 
     @property
     def title(self) -> str:
@@ -67,6 +73,10 @@ class ReversedAfterFirst(AbstractJacobianMethod):
     """
 
     method: AbstractJacobianMethod
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"recurjac-f1": cls(RecurJac())}
 
     @property
     def title(self) -> str:

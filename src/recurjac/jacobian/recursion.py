@@ -8,7 +8,7 @@ in those lines alone.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -75,6 +75,10 @@ class RecurJac(AbstractRecursion):
     Source: arXiv:1810.11783, Algorithm 1 and Section 3.3 (the sign-unknown term I).
     """
 
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"recurjac": cls()}
+
     @property
     def title(self) -> str:
         return "RecurJac-B"
@@ -102,6 +106,10 @@ class Chords(AbstractRecursion):
     They are RecurJac's where the sign of y is known and never worse where it is not; no sign of δ is needed.
     Source: Shi et al., NeurIPS 2022, arXiv:2210.07394; MATH §5.3.
     """
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"chords": cls()}
 
     @property
     def title(self) -> str:
@@ -158,8 +166,8 @@ class PushRoute(AbstractRoute):
     chain: ChainRule
     found: dict[int, Lines]
 
-    @cached_property
-    def arithmetic(self) -> AbstractArithmetic:  # type: ignore[override]  (read-only here)
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
         return self.chain.arithmetic
 
     @cached_property

@@ -1,0 +1,147 @@
+"""Reading networks into the normal form, each reading checked against the original."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recurjac._types import Shape
+from recurjac.arithmetic import supported_dtype
+from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
+from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.weights import ActivationLike, activation_names, load_arrays, read_npz, read_weights
+from recurjac.network import Network
+
+__all__ = ["activation_names", "load", "load_arrays"]
+
+Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network
+Reference = Callable[[Tensor], Tensor]
+
+
+def load(
+    source: Source,
+    example: Any = None,
+    *,
+    activation: ActivationLike | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Network:
+    """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
+
+    source: a .npz weight list (`W0`, `b0`, …, `activation`); "package.module:factory", a function that makes a module;
+    an `nn.Module` with an `example` input (batch, *input), or one vector; or [(W, b), …] with an
+    `activation`.  Modules are read in eval mode and bounds are differentiable with respect to their parameters; in the
+    module's own dtype the network shares them, so that it follows a training step, else it keeps the values that they
+    had.  dtype: of the bounds, float64 or float32; weights must be numbers of it.  device: where to compute, by default
+    where the weights are.
+    Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), ConversionError if the check fails.
+    """
+    supported_dtype(dtype)
+    if isinstance(source, Network):
+        return source.to(dtype, device)
+    if isinstance(source, str | Path):
+        return _load_path(str(source), example, activation, dtype, device)
+    if isinstance(source, nn.Module):
+        traced = _trace(source, example)
+        _check(traced.network(torch.float64), traced.evaluate)
+        return _in_dtype(traced, dtype, device)
+    if not isinstance(source, list | tuple):
+        raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
+    wide = read_weights(source, activation, torch.float64)
+    _check(wide, _layers(source, wide))
+    return wide.to(dtype, device)
+
+
+def _load_path(
+    path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None
+) -> Network:
+    if ":" in path and not Path(path).exists():
+        return load(_make_module(path), example, dtype=dtype, device=device)
+    if not Path(path).is_file():
+        raise UnreadableFile(f"there is no file {path}; give a .npz weight list or package.module:factory")
+    if Path(path).suffix != ".npz":
+        raise InvalidRequest(
+            f"{path}: files of type {Path(path).suffix or '(none)'} are not read yet; save the weights as .npz "
+            "(W0, b0, …, activation) or pass the PyTorch module"
+        )
+    wide = read_npz(Path(path), activation, torch.float64)
+    arrays = load_arrays(Path(path))
+    layers = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in range(wide.depth)]
+    _check(wide, _layers(layers, wide))
+    return wide.to(dtype, device)
+
+
+def _make_module(name: str) -> nn.Module:
+    package, _, factory = name.rpartition(":")
+    try:
+        make = getattr(importlib.import_module(package), factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnreadableFile(f"{name}: there is no such function to make a module: {error}") from error
+    module = make()
+    if not isinstance(module, nn.Module):
+        raise InvalidNetwork(f"{name} returned a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _trace(module: nn.Module, example: Any) -> Traced:
+    if example is None:
+        raise InvalidNetwork("an nn.Module needs an example input: load(module, example), of shape (batch, *input)")
+    tensor = torch.as_tensor(example)
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        raise InvalidNetwork(f"the example input has shape {tuple(tensor.shape)}; it needs a batch dimension")
+    # one input without a batch dimension: only a vector can be told from a batch
+    return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor)
+
+
+def _in_dtype(traced: Traced, dtype: torch.dtype, device: torch.device | str | None) -> Network:
+    """The network in `dtype`; in the module's own dtype, on its own device, it shares the module's parameters."""
+    narrower = torch.promote_types(traced.dtype, dtype) != dtype
+    network = traced.network(traced.dtype if narrower else dtype)
+    same_place = device is None or torch.device(device) == traced.device
+    return network if same_place and not narrower else network.to(dtype, device)
+
+
+def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
+    """The plain evaluation W σ(… W x + b …) + b, independent of the normal form."""
+
+    def evaluate(x: Tensor) -> Tensor:
+        h = x
+        for i, (weight, bias) in enumerate(weights):
+            h = h @ torch.as_tensor(weight).detach().double().T.to(x.device)
+            h = h if bias is None else h + torch.as_tensor(bias).detach().double().reshape(-1).to(x.device)
+            h = network.stages[i].activation.value(h)
+        return h
+
+    return evaluate
+
+
+def _check(network: Network, reference: Reference) -> None:
+    """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs."""
+    x = _random_inputs(network.input_shape).to(network.device)
+    with torch.no_grad():
+        ours, theirs = network(x), reference(x).double()
+    if ours.shape != theirs.shape:
+        raise ConversionError(
+            f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; "
+            "please report this, with the network"
+        )
+    scale = theirs.abs().flatten(1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    gap = ((ours - theirs).abs().flatten(1).amax(1) / scale).max()
+    if not bool(gap <= 1e-9):
+        raise ConversionError(
+            f"the normal form and the original differ by {float(gap):.2g} relative on a random input (at most 1e-9 is "
+            "allowed); please report this, with the network"
+        )
+
+
+def _random_inputs(shape: Shape) -> Tensor:
+    """Inputs of the usual scales: in [0, 1], normal, and ten times that."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(5, *shape, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(5, *shape, generator=generator, dtype=torch.float64)
+    return torch.cat([uniform, normal, 10 * normal])

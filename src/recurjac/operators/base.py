@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from functools import cached_property
 from math import prod
 from typing import Self, final
 
@@ -16,7 +15,7 @@ from recurjac.arithmetic import AbstractArithmetic, Value
 
 
 class AbstractOperator(ABC):
-    """A linear map A from tensors of shape `in_shape` to tensors of shape `out_shape`, any leading dimensions before."""
+    """A linear map A from tensors of shape `in_shape` to `out_shape`, any leading dimensions before."""
 
     @property
     @abstractmethod
@@ -39,8 +38,8 @@ class AbstractOperator(ABC):
         """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""
 
     @abstractmethod
-    def norm(self, p: float) -> Tensor:
-        """An upper bound of the induced norm ‖A‖_{p→p}, p in {1, 2, inf}, in exact arithmetic: a scalar tensor."""
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """An upper bound of ‖A‖_{p→p}, p in {1, 2, inf}: a scalar; rounding is covered but for p = 2."""
 
     @abstractmethod
     def multiply_adds(self) -> int:
@@ -79,14 +78,6 @@ class AbstractLeaf(AbstractOperator):
     @abstractmethod
     def transpose(self) -> AbstractLeaf: ...
 
-    @cached_property
-    def reached(self) -> Tensor:
-        """1 where an entry of the result depends on the input at all, else 0; of shape out_shape."""
-        some = next(iter(self.tensors()), torch.zeros(()))
-        with torch.no_grad():
-            ones = torch.ones(self.in_shape, dtype=some.dtype, device=some.device)
-            return (self.absolute().apply(ones) > 0).to(some.dtype)
-
     @final
     def push(self, value: Value) -> Value:
         return value.linear(self)
@@ -94,14 +85,14 @@ class AbstractLeaf(AbstractOperator):
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
 
-    def norm(self, p: float) -> Tensor:
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
         if p == 2:
-            return (self.norm(1) * self.norm(torch.inf)).sqrt()
-        absolute = self.absolute() if p == torch.inf else self.absolute().transpose()
+            return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
         some = next(iter(self.tensors()), torch.zeros((), dtype=torch.float64))
-        sums = absolute.apply(torch.ones(absolute.in_shape, dtype=some.dtype, device=some.device))
-        return sums.max() if sums.numel() else sums.sum()
+        absolute = self.absolute() if p == torch.inf else self.absolute().transpose()
+        ones = torch.ones(absolute.in_shape, dtype=some.dtype, device=some.device)
+        return absolute.push(arithmetic.exact(ones)).upper().max()
 
 
 def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:

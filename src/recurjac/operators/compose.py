@@ -45,8 +45,10 @@ class Compose(AbstractOperator):
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return self.outer.push(self.inner.columns(index, dtype, arithmetic))
 
-    def norm(self, p: float) -> Tensor:
-        return self.outer.norm(p) * self.inner.norm(p)
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        return (
+            arithmetic.exact(self.outer.norm(p, arithmetic)) * arithmetic.exact(self.inner.norm(p, arithmetic))
+        ).upper()
 
     def multiply_adds(self) -> int:
         return self.outer.multiply_adds() + self.inner.multiply_adds()

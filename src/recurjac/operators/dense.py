@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import prod
 from typing import Any, Self, final
 
@@ -20,7 +19,10 @@ from recurjac.reading import Expression, torch_ops
 @final
 @dataclass(frozen=True)
 class Dense(AbstractLeaf):
-    """The matrix `weight` (out x in), between tensors of any shape with as many entries, in row-major order."""
+    """The matrix `weight` (out x in), between tensors of any shape with as many entries, in row-major order.
+
+    Nothing derived from `weight` is kept: it may be a live parameter that changes in place.
+    """
 
     weight: Tensor
     inputs: Shape
@@ -49,29 +51,20 @@ class Dense(AbstractLeaf):
         return torch.matmul(flat, self.weight.mT).reshape(*lead, *self.out_shape)
 
     def transpose(self) -> Dense:
-        return self._transposed
-
-    @cached_property
-    def _transposed(self) -> Dense:
         return Dense(self.weight.mT, self.out_shape, self.in_shape)
 
     def absolute(self) -> Dense:
-        return self._absolute
+        return Dense(self.weight.abs(), self.in_shape, self.out_shape)
 
-    @cached_property
-    def _absolute(self) -> Dense:
-        return Dense(self.weight.detach().abs(), self.in_shape, self.out_shape)
-
-    @cached_property
-    def summands(self) -> int:  # type: ignore[override]  (a cached property is a property)
-        """The largest number of nonzero coefficients in a row: products by 0 and sums with 0 are exact."""
-        return int((self.weight != 0).sum(1).max()) if self.weight.numel() else 0
+    @property
+    def summands(self) -> int:
+        return int(self.weight.shape[1])
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return arithmetic.exact(self.weight.mT[index].reshape(*index.shape, *self.out_shape))
 
-    def norm(self, p: float) -> Tensor:
-        return torch.linalg.matrix_norm(self.weight, p)
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        return torch.linalg.matrix_norm(self.weight, 2) if p == 2 else super().norm(p, arithmetic)
 
     def multiply_adds(self) -> int:
         return self.weight.numel()

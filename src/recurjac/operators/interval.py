@@ -17,7 +17,7 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     """
     if isinstance(operator, Compose):
         return interval_image(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
-    assert isinstance(operator, AbstractLeaf)  # noqa: S101  (operators are leaves or compositions of leaves)
+    assert isinstance(operator, AbstractLeaf)  # noqa: S101  # (operators are leaves or compositions of leaves)
     infinite = interval.lower.isinf() | interval.upper.isinf()
     bounded = Interval(torch.where(infinite, 0.0, interval.lower), torch.where(infinite, 0.0, interval.upper))
     mid, half = arithmetic.midrad(bounded)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic
 from recurjac.operators.base import AbstractLeaf
 from recurjac.reading import Expression, torch_ops
 
@@ -48,7 +49,7 @@ class Reshape(AbstractLeaf):
     def summands(self) -> int:
         return 0
 
-    def norm(self, p: float) -> Tensor:
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)
 
     def multiply_adds(self) -> int:
@@ -93,7 +94,7 @@ class Identity(AbstractLeaf):
     def summands(self) -> int:
         return 0
 
-    def norm(self, p: float) -> Tensor:
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)
 
     def multiply_adds(self) -> int:

@@ -36,7 +36,7 @@ class Scale(AbstractLeaf):
         return self
 
     def absolute(self) -> Scale:
-        return Scale(self.factor.detach().abs())
+        return Scale(self.factor.abs())
 
     @property
     def summands(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
 from recurjac.network import Network
-from recurjac.preactivation.base import AbstractPreactivation, Alone, PreIntersection, Prefix
+from recurjac.preactivation.base import AbstractPreactivation, Alone, Prefix, PreIntersection
 from recurjac.preactivation.given import Given
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import Crown, FastLin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import final
@@ -72,6 +73,11 @@ class AbstractPreactivation(ABC):
     results intersect.  `Alone(rule)` switches that off.
     """
 
+    @classmethod
+    @abstractmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        """What `--pre` calls objects of this class; empty if it has no name there."""
+
     @property
     @abstractmethod
     def cheaper(self) -> AbstractPreactivation | None:
@@ -114,6 +120,10 @@ class Alone(AbstractPreactivation):
 
     rule: AbstractPreactivation
 
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
     @property
     def cheaper(self) -> None:
         return None
@@ -131,6 +141,10 @@ class PreIntersection(AbstractPreactivation):
 
     def __init__(self, *rules: AbstractPreactivation) -> None:
         object.__setattr__(self, "rules", rules)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
 
     @property
     def cheaper(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -27,6 +27,10 @@ class Given(AbstractPreactivation):
     lower: Sequence[Numbers]
     upper: Sequence[Numbers]
 
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
     @property
     def cheaper(self) -> None:
         return None
@@ -38,8 +42,8 @@ class Given(AbstractPreactivation):
             return Interval(-everything, everything)
         if not len(self.lower) == len(self.upper) == len(active):
             raise InvalidRequest(
-                f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with {len(active)} "
-                "activations; give one of each for every activation"
+                f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with "
+                f"{len(active)} activations; give one of each for every one"
             )
         low, high = (self._at(prefix, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
         if not bool((low <= high).all()):
@@ -47,7 +51,10 @@ class Given(AbstractPreactivation):
         return Interval(low, high)
 
     def _at(self, prefix: Prefix, k: int, bound: Numbers) -> Tensor:
-        tensor, shape = torch.as_tensor(bound, dtype=torch.float64).to(prefix.region.x), (prefix.region.batch, *prefix.stage(k).shape)
+        tensor, shape = (
+            torch.as_tensor(bound, dtype=torch.float64).to(prefix.region.x),
+            (prefix.region.batch, *prefix.stage(k).shape),
+        )
         if tuple(tensor.shape) not in (shape, shape[1:], (1, *shape[1:])):
             raise InvalidRequest(f"the bound given for stage {k} has shape {tuple(tensor.shape)}, not {shape}")
         return tensor.expand(shape)

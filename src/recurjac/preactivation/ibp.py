@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +17,10 @@ from recurjac.preactivation.base import AbstractPreactivation, Prefix
 @dataclass(frozen=True)
 class IBP(AbstractPreactivation):
     """z = A h + b with each h in its interval: middle and half-width pass through A and |A|."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {"ibp": cls()}
 
     @property
     def cheaper(self) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import final
 
@@ -48,6 +47,10 @@ class Crown(_LineRule):
     Source: arXiv:1811.00866, Section 3 (CROWN-Ada, CROWN-general).
     """
 
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {"crown": cls()}
+
     def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         return activation.lines(z, arithmetic)
 
@@ -56,6 +59,10 @@ class Crown(_LineRule):
 @dataclass(frozen=True)
 class FastLin(_LineRule):
     """Fast-Lin: both lines of one slope.  Source: arXiv:1804.09699, Section 3.3."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {"fastlin": cls()}
 
     def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         return activation.parallel_lines(z, arithmetic)
@@ -69,8 +76,8 @@ class PullRoute(AbstractRoute):
     rule: AbstractRelaxation
     prefix: Prefix
 
-    @cached_property
-    def arithmetic(self) -> AbstractArithmetic:  # type: ignore[override]  (read-only here)
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
         return self.prefix.arithmetic
 
     def nodes(self, start: int) -> Sequence[int]:

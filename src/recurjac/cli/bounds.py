@@ -1,0 +1,232 @@
+"""`recurjac jacobian` and `recurjac lipschitz`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from recurjac.cli import options
+from recurjac.cli.report import Row, progress, show, stderr, table, write_json
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import JacobianBounds, jacobian_bounds
+from recurjac.lipschitz import Lipschitz, lipschitz
+from recurjac.network import Network
+from recurjac.region import AbstractRegion
+
+_TOGETHER = 16
+"""Samples bounded in one call: enough to be fast, few enough for progress and interruption."""
+
+
+def add_commands(commands: Any) -> None:
+    _add_lipschitz(commands)
+    _add_jacobian(commands)
+
+
+def _add_lipschitz(commands: Any) -> None:
+    parser = commands.add_parser(
+        "lipschitz",
+        help="local or global Lipschitz constants",
+        description="For each input and radius, a certified upper bound of the Lipschitz constant on the ball around the "
+        "input, and a lower bound that is attained there.",
+    )
+    options.add_model(parser)
+    options.add_region(parser, many=True)
+    options.add_outputs(parser)
+    parser.add_argument(
+        "--output-norm", type=options.norm, default=torch.inf, metavar="inf|2|1", help="of the vector of outputs (inf)"
+    )
+    options.add_method(parser, options.norm_methods())
+    options.add_report(parser)
+    parser.set_defaults(run=run_lipschitz)
+
+
+def _add_jacobian(commands: Any) -> None:
+    parser = commands.add_parser(
+        "jacobian",
+        help="bounds of every entry of the Jacobian",
+        description="For each input, bounds of every entry of the Jacobian over the ball around it.",
+    )
+    options.add_model(parser)
+    options.add_region(parser, many=False)
+    options.add_outputs(parser)
+    options.add_method(parser, options.jacobian_methods())
+    parser.add_argument(
+        "--output", metavar="FILE", help="write `lower` and `upper` (samples, outputs…, inputs…) as .npz"
+    )
+    options.add_report(parser)
+    parser.set_defaults(run=run_jacobian)
+
+
+@final
+@dataclass(frozen=True)
+class _Task:
+    """One call of an application: some samples, one radius, one class."""
+
+    network: Network
+    target: int | str | None
+    radius: float | None
+    region: AbstractRegion
+    index: tuple[int, ...]
+
+
+def _tasks(networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs) -> Iterator[_Task]:
+    for radius in inputs.radii:
+        for start in range(0, len(inputs.index), _TOGETHER):
+            rows = slice(start, start + _TOGETHER)
+            region = inputs.region(radius, rows)
+            for target, network in networks:
+                yield _Task(network, target, radius, region, inputs.index[rows])
+
+
+def run_lipschitz(args: argparse.Namespace) -> int:
+    """Bound every constant that was asked for; what is done when interrupted is reported."""
+    network = options.read_network(args)
+    inputs = options.read_inputs_for(network, args)
+    method = None if args.method is None else options.norm_methods()[args.method]
+    tasks = list(_tasks(options.chosen_outputs(network, args), inputs))
+    rows: list[Row] = []
+    code = 0
+    try:
+        with progress(args.quiet, "Lipschitz constants", len(tasks)) as step:
+            for task in tasks:
+                began = time.perf_counter()
+                found = lipschitz(
+                    task.network, task.region, args.norm, args.output_norm, method, options.rules()[args.pre],
+                    options.chosen_arithmetic(args),
+                )  # fmt: skip
+                rows += _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
+                step()
+    except KeyboardInterrupt:
+        stderr().print(f"interrupted; {len(rows)} of the results are reported")
+        code = 1
+    if not args.quiet:
+        _lipschitz_table(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def _lipschitz_rows(task: _Task, found: Lipschitz, seconds: float) -> list[Row]:
+    return [
+        {
+            "index": index,
+            "radius": task.radius,
+            "norm": found.p,
+            "output_norm": found.q,
+            "class": task.target,
+            "method": found.method,
+            "upper": float(found.upper[i].detach()),
+            "lower": float(found.lower[i]),
+            "seconds": seconds,
+            "rigorous": found.rigorous,
+            "reason": found.reason,
+            "note": found.note,
+        }
+        for i, index in enumerate(task.index)
+    ]
+
+
+def _lipschitz_table(rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    first = rows[0]
+    columns = ["index", "radius", "class", "attained", "certified", "seconds"]
+    cells = [
+        [
+            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]),
+            "all" if r["class"] is None else str(r["class"]), show(r["lower"]), show(r["upper"]), f"{r['seconds']:.2f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table(f"Lipschitz constants l{first['norm']:g} → l{first['output_norm']:g} by {first['method']}", columns, cells)
+    _remarks(rows)
+
+
+def _remarks(rows: Sequence[Row]) -> None:
+    """What the table does not say: whether rounding is covered, and notes."""
+    console = stderr()
+    for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
+        console.print(f"floating-point rounding is not covered: {reason}", markup=False)
+    if all(r["rigorous"] for r in rows):
+        console.print("rounding is covered: the certified numbers hold in real arithmetic", markup=False)
+    for note in sorted({r["note"] for r in rows if r.get("note")}):
+        console.print(note, markup=False)
+
+
+def run_jacobian(args: argparse.Namespace) -> int:
+    """Bound the Jacobian's entries for every input."""
+    network = options.read_network(args)
+    inputs = options.read_inputs_for(network, args)
+    networks = options.chosen_outputs(network, args)
+    if args.target == "each":
+        raise InvalidRequest("--class each: the bounds of all outputs are what you get without it")
+    if args.output is not None and not Path(args.output).resolve().parent.is_dir():
+        raise InvalidRequest(f"--output {args.output}: there is no such directory to write to")
+    method = None if args.method is None else options.jacobian_methods()[args.method]
+    tasks = list(_tasks(networks, inputs))
+    done: list[JacobianBounds] = []
+    rows: list[Row] = []
+    with progress(args.quiet, "Jacobian bounds", len(tasks)) as step:
+        for task in tasks:
+            began = time.perf_counter()
+            found = jacobian_bounds(
+                task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+            )
+            rows += _jacobian_rows(task, found, (time.perf_counter() - began) / len(task.index))
+            done.append(found)
+            step()
+    if args.output is not None:
+        _save(Path(args.output), done)
+    if not args.quiet:
+        _jacobian_table(rows, args.output)
+    write_json(args, args.model, rows)
+    return 0
+
+
+def _jacobian_rows(task: _Task, found: JacobianBounds, seconds: float) -> list[Row]:
+    lower, upper = found.lower.detach().flatten(1), found.upper.detach().flatten(1)
+    known = ((lower > 0) | (upper < 0)).double().mean(1)
+    return [
+        {
+            "index": index,
+            "radius": task.radius,
+            "class": task.target,
+            "method": found.method.title,
+            "smallest": float(lower[i].min()),
+            "largest": float(upper[i].max()),
+            "widest": float((upper[i] - lower[i]).max()),
+            "sign_known": float(known[i]),
+            "seconds": seconds,
+            "rigorous": found.rigorous,
+            "reason": found.reason,
+        }
+        for i, index in enumerate(task.index)
+    ]
+
+
+def _jacobian_table(rows: Sequence[Row], output: str | None) -> None:
+    columns = ["index", "radius", "smallest", "largest", "widest", "sign known", "seconds"]
+    cells = [
+        [
+            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]), show(r["smallest"]),
+            show(r["largest"]), show(r["widest"]), f"{100 * r['sign_known']:.1f} %", f"{r['seconds']:.2f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table(f"Jacobian bounds by {rows[0]['method']}", columns, cells)
+    _remarks(rows)
+    if output is not None:
+        stderr().print(f"bounds written to {output}", markup=False)
+
+
+def _save(path: Path, done: Sequence[JacobianBounds]) -> None:
+    lower = torch.cat([b.lower.detach() for b in done]).cpu().numpy()
+    upper = torch.cat([b.upper.detach() for b in done]).cpu().numpy()
+    with path.open("wb") as file:  # a file object: NumPy would append a suffix to a name
+        np.savez_compressed(file, lower=lower, upper=upper)

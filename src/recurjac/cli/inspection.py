@@ -1,0 +1,74 @@
+"""`recurjac inspect`: what a network is made of."""
+
+from __future__ import annotations
+
+import argparse
+from math import prod
+from typing import Any
+
+from recurjac.cli import options
+from recurjac.cli.report import Row, stderr, table, write_json
+from recurjac.network import Network, Stage
+from recurjac.operators import AbstractOperator, Compose
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="stages, shapes, activations and costs of a network",
+        description="The normal form of a network: its stages, and whether bounds of it cover rounding.",
+    )
+    options.add_model(parser)
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the stages of the network."""
+    network = options.read_network(args)
+    rows = [_row(k, stage) for k, stage in enumerate(network.stages, 1)]
+    if not args.quiet:
+        columns = ["stage", "reads", "operators", "activation", "shape", "multiply-adds"]
+        cells = [
+            [str(r[c]) for c in ("stage", "reads", "operators", "activation", "shape", "multiply_adds")] for r in rows
+        ]
+        table(
+            f"{args.model}: input {_shape(network.input_shape)}, output {_shape(network.output_shape)}", columns, cells
+        )
+        _remarks(network)
+    write_json(args, args.model, rows)
+    return 0
+
+
+def _remarks(network: Network) -> None:
+    console = stderr()
+    neurons = sum(prod(s.shape) for s in network.stages if not s.linear)
+    console.print(
+        f"{network.parameters} parameters, {neurons} neurons, {network.dtype} on {network.device}", markup=False
+    )
+    reasons = network.unproved_rounding()
+    console.print(
+        f"floating-point rounding is not covered: {'; '.join(reasons)}" if reasons else "bounds cover rounding",
+        markup=False,
+    )
+
+
+def _row(k: int, stage: Stage) -> Row:
+    return {
+        "stage": k,
+        "reads": ", ".join("input" if e.source == 0 else str(e.source) for e in stage.edges) or "nothing",
+        "operators": ", ".join(_name(e.operator) for e in stage.edges) or "constant",
+        "activation": "-" if stage.linear else stage.activation.name,
+        "shape": _shape(stage.shape),
+        "multiply_adds": sum(e.operator.multiply_adds() for e in stage.edges),
+    }
+
+
+def _name(operator: AbstractOperator) -> str:
+    if isinstance(operator, Compose):
+        return f"{_name(operator.outer)} ∘ {_name(operator.inner)}"
+    return type(operator).__name__
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"

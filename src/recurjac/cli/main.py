@@ -1,0 +1,48 @@
+"""`recurjac COMMAND`: the parser, and exit codes: 0 done, 1 a run failed, 2 the request was wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from recurjac.cli import bounds, demo, inspection
+from recurjac.cli.report import stderr
+from recurjac.errors import ConversionError, RecurJacError, UnsoundBounds
+from recurjac.version import __version__
+
+_FAILURES = (ConversionError, UnsoundBounds)
+"""What goes wrong in a run, as opposed to in a request."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="recurjac", description="Certified bounds on the Jacobian of a neural network over a region of inputs."
+    )
+    top.add_argument("--version", action="version", version=f"recurjac {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (demo, inspection, bounds):
+        module.add_commands(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parser().parse_args(argv)
+    console = stderr()
+    try:
+        return int(args.run(args))
+    except RecurJacError as error:
+        console.print(f"recurjac {args.command}: {error}", markup=False)
+        return 1 if isinstance(error, _FAILURES) else 2
+    except OSError as error:
+        console.print(f"recurjac {args.command}: {error.filename or ''}: {error.strerror or error}", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print(f"recurjac {args.command}: interrupted", markup=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

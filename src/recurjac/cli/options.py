@@ -1,0 +1,211 @@
+"""The options that the commands share, and the objects that they name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
+from recurjac.errors import InvalidRegion, InvalidRequest
+from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.lipschitz import AbstractNormMethod, as_norm_method
+from recurjac.loading import load
+from recurjac.loading.inputs import Boxes, Points, read_inputs
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.reading import concrete_classes
+from recurjac.region import AbstractRegion, Box, LpBall
+
+_T = TypeVar("_T")
+
+
+def by_name(base: type[_T]) -> Mapping[str, _T]:
+    """The objects below `base` that the command line can name."""
+    names: dict[str, _T] = {}
+    for cls in concrete_classes(base):
+        names.update(cls.command_names())  # type: ignore[attr-defined]  # (every such base has them)
+    return names
+
+
+def jacobian_methods() -> Mapping[str, AbstractJacobianMethod]:
+    return by_name(AbstractJacobianMethod)  # type: ignore[type-abstract]
+
+
+def norm_methods() -> Mapping[str, AbstractNormMethod]:
+    """Every method that bounds norms, those of the Jacobian's entries included."""
+    entries = {name: as_norm_method(method) for name, method in jacobian_methods().items()}
+    return {**entries, **by_name(AbstractNormMethod)}  # type: ignore[type-abstract]
+
+
+def rules() -> Mapping[str, AbstractPreactivation]:
+    return by_name(AbstractPreactivation)  # type: ignore[type-abstract]
+
+
+def number(text: str) -> float:
+    """A number, or inf.  NaN is none."""
+    value = float(text)
+    if value != value:
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
+def norm(text: str) -> float:
+    """1, 2 or inf."""
+    if text not in ("1", "2", "inf"):
+        raise argparse.ArgumentTypeError(f"the norm {text!r} is not known; use inf, 2 or 1")
+    return float(text)
+
+
+def which_class(text: str) -> int | str:
+    """The number of an output, or `each`."""
+    if text == "each":
+        return text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"the class {text!r} is neither a number from 0 on nor `each`")
+    return int(text)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("model", metavar="MODEL", help="a .npz weight list, or package.module:factory for a module")
+    group.add_argument("--activation", metavar="NAME", help="of all hidden layers, if the file does not state it")
+    group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, for a module")
+    group.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="to compute in (float64)")
+    group.add_argument("--device", metavar="DEVICE", help="to compute on, such as cpu or cuda")
+
+
+def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
+    group = parser.add_argument_group("region")
+    group.add_argument(
+        "--input",
+        required=True,
+        metavar="X",
+        help="inputs: .npy, .npz (file.npz:key), .csv, an image, or a .vnnlib box",
+    )
+    group.add_argument("--index", type=int, nargs="+", metavar="I", help="which of them (all)")
+    group.add_argument(
+        "--divide", type=number, default=1.0, metavar="D", help="divide inputs by D (255 for 8-bit pixels)"
+    )
+    group.add_argument(
+        "--radius",
+        type=number,
+        nargs="+" if many else 1,
+        metavar="R",
+        help="of the ball around each input; inf: everywhere",
+    )
+    group.add_argument("--norm", type=norm, default=inf, metavar="inf|2|1", help="of the ball and of the inputs (inf)")
+    group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="the range that inputs can have")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("outputs").add_mutually_exclusive_group()
+    group.add_argument(
+        "--class", dest="target", type=which_class, metavar="K", help="one output, or `each` (all as a vector)"
+    )
+    group.add_argument("--margin", type=int, nargs=2, metavar=("A", "B"), help="the difference of outputs A and B")
+
+
+def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> None:
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", choices=sorted(methods), help="the best available if not given")
+    group.add_argument("--pre", choices=sorted(rules()), default="crown", help="rule for pre-activations (crown)")
+    group.add_argument(
+        "--arithmetic", choices=["rigorous", "fast"], default="rigorous", help="rigorous covers rounding where it can"
+    )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("report")
+    group.add_argument("--json", metavar="FILE", help="write the results there, - for standard output")
+    group.add_argument("--quiet", action="store_true", help="no progress and no table")
+
+
+@final
+@dataclass(frozen=True)
+class Inputs:
+    """The regions that were asked for: balls around points, or boxes; `index` numbers them as in the file."""
+
+    data: Points | Boxes
+    index: tuple[int, ...]
+    shape: tuple[int, ...]
+    args: argparse.Namespace
+
+    @property
+    def radii(self) -> list[float | None]:
+        """The radii, or None for boxes, which have none."""
+        return [None] if isinstance(self.data, Boxes) else list(self.args.radius)
+
+    def region(self, radius: float | None, rows: slice) -> AbstractRegion:
+        """The region of some of the inputs."""
+        chosen = list(self.index[rows])
+        if isinstance(self.data, Boxes):
+            return Box(self._shaped(self.data.lower[chosen]), self._shaped(self.data.upper[chosen]))
+        clip = None if self.args.clip is None else tuple(self.args.clip)
+        x = self._shaped(self.data.values[chosen]) / self.args.divide
+        return LpBall(x, radius, self.args.norm, clip)
+
+    def _shaped(self, x: Tensor) -> Tensor:
+        if x[0].numel() != prod(self.shape):
+            raise InvalidRegion(
+                f"{self.args.input} has inputs of shape {tuple(x.shape[1:])}, but the network takes {self.shape}"
+            )
+        return x.reshape(-1, *self.shape)
+
+
+def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
+    """The inputs that the options name.  Raises the readers' errors, InvalidRequest for an index out of range."""
+    data = read_inputs(args.input)
+    count = len(data.lower) if isinstance(data, Boxes) else len(data.values)
+    index = tuple(range(count)) if args.index is None else tuple(args.index)
+    for i in index:
+        if not 0 <= i < count:
+            raise InvalidRequest(f"--index {i}: {args.input} holds inputs 0 to {count - 1}")
+    if isinstance(data, Points) and not args.radius:
+        raise InvalidRequest("--radius is missing: give one for the balls around the inputs (0 for the inputs alone)")
+    if isinstance(data, Boxes) and args.radius:
+        raise InvalidRequest("--radius: a .vnnlib file states its box itself; leave the radius out")
+    if not args.divide > 0:
+        raise InvalidRequest(f"--divide {args.divide}: it must be positive")
+    inputs = Inputs(data, index, network.input_shape, args)
+    for radius in inputs.radii:
+        inputs.region(radius, slice(None))  # say what is wrong before any work
+    return inputs
+
+
+def read_network(args: argparse.Namespace) -> Network:
+    """The network that the options name, all outputs."""
+    return load(
+        args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device
+    )
+
+
+def _example(args: argparse.Namespace) -> Tensor | None:
+    """An input of the right shape, which a module needs."""
+    if args.input_shape is not None:
+        return torch.zeros(1, *args.input_shape)
+    if ":" not in args.model or getattr(args, "input", None) is None:
+        return None
+    data = read_inputs(args.input)
+    return (data.lower if isinstance(data, Boxes) else data.values)[:1]
+
+
+def chosen_outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str | None, Network]]:
+    """The networks to bound, each with what the report calls its class: a number, "A-B", or None for all outputs."""
+    if args.margin is not None:
+        a, b = args.margin
+        return [(f"{a}-{b}", network.margin(a, b))]
+    if args.target == "each":
+        return [(k, network.output(k)) for k in range(prod(network.output_shape))]
+    if args.target is not None:
+        return [(args.target, network.output(args.target))]
+    return [(None, network)]
+
+
+def chosen_arithmetic(args: argparse.Namespace) -> AbstractArithmetic:
+    return Rigorous() if args.arithmetic == "rigorous" else Fast()

@@ -1,0 +1,95 @@
+"""What a command prints: tables to stdout, JSON, progress and notes to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from recurjac.version import __version__
+
+Row = dict[str, Any]
+"""One result, by the keys of the JSON contract."""
+
+
+def stderr() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def show(number: float | None) -> str:
+    """A number for a table, with as many digits as are of use."""
+    if number is None:
+        return "-"
+    return f"{number:.6g}"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout, as wide as its content when stdout is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+_WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+
+@contextmanager
+def progress(quiet: bool, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr; the function that it gives advances it by one step."""
+    console = stderr()
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, disable=quiet or not console.is_terminal, transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Row]) -> None:
+    """The report of the JSON contract, to the file that `--json` names or to stdout."""
+    if args.json is None:
+        return
+    path = None if model is None else Path(model)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+    settings = {k: v for k, v in vars(args).items() if k not in ("run", "command", "model", "json", "quiet")}
+    report = {
+        "recurjac": __version__,
+        "command": args.command,
+        "model": {"path": model, "sha256": digest},
+        "settings": settings,
+        "results": list(results),
+    }
+    text = json.dumps(_finite(report), indent=2, allow_nan=False)
+    if args.json == "-":
+        Console(soft_wrap=True, highlight=False, markup=False).print(text)
+    else:
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """The same with non-finite numbers as the strings "inf" and "-inf"; NaN, which no bound is, as null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value

@@ -1,0 +1,190 @@
+"""Local and global Lipschitz constants: an upper bound that is proved and a lower bound that is attained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
+from recurjac.chainrule import ChainRule
+from recurjac.jacobian import AbstractJacobianMethod, chain_over, choose_arithmetic, default_method
+from recurjac.network import Network
+from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm, norm_is_rigorous
+from recurjac.preactivation import AbstractPreactivation, Crown
+from recurjac.region import AbstractRegion
+from recurjac.search import Search
+
+
+class AbstractNormMethod(ABC):
+    """A way to bound the induced norm of a chain rule's Jacobian."""
+
+    @classmethod
+    @abstractmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        """What `--method` calls objects of this class; empty if it has no name there."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name for tables and plots."""
+
+    @abstractmethod
+    def norm(self, chain: ChainRule, p: float, q: float) -> Tensor:
+        """An upper bound of ‖J‖_{p→q}: (batch,)."""
+
+    @abstractmethod
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        """Why rounding is not covered, for that many outputs; empty if it is."""
+
+
+@final
+@dataclass(frozen=True)
+class JacobianNorm(AbstractNormMethod):
+    """The norm of the entry-wise bounds that `method` gives, with `row_sum` for p = inf."""
+
+    method: AbstractJacobianMethod = field(default_factory=default_method)
+    row_sum: AbstractRowSum = field(default_factory=ChordSum)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return self.method.title
+
+    def norm(self, chain: ChainRule, p: float, q: float) -> Tensor:
+        prepared = self.method.prepare(chain)
+        entries = prepared.push_all()
+        sums = self.row_sum.bound(entries, prepared) if p == inf else entries.magnitude.sum(-1)
+        return induced_norm(entries, p, q, chain.arithmetic, sums)
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return [] if norm_is_rigorous(p, q, rows) else ["no rounding error is proved for the spectral norm"]
+
+
+@final
+@dataclass(frozen=True)
+class ProductOfNorms(AbstractNormMethod):
+    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added: the baseline of every paper (MATH §6)."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        return {"product": cls()}
+
+    @property
+    def title(self) -> str:
+        return "product of norms"
+
+    def norm(self, chain: ChainRule, p: float, q: float) -> Tensor:
+        exact, one = chain.arithmetic.exact, torch.ones(chain.batch, dtype=chain.dtype, device=chain.device)
+        found = [exact(one)]
+        for node in range(1, chain.end + 1):
+            total = exact(torch.zeros_like(one))
+            for e in chain.edges[node]:
+                if node < chain.end:
+                    factor = e.operator.norm(p, chain.arithmetic)
+                else:
+                    rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
+                    entries = chain.arithmetic.between(rows, rows)
+                    sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
+                    factor = induced_norm(entries, p, q, chain.arithmetic, sums)
+                total = total + found[e.source] * exact(factor.to(one))
+            slopes = chain.slopes[node]
+            steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
+            found.append(exact((total * exact(steepest)).upper()))
+        return found[-1].upper()
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return ["no rounding error is proved for spectral norms"] if p == 2 else []
+
+
+@final
+@dataclass(frozen=True)
+class Lipschitz:
+    """max ‖J(x)‖_{p→q} over the region is at most `upper` and at least `lower`, each (batch,).
+
+    Where the segment between two inputs stays in the region (it is convex), ‖f(x) - f(y)‖_q <= upper ‖x - y‖_p.
+    witness, direction: (batch, *input), where and which way the gain `lower` is attained.
+    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  note: what else one should know.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    witness: Tensor
+    direction: Tensor
+    p: float
+    q: float
+    method: str
+    rigorous: bool
+    reason: str
+    note: str
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(
+            f"{float(a):.6g} … {float(b):.6g}" for a, b in zip(self.lower, self.upper.detach(), strict=True)
+        )
+        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
+        note = f"; {self.note}" if self.note else ""
+        return f"Lipschitz(l{self.p:g} → l{self.q:g}, attained … certified: {pairs}; {self.method}, {kind}{note})"
+
+
+def lipschitz(
+    network: Network,
+    region: AbstractRegion,
+    p: float = inf,
+    q: float = inf,
+    method: AbstractJacobianMethod | AbstractNormMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    search: Search | None = None,
+) -> Lipschitz:
+    """Bounds of the local Lipschitz constant max ‖J(x)‖_{p→q} of `network` over `region`, for each sample.
+
+    p: norm of the inputs, q: norm of the vector of all outputs (inf: the largest single output), 1, 2 or inf each.
+    One output is `network.output(k)`, a difference of two `network.margin(a, b)`.  A region of infinite radius gives
+    the global constant.  method: a Jacobian method or a norm method, by default the best that the library has; pre:
+    by default `Crown()`; arithmetic: by default `Rigorous()` where complete; search: for the lower bound.
+    `upper` is differentiable with respect to the network's live parameters.
+    Raises InvalidRequest for an unknown norm, InvalidRegion if the region does not fit the network.
+
+    Source: MATH §6; arXiv:1810.11783, Section 3.5.
+    """
+    p, q = check_norm(p, "input"), check_norm(q, "output")
+    flat = network.flattened_output()
+    bound = region.bind(flat.input_shape, flat.dtype, flat.device)
+    how = as_norm_method(method)
+    chosen, reason = choose_arithmetic(flat, bound, arithmetic)
+    more = how.unproved_rounding(p, q, flat.output_shape[0]) if chosen.rigorous else []
+    if more:
+        chosen, reason = Fast(chosen.memory), "; ".join(more)
+    upper = how.norm(chain_over(flat, bound, pre or Crown(), chosen), p, q)
+    upper = torch.where(upper.isnan(), inf, upper)
+    found = (search or Search()).attained(flat, bound, p, q, chosen)
+    Interval(_not_above(found.gain, upper, chosen), upper)  # raises UnsoundBounds if the bounds cross
+    unbounded = "the region is unbounded: `lower` is from inputs spread widely around those given"
+    note = unbounded if bool(bound.unbounded.any()) else ""
+    return Lipschitz(
+        upper, found.gain, found.witness, found.direction, p, q, how.title, chosen.rigorous, reason, note
+    )  # fmt: skip
+
+
+def as_norm_method(method: AbstractJacobianMethod | AbstractNormMethod | None) -> AbstractNormMethod:
+    """`method` as a bound of norms: a Jacobian method through its entries."""
+    if method is None:
+        return JacobianNorm()
+    return method if isinstance(method, AbstractNormMethod) else JacobianNorm(method)
+
+
+def _not_above(lower: Tensor, upper: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """`lower`, or without proved rounding the lesser of both where they differ by rounding alone."""
+    if arithmetic.rigorous:
+        return lower
+    close = lower <= upper * (1 + torch.finfo(upper.dtype).eps ** 0.5)
+    return torch.where(close, torch.minimum(lower, upper), lower)

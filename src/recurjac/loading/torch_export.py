@@ -1,0 +1,165 @@
+"""Modules of PyTorch, through `torch.export`: a graph of ATen operations on live parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from recurjac import activations, operators
+from recurjac._types import Shape
+from recurjac.errors import InvalidNetwork, UnsupportedLayer
+from recurjac.loading.expression import Builder, Expression
+from recurjac.network import Network
+from recurjac.reading import import_all, torch_ops
+
+import_all(operators)
+import_all(activations)
+
+
+@final
+@dataclass(frozen=True)
+class Traced:
+    """A module and the graph that PyTorch exported of it, in eval mode."""
+
+    module: nn.Module
+    program: ExportedProgram
+    input_shape: Shape
+    batch: int
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest dtype of the module's floating-point parameters and buffers."""
+        floats = [t.dtype for t in _tensors(self.module).values() if t.is_floating_point()]
+        return reduce(torch.promote_types, floats, torch.float32)
+
+    def network(self, dtype: torch.dtype) -> Network:
+        """The normal form on the module's live parameters; those of another dtype are cast, differentiably.
+
+        Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
+        """
+        builder = Builder(self.input_shape, self.batch, dtype, self.device)
+        values = _inputs(self.program, self.module, builder)
+        for node in self.program.graph.nodes:
+            if node.op == "call_function":
+                values[node.name] = _read(node, values, builder)
+            elif node.op == "output":
+                return builder.finish(_output(node, values, builder))
+            elif node.op != "placeholder":
+                raise UnsupportedLayer(f"{node.name}: a graph node of kind {node.op} is not read")
+        raise InvalidNetwork("the exported graph has no output")
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """The module in eval mode and float64 on x (batch, *input), its own parameters untouched."""
+        tensors = _tensors(self.module)
+        wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors.items()}
+        with eval_mode(self.module), torch.no_grad():
+            return torch.func.functional_call(self.module, wide, (x,))  # type: ignore[no-any-return]
+
+
+def trace(module: nn.Module, example: Tensor) -> Traced:
+    """The graph of `module` in eval mode; `example` (batch, *input).
+
+    Raises InvalidNetwork if PyTorch cannot export the module.
+    """
+    some = next((t for t in _tensors(module).values() if t.is_floating_point()), None)
+    example = example.to(torch.get_default_dtype()) if some is None else example.to(some)
+    with eval_mode(module):
+        try:
+            program = torch.export.export(module, (example,))
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InvalidNetwork(
+                f"torch.export cannot trace the module on an input of shape {tuple(example.shape)}: {first}; "
+                "control flow that depends on data must go, and the example needs a batch dimension"
+            ) from error
+    return Traced(module, program, tuple(example.shape[1:]), example.shape[0], example.device)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by every name that they have."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """The module and all of its parts in eval mode, restored afterwards."""
+    training = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+
+
+def _inputs(program: ExportedProgram, module: nn.Module, builder: Builder) -> dict[str, Any]:
+    """The values of the graph's placeholders: the input as an expression, live parameters, constants."""
+    live = _tensors(module)
+    values: dict[str, Any] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT:
+            values[spec.arg.name] = builder.node(0)
+        else:
+            tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
+            values[spec.arg.name] = tensor.to(builder.dtype) if tensor.is_floating_point() else tensor
+    return values
+
+
+def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
+    """The value of a call: folded if it does not depend on the input, else read by the operator's reader."""
+    args = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
+    kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+    flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
+    if not any(isinstance(a, Expression) for a in flat):
+        if str(node.target).split(".")[1] not in _MOVES:
+            builder.rounded = True
+        return node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
+    reader = torch_ops.readers.get(str(node.target))
+    if reader is None:
+        raise UnsupportedLayer(
+            f"{node.target} at {_place(node)} is not supported; supported are "
+            f"{', '.join(sorted({name.split('.')[1].rstrip('_') for name in torch_ops.readers}))}"
+        )
+    try:
+        return reader(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {error}") from error
+
+
+_MOVES = {
+    "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
+    "contiguous", "clone", "detach", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy", "_to_copy", "to",
+}  # fmt: skip
+"""Operations that do not round, so that folding them on constants changes nothing."""
+
+
+def _place(node: Node) -> str:
+    """Where a node comes from: its name and the module that called it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = [entry[0] for entry in stack.values() if entry[0]]
+    return f"node {node.name}" + (f" of module {path[-1]}" if path else "")
+
+
+def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
+    returned = node.args[0]
+    outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
+    if len(outputs) != 1 or not isinstance(outputs[0], Node):
+        raise UnsupportedLayer(f"the module returns {len(outputs)} values; wrap it so that it returns one tensor")
+    value = values[outputs[0].name]
+    if isinstance(value, Expression):
+        return value
+    # the output is a constant: a network whose every derivative is 0
+    return Expression(builder, (), (), tuple(value.shape[1:])).shift(value[:1])

@@ -1,0 +1,175 @@
+"""Lower bounds of Lipschitz constants: the largest gain ‖J(x) v‖_q / ‖v‖_p that a search finds, and proves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import MEMORY, AbstractArithmetic, Fast, Interval
+from recurjac.jacobian import RecurJac, chain_over
+from recurjac.network import Network
+from recurjac.preactivation import IBP
+from recurjac.region import BoundRegion, LpBall
+from recurjac.sweep import Forms
+
+
+@final
+@dataclass(frozen=True)
+class Attained:
+    """‖J v‖_q / ‖v‖_p is at least `gain` (batch,) at x = `witness` for v = `direction`, both (batch, *input)."""
+
+    gain: Tensor
+    witness: Tensor
+    direction: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Search:
+    """Sampling (inside, on the boundary and at corners of the region), then a random local search around the best.
+
+    work: multiply-adds to spend on each sample of the batch, half of them on sampling; 0 looks at the centre alone.
+    kept: how many points are refined.  seed: of the generator; the same seed gives the same result.
+    """
+
+    work: float = 4e8
+    kept: int = 16
+    seed: int = 0
+
+    def attained(
+        self, network: Network, region: BoundRegion, p: float, q: float, arithmetic: AbstractArithmetic
+    ) -> Attained:
+        """The best proved gain of a network with a vector of outputs.
+
+        At a point where a pre-activation is within its rounding of a kink, only what holds for every element of
+        Clarke's Jacobian counts; so the gain is one that the network has.
+        """
+        with torch.no_grad():
+            points = self._refine(network, region, p, q)
+            return _prove(network, points, p, q, arithmetic)
+
+    def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
+        """The best points found, (batch, kept, *input), the centre always among those first tried."""
+        generator = torch.Generator().manual_seed(self.seed)
+        points = region.x.unsqueeze(1)
+        if self.work <= 0:
+            return points
+        affordable = int(self.work / 2 / (prod(network.output_shape) * max(1, network.multiply_adds)))
+        count = min(max(affordable, 3 * self.kept), _MOST_POINTS)
+        points = torch.cat([points, region.sample(count, generator)], 1)
+        gains = _gains(network, points, p, q)[0]
+        best = gains.topk(min(self.kept, gains.shape[1]), dim=1)
+        points, gains = _take(points, best.indices), best.values
+        for step in range(max(12, count // self.kept)):
+            moved = region.project(_moved(points, region, step, generator))
+            tried = _gains(network, moved, p, q)[0]
+            better = tried >= gains  # gains of piecewise linear networks are flat: drift along
+            gains = torch.where(better, tried, gains)
+            points = torch.where(better.reshape(*better.shape, *[1] * (points.dim() - 2)), moved, points)
+        return points
+
+
+_MOST_POINTS = 6000
+"""Samples past which a tiny network gains nothing."""
+
+
+def _moved(points: Tensor, region: BoundRegion, step: int, generator: torch.Generator) -> Tensor:
+    """Random steps: every third round along few coordinates, in sizes from the whole region down to a hundredth."""
+    shape, like = points.shape, points
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+    share = 0.15 if step % 3 == 0 else 1.0
+    mask = torch.rand(shape, generator=generator, dtype=torch.float64).to(like) < share
+    size = float(10.0 ** (-2 * ((step * 7) % 10) / 10))
+    scale = region.scale.unsqueeze(1)
+    wide = torch.where(scale > 0, scale, 0.0)
+    far = (points - region.x.unsqueeze(1)).abs().flatten(2).amax(-1).reshape(*shape[:2], *[1] * (points.dim() - 2))
+    unbounded = region.unbounded.reshape(-1, *[1] * (points.dim() - 1))
+    return points + size * torch.where(unbounded, torch.maximum(wide, far), wide) * torch.where(mask, noise, 0.0)
+
+
+def _take(points: Tensor, index: Tensor) -> Tensor:
+    """points[b, index[b]]."""
+    return torch.stack([x[i] for x, i in zip(points, index, strict=True)])
+
+
+def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
+    """The gain in the best direction found and that direction, at each of the points (batch, N, *input)."""
+    flat = points.flatten(0, 1)
+    width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
+    part = max(1, MEMORY // (8 * 4 * width))
+    found = [_direction(point_jacobian(network, x), p, q) for x in flat.split(part)]
+    gains, directions = torch.cat([g for g, _ in found]), torch.cat([d for _, d in found])
+    return gains.reshape(points.shape[:2]), directions.reshape(points.shape)
+
+
+def point_jacobian(network: Network, x: Tensor) -> Tensor:
+    """J at the points x (batch, *input), inputs and outputs flattened: (batch, K, n_in), in plain floating point."""
+    fast = Fast()
+    pre = network.preactivations(x)
+    rows = torch.eye(prod(network.output_shape), dtype=x.dtype, device=x.device)
+    gradient: dict[int, Tensor] = {network.depth: rows.reshape(1, -1, *network.output_shape)}
+    for k in range(network.depth, 0, -1):
+        stage = network.stages[k - 1]
+        if k not in gradient:
+            continue
+        slope = stage.activation.slope_range(Interval.point(pre[k - 1]), fast).upper
+        through = gradient.pop(k) * slope.unsqueeze(1)
+        for e in stage.edges:
+            more = e.operator.transpose().push(fast.exact(through)).mid
+            gradient[e.source] = gradient[e.source] + more if e.source in gradient else more
+    zero = x.new_zeros(x.shape[0], rows.shape[0], *network.input_shape)
+    return (gradient.get(0, zero) + zero).flatten(2)
+
+
+def _direction(jacobian: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
+    """A direction v, ‖v‖_p = 1, of large ‖J v‖_q for each J (N, K, n_in), and that gain: (N,), (N, n_in).
+
+    A power method for mixed norms (Boyd 1974) started from every row and from the best column; exact at once for
+    q = inf and for p = 1.
+    """
+    column = torch.linalg.vector_norm(jacobian, q, dim=1).argmax(-1, keepdim=True)
+    starts = [torch.zeros_like(jacobian[:, 0]).scatter(-1, column, 1.0).unsqueeze(1)]
+    if p != 1:
+        starts.append(_align(jacobian, p))
+    v = torch.cat(starts, 1)
+    for _ in range(0 if p == 1 or q == inf else 12):
+        image = torch.einsum("nkr,nsr->nsk", jacobian, v)
+        v = _align(torch.einsum("nkr,nsk->nsr", jacobian, _dual(image, q)), p)
+    gains = torch.linalg.vector_norm(torch.einsum("nkr,nsr->nsk", jacobian, v), q, dim=-1)
+    best = gains.argmax(-1)
+    return gains.gather(1, best.unsqueeze(1)).squeeze(1), _take(v, best.unsqueeze(1)).squeeze(1)
+
+
+def _align(g: Tensor, p: float) -> Tensor:
+    """The v of p-norm 1 with the largest g·v, over the last dimension."""
+    if p == inf:
+        return torch.where(g >= 0, 1.0, -1.0).to(g.dtype)
+    size = torch.linalg.vector_norm(g, 2, dim=-1, keepdim=True)
+    first = torch.zeros_like(g)
+    first[..., 0] = 1.0
+    return torch.where(size > 0, g / torch.where(size > 0, size, 1.0), first)
+
+
+def _dual(y: Tensor, q: float) -> Tensor:
+    """The gradient of the q-norm (q = 1 or 2) at y, up to its length."""
+    return torch.where(y >= 0, 1.0, -1.0).to(y.dtype) if q == 1 else y
+
+
+def _prove(network: Network, points: Tensor, p: float, q: float, arithmetic: AbstractArithmetic) -> Attained:
+    """Bound J v at each of the points (batch, N, *input) by a region of radius 0 and keep the largest gain."""
+    directions = _gains(network, points, p, q)[1]
+    flat, ways = points.flatten(0, 1), directions.flatten(0, 1)
+    region = LpBall(flat, 0.0).bind(network.input_shape, network.dtype, network.device)
+    prepared = RecurJac().prepare(chain_over(network, region, IBP(), arithmetic))
+    image = prepared.push(Forms(ways[:, None, None], arithmetic)).mignitude[:, :, 0]
+    gain = arithmetic.at_most(torch.linalg.vector_norm(image, q, dim=-1), image.shape[-1] + 4)
+    if p == 2:
+        length = arithmetic.at_least(torch.linalg.vector_norm(ways.flatten(1), 2, dim=-1), ways[0].numel() + 4)
+        gain = arithmetic.at_most(gain / length, 1)
+    gain = gain.reshape(points.shape[:2])
+    best = gain.argmax(1, keepdim=True)
+    return Attained(gain.gather(1, best).squeeze(1), _take(points, best).squeeze(1), _take(directions, best).squeeze(1))

@@ -1,0 +1,67 @@
+"""Small random networks of every kind, and their true Jacobians by automatic differentiation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import (
+    ELU,
+    AbstractActivation,
+    Arctan,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softplus,
+    Tanh,
+)
+from recurjac.loading.expression import Builder, Expression
+from recurjac.network import Network
+from recurjac.operators import Dense, Reshape, Scale
+
+KINDS: dict[str, AbstractActivation] = {
+    "relu": ReLU(), "leaky": LeakyReLU(0.3), "steep": LeakyReLU(1.7), "falling": LeakyReLU(-0.5),
+    "prelu": PReLU(torch.tensor(0.2, dtype=torch.float64)), "sigmoid": Sigmoid(), "tanh": Tanh(), "arctan": Arctan(),
+    "softplus": Softplus(2.0), "elu": ELU(), "elu1.6": ELU(1.6),
+}  # fmt: skip
+PIECEWISE = ("relu", "leaky", "steep", "falling", "prelu")
+
+
+def random_network(
+    kind: str, seed: int, residual: bool, dtype: torch.dtype = torch.float64, width: int = 7, depth: int = 3
+) -> Network:
+    """A network of 2 x 2 inputs and 3 outputs; `kind` names an activation, "mixed" draws one for each stage.
+
+    Residual ones add an earlier stage to each stage, scale a branch, and pass the input to the output directly.
+    """
+    g = torch.Generator().manual_seed(seed)
+    names = sorted(KINDS)
+
+    def activation() -> AbstractActivation:
+        name = names[int(torch.randint(len(names), (), generator=g))] if kind == "mixed" else kind
+        return KINDS[name].to(dtype, torch.device("cpu"))
+
+    def matrix(out: int, inn: int) -> Dense:
+        return Dense.matrix((torch.randn(out, inn, generator=g, dtype=torch.float64) * (1.5 / inn**0.5)).to(dtype))
+
+    def bias(n: int) -> Tensor:
+        return (0.5 * torch.randn(n, generator=g, dtype=torch.float64)).to(dtype)
+
+    builder = Builder((2, 2), 1, dtype, torch.device("cpu"))
+    x = builder.node(0).apply(Reshape((2, 2), (4,)))
+    h: Expression = x.apply(matrix(width, 4)).shift(bias(width)).activate(activation())
+    for _ in range(depth - 1):
+        z = h.apply(matrix(width, width)).shift(bias(width))
+        if residual:
+            z = z.plus(h.apply(Scale(torch.linspace(-1, 1, width, dtype=torch.float64).to(dtype))))
+        new = z.activate(activation())
+        h = new.plus(h) if residual else new
+    out = h.apply(matrix(3, width)).shift(bias(3))
+    return builder.finish(out.plus(x.apply(matrix(3, 4))) if residual else out)
+
+
+def true_jacobians(network: Network, points: Tensor) -> Tensor:
+    """Jacobians at points (n, *input) by reverse-mode differentiation: (n, *output, *input)."""
+    one = torch.func.jacrev(lambda x: network(x[None])[0])
+    return torch.func.vmap(one)(points)  # type: ignore[no-any-return]

@@ -1,0 +1,319 @@
+"""Slopes, ranges and lines of every activation hold at dense samples, and are tight where they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+from recurjac.activations import ELU, AbstractActivation, LeakyReLU, PReLU
+from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.convex import AbstractConvex
+from recurjac.activations.sigmoidal import AbstractSigmoidal
+from recurjac.activations.two_piece import AbstractTwoPiece
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
+from recurjac.lines import Lines
+from tests.helpers import CPU, KINDS, exact, examples, numbers
+
+FAST, RIGOROUS = Fast(), Rigorous()
+ULPS = 8
+"""How many units in the last place of the numbers that meet in a smooth activation's line it may be off by."""
+KINKS = (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0)
+"""Points at which one activation or another may have a kink."""
+COUNT = 40
+
+Choose = Callable[[AbstractActivation, Interval, AbstractArithmetic], Lines]
+CHOICES: dict[str, Choose] = {
+    "lines": lambda a, z, arithmetic: a.lines(z, arithmetic),
+    "parallel": lambda a, z, arithmetic: a.parallel_lines(z, arithmetic),
+}
+
+
+def _ends(name: str) -> tuple[Tensor, Tensor]:
+    """The ends of COUNT intervals in float64."""
+    g = torch.Generator().manual_seed(sum(map(ord, name)))
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(COUNT, dtype=torch.float64, generator=g)
+
+    def spread(low: float, high: float) -> Tensor:
+        return 10 ** uniform(low, high)
+
+    a, b, sign = uniform(-4, 4), uniform(0.1, 5), uniform(-1, 1).sign()
+    zero, infinite, odd = torch.zeros(COUNT, dtype=torch.float64), torch.full_like(a, inf), torch.arange(COUNT) % 2 == 1
+    families = {
+        "ordinary": (a, a + b),
+        "tight": (a, a + 1e-12),
+        "tight-at-0": (-spread(-12, -9), spread(-12, -9)),
+        "narrow": (a, a + spread(-8, -2)),
+        "wide": (-spread(0, 4), spread(0, 4)),
+        "far": (torch.where(odd, spread(1, 4), -2 * spread(4, 4)), torch.where(odd, 2 * spread(4, 4), -spread(1, 4))),
+        "point": (a, a),
+        "point-0": (zero, zero),
+        "from-0": (zero, spread(-10, 4)),
+        "to-0": (-spread(-10, 4), zero),
+        "symmetric": (-b, b),
+        "half-infinite": (torch.where(odd, -infinite, a), torch.where(odd, a, infinite)),
+        "infinite": (-infinite, infinite),
+        "beyond-far": (-spread(12, 37), torch.where(sign > 0, spread(12, 37), 1.0)),
+    }
+    return families[name]
+
+
+FAMILIES = [
+    *("ordinary", "tight", "tight-at-0", "narrow", "wide", "far", "point", "point-0", "from-0", "to-0"),
+    *("symmetric", "half-infinite", "infinite", "beyond-far"),
+]
+DTYPES = (torch.float32, torch.float64)
+CASES = [(family, dtype) for family in FAMILIES for dtype in DTYPES]
+
+every_activation = pytest.mark.parametrize("activation", examples(AbstractActivation))
+every_choice = pytest.mark.parametrize("choice", CHOICES)
+
+
+def intervals(family: str, dtype: torch.dtype = torch.float64) -> Interval:
+    """(1, COUNT) intervals."""
+    low, high = (end.to(dtype).unsqueeze(0) for end in _ends(family))
+    return Interval(low, high)
+
+
+def samples(z: Interval) -> Tensor:
+    """Points of each interval in float64, (S, 1, COUNT): evenly spread, dense near both ends and near 0, far out."""
+    low, high = z.lower.double().clamp(min=-1e6), z.upper.double().clamp(max=1e6)
+    low, high = low.clamp(max=z.upper.double()), high.clamp(min=z.lower.double())
+    even = torch.linspace(0, 1, 401, dtype=torch.float64)
+    close = 10 ** torch.linspace(-14, 0, 60, dtype=torch.float64)
+    shares = torch.cat([even, close, 1 - close]).reshape(-1, 1, 1)
+    near = torch.cat([-close, close, torch.zeros(1, dtype=torch.float64)]).reshape(-1, 1, 1) * 10
+    points = torch.cat([low + shares * (high - low), near.expand(-1, *low.shape)])
+    return points.clamp(z.lower.double(), z.upper.double())
+
+
+def truth(activation: AbstractActivation, z: Tensor, dtype: torch.dtype) -> Tensor:
+    """σ(z) in float64, of the activation that a network of `dtype` has."""
+    if isinstance(activation, AbstractTwoPiece):
+        slope = activation.to(dtype, CPU).slope_below(torch.zeros((), dtype=dtype)).double()
+        return torch.where(z >= 0, z, slope * z)
+    return activation.value(z)
+
+
+def slopes(activation: AbstractActivation, z: Tensor, dtype: torch.dtype) -> Tensor:
+    z = z.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(truth(activation, z, dtype).sum(), z)
+    return slope
+
+
+def slack(dtype: torch.dtype, *terms: Tensor) -> Tensor:
+    """A few units in the last place of the numbers that meet."""
+    eps = torch.finfo(dtype).eps
+    return sum((ULPS * eps * t.double().abs() for t in terms), torch.tensor(eps**2))
+
+
+def below(low: Tensor, high: Tensor, tolerance: Tensor | float) -> bool:
+    return bool((low.double() <= high.double() + tolerance).all())
+
+
+@every_activation
+def test_slope_range_holds_the_slopes(activation: AbstractActivation) -> None:
+    for family, dtype in CASES:
+        z = intervals(family, dtype)
+        bounds = activation.to(dtype, CPU).slope_range(z, FAST)
+        found = slopes(activation, samples(z), dtype)
+        tolerance = slack(torch.float64 if activation.rigorous else dtype, found, torch.ones(()))
+        assert below(bounds.lower, found, tolerance), (family, dtype)
+        assert below(found, bounds.upper, tolerance), (family, dtype)
+
+
+@every_activation
+def test_slope_range_holds_both_slopes_at_a_kink(activation: AbstractActivation) -> None:
+    """Also where the kink is an end of the interval: Clarke's derivative there is an interval."""
+    step = torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
+    for family, dtype in CASES:
+        z = intervals(family, dtype)
+        bounds = activation.to(dtype, CPU).slope_range(z, FAST)
+        for kink in KINKS:
+            at, inside = torch.tensor(kink, dtype=torch.float64), z.contains(torch.full_like(z.lower, kink))
+            for slope in (truth(activation, at + step, dtype) - truth(activation, at, dtype)) / step:
+                assert below(bounds.lower[inside], slope, 1e-5), (family, dtype, kink)
+                assert below(slope, bounds.upper[inside], 1e-5), (family, dtype, kink)
+
+
+@pytest.mark.parametrize("family", ["ordinary", "symmetric", "wide"])
+@every_activation
+def test_ranges_are_tight(activation: AbstractActivation, family: str) -> None:
+    z = intervals(family)
+    points = samples(z)
+    found, steep = activation.value(points), slopes(activation, points, torch.float64)
+    for bounds, seen in ((activation.slope_range(z, FAST), steep), (activation.value_range(z, FAST), found)):
+        torch.testing.assert_close(bounds.lower, seen.amin(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(bounds.upper, seen.amax(0), rtol=1e-3, atol=1e-3)
+
+
+@every_activation
+def test_value_range_holds_the_values(activation: AbstractActivation) -> None:
+    for family, dtype in CASES:
+        z = intervals(family, dtype)
+        bounds = activation.to(dtype, CPU).value_range(z, FAST)
+        found = truth(activation, samples(z), dtype)
+        assert below(bounds.lower, found, slack(dtype, found)), (family, dtype)
+        assert below(found, bounds.upper, slack(dtype, found)), (family, dtype)
+
+
+@every_choice
+@pytest.mark.parametrize("family", FAMILIES)
+@every_activation
+def test_lines_hold_at_samples(activation: AbstractActivation, family: str, choice: str) -> None:
+    for dtype in DTYPES:
+        z = intervals(family, dtype)
+        lines, points = CHOICES[choice](activation.to(dtype, CPU), z, FAST), samples(z)
+        found = truth(activation, points, dtype)
+        sides = ((1, lines.upper_slope, lines.upper_intercept), (-1, lines.lower_slope, lines.lower_intercept))
+        for sign, some_slope, some_intercept in sides:
+            assert some_slope.shape == (1, 1, COUNT)
+            assert some_slope.isfinite().all()
+            slope, intercept = some_slope[:, 0].double(), some_intercept[:, 0].double()
+            assert not (sign * intercept == -inf).any()
+            reach = slope * torch.where(slope == 0, 0.0, z.magnitude.double())
+            # the lower line of a sigmoid is 1 minus the upper one of the mirrored interval
+            mirror = torch.tensor(1.0 if isinstance(activation, AbstractSigmoidal) else 0.0)
+            tolerance = slack(dtype, found, mirror, intercept.nan_to_num(0, 0, 0), reach.nan_to_num(0, 0, 0))
+            assert (sign * (slope * points + intercept - found) >= -tolerance).all(), (dtype, sign)
+        assert below(found.abs(), lines.size[:, 0], slack(dtype, found)), dtype
+
+
+def _half_planes(lines: Lines) -> list[tuple[Fraction | float, ...]]:
+    sides = (lines.lower_slope, lines.lower_intercept, lines.upper_slope, lines.upper_intercept, lines.size)
+    columns = zip(*(t.flatten().tolist() for t in sides), strict=True)
+    return [tuple(Fraction(v) if abs(v) < inf else v for v in column) for column in columns]
+
+
+def _points(low: float, high: float) -> list[Fraction]:
+    """The ends and the kink: a piece-wise linear function with lines past it is extreme there."""
+    ends = [max(low, -1e40), min(high, 1e40)]
+    return [Fraction(v) for v in (*ends, 0.0) if low <= v <= high]
+
+
+def _violations(activation: AbstractTwoPiece, z: Interval, lines: Lines, values: Interval, slopes: Interval) -> int:
+    """How often lines, size, values and slopes fail in exact arithmetic."""
+    s = exact(activation.slope_below(z.lower))
+    ranges = zip(values.lower[0].tolist(), values.upper[0].tolist(), strict=True)
+    steep = zip(slopes.lower[0].tolist(), slopes.upper[0].tolist(), strict=True)
+    ends = zip(z.lower[0].tolist(), z.upper[0].tolist(), strict=True)
+    wrong = 0
+    for slope, (low, high), planes, hull, (least, most) in zip(
+        s, ends, _half_planes(lines), ranges, steep, strict=True
+    ):
+        a, b, c, d, size = planes
+        for v in _points(low, high):
+            w = v if v >= 0 else slope * v
+            wrong += not (a * v + b <= w <= c * v + d and abs(w) <= size and hull[0] <= w <= hull[1])
+        met = [slope] * (low <= 0) + [Fraction(1)] * (high >= 0)
+        wrong += not all(least <= m <= most for m in met)
+    return wrong
+
+
+def _steep(dtype: torch.dtype) -> list[AbstractTwoPiece]:
+    """Slopes at which s + (1 - s) rounds to a number past 1 or s, or to 0."""
+    found: list[AbstractTwoPiece] = [LeakyReLU(s) for s in (-100.3, 1e8, -1e8, 1e-8, 0.99999994, 1.0000001, -1 / 3)]
+    return [*found, PReLU(numbers("ordinary", COUNT, 0, dtype) * 100)]
+
+
+TWO_PIECE = [
+    *examples(AbstractTwoPiece),
+    *(pytest.param(a, id=f"steep-{i}") for i, a in enumerate(_steep(torch.float32))),
+]
+
+
+@every_choice
+@pytest.mark.parametrize("activation", TWO_PIECE)
+def test_two_pieces_hold_in_exact_arithmetic(activation: AbstractTwoPiece, choice: str) -> None:
+    activation = activation.to(torch.float32, CPU)
+    assert activation.rigorous
+    for z in [intervals(f, torch.float32) for f in FAMILIES] + [_nasty(kind) for kind in KINDS]:
+        lines = CHOICES[choice](activation, z, RIGOROUS)
+        values, slope = activation.value_range(z, RIGOROUS), activation.slope_range(z, RIGOROUS)
+        assert _violations(activation, z, lines, values, slope) == 0
+
+
+def _nasty(kind: str) -> Interval:
+    ends = numbers(kind, 2 * COUNT, 0).reshape(2, 1, COUNT).sort(0).values
+    return Interval(ends[0], ends[1])
+
+
+def test_plain_arithmetic_is_not_enough_for_two_pieces() -> None:
+    """The test above could fail."""
+    activation, z = LeakyReLU(0.3), intervals("ordinary", torch.float32)
+    lines = activation.lines(z, FAST)
+    assert _violations(activation, z, lines, activation.value_range(z, FAST), activation.slope_range(z, FAST)) > 0
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, RIGOROUS], ids=["fast", "rigorous"])
+def test_one_infinite_end_leaves_the_other_side_of_two_pieces_tight(arithmetic: AbstractArithmetic) -> None:
+    z = Interval(torch.tensor([[-inf, -2.0]]), torch.tensor([[5.0, inf]]))
+    values = LeakyReLU(0.5).value_range(z, arithmetic)
+    torch.testing.assert_close(values.lower, torch.tensor([[-inf, -1.0]]))
+    torch.testing.assert_close(values.upper, torch.tensor([[5.0, inf]]))
+    lines = LeakyReLU(0.5).lines(z, arithmetic)
+    torch.testing.assert_close(lines.upper_slope, torch.tensor([[[0.5, 1.0]]]))
+    torch.testing.assert_close(lines.upper_intercept, torch.tensor([[[2.5, 1.0]]]))
+
+
+def envelope(function: Callable[[Tensor], Tensor], z: Interval) -> Tensor:
+    """The concave envelope of a function on each interval at its middle: the highest chord over it, by brute force."""
+    share = torch.linspace(0, 0.5, 1500, dtype=torch.float64)
+    highest = []
+    for low, high in zip(z.lower.flatten(), z.upper.flatten(), strict=True):
+        left, right = (low + share * (high - low)).unsqueeze(1), (high - share * (high - low)).unsqueeze(0)
+        weight = ((low / 2 + high / 2 - left) / (right - left)).nan_to_num(0.5)  # both ends are the middle
+        highest.append(torch.lerp(function(left), function(right), weight).max())
+    return torch.stack(highest)
+
+
+def some(family: str) -> Interval:
+    return intervals(family).map(lambda t: t[:, :8])
+
+
+WITH_ENVELOPES = [*examples(AbstractSigmoidal), *examples(AbstractConvex), *(ELU(a) for a in (1.0, 0.5))]
+
+
+@pytest.mark.parametrize("family", ["ordinary", "symmetric", "narrow"])
+@pytest.mark.parametrize("activation", WITH_ENVELOPES, ids=repr)
+def test_lines_meet_the_envelopes_at_the_middle(activation: AbstractSmooth, family: str) -> None:
+    z = some(family)
+    lines, middle = activation.lines(z, FAST), (z.lower / 2 + z.upper / 2)[0]
+    upper, lower = envelope(activation.value, z), -envelope(lambda t: -activation.value(t), z)
+    torch.testing.assert_close((lines.upper_slope * middle + lines.upper_intercept).flatten(), upper, rtol=0, atol=1e-6)
+    torch.testing.assert_close((lines.lower_slope * middle + lines.lower_intercept).flatten(), lower, rtol=0, atol=1e-6)
+
+
+def _four(activation: AbstractActivation, choice: str, z: Interval) -> list[Tensor]:
+    found = CHOICES[choice](activation, z, FAST)
+    return [found.lower_slope, found.lower_intercept, found.upper_slope, found.upper_intercept]
+
+
+@every_choice
+@every_activation
+def test_lines_are_differentiable_in_the_ends(activation: AbstractActivation, choice: str) -> None:
+    def lines(low: Tensor, high: Tensor) -> Tensor:
+        return torch.cat([t + 0 * low for t in _four(activation, choice, Interval(low, high))])
+
+    z = some("ordinary")
+    ends = (z.lower.clone().requires_grad_(), z.upper.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lines, ends, eps=1e-6, atol=1e-5, rtol=1e-5)
+
+
+@every_choice
+@every_activation
+def test_derivatives_of_lines_are_finite(activation: AbstractActivation, choice: str) -> None:
+    """Also at infinite ends, where NaN would poison the derivatives of every parameter (this was a bug)."""
+    for family in FAMILIES:
+        z = intervals(family)
+        low, high = z.lower.clone().requires_grad_(), z.upper.clone().requires_grad_()
+        untouched = torch.where(torch.tensor(False), low + high, 0.0).sum()
+        total = sum((t.clamp(-1e30, 1e30).sum() for t in _four(activation, choice, Interval(low, high))), untouched)
+        for gradient in torch.autograd.grad(total, (low, high)):
+            assert gradient.isfinite().all(), family

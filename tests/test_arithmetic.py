@@ -1,0 +1,336 @@
+"""Interval, Value and the two arithmetics: rigorous results hold in exact arithmetic, with no tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from math import inf, nan, nextafter
+
+import pytest
+import torch
+
+from recurjac.arithmetic import (
+    AbstractArithmetic,
+    Fast,
+    Interval,
+    Rigorous,
+    Value,
+    check_matmul,
+    round_to,
+    round_up_to,
+    supported_dtype,
+)
+from recurjac.errors import InvalidRequest, UnsoundBounds
+from recurjac.operators import Dense
+from tests.helpers import KINDS, Exact, concrete_classes, exact, misses, numbers
+
+FAST, RIGOROUS = Fast(), Rigorous()
+SEEDS = range(4)
+DTYPES = (torch.float32, torch.float64)
+ENDS: tuple[Fraction, ...] = (Fraction(-1), Fraction(0), Fraction(1))
+"""Where inside its radius the exact number lies."""
+
+Operation = Callable[..., object]
+ENTRYWISE: dict[str, Operation] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+}
+
+every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+
+
+def ball(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32) -> Value:
+    """Numbers with radii of their own size, of rounding size, and 0."""
+    mid = numbers(kind, size, seed, dtype)
+    share = torch.tensor([0.0, 0.25, torch.finfo(dtype).eps], dtype=dtype).repeat(size)[:size]
+    return RIGOROUS.ball(mid, mid.abs() * share)
+
+
+def point_of(value: Value, end: Fraction) -> Exact:
+    """The exact numbers at one place of the value's ball."""
+    assert value.rad is not None
+    pairs = zip(exact(value.mid), exact(value.rad.expand_as(value.mid)), strict=True)
+    return [mid + end * rad for mid, rad in pairs]
+
+
+def total(weights: Exact, x: Exact) -> Fraction:
+    return sum((a * b for a, b in zip(weights, x, strict=True)), Fraction(0))
+
+
+@every_dtype
+@every_seed
+@every_kind
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_entrywise_operations_enclose_exact_results(name: str, kind: str, seed: int, dtype: torch.dtype) -> None:
+    operation = ENTRYWISE[name]
+    for other in (kind, "ordinary", "subnormal"):
+        a, b = ball(kind, 60, seed, dtype), ball(other, 60, seed + 100, dtype)
+        result = operation(a, b)
+        assert isinstance(result, Value)
+        lower, upper = result.lower(), result.upper()
+        for i in ENDS:
+            for j in ENDS:
+                truth = [operation(x, y) for x, y in zip(point_of(a, i), point_of(b, j), strict=True)]
+                assert not misses(lower, upper, truth)  # type: ignore[arg-type]
+
+
+@every_seed
+@every_kind
+def test_dot_encloses_exact_sums(kind: str, seed: int) -> None:
+    n = 1 + 7 * seed
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        forms, rows = ball(kind, 3 * 2 * 4 * n, seed), ball(other, 3 * 2 * n, seed + 100)
+        shaped, row = forms.map(lambda t: t.reshape(3, 2, 4, n)), rows.map(lambda t: t.reshape(3, 2, n))
+        result = shaped.dot(row)
+        assert result.shape == (3, 2, 4)
+        for end in ENDS:
+            left, right = point_of(forms, end), point_of(rows, -end)
+            truth = [total(left[i * n :][:n], right[i // 4 * n :][:n]) for i in range(24)]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+@every_kind
+def test_linear_encloses_exact_products(kind: str, seed: int) -> None:
+    n, m = 1 + 6 * seed, 5
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        weight, x = numbers(kind, m * n, seed).reshape(m, n), ball(other, 8 * n, seed + 100)
+        result = x.map(lambda t: t.reshape(8, n)).linear(Dense.matrix(weight))
+        for end in ENDS:
+            inputs = point_of(x, end)
+            truth = [total(exact(row), inputs[i * n :][:n]) for i in range(8) for row in weight]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+def test_linear_encloses_exact_products_that_cancel(seed: int) -> None:
+    """The last coefficient brings the sum near 0, where the relative error is largest."""
+    weight, x = numbers("ordinary", 40, seed).reshape(1, 40), numbers("ordinary", 40, seed + 100)
+    x[-1] = -(weight[0, :-1].double() @ x[:-1].double() / weight[0, -1].double())
+    result = RIGOROUS.exact(x).linear(Dense.matrix(weight))
+    assert not misses(result.lower(), result.upper(), [total(exact(weight), exact(x))])
+    assert misses(result.mid, result.mid, [total(exact(weight), exact(x))])
+
+
+@pytest.mark.parametrize(("factor", "point"), [(3.0, 3e38), (1.2345678e30, 7e-45), (1e-30, 1e-30), (1e30, 1e30)])
+def test_products_at_the_ends_of_the_range_are_enclosed(factor: float, point: float) -> None:
+    """Overflow of a product whose sum is finite, a rounding error far above one that underflowed, underflow to 0."""
+    weight, x = torch.tensor([[factor, -1.0]]), torch.tensor([point, point])
+    truth = [total(exact(weight), exact(x))]
+    row = RIGOROUS.exact(weight.reshape(1, 1, 2))
+    products = (
+        RIGOROUS.exact(x).linear(Dense.matrix(weight)),
+        RIGOROUS.exact(x.reshape(1, 1, 1, 2)).dot(row),
+        RIGOROUS.exact(weight.reshape(1, 1, 1, 2)).dot(RIGOROUS.exact(x.reshape(1, 1, 2))),
+    )
+    for product in products:
+        assert not misses(product.lower(), product.upper(), truth)
+
+
+def test_an_overflow_in_the_middle_of_a_sum_is_no_lower_bound() -> None:
+    """2·3e38 - 3e38 is 3e38, but the computed sum is infinite (this was a bug)."""
+    result = RIGOROUS.exact(torch.tensor([3e38, 3e38])).linear(Dense.matrix(torch.tensor([[2.0, -1.0]])))
+    assert result.mid.isinf()
+    assert result.lower() <= 3e38
+
+
+@every_kind
+def test_plain_arithmetic_is_not_enough(kind: str) -> None:
+    """The tests above could fail: without a radius some results are not the exact ones."""
+    wrong = 0
+    for seed in SEEDS:
+        weight, x = numbers("ordinary", 5 * 20, seed).reshape(5, 20), numbers(kind, 20, seed + 100)
+        result = FAST.exact(x).linear(Dense.matrix(weight))
+        truth = [total(exact(row), exact(x)) for row in weight]
+        wrong += len(misses(result.lower(), result.upper(), truth))
+    assert wrong > 0
+
+
+@every_dtype
+def test_what_is_exactly_zero_stays_so(dtype: torch.dtype) -> None:
+    zero, some = RIGOROUS.exact(torch.zeros(1, 1, 2, 6, dtype=dtype)), numbers("ordinary", 6, 0, dtype)
+    row = RIGOROUS.exact(some.reshape(1, 1, 6))
+    results = (
+        zero + zero,
+        zero * RIGOROUS.exact(some),
+        zero.dot(row),
+        RIGOROUS.exact(some.reshape(1, 1, 1, 6)).dot(RIGOROUS.exact(torch.zeros(1, 1, 6, dtype=dtype))),
+        zero.linear(Dense.matrix(some.reshape(1, 6))),
+        RIGOROUS.exact(some).linear(Dense.matrix(torch.zeros(4, 6, dtype=dtype))),
+    )
+    for result in results:
+        assert (result.lower() == 0).all()
+        assert (result.upper() == 0).all()
+    assert (RIGOROUS.at_least(torch.zeros(3, dtype=dtype), 5) == 0).all()
+
+
+@every_seed
+@every_kind
+def test_at_least_and_at_most_bound_exact_sums_of_products(kind: str, seed: int) -> None:
+    for other in (kind, "ordinary"):
+        a, b = numbers(kind, 9, seed).abs(), numbers(other, 9, seed + 100).abs()
+        computed = (a * b).sum().reshape(1)
+        truth = total(exact(a), exact(b))
+        if float(computed) > 0 or truth == 0:
+            low, high = RIGOROUS.at_most(computed, 9), RIGOROUS.at_least(computed, 9)
+            assert not misses(low, high, [truth])
+            assert FAST.at_most(computed, 9) == FAST.at_least(computed, 9) == computed
+
+
+def test_a_computed_infinity_bounds_from_above_and_not_from_below() -> None:
+    infinite = torch.tensor([inf])
+    assert RIGOROUS.at_least(infinite, 3) == inf
+    assert RIGOROUS.at_most(infinite, 3) == 0
+    assert RIGOROUS.at_most(torch.tensor([2e38]), 3).item() == pytest.approx(2e38, rel=1e-5)
+
+
+@every_dtype
+@every_seed
+@every_kind
+def test_midrad_covers_the_interval(kind: str, seed: int, dtype: torch.dtype) -> None:
+    ends = numbers(kind, 40, seed, dtype).reshape(2, 20).sort(0).values
+    mid, half = RIGOROUS.midrad(Interval(ends[0], ends[1]))
+    rows = zip(exact(ends[0]), exact(ends[1]), exact(mid), half.tolist(), strict=True)
+    assert all(mid - half <= low and high - mid <= half for low, high, mid, half in rows)
+
+
+def interval(kind: str, size: int, seed: int) -> Interval:
+    ends = numbers(kind, 2 * size, seed).reshape(2, size).sort(0).values
+    low = torch.where(torch.arange(size) % 5 == 0, -inf, ends[0])
+    high = torch.where(torch.arange(size) % 7 == 0, inf, ends[1])
+    return Interval(torch.where(torch.arange(size) % 6 == 0, 0.0, low).minimum(high), high)
+
+
+def inside(x: Interval) -> Iterator[Exact]:
+    """Points of the interval: its ends (a far point for an infinite one) and some between."""
+    low, high = x.lower.double().clamp(min=-1e300), x.upper.double().clamp(max=1e300)
+    for share in (0.0, 0.3, 1.0):
+        yield exact((low + share * (high - low)).clamp(low, high))
+
+
+@every_seed
+@every_kind
+def test_products_and_sums_of_intervals_hold_those_of_their_points(kind: str, seed: int) -> None:
+    a, b = interval(kind, 35, seed), interval("ordinary", 35, seed + 100)
+    product, total = RIGOROUS.product(a, b), RIGOROUS.sum([a, b])
+    for x in inside(a):
+        for y in inside(b):
+            pairs = list(zip(x, y, strict=True))
+            assert not misses(product.lower, product.upper, [p * q for p, q in pairs])
+            assert not misses(total.lower, total.upper, [p + q for p, q in pairs])
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, RIGOROUS], ids=["fast", "rigorous"])
+def test_infinite_ends_do_not_blur_the_finite_ones(arithmetic: AbstractArithmetic) -> None:
+    a = Interval(torch.tensor([1.0, 0.0, 0.0, -2.0]), torch.tensor([2.0, 0.0, inf, inf]))
+    b = Interval(torch.tensor([3.0, -inf, -inf, 1.0]), torch.tensor([inf, inf, -1.0, inf]))
+    product = arithmetic.product(a, b)
+    torch.testing.assert_close(product.lower, torch.tensor([3.0, 0.0, -inf, -inf]))
+    torch.testing.assert_close(product.upper, torch.tensor([inf, 0.0, 0.0, inf]))
+    total = arithmetic.sum([Interval.point(torch.ones(2)), Interval(torch.tensor([-inf, 2]), torch.tensor([1, inf]))])
+    torch.testing.assert_close(total.lower, torch.tensor([-inf, 3.0]))
+    torch.testing.assert_close(total.upper, torch.tensor([2.0, inf]))
+
+
+@pytest.mark.parametrize("arithmetic", [c() for c in concrete_classes(AbstractArithmetic)], ids=repr)
+def test_a_nan_bound_is_no_bound(arithmetic: AbstractArithmetic) -> None:
+    bounds = arithmetic.enclose(torch.tensor([nan, 0.0, nan]), torch.tensor([1.0, nan, nan]))
+    assert bounds.lower.tolist() == [-inf, 0.0, -inf]
+    assert bounds.upper.tolist() == [1.0, inf, inf]
+
+
+def test_proved_bounds_that_cross_raise_and_unproved_ones_are_exchanged() -> None:
+    low, high = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 0.5])
+    with pytest.raises(UnsoundBounds, match=r"1\.0 is not at most upper bound 0\.5 at index \(1,\)"):
+        RIGOROUS.enclose(low, high)
+    exchanged = FAST.enclose(low, high)
+    assert exchanged.lower.tolist() == [0.0, 0.5]
+    assert exchanged.upper.tolist() == [2.0, 1.0]
+
+
+def test_intersection_keeps_the_tighter_ends() -> None:
+    a, b = (
+        Interval(torch.tensor([-inf, 0.0]), torch.tensor([1.0, 3.0])),
+        Interval(torch.zeros(2), torch.tensor([2, inf])),
+    )
+    both = RIGOROUS.intersect(a, b)
+    assert both.lower.tolist() == [0.0, 0.0]
+    assert both.upper.tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (nan, 0.0), (0.0, nan), (inf, -inf)])
+def test_an_interval_refuses_ends_out_of_order(low: float, high: float) -> None:
+    for shape in ((), (2, 3)):
+        with pytest.raises(UnsoundBounds, match="is not at most"):
+            Interval(torch.full(shape, low), torch.full(shape, high))
+
+
+def test_an_interval_refuses_ends_of_two_shapes() -> None:
+    with pytest.raises(UnsoundBounds, match="one shape"):
+        Interval(torch.zeros(2), torch.ones(3))
+
+
+def test_facts_of_an_interval() -> None:
+    x = Interval(torch.tensor([-3.0, 1.0, -inf, 2.0, inf]), torch.tensor([2.0, 4.0, -1.0, 2.0, inf]))
+    assert x.width.tolist() == [5.0, 3.0, inf, 0.0, 0.0]
+    assert x.magnitude.tolist() == [3.0, 4.0, inf, 2.0, inf]
+    assert x.mignitude.tolist() == [0.0, 1.0, 1.0, 2.0, inf]
+    assert x.is_point.tolist() == [False, False, False, True, True]
+    assert x.contains(torch.tensor([2.0, 5.0, nan, 2.0, 1.0])).tolist() == [True, False, False, True, False]
+    assert (-x)[0].lower == -2.0
+    assert x[:4].reshape(2, 2).map(lambda t: t.mT).lower.tolist() == [[-3.0, -inf], [1.0, 2.0]]
+
+
+@every_seed
+@every_kind
+def test_rounding_to_float32(kind: str, seed: int) -> None:
+    x = torch.cat([numbers(kind, 40, seed, torch.float64), numbers(kind, 40, seed).double() * (1 + 1e-9)])
+    up, (nearest, moved) = round_up_to(x, torch.float32), round_to(x, torch.float32)
+    for value, above in zip(x.tolist(), up.tolist(), strict=True):
+        below = float(torch.nextafter(torch.tensor(above), torch.tensor(-inf)))
+        assert below < value <= above
+    finite = nearest.isfinite()
+    distances = [abs(a - b) for a, b in zip(exact(x[finite]), exact(nearest[finite]), strict=True)]
+    assert distances == exact(moved[finite])
+
+
+def test_upper_ends_carry_the_derivative_of_the_middle() -> None:
+    mid = torch.tensor([1.0, -2.0], requires_grad=True)
+    value = Value(mid, torch.tensor([0.0, 1e-3]))
+    assert value.upper()[1] > nextafter(-2.0, 0)
+    (value.upper() - 3 * value.lower()).sum().backward()  # type: ignore[no-untyped-call]
+    assert mid.grad is not None
+    assert mid.grad.tolist() == [-2.0, -2.0]
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_reduced_precision_is_reported() -> None:
+    assert check_matmul(torch.float32) is None
+    assert check_matmul(torch.float64) is None
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert "float32" in (check_matmul(torch.float32) or "")
+        assert check_matmul(torch.float64) is None
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    with flushing():
+        assert "subnormal" in (check_matmul(torch.float64) or "")
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"float16; pass dtype=torch\.float64"):
+        supported_dtype(torch.float16)
+    assert supported_dtype(torch.float32) == torch.float32

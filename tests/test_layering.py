@@ -1,0 +1,144 @@
+"""Imports point to the same or lower levels only, without cycles; classes are abstract or final."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from abc import ABC
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+import recurjac
+from tests.helpers import concrete_classes, import_all
+
+ROOT = Path(recurjac.__file__).parent
+LEVELS = (
+    ("errors", "_types", "version"),
+    ("arithmetic", "lines", "reading"),
+    ("operators", "activations", "region"),
+    ("network",),
+    ("loading",),
+    ("sweep", "selection", "chainrule", "preactivation", "skeleton"),
+    ("jacobian",),
+    ("norms", "lipschitz", "search"),
+    ("applications",),
+    ("experiments", "report", "plot", "cli", "__main__", "__init__"),
+)
+"""The layout of the design, lowest level first, by the first part of a module's name below `recurjac`."""
+WITHIN = (("errors", "_types"), ("arithmetic", "lines"))
+"""Of these pairs on one level the second may import the first, never the reverse."""
+EXTRAS = {"matplotlib", "onnx", "PIL", "sklearn"}
+"""Optional dependencies, which functions may import when they need them."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the library by its name without `recurjac`; a package by that of its `__init__`."""
+    names = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts if len(parts) == 1 else [p for p in parts if p != "__init__"])] = path
+    return names
+
+
+MODULES = modules()
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imports(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything imported anywhere inside `node`: `from a import b` may mean a or a.b."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Import):
+            yield from ((part.lineno, alias.name) for alias in part.names)
+        elif isinstance(part, ast.ImportFrom):
+            assert part.level == 0, f"line {part.lineno}: relative import"
+            yield from ((part.lineno, f"{part.module}.{alias.name}") for alias in part.names)
+
+
+def ours(name: str) -> set[str]:
+    """The library's modules that module `name` imports."""
+    found = set()
+    for _, target in imports(tree(name)):
+        parts = target.split(".")
+        if parts[0] == "recurjac":
+            inside = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
+            found.add(next((m for m in inside if m in MODULES), "__init__"))
+    return found - {name}
+
+
+def level(name: str) -> int:
+    return next(i for i, names in enumerate(LEVELS) if name.split(".")[0] in names)
+
+
+def test_every_module_has_a_level() -> None:
+    placed = [name for names in LEVELS for name in names]
+    assert len(placed) == len(set(placed))
+    assert {name.split(".")[0] for name in MODULES} <= set(placed)
+
+
+@every_module
+def test_imports_point_to_the_same_or_lower_levels(name: str) -> None:
+    assert not {target for target in ours(name) if level(target) > level(name)}
+
+
+@pytest.mark.parametrize(("lower", "upper"), WITHIN)
+def test_order_within_a_level(lower: str, upper: str) -> None:
+    assert upper not in ours(lower)
+
+
+def test_there_are_no_import_cycles() -> None:
+    remaining = {name: ours(name) for name in MODULES}
+    while remaining:
+        done = {name for name, needs in remaining.items() if not needs & remaining.keys()}
+        assert done, f"a cycle among {sorted(remaining)}"
+        remaining = {name: needs for name, needs in remaining.items() if name not in done}
+
+
+@every_module
+def test_there_are_no_star_imports(name: str) -> None:
+    assert not [line for line, target in imports(tree(name)) if target.endswith(".*")]
+
+
+@every_module
+def test_functions_import_optional_extras_only(name: str) -> None:
+    functions = [n for n in ast.walk(tree(name)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+    inner = {target for function in functions for _, target in imports(function)}
+    assert not {target for target in inner if target.split(".")[0] not in EXTRAS}
+
+
+@every_module
+def test_modules_do_not_import_optional_extras_at_their_top(name: str) -> None:
+    top = [t for n in tree(name).body if isinstance(n, ast.Import | ast.ImportFrom) for _, t in imports(n)]
+    assert not {target for target in top if target.split(".")[0] in EXTRAS}
+
+
+def test_the_mathematics_needs_no_command_line() -> None:
+    """`import recurjac` leaves out what only some users need."""
+    assert not [m for m in ("recurjac.cli", "recurjac.plot") if m[9:] in ours("__init__")]
+
+
+def library_classes() -> list[type]:
+    import_all()
+    found = []
+    for module in [m for n, m in sys.modules.items() if n.split(".")[0] == "recurjac"]:
+        found += [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+    return found
+
+
+def test_classes_are_abstract_or_final() -> None:
+    """A class with abstract methods is built upon and never made; any other is final and a frozen dataclass."""
+    abstract = [c for c in library_classes() if issubclass(c, ABC) and inspect.isabstract(c)]
+    assert len(abstract) > 5
+    for base in abstract:
+        assert base.__name__.lstrip("_").startswith(("Abstract", "Bound", "LineRule")), base
+        for concrete in concrete_classes(base):
+            assert getattr(concrete, "__final__", False), concrete
+            assert is_dataclass(concrete), concrete
+            assert concrete.__dataclass_params__.frozen, concrete  # type: ignore[attr-defined]

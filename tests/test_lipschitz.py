@@ -1,0 +1,211 @@
+"""Norms, Lipschitz constants, the search for lower bounds, and gradients with respect to weights."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurjac as rj
+from recurjac.arithmetic import Interval
+from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.lipschitz import AbstractNormMethod
+from recurjac.norms import AbstractRowSum, induced_norm
+from recurjac.search import _direction, point_jacobian
+from tests.random_networks import KINDS, random_network, true_jacobians
+
+NORMS = (1.0, 2.0, rj.inf)
+PAIRS = list(product(NORMS, NORMS))
+QUICK = rj.Search(work=1e5, kept=4)
+
+
+def gain(jacobian: Tensor, v: Tensor, p: float, q: float) -> Tensor:
+    image = torch.einsum("nkr,nr->nk", jacobian, v)
+    return torch.linalg.vector_norm(image, q, dim=-1) / torch.linalg.vector_norm(v, p, dim=-1)
+
+
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+@pytest.mark.parametrize("seed", range(5))
+def test_induced_norm_of_a_box_of_matrices(seed: int, p: float, q: float) -> None:
+    """Every matrix of the box, in every direction tried; exact at corners for 1→q and p→inf."""
+    g = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(1, 3, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    box = Interval(torch.minimum(a, b), torch.maximum(a, b))
+    for arithmetic in (rj.Fast(), rj.Rigorous()):
+        bound = induced_norm(box, p, q, arithmetic, arithmetic.at_least(box.magnitude.sum(-1), 4))
+        share = torch.rand(500, 3, 4, generator=g, dtype=torch.float64).round()  # corners of the box
+        matrices = box.lower + share * box.width
+        gains, _ = _direction(matrices, p, q)
+        assert float(gains.max()) <= float(bound[0]) * (1 + 1e-14)
+        largest = torch.where(box.lower.abs() > box.upper.abs(), box.lower, box.upper)
+        if p == 1:
+            exact = torch.linalg.vector_norm(largest, q, dim=1).max()
+        elif q == rj.inf:
+            exact = torch.linalg.vector_norm(largest, {2.0: 2, rj.inf: 1}[p], dim=2).max()
+        else:
+            continue
+        assert float(bound[0]) == pytest.approx(float(exact), rel=1e-13)
+
+
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_directions_are_of_length_one_and_give_their_gain(p: float, q: float) -> None:
+    jacobian = torch.randn(20, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gains, v = _direction(jacobian, p, q)
+    assert torch.allclose(torch.linalg.vector_norm(v, p, dim=-1), torch.ones(20, dtype=torch.float64))
+    assert torch.allclose(gain(jacobian, v, p, q), gains)
+    other = torch.randn(2000, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    best = torch.stack([gain(j.expand(2000, -1, -1), other, p, q).max() for j in jacobian])
+    assert bool((best <= gains * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mixed"])
+@pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
+def test_sampled_gains_are_below_every_constant(kind: str, residual: bool) -> None:
+    network = random_network(kind, 4, residual)
+    x = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    methods: list[AbstractJacobianMethod | AbstractNormMethod] = [
+        rj.Chords(), rj.JacobianNorm(rj.RecurJac(), rj.SignSum()), rj.JacobianNorm(rj.Reversed(rj.Chords())),
+        rj.JacobianNorm(rj.ReversedAfterFirst(rj.RecurJac()), rj.PlainSum()), rj.FastLip(), rj.ProductOfNorms(),
+    ]  # fmt: skip
+    for radius in (0.0, 0.1, 2.0, rj.inf):
+        region = rj.LpBall(x, radius)
+        points = region.bind((2, 2), torch.float64, torch.device("cpu")).sample(40, torch.Generator().manual_seed(2))
+        for p, q in PAIRS:
+            true = torch.stack([_direction(true_jacobians(network, s).flatten(2), p, q)[0].max() for s in points])
+            for method in methods:
+                lip = rj.lipschitz(network, region, p, q, method, search=rj.Search(work=0))
+                assert bool((true <= lip.upper * (1 + 1e-12)).all()), (p, q, method)
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky", "tanh", "mixed"])
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_lower_is_attained_at_the_witness(kind: str, p: float, q: float) -> None:
+    network = random_network(kind, 7, True)
+    x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    region = rj.LpBall(x, 0.3, clip=(-2.5, 2.5))
+    lip = rj.lipschitz(network, region, p, q, search=QUICK)
+    true = true_jacobians(network, lip.witness).flatten(2)
+    assert torch.allclose(gain(true, lip.direction.flatten(1), p, q), lip.lower, rtol=1e-10)
+    assert bool((lip.lower <= lip.upper).all())
+    assert bool(((lip.witness - x).abs() <= 0.3).all())
+    centre = _direction(true_jacobians(network, x).flatten(2), p, q)[0]
+    assert bool((lip.lower >= centre * (1 - 1e-10)).all())
+
+
+def test_point_jacobian_is_the_jacobian() -> None:
+    for kind in [*KINDS, "mixed"]:
+        network = random_network(kind, 2, True)
+        x = torch.randn(9, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert torch.allclose(point_jacobian(network, x), true_jacobians(network, x).flatten(2), rtol=1e-10, atol=1e-12)
+
+
+def test_a_kink_is_not_counted_as_attained() -> None:
+    """|x| = relu(x) + relu(-x) is flat at 0 for PyTorch; Clarke's derivative there is [-1, 1], so 0 is attained."""
+    weights = [(torch.tensor([[1.0], [-1.0]]), None), (torch.tensor([[1.0, 1.0]]), None)]
+    network = rj.load(weights, activation="relu")
+    lip = rj.lipschitz(network, rj.LpBall(torch.zeros(1), 0.0))
+    assert float(lip.lower[0]) == 0.0
+    assert float(lip.upper[0]) == pytest.approx(1.0, rel=1e-14)
+    assert float(rj.lipschitz(network, rj.LpBall(torch.zeros(1), 1.0)).lower[0]) == 1.0
+
+
+@pytest.mark.parametrize("sums", [rj.PlainSum(), rj.SignSum(), rj.ChordSum()], ids=repr)
+def test_better_sums_are_better(sums: AbstractRowSum) -> None:
+    """Chord form <= RecurJac's form <= plain, for pushing methods."""
+    order = [rj.PlainSum(), rj.SignSum(), rj.ChordSum()]
+    worse = order[max(0, [type(o) for o in order].index(type(sums)) - 1)]
+    for kind in KINDS:
+        network = random_network(kind, 1, False)
+        for radius in (0.01, 0.3, 3.0):
+            for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.RecurJac())):
+                one, other = (
+                    rj.lipschitz(
+                        network, rj.LpBall(torch.zeros(2, 2), radius), method=rj.JacobianNorm(method, s),
+                        search=rj.Search(work=0),
+                    ).upper
+                    for s in (sums, worse)
+                )  # fmt: skip
+                assert bool((one <= other * (1 + 1e-12)).all())
+
+
+def test_networks_without_activation_are_exact() -> None:
+    matrix = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, -4.0]], dtype=torch.float64)
+    network = rj.load([(matrix, None)], activation="relu")
+    for radius in (0.0, 1.0, rj.inf):
+        bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(3), radius))
+        assert torch.equal(bounds.lower[0], matrix)
+        assert torch.equal(bounds.upper[0], matrix)
+        lip = rj.lipschitz(network, rj.LpBall(torch.zeros(3), radius))
+        assert float(lip.lower[0]) == pytest.approx(6.0, rel=1e-14)
+        assert float(lip.upper[0]) == pytest.approx(6.0, rel=1e-14)
+
+
+@pytest.mark.parametrize("where", ["last layer zero", "middle layer zero", "all neurons dead"])
+def test_an_output_that_does_not_depend_on_the_input_has_zero_bounds(where: str) -> None:
+    """Exactly zero: no rounding radius is left over."""
+    w = [torch.ones(3, 2), torch.ones(3, 3), torch.ones(2, 3)]
+    bias = torch.zeros(3)
+    if where == "all neurons dead":
+        bias = torch.full((3,), -100.0)
+    else:
+        w[2 if where == "last layer zero" else 1] *= 0
+    network = rj.load([(w[0], bias), (w[1], None), (w[2], None)], activation="relu")
+    for method in (None, rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.RecurJac())):
+        bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(2), 0.5), method)
+        assert float(bounds.upper.abs().max()) == 0.0
+        assert float(bounds.lower.abs().max()) == 0.0
+        lip = rj.lipschitz(network, rj.LpBall(torch.zeros(2), 0.5), method=method)
+        assert (float(lip.upper[0]), float(lip.lower[0])) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.ELU()])
+@pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.ProductOfNorms()], ids=lambda m: m.title)
+@pytest.mark.parametrize("p", [rj.inf, 2.0])
+def test_gradients_agree_with_finite_differences(
+    activation: nn.Module, method: AbstractJacobianMethod | AbstractNormMethod, p: float
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 6), activation, nn.Linear(6, 3)).double()
+    region = rj.LpBall(torch.randn(2, 4, dtype=torch.float64), 0.2, p)
+
+    def bound() -> Tensor:
+        network = rj.load(module, torch.zeros(1, 4))
+        return rj.lipschitz(network, region, p, rj.inf, method, search=rj.Search(work=0)).upper.sum()
+
+    parameters = list(module.parameters())
+    gradients = torch.autograd.grad(bound(), parameters, allow_unused=True)
+    moves = [torch.randn_like(w) for w in parameters]
+    slope = sum((g * m).sum() for g, m in zip(gradients, moves, strict=True) if g is not None)
+    step = 1e-6
+
+    def moved(by: float) -> float:
+        with torch.no_grad():
+            for w, m in zip(parameters, moves, strict=True):
+                w += by * m
+            value = float(bound())
+            for w, m in zip(parameters, moves, strict=True):
+                w -= by * m
+        return value
+
+    measured = (moved(step) - moved(-step)) / (2 * step)
+    assert float(slope) == pytest.approx(measured, rel=2e-5, abs=1e-7)
+
+
+def test_a_training_step_lowers_the_bound() -> None:
+    """The network shares the parameters of a module of its dtype: no reading again after each step."""
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    network = rj.load(module, torch.zeros(1, 3), dtype=torch.float32)
+    region = rj.LpBall(torch.zeros(1, 3), 1.0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    seen = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = rj.lipschitz(network, region, search=rj.Search(work=0)).upper.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        seen.append(float(loss.detach()))
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < seen[0]

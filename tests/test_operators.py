@@ -1,0 +1,277 @@
+"""Every operator is the matrix that it says it is, and its rigorous products hold in exact arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf, prod
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense, Identity, Reshape, compose
+from recurjac.operators.interval import interval_image
+from tests.helpers import CPU, KINDS, Exact, exact, exact_image, examples, matrix, misses, numbers
+
+FAST, RIGOROUS = Fast(), Rigorous()
+SEEDS = range(3)
+
+every_operator = pytest.mark.parametrize("operator", examples(AbstractOperator))
+every_leaf = pytest.mark.parametrize("operator", examples(AbstractLeaf))
+every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def push(operator: AbstractOperator, x: Tensor) -> Tensor:
+    return operator.push(FAST.exact(x)).mid
+
+
+def single(operator: AbstractOperator) -> AbstractOperator:
+    """A copy in float32."""
+    return operator.to(torch.float64, CPU).to(torch.float32, CPU)
+
+
+@every_operator
+@pytest.mark.parametrize("lead", [(), (3,), (1, 2, 3), (2, 1, 3, 2)], ids=str)
+def test_push_is_a_matrix_product_whatever_the_leading_dimensions(
+    operator: AbstractOperator, lead: tuple[int, ...]
+) -> None:
+    x = random(*lead, *operator.in_shape)
+    y = push(operator, x)
+    assert tuple(y.shape) == (*lead, *operator.out_shape)
+    flat = x.reshape(*lead, prod(operator.in_shape)) @ matrix(operator).mT
+    torch.testing.assert_close(y, flat.reshape(y.shape), rtol=1e-13, atol=1e-13)
+
+
+@every_operator
+@every_seed
+def test_transpose_is_the_vector_jacobian_product(operator: AbstractOperator, seed: int) -> None:
+    x, v = random(*operator.in_shape, seed=seed), random(*operator.out_shape, seed=seed + 100)
+    x.requires_grad_()
+    (truth,) = torch.autograd.grad(push(operator, x), x, v)
+    transpose = operator.transpose()
+    assert transpose.in_shape == operator.out_shape
+    assert transpose.out_shape == operator.in_shape
+    torch.testing.assert_close(push(transpose, v), truth, rtol=1e-13, atol=1e-13)
+
+
+@every_operator
+def test_transposing_twice_changes_nothing(operator: AbstractOperator) -> None:
+    twice = operator.transpose().transpose()
+    assert (twice.in_shape, twice.out_shape) == (operator.in_shape, operator.out_shape)
+    assert torch.equal(matrix(twice), matrix(operator))
+
+
+@every_leaf
+def test_absolute_takes_the_absolute_value_of_every_coefficient(operator: AbstractLeaf) -> None:
+    assert torch.equal(matrix(operator.absolute()), matrix(operator).abs())
+    assert torch.equal(matrix(operator.absolute().transpose()), matrix(operator).abs().mT)
+
+
+@every_operator
+def test_columns_are_those_of_the_matrix(operator: AbstractOperator) -> None:
+    dense, n = matrix(operator), prod(operator.in_shape)
+    for index in (torch.arange(n), torch.arange(2 * n).reshape(2, n) % n, torch.tensor([n - 1])):
+        columns = operator.columns(index, torch.float64, FAST).mid
+        assert tuple(columns.shape) == (*index.shape, *operator.out_shape)
+        torch.testing.assert_close(columns.reshape(*index.shape, -1), dense.mT[index], rtol=1e-14, atol=1e-14)
+
+
+@every_operator
+@every_seed
+def test_rigorous_columns_enclose_exact_ones(operator: AbstractOperator, seed: int) -> None:
+    rounded = _perturbed(operator, seed)
+    n = prod(rounded.in_shape)
+    columns = rounded.columns(torch.arange(n), torch.float32, RIGOROUS)
+    assert columns.mid.dtype == torch.float32
+    for i in range(n):
+        truth = exact_image(rounded, [Fraction(int(i == j)) for j in range(n)])
+        assert not misses(columns.lower()[i], columns.upper()[i], truth)
+
+
+def _perturbed(operator: AbstractOperator, seed: int) -> AbstractOperator:
+    """The operator in float32 with all bits of its nonzero coefficients random."""
+    result = single(operator)
+    for i, tensor in enumerate(result.tensors()):
+        tensor.mul_(1 + numbers("ordinary", tensor.numel(), seed + i).reshape(tensor.shape) / 4)
+    return result
+
+
+@every_operator
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_norm_is_at_least_the_induced_norm(operator: AbstractOperator, p: float) -> None:
+    truth = float(np.linalg.norm(matrix(operator).numpy(), p))
+    assert float(operator.norm(p, FAST)) >= truth * (1 - 1e-12)
+    assert float(operator.norm(p, RIGOROUS)) >= truth * (1 - 1e-12)
+
+
+@every_leaf
+@pytest.mark.parametrize("p", [1, inf])
+@every_seed
+def test_rigorous_norms_of_leaves_are_upper_bounds_and_tight(operator: AbstractLeaf, p: float, seed: int) -> None:
+    rounded = _perturbed(operator, seed)
+    coefficients = matrix(rounded).mT if p == 1 else matrix(rounded)
+    truth = max(sum(map(abs, exact(row)), Fraction(0)) for row in coefficients)
+    norm = float(rounded.norm(p, RIGOROUS))
+    assert truth <= norm <= truth * (1 + Fraction(1, 10**5))
+
+
+@every_leaf
+def test_summands_count_at_least_the_nonzero_coefficients_of_a_row(operator: AbstractLeaf) -> None:
+    dense = matrix(operator)
+    most = int((dense != 0).sum(1).max())
+    if operator.summands == 0:
+        assert most <= 1
+        assert set(dense.flatten().tolist()) <= {0.0, 1.0}
+    else:
+        assert operator.summands >= most
+
+
+@every_operator
+def test_multiply_adds_count_at_least_the_factors_that_are_not_1(operator: AbstractOperator) -> None:
+    parts = [operator.outer, operator.inner] if isinstance(operator, Compose) else [operator]
+    needed = sum(int(((m != 0) & (m != 1)).sum()) for m in map(matrix, parts))
+    assert needed <= operator.multiply_adds() <= sum(prod(p.in_shape) * prod(p.out_shape) for p in parts)
+
+
+@every_operator
+def test_to_converts_the_coefficients(operator: AbstractOperator) -> None:
+    rounded = single(operator)
+    assert type(rounded) is type(operator)
+    assert all(t.dtype == torch.float32 for t in rounded.tensors())
+    x = random(2, *operator.in_shape).float()
+    assert push(rounded, x).dtype == torch.float32
+    if isinstance(operator, AbstractLeaf):
+        assert torch.equal(matrix(rounded).float(), matrix(operator).float())
+
+
+@every_operator
+@every_kind
+@every_seed
+def test_rigorous_push_encloses_exact_arithmetic(operator: AbstractOperator, kind: str, seed: int) -> None:
+    rounded, n = _perturbed(operator, seed), prod(operator.in_shape)
+    x = numbers(kind, 6 * n, seed).reshape(6, *operator.in_shape)
+    result = rounded.push(RIGOROUS.exact(x))
+    for row, lower, upper in zip(x, result.lower(), result.upper(), strict=True):
+        assert not misses(lower, upper, exact_image(rounded, exact(row)))
+
+
+@every_operator
+@every_seed
+def test_rigorous_push_encloses_the_image_of_a_ball(operator: AbstractOperator, seed: int) -> None:
+    rounded, n = _perturbed(operator, seed), prod(operator.in_shape)
+    mid, rad = numbers("ordinary", n, seed), numbers("ordinary", n, seed + 100).abs()
+    shape = operator.in_shape
+    result = rounded.push(RIGOROUS.ball(mid.reshape(shape), rad.reshape(shape)))
+    for signs in torch.randint(-1, 2, (8, n), generator=torch.Generator().manual_seed(seed)).tolist():
+        point = [m + s * r for m, s, r in zip(exact(mid), signs, exact(rad), strict=True)]
+        assert not misses(result.lower(), result.upper(), exact_image(rounded, point))
+
+
+def test_plain_products_do_not_pass_the_test_above() -> None:
+    wrong = 0
+    for seed in SEEDS:
+        rounded = _perturbed(Dense.examples()[0], seed)
+        x = numbers("ordinary", 6, seed)
+        y = push(rounded, x)
+        wrong += len(misses(y, y, exact_image(rounded, exact(x))))
+    assert wrong > 0
+
+
+@every_operator
+@every_kind
+@every_seed
+def test_interval_image_contains_the_images_of_points(operator: AbstractOperator, kind: str, seed: int) -> None:
+    rounded, n = _perturbed(operator, seed), prod(operator.in_shape)
+    ends = numbers(kind, 2 * n, seed).reshape(2, n).sort(0).values
+    at = (torch.arange(n) + seed) % 5
+    low, high = torch.where(at == 0, -inf, ends[0]), torch.where(at == 1, inf, ends[1])
+    box = Interval(low.reshape(operator.in_shape), high.reshape(operator.in_shape))
+    image = interval_image(rounded, box, RIGOROUS)
+    for i in range(6):
+        assert not misses(image.lower, image.upper, exact_image(rounded, _point(low, high, i)))
+
+
+def _point(low: Tensor, high: Tensor, seed: int) -> Exact:
+    """A point of the box: a corner or one inside; far away where an end is infinite."""
+    share = torch.rand(low.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    if seed % 2:
+        share = share.round()
+    first, last = low.double().clamp(min=-1e60), high.double().clamp(max=1e60)
+    return exact((first + share * (last - first)).clamp(first, last))
+
+
+@every_leaf
+@every_seed
+def test_interval_image_of_one_operator_is_the_smallest(operator: AbstractLeaf, seed: int) -> None:
+    ends = random(2, *operator.in_shape, seed=seed).sort(0).values
+    image, dense = interval_image(operator, Interval(ends[0], ends[1]), FAST), matrix(operator)
+    low, high = ends[0].flatten(), ends[1].flatten()
+    lower = dense.clamp(min=0) @ low + dense.clamp(max=0) @ high
+    upper = dense.clamp(min=0) @ high + dense.clamp(max=0) @ low
+    torch.testing.assert_close(image.lower.flatten(), lower, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(image.upper.flatten(), upper, rtol=1e-13, atol=1e-13)
+
+
+def test_an_infinite_end_spreads_only_where_it_is_met() -> None:
+    operator = Dense.matrix(torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64))
+    box = Interval(torch.tensor([-inf, 1.0], dtype=torch.float64), torch.tensor([0.0, 2.0], dtype=torch.float64))
+    for arithmetic in (FAST, RIGOROUS):
+        image = interval_image(operator, box, arithmetic)
+        assert image.lower.tolist() == [-inf, pytest.approx(2.0)]
+        assert image.upper.tolist() == [inf, pytest.approx(4.0)]
+
+
+@every_operator
+def test_nothing_computed_from_live_tensors_is_kept(operator: AbstractOperator) -> None:
+    """Parameters change in place during training; |A| of before would be a false radius (this was a bug)."""
+    live = single(operator)
+    x = numbers("ordinary", prod(operator.in_shape), 0).reshape(operator.in_shape)
+
+    def everything(rounded: AbstractOperator) -> list[Tensor]:
+        value = rounded.push(RIGOROUS.exact(x))
+        back = rounded.transpose().push(RIGOROUS.exact(value.mid))
+        norms = [rounded.norm(p, RIGOROUS) for p in (1, 2, inf)]
+        return [value.lower(), value.upper(), back.lower(), back.upper(), *norms]
+
+    everything(live)
+    for tensor in live.tensors():
+        tensor.mul_(-1000).add_(7)
+    assert all(torch.equal(a, b) for a, b in zip(everything(live), everything(single(live)), strict=True))
+
+
+@every_operator
+def test_results_are_differentiable_in_the_operators_tensors(operator: AbstractOperator) -> None:
+    live = single(operator)
+    leaves = [t.requires_grad_() for t in live.tensors()]
+    x, v = random(*live.in_shape).float(), random(*live.out_shape, seed=1).float()
+    for tensor in leaves:
+        for result in (push(live, x), push(live.transpose(), v), live.push(RIGOROUS.exact(x)).upper()):
+            (gradient,) = torch.autograd.grad(result.sum(), tensor, retain_graph=True)
+            assert gradient.isfinite().all()
+            assert gradient.any()
+
+
+def test_composition_is_the_product_of_matrices() -> None:
+    operators: list[AbstractOperator] = [o.values[0] for o in examples(AbstractOperator)]  # type: ignore[misc]
+    pairs = [(a, b) for a in operators for b in operators if b.out_shape == a.in_shape]
+    assert {type(compose(a, b)) for a, b in pairs} >= {Compose, Dense, Identity, Reshape}
+    for a, b in pairs:
+        both = compose(a, b)
+        assert (both.in_shape, both.out_shape) == (b.in_shape, a.out_shape)
+        torch.testing.assert_close(matrix(both), matrix(a).double() @ matrix(b).double(), rtol=1e-14, atol=1e-14)
+
+
+def test_operators_refuse_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3\) matrix does not map \(2,\) to \(2,\)"):
+        Dense(torch.zeros(2, 3), (2,), (2,))
+    with pytest.raises(ValueError, match=r"\(2, 3\) cannot be reshaped to \(5,\)"):
+        Reshape((2, 3), (5,))
+    with pytest.raises(ValueError, match=r"on \(3,\) cannot follow one to \(2,\)"):
+        Compose(Identity((3,)), Identity((2,)))

@@ -1,0 +1,120 @@
+"""Floating-point rounding is covered: float32 bounds against rational truth, with no tolerance."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import recurjac as rj
+from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.network import Network
+from tests import exact
+from tests.random_networks import PIECEWISE, random_network
+
+METHODS: tuple[AbstractJacobianMethod, ...] = (
+    rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.Chords()),
+    rj.Intersection(rj.Chords(), rj.RecurJac()),
+)  # fmt: skip
+RADII = (0.0, 0.0, 1e-7, 1e-3, 0.1)
+GROUPS, EACH = 20, 50
+"""1000 networks, in parts that a failure can name."""
+
+
+def case(i: int) -> tuple[Network, torch.Tensor, rj.LpBall, AbstractJacobianMethod]:
+    """Network, centre, region and method number i; the kinds, radii, norms and methods take turns."""
+    network = random_network(PIECEWISE[i % len(PIECEWISE)], i, i % 2 == 1, torch.float32, width=5, depth=2 + i % 2)
+    g = torch.Generator().manual_seed(i)
+    scale = (1.0, 1e-3, 30.0)[i % 3]
+    x = scale * torch.randn(2, 2, generator=g)
+    return network, x, rj.LpBall(x, RADII[i % len(RADII)], (rj.inf, 1, 2)[i % 3]), METHODS[i % len(METHODS)]
+
+
+def violations(i: int, arithmetic: rj.Fast | rj.Rigorous) -> int:
+    """1 if the exact Jacobian at some point of region i is outside the bounds, or its norm above the constant."""
+    network, x, region, method = case(i)
+    bounds = rj.jacobian_bounds(network, region, method, arithmetic=arithmetic)
+    assert bounds.rigorous == arithmetic.rigorous, bounds.reason
+    constant = rj.lipschitz(network, region, method=method, arithmetic=arithmetic, search=rj.Search(work=0))
+    bound = region.bind((2, 2), torch.float32, torch.device("cpu"))
+    points = torch.cat([x[None], bound.sample(3, torch.Generator().manual_seed(i))[0]])
+    for point in points if RADII[i % len(RADII)] > 0 else points[:1]:
+        true = exact.jacobian(network, point)
+        inside = exact.at_most(true, bounds.upper[0].flatten(1)) and exact.at_most(-true, -bounds.lower[0].flatten(1))
+        norm = max(sum(abs(v) for v in row) for row in true)
+        if not inside or norm > Fraction(float(constant.upper[0])):
+            return 1
+    return 0
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_rigorous_bounds_hold_in_rational_arithmetic(group: int) -> None:
+    assert sum(violations(i, rj.Rigorous()) for i in range(group * EACH, (group + 1) * EACH)) == 0
+
+
+def test_fast_bounds_do_not() -> None:
+    """The test above can fail: without rounding radii, the same comparison finds wrong bounds."""
+    assert sum(violations(i, rj.Fast()) for i in range(100)) > 20
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_attained_gains_are_attained_exactly(seed: int) -> None:
+    """`lower` is at most the exact gain at the witness in the direction given, in float32."""
+    network = random_network("relu", seed, seed % 2 == 1, torch.float32, width=5, depth=2)
+    for p, q in ((rj.inf, rj.inf), (1, 1), (1, rj.inf), (rj.inf, 1)):
+        lip = rj.lipschitz(network, rj.LpBall(torch.ones(2, 2), 0.5), p, q, search=rj.Search(work=1e5))
+        assert lip.rigorous
+        image = exact.jacobian(network, lip.witness[0]).dot(exact.rational(lip.direction[0].flatten()))
+        direction = exact.rational(lip.direction[0].flatten())
+        size = max(abs(v) for v in direction) if p == rj.inf else sum(abs(v) for v in direction)
+        gain = (max(abs(v) for v in image) if q == rj.inf else sum(abs(v) for v in image)) / size
+        assert Fraction(float(lip.lower[0])) <= gain <= Fraction(float(lip.upper[0]))
+
+
+@pytest.mark.parametrize("pre", [rj.IBP(), rj.FastLin(), rj.Crown(), rj.Alone(rj.Crown())], ids=repr)
+@pytest.mark.parametrize("seed", range(20))
+def test_preactivations_hold_in_rational_arithmetic(seed: int, pre: rj.Crown) -> None:
+    """The network's output at float32 points of the region, evaluated exactly."""
+    network = random_network(PIECEWISE[seed % 5], seed, seed % 2 == 1, torch.float32, width=5, depth=3)
+    region = rj.LpBall(torch.ones(2, 2), (0.0, 1e-6, 0.2)[seed % 3], (rj.inf, 1, 2)[seed % 3], clip=(0.5, 1.0))
+    output = rj.preactivation_bounds(network, region, pre, rj.Rigorous())[-1]
+    points = region.bind((2, 2), torch.float32, torch.device("cpu")).sample(5, torch.Generator().manual_seed(seed))[0]
+    for point in points:
+        value = exact_output(network, point)
+        assert exact.at_most(value, output.upper[0])
+        assert exact.at_most(-value, -output.lower[0])
+
+
+def exact_output(network: Network, x: torch.Tensor) -> exact.Exact:
+    """f(x) in rational arithmetic, from one evaluation of the stages."""
+    value = [exact.rational(x.flatten()).reshape(-1, 1)]
+    for stage in network.stages:
+        z = sum((exact.apply(e.operator, value[e.source]) for e in stage.edges), start=Fraction(0))
+        z = z + sum(
+            (exact.apply(c.operator, exact.rational(c.tensor.flatten()).reshape(-1, 1)) for c in stage.constants), start=0
+        )
+        if not stage.linear:
+            below = exact.rational(stage.activation.slope_below(torch.zeros(stage.shape)).flatten())  # type: ignore[attr-defined]
+            z = np.where(z > 0, Fraction(1), below.reshape(-1, 1)) * z
+        value.append(z)
+    return value[-1].flatten()
+
+
+def test_huge_and_tiny_weights_fail_closed() -> None:
+    """Overflow gives infinite bounds, underflow bounds that still hold; never NaN."""
+    for scale in (1e-30, 1e-18, 1e15, 1e30):
+        weights = [(scale * torch.randn(4, 4, generator=torch.Generator().manual_seed(k)), None) for k in range(3)]
+        network = rj.load(weights, activation="relu", dtype=torch.float32)
+        for radius in (0.0, 1.0, rj.inf):
+            for method in METHODS:
+                bounds = rj.jacobian_bounds(network, rj.LpBall(torch.ones(4), radius), method)
+                assert not bool(bounds.lower.isnan().any() | bounds.upper.isnan().any())
+                true = exact.jacobian(network, torch.ones(4))
+                assert exact.at_most(true, bounds.upper[0])
+                assert exact.at_most(-true, -bounds.lower[0])
+                lip = rj.lipschitz(network, rj.LpBall(torch.ones(4), radius), method=method, search=rj.Search(work=0))
+                assert max(sum(abs(v) for v in row) for row in true) <= (
+                    Fraction(float(lip.upper[0])) if bool(lip.upper[0].isfinite()) else Fraction(10) ** 400
+                )
