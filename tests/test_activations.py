@@ -57,6 +57,7 @@ def _ends(name: str) -> tuple[Tensor, Tensor]:
         "from-0": (zero, spread(-10, 4)),
         "to-0": (-spread(-10, 4), zero),
         "symmetric": (-b, b),
+        "across-0": (-uniform(0.1, 4), uniform(0.1, 4)),
         "half-infinite": (torch.where(odd, -infinite, a), torch.where(odd, a, infinite)),
         "infinite": (-infinite, infinite),
         "beyond-far": (-spread(12, 37), torch.where(sign > 0, spread(12, 37), 1.0)),
@@ -66,7 +67,7 @@ def _ends(name: str) -> tuple[Tensor, Tensor]:
 
 FAMILIES = [
     *("ordinary", "tight", "tight-at-0", "narrow", "wide", "far", "point", "point-0", "from-0", "to-0"),
-    *("symmetric", "half-infinite", "infinite", "beyond-far"),
+    *("symmetric", "across-0", "half-infinite", "infinite", "beyond-far"),
 ]
 DTYPES = (torch.float32, torch.float64)
 CASES = [(family, dtype) for family in FAMILIES for dtype in DTYPES]
@@ -280,7 +281,7 @@ def some(family: str) -> Interval:
 WITH_ENVELOPES = [*examples(AbstractSigmoidal), *examples(AbstractConvex), *(ELU(a) for a in (1.0, 0.5))]
 
 
-@pytest.mark.parametrize("family", ["ordinary", "symmetric", "narrow"])
+@pytest.mark.parametrize("family", ["ordinary", "across-0", "narrow"])
 @pytest.mark.parametrize("activation", WITH_ENVELOPES, ids=repr)
 def test_lines_meet_the_envelopes_at_the_middle(activation: AbstractSmooth, family: str) -> None:
     z = some(family)
@@ -301,9 +302,10 @@ def test_lines_are_differentiable_in_the_ends(activation: AbstractActivation, ch
     def lines(low: Tensor, high: Tensor) -> Tensor:
         return torch.cat([t + 0 * low for t in _four(activation, choice, Interval(low, high))])
 
-    z = some("ordinary")
-    ends = (z.lower.clone().requires_grad_(), z.upper.clone().requires_grad_())
-    assert torch.autograd.gradcheck(lines, ends, eps=1e-6, atol=1e-5, rtol=1e-5)
+    for family in ("ordinary", "across-0"):
+        z = some(family)
+        ends = (z.lower.clone().requires_grad_(), z.upper.clone().requires_grad_())
+        assert torch.autograd.gradcheck(lines, ends, eps=1e-6, atol=1e-5, rtol=1e-5), family
 
 
 @every_choice

@@ -60,7 +60,9 @@ def test_directions_are_of_length_one_and_give_their_gain(p: float, q: float) ->
     assert bool((best <= gains * (1 + 1e-12)).all())
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "mixed"])
+@pytest.mark.parametrize(
+    "kind", [k if k in ("leaky", "mixed") else pytest.param(k, marks=pytest.mark.slow) for k in (*KINDS, "mixed")]
+)
 @pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
 def test_sampled_gains_are_below_every_constant(kind: str, residual: bool) -> None:
     network = random_network(kind, 4, residual)
@@ -69,7 +71,7 @@ def test_sampled_gains_are_below_every_constant(kind: str, residual: bool) -> No
         rj.Chords(), rj.JacobianNorm(rj.RecurJac(), rj.SignSum()), rj.JacobianNorm(rj.Reversed(rj.Chords())),
         rj.JacobianNorm(rj.ReversedAfterFirst(rj.RecurJac()), rj.PlainSum()), rj.FastLip(), rj.ProductOfNorms(),
     ]  # fmt: skip
-    for radius in (0.0, 0.1, 2.0, rj.inf):
+    for radius in (0.1, rj.inf):
         region = rj.LpBall(x, radius)
         points = region.bind((2, 2), torch.float64, torch.device("cpu")).sample(40, torch.Generator().manual_seed(2))
         for p, q in PAIRS:
@@ -118,7 +120,7 @@ def test_better_sums_are_better(sums: AbstractRowSum) -> None:
     worse = order[max(0, [type(o) for o in order].index(type(sums)) - 1)]
     for kind in KINDS:
         network = random_network(kind, 1, False)
-        for radius in (0.01, 0.3, 3.0):
+        for radius in (0.01, 0.6):
             for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.RecurJac())):
                 one, other = (
                     rj.lipschitz(
@@ -161,7 +163,9 @@ def test_an_output_that_does_not_depend_on_the_input_has_zero_bounds(where: str)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.ELU()])
-@pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.ProductOfNorms()], ids=lambda m: m.title)
+@pytest.mark.parametrize(
+    "method", [rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.ProductOfNorms()], ids=lambda m: m.title
+)
 @pytest.mark.parametrize("p", [rj.inf, 2.0])
 def test_gradients_agree_with_finite_differences(
     activation: nn.Module, method: AbstractJacobianMethod | AbstractNormMethod, p: float

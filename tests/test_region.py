@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import inf, nan, prod, sqrt
+from math import inf, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -186,6 +186,40 @@ def _extremes(region: BoundRegion, c: Tensor) -> Tensor:
     return torch.cat([region.project(far), region.sample(3, generator(0))], 1)
 
 
+@every_p
+@pytest.mark.parametrize("clipped", [False, True], ids=["free", "clipped"])
+def test_rigorous_maxima_are_at_least_the_exact_ones(p: float, clipped: bool) -> None:
+    """Hundreds of terms, each lost when added to the first; a centre of 0 adds no error that could hide it."""
+    n = 512
+    lost = 2.0**-12.5 if p == 2 else 2.0**-25
+    for row in (numbers("ordinary", n, 0), torch.full((n,), lost).index_fill(0, torch.tensor(0), 1.0)):
+        ends = torch.full((n,), 1.0 if p == inf else 0.5)
+        clip = (-ends, ends) if clipped else None
+        region = LpBall(torch.zeros(1, n), 1 if p < inf else ends, p, clip=clip).bind((n,), torch.float32, CPU)
+        bound = float(region.maximum(RIGOROUS.exact(row.reshape(1, 1, 1, n)), RIGOROUS).upper())
+        room = ends.tolist() if clipped or p == inf else [inf] * n
+        least = _exactly(exact(row.abs()), room, Fraction(1), p)
+        assert least <= bound <= least * (1 + Fraction(1, 1000))
+
+
+def _exactly(gain: Exact, room: list[float], radius: Fraction, p: float) -> Fraction:
+    """max Σ gain δ, 0 <= δ <= room, ‖δ‖_p <= radius; for p = 2 a little less, the value at a point inside."""
+    caps = [radius if r == inf else min(Fraction(r), radius) for r in room]
+    if p == inf:
+        return value_at(gain, caps)
+    if p == 1:
+        left, total = radius, Fraction(0)
+        for best, cap in sorted(zip(gain, caps, strict=True), reverse=True):
+            total, left = total + best * min(cap, left), left - min(cap, left)
+        return total
+    low, high = Fraction(0), Fraction(sum(gain)) / radius
+    for _ in range(60):  # at `high` the point lies inside
+        m = Fraction(float((low + high) / 2))
+        moves = [min(g / m, cap) for g, cap in zip(gain, caps, strict=True)]
+        low, high = (m, high) if sum(d * d for d in moves) > radius * radius else (low, m)
+    return value_at(gain, [min(g / high, cap) for g, cap in zip(gain, caps, strict=True)])
+
+
 @every_seed
 @every_p
 def test_rigorous_maxima_cover_a_radius_of_the_coefficients(p: float, seed: int) -> None:
@@ -216,7 +250,7 @@ def test_small_and_large_coefficients_neither_vanish_nor_explode(p: float, scale
 @pytest.mark.parametrize("p", [1, 2, inf])
 def test_a_product_that_underflows_is_not_zero(p: float) -> None:
     """c ε is 1e-60, which float32 rounds to 0 (this was a bug)."""
-    for clip in (None, (-1, 1)):
+    for clip in (None, (-1, 1), (-1e-31, 1)):
         region = LpBall([0.0, 0.0], 1e-30, p, clip=clip).bind((2,), torch.float32, CPU)
         most = region.maximum(RIGOROUS.exact(torch.full((1, 1, 1, 2), 1e-30)), RIGOROUS).upper()
         assert float(most) > 0
@@ -357,50 +391,3 @@ def test_inputs_may_be_flat_single_or_batched() -> None:
         torch.testing.assert_close(region.box(FAST).upper, x[:1] + 0.25)
     with pytest.raises(InvalidRegion, match=r"shape \(4, 5\), but the network takes inputs of shape \(2, 3\)"):
         LpBall(torch.rand(4, 5), 0.1).bind(SHAPE, torch.float32, CPU)
-
-
-X = torch.tensor([[0.5, 0.25]])
-BAD: dict[str, tuple[Any, str]] = {
-    "norm": (lambda: LpBall(X, 0.1, p=3), "p=3"),
-    "centre NaN": (lambda: LpBall([[0.5, nan]], 0.1), r"nan at index \[0, 1\]"),
-    "centre infinite": (lambda: LpBall([0.5, inf], 0.1), r"inf at index \[1\]"),
-    "centre empty": (lambda: LpBall(torch.zeros(0, 2), 0.1), r"empty \(shape \(0, 2\)\)"),
-    "centre no numbers": (lambda: LpBall("picture", 0.1), "picture|not an array of numbers"),
-    "centre nothing": (lambda: LpBall(None, 0.1), "not an array of numbers"),
-    "centre ragged": (lambda: LpBall([[1.0], [1.0, 2.0]], 0.1), "not an array of numbers"),
-    "radius negative": (lambda: LpBall(X, -0.5), r"-0\.5"),
-    "radius NaN": (lambda: LpBall(X, [nan, 1.0]), "nan"),
-    "radius -inf": (lambda: LpBall(X, -inf), "-inf"),
-    "radius empty": (lambda: LpBall(X, []), r"empty \(shape \(0,\)\)"),
-    "clip crossed": (lambda: LpBall(X, 0.1, clip=(1, 0)), r"from 1\.0 to 0\.0"),
-    "clip NaN": (lambda: LpBall(X, 0.1, clip=(nan, 1)), "from nan to"),
-    "clip crossed somewhere": (lambda: LpBall(X, 0.1, clip=([0, 0.5], [1, 0.25])), r"\[0, 1\]: from 0\.5 to 0\.25"),
-    "outside clip": (lambda: LpBall(X, 0.1, clip=(0, 0.4)), r"x\[0, 0\] = 0\.5"),
-    "outside clip of one": (lambda: LpBall(X, 0.1, clip=([0, 0.3], 1)), r"x\[0, 1\] = 0\.25"),
-    "clip of another shape": (lambda: LpBall(X, 0.1, clip=(torch.zeros(3), 1)), r"\(3,\)"),
-    "clip ends of two shapes": (lambda: LpBall(X, 0.1, clip=(torch.zeros(2), torch.ones(3))), r"\(2,\), \(3,\)"),
-    "clip larger than x": (lambda: LpBall([0.5, 0.25], 0.1, clip=(torch.zeros(3, 2), 1)), r"\(3, 2\)"),
-    "radius per feature": (lambda: bound(LpBall(X, [[0.1, 0.2]], p=2)), "p=2"),
-    "radius shape": (lambda: bound(LpBall(X, [0.1, 0.2, 0.3])), r"\(3,\)"),
-    "radius ambiguous": (lambda: bound(LpBall([[0.5, 0.5], [0.0, 0.1]], [0.1, 0.2])), "samples or features"),
-    "centre overflows": (lambda: bound(LpBall([1e300, 0.0], 0.1)), "inf at index"),
-    "box shapes": (lambda: Box([0.0], [1.0, 2.0]), r"\(1,\) and \(2,\)"),
-    "box crossed": (lambda: Box([0.0, 1.0], [1.0, 0.5]), r"\[1\]: from 1\.0 to 0\.5"),
-    "box NaN": (lambda: Box([nan], [1.0]), "from nan to"),
-    "box at infinity": (lambda: Box([inf], [inf]), "from inf to inf"),
-    "box shape": (lambda: bound(Box([0.0] * 3, [1.0] * 3)), r"\(3,\)"),
-}
-
-
-def bound(region: AbstractRegion) -> BoundRegion:
-    return region.bind((2,), torch.float32, CPU)
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_regions_are_refused_in_one_sentence_that_names_the_value(name: str) -> None:
-    make, value = BAD[name]
-    with pytest.raises(InvalidRegion, match=value) as refused:
-        make()
-    message = str(refused.value)
-    assert len(message) < 250
-    assert "\n" not in message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -36,12 +36,12 @@ BALLS = (
     (0.0, 1), (1e-6, rj.inf), (0.01, 2), (0.1, rj.inf), (0.3, 1), (1.0, 2), (3.0, rj.inf), (1e4, 1), (rj.inf, rj.inf),
     (rj.inf, 2),
 )  # fmt: skip
-ALL_METHODS_ON = ("relu", "leaky", "mixed")
+ALL_METHODS_ON = ("relu", "mixed")
 """Kinds on which every method runs by default; on the others the slow tests do."""
 NETWORKS = [
     pytest.param(kind, seed, residual, id=f"{kind}-{'residual' if residual else 'chain'}-{seed}")
     for kind, residual in product([*KINDS, "mixed"], (False, True))
-    for seed in ((0, 1, 2) if kind == "mixed" else (0,))
+    for seed in ((0, 1) if kind == "mixed" else (0,))
 ]
 
 
@@ -118,7 +118,7 @@ def small(seed: int) -> Network:
     sizes = (3, 4, 4, 2)
     layers = [
         (torch.randn(b, a, generator=g, dtype=torch.float64), torch.randn(b, generator=g, dtype=torch.float64))
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        for a, b in pairwise(sizes)
     ]
     return chain(layers, [ReLU(), ReLU()])
 
@@ -169,7 +169,7 @@ def test_chords_are_never_worse_than_recurjac_nor_that_than_fast_lip(kind: str, 
             rj.jacobian_bounds(network, region, m, arithmetic=rj.Fast())
             for m in (rj.Chords(), rj.RecurJac(), rj.FastLip())
         ]
-        for better, worse in zip(found[:-1], found[1:], strict=True):
+        for better, worse in pairwise(found):
             size = 1e-12 * float(worse.upper.abs().max() + worse.lower.abs().max())
             assert bool((better.upper <= worse.upper + size).all())
             assert bool((better.lower >= worse.lower - size).all())

@@ -25,22 +25,31 @@ class Curve:
     dotted: bool
 
 
-def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: str, y_label: str) -> None:
-    """Write a log-log figure to `path` (its suffix chooses the format: .png, .svg, .pdf).
-
-    Points that a logarithm cannot show (0, infinity) are left out.
-    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write.
-    """
+def check_format(path: Path) -> None:
+    """Raise InvalidRequest for a format that a figure is not written in, MissingDependency without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependency("plots need matplotlib; install it with: pip install 'recurjac[plot]'") from error
+    if path.suffix.lstrip(".").lower() not in Figure().canvas.get_supported_filetypes():
+        raise InvalidRequest(f"a plot cannot be written to {str(path)!r}; use a name that ends in .png, .svg or .pdf")
+
+
+def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: str, y_label: str) -> None:
+    """Write a log-log figure to `path` (its suffix chooses the format: .png, .svg, .pdf).
+
+    Points that a logarithm cannot show (0, infinity) are left out.
+    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write or without a point.
+    """
+    check_format(path)
+    from matplotlib.figure import Figure
+
+    kept = [[(a, b) for a, b in zip(x, c.values, strict=True) if a > 0 < b and isfinite(a + b)] for c in curves]
+    if not any(kept):
+        raise InvalidRequest("no point is positive and finite, as a logarithmic plot needs; give other radii")
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise InvalidRequest(f"a plot cannot be written as {path.suffix or path.name!r}; use .png, .svg or .pdf")
     axes = figure.add_subplot()
-    for i, curve in enumerate(curves):
-        shown = [(a, b) for a, b in zip(x, curve.values, strict=True) if min(a, b) > 0 and isfinite(a) and isfinite(b)]
+    for i, (curve, shown) in enumerate(zip(curves, kept, strict=True)):
         axes.plot(
             [a for a, _ in shown], [b for _, b in shown], label=curve.title, color=_COLOURS[i % len(_COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)], markersize=5, fillstyle="none", linewidth=1.6,

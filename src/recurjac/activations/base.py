@@ -115,7 +115,7 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def chord(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """The slope of the chord over a bounded z, kept within the slopes of σ (the mean value theorem puts it there)."""
+        """The slope of the chord over a bounded z, kept within the slopes of σ, by the mean value theorem."""
         slopes = self.slope_range(z, arithmetic)
         width = torch.where(z.upper > z.lower, z.upper - z.lower, 1.0)
         slope = (self.value(z.upper) - self.value(z.lower)) / width

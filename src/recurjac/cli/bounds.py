@@ -13,7 +13,17 @@ import numpy as np
 import torch
 
 from recurjac.cli import options
-from recurjac.cli.report import Row, progress, show, stderr, table, write_json
+from recurjac.cli.report import (
+    Row,
+    check_writable,
+    progress,
+    show,
+    show_lower,
+    show_upper,
+    stderr,
+    table,
+    write_json,
+)
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import JacobianBounds, jacobian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
@@ -33,8 +43,8 @@ def _add_lipschitz(commands: Any) -> None:
     parser = commands.add_parser(
         "lipschitz",
         help="local or global Lipschitz constants",
-        description="For each input and radius, a certified upper bound of the Lipschitz constant on the ball around the "
-        "input, and a lower bound that is attained there.",
+        description="For each input and radius, a certified upper bound of the Lipschitz constant on the ball around "
+        "the input, and a lower bound that is attained there.",
     )
     options.add_model(parser)
     options.add_region(parser, many=True)
@@ -140,7 +150,8 @@ def _lipschitz_table(rows: Sequence[Row]) -> None:
     cells = [
         [
             str(r["index"]), "box" if r["radius"] is None else show(r["radius"]),
-            "all" if r["class"] is None else str(r["class"]), show(r["lower"]), show(r["upper"]), f"{r['seconds']:.2f}",
+            "all" if r["class"] is None else str(r["class"]), show_lower(r["lower"]), show_upper(r["upper"]),
+            f"{r['seconds']:.2f}",
         ]
         for r in rows
     ]  # fmt: skip
@@ -152,22 +163,21 @@ def _remarks(rows: Sequence[Row]) -> None:
     """What the table does not say: whether rounding is covered, and notes."""
     console = stderr()
     for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
-        console.print(f"floating-point rounding is not covered: {reason}", markup=False)
+        console.print(f"floating-point rounding is not covered: {reason}")
     if all(r["rigorous"] for r in rows):
-        console.print("rounding is covered: the certified numbers hold in real arithmetic", markup=False)
+        console.print("rounding is covered: the certified numbers hold in real arithmetic")
     for note in sorted({r["note"] for r in rows if r.get("note")}):
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def run_jacobian(args: argparse.Namespace) -> int:
     """Bound the Jacobian's entries for every input."""
+    if args.target == "each":
+        raise InvalidRequest("--class each: the bounds of all outputs are what you get without it")
+    check_writable("--output", args.output)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
-    if args.target == "each":
-        raise InvalidRequest("--class each: the bounds of all outputs are what you get without it")
-    if args.output is not None and not Path(args.output).resolve().parent.is_dir():
-        raise InvalidRequest(f"--output {args.output}: there is no such directory to write to")
     method = None if args.method is None else options.jacobian_methods()[args.method]
     tasks = list(_tasks(networks, inputs))
     done: list[JacobianBounds] = []
@@ -214,15 +224,15 @@ def _jacobian_table(rows: Sequence[Row], output: str | None) -> None:
     columns = ["index", "radius", "smallest", "largest", "widest", "sign known", "seconds"]
     cells = [
         [
-            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]), show(r["smallest"]),
-            show(r["largest"]), show(r["widest"]), f"{100 * r['sign_known']:.1f} %", f"{r['seconds']:.2f}",
+            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]), show_lower(r["smallest"]),
+            show_upper(r["largest"]), show_upper(r["widest"]), f"{100 * r['sign_known']:.1f} %", f"{r['seconds']:.2f}",
         ]
         for r in rows
     ]  # fmt: skip
     table(f"Jacobian bounds by {rows[0]['method']}", columns, cells)
     _remarks(rows)
     if output is not None:
-        stderr().print(f"bounds written to {output}", markup=False)
+        stderr().print(f"bounds written to {output}")
 
 
 def _save(path: Path, done: Sequence[JacobianBounds]) -> None:

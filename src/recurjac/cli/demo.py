@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
@@ -13,12 +14,22 @@ from typing import Any
 import numpy as np
 
 from recurjac.cli import options
-from recurjac.cli.report import Row, progress, show, stderr, table, write_json
+from recurjac.cli.report import (
+    Row,
+    check_writable,
+    progress,
+    show,
+    show_lower,
+    show_upper,
+    stderr,
+    table,
+    write_json,
+)
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.lipschitz import AbstractNormMethod, lipschitz
 from recurjac.loading import load, load_arrays
 from recurjac.network import Network
-from recurjac.plot import Curve, log_log
+from recurjac.plot import Curve, check_format, log_log
 from recurjac.region import LpBall
 from recurjac.search import Search
 
@@ -31,8 +42,8 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="local Lipschitz constants of the bundled digits network",
-        description="The local l∞ Lipschitz constant of a bundled classifier of 8×8 digits around one image, against the "
-        "radius, by every method; with a plot.",
+        description="The local l∞ Lipschitz constant of a bundled classifier of 8×8 digits around one image, against "
+        "the radius, by every method; with a plot.",
     )
     parser.add_argument("--digit", type=int, default=3, metavar="K", help="which of the ten images, 0 to 9 (3)")
     parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R", help="the radii")
@@ -50,15 +61,18 @@ def digits() -> tuple[Network, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 def run(args: argparse.Namespace) -> int:
     """Bound, print, plot."""
+    check_writable("--plot", args.plot)
+    with suppress(MissingDependency):  # said where the plot would be
+        check_format(Path(args.plot))
     network, images, labels = digits()
     if not 0 <= args.digit < len(images):
         raise InvalidRequest(f"--digit {args.digit}: there are images 0 to {len(images) - 1}")
+    regions = [LpBall(images[args.digit], radius, clip=(0, 1)) for radius in args.radius]
     methods = {name: options.norm_methods()[name] for name in METHODS}
     began = time.perf_counter()
     rows: list[Row] = []
     with progress(args.quiet, "Lipschitz constants", len(args.radius) * len(methods)) as step:
-        for radius in args.radius:
-            region = LpBall(images[args.digit], radius, clip=(0, 1))
+        for radius, region in zip(args.radius, regions, strict=True):
             rows += _rows(network, region, radius, int(args.digit), methods, step)
     if not args.quiet:
         _print(rows, methods, int(labels[args.digit]), time.perf_counter() - began)
@@ -104,7 +118,7 @@ def _print(rows: Sequence[Row], methods: Mapping[str, AbstractNormMethod], label
     cells = []
     for radius in dict.fromkeys(r["radius"] for r in rows):
         of = {r["method"]: r for r in rows if r["radius"] == radius}
-        cells.append([show(radius), *(show(of[t]["upper"]) for t in titles), show(of[titles[0]]["lower"])])
+        cells.append([show(radius), *(show_upper(of[t]["upper"]) for t in titles), show_lower(of[titles[0]]["lower"])])
     table(f"Local l∞ Lipschitz constant around a handwritten {label}: certified upper bounds, and the largest attained",
           ["radius", *titles, ATTAINED], cells)  # fmt: skip
     console = stderr()
@@ -120,8 +134,8 @@ def _plot(rows: Sequence[Row], methods: Mapping[str, AbstractNormMethod], args: 
     console = stderr()
     try:
         log_log(Path(args.plot), args.radius, curves, "radius ε of the l∞ ball", "local l∞ Lipschitz constant")
-    except MissingDependency as error:
-        console.print(f"no plot: {error}", markup=False)
+    except (InvalidRequest, MissingDependency) as error:
+        console.print(f"no plot: {error}")
         return
     if not args.quiet:
-        console.print(f"plot written to {args.plot}", markup=False)
+        console.print(f"plot written to {args.plot}")

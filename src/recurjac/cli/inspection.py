@@ -43,13 +43,10 @@ def run(args: argparse.Namespace) -> int:
 def _remarks(network: Network) -> None:
     console = stderr()
     neurons = sum(prod(s.shape) for s in network.stages if not s.linear)
-    console.print(
-        f"{network.parameters} parameters, {neurons} neurons, {network.dtype} on {network.device}", markup=False
-    )
+    console.print(f"{network.parameters} parameters, {neurons} neurons, {network.dtype} on {network.device}")
     reasons = network.unproved_rounding()
     console.print(
-        f"floating-point rounding is not covered: {'; '.join(reasons)}" if reasons else "bounds cover rounding",
-        markup=False,
+        f"floating-point rounding is not covered: {'; '.join(reasons)}" if reasons else "bounds cover rounding"
     )
 
 

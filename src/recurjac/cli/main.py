@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
 from recurjac.cli import bounds, demo, inspection
-from recurjac.cli.report import stderr
+from recurjac.cli.report import check_writable, stderr
 from recurjac.errors import ConversionError, RecurJacError, UnsoundBounds
 from recurjac.version import __version__
 
@@ -29,18 +30,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal can show ∞
     args = parser().parse_args(argv)
     console = stderr()
     try:
+        check_writable("--json", None if args.json == "-" else args.json)
         return int(args.run(args))
     except RecurJacError as error:
-        console.print(f"recurjac {args.command}: {error}", markup=False)
+        console.print(f"recurjac {args.command}: {error}")
         return 1 if isinstance(error, _FAILURES) else 2
     except OSError as error:
-        console.print(f"recurjac {args.command}: {error.filename or ''}: {error.strerror or error}", markup=False)
+        where = f"{error.filename}: " if error.filename else ""
+        console.print(f"recurjac {args.command}: {where}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
-        console.print(f"recurjac {args.command}: interrupted", markup=False)
+        console.print(f"recurjac {args.command}: interrupted")
         return 1
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, prod
+from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
@@ -122,7 +124,9 @@ def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> N
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
-    group.add_argument("--json", metavar="FILE", help="write the results there, - for standard output")
+    group.add_argument(
+        "--json", metavar="FILE", help="write the results there, - for standard output (add --quiet: no table then)"
+    )
     group.add_argument("--quiet", action="store_true", help="no progress and no table")
 
 
@@ -168,10 +172,12 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
             raise InvalidRequest(f"--index {i}: {args.input} holds inputs 0 to {count - 1}")
     if isinstance(data, Points) and not args.radius:
         raise InvalidRequest("--radius is missing: give one for the balls around the inputs (0 for the inputs alone)")
-    if isinstance(data, Boxes) and args.radius:
-        raise InvalidRequest("--radius: a .vnnlib file states its box itself; leave the radius out")
-    if not args.divide > 0:
-        raise InvalidRequest(f"--divide {args.divide}: it must be positive")
+    if isinstance(data, Boxes):
+        for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
+            if given:
+                raise InvalidRequest(f"{option}: a .vnnlib file states its box itself; leave the option out")
+    if not 0 < args.divide < inf:
+        raise InvalidRequest(f"--divide {args.divide}: it must be positive and finite")
     inputs = Inputs(data, index, network.input_shape, args)
     for radius in inputs.radii:
         inputs.region(radius, slice(None))  # say what is wrong before any work
@@ -179,7 +185,9 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
 
 
 def read_network(args: argparse.Namespace) -> Network:
-    """The network that the options name, all outputs."""
+    """The network that the options name, all outputs; a module's package may lie in the current directory."""
+    if ":" in args.model and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     return load(
         args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device
     )
@@ -188,9 +196,13 @@ def read_network(args: argparse.Namespace) -> Network:
 def _example(args: argparse.Namespace) -> Tensor | None:
     """An input of the right shape, which a module needs."""
     if args.input_shape is not None:
+        if min(args.input_shape) < 1:
+            raise InvalidRequest(f"--input-shape {' '.join(map(str, args.input_shape))}: every size must be 1 or more")
         return torch.zeros(1, *args.input_shape)
-    if ":" not in args.model or getattr(args, "input", None) is None:
+    if ":" not in args.model or Path(args.model).exists():
         return None
+    if getattr(args, "input", None) is None:
+        raise InvalidRequest(f"--input-shape is missing: the module {args.model} is read with an input of that shape")
     data = read_inputs(args.input)
     return (data.lower if isinstance(data, Boxes) else data.values)[:1]
 

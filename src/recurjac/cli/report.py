@@ -6,8 +6,11 @@ import argparse
 import hashlib
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from recurjac.errors import InvalidRequest
 from recurjac.version import __version__
 
 Row = dict[str, Any]
@@ -23,7 +27,7 @@ Row = dict[str, Any]
 
 
 def stderr() -> Console:
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def show(number: float | None) -> str:
@@ -33,16 +37,43 @@ def show(number: float | None) -> str:
     return f"{number:.6g}"
 
 
+def show_upper(number: float) -> str:
+    """As `show`, of an upper bound: never less than it."""
+    return show(float(_UP.create_decimal_from_float(number)))
+
+
+def show_lower(number: float) -> str:
+    """As `show`, of a lower bound: never more than it."""
+    return show(float(_DOWN.create_decimal_from_float(number)))
+
+
+_UP, _DOWN = Context(prec=6, rounding=ROUND_CEILING), Context(prec=6, rounding=ROUND_FLOOR)
+
+
+def check_writable(option: str, name: str | None) -> None:
+    """Raise InvalidRequest unless a file `name` can be written, so that long work is not lost; None is no file."""
+    if name is None:
+        return
+    path = Path(name)
+    if not name or path.is_dir():
+        raise InvalidRequest(f"{option} {name!r} is no file name; give one")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InvalidRequest(f"{option} {name}: there is no directory {folder} to write to; make it first")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidRequest(f"{option} {name}: it may not be written; choose another place")
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, as wide as its content when stdout is no terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    width = None if Console().is_terminal else _WIDE
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*row)
+    console.print(title, style="italic", soft_wrap=True)  # a table's own title is folded to the table's width
     console.print(grid)
 
 
@@ -79,7 +110,7 @@ def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Ro
     }
     text = json.dumps(_finite(report), indent=2, allow_nan=False)
     if args.json == "-":
-        Console(soft_wrap=True, highlight=False, markup=False).print(text)
+        sys.stdout.write(text + "\n")
     else:
         Path(args.json).write_text(text + "\n", encoding="utf-8")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
+from recurjac.loading.messages import first_line
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.weights import ActivationLike, activation_names, load_arrays, read_npz, read_weights
 from recurjac.network import Network
@@ -42,6 +43,7 @@ def load(
     Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), ConversionError if the check fails.
     """
     supported_dtype(dtype)
+    _check_device(device)
     if isinstance(source, Network):
         return source.to(dtype, device)
     if isinstance(source, str | Path):
@@ -80,9 +82,14 @@ def _make_module(name: str) -> nn.Module:
     package, _, factory = name.rpartition(":")
     try:
         make = getattr(importlib.import_module(package), factory)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnreadableFile(f"{name}: there is no such function to make a module: {error}") from error
-    module = make()
+    except Exception as error:  # importing runs any code
+        raise UnreadableFile(f"{name}: there is no such function to make a module: {first_line(error)}") from error
+    try:
+        module = make()
+    except Exception as error:
+        raise InvalidNetwork(
+            f"{name} failed: {first_line(error)}; it must be a function without arguments that returns a module"
+        ) from error
     if not isinstance(module, nn.Module):
         raise InvalidNetwork(f"{name} returned a {type(module).__name__}, not a torch.nn.Module")
     return module
@@ -91,11 +98,22 @@ def _make_module(name: str) -> nn.Module:
 def _trace(module: nn.Module, example: Any) -> Traced:
     if example is None:
         raise InvalidNetwork("an nn.Module needs an example input: load(module, example), of shape (batch, *input)")
-    tensor = torch.as_tensor(example)
+    try:
+        tensor = torch.as_tensor(example)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidNetwork(f"the example input is no array of numbers: {first_line(error)}") from error
     if tensor.dim() == 0 or tensor.numel() == 0:
         raise InvalidNetwork(f"the example input has shape {tuple(tensor.shape)}; it needs a batch dimension")
     # one input without a batch dimension: only a vector can be told from a batch
     return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor)
+
+
+def _check_device(device: torch.device | str | None) -> None:
+    """Raise InvalidRequest unless numbers can be kept on `device` and read back."""
+    try:
+        torch.zeros((), device=device).item()
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for CUDA
+        raise InvalidRequest(f"the device {str(device)!r} cannot be used: {first_line(error)}") from error
 
 
 def _in_dtype(traced: Traced, dtype: torch.dtype, device: torch.device | str | None) -> Network:
@@ -124,19 +142,22 @@ def _check(network: Network, reference: Reference) -> None:
     """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs."""
     x = _random_inputs(network.input_shape).to(network.device)
     with torch.no_grad():
-        ours, theirs = network(x), reference(x).double()
+        theirs = reference(x).double()  # first: it says what is wrong with the original
+        ours = network(x)
     if ours.shape != theirs.shape:
         raise ConversionError(
-            f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; "
-            "please report this, with the network"
+            f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; {_REMEDY}"
         )
-    scale = theirs.abs().flatten(1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
-    gap = ((ours - theirs).abs().flatten(1).amax(1) / scale).max()
+    scale = theirs.abs().reshape(len(x), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    gap = ((ours - theirs).abs().reshape(len(x), -1).amax(1) / scale).max()
     if not bool(gap <= 1e-9):
         raise ConversionError(
             f"the normal form and the original differ by {float(gap):.2g} relative on a random input (at most 1e-9 is "
-            "allowed); please report this, with the network"
+            f"allowed); {_REMEDY}"
         )
+
+
+_REMEDY = "unless the module is random or depends on the size of the batch, please report this, with the network"
 
 
 def _random_inputs(shape: Shape) -> Tensor:

@@ -10,8 +10,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
-from math import inf, isfinite, nextafter
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -20,23 +19,14 @@ import torch
 from torch import Tensor
 
 from recurjac.errors import InvalidRegion, InvalidRequest, MissingDependency, RecurJacError, UnreadableFile
-from recurjac.region import Box
+from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, round_up, short
+from recurjac.loading.vnnlib import Boxes, read_vnnlib
 
 __all__ = ["Boxes", "Inputs", "Points", "read_inputs"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
-_EXACT = Context(traps=[InvalidOperation])
-_DEPTH = 64
-"""How deep the parentheses of a VNN-LIB file may nest; a box needs 5."""
-_IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SPECIAL = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
-_TOKEN = re.compile(r'\s+|;[^\n]*|([()]|"[^"]*"|\|[^|]*\||[^\s();"|]+)')
-_VARIABLE = re.compile(r"[XY]_(?:0|[1-9][0-9]{0,8})")
-
-_Expression: TypeAlias = str | list[Any]
-"""An atom, or a list of expressions."""
 
 
 @final
@@ -61,31 +51,6 @@ class Points:
             )
 
 
-@final
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes that contain the file's, each end moved outwards to the nearest float64; an end not given is infinite.
-
-    lower, upper: (boxes, features), float64 on the CPU.  Raises InvalidRegion unless lower <= upper everywhere.
-    """
-
-    lower: Tensor
-    upper: Tensor
-
-    def __post_init__(self) -> None:
-        if self.lower.dim() != 2:
-            raise InvalidRegion(f"ends of shape {tuple(self.lower.shape)} are no list of boxes (boxes, features)")
-        self._box()
-
-    def _box(self) -> Box:
-        return Box(self.lower, self.upper)
-
-    @property
-    def values(self) -> Tensor:
-        """A point of each box, the middle where that is finite: (boxes, features)."""
-        return self._box().bind(tuple(self.lower.shape[1:]), self.lower.dtype, self.lower.device).x
-
-
 Inputs: TypeAlias = Points | Boxes
 """What `--input` names; `values` has the samples or the boxes in its leading dimension."""
 
@@ -107,7 +72,7 @@ def read_inputs(spec: str) -> Inputs:
     if suffix in _IMAGES:
         return _read_image(path)
     if suffix == ".vnnlib":
-        return _read_vnnlib(path)
+        return read_vnnlib(path)
     raise InvalidRequest(
         f"{path}: inputs of type {suffix or '(none)'} are not read; "
         f"give a .npy, .npz, .csv, .vnnlib or image file ({', '.join(_IMAGES)})"
@@ -128,10 +93,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name too long for the system, a folder that may not be entered
         return False
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 # Arrays
@@ -165,7 +126,7 @@ def _choose(path: Path, key: str | None, keys: list[str]) -> str:
     if key is None and len(keys) > 1:
         raise InvalidRequest(f"{path} holds {len(keys)} arrays ({some}); name one, as in {path}:{keys[0]}")
     if key is not None and key not in keys:
-        raise InvalidRequest(f"{path} holds no array {_short(key)!r}; it holds {some}")
+        raise InvalidRequest(f"{path} holds no array {short(key)!r}; it holds {some}")
     return keys[0] if key is None else key
 
 
@@ -225,7 +186,7 @@ def _read_csv(path: Path) -> Points:
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows that are not blank, each with the number of the line that it ends in."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
@@ -233,15 +194,8 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(line, row) for line, row in cells if row not in ([], [""])]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UnreadableFile(f"{path} is not a readable text file in UTF-8: {error}") from error
-
-
 def _is_number(cell: str) -> bool:
-    return _DECIMAL.fullmatch(cell) is not None or _SPECIAL.fullmatch(cell) is not None
+    return DECIMAL.fullmatch(cell) is not None or _SPECIAL.fullmatch(cell) is not None
 
 
 def _cell(path: Path, line: int, column: int, cell: str) -> tuple[float, float]:
@@ -250,32 +204,11 @@ def _cell(path: Path, line: int, column: int, cell: str) -> tuple[float, float]:
     if _SPECIAL.fullmatch(cell):
         return float(cell), 0.0
     if not _is_number(cell):
-        raise UnreadableFile(f"{where} holds {_short(cell)!r}, which is not a number; write one, like -0.5 or 1e-3")
-    value, exact = float(cell), _decimal(where, cell)
+        raise UnreadableFile(f"{where} holds {short(cell)!r}, which is not a number; write one, like -0.5 or 1e-3")
+    value, exact = float(cell), decimal(where, cell)
     if not isfinite(value):
-        raise UnreadableFile(f"{where} holds {_short(cell)}, beyond the range of float64; scale the numbers")
-    return value, _up(exact) - _down(exact)
-
-
-def _decimal(where: str, text: str) -> Decimal:
-    """Exactly the number `text`, which matches `_DECIMAL`."""
-    try:
-        return Decimal(text, _EXACT)
-    except InvalidOperation as error:
-        raise UnreadableFile(
-            f"{where} holds {_short(text)}, whose exponent is out of range; scale the numbers"
-        ) from error
-
-
-def _down(number: Decimal) -> float:
-    """The largest float64 that is at most `number` (the comparison is exact)."""
-    nearest = float(number)
-    return nearest if Decimal.from_float(nearest) <= number else nextafter(nearest, -inf)
-
-
-def _up(number: Decimal) -> float:
-    """The smallest float64 that is at least `number`."""
-    return -_down(number.copy_negate())
+        raise UnreadableFile(f"{where} holds {short(cell)}, beyond the range of float64; scale the numbers")
+    return value, round_up(exact) - round_down(exact)
 
 
 # Images
@@ -313,147 +246,3 @@ def _pixels(path: Path) -> np.ndarray[Any, Any]:
     if transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise UnreadableFile(f"{path} is partly transparent; save it without an alpha channel")
     return np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-
-
-# VNN-LIB
-
-
-@final
-@dataclass(frozen=True)
-class _Bound:
-    """X_index >= value, or X_index <= value where `upper`."""
-
-    index: int
-    upper: bool
-    value: Decimal
-
-
-def _read_vnnlib(path: Path) -> Boxes:
-    """The input boxes: those of the one disjunction over inputs, each cut with all other bounds."""
-    declared: set[str] = set()
-    common: list[_Bound] = []
-    branches: list[list[_Bound]] | None = None
-    for command in _parse(path, _text(path)):
-        match command:
-            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), [], "Real"]:
-                _declare(path, name, declared)
-            case ["assert", ["or", *options] as formula] if _inputs(path, formula, declared):
-                if branches is not None:
-                    raise _unsupported(path, formula, "a second disjunction over inputs; join it with the first")
-                branches = [_bounds(path, option, declared) for option in options]
-            case ["assert", formula]:
-                common += _bounds(path, formula, declared)
-            case [str(head), *_] if head in _IGNORED:
-                pass
-            case _:
-                raise _unsupported(path, command, "no command of a VNN-LIB 1.0 box")
-    features = sum(name.startswith("X") for name in declared)
-    missing = [i for i in range(features) if f"X_{i}" not in declared]
-    if features == 0 or missing:
-        raise UnreadableFile(f"{path} does not declare the input X_{min(missing, default=0)}; number them from X_0")
-    ends = [_ends(path, common + branch, features) for branch in ([[]] if branches is None else branches)]
-    both = torch.tensor(ends, dtype=torch.float64)
-    return Boxes(both[:, 0].contiguous(), both[:, 1].contiguous())
-
-
-def _parse(path: Path, text: str) -> list[_Expression]:
-    """The s-expressions in `text`, nested at most `_DEPTH` deep."""
-    open_lists: list[list[_Expression]] = [[]]
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise _at(path, text, position, "a quote is never closed; close it")
-        if match[1] == "(":
-            if len(open_lists) > _DEPTH:
-                raise _at(path, text, position, f"parentheses nest deeper than {_DEPTH}; a box needs no such formula")
-            open_lists.append([])
-        elif match[1] == ")":
-            if len(open_lists) == 1:
-                raise _at(path, text, position, "a parenthesis closes that was never opened; remove it")
-            closed = open_lists.pop()
-            open_lists[-1].append(closed)
-        elif match[1] is not None:
-            open_lists[-1].append(match[1])
-        position = match.end()
-    if len(open_lists) > 1:
-        raise _at(
-            path, text, position, f"{len(open_lists) - 1} parentheses are never closed; the file may be truncated"
-        )
-    return open_lists[0]
-
-
-def _at(path: Path, text: str, position: int, problem: str) -> UnreadableFile:
-    line = text.count("\n", 0, position) + 1
-    return UnreadableFile(f"{path}: line {line}: {problem}")
-
-
-def _unsupported(path: Path, expression: _Expression, problem: str) -> UnreadableFile:
-    return UnreadableFile(
-        f"{path}: {_short(_show(expression))} is {problem}; bounds like (<= X_0 0.5), (and …) and one (or …) are read"
-    )
-
-
-def _show(expression: _Expression) -> str:
-    return expression if isinstance(expression, str) else f"({' '.join(_show(e) for e in expression[:6])})"
-
-
-def _declare(path: Path, name: str, declared: set[str]) -> None:
-    if _VARIABLE.fullmatch(name) is None:
-        raise UnreadableFile(f"{path} declares {_short(name)}; name inputs X_0, X_1, … and outputs Y_0, Y_1, …")
-    if name in declared:
-        raise UnreadableFile(f"{path} declares {name} twice; remove one")
-    declared.add(name)
-
-
-def _inputs(path: Path, expression: _Expression, declared: set[str]) -> bool:
-    """Whether an input occurs in `expression`; raises UnreadableFile if a name in it is not declared."""
-    if not isinstance(expression, str):
-        arguments = expression[1:] if expression and isinstance(expression[0], str) else expression
-        found = [_inputs(path, e, declared) for e in arguments]  # all of them, so that all names are checked
-        return any(found)
-    if _DECIMAL.fullmatch(expression) is None and expression not in declared:
-        raise UnreadableFile(
-            f"{path} uses {_short(expression)}, which it does not declare before; declare it as a Real"
-        )
-    return expression.startswith("X")
-
-
-def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound]:
-    """The bounds on inputs whose conjunction `formula` implies; none if it is about outputs only."""
-    if not _inputs(path, formula, declared):
-        return []
-    match formula:
-        case ["and", *parts]:
-            return [bound for part in parts for bound in _bounds(path, part, declared)]
-        case ["<=" | ">=" as relation, left, right]:
-            for name, other, upper in ((left, right, relation == "<="), (right, left, relation == ">=")):
-                value = _constant(path, other)
-                if isinstance(name, str) and name.startswith("X") and value is not None:
-                    return [_Bound(int(name[2:]), upper, value)]
-    raise _unsupported(path, formula, "not a bound of one input by a number")
-
-
-def _constant(path: Path, expression: _Expression) -> Decimal | None:
-    """The number that `expression` is, if it is one: 0.5, -0.5 or (- 0.5)."""
-    match expression:
-        case str() if _DECIMAL.fullmatch(expression):
-            return _decimal(str(path), expression)
-        case ["-", str(number)] if _DECIMAL.fullmatch(number):
-            return _decimal(str(path), number).copy_negate()
-    return None
-
-
-def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float], list[float]]:
-    """The lower and upper ends of the box in which all `bounds` hold, rounded outwards."""
-    lower, upper = [Decimal("-inf")] * features, [Decimal("inf")] * features
-    for bound in bounds:
-        if bound.upper:
-            upper[bound.index] = min(upper[bound.index], bound.value)
-        else:
-            lower[bound.index] = max(lower[bound.index], bound.value)
-    for i in range(features):
-        if lower[i] > upper[i]:
-            ends = f"at least {_short(str(lower[i]))} and at most {_short(str(upper[i]))}"
-            raise UnreadableFile(f"{path}: X_{i} must be {ends}, so the box is empty; correct its bounds")
-    return [_down(c) for c in lower], [_up(c) for c in upper]

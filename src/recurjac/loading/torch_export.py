@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, final
@@ -18,6 +21,7 @@ from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading.expression import Builder, Expression
+from recurjac.loading.messages import first_line
 from recurjac.network import Network
 from recurjac.reading import import_all, torch_ops
 
@@ -59,11 +63,24 @@ class Traced:
         raise InvalidNetwork("the exported graph has no output")
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """The module in eval mode and float64 on x (batch, *input), its own parameters untouched."""
+        """The module in eval mode and float64 on x (batch, *input), its own parameters untouched.
+
+        Raises InvalidNetwork if it fails, UnsupportedLayer if it returns anything but a tensor.
+        """
         tensors = _tensors(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors.items()}
-        with eval_mode(self.module), torch.no_grad():
-            return torch.func.functional_call(self.module, wide, (x,))  # type: ignore[no-any-return]
+        try:
+            with eval_mode(self.module), torch.no_grad():
+                # every name of a shared tensor is given
+                y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
+        except Exception as error:  # a module runs any code
+            raise InvalidNetwork(
+                f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
+                "it must take batches of any size, and compute in the dtype of its input and parameters"
+            ) from error
+        if not isinstance(y, Tensor):
+            raise UnsupportedLayer(f"the module returns a {type(y).__name__}; wrap it so that it returns one tensor")
+        return y
 
 
 def trace(module: nn.Module, example: Tensor) -> Traced:
@@ -75,14 +92,28 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     example = example.to(torch.get_default_dtype()) if some is None else example.to(some)
     with eval_mode(module):
         try:
-            program = torch.export.export(module, (example,))
+            with _quiet_failure():
+                program = torch.export.export(module, (example,))
         except Exception as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InvalidNetwork(
-                f"torch.export cannot trace the module on an input of shape {tuple(example.shape)}: {first}; "
+                f"torch.export cannot trace the module on an input of shape {tuple(example.shape)}: "
+                f"{first_line(error)}; "
                 "control flow that depends on data must go, and the example needs a batch dimension"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.shape[0], example.device)
+
+
+@contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """Where it fails, PyTorch logs a traceback and prints a graph: drop what the exception says better."""
+    before, printed = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(printed):
+            yield
+    finally:
+        logging.disable(before)
+    sys.stderr.write(printed.getvalue())
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -131,17 +162,20 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     if reader is None:
         raise UnsupportedLayer(
             f"{node.target} at {_place(node)} is not supported; supported are "
-            f"{', '.join(sorted({name.split('.')[1].rstrip('_') for name in torch_ops.readers}))}"
+            f"{', '.join(sorted({name.split('.')[1].rstrip('_') for name in torch_ops.readers if '._' not in name}))}"
         )
     try:
         return reader(*args, **kwargs)
-    except (ValueError, TypeError) as error:
-        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {error}") from error
+    except UnsupportedLayer:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {first_line(error)}") from error
 
 
 _MOVES = {
     "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
-    "contiguous", "clone", "detach", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy", "_to_copy", "to",
+    "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy",
+    "_to_copy", "to",
 }  # fmt: skip
 """Operations that do not round, so that folding them on constants changes nothing."""
 
@@ -157,9 +191,14 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
     returned = node.args[0]
     outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
     if len(outputs) != 1 or not isinstance(outputs[0], Node):
-        raise UnsupportedLayer(f"the module returns {len(outputs)} values; wrap it so that it returns one tensor")
+        what = f"{len(outputs)} values" if len(outputs) != 1 else "no tensor"
+        raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     value = values[outputs[0].name]
     if isinstance(value, Expression):
         return value
+    if value.dim() == 0 or value.shape[0] != builder.batch:
+        raise UnsupportedLayer(
+            f"the module returns a constant of shape {tuple(value.shape)}, without the batch dimension of its input"
+        )
     # the output is a constant: a network whose every derivative is 0
     return Expression(builder, (), (), tuple(value.shape[1:])).shift(value[:1])

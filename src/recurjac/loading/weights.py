@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation
 from recurjac.errors import InvalidNetwork, UnreadableFile
+from recurjac.loading.messages import first_line
 from recurjac.network import Network, chain
 from recurjac.reading import concrete_classes
 
@@ -62,7 +63,7 @@ def _layer(i: int, pair: tuple[Any, Any], dtype: torch.dtype) -> tuple[Tensor, T
         b = None if bias is None else torch.as_tensor(bias).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidNetwork(
-            f"layer {i} is not a pair (W, b) of arrays of numbers: {_first_line(error)}; give real numbers"
+            f"layer {i} is not a pair (W, b) of arrays of numbers: {first_line(error)}; give real numbers"
         ) from error
     if w.is_complex() or (b is not None and b.is_complex()):
         raise InvalidNetwork(f"layer {i} holds complex numbers; give real ones")
@@ -113,7 +114,7 @@ def _activation(
         raise
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key} = {_short(value)}" for key, value in parameters.items())
-        raise InvalidNetwork(f"the activation {activation} with {given} is none: {_first_line(error)}") from error
+        raise InvalidNetwork(f"the activation {activation} with {given} is none: {first_line(error)}") from error
 
 
 def _check_activation(activation: AbstractActivation, layer: int, z: Tensor) -> None:
@@ -126,7 +127,7 @@ def _check_activation(activation: AbstractActivation, layer: int, z: Tensor) -> 
     except RuntimeError as error:
         raise InvalidNetwork(
             f"the activation {activation.name} of layer {layer} does not fit its {z.shape[1]} neurons: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -165,7 +166,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     except UnreadableFile:
         raise
     except Exception as error:
-        raise UnreadableFile(f"{path} is not a readable .npz file: {_first_line(error)}; save it again") from error
+        raise UnreadableFile(f"{path} is not a readable .npz file: {first_line(error)}; save it again") from error
 
 
 def _members(archive: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -175,10 +176,6 @@ def _members(archive: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str,
         except ValueError:  # an array of Python objects
             if _OURS.fullmatch(key):
                 raise
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,47 @@
+"""Numbers as files write them: exact decimals, and the float64 below and above them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Context, Decimal, InvalidOperation
+from math import inf, nextafter
+from pathlib import Path
+
+from recurjac.errors import UnreadableFile
+
+_EXACT = Context(traps=[InvalidOperation])
+DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def short(text: str) -> str:
+    """At most 60 characters of `text`, for a message."""
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def read_text(path: Path) -> str:
+    """The file's text in UTF-8.  Raises UnreadableFile if it is not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(f"{path} is not a readable text file in UTF-8: {error}") from error
+
+
+def decimal(where: str, text: str) -> Decimal:
+    """Exactly the number `text`, which matches `DECIMAL`."""
+    try:
+        return Decimal(text, _EXACT)
+    except InvalidOperation as error:
+        raise UnreadableFile(
+            f"{where} holds {short(text)}, whose exponent is out of range; scale the numbers"
+        ) from error
+
+
+def round_down(number: Decimal) -> float:
+    """The largest float64 that is at most `number` (the comparison is exact)."""
+    nearest = float(number)
+    return nearest if Decimal.from_float(nearest) <= number else nextafter(nearest, -inf)
+
+
+def round_up(number: Decimal) -> float:
+    """The smallest float64 that is at least `number`."""
+    return -round_down(number.copy_negate())

@@ -1,0 +1,189 @@
+"""Boxes of inputs in VNN-LIB files: `(assert (<= X_0 0.5))` and the like."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from recurjac.errors import InvalidRegion, UnreadableFile
+from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, round_up, short
+from recurjac.region import Box
+
+_DEPTH = 64
+"""How deep the parentheses of a VNN-LIB file may nest; a box needs 5."""
+_IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
+_TOKEN = re.compile(r'\s+|;[^\n]*|([()]|"[^"]*"|\|[^|]*\||[^\s();"|]+)')
+_VARIABLE = re.compile(r"[XY]_(?:0|[1-9][0-9]{0,8})")
+
+_Expression: TypeAlias = str | list[Any]
+"""An atom, or a list of expressions."""
+
+
+@final
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes that contain the file's, each end moved outwards to the nearest float64; an end not given is infinite.
+
+    lower, upper: (boxes, features), float64 on the CPU.  Raises InvalidRegion unless lower <= upper everywhere.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __post_init__(self) -> None:
+        if self.lower.dim() != 2:
+            raise InvalidRegion(f"ends of shape {tuple(self.lower.shape)} are no list of boxes (boxes, features)")
+        self._box()
+
+    def _box(self) -> Box:
+        return Box(self.lower, self.upper)
+
+    @property
+    def values(self) -> Tensor:
+        """A point of each box, the middle where that is finite: (boxes, features)."""
+        return self._box().bind(tuple(self.lower.shape[1:]), self.lower.dtype, self.lower.device).x
+
+
+@final
+@dataclass(frozen=True)
+class _Bound:
+    """X_index >= value, or X_index <= value where `upper`."""
+
+    index: int
+    upper: bool
+    value: Decimal
+
+
+def read_vnnlib(path: Path) -> Boxes:
+    """The boxes of a VNN-LIB 1.0 file: those of the one disjunction over inputs, each cut with all other bounds."""
+    declared: set[str] = set()
+    common: list[_Bound] = []
+    branches: list[list[_Bound]] | None = None
+    for command in _parse(path, read_text(path)):
+        match command:
+            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), [], "Real"]:
+                _declare(path, name, declared)
+            case ["assert", ["or", *options] as formula] if _inputs(path, formula, declared):
+                if branches is not None:
+                    raise _unsupported(path, formula, "a second disjunction over inputs; join it with the first")
+                branches = [_bounds(path, option, declared) for option in options]
+            case ["assert", formula]:
+                common += _bounds(path, formula, declared)
+            case [str(head), *_] if head in _IGNORED:
+                pass
+            case _:
+                raise _unsupported(path, command, "no command of a VNN-LIB 1.0 box")
+    features = sum(name.startswith("X") for name in declared)
+    missing = [i for i in range(features) if f"X_{i}" not in declared]
+    if features == 0 or missing:
+        raise UnreadableFile(f"{path} does not declare the input X_{min(missing, default=0)}; number them from X_0")
+    ends = [_ends(path, common + branch, features) for branch in ([[]] if branches is None else branches)]
+    both = torch.tensor(ends, dtype=torch.float64)
+    return Boxes(both[:, 0].contiguous(), both[:, 1].contiguous())
+
+
+def _parse(path: Path, text: str) -> list[_Expression]:
+    """The s-expressions in `text`, nested at most `_DEPTH` deep."""
+    open_lists: list[list[_Expression]] = [[]]
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise _at(path, text, position, "a quote is never closed; close it")
+        if match[1] == "(":
+            if len(open_lists) > _DEPTH:
+                raise _at(path, text, position, f"parentheses nest deeper than {_DEPTH}; a box needs no such formula")
+            open_lists.append([])
+        elif match[1] == ")":
+            if len(open_lists) == 1:
+                raise _at(path, text, position, "a parenthesis closes that was never opened; remove it")
+            closed = open_lists.pop()
+            open_lists[-1].append(closed)
+        elif match[1] is not None:
+            open_lists[-1].append(match[1])
+        position = match.end()
+    if len(open_lists) > 1:
+        raise _at(
+            path, text, position, f"{len(open_lists) - 1} parentheses are never closed; the file may be truncated"
+        )
+    return open_lists[0]
+
+
+def _at(path: Path, text: str, position: int, problem: str) -> UnreadableFile:
+    line = text.count("\n", 0, position) + 1
+    return UnreadableFile(f"{path}: line {line}: {problem}")
+
+
+def _unsupported(path: Path, expression: _Expression, problem: str) -> UnreadableFile:
+    return UnreadableFile(
+        f"{path}: {short(_show(expression))} is {problem}; bounds like (<= X_0 0.5), (and …) and one (or …) are read"
+    )
+
+
+def _show(expression: _Expression) -> str:
+    return expression if isinstance(expression, str) else f"({' '.join(_show(e) for e in expression[:6])})"
+
+
+def _declare(path: Path, name: str, declared: set[str]) -> None:
+    if _VARIABLE.fullmatch(name) is None:
+        raise UnreadableFile(f"{path} declares {short(name)}; name inputs X_0, X_1, … and outputs Y_0, Y_1, …")
+    if name in declared:
+        raise UnreadableFile(f"{path} declares {name} twice; remove one")
+    declared.add(name)
+
+
+def _inputs(path: Path, expression: _Expression, declared: set[str]) -> bool:
+    """Whether an input occurs in `expression`; raises UnreadableFile if a name in it is not declared."""
+    if not isinstance(expression, str):
+        arguments = expression[1:] if expression and isinstance(expression[0], str) else expression
+        found = [_inputs(path, e, declared) for e in arguments]  # all of them, so that all names are checked
+        return any(found)
+    if DECIMAL.fullmatch(expression) is None and expression not in declared:
+        raise UnreadableFile(f"{path} uses {short(expression)}, which it does not declare before; declare it as a Real")
+    return expression.startswith("X")
+
+
+def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound]:
+    """The bounds on inputs whose conjunction `formula` implies; none if it is about outputs only."""
+    if not _inputs(path, formula, declared):
+        return []
+    match formula:
+        case ["and", *parts]:
+            return [bound for part in parts for bound in _bounds(path, part, declared)]
+        case ["<=" | ">=" as relation, left, right]:
+            for name, other, upper in ((left, right, relation == "<="), (right, left, relation == ">=")):
+                value = _constant(path, other)
+                if isinstance(name, str) and name.startswith("X") and value is not None:
+                    return [_Bound(int(name[2:]), upper, value)]
+    raise _unsupported(path, formula, "not a bound of one input by a number")
+
+
+def _constant(path: Path, expression: _Expression) -> Decimal | None:
+    """The number that `expression` is, if it is one: 0.5, -0.5 or (- 0.5)."""
+    match expression:
+        case str() if DECIMAL.fullmatch(expression):
+            return decimal(str(path), expression)
+        case ["-", str(number)] if DECIMAL.fullmatch(number):
+            return decimal(str(path), number).copy_negate()
+    return None
+
+
+def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float], list[float]]:
+    """The lower and upper ends of the box in which all `bounds` hold, rounded outwards."""
+    lower, upper = [Decimal("-inf")] * features, [Decimal("inf")] * features
+    for bound in bounds:
+        if bound.upper:
+            upper[bound.index] = min(upper[bound.index], bound.value)
+        else:
+            lower[bound.index] = max(lower[bound.index], bound.value)
+    for i in range(features):
+        if lower[i] > upper[i]:
+            ends = f"at least {short(str(lower[i]))} and at most {short(str(upper[i]))}"
+            raise UnreadableFile(f"{path}: X_{i} must be {ends}, so the box is empty; correct its bounds")
+    return [round_down(c) for c in lower], [round_up(c) for c in upper]

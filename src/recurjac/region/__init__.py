@@ -1,0 +1,126 @@
+"""Regions of inputs: balls, boxes and their intersections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import round_to, round_up_to
+from recurjac.errors import InvalidRegion
+from recurjac.region.ball import BoundBall
+from recurjac.region.base import AbstractRegion, BoundRegion
+from recurjac.region.box import BoundBox
+from recurjac.region.numbers import Numbers, batched, finite, first, numbers, radius_like, up
+
+__all__ = ["AbstractRegion", "BoundBall", "BoundBox", "BoundRegion", "Box", "LpBall", "Numbers"]
+
+
+@final
+@dataclass(frozen=True)
+class LpBall(AbstractRegion):
+    """All inputs within `radius` of `x` in the l_p norm, and inside the box `clip` if one is given.
+
+    x: one input or a batch.  radius: a number; a tensor (batch,) or (batch, 1, ...); for p = inf also one number for
+    each input feature (*input) or (batch, *input); 0 is the point, inf the whole space (or the whole clip box).
+    p: 1, 2 or inf.  clip: (lo, hi), numbers or tensors that broadcast against x.
+    Raises InvalidRegion for NaN or infinite centres, negative or NaN radii, an unknown norm, an empty batch, a centre
+    outside the clip box.
+    """
+
+    x: Numbers
+    radius: Numbers
+    p: float = inf
+    clip: tuple[Numbers, Numbers] | None = None
+
+    def __post_init__(self) -> None:
+        if self.p not in (1, 2, inf):
+            raise InvalidRegion(f"the norm p={self.p!r} is not known; use 1, 2 or inf")
+        x, radius = numbers("the centre x", self.x), numbers("the radius", self.radius)
+        finite("the centre x", x)
+        if bool(radius.isnan().any()) or bool((radius < 0).any()):
+            bad = radius[radius.isnan() | (radius < 0)].flatten()[0]
+            raise InvalidRegion(f"the radius must be 0 or more, not {float(bad)}; use inf for the whole space")
+        if self.clip is not None:
+            self._check_clip(x)
+
+    def _check_clip(self, x: Tensor) -> None:
+        assert self.clip is not None  # noqa: S101  # (narrows the type; the caller has checked)
+        ends = [numbers("the clip box", c) for c in self.clip]
+        if len(ends) != 2:
+            raise InvalidRegion(f"the clip box has {len(ends)} ends; give (lo, hi)")
+        try:
+            low, high = (end.broadcast_to(x.shape) for end in ends)
+        except RuntimeError as error:
+            raise InvalidRegion(
+                f"the clip box of shapes {', '.join(str(tuple(e.shape)) for e in ends)} does not broadcast against "
+                f"inputs of shape {tuple(x.shape)}"
+            ) from error
+        wrong = ~(low <= high)
+        if bool(wrong.any()):
+            at = first(wrong)
+            ends_at = f"from {float(low[at])} to {float(high[at])}"
+            raise InvalidRegion(f"the clip box is empty or NaN at index {list(at)}: {ends_at}")
+        outside = (x < low) | (x > high)
+        if bool(outside.any()):
+            at = first(outside)
+            raise InvalidRegion(
+                f"the centre x is outside the clip box: x{list(at)} = {float(x[at])}; clamp x or widen clip"
+            )
+
+    def bind(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> BoundRegion:
+        wide, _ = batched("the centre x", numbers("x", self.x), input_shape)
+        x, moved = round_to(wide, dtype)
+        finite(f"the centre x in {dtype}", x)
+        radius = radius_like(numbers("the radius", self.radius), wide, input_shape)
+        featured = radius.shape[1:] != (1,) * len(input_shape)
+        if featured and self.p != inf:
+            raise InvalidRegion(f"a radius for each feature is a box: it needs p=inf, not p={self.p:g}")
+        grown = radius + moved if self.p == inf else radius + moved.flatten(1).sum(1).reshape(radius.shape)
+        grown = torch.where(moved.flatten(1).amax(1).reshape(-1, *[1] * len(input_shape)) > 0, up(grown), radius)
+        radius = round_up_to(grown, dtype).to(device)
+        x = x.to(device)
+        low, high = self._clip(input_shape, dtype, device)
+        if self.p == inf:
+            return BoundBox(x, radius.expand_as(x), low, high)
+        return BoundBall(x, radius.flatten(), float(self.p), low, high)
+
+    def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The ends of the clip box, (batch, *input), rounded outwards; infinite without one."""
+        clip, shape = (-inf, inf) if self.clip is None else self.clip, numbers("x", self.x).shape
+        ends = (numbers("the clip box", c).broadcast_to(shape) for c in clip)
+        low, high = (batched("the clip box", e, input_shape)[0] for e in ends)
+        return -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
+
+
+@final
+@dataclass(frozen=True)
+class Box(AbstractRegion):
+    """All inputs between `lower` and `upper`, one input or a batch each; ends may be infinite.
+
+    Raises InvalidRegion for NaN, for lower > upper, and for ends of different shapes.
+    """
+
+    lower: Numbers
+    upper: Numbers
+
+    def __post_init__(self) -> None:
+        low, high = numbers("the lower end", self.lower), numbers("the upper end", self.upper)
+        if low.shape != high.shape:
+            raise InvalidRegion(f"a box needs ends of one shape, not {tuple(low.shape)} and {tuple(high.shape)}")
+        wrong = ~(low <= high) | (low == inf) | (high == -inf)
+        if bool(wrong.any()):
+            at = first(wrong)
+            raise InvalidRegion(f"the box is empty at index {list(at)}: from {float(low[at])} to {float(high[at])}")
+
+    def bind(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> BoundRegion:
+        low, _ = batched("the box", numbers("lower", self.lower), input_shape)
+        high, _ = batched("the box", numbers("upper", self.upper), input_shape)
+        down, up = -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
+        both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halves of subnormal numbers round
+        middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, both))
+        return BoundBox(middle, torch.full_like(middle, inf), down, up)

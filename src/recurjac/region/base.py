@@ -1,0 +1,89 @@
+"""What a region states, before and after it is fitted to a network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, Value
+
+FAST, RIGOROUS = Fast(), Rigorous()
+"""For points that are only looked at, and for ends that must be on the safe side whatever the caller's arithmetic."""
+
+
+class AbstractRegion(ABC):
+    """A set of inputs; `bind` fits it to a network, and only then it has a batch dimension and a dtype."""
+
+    @abstractmethod
+    def bind(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> BoundRegion:
+        """This region for inputs of `input_shape`, a little larger where `dtype` cannot hold its numbers.
+
+        Raises InvalidRegion if the shapes do not fit.
+        """
+
+
+class BoundRegion(ABC):
+    """A region that fits a network: `x` (batch, *input) is a point of it."""
+
+    x: Tensor
+
+    @property
+    @final
+    def batch(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    @abstractmethod
+    def rigorous(self) -> bool:
+        """Whether `box` and `maximum` cover rounding under `Rigorous`."""
+
+    @abstractmethod
+    def box(self, arithmetic: AbstractArithmetic) -> Interval:
+        """The smallest box around the region: (batch, *input)."""
+
+    @abstractmethod
+    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+        """A value whose upper end bounds c·x over the region, for forms c (B, K, R, *input): (B, K, R).
+
+        Dimensions B and K of the forms may be 1; so may K of the result, never B.
+        """
+
+    @abstractmethod
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Points of the region, (batch, count, *input): inside, on the boundary and at corners."""
+
+    @abstractmethod
+    def project(self, points: Tensor) -> Tensor:
+        """Points of the region near `points` (batch, count, *input)."""
+
+    @abstractmethod
+    def split(self, size: int) -> list[BoundRegion]:
+        """The same region in parts of at most `size` samples."""
+
+    @property
+    @abstractmethod
+    def unbounded(self) -> Tensor:
+        """True for samples whose region is not bounded: (batch,)."""
+
+    @property
+    @final
+    def scale(self) -> Tensor:
+        """The half-width of the region for each sample and feature, where it is infinite a wide stand-in."""
+        box = self.box(FAST)
+        half = box.width / 2
+        wide = 10 * self.x.abs().flatten(1).amax(1).clamp(min=1).reshape(-1, *[1] * (self.x.dim() - 1))
+        return torch.where(half.isinf(), wide, half)
+
+
+def positive(computed: Tensor, active: Tensor) -> Tensor:
+    """`computed`, at least the smallest normal number where `active`: what `at_least` needs to cover underflow."""
+    return torch.where(active, computed.clamp(min=torch.finfo(computed.dtype).tiny), computed)
+
+
+def stretches(count: int, generator: torch.Generator) -> Tensor:
+    """Factors from 1/100 to 1000, evenly spread in their logarithm, for samples of an unbounded region."""
+    return 10 ** (5 * torch.rand(count, generator=generator) - 2)

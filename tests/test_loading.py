@@ -1,0 +1,390 @@
+"""Loading: the normal form computes what the original computes, follows it where it says so, and refuses the rest."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
+from torch import Tensor, nn
+
+import recurjac as rj
+from recurjac.activations import ELU, AbstractActivation, LeakyReLU, PReLU, ReLU, Softplus
+from recurjac.network import Network
+from tests.helpers import concrete_classes
+
+NETS = Path(__file__).parents[2] / "shared" / "nets"
+L, T = nn.Linear, torch.tensor
+
+
+class Fn(nn.Module):
+    """The function f(parts, x)."""
+
+    def __init__(self, f: Callable[[Any, Tensor], Any], *parts: nn.Module) -> None:
+        super().__init__()
+        self.f, self.parts = f, nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.f(self.parts, x)
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight, one layer under two names, buffers of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = L(4, 4), L(4, 4)
+        self.b.weight, self.c = self.a.weight, self.a
+        self.drop = nn.Dropout(0.9)
+        self.register_buffer("mean", torch.randn(4))
+        self.register_buffer("count", T(3))
+        self.register_buffer("shift", torch.randn(1, 4), persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.drop(torch.relu(self.a(x - self.mean)))
+        return self.c(F.dropout(torch.relu(self.b(h)), training=self.training)) * self.count + self.shift
+
+
+def _doubling(p: Any, x: Tensor) -> Tensor:
+    """Sums of sums: 2^6 paths from input to output."""
+    for _ in range(6):
+        x = x + p[0](x)
+    return x
+
+
+def _in_place(p: Any, x: Tensor) -> Tensor:
+    h = F.relu(p[0](x)).add_(x)
+    h += p[1](h)
+    return h.sub_(x)
+
+
+MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "flatten": (lambda: nn.Sequential(nn.Flatten(), L(4, 5), nn.ReLU(), nn.Dropout(), L(5, 2)), (2, 2)),
+    "view": (lambda: Fn(lambda p, x: p[0](x.view(x.shape[0], -1)), L(4, 2)), (2, 2)),
+    "reshape": (lambda: Fn(lambda p, x: p[0](x.reshape(-1, 4)).reshape(x.size(0), 2, 1), L(4, 2)), (2, 2)),
+    "shaped-relu": (lambda: Fn(lambda p, x: p[0](torch.flatten(F.relu(x - 0.5), 1)), L(4, 2)), (2, 2)),
+    "residual": (lambda: Fn(lambda p, x: p[1](F.relu(p[0](x)) + x) + x, L(4, 4), L(4, 4)), (4,)),
+    "skip-only": (lambda: Fn(lambda p, x: x + F.relu(p[0](x)) - x, L(4, 4)), (4,)),
+    "in-place": (lambda: Fn(_in_place, L(4, 4), L(4, 4)), (4,)),
+    "doubling": (lambda: Fn(_doubling, L(4, 4)), (4,)),
+    "numbers": (lambda: Fn(lambda p, x: -(1.5 - p[0]((x - 0.5) * 3)) + 2 * x - x * 0.25, L(4, 4)), (4,)),
+    "alpha": (lambda: Fn(lambda p, x: torch.add(T([1.0]), torch.sub(x, p[0](x), alpha=3), alpha=2), L(4, 4)), (4,)),
+    "tensors": (lambda: Fn(lambda p, x: T([1.0, 2, 3, 4]) * p[0](x - T([[0.5]])) - T(2.0), L(4, 4)), (4,)),
+    "tensor-minus": (lambda: Fn(lambda p, x: T([1.0, 2, 3, 4]) - p[0](x), L(4, 4)), (4,)),
+    "prelu": (lambda: nn.Sequential(L(4, 5), nn.PReLU(), L(5, 5), nn.PReLU(5), L(5, 2)), (4,)),
+    "prelu-channels": (lambda: nn.Sequential(nn.PReLU(2), nn.Flatten(), L(6, 2)), (2, 3)),
+    "in-place-activations": (
+        lambda: nn.Sequential(L(4, 5), nn.ReLU(inplace=True), L(5, 5), nn.LeakyReLU(0.1, inplace=True), nn.ELU(1.2, True)),
+        (4,),
+    ),
+    "no-bias": (lambda: nn.Sequential(L(4, 5, bias=False), nn.ReLU(), L(5, 2, bias=False)), (4,)),
+    "last-activation": (lambda: nn.Sequential(L(4, 2), nn.ReLU()), (4,)),
+    "no-activation": (lambda: nn.Sequential(L(4, 3), L(3, 2)), (4,)),
+    "matmul": (lambda: Fn(lambda p, x: F.relu(x @ p[0].weight.T + p[0].bias) @ p[0].weight.t(), L(4, 4)), (4,)),
+    "addmm": (lambda: Fn(lambda p, x: torch.addmm(p[0].bias, x, p[0].weight.permute(1, 0)), L(4, 3)), (4,)),
+    "slices": (lambda: Fn(lambda p, x: F.linear(x, p[0].weight[1:3], p[0].bias[:2]), L(4, 4)), (4,)),
+    "computed": (lambda: Fn(lambda p, x: F.linear(x, p[0].weight * 0.3, p[0].weight.sum(1)), L(4, 4)), (4,)),
+    "tied": (Tied, (4,)),
+    "reused": (lambda: Fn(lambda p, x: p[0](F.relu(p[0](F.relu(p[0](x))))), L(4, 4)), (4,)),
+    "identity": (nn.Identity, (2, 3)),
+    "input-ignored": (lambda: Fn(lambda p, x: p[0].bias.expand(x.shape[0], -1), L(4, 3)), (4,)),
+    "input-cancelled": (lambda: Fn(lambda p, x: p[0](x * 0), L(4, 3)), (4,)),
+    "constant": (lambda: Fn(lambda _, x: torch.full((x.shape[0], 3), 0.5)), (4,)),
+}  # fmt: skip
+CONSTANT = ("input-ignored", "input-cancelled")  # "constant" always returns as many rows as its example had
+
+AS_MODULE: dict[str, Callable[[Any], nn.Module]] = {
+    "Arctan": lambda _: Fn(lambda _, x: torch.arctan(x)), "ELU": lambda a: nn.ELU(a.alpha),
+    "LeakyReLU": lambda a: nn.LeakyReLU(a.negative_slope), "Linear": lambda _: nn.Identity(),
+    "PReLU": lambda a: nn.PReLU(init=float(a.negative_slope)), "ReLU": lambda _: nn.ReLU(),
+    "Sigmoid": lambda _: nn.Sigmoid(), "Softplus": lambda a: nn.Softplus(a.beta, threshold=60), "Tanh": lambda _: nn.Tanh(),
+}  # fmt: skip
+
+
+def build(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[int, ...]]:
+    torch.manual_seed(len(name))
+    make, shape = MODULES[name]
+    return make().to(dtype), shape
+
+
+def agree(network: Network, module: nn.Module) -> None:
+    """The network returns what the module does in eval mode and float64."""
+    wide = copy.deepcopy(module).double().eval()
+    x = torch.randn(15, *network.input_shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * 4
+    ours, theirs = network(x), wide(x)
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max()) <= 1e-9 * float(theirs.abs().max())
+
+
+def same(a: Network, b: Network) -> bool:
+    x = torch.randn(6, *a.input_shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    form = [
+        [(s.shape, s.activation.name, [(e.source, repr(e.operator)) for e in s.edges]) for s in n.stages]
+        for n in (a, b)
+    ]
+    return form[0] == form[1] and torch.equal(a(x), b(x))
+
+
+# Modules
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "constant"])
+def test_a_module_computes_the_same(name: str, dtype: torch.dtype) -> None:
+    module, shape = build(name, dtype)
+    module.train()
+    kept = {key: value.clone() for key, value in module.state_dict().items()}
+    one, three = rj.load(module, torch.ones(1, *shape)), rj.load(module, torch.randn(3, *shape))
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(value, kept[key]) for key, value in module.state_dict().items())
+    assert one.input_shape == shape
+    assert same(one, three)
+    agree(one, module)
+    narrow = rj.load(module, torch.ones(1, *shape), dtype=torch.float32) if dtype == torch.float32 else one.to(dtype)
+    x = torch.rand(4, *shape, dtype=dtype)
+    torch.testing.assert_close(narrow(x), copy.deepcopy(module).eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_mixed_training_modes_are_restored() -> None:
+    module = nn.Sequential(L(4, 4), nn.Dropout(), L(4, 2)).train()
+    module[1].eval()
+    rj.load(module, torch.ones(1, 4))
+    assert [m.training for m in module] == [True, False, True]
+    with pytest.raises(rj.InvalidNetwork):
+        rj.load(module, torch.ones(1, 5))
+    assert [m.training for m in module] == [True, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_every_activation_is_read(dtype: torch.dtype) -> None:
+    """All of them in one module; a new activation needs an entry in `AS_MODULE`."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = [L(3, 5)]
+    found = [a for cls in concrete_classes(AbstractActivation) for a in cls.examples()]
+    for activation in found:
+        parts += [AS_MODULE[type(activation).__name__](activation), L(5, 5)]
+    module = nn.Sequential(*parts).to(dtype)
+    network = rj.load(module, torch.ones(1, 3))
+    agree(network, module)
+    names = [a.name for a in found if a.name != "linear"]
+    assert [s.activation.name for s in network.stages[:-1]] == names
+
+
+def test_examples_of_any_kind() -> None:
+    module = nn.Sequential(L(3, 2))
+    networks = [
+        rj.load(module, e) for e in ([[1, 2, 3]], np.ones(3), torch.ones(5, 3, dtype=torch.int64), T([1.0, 2, 3]))
+    ]
+    assert all(same(networks[0], n) for n in networks)
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_constant_has_no_slope(name: str) -> None:
+    module, shape = build(name)
+    network = rj.load(module, torch.ones(2, *shape))
+    region = rj.LpBall(torch.zeros(shape), rj.inf)
+    assert not rj.jacobian_bounds(network, region).upper.any()
+    assert float(rj.lipschitz(network, region, search=rj.Search(work=0)).upper) == 0
+
+
+def test_an_affine_module_is_exact() -> None:
+    module, _ = build("no-activation", torch.float64)
+    bounds = rj.jacobian_bounds(rj.load(module, torch.ones(1, 4)), rj.LpBall(torch.zeros(4), rj.inf))
+    exact = module[1].weight @ module[0].weight  # type: ignore[index, operator]
+    for end in (bounds.lower[0], bounds.upper[0]):
+        torch.testing.assert_close(end, exact, rtol=1e-14, atol=1e-14)
+
+
+# Live parameters
+
+
+def _trained(dtype: torch.dtype) -> tuple[nn.Sequential, Network]:
+    torch.manual_seed(0)
+    module = nn.Sequential(L(3, 6), nn.PReLU(6), L(6, 2))
+    return module, rj.load(module, torch.ones(1, 3), dtype=dtype)
+
+
+def _step(module: nn.Module) -> None:
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn_like(p), alpha=0.5)
+
+
+def test_in_its_own_dtype_the_network_follows_the_module() -> None:
+    module, network = _trained(torch.float32)
+    x, region = torch.rand(4, 3), rj.LpBall(torch.zeros(3), 0.3)
+    before = rj.jacobian_bounds(network, region)
+    _step(module)
+    torch.testing.assert_close(network(x), module(x), rtol=1e-5, atol=1e-5)
+    after, fresh = (rj.jacobian_bounds(n, region) for n in (network, rj.load(module, x, dtype=torch.float32)))
+    assert torch.equal(after.lower, fresh.lower)
+    assert torch.equal(after.upper, fresh.upper)
+    assert not torch.equal(after.upper, before.upper)
+
+
+def test_in_another_dtype_it_keeps_the_values() -> None:
+    module, network = _trained(torch.float64)
+    x = torch.rand(4, 3, dtype=torch.float64)
+    before = network(x)
+    _step(module)
+    assert torch.equal(network(x), before)
+
+
+def test_bounds_have_gradients_in_every_dtype() -> None:
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        module, network = _trained(dtype)
+        rj.lipschitz(network, rj.LpBall(torch.zeros(3), 0.3), search=rj.Search(work=0)).upper.sum().backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters() if p.dim() == 2)
+        found.append(module[0].weight.grad)
+    assert bool(found[0].any())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_float32_of_other_numbers_is_refused() -> None:
+    module, shape = build("flatten", torch.float64)
+    with torch.no_grad():
+        module[1].weight.fill_(0.1)  # type: ignore[index, operator]
+    for source, example in ((module, torch.ones(1, *shape)), ([(np.full((2, 2), 0.1), None)], None)):
+        with pytest.raises(rj.InvalidNetwork, match=r"not torch\.float32 numbers"):
+            rj.load(source, example, dtype=torch.float32)
+    exact = rj.load([(np.full((2, 2), 0.5), None)], dtype=torch.float32)
+    assert exact.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["computed", "addmm", "slices", "matmul", "tensors", "tied", "alpha", "numbers"])
+def test_computed_weights_are_told_from_moved_ones(name: str) -> None:
+    module, shape = build(name)
+    reasons = rj.load(module, torch.ones(1, *shape)).unproved_rounding()
+    assert reasons == (["some weights were computed from others in floating point"] if name == "computed" else [])
+
+
+# Refusals
+
+
+def _noisy(p: Any, x: Tensor) -> Any:
+    return p[0](x) + 1e-6 * torch.randn(4)
+
+
+def _branching(p: Any, x: Tensor) -> Any:
+    return p[0](x) if x.sum() > 0 else x
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception], tuple[str, ...]]] = {
+    "two": (lambda p, x: (p[0](x), x), rj.UnsupportedLayer, ("2 values", "one tensor")),
+    "tuple": (lambda p, x: (p[0](x),), rj.UnsupportedLayer, ("tuple", "one tensor")),
+    "dict": (lambda p, x: {"y": p[0](x)}, rj.UnsupportedLayer, ("dict", "one tensor")),
+    "nothing": (lambda _, __: None, rj.UnsupportedLayer, ("no tensor",)),
+    "no batch": (lambda p, _: p[0].bias * 1, rj.UnsupportedLayer, ("constant", "(4,)", "batch")),
+    "product": (lambda p, x: p[0](x) * x, rj.UnsupportedLayer, ("aten.mul.Tensor", "depend on the input")),
+    "mixing": (lambda p, x: p[0](x.flatten()), rj.UnsupportedLayer, ("aten.flatten", "start_dim=1")),
+    "larger": (lambda _, x: x.reshape(-1, 1, 4) * torch.ones(3, 4), rj.UnsupportedLayer, ("aten.mul.Tensor",)),
+    "fixed batch": (lambda p, x: p[0](x.view(1, 4)), rj.InvalidNetwork, ("batches of any size", "(4,)")),
+    "branching": (_branching, rj.InvalidNetwork, ("data", "(1, 4)")),
+    "raises": (lambda _, x: x / (1 // 0), rj.InvalidNetwork, ("division or modulo", "(1, 4)")),
+    "noise": (_noisy, rj.ConversionError, ("differ by", "random")),
+    "batch size": (lambda p, x: p[0](x) * x.shape[0], rj.ConversionError, ("differ by", "size of the batch")),
+    "example only": (lambda _, __: torch.ones(1, 4), rj.ConversionError, ("(15, 4)", "(1, 4)")),
+    "softplus": (lambda p, x: F.softplus(p[0](x), threshold=1), rj.ConversionError, ("differ by",)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    f, error, words = REFUSED[name]
+    with pytest.raises(error) as caught:
+        rj.load(Fn(f, L(4, 4)), torch.ones(1, 4))
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert "\n" not in message
+    assert not [w for w in words if w not in message]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("layer", "operation", "shape"),
+    [(nn.Softmax(-1), "softmax", (4,)), (nn.GELU(), "gelu", (4,)), (nn.Conv2d(1, 2, 2), "conv2d", (1, 4, 4)),
+     (nn.BatchNorm1d(4), "batch_norm", (4,)), (nn.ELU(-1.0), "elu", (4,))],
+    ids=lambda v: v if isinstance(v, str) else "",
+)  # fmt: skip
+def test_an_unsupported_layer_is_named_with_its_place(layer: nn.Module, operation: str, shape: tuple[int, ...]) -> None:
+    module = nn.Sequential(OrderedDict(first=nn.ReLU(), body=nn.Sequential(OrderedDict(odd=layer))))
+    with pytest.raises(rj.UnsupportedLayer) as caught:
+        rj.load(module, torch.ones(1, *shape))
+    for word in (f"aten.{operation}", "of module body.odd", "not supported"):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Weight lists
+
+
+def test_a_weight_list_is_the_chain_that_it_says() -> None:
+    g = np.random.default_rng(0)
+    W = [g.normal(size=s) for s in ((5, 3), (4, 5), (2, 4))]
+    b = [g.normal(size=5), None, g.normal(size=(2, 1))]
+    x = g.normal(size=(6, 3))
+    h = np.maximum(x @ W[0].T + b[0], 0) @ W[1].T
+    y = np.where(h > 0, h, 0.3 * h) @ W[2].T + np.ravel(b[2])
+    for activation in (["relu", LeakyReLU(0.3)], (ReLU(), PReLU(T([0.3] * 4, dtype=torch.float64)))):
+        network = rj.load(list(zip(W, b, strict=True)), activation=activation)
+        np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), y, rtol=1e-12)
+    assert same(rj.load(list(zip(W, b, strict=True)), activation="tanh"),
+                rj.load(tuple(zip(map(torch.from_numpy, W), b, strict=True)), activation=["tanh", "tanh"]))  # fmt: skip
+    affine = rj.load([([[1, 2], [3, 4]], [5, 6])])
+    assert affine(T([[1.0, 1.0]], dtype=torch.float64)).tolist() == [[8, 13]]
+
+
+def saved(path: Path, **arrays: Any) -> Path:
+    """A .npz file of a 3-5-2 network with these arrays beside or instead of its own."""
+    g = np.random.default_rng(1)
+    own = {"W0": g.normal(size=(5, 3)), "b0": g.normal(size=5), "W1": g.normal(size=(2, 5))}
+    np.savez(path, **{k: v for k, v in {**own, **arrays}.items() if v is not None})
+    return path
+
+
+def test_npz_conventions(tmp_path: Path) -> None:
+    plain = rj.load(saved(tmp_path / "a.npz", activation="relu"))
+    variants: list[dict[str, Any]] = [
+        {"activation": np.array(["relu"])}, {"activation": b"relu"}, {"activation": "relu", "slope": 0.7},
+        {"activation": "relu", "b1": np.zeros(2)}, {"activation": "leaky_relu", "slope": 0.0},
+        {"activation": "leaky_relu", "slope": [0.0]}, {"activation": "prelu", "slope": np.zeros(5)},
+        {"activation": "relu", "x": np.ones(9), "W": 3, "W0_old": 1, "W01": np.ones((2, 2)), "recurjac/eps0": 3.0},
+        {"activation": "relu", "notes": np.array({"a": 1}, dtype=object), "labels": np.array(["a", "b"])},
+    ]  # fmt: skip
+    x = torch.randn(9, 3, dtype=torch.float64)
+    for i, arrays in enumerate(variants):
+        assert torch.equal(rj.load(saved(tmp_path / f"{i}.npz", **arrays))(x), plain(x)), arrays
+    assert not torch.equal(rj.load(saved(tmp_path / "b.npz", activation="relu", b0=None))(x), plain(x))
+    stated = rj.load(str(saved(tmp_path / "c.npz", activation="tanh")), activation="relu")  # what is asked for counts
+    assert torch.equal(stated(x), plain(x))
+    assert torch.equal(rj.load(saved(tmp_path / "d.npz"), activation=ReLU())(x), plain(x))
+
+
+def test_parameters_beside_an_activation(tmp_path: Path) -> None:
+    x = torch.randn(9, 3, dtype=torch.float64)
+    cases: list[tuple[dict[str, Any], str | AbstractActivation]] = [
+        ({"activation": "leaky_relu", "slope": 0.3}, LeakyReLU(0.3)), ({"activation": "elu", "alpha": 1.7}, ELU(1.7)),
+        ({"activation": "softplus", "beta": 2.0}, Softplus(2.0)), ({"activation": "elu"}, ELU(1.0)),
+    ]  # fmt: skip
+    for i, (arrays, activation) in enumerate(cases):
+        path = saved(tmp_path / f"{i}.npz", **arrays)
+        assert torch.equal(rj.load(path)(x), rj.load(path, activation=activation)(x))
+
+
+@pytest.mark.parametrize("path", sorted(NETS.glob("*.npz")), ids=lambda p: p.stem)
+def test_shared_networks_agree_with_their_onnx_twins(path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    network = rj.load(path)
+    session = runtime.InferenceSession(path.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+    (wanted,) = session.get_inputs()
+    x = np.random.default_rng(0).random((16, 784), dtype=np.float32)
+    shape = [n if isinstance(n, int) else 1 for n in wanted.shape]
+    theirs = np.concatenate([session.run(None, {wanted.name: row.reshape(shape)})[0].reshape(1, -1) for row in x])
+    np.testing.assert_allclose(network(torch.from_numpy(x).double()).numpy(), theirs, rtol=1e-4, atol=1e-4)
