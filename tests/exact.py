@@ -40,22 +40,22 @@ def apply(operator: AbstractOperator, h: Exact) -> Exact:
 def jacobian(network: Network, x: Tensor) -> Exact:
     """The Jacobian at one input, (n_out, n_in); no pre-activation may be exactly 0."""
     n = x.numel()
-    value = [rational(x.flatten()).reshape(-1, 1)]
+    value: list[Exact] = [rational(x.flatten()).reshape(-1, 1)]
     unit = np.empty((n, n), dtype=object)
     unit[:] = Fraction(0)
     for i in range(n):
         unit[i, i] = Fraction(1)
-    slopes = [unit]
+    slopes: list[Exact] = [unit]
     for stage in network.stages:
-        z = sum((apply(e.operator, value[e.source]) for e in stage.edges), start=Fraction(0))
+        z: Exact = sum((apply(e.operator, value[e.source]) for e in stage.edges), start=Fraction(0))
         z = z + sum((apply(c.operator, rational(c.tensor.flatten()).reshape(-1, 1)) for c in stage.constants), start=0)
-        g = sum((apply(e.operator, slopes[e.source]) for e in stage.edges), start=Fraction(0))
+        g: Exact = sum((apply(e.operator, slopes[e.source]) for e in stage.edges), start=Fraction(0))
         if not stage.linear:
             assert isinstance(stage.activation, AbstractTwoPiece)
             assert all(v != 0 for v in z.flatten())
             below = rational(stage.activation.slope_below(torch.zeros(stage.shape, dtype=network.dtype)).flatten())
-            slope = np.where(z > 0, Fraction(1), below.reshape(-1, 1))
-            z, g = slope * z, slope * g
+            falling = below.reshape(-1, 1)
+            z, g = np.where(z > 0, z, falling * z), np.where(z > 0, g, falling * g)
         value.append(z)
         slopes.append(g)
     return slopes[-1]

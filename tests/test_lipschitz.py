@@ -23,7 +23,8 @@ QUICK = rj.Search(work=1e5, kept=4)
 
 def gain(jacobian: Tensor, v: Tensor, p: float, q: float) -> Tensor:
     image = torch.einsum("nkr,nr->nk", jacobian, v)
-    return torch.linalg.vector_norm(image, q, dim=-1) / torch.linalg.vector_norm(v, p, dim=-1)
+    found: Tensor = torch.linalg.vector_norm(image, q, dim=-1) / torch.linalg.vector_norm(v, p, dim=-1)
+    return found
 
 
 @pytest.mark.parametrize(("p", "q"), PAIRS)
@@ -187,10 +188,10 @@ def test_gradients_agree_with_finite_differences(
     def moved(by: float) -> float:
         with torch.no_grad():
             for w, m in zip(parameters, moves, strict=True):
-                w += by * m
+                w.add_(m, alpha=by)
             value = float(bound())
             for w, m in zip(parameters, moves, strict=True):
-                w -= by * m
+                w.sub_(m, alpha=by)
         return value
 
     measured = (moved(step) - moved(-step)) / (2 * step)
@@ -208,7 +209,7 @@ def test_a_training_step_lowers_the_bound() -> None:
     for _ in range(5):
         optimizer.zero_grad()
         loss = rj.lipschitz(network, region, search=rj.Search(work=0)).upper.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         seen.append(float(loss.detach()))
     assert seen == sorted(seen, reverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Fn(nn.Module):
 
 class Tied(nn.Module):
     """Two layers that share a weight, one layer under two names, buffers of every kind."""
+
+    mean: Tensor
+    count: Tensor
+    shift: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,8 +84,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "prelu": (lambda: nn.Sequential(L(4, 5), nn.PReLU(), L(5, 5), nn.PReLU(5), L(5, 2)), (4,)),
     "prelu-channels": (lambda: nn.Sequential(nn.PReLU(2), nn.Flatten(), L(6, 2)), (2, 3)),
     "in-place-activations": (
-        lambda: nn.Sequential(L(4, 5), nn.ReLU(inplace=True), L(5, 5), nn.LeakyReLU(0.1, inplace=True), nn.ELU(1.2, True)),
-        (4,),
+        lambda: nn.Sequential(L(4, 5), nn.ReLU(True), L(5, 5), nn.LeakyReLU(0.1, True), nn.ELU(1.2, True)), (4,)
     ),
     "no-bias": (lambda: nn.Sequential(L(4, 5, bias=False), nn.ReLU(), L(5, 2, bias=False)), (4,)),
     "last-activation": (lambda: nn.Sequential(L(4, 2), nn.ReLU()), (4,)),
@@ -103,7 +106,8 @@ AS_MODULE: dict[str, Callable[[Any], nn.Module]] = {
     "Arctan": lambda _: Fn(lambda _, x: torch.arctan(x)), "ELU": lambda a: nn.ELU(a.alpha),
     "LeakyReLU": lambda a: nn.LeakyReLU(a.negative_slope), "Linear": lambda _: nn.Identity(),
     "PReLU": lambda a: nn.PReLU(init=float(a.negative_slope)), "ReLU": lambda _: nn.ReLU(),
-    "Sigmoid": lambda _: nn.Sigmoid(), "Softplus": lambda a: nn.Softplus(a.beta, threshold=60), "Tanh": lambda _: nn.Tanh(),
+    "Sigmoid": lambda _: nn.Sigmoid(), "Softplus": lambda a: nn.Softplus(a.beta, threshold=60),
+    "Tanh": lambda _: nn.Tanh(),
 }  # fmt: skip
 
 
@@ -117,7 +121,7 @@ def agree(network: Network, module: nn.Module) -> None:
     """The network returns what the module does in eval mode and float64."""
     wide = copy.deepcopy(module).double().eval()
     x = torch.randn(15, *network.input_shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * 4
-    ours, theirs = network(x), wide(x)
+    ours, theirs = network(x).detach(), wide(x).detach()
     assert ours.shape == theirs.shape
     assert float((ours - theirs).abs().max()) <= 1e-9 * float(theirs.abs().max())
 
@@ -125,7 +129,7 @@ def agree(network: Network, module: nn.Module) -> None:
 def same(a: Network, b: Network) -> bool:
     x = torch.randn(6, *a.input_shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     form = [
-        [(s.shape, s.activation.name, [(e.source, repr(e.operator)) for e in s.edges]) for s in n.stages]
+        [(t.shape, t.activation.name, [(e.source, type(e.operator)) for e in t.edges]) for t in n.stages]
         for n in (a, b)
     ]
     return form[0] == form[1] and torch.equal(a(x), b(x))
@@ -139,10 +143,12 @@ def same(a: Network, b: Network) -> bool:
 def test_a_module_computes_the_same(name: str, dtype: torch.dtype) -> None:
     module, shape = build(name, dtype)
     module.train()
-    kept = {key: value.clone() for key, value in module.state_dict().items()}
+    kept = {key: (value, value.clone()) for key, value in module.named_parameters(remove_duplicate=False)}
     one, three = rj.load(module, torch.ones(1, *shape)), rj.load(module, torch.randn(3, *shape))
     assert all(part.training for part in module.modules())
-    assert all(torch.equal(value, kept[key]) for key, value in module.state_dict().items())
+    for key, value in module.named_parameters(remove_duplicate=False):
+        assert value is kept[key][0]
+        assert torch.equal(value, kept[key][1])
     assert one.input_shape == shape
     assert same(one, three)
     agree(one, module)
@@ -190,15 +196,15 @@ def test_a_constant_has_no_slope(name: str) -> None:
     network = rj.load(module, torch.ones(2, *shape))
     region = rj.LpBall(torch.zeros(shape), rj.inf)
     assert not rj.jacobian_bounds(network, region).upper.any()
-    assert float(rj.lipschitz(network, region, search=rj.Search(work=0)).upper) == 0
+    assert not rj.lipschitz(network, region, search=rj.Search(work=0)).upper.any()
 
 
 def test_an_affine_module_is_exact() -> None:
     module, _ = build("no-activation", torch.float64)
     bounds = rj.jacobian_bounds(rj.load(module, torch.ones(1, 4)), rj.LpBall(torch.zeros(4), rj.inf))
-    exact = module[1].weight @ module[0].weight  # type: ignore[index, operator]
-    for end in (bounds.lower[0], bounds.upper[0]):
-        torch.testing.assert_close(end, exact, rtol=1e-14, atol=1e-14)
+    exact = module[1].weight @ module[0].weight  # type: ignore[index]
+    torch.testing.assert_close(bounds.lower[0], exact, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(bounds.upper[0], exact, rtol=1e-14, atol=1e-14)
 
 
 # Live parameters
@@ -240,9 +246,10 @@ def test_bounds_have_gradients_in_every_dtype() -> None:
     found = []
     for dtype in (torch.float32, torch.float64):
         module, network = _trained(dtype)
-        rj.lipschitz(network, rj.LpBall(torch.zeros(3), 0.3), search=rj.Search(work=0)).upper.sum().backward()  # type: ignore[no-untyped-call]
+        rj.lipschitz(network, rj.LpBall(torch.zeros(3), 0.3), search=rj.Search(work=0)).upper.sum().backward()
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters() if p.dim() == 2)
-        found.append(module[0].weight.grad)
+        found.append(next(module.parameters()).grad)
+    assert found[0] is not None
     assert bool(found[0].any())
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
 
@@ -250,7 +257,7 @@ def test_bounds_have_gradients_in_every_dtype() -> None:
 def test_float32_of_other_numbers_is_refused() -> None:
     module, shape = build("flatten", torch.float64)
     with torch.no_grad():
-        module[1].weight.fill_(0.1)  # type: ignore[index, operator]
+        module[1].weight.fill_(0.1)  # type: ignore[index]
     for source, example in ((module, torch.ones(1, *shape)), ([(np.full((2, 2), 0.1), None)], None)):
         with pytest.raises(rj.InvalidNetwork, match=r"not torch\.float32 numbers"):
             rj.load(source, example, dtype=torch.float32)
@@ -317,9 +324,8 @@ def test_an_unsupported_layer_is_named_with_its_place(layer: nn.Module, operatio
     module = nn.Sequential(OrderedDict(first=nn.ReLU(), body=nn.Sequential(OrderedDict(odd=layer))))
     with pytest.raises(rj.UnsupportedLayer) as caught:
         rj.load(module, torch.ones(1, *shape))
-    for word in (f"aten.{operation}", "of module body.odd", "not supported"):
-        assert word in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"aten.{operation}.")
+    assert " of module body.odd is not supported" in str(caught.value)
 
 
 # Weight lists
@@ -328,15 +334,18 @@ def test_an_unsupported_layer_is_named_with_its_place(layer: nn.Module, operatio
 def test_a_weight_list_is_the_chain_that_it_says() -> None:
     g = np.random.default_rng(0)
     W = [g.normal(size=s) for s in ((5, 3), (4, 5), (2, 4))]
-    b = [g.normal(size=5), None, g.normal(size=(2, 1))]
+    b = [g.normal(size=5), np.zeros(4), g.normal(size=(2, 1))]
+    layers = [(W[0], b[0]), (W[1], None), (W[2], b[2])]
     x = g.normal(size=(6, 3))
     h = np.maximum(x @ W[0].T + b[0], 0) @ W[1].T
-    y = np.where(h > 0, h, 0.3 * h) @ W[2].T + np.ravel(b[2])
-    for activation in (["relu", LeakyReLU(0.3)], (ReLU(), PReLU(T([0.3] * 4, dtype=torch.float64)))):
-        network = rj.load(list(zip(W, b, strict=True)), activation=activation)
+    y = np.where(h > 0, h, 0.3 * h) @ W[2].T + b[2].ravel()
+    slopes = torch.full((4,), 0.3, dtype=torch.float64)
+    activations: list[Sequence[str | AbstractActivation]] = [["relu", LeakyReLU(0.3)], (ReLU(), PReLU(slopes))]
+    for activation in activations:
+        network = rj.load(layers, activation=activation)
         np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), y, rtol=1e-12)
-    assert same(rj.load(list(zip(W, b, strict=True)), activation="tanh"),
-                rj.load(tuple(zip(map(torch.from_numpy, W), b, strict=True)), activation=["tanh", "tanh"]))  # fmt: skip
+    tensors = tuple((torch.from_numpy(w), None if c is None else c.tolist()) for w, c in layers)
+    assert same(rj.load(layers, activation="tanh"), rj.load(tensors, activation=["tanh", "tanh"]))
     affine = rj.load([([[1, 2], [3, 4]], [5, 6])])
     assert affine(T([[1.0, 1.0]], dtype=torch.float64)).tolist() == [[8, 13]]
 

@@ -21,7 +21,6 @@ SEEDS = range(3)
 every_operator = pytest.mark.parametrize("operator", examples(AbstractOperator))
 every_leaf = pytest.mark.parametrize("operator", examples(AbstractLeaf))
 every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -152,14 +151,14 @@ def test_to_converts_the_coefficients(operator: AbstractOperator) -> None:
 
 
 @every_operator
-@every_kind
 @every_seed
-def test_rigorous_push_encloses_exact_arithmetic(operator: AbstractOperator, kind: str, seed: int) -> None:
+def test_rigorous_push_encloses_exact_arithmetic(operator: AbstractOperator, seed: int) -> None:
     rounded, n = _perturbed(operator, seed), prod(operator.in_shape)
-    x = numbers(kind, 6 * n, seed).reshape(6, *operator.in_shape)
-    result = rounded.push(RIGOROUS.exact(x))
-    for row, lower, upper in zip(x, result.lower(), result.upper(), strict=True):
-        assert not misses(lower, upper, exact_image(rounded, exact(row)))
+    for kind in KINDS:
+        x = numbers(kind, 6 * n, seed).reshape(6, *operator.in_shape)
+        result = rounded.push(RIGOROUS.exact(x))
+        for row, lower, upper in zip(x, result.lower(), result.upper(), strict=True):
+            assert not misses(lower, upper, exact_image(rounded, exact(row))), kind
 
 
 @every_operator
@@ -185,17 +184,17 @@ def test_plain_products_do_not_pass_the_test_above() -> None:
 
 
 @every_operator
-@every_kind
 @every_seed
-def test_interval_image_contains_the_images_of_points(operator: AbstractOperator, kind: str, seed: int) -> None:
+def test_interval_image_contains_the_images_of_points(operator: AbstractOperator, seed: int) -> None:
     rounded, n = _perturbed(operator, seed), prod(operator.in_shape)
-    ends = numbers(kind, 2 * n, seed).reshape(2, n).sort(0).values
-    at = (torch.arange(n) + seed) % 5
-    low, high = torch.where(at == 0, -inf, ends[0]), torch.where(at == 1, inf, ends[1])
-    box = Interval(low.reshape(operator.in_shape), high.reshape(operator.in_shape))
-    image = interval_image(rounded, box, RIGOROUS)
-    for i in range(6):
-        assert not misses(image.lower, image.upper, exact_image(rounded, _point(low, high, i)))
+    for kind in KINDS:
+        ends = numbers(kind, 2 * n, seed).reshape(2, n).sort(0).values
+        at = (torch.arange(n) + seed) % 5
+        low, high = torch.where(at == 0, -inf, ends[0]), torch.where(at == 1, inf, ends[1])
+        box = Interval(low.reshape(operator.in_shape), high.reshape(operator.in_shape))
+        image = interval_image(rounded, box, RIGOROUS)
+        for i in range(6):
+            assert not misses(image.lower, image.upper, exact_image(rounded, _point(low, high, i))), kind
 
 
 def _point(low: Tensor, high: Tensor, seed: int) -> Exact:

@@ -202,6 +202,18 @@ def test_rigorous_maxima_are_at_least_the_exact_ones(p: float, clipped: bool) ->
         assert least <= bound <= least * (1 + Fraction(1, 1000))
 
 
+@every_p
+@pytest.mark.parametrize("n", [2, 64])
+def test_rigorous_maxima_of_many_forms_are_at_least_those_in_float64(p: float, n: int) -> None:
+    """One form in a thousand is rounded down by more than the last step alone would cover."""
+    c = torch.randn(1, 1, 20_000, n, generator=generator(0))
+    single, double = (LpBall(torch.zeros(1, n), 0.5625, p).bind((n,), t, CPU) for t in (torch.float32, torch.float64))
+    most = single.maximum(RIGOROUS.exact(c), RIGOROUS).upper().double()
+    least = double.maximum(FAST.exact(c.double()), FAST).mid
+    assert (most >= least * (1 - 1e-13)).all()
+    assert (most <= least * (1 + 1e-4)).all()
+
+
 def _exactly(gain: Exact, room: list[float], radius: Fraction, p: float) -> Fraction:
     """max Σ gain δ, 0 <= δ <= room, ‖δ‖_p <= radius; for p = 2 a little less, the value at a point inside."""
     caps = [radius if r == inf else min(Fraction(r), radius) for r in room]

@@ -15,7 +15,14 @@ from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
 from recurjac.loading.messages import first_line
 from recurjac.loading.torch_export import Traced, trace
-from recurjac.loading.weights import ActivationLike, activation_names, load_arrays, read_npz, read_weights
+from recurjac.loading.weights import (
+    ActivationLike,
+    activation_names,
+    as_numbers,
+    load_arrays,
+    read_npz,
+    read_weights,
+)
 from recurjac.network import Network
 
 __all__ = ["activation_names", "load", "load_arrays"]
@@ -130,8 +137,8 @@ def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
     def evaluate(x: Tensor) -> Tensor:
         h = x
         for i, (weight, bias) in enumerate(weights):
-            h = h @ torch.as_tensor(weight).detach().double().T.to(x.device)
-            h = h if bias is None else h + torch.as_tensor(bias).detach().double().reshape(-1).to(x.device)
+            h = h @ as_numbers(weight).detach().double().T.to(x.device)
+            h = h if bias is None else h + as_numbers(bias).detach().double().reshape(-1).to(x.device)
             h = network.stages[i].activation.value(h)
         return h
 

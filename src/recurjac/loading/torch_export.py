@@ -67,11 +67,10 @@ class Traced:
 
         Raises InvalidNetwork if it fails, UnsupportedLayer if it returns anything but a tensor.
         """
-        tensors = _tensors(self.module)
-        wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors.items()}
+        places = _places(self.module)
+        wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         try:
             with eval_mode(self.module), torch.no_grad():
-                # every name of a shared tensor is given
                 y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
         except Exception as error:  # a module runs any code
             raise InvalidNetwork(
@@ -134,6 +133,21 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in training:
             part.training = mode
+
+
+def _places(module: nn.Module) -> dict[str, Tensor]:
+    """Every attribute that holds a parameter or buffer, by one name each.
+
+    `functional_call` restores no attribute that it is given twice, as one of a module that has two names.
+    """
+    return {
+        name: tensor
+        for prefix, part in module.named_modules()
+        for name, tensor in (
+            *part.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            *part.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+    }
 
 
 def _inputs(program: ExportedProgram, module: nn.Module, builder: Builder) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def read_weights(
 def _layer(i: int, pair: tuple[Any, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     try:
         weight, bias = pair
-        w = torch.as_tensor(weight)
-        b = None if bias is None else torch.as_tensor(bias).reshape(-1)
+        w = as_numbers(weight)
+        b = None if bias is None else as_numbers(bias).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidNetwork(
             f"layer {i} is not a pair (W, b) of arrays of numbers: {first_line(error)}; give real numbers"
@@ -72,6 +72,11 @@ def _layer(i: int, pair: tuple[Any, Any], dtype: torch.dtype) -> tuple[Tensor, T
     if b is not None and b.shape != (w.shape[0],):
         raise InvalidNetwork(f"b{i} has {b.numel()} numbers for the {w.shape[0]} rows of W{i}")
     return _cast(f"W{i}", w, dtype), None if b is None else _cast(f"b{i}", b, dtype)
+
+
+def as_numbers(array: Any) -> Tensor:
+    """A tensor itself, anything else as a copy; numbers of Python stay float64, as PyTorch alone would not have it."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array, order="C"))
 
 
 def _cast(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
