@@ -45,4 +45,4 @@ def test_the_table_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str], t
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:
         match = next(p for p in printed if p and p[0] == row[0])
-        assert [float(v) for v in match] == pytest.approx([float(v) for v in row], rel=1e-3)
+        assert [float(v) for v in match] == pytest.approx([float(v) for v in row], rel=1e-5)

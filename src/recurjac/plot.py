@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from pathlib import Path
 from typing import final
 
@@ -44,7 +44,7 @@ def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: st
     check_format(path)
     from matplotlib.figure import Figure
 
-    kept = [[(a, b) for a, b in zip(x, c.values, strict=True) if a > 0 < b and isfinite(a + b)] for c in curves]
+    kept = [[(a, b) for a, b in zip(x, c.values, strict=True) if 0 < a < inf and 0 < b < inf] for c in curves]
     if not any(kept):
         raise InvalidRequest("no point is positive and finite, as a logarithmic plot needs; give other radii")
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from recurjac.cli import options
 from recurjac.cli.report import (
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     methods = {name: options.norm_methods()[name] for name in METHODS}
     began = time.perf_counter()
     rows: list[Row] = []
-    with progress(args.quiet, "Lipschitz constants", len(args.radius) * len(methods)) as step:
+    with one_thread(), progress(args.quiet, "Lipschitz constants", len(args.radius) * len(methods)) as step:
         for radius, region in zip(args.radius, regions, strict=True):
             rows += _rows(network, region, radius, int(args.digit), methods, step)
     if not args.quiet:
@@ -79,6 +80,17 @@ def run(args: argparse.Namespace) -> int:
     _plot(rows, methods, args)
     write_json(args, None, rows)
     return 0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread, as before afterwards: on tensors this small, threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rows(
