@@ -344,6 +344,17 @@ def test_reduced_precision_is_reported() -> None:
         assert "subnormal" in (check_matmul(torch.float64) or "")
 
 
+def test_settings_that_contradict_each_other_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses to say once a single backend was set apart, by torch.backends.cuda.matmul.fp32_precision."""
+
+    def refuse() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert "float32" in (check_matmul(torch.float32) or "")
+    assert check_matmul(torch.float64) is None
+
+
 def test_half_precision_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"float16; pass dtype=torch\.float64"):
         supported_dtype(torch.float16)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.plot import Curve, check_format, log_log
 
 pytest.importorskip("matplotlib")
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
 X = (0.0, 0.01, 0.1, 1.0, inf)
 CURVES = [
@@ -24,17 +24,17 @@ MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF", ".PNG"
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are saved, kept."""
-    figures: list[Figure] = []
+    figures: list[Any] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, *args: object, **kwargs: object) -> None:
+    def keep(figure: Figure, *args: Any, **kwargs: Any) -> None:
         figures.append(figure)
         save(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    yield figures
+    return figures
 
 
 @pytest.mark.parametrize("suffix", MAGIC)
@@ -45,7 +45,7 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, suffix: str) -> None:
     assert path.read_bytes().startswith(MAGIC[suffix])
 
 
-def test_points_that_a_logarithm_shows_are_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_points_that_a_logarithm_shows_are_drawn(tmp_path: Path, drawn: list[Any]) -> None:
     log_log(tmp_path / "a.png", X, CURVES, "the radius", "the constant")
     (axes,) = drawn[0].axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -57,7 +57,7 @@ def test_points_that_a_logarithm_shows_are_drawn(tmp_path: Path, drawn: list[Fig
     assert (upper.get_linestyle(), attained.get_linestyle()) == (":", "-")
 
 
-def test_curves_are_told_apart_without_colour(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves_are_told_apart_without_colour(tmp_path: Path, drawn: list[Any]) -> None:
     log_log(
         tmp_path / "a.png", (1.0, 2.0), [Curve(str(i), (i + 1.0, i + 2.0), dotted=False) for i in range(9)], "x", "y"
     )
@@ -67,7 +67,7 @@ def test_curves_are_told_apart_without_colour(tmp_path: Path, drawn: list[Figure
     assert len(looks) == 9
 
 
-def test_one_point_is_enough(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_one_point_is_enough(tmp_path: Path, drawn: list[Any]) -> None:
     log_log(
         tmp_path / "a.png",
         (0.1, inf),

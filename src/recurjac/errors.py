@@ -23,6 +23,12 @@ class InvalidRequest(RecurJacError, ValueError):
     """A setting that does not exist: an unknown norm, method, class or pre-activation rule."""
 
 
+def expect(value: object, kind: type | tuple[type, ...], what: str, remedy: str) -> None:
+    """Raise InvalidRequest unless `value` is of `kind`."""
+    if not isinstance(value, kind):
+        raise InvalidRequest(f"{what} is a {type(value).__name__}; {remedy}")
+
+
 class UnreadableFile(RecurJacError, OSError):
     """A file that is missing or is not what it was given as."""
 

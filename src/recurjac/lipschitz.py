@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.chainrule import ChainRule
-from recurjac.jacobian import AbstractJacobianMethod, chain_over, choose_arithmetic, default_method
+from recurjac.errors import expect
+from recurjac.jacobian import AbstractJacobianMethod, chain_over, check_request, choose_arithmetic, default_method
 from recurjac.network import Network
 from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm, norm_is_rigorous
 from recurjac.preactivation import AbstractPreactivation, Crown
@@ -156,6 +157,7 @@ def lipschitz(
 
     Source: MATH §6; arXiv:1810.11783, Section 3.5.
     """
+    check_request(network, region, pre or Crown(), arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")
     flat = network.flattened_output()
     bound = region.bind(flat.input_shape, flat.dtype, flat.device)
@@ -166,7 +168,7 @@ def lipschitz(
         chosen, reason = Fast(chosen.memory), "; ".join(more)
     upper = how.norm(chain_over(flat, bound, pre or Crown(), chosen), p, q)
     upper = torch.where(upper.isnan(), inf, upper)
-    found = (search or Search()).attained(flat, bound, p, q, chosen)
+    found = (search or Search()).attained(flat, region, p, q, chosen)
     Interval(_not_above(found.gain, upper, chosen), upper)  # raises UnsoundBounds if the bounds cross
     unbounded = "the region is unbounded: `lower` is from inputs spread widely around those given"
     note = unbounded if bool(bound.unbounded.any()) else ""
@@ -179,6 +181,7 @@ def as_norm_method(method: AbstractJacobianMethod | AbstractNormMethod | None) -
     """`method` as a bound of norms: a Jacobian method through its entries."""
     if method is None:
         return JacobianNorm()
+    expect(method, (AbstractJacobianMethod, AbstractNormMethod), "the method", "give an object such as Chords()")
     return method if isinstance(method, AbstractNormMethod) else JacobianNorm(method)
 
 

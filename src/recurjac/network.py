@@ -62,10 +62,28 @@ class Stage:
 
 @final
 @dataclass(frozen=True)
+class Watched:
+    """A parameter and the number of in-place changes that it had when its value was copied."""
+
+    tensor: Tensor
+    version: int
+
+    @classmethod
+    def now(cls, tensor: Tensor) -> Watched:
+        return cls(tensor, tensor._version)
+
+    @property
+    def changed(self) -> bool:
+        return self.tensor._version != self.version
+
+
+@final
+@dataclass(frozen=True)
 class Network:
     """A directed acyclic network in normal form; node 0 is the input and node k the output of `stages[k - 1]`.
 
     rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
+    copied: parameters whose values the network holds in another dtype, and so does not follow.
     Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
     Raises InvalidNetwork if a parameter is NaN or infinite, or if a stage reads a later one.
     """
@@ -75,6 +93,7 @@ class Network:
     dtype: torch.dtype = torch.float64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rounded: bool = False
+    copied: tuple[Watched, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
@@ -82,12 +101,22 @@ class Network:
         for k, stage in enumerate(self.stages, 1):
             if any(not 0 <= e.source < k for e in stage.edges):
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
-            for tensor in _stage_tensors(stage):
-                if not bool(tensor.isfinite().all()):
-                    raise InvalidNetwork(
-                        f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
-                        "no bound of such a network exists"
-                    )
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Raise InvalidNetwork if a weight is NaN or infinite, or changed in the module while this network kept it."""
+        for k, stage in enumerate(self.stages, 1):
+            numbers = [torch.as_tensor(v) for v in vars(stage.activation).values() if isinstance(v, float)]
+            if not all(bool(t.isfinite().all()) for t in (*_stage_tensors(stage), *numbers)):
+                raise InvalidNetwork(
+                    f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
+                    "no bound of such a network exists"
+                )
+        if any(w.changed for w in self.copied):
+            raise InvalidNetwork(
+                f"the module's weights changed after its network was read in {self.dtype}; read it again, or in the "
+                "module's own dtype (load(…, dtype=…)), in which the network follows its weights"
+            )
 
     @property
     def output_shape(self) -> Shape:
@@ -148,13 +177,19 @@ class Network:
             )
             for s in self.stages
         )
-        return replace(self, stages=stages, dtype=dtype, device=where)
+        moved = (
+            Watched.now(t)
+            for s in self.stages
+            for t in _stage_tensors(s)
+            if t.is_leaf and t.requires_grad and (t.dtype, t.device) != (dtype, where)
+        )
+        return replace(self, stages=stages, dtype=dtype, device=where, copied=(*self.copied, *moved))
 
     def output(self, *index: int) -> Network:
         """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
         size = prod(self.output_shape)
         for i in index:
-            if not 0 <= i < size:
+            if not isinstance(i, int) or not 0 <= i < size:
                 raise InvalidRequest(f"class {i} does not exist; the network has outputs 0 to {size - 1}")
         return self.combine(torch.eye(size, dtype=self.dtype, device=self.device)[list(index)])
 

@@ -9,11 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import MEMORY, AbstractArithmetic, Fast, Interval
+from recurjac.arithmetic import MEMORY, AbstractArithmetic, Fast
 from recurjac.jacobian import RecurJac, chain_over
 from recurjac.network import Network
 from recurjac.preactivation import IBP
-from recurjac.region import BoundRegion, LpBall
+from recurjac.region import AbstractRegion, BoundRegion, LpBall
 from recurjac.sweep import Forms
 
 
@@ -41,16 +41,17 @@ class Search:
     seed: int = 0
 
     def attained(
-        self, network: Network, region: BoundRegion, p: float, q: float, arithmetic: AbstractArithmetic
+        self, network: Network, region: AbstractRegion, p: float, q: float, arithmetic: AbstractArithmetic
     ) -> Attained:
-        """The best proved gain of a network with a vector of outputs.
+        """The best proved gain of a network with a vector of outputs, at points that are certainly in the region.
 
         At a point where a pre-activation is within its rounding of a kink, only what holds for every element of
         Clarke's Jacobian counts; so the gain is one that the network has.
         """
+        bound = region.bind(network.input_shape, network.dtype, network.device)
         with torch.no_grad():
-            points = self._refine(network, region, p, q)
-            return _prove(network, points, p, q, arithmetic)
+            points = self._refine(network, bound, p, q)
+            return _prove(network, points, region.holds(points), p, q, arithmetic)
 
     def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
         """The best points found, (batch, kept, *input), the centre always among those first tried."""
@@ -60,12 +61,12 @@ class Search:
             return points
         affordable = int(self.work / 2 / (prod(network.output_shape) * max(1, network.multiply_adds)))
         count = min(max(affordable, 3 * self.kept), _MOST_POINTS)
-        points = torch.cat([points, region.sample(count, generator)], 1)
+        points = torch.cat([points, _finite(region.sample(count, generator), region.x)], 1)
         gains = _gains(network, points, p, q)[0]
         best = gains.topk(min(self.kept, gains.shape[1]), dim=1)
         points, gains = _take(points, best.indices), best.values
         for step in range(max(12, count // self.kept)):
-            moved = region.project(_moved(points, region, step, generator))
+            moved = _finite(region.project(_moved(points, region, step, generator)), region.x)
             tried = _gains(network, moved, p, q)[0]
             better = tried >= gains  # gains of piecewise linear networks are flat: drift along
             gains = torch.where(better, tried, gains)
@@ -91,6 +92,12 @@ def _moved(points: Tensor, region: BoundRegion, step: int, generator: torch.Gene
     return points + size * torch.where(unbounded, torch.maximum(wide, far), wide) * torch.where(mask, noise, 0.0)
 
 
+def _finite(points: Tensor, x: Tensor) -> Tensor:
+    """The points (batch, N, *input), those that overflowed replaced by x (batch, *input)."""
+    known = points.isfinite().flatten(2).all(2)
+    return torch.where(known.reshape(*known.shape, *[1] * (points.dim() - 2)), points, x.unsqueeze(1))
+
+
 def _take(points: Tensor, index: Tensor) -> Tensor:
     """points[b, index[b]]."""
     return torch.stack([x[i] for x, i in zip(points, index, strict=True)])
@@ -103,7 +110,8 @@ def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor
     part = max(1, MEMORY // (8 * 4 * width))
     found = [_direction(point_jacobian(network, x), p, q) for x in flat.split(part)]
     gains, directions = torch.cat([g for g, _ in found]), torch.cat([d for _, d in found])
-    return gains.reshape(points.shape[:2]), directions.reshape(points.shape)
+    known = torch.where(gains.isfinite(), gains, 0.0)  # an overflow says nothing
+    return known.reshape(points.shape[:2]), directions.reshape(points.shape)
 
 
 def point_jacobian(network: Network, x: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ def point_jacobian(network: Network, x: Tensor) -> Tensor:
         stage = network.stages[k - 1]
         if k not in gradient:
             continue
-        slope = stage.activation.slope_range(Interval.point(pre[k - 1]), fast).upper
+        slope = stage.activation.slope_range(fast.enclose(pre[k - 1], pre[k - 1]), fast).upper
         through = gradient.pop(k) * slope.unsqueeze(1)
         for e in stage.edges:
             more = e.operator.transpose().push(fast.exact(through)).mid
@@ -159,8 +167,13 @@ def _dual(y: Tensor, q: float) -> Tensor:
     return torch.where(y >= 0, 1.0, -1.0).to(y.dtype) if q == 1 else y
 
 
-def _prove(network: Network, points: Tensor, p: float, q: float, arithmetic: AbstractArithmetic) -> Attained:
-    """Bound J v at each of the points (batch, N, *input) by a region of radius 0 and keep the largest gain."""
+def _prove(
+    network: Network, points: Tensor, inside: Tensor, p: float, q: float, arithmetic: AbstractArithmetic
+) -> Attained:
+    """Bound J v at each of the points (batch, N, *input) by a region of radius 0 and keep the largest gain.
+
+    Points not `inside` (batch, N) count 0, which every constant is at least.
+    """
     directions = _gains(network, points, p, q)[1]
     flat, ways = points.flatten(0, 1), directions.flatten(0, 1)
     region = LpBall(flat, 0.0).bind(network.input_shape, network.dtype, network.device)
@@ -170,6 +183,6 @@ def _prove(network: Network, points: Tensor, p: float, q: float, arithmetic: Abs
     if p == 2:
         length = arithmetic.at_least(torch.linalg.vector_norm(ways.flatten(1), 2, dim=-1), ways[0].numel() + 4)
         gain = arithmetic.at_most(gain / length, 1)
-    gain = gain.reshape(points.shape[:2])
+    gain = torch.where(inside & gain.isfinite().reshape(inside.shape), gain.reshape(inside.shape), 0.0)
     best = gain.argmax(1, keepdim=True)
     return Attained(gain.gather(1, best).squeeze(1), _take(points, best).squeeze(1), _take(directions, best).squeeze(1))

@@ -67,6 +67,8 @@ class Softplus(AbstractConvex):
 
 
 @torch_ops.reads("aten.softplus.default")
-def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:  # noqa: ARG001
+def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """PyTorch's `threshold`, past which it returns z, changes the value by less than exp(-threshold) / β."""
+    if threshold < 20:
+        raise ValueError(f"softplus with threshold={threshold}, where it jumps; only 20 (the default) or more is read")
     return x.activate(Softplus(float(beta)))

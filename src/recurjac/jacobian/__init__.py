@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
 from recurjac.chainrule import ChainRule, chain_rule
+from recurjac.errors import expect
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import Intersection
 from recurjac.jacobian.fast_lip import FastLip
@@ -75,6 +76,15 @@ def chain_over(
     return chain_rule(network, prefix.presets, region.batch, arithmetic)
 
 
+def check_request(network: object, region: object, pre: object, arithmetic: object) -> None:
+    """Raise InvalidRequest unless these are what the applications work on."""
+    expect(network, Network, "the network", "read it first: load(module, example)")
+    expect(region, AbstractRegion, "the region", "give one such as LpBall(x, radius)")
+    expect(pre, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
+    if arithmetic is not None:
+        expect(arithmetic, AbstractArithmetic, "the arithmetic", "give Rigorous() or Fast()")
+
+
 def jacobian_bounds(
     network: Network,
     region: AbstractRegion,
@@ -92,6 +102,8 @@ def jacobian_bounds(
     Source: arXiv:1810.11783 for the problem; each method names its own.
     """
     rule, how = pre or Crown(), method or default_method()
+    check_request(network, region, rule, arithmetic)
+    expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
     bound = region.bind(network.input_shape, network.dtype, network.device)
     chosen, reason = choose_arithmetic(network, bound, arithmetic)
     bounds = how.prepare(chain_over(network, bound, rule, chosen)).push_all()

@@ -104,7 +104,9 @@ def _make_module(name: str) -> nn.Module:
 
 def _trace(module: nn.Module, example: Any) -> Traced:
     if example is None:
-        raise InvalidNetwork("an nn.Module needs an example input: load(module, example), of shape (batch, *input)")
+        raise InvalidNetwork(
+            "an nn.Module needs an example input of shape (batch, *input): load(module, example), or --input-shape"
+        )
     try:
         tensor = torch.as_tensor(example)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -155,6 +157,8 @@ def _check(network: Network, reference: Reference) -> None:
         raise ConversionError(
             f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; {_REMEDY}"
         )
+    if not bool(theirs.isfinite().all()):
+        raise InvalidNetwork("the network overflows float64 on inputs of ordinary size; its weights are too large")
     scale = theirs.abs().reshape(len(x), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
     gap = ((ours - theirs).abs().reshape(len(x), -1).amax(1) / scale).max()
     if not bool(gap <= 1e-9):

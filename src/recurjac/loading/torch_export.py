@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, final
 
@@ -22,7 +22,7 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import first_line
-from recurjac.network import Network
+from recurjac.network import Network, Watched
 from recurjac.reading import import_all, torch_ops
 
 import_all(operators)
@@ -57,10 +57,15 @@ class Traced:
             if node.op == "call_function":
                 values[node.name] = _read(node, values, builder)
             elif node.op == "output":
-                return builder.finish(_output(node, values, builder))
+                return replace(builder.finish(_output(node, values, builder)), copied=self._copied(dtype))
             elif node.op != "placeholder":
                 raise UnsupportedLayer(f"{node.name}: a graph node of kind {node.op} is not read")
         raise InvalidNetwork("the exported graph has no output")
+
+    def _copied(self, dtype: torch.dtype) -> tuple[Watched, ...]:
+        return tuple(
+            Watched.now(t) for t in _tensors(self.module).values() if t.is_floating_point() and t.dtype != dtype
+        )
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The module in eval mode and float64 on x (batch, *input), its own parameters untouched.

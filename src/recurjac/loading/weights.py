@@ -139,7 +139,7 @@ def _check_activation(activation: AbstractActivation, layer: int, z: Tensor) -> 
 def read_npz(path: Path, activation: ActivationLike | None, dtype: torch.dtype) -> Network:
     """The network in a .npz file: `W0`, `b0`, `W1`, …, `activation`, optional `slope`, `alpha`, `beta`.
 
-    A missing bias is 0; other keys are ignored; `activation` given here goes before the file's.
+    A missing bias is 0; other keys are ignored; `activation` given here is for files that state none.
     Raises UnreadableFile if the file is missing or holds no `W0`, InvalidNetwork as `read_weights`.
     """
     arrays = load_arrays(path)
@@ -147,9 +147,12 @@ def read_npz(path: Path, activation: ActivationLike | None, dtype: torch.dtype) 
     if not numbers or numbers != list(range(len(numbers))):
         raise UnreadableFile(f"{path} is no network: it needs arrays W0, W1, …, but holds {_some(list(arrays))}")
     weights = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in numbers]
-    if activation is None and "activation" in arrays:
+    if "activation" in arrays:
         names = arrays["activation"].astype(str)
-        activation = str(names) if names.ndim == 0 else [str(n) for n in names]
+        stated: str | list[str] = str(names) if names.ndim == 0 else [str(n) for n in names]
+        if activation is not None and activation != stated:
+            raise InvalidNetwork(f"{path} states the activation {stated!r}, not {activation!r}; leave the other out")
+        activation = stated
     parameters = {key: arrays[key] for key in _PARAMETERS if key in arrays}
     parameters = {key: value.reshape(()) if value.size == 1 else value for key, value in parameters.items()}
     return read_weights(weights, activation, dtype, parameters)
@@ -166,8 +169,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
                 raise UnreadableFile(f"{path} does not begin as a .npz file does; save the weights with numpy.savez")
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(_members(archive))
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return dict(_members(archive))
     except UnreadableFile:
         raise
     except Exception as error:

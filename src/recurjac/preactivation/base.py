@@ -29,6 +29,9 @@ class Prefix:
     _post: dict[int, Interval] = field(default_factory=dict)
     _lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.network.check_weights()
+
     def extend(self, rule: AbstractPreactivation, depth: int) -> None:
         """Bound the stages up to `depth` by `rule`."""
         for k in range(len(self._pre) + 1, depth + 1):

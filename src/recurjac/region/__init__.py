@@ -89,6 +89,21 @@ class LpBall(AbstractRegion):
             return BoundBox(x, radius.expand_as(x), low, high)
         return BoundBall(x, radius.flatten(), float(self.p), low, high)
 
+    def holds(self, points: Tensor) -> Tensor:
+        if points.dtype == torch.float64:
+            return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+        wide, shape = points.double().cpu(), tuple(points.shape[2:])
+        centre, _ = batched("the centre x", numbers("x", self.x), shape)
+        radius = radius_like(numbers("the radius", self.radius), centre, shape).unsqueeze(1)
+        step = (wide - centre.unsqueeze(1)).flatten(2)
+        if self.p == inf:
+            near = (up(step.abs()) <= radius.expand_as(wide).flatten(2)).all(2)
+        else:
+            covered = 1 + (step.shape[2] + 6) * torch.finfo(torch.float64).eps
+            near = torch.linalg.vector_norm(step, self.p, dim=2) * covered <= radius.flatten(1)
+        low, high = (end.double().unsqueeze(1) for end in self._clip(shape, torch.float64, torch.device("cpu")))
+        return (near & ((low <= wide) & (wide <= high)).flatten(2).all(2)).to(points.device)
+
     def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """The ends of the clip box, (batch, *input), rounded outwards; infinite without one."""
         clip, shape = (-inf, inf) if self.clip is None else self.clip, numbers("x", self.x).shape
@@ -124,3 +139,8 @@ class Box(AbstractRegion):
         both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halves of subnormal numbers round
         middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, both))
         return BoundBox(middle, torch.full_like(middle, inf), down, up)
+
+    def holds(self, points: Tensor) -> Tensor:
+        wide, shape = points.double().cpu(), tuple(points.shape[2:])
+        low, high = (batched("the box", numbers("an end", e), shape)[0].unsqueeze(1) for e in (self.lower, self.upper))
+        return ((low <= wide) & (wide <= high)).flatten(2).all(2).to(points.device)

@@ -25,6 +25,13 @@ class AbstractRegion(ABC):
         Raises InvalidRegion if the shapes do not fit.
         """
 
+    @abstractmethod
+    def holds(self, points: Tensor) -> Tensor:
+        """True where points (batch, N, *input) of the bound region are certainly in this one: (batch, N).
+
+        In float64 `bind` enlarges nothing, so all are; in float32 those near the boundary may not be.
+        """
+
 
 class BoundRegion(ABC):
     """A region that fits a network: `x` (batch, *input) is a point of it."""

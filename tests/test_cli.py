@@ -1,0 +1,397 @@
+"""The command line: it reports what the library finds, to the last digit, and puts each thing where it belongs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import recurjac as rj
+from recurjac.cli import bounds, main, options, report
+from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.preactivation import AbstractPreactivation
+
+TOP = ["recurjac", "command", "model", "settings", "results"]
+LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper", "lower", "seconds"]
+METHODS: dict[str, Any] = {
+    "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
+    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "product": rj.ProductOfNorms(),
+}  # fmt: skip
+RULES: dict[str, AbstractPreactivation] = {"ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown()}
+FACTORY = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+"""
+BOX = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const X_2 Real) (declare-const X_3 Real)
+(assert (and (>= X_0 0.25) (<= X_0 0.5) (>= X_1 0) (<= X_1 0.125) (>= X_2 -1) (<= X_2 1) (>= X_3 0.5) (<= X_3 0.5)))
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+pytestmark = pytest.mark.usefixtures("files")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current directory, with a network of 4 inputs and 3 outputs, 3 samples and a box; searches are short."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    g = np.random.default_rng(0)
+    np.savez("net.npz", W0=g.normal(size=(5, 4)), b0=g.normal(size=5), W1=g.normal(size=(3, 5)), activation="relu")
+    np.save("x.npy", g.random((3, 4)))
+    Path("box.vnnlib").write_text(BOX)
+    Path("recurjac_test_factory.py").write_text(FACTORY)
+    monkeypatch.setattr("recurjac.cli.bounds.lipschitz", quick)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command: its exit code and what it wrote to stdout and stderr."""
+
+    def once(*args: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(a) for a in args])
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return once
+
+
+@pytest.fixture
+def results(run: Run) -> Callable[..., list[dict[str, Any]]]:
+    """Run a command on net.npz and x.npy; its results, read from JSON on stdout, where nothing else is."""
+
+    def once(command: str, *args: object) -> list[dict[str, Any]]:
+        given = [*args] if "--input" in args else ["--input", "x.npy", *args]
+        code, out, err = run(command, "net.npz", *given, "--json", "-", "--quiet")
+        assert (code, err) == (0, "")
+        found = json.loads(out)["results"]
+        assert isinstance(found, list)
+        return found
+
+    return once
+
+
+Results = Callable[..., list[dict[str, Any]]]
+
+
+def quick(*args: Any, **how: Any) -> rj.Lipschitz:
+    """`lipschitz` without a search for the lower bound."""
+    return rj.lipschitz(*args, **{**how, "search": rj.Search(work=0)})
+
+
+def samples() -> Any:
+    return torch.from_numpy(np.load("x.npy"))
+
+
+def upper(region: Any, network: rj.Network | None = None, **how: Any) -> list[float]:
+    """What the library finds."""
+    found = quick(rj.load("net.npz") if network is None else network, region, **how)
+    return [float(v) for v in found.upper.detach()]
+
+
+# lipschitz
+
+
+def test_the_report_has_the_keys_of_the_contract(run: Run) -> None:
+    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", "0.1", "inf", "--json", "report.json")
+    found = json.loads(Path("report.json").read_text())
+    assert list(found) == TOP
+    assert (found["recurjac"], found["command"]) == (rj.__version__, "lipschitz")
+    assert found["model"] == {"path": "net.npz", "sha256": hashlib.sha256(Path("net.npz").read_bytes()).hexdigest()}
+    assert found["settings"]["radius"] == [0.1, "inf"]
+    assert not {"run", "json", "quiet"} & set(found["settings"])
+    assert [(r["index"], r["radius"]) for r in found["results"]] == [(i, r) for r in (0.1, "inf") for i in range(3)]
+    for row in found["results"]:
+        assert list(row)[: len(LIPSCHITZ)] == LIPSCHITZ
+        assert (row["norm"], row["output_norm"], row["class"]) == ("inf", "inf", None)
+        assert 0 < row["lower"] <= row["upper"]
+        assert row["seconds"] > 0
+    assert [r["upper"] for r in found["results"][:3]] == upper(rj.LpBall(samples(), 0.1))
+    assert [r["upper"] for r in found["results"][3:]] == upper(rj.LpBall(samples(), inf))
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[:3] for row in rows] == [[str(r["index"]), str(r["radius"]), "all"] for r in found["results"]]
+    for row, r in zip(rows, found["results"], strict=True):
+        assert r["lower"] * (1 - 1e-5) <= float(row[3]) <= r["lower"]
+        assert r["upper"] <= float(row[4]) <= r["upper"] * (1 + 1e-5)
+    assert "Chords ∩ RecurJac-B" in out.splitlines()[0]
+    assert (code, "covered" in out) == (0, False)
+    assert [w for w in ("rounding is covered", "unbounded") if w in err] == ["rounding is covered", "unbounded"]
+
+
+@pytest.mark.parametrize("p", ["1", "2", "inf"])
+@pytest.mark.parametrize("q", ["1", "2", "inf"])
+def test_norms(results: Results, p: str, q: str) -> None:
+    found = results("lipschitz", "--radius", 0.3, "--norm", p, "--output-norm", q, "--index", 1)
+    region = rj.LpBall(samples()[1:2], 0.3, float(p))
+    assert [r["upper"] for r in found] == upper(region, p=float(p), q=float(q))
+    assert [r["norm"] for r in found] == [p if p == "inf" else float(p)]
+    assert [r["output_norm"] for r in found] == [q if q == "inf" else float(q)]
+
+
+def test_classes_and_margins(results: Results) -> None:
+    network, region = rj.load("net.npz"), rj.LpBall(samples()[:1], 0.2)
+    of_each = [upper(region, network.output(k))[0] for k in range(3)]
+    common = ("--radius", 0.2, "--index", 0)
+    each = results("lipschitz", *common, "--class", "each")
+    assert [(r["class"], r["upper"]) for r in each] == list(enumerate(of_each))
+    assert [(r["class"], r["upper"]) for r in results("lipschitz", *common, "--class", 2)] == [(2, of_each[2])]
+    margin = results("lipschitz", *common, "--margin", 2, 0)
+    assert [(r["class"], r["upper"]) for r in margin] == [("2-0", upper(region, network.margin(2, 0))[0])]
+
+
+def test_the_region_is_the_one_asked_for(results: Results) -> None:
+    x = samples()
+    chosen = results("lipschitz", "--radius", 0.1, "--index", 2, 0)
+    assert [r["index"] for r in chosen] == [2, 0]
+    assert [r["upper"] for r in chosen] == upper(rj.LpBall(x[[2, 0]], 0.1))
+    clipped = results("lipschitz", "--radius", 0.5, "--clip", 0, 1)
+    assert [r["upper"] for r in clipped] == upper(rj.LpBall(x, 0.5, clip=(0, 1)))
+    assert [r["upper"] for r in clipped] != upper(rj.LpBall(x, 0.5))
+    divided = results("lipschitz", "--radius", 0.1, "--divide", 8)
+    assert [r["upper"] for r in divided] == upper(rj.LpBall(x / 8, 0.1))
+    np.savetxt("x.csv", x.numpy(), delimiter=",", fmt="%.17g")
+    assert [r["upper"] for r in results("lipschitz", "--input", "x.csv", "--radius", 0.1)] == upper(rj.LpBall(x, 0.1))
+    np.savez("both.npz", a=x.numpy()[:1], b=x.numpy().reshape(3, 2, 2))
+    shaped = results("lipschitz", "--input", "both.npz:b", "--radius", 0.1)
+    assert [r["upper"] for r in shaped] == upper(rj.LpBall(x, 0.1))
+
+
+def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
+    (row,) = results("lipschitz", "--input", "box.vnnlib")
+    box = rj.Box([0.25, 0.0, -1.0, 0.5], [0.5, 0.125, 1.0, 0.5])
+    assert (row["radius"], row["index"], [row["upper"]]) == (None, 0, upper(box))
+    assert " box " in run("lipschitz", "net.npz", "--input", "box.vnnlib")[1]
+
+
+def test_every_name_means_its_object(results: Results) -> None:
+    assert dict(options.rules()) == RULES
+    assert dict(options.jacobian_methods()) == {k: v for k, v in METHODS.items() if k != "product"}
+    assert set(options.norm_methods()) == set(METHODS)
+    region = rj.LpBall(samples(), 0.4)
+    for name, method in METHODS.items():
+        found = results("lipschitz", "--radius", 0.4, "--method", name)
+        assert [r["upper"] for r in found] == upper(region, method=method)
+        assert {r["method"] for r in found} == {method.title}
+    for name, rule in RULES.items():
+        found = results("lipschitz", "--radius", 0.4, "--pre", name)
+        assert [r["upper"] for r in found] == upper(region, pre=rule)
+    fast = results("lipschitz", "--radius", 0.4, "--arithmetic", "fast")
+    assert {(r["rigorous"], r["reason"]) for r in fast} == {(False, "Fast arithmetic was asked for")}
+
+
+def test_float32(results: Results) -> None:
+    with np.load("net.npz") as stored:
+        np.savez("net.npz", **{k: v if v.dtype.kind == "U" else v.astype(np.float32) for k, v in stored.items()})
+    found = results("lipschitz", "--radius", 0.1, "--dtype", "float32")
+    assert [r["upper"] for r in found] == upper(rj.LpBall(samples(), 0.1), rj.load("net.npz", dtype=torch.float32))
+
+
+def test_many_samples_are_all_reported(results: Results) -> None:
+    x = np.random.default_rng(1).random((bounds._TOGETHER + 3, 4))
+    np.save("x.npy", x)
+    found = results("lipschitz", "--radius", 0.1, 0.2, "--method", "fastlip")
+    assert [r["index"] for r in found] == [*range(len(x))] * 2
+    assert [r["upper"] for r in found[len(x) :]] == pytest.approx(upper(rj.LpBall(x, 0.2), method=rj.FastLip()))
+
+
+def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def second_is_interrupted(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return quick(*args)
+
+    monkeypatch.setattr("recurjac.cli.bounds.lipschitz", second_is_interrupted)
+    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, 0.2, 0.3, "--json", "r.json")
+    assert code == 1
+    assert "interrupted; 3 of the results are reported" in err
+    found = json.loads(Path("r.json").read_text())["results"]
+    assert [(r["index"], r["radius"]) for r in found] == [(0, 0.1), (1, 0.1), (2, 0.1)]
+    assert len([line for line in out.splitlines() if line.strip()[:1].isdigit()]) == 3
+
+
+# jacobian
+
+
+def test_jacobian_bounds_are_written(run: Run) -> None:
+    code, out, err = run("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b.npz", "--json", "j")
+    want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))
+    with np.load("b.npz") as found:
+        assert sorted(found.files) == ["lower", "upper"]
+        assert found["lower"].shape == (3, 3, 4)
+        np.testing.assert_array_equal(found["lower"], want.lower.numpy())
+        np.testing.assert_array_equal(found["upper"], want.upper.numpy())
+    rows = json.loads(Path("j").read_text())["results"]
+    assert [r["smallest"] for r in rows] == want.lower.flatten(1).amin(1).tolist()
+    assert [r["largest"] for r in rows] == want.upper.flatten(1).amax(1).tolist()
+    assert (code, "b.npz" in err, "b.npz" in out) == (0, True, False)
+
+
+@pytest.mark.parametrize("arguments", [("--class", 1), ("--margin", 2, 0), ("--method", "fastlip"), ("--pre", "ibp")])
+def test_jacobian_of_what_was_asked_for(run: Run, arguments: tuple[Any, ...]) -> None:
+    """The name of the file is kept, though NumPy would add a suffix."""
+    common = ("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b", "--quiet")
+    assert run(*common, *arguments) == (0, "", "")
+    network = rj.load("net.npz")
+    network = {"--class": network.output(1), "--margin": network.margin(2, 0)}.get(arguments[0], network)
+    method: AbstractJacobianMethod | None = rj.FastLip() if arguments[0] == "--method" else None
+    pre = rj.IBP() if arguments[0] == "--pre" else None
+    want = rj.jacobian_bounds(network, rj.LpBall(samples(), 0.2), method, pre)
+    with np.load("b") as found:
+        np.testing.assert_array_equal(found["lower"], want.lower.numpy())
+        np.testing.assert_array_equal(found["upper"], want.upper.numpy())
+
+
+# demo, inspect
+
+
+def test_demo(run: Run) -> None:
+    image = pytest.importorskip("PIL.Image")
+    code, out, err = run("demo", "--radius", 0.01, 0.2, "--plot", "demo.png", "--json", "d.json", "--digit", 7)
+    assert code == 0
+    with image.open("demo.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) > 400
+    found = json.loads(Path("d.json").read_text())
+    assert list(found) == TOP
+    assert found["model"] == {"path": None, "sha256": None}
+    by = {(r["radius"], r["method"]): r for r in found["results"]}
+    assert len(by) == len(found["results"]) == 12
+    for radius in (0.01, 0.2):
+        rows = [r for (at, _), r in by.items() if at == radius]
+        assert all(0 < r["lower"] <= r["upper"] and r["rigorous"] and r["index"] == 7 for r in rows)
+        assert max(rows, key=lambda r: r["upper"])["method"] == "product of norms"
+        assert by[radius, "Chords"]["upper"] <= by[radius, "RecurJac-B"]["upper"] * (1 + 1e-12)
+        assert by[radius, "RecurJac-B"]["upper"] <= by[radius, "Fast-Lip"]["upper"] * (1 + 1e-12)
+    assert "demo.png" in err
+    assert "handwritten 7" in out
+    assert [line.split()[0] for line in out.splitlines() if line.strip()[:1].isdigit()] == ["0.01", "0.2"]
+    assert "demo.png" not in out
+
+
+def test_demo_without_a_plot(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recurjac.cli.demo.lipschitz", quick)
+    code, out, err = run("demo", "--radius", "0", "--plot", "demo.png")
+    assert (code, "no plot: no point is positive" in err, "handwritten" in out) == (0, True, True)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, err = run("demo", "--radius", "0", "--plot", "demo.png")
+    assert (code, "pip install 'recurjac[plot]'" in err, "handwritten" in out) == (0, True, True)
+    assert not Path("demo.png").exists()
+
+
+def test_inspect(run: Run) -> None:
+    code, out, err = run("inspect", "net.npz", "--json", "r.json")
+    assert code == 0
+    assert out.splitlines()[0] == "net.npz: input 4, output 3"
+    assert "40 parameters, 5 neurons" in err
+    assert "bounds cover rounding" in err
+    found = json.loads(Path("r.json").read_text())
+    assert [(r["reads"], r["activation"], r["shape"]) for r in found["results"]] == [
+        ("input", "relu", "5"),
+        ("1", "-", "3"),
+    ]
+    assert found["command"] == "inspect"
+
+
+def test_modules_by_name(run: Run) -> None:
+    name = "recurjac_test_factory:make"
+    code, out, err = run("inspect", name, "--input-shape", 2, 2)
+    assert code == 0
+    assert out.splitlines()[0] == f"{name}: input 2 x 2, output 3"
+    assert "no rounding error is proved for tanh" in err
+    code, out, _ = run("lipschitz", name, "--input", "x.npy", "--radius", 0.1, "--json", "-", "--quiet")
+    report_ = json.loads(out)
+    assert report_["model"] == {"path": name, "sha256": None}
+    network = rj.load(name, torch.zeros(1, 4))
+    assert [r["upper"] for r in report_["results"]] == upper(rj.LpBall(samples(), 0.1), network)
+    assert not any(r["rigorous"] for r in report_["results"])
+    assert run("lipschitz", name, "--input", "x.npy", "--radius", 0.1, "--input-shape", 2, 2, "--quiet") == (0, "", "")
+
+
+# What is written
+
+
+def test_numbers_for_tables_are_rounded_outwards() -> None:
+    draw = random.Random(0)  # noqa: S311
+    numbers = [draw.uniform(-1, 1) * 10.0 ** draw.randint(-300, 300) for _ in range(500)]
+    for number in [*numbers, 0.1, 1.0, -2.5, 100.0, 123456.0, 1e22, 5e-324, sys.float_info.max, 0.0, inf, -inf]:
+        low, high = float(report.show_lower(number)), float(report.show_upper(number))
+        assert low <= number <= high
+        assert len(report.show_upper(number)) <= 13
+        assert math.isinf(high) or high - low <= 1.1e-5 * abs(number) + 5e-324
+    assert [report.show_upper(v) for v in (100.0, 0.5, 2.0000001, -2.0000001)] == ["100", "0.5", "2.00001", "-2"]
+    assert report.show(None) == "-"
+
+
+def test_names_are_not_taken_for_markup(run: Run) -> None:
+    Path("[red]a[").mkdir()
+    Path("net.npz").rename("[red]a[/x]:key:.npz")
+    code, out, _ = run("inspect", "[red]a[/x]:key:.npz", "--json", "-")
+    assert code == 0
+    assert out.startswith("[red]a[/x]:key:.npz: input 4")
+    assert '"path": "[red]a[/x]:key:.npz"' in out
+    assert "m.npz:key: there is no" in run("inspect", "m.npz:key")[2]
+
+
+def test_non_finite_numbers_are_strings(capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(json="-", command="c", quiet=True, radius=[inf, 1.0], clip=(-inf, 2))
+    report.write_json(args, None, [{"upper": inf, "lower": -inf, "other": math.nan, "deep": {"a": [inf]}}])
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"] == {"radius": ["inf", 1.0], "clip": ["-inf", 2]}
+    assert found["results"] == [{"upper": "inf", "lower": "-inf", "other": None, "deep": {"a": ["inf"]}}]
+
+
+def test_help_is_there(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("demo", "inspect", "lipschitz", "jacobian"):
+        assert command in out
+        code, of_command, _ = run(command, "--help")
+        assert (code, "--json" in of_command) == (0, True)
+    assert run("--version")[:2] == (0, f"recurjac {rj.__version__}\n")
+
+
+# Real processes
+
+
+def process(*args: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    here = {**os.environ, "PYTHONPATH": str(Path(rj.__file__).parents[1]), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "recurjac", *map(str, args)]
+    return subprocess.run(command, capture_output=True, env=here, check=False)  # noqa: S603
+
+
+def test_a_process_writes_json_alone() -> None:
+    common = ("--input", "x.npy", "--radius", 0.1, "--quiet", "--json", "-")
+    done = process("lipschitz", "recurjac_test_factory:make", *common)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(json.loads(done.stdout)["results"]) == 3
+
+
+def test_a_process_survives_a_terminal_without_greek() -> None:
+    done = process("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"Chords ? RecurJac-B" in done.stdout
+    assert done.stderr.startswith(b"rounding is covered")

@@ -1,0 +1,122 @@
+"""The one substitution: what it makes of a form bounds the form, in exact arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Fast, Rigorous, Value, round_up_to
+from recurjac.lines import Lines, substitute
+from tests.helpers import Exact, exact, numbers
+
+FAST, RIGOROUS = Fast(), Rigorous()
+SEEDS = range(4)
+N, FORMS = 9, 5
+
+every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
+every_kind = pytest.mark.parametrize("kind", ["ordinary", "mixed", "tiny", "subnormal", "integers", "sparse"])
+
+
+def total(a: Exact, b: Exact) -> Fraction:
+    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
+
+
+def problem(kind: str, seed: int) -> tuple[Lines, Exact, Exact]:
+    """Lines of N neurons, with v and w between them: at the lower line, at the upper one, or between.
+
+    Every third neuron is known exactly; the last has no upper line, and w lies far above.
+    """
+    slope, other, v, low, high = numbers(kind, 5 * N, seed).reshape(5, N).unbind()
+    known = torch.arange(N) % 3 == 0
+    slopes = [(slope, torch.where(known, 0.0, low)), (torch.where(known, slope, other), torch.where(known, 0.0, high))]
+    heights = [[a * x + b for a, x, b in zip(exact(s), exact(v), exact(t), strict=True)] for s, t in slopes]
+    crossed = torch.tensor([a > b for a, b in zip(*heights, strict=True)])
+    down, up = ([torch.where(crossed, t, s) for s, t in zip(*ends, strict=True)] for ends in (slopes, slopes[::-1]))
+    w = [min(p, q) + abs(p - q) * Fraction(i % 5, 4) for i, (p, q) in enumerate(zip(*heights, strict=True))]
+    up[1][-1], w[-1] = inf, w[-1] + 1000
+    size = round_up_to(torch.tensor([float(abs(x)) * (1 + 1e-12) for x in w], dtype=torch.float64), torch.float32)
+    shaped = (t.reshape(1, 1, N) for t in (*down, *up, size))
+    return Lines(*shaped), exact(v), w
+
+
+def forms(kind: str, seed: int) -> Value:
+    """Coefficients with radii; those of the neuron without an upper line are negative but in the first form."""
+    mid = numbers(kind, FORMS * N, seed + 50).reshape(1, 1, FORMS, N)
+    mid[..., 1:, -1] = -mid[..., 1:, -1].abs()
+    share = torch.tensor([0.0, 0.25, torch.finfo(mid.dtype).eps]).repeat(N)[:N]
+    return RIGOROUS.ball(mid, mid.abs() * share)
+
+
+def spread(value: Value, i: int) -> tuple[Exact, Exact]:
+    assert value.rad is not None
+    return exact(value.mid[0, 0, i]), exact(value.rad.expand_as(value.mid)[0, 0, i])
+
+
+@every_seed
+@every_kind
+def test_new_forms_and_constant_bound_the_old_forms(kind: str, seed: int) -> None:
+    (lines, v, w), old = problem(kind, seed), forms(kind, seed)
+    new, constant = substitute(old, lines, RIGOROUS)
+    assert constant is not None
+    for i, most in enumerate(constant.upper().flatten().tolist()):
+        (c, radius), (slopes, error) = spread(old, i), spread(new, i)
+        worst = total(c, w) + total(radius, [abs(x) for x in w])
+        if most < inf:
+            assert worst <= total(slopes, v) + total(error, [abs(x) for x in v]) + Fraction(most)
+        else:
+            assert c[-1] + radius[-1] > 0
+
+
+def test_plain_arithmetic_is_not_enough() -> None:
+    """The test above could fail: at the lines themselves plain sums fall short of the form somewhere."""
+    short = 0
+    for seed in range(20):
+        (lines, v, w), mid = problem("ordinary", seed), -forms("ordinary", seed).mid.abs()
+        touching = (torch.arange(N) % 5 == 0) | (torch.arange(N) % 3 == 0)  # w is on the lower line
+        mid = torch.where(touching, mid, 0.0)
+        new, constant = substitute(FAST.exact(mid), lines, FAST)
+        assert constant is not None
+        for old, slopes, most in zip(mid[0, 0], new.mid[0, 0], constant.mid.flatten().tolist(), strict=True):
+            short += total(exact(slopes), v) + Fraction(most) < total(exact(old), w)
+    assert short > 0
+
+
+def test_known_neurons_pass_without_a_constant() -> None:
+    slope = torch.tensor([[[0.5, 0.0, -2.0]]])
+    old = RIGOROUS.exact(torch.tensor([[[[1.0, 2.0, 3.0]]]]))
+    new, constant = substitute(old, Lines.proportional(slope), RIGOROUS)
+    assert constant is None
+    assert new.mid.tolist() == [[[[0.5, 0.0, -6.0]]]]
+    same, nothing = substitute(old, Lines.proportional(torch.ones(1, 1, 3)), RIGOROUS)
+    assert same is old
+    assert nothing is None
+
+
+def test_a_radius_stays_with_known_neurons_and_moves_to_the_constant_of_others() -> None:
+    """The coefficients are 1 ± ¼ and 2 ± ½; w = 3 v at the first neuron and |w| <= 10 at the second."""
+    lines = Lines(*(torch.tensor([[row]]) for row in ([3.0, 0.5], [0.0, -1.0], [3.0, 2.0], [0.0, 1.0], [inf, 10.0])))
+    old = RIGOROUS.ball(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.25, 0.5]]]]))
+    new, constant = substitute(old, lines, RIGOROUS)
+    assert constant is not None
+    assert new.rad is not None
+    assert new.mid.flatten().tolist() == [3.0, 4.0]
+    assert new.rad.flatten().tolist() == pytest.approx([0.75, 0.0], abs=1e-5)
+    assert (new.upper().flatten() >= torch.tensor([3.75, 4.0])).all()
+    assert constant.upper().item() == pytest.approx(2.0 + 5.0)
+    assert constant.upper().item() >= 7
+
+
+def choice(sign: Tensor) -> tuple[Value, Value | None]:
+    bounds = (torch.tensor([[[a]]]) for a in (0.25, -3.0, 0.75, 5.0, 9.0))
+    return substitute(FAST.exact(sign.reshape(1, 1, -1, 1)), Lines(*bounds), FAST)
+
+
+def test_the_sign_chooses_the_line() -> None:
+    new, constant = choice(torch.tensor([2.0, -2.0, 0.0]))
+    assert constant is not None
+    assert new.mid.flatten().tolist() == [1.5, -0.5, 0.0]
+    assert constant.mid.flatten().tolist() == [10.0, 6.0, 0.0]
