@@ -265,11 +265,10 @@ def test_failures_of_a_run_have_code_1(refused: Refused, monkeypatch: pytest.Mon
     assert refused("inspect", "net.npz", "--quiet", code=1) == "recurjac inspect: interrupted\n"
 
 
-@pytest.mark.parametrize("name", ["linear", "Branching"])
-def test_a_process_writes_one_line(name: str) -> None:
+def test_a_process_writes_one_line() -> None:
     """PyTorch logs a traceback of its own where it cannot trace a module; a user does not see it."""
     here = {**os.environ, "PYTHONPATH": str(Path(rj.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "recurjac", "inspect", f"recurjac_bad_modules:{name}", "--input-shape", "5"]
+    command = [sys.executable, "-m", "recurjac", "inspect", "recurjac_bad_modules:linear", "--input-shape", "5"]
     done = subprocess.run(command, capture_output=True, env=here, check=False, text=True)  # noqa: S603
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("recurjac inspect: torch.export cannot trace the module on an input of shape (1, 5)")
