@@ -132,3 +132,35 @@ def test_arguments_of_another_type_are_named() -> None:
     assert len(said) == 10
     for words in ("method is a str", "pre-activations is a str", "region is a Tensor", "network is a Linear", "a str"):
         assert sum(words in line for line in said) >= 2
+
+
+class _Scalar(nn.Module):
+    """One number for each sample, without a dimension of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).reshape(-1)  # type: ignore[no-any-return]
+
+
+def test_a_network_of_one_number_without_a_dimension() -> None:
+    network = rj.load(_Scalar(), torch.ones(3, 4))
+    assert network.output_shape == ()
+    assert rj.jacobian_bounds(network, rj.LpBall(torch.ones(2, 4), 0.1)).upper.shape == (2, 4)
+    assert rj.lipschitz(network, rj.LpBall(torch.ones(2, 4), 0.1), search=BRIEF).upper.shape == (2,)
+
+
+class _AlwaysDropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.layer(x), 1e-11, training=True)
+
+
+def test_dropout_that_is_on_in_eval_mode_is_refused() -> None:
+    with pytest.raises(rj.UnsupportedLayer, match="random"):
+        rj.load(_AlwaysDropping(), torch.ones(1, 4))

@@ -37,7 +37,7 @@ class Reshape(AbstractLeaf):
             raise ValueError(f"{self.in_shape} cannot be reshaped to {self.out_shape}")
 
     def apply(self, tensor: Tensor) -> Tensor:
-        return tensor.reshape(*tensor.shape[: tensor.dim() - len(self.in_shape)], *self.out_shape)
+        return tensor.reshape((*tensor.shape[: tensor.dim() - len(self.in_shape)], *self.out_shape))
 
     def transpose(self) -> Reshape:
         return Reshape(self.out_shape, self.in_shape)
@@ -63,7 +63,7 @@ class Reshape(AbstractLeaf):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [cls((2, 3), (6,)), cls((6,), (3, 2))]
+        return [cls((2, 3), (6,)), cls((6,), (3, 2)), cls((1,), ())]
 
 
 @final
@@ -137,7 +137,13 @@ def _flatten(x: Expression, start: int = 0, end: int = -1) -> Any:
 
 @torch_ops.reads(
     "aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default",
-    "aten.dropout.default",
 )  # fmt: skip
 def _same(x: Expression, *_: Any, **__: Any) -> Any:
+    return x
+
+
+@torch_ops.reads("aten.dropout.default")
+def _dropout(x: Expression, _share: float, train: bool) -> Any:
+    if train:
+        raise ValueError("a dropout that is on in eval mode makes the network random; pass training=self.training")
     return x
