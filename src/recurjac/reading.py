@@ -66,6 +66,8 @@ class Registry:
 
 torch_ops = Registry("torch", {})
 """ATen operators by their name, such as `aten.relu.default`."""
+onnx_ops = Registry("ONNX", {})
+"""ONNX operators by their type, such as `Relu`: inputs are positional, attributes keywords, absent inputs None."""
 
 
 def import_all(package: ModuleType) -> None:
