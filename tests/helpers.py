@@ -18,7 +18,7 @@ from torch import Tensor
 
 import recurjac
 from recurjac.arithmetic import Fast
-from recurjac.operators import AbstractOperator, Compose
+from recurjac.operators import AbstractOperator, Compose, Divide, Standardise
 
 Exact = list[Fraction]
 """The entries of a tensor in row-major order, in exact arithmetic."""
@@ -80,8 +80,18 @@ def exact_image(operator: AbstractOperator, x: Exact) -> Exact:
     """The operator applied to one input in exact arithmetic."""
     if isinstance(operator, Compose):
         return exact_image(operator.outer, exact_image(operator.inner, x))
+    if isinstance(operator, Divide):
+        return [a / d for a, d in zip(x, exact(operator.divisor), strict=True)]
+    if isinstance(operator, Standardise):
+        deviations = [_root(v + Fraction(operator.floor)) for v in exact(operator.variance)]
+        return [a / d for a, d in zip(x, deviations, strict=True)]
     rows = [exact(row) for row in matrix(operator)]
     return [sum((a * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in rows]
+
+
+def _root(square: Fraction) -> Fraction:
+    """The square root to 300 binary digits."""
+    return Fraction(math.isqrt(int(square * 4**300)), 2**300)
 
 
 def numbers(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:

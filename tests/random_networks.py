@@ -48,8 +48,8 @@ def random_network(
     def bias(n: int) -> Tensor:
         return (0.5 * torch.randn(n, generator=g, dtype=torch.float64)).to(dtype)
 
-    builder = Builder((2, 2), 1, dtype, torch.device("cpu"))
-    x = builder.node(0).apply(Reshape((2, 2), (4,)))
+    builder = Builder((2, 2), False, dtype, torch.device("cpu"))
+    x = builder.input().apply(Reshape((2, 2), (4,)))
     h: Expression = x.apply(matrix(width, 4)).shift(bias(width)).activate(activation())
     for _ in range(depth - 1):
         z = h.apply(matrix(width, width)).shift(bias(width))

@@ -21,23 +21,28 @@ from recurjac._types import Shape
 
 
 class Expression(Protocol):
-    """An affine function of earlier stages, as a reader sees it (`loading.expression.Expression`)."""
+    """An affine function of earlier stages, as a reader sees it (`loading.expression.Expression`).
+
+    A batch axis is an axis like any other, of one entry.
+    """
 
     @property
     def shape(self) -> Shape: ...
     @property
-    def batch(self) -> int: ...
-    @property
     def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
     def apply(self, operator: Any) -> Any: ...
+    def broadcast(self, shape: Shape) -> Any: ...
     def plus(self, other: Any) -> Any: ...
     def shift(self, constant: Tensor) -> Any: ...
+    def constant(self, tensor: Tensor) -> Any: ...
     def activate(self, activation: Any) -> Any: ...
 
 
 Reader = Callable[..., Any]
-"""Takes the arguments of the foreign operation, tensors that depend on the input as `Expression`s without their batch
-dimension, and returns an Expression.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""
+"""Takes the arguments of the foreign operation, tensors that depend on the input as `Expression`s, and returns an
+Expression or a list of them.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""
 
 _F = TypeVar("_F", bound=Reader)
 _T = TypeVar("_T")

@@ -196,6 +196,6 @@ def _leaky_relu(x: Expression, negative_slope: float = 0.01) -> Any:
 @torch_ops.reads("aten.prelu.default", "aten._prelu_kernel.default")
 def _prelu(x: Expression, weight: Tensor) -> Any:
     # nn.PReLU has one slope, or one for each channel: the first dimension after the batch
-    ones = [1] * (len(x.shape) - 1)
+    ones = [1] * max(len(x.shape) - 2, 0)
     slope = weight.reshape(()) if weight.numel() == 1 else weight.reshape(-1, *ones)
     return x.activate(PReLU(slope))

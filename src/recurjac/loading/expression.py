@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import final
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, Linear
 from recurjac.network import Constant, Edge, Network, Stage
-from recurjac.operators import AbstractOperator, Identity, compose
+from recurjac.operators import AbstractOperator, Identity, Reshape, compose
+from recurjac.operators.gather import gather
 
 _MOST_EDGES = 16
 """An expression with more terms becomes a stage of its own, lest sums of sums grow exponentially."""
+LARGEST = 2**23
+"""The most entries that a tensor between two operations may have: 64 MiB in float64."""
 
 
 @final
@@ -22,36 +26,64 @@ _MOST_EDGES = 16
 class Builder:
     """The stages found so far; node 0 is the input of shape `input_shape`.
 
+    batched: whether the foreign network's tensors have a batch axis, of one entry, before what a stage holds.
     rounded: whether constants were computed in floating point, which the bounds then do not cover.
     """
 
     input_shape: Shape
-    batch: int
+    batched: bool
     dtype: torch.dtype
     device: torch.device
     stages: list[Stage] = field(default_factory=list)
     rounded: bool = False
 
-    def node(self, number: int) -> Expression:
-        """The expression that is a node's output."""
-        shape = self.input_shape if number == 0 else self.stages[number - 1].shape
-        return Expression(self, (Edge(number, Identity(shape)),), (), shape)
+    def input(self) -> Expression:
+        """The input, as the foreign network sees it."""
+        shape = (1, *self.input_shape) if self.batched else self.input_shape
+        return self._seen(0, self.input_shape, shape)
+
+    def _seen(self, node: int, stored: Shape, shape: Shape) -> Expression:
+        """A node's output in its foreign shape."""
+        operator = Identity(shape) if stored == shape else Reshape(stored, shape)
+        return Expression(self, (Edge(node, operator),), (), shape)
 
     def add(self, expression: Expression, activation: AbstractActivation) -> Expression:
         """A new stage σ(expression), and the expression that is its output."""
-        self.stages.append(Stage(expression.edges, expression.constants, activation, expression.shape))
-        return self.node(len(self.stages))
+        stage = self._stage(expression, activation)
+        self.stages.append(stage)
+        return self._seen(len(self.stages), stage.shape, expression.shape)
+
+    def _stage(self, expression: Expression, activation: AbstractActivation) -> Stage:
+        shape = expression.shape
+        if self.batched and len(shape) > 0 and shape[0] == 1:
+            expression = expression.apply(Reshape(shape, shape[1:]))
+        return Stage(expression.edges, expression.constants, activation, expression.shape)
+
+    def constant(self, tensor: Tensor) -> Expression:
+        """A tensor that does not depend on the input."""
+        shape = tuple(tensor.shape)
+        return Expression(self, (), (Constant(Identity(shape), tensor.to(self.device, self.dtype)),), shape)
 
     def finish(self, output: Expression) -> Network:
-        """The network with this output."""
-        self.stages.append(Stage(output.edges, output.constants, Linear(), output.shape))
-        return Network(self.input_shape, tuple(self.stages), self.dtype, self.device, self.rounded)
+        """The network with this output, without the stages that it does not need."""
+        stages = [*self.stages, self._stage(output, Linear())]
+        needed = {len(stages)}
+        for k in range(len(stages), 0, -1):
+            if k in needed:
+                needed.update(e.source for e in stages[k - 1].edges)
+        number = {old: new for new, old in enumerate(sorted(needed | {0}))}
+        kept = tuple(
+            replace(s, edges=tuple(Edge(number[e.source], e.operator) for e in s.edges))
+            for k, s in enumerate(stages, 1)
+            if k in needed
+        )
+        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded)
 
 
 @final
 @dataclass(frozen=True)
 class Expression:
-    """Σ A_i h_i + Σ B_j c_j, a tensor of `shape` without its batch dimension."""
+    """Σ A_i h_i + Σ B_j c_j, a tensor of `shape`, in which a batch axis has one entry."""
 
     builder: Builder
     edges: tuple[Edge, ...]
@@ -59,47 +91,74 @@ class Expression:
     shape: Shape
 
     @property
-    def batch(self) -> int:
-        """The batch size of the example that the foreign network was traced with."""
-        return self.builder.batch
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.builder.dtype
 
+    @property
+    def device(self) -> torch.device:
+        return self.builder.device
+
     def apply(self, operator: AbstractOperator) -> Expression:
-        """operator(self)."""
+        """operator(self); sums become stages of their own before an operator that multiplies, which so runs once."""
         if operator.in_shape != self.shape:
             raise ValueError(f"an operation on tensors of shape {operator.in_shape} got one of shape {self.shape}")
+        check_size(operator.out_shape)
+        if operator.multiply_adds() > prod(self.shape) and len(self.edges) > 1:
+            return self.as_node().apply(operator)
         edges = tuple(Edge(e.source, compose(operator, e.operator)) for e in self.edges)
         constants = tuple(Constant(compose(operator, c.operator), c.tensor) for c in self.constants)
         return Expression(self.builder, edges, constants, operator.out_shape)
 
+    def broadcast(self, shape: Shape) -> Expression:
+        """self repeated along axes of one entry, to fill `shape`."""
+        if shape == self.shape:
+            return self
+        check_size(shape)
+        return self.apply(gather(lambda t: t.expand(shape), self.shape))
+
     def plus(self, other: Expression) -> Expression:
-        """self + other, of one shape."""
-        if self.shape != other.shape:
-            raise ValueError(f"a sum of branches of shapes {self.shape} and {other.shape}; they must be equal")
-        a, b = self, other
+        """self + other, each broadcast to the other."""
+        try:
+            shape = tuple(torch.broadcast_shapes(self.shape, other.shape))
+        except RuntimeError as error:
+            raise ValueError(f"a sum of branches of shapes {self.shape} and {other.shape}") from error
+        a, b = self.broadcast(shape), other.broadcast(shape)
         if len(a.edges) + len(b.edges) > _MOST_EDGES:
             a, b = a.as_node(), b.as_node()
         return replace(a, edges=a.edges + b.edges, constants=a.constants + b.constants)
 
     def as_node(self) -> Expression:
         """The same value as a stage of its own."""
-        return self if len(self.edges) == 1 else self.builder.add(self, Linear())
+        return self if len(self.edges) <= 1 else self.builder.add(self, Linear())
+
+    def settled(self) -> Expression:
+        """The same value, cheap to read many times: a stage of its own if it takes multiplications or sums to make."""
+        if len(self.edges) <= 1 and all(e.operator.multiply_adds() == 0 for e in self.edges) and not self.constants:
+            return self
+        return self.builder.add(self, Linear())
 
     def shift(self, constant: Tensor) -> Expression:
-        """self + constant, which may have a batch dimension of 1."""
-        tensor = constant.to(self.dtype)
-        if tensor.dim() > len(self.shape):
-            if tensor.shape[0] != 1:
-                raise ValueError("a constant that differs between the samples of a batch is added")
-            tensor = tensor[0]
-        if torch.broadcast_shapes(tensor.shape, self.shape) != torch.Size(self.shape):
-            raise ValueError(f"a constant of shape {tuple(tensor.shape)} is added to a tensor of shape {self.shape}")
-        term = Constant(Identity(self.shape), tensor.expand(self.shape))
-        return replace(self, constants=(*self.constants, term))
+        """self + constant, each broadcast to the other."""
+        try:
+            shape = tuple(torch.broadcast_shapes(self.shape, constant.shape))
+        except RuntimeError as error:
+            raise ValueError(
+                f"a constant of shape {tuple(constant.shape)} is added to a tensor of shape {self.shape}"
+            ) from error
+        whole = self.broadcast(shape)
+        term = Constant(Identity(shape), constant.to(self.device, self.dtype).expand(shape))
+        return replace(whole, constants=(*whole.constants, term))
+
+    def constant(self, tensor: Tensor) -> Expression:
+        """A tensor that does not depend on the input, as an expression of the same network."""
+        return self.builder.constant(tensor)
 
     def activate(self, activation: AbstractActivation) -> Expression:
         """activation(self), a new stage."""
         return self.builder.add(self, activation)
+
+
+def check_size(shape: Shape) -> None:
+    """Raise ValueError if a tensor of `shape` is too large."""
+    if prod(shape) > LARGEST:
+        raise ValueError(f"a tensor of shape {shape}, of {prod(shape)} entries; at most {LARGEST} are read")

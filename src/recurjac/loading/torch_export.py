@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -20,6 +21,7 @@ from torch.fx import Node
 from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
+from recurjac.loading import rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import first_line
 from recurjac.network import Network, Watched
@@ -27,6 +29,7 @@ from recurjac.reading import import_all, torch_ops
 
 import_all(operators)
 import_all(activations)
+import_all(rewrites)
 
 
 @final
@@ -37,7 +40,6 @@ class Traced:
     module: nn.Module
     program: ExportedProgram
     input_shape: Shape
-    batch: int
     device: torch.device
 
     @property
@@ -51,7 +53,7 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
-        builder = Builder(self.input_shape, self.batch, dtype, self.device)
+        builder = Builder(self.input_shape, True, dtype, self.device)
         values = _inputs(self.program, self.module, builder)
         for node in self.program.graph.nodes:
             if node.op == "call_function":
@@ -88,12 +90,12 @@ class Traced:
 
 
 def trace(module: nn.Module, example: Tensor) -> Traced:
-    """The graph of `module` in eval mode; `example` (batch, *input).
+    """The graph of `module` in eval mode for one input; `example` (batch, *input).
 
     Raises InvalidNetwork if PyTorch cannot export the module.
     """
     some = next((t for t in _tensors(module).values() if t.is_floating_point()), None)
-    example = example.to(torch.get_default_dtype()) if some is None else example.to(some)
+    example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
     with eval_mode(module):
         try:
             with _quiet_failure():
@@ -104,7 +106,7 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
                 f"{first_line(error)}; "
                 "control flow that depends on data must go, and the example needs a batch dimension"
             ) from error
-    return Traced(module, program, tuple(example.shape[1:]), example.shape[0], example.device)
+    return Traced(module, program, tuple(example.shape[1:]), example.device)
 
 
 @contextmanager
@@ -161,7 +163,7 @@ def _inputs(program: ExportedProgram, module: nn.Module, builder: Builder) -> di
     values: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
-            values[spec.arg.name] = builder.node(0)
+            values[spec.arg.name] = builder.input()
         else:
             tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
             values[spec.arg.name] = tensor.to(builder.dtype) if tensor.is_floating_point() else tensor
@@ -173,10 +175,8 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     args = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
     kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
     flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
-    if not any(isinstance(a, Expression) for a in flat):
-        if str(node.target).split(".")[1] not in _MOVES:
-            builder.rounded = True
-        return node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
+    if not any(isinstance(a, Expression) for a in flat) or node.target in _PASSED:
+        return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
     if reader is None:
         raise UnsupportedLayer(
@@ -184,13 +184,31 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
             f"{', '.join(sorted({name.split('.')[1].rstrip('_') for name in torch_ops.readers if '._' not in name}))}"
         )
     try:
-        return reader(*args, **kwargs)
+        result = reader(*args, **kwargs)
     except UnsupportedLayer:
         raise
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {first_line(error)}") from error
+    if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], Node):
+        values[node.args[0].name] = result  # an operation in place changes what it was given
+    return result
 
 
+def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
+    """The result of a call on constants."""
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    if "_assert" in str(node.target):
+        return None
+    result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
+    moves = str(node.target).split(".")[1:2]
+    if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
+        builder.rounded = True
+    return result
+
+
+_PASSED = {operator.getitem, torch.ops.aten._assert_tensor_metadata.default}
+"""What is done with expressions as with anything else."""
 _MOVES = {
     "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
     "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy",
@@ -213,11 +231,10 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
         what = f"{len(outputs)} values" if len(outputs) != 1 else "no tensor"
         raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     value = values[outputs[0].name]
-    if isinstance(value, Expression):
-        return value
-    if value.dim() == 0 or value.shape[0] != builder.batch:
+    what = "tensor" if isinstance(value, Expression) else "constant"
+    if not len(value.shape) or value.shape[0] != 1:
         raise UnsupportedLayer(
-            f"the module returns a constant of shape {tuple(value.shape)}, without the batch dimension of its input"
+            f"for one input the module returns a {what} of shape {tuple(value.shape)}, which lacks the batch dimension"
         )
-    # the output is a constant: a network whose every derivative is 0
-    return Expression(builder, (), (), tuple(value.shape[1:])).shift(value[:1])
+    # an output that is a constant makes a network whose every derivative is 0
+    return value if isinstance(value, Expression) else builder.constant(value)

@@ -1,9 +1,14 @@
-"""Linear operators: dense, re-indexing, scaling and their compositions; one family a file."""
+"""Linear operators: dense, convolution, moving and summing, scaling, and their compositions; one family a file."""
 
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose, compose
+from recurjac.operators.convolution import Convolution, TransposedConvolution
 from recurjac.operators.dense import Dense
+from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import Identity, Reshape
-from recurjac.operators.scale import Scale
+from recurjac.operators.scale import Divide, Scale, Standardise
 
-__all__ = ["AbstractLeaf", "AbstractOperator", "Compose", "Dense", "Identity", "Reshape", "Scale", "compose"]
+__all__ = [
+    "AbstractLeaf", "AbstractOperator", "Compose", "Convolution", "Dense", "Divide", "Gather", "Identity", "Reshape",
+    "Scale", "Standardise", "TransposedConvolution", "compose",
+]  # fmt: skip

@@ -7,30 +7,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurjac.operators.scale import scaled
-from recurjac.reading import torch_ops
+from recurjac.operators.scale import is_constant, scaled
+from recurjac.reading import onnx_ops, torch_ops
 
 
-@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar")
-def _add(x: Any, y: Any, *, alpha: float = 1) -> Any:
-    if isinstance(x, Tensor | float | int):
-        return (y if alpha == 1 else scaled(y, alpha)).shift(_constant(x, y))
-    if isinstance(y, Tensor | float | int):
+@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar", "aten.add_.Scalar")
+def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
+    """x + alpha y."""
+    if is_constant(x):
+        return scaled(y, alpha).shift(_tensor(x, y))
+    if is_constant(y):
         if abs(alpha) != 1:
-            raise ValueError(f"a constant is added with alpha={alpha}; only 1 and -1 are read")
-        return x.shift(alpha * _constant(y, x))
-    return x.plus(y if alpha == 1 else scaled(y, alpha))
+            return x.plus(scaled(x.constant(_tensor(y, x)), alpha))
+        return x.shift(alpha * _tensor(y, x))
+    return x.plus(scaled(y, alpha))
 
 
-@torch_ops.reads("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
+@torch_ops.reads("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar", "aten.sub_.Scalar")
 def _sub(x: Any, y: Any, *, alpha: float = 1) -> Any:
-    return _add(x, y, alpha=-alpha)
+    return add(x, y, alpha=-alpha)
 
 
 @torch_ops.reads("aten.rsub.Scalar", "aten.rsub.Tensor")
 def _rsub(x: Any, y: Any, alpha: float = 1) -> Any:
-    return _add(y, x, alpha=-alpha)
+    return add(y, x, alpha=-alpha)
 
 
-def _constant(value: Tensor | float, like: Any) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype)
+@onnx_ops.reads("Add")
+def _onnx_add(x: Any, y: Any) -> Any:
+    return add(x, y)
+
+
+@onnx_ops.reads("Sub")
+def _onnx_sub(x: Any, y: Any) -> Any:
+    return add(x, y, alpha=-1)
+
+
+@onnx_ops.reads("Sum")
+def _onnx_sum(*terms: Any) -> Any:
+    total = terms[0]
+    for term in terms[1:]:
+        total = add(total, term) if not (is_constant(total) and is_constant(term)) else total + term
+    return total
+
+
+def _tensor(value: Tensor | float, like: Any) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)

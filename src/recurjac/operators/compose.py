@@ -13,6 +13,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.dense import Dense
+from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import Identity, Reshape
 
 
@@ -74,9 +75,27 @@ def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperato
     if isinstance(outer, Identity):
         return inner
     if isinstance(outer, Reshape) and isinstance(inner, Reshape):
-        return Reshape(inner.in_shape, outer.out_shape)
+        same = inner.in_shape == outer.out_shape
+        return Identity(inner.in_shape) if same else Reshape(inner.in_shape, outer.out_shape)
+    if isinstance(outer, Reshape | Gather) and isinstance(inner, Gather | Reshape):
+        return _moved(outer, inner)
     if isinstance(outer, Dense) and isinstance(inner, Reshape):
         return replace(outer, inputs=inner.in_shape)
     if isinstance(outer, Reshape) and isinstance(inner, Dense):
         return replace(inner, outputs=outer.out_shape)
+    if isinstance(outer, Compose):
+        return compose(outer.outer, compose(outer.inner, inner))
+    if isinstance(inner, Compose) and not isinstance(first := compose(outer, inner.outer), Compose):
+        return compose(first, inner.inner)
+    return Compose(outer, inner)
+
+
+def _moved(outer: Reshape | Gather, inner: Reshape | Gather) -> AbstractOperator:
+    """outer ∘ inner as one operator, unless a sum of sums would grow."""
+    if isinstance(outer, Reshape) and isinstance(inner, Gather):
+        return replace(inner, outputs=outer.outputs)
+    if isinstance(outer, Gather) and isinstance(inner, Reshape):
+        return replace(outer, inputs=inner.inputs)
+    if isinstance(outer, Gather) and isinstance(inner, Gather) and len(inner.table) == 1:
+        return outer.after(inner)
     return Compose(outer, inner)

@@ -13,7 +13,10 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.operators.base import AbstractLeaf
-from recurjac.reading import Expression, torch_ops
+from recurjac.operators.gather import gather
+from recurjac.operators.reindex import Reshape
+from recurjac.operators.scale import scaled
+from recurjac.reading import Expression, onnx_ops, torch_ops
 
 
 @final
@@ -21,6 +24,7 @@ from recurjac.reading import Expression, torch_ops
 class Dense(AbstractLeaf):
     """The matrix `weight` (out x in), between tensors of any shape with as many entries, in row-major order.
 
+    Tensors with several times as many entries are mapped block by block, as along the last axis of (rows, in).
     Nothing derived from `weight` is kept: it may be a live parameter that changes in place.
     """
 
@@ -37,7 +41,9 @@ class Dense(AbstractLeaf):
         return self.outputs
 
     def __post_init__(self) -> None:
-        if tuple(self.weight.shape) != (prod(self.out_shape), prod(self.in_shape)):
+        out, inn = self.weight.shape
+        blocks = prod(self.inputs) // max(inn, 1)
+        if (prod(self.outputs), prod(self.inputs)) != (blocks * out, blocks * inn):
             raise ValueError(f"a {tuple(self.weight.shape)} matrix does not map {self.in_shape} to {self.out_shape}")
 
     @classmethod
@@ -47,7 +53,9 @@ class Dense(AbstractLeaf):
 
     def apply(self, tensor: Tensor) -> Tensor:
         lead = tensor.shape[: tensor.dim() - len(self.in_shape)]
-        flat = tensor.reshape(*lead, self.weight.shape[1])
+        blocks = prod(self.inputs) // max(self.weight.shape[1], 1)
+        rows = (blocks, self.weight.shape[1]) if blocks > 1 else (self.weight.shape[1],)
+        flat = tensor.reshape(*lead, *rows)
         return torch.matmul(flat, self.weight.mT).reshape(*lead, *self.out_shape)
 
     def transpose(self) -> Dense:
@@ -61,13 +69,15 @@ class Dense(AbstractLeaf):
         return int(self.weight.shape[1])
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+        if prod(self.inputs) != self.weight.shape[1]:
+            return super().columns(index, dtype, arithmetic)
         return arithmetic.exact(self.weight.mT[index].reshape(*index.shape, *self.out_shape))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.linalg.matrix_norm(self.weight, 2) if p == 2 else super().norm(p, arithmetic)
 
     def multiply_adds(self) -> int:
-        return self.weight.numel()
+        return self.weight.numel() * prod(self.inputs) // max(self.weight.shape[1], 1)
 
     def tensors(self) -> Iterable[Tensor]:
         return (self.weight,)
@@ -80,14 +90,22 @@ class Dense(AbstractLeaf):
         g = torch.Generator().manual_seed(0)
         matrix = torch.randn(4, 6, generator=g, dtype=torch.float64)
         holes = torch.where(matrix > 0.5, 0.0, matrix)
-        return [cls(matrix, (6,), (4,)), cls(holes, (2, 3), (2, 2)), cls(matrix[:, :1] * 0, (1,), (4,))]
+        return [
+            cls(matrix, (6,), (4,)), cls(holes, (2, 3), (2, 2)), cls(matrix[:, :1] * 0, (1,), (4,)),
+            cls(holes[:2, :3], (2, 3), (2, 2)),
+        ]  # fmt: skip
+
+
+def along_last(x: Expression, weight: Tensor) -> Any:
+    """`x` (…, in) times `weight` (out, in) along its last axis."""
+    if not x.shape or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"a matrix of shape {tuple(weight.shape)} meets a tensor of shape {x.shape}")
+    return x.apply(Dense(weight, x.shape, (*x.shape[:-1], int(weight.shape[0]))))
 
 
 @torch_ops.reads("aten.linear.default")
 def _linear(x: Expression, weight: Tensor, bias: Tensor | None = None) -> Any:
-    if len(x.shape) != 1:
-        raise ValueError(f"a linear layer on tensors of shape {x.shape}; flatten them to one dimension first")
-    y = x.apply(Dense.matrix(weight))
+    y = along_last(x, weight)
     return y if bias is None else y.shift(bias)
 
 
@@ -95,11 +113,53 @@ def _linear(x: Expression, weight: Tensor, bias: Tensor | None = None) -> Any:
 def _addmm(bias: Tensor, x: Expression, weight: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     if beta != 1 or alpha != 1:
         raise ValueError(f"addmm with beta={beta}, alpha={alpha}; only 1 and 1 are read")
-    return _linear(x, weight.mT, bias)
+    return matrix_product(x, weight).shift(bias)
 
 
-@torch_ops.reads("aten.mm.default", "aten.matmul.default")
-def _matmul(x: Expression, weight: Tensor) -> Any:
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise ValueError("a matrix product is read only with a constant matrix on its right")
-    return _linear(x, weight.mT)
+@torch_ops.reads("aten.mm.default", "aten.matmul.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
+@onnx_ops.reads("MatMul")
+def matrix_product(x: Any, y: Any) -> Any:
+    """x @ y with one of them a constant matrix or vector."""
+    if isinstance(x, Tensor):
+        return _from_left(x, y)
+    if not isinstance(y, Tensor):
+        raise ValueError("a product of two tensors that both depend on the input; one must be a constant")
+    matrix = _one_matrix(y if y.dim() > 1 else y.unsqueeze(1))
+    z = along_last(x, matrix.mT)
+    return z if y.dim() > 1 else z.apply(Reshape(z.shape, z.shape[:-1]))
+
+
+def _from_left(matrix: Tensor, y: Expression) -> Any:
+    """matrix @ y = (yᵀ matrixᵀ)ᵀ."""
+    rows = _one_matrix(matrix if matrix.dim() > 1 else matrix.unsqueeze(0))
+    if len(y.shape) == 1:
+        z = along_last(y, rows)
+    else:
+        z = along_last(y.apply(gather(lambda t: t.mT, y.shape)), rows)
+        z = z.apply(gather(lambda t: t.mT, z.shape))
+    if matrix.dim() > 1:
+        return z
+    return z.apply(gather(lambda t: t.squeeze(0) if len(y.shape) == 1 else t.squeeze(-2), z.shape))
+
+
+def _one_matrix(t: Tensor) -> Tensor:
+    if t.numel() != t.shape[-1] * t.shape[-2]:
+        raise ValueError(f"a batch of constant matrices of shape {tuple(t.shape)}; only one matrix is read")
+    return t.reshape(t.shape[-2:])
+
+
+@onnx_ops.reads("Gemm")
+def _gemm(
+    a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+) -> Any:  # names of ONNX
+    def turned(t: Any, turn: int) -> Any:
+        if not turn:
+            return t
+        return t.mT if isinstance(t, Tensor) else t.apply(gather(lambda u: u.mT, t.shape))
+
+    y = scaled(matrix_product(turned(a, transA), turned(b, transB)), alpha)
+    if c is None or beta == 0:
+        return y
+    if isinstance(c, Tensor):
+        return y.shift(scaled(y.constant(c), beta))
+    return y.plus(scaled(c, beta))

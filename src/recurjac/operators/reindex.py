@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Self, final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.operators.base import AbstractLeaf
-from recurjac.reading import Expression, torch_ops
 
 
 @final
@@ -109,41 +108,3 @@ class Identity(AbstractLeaf):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls((5,)), cls((2, 3))]
-
-
-def reshaped(x: Expression, shape: Sequence[int]) -> Any:
-    """`x` under `shape`, without its batch dimension; one entry may be -1."""
-    known = prod(s for s in shape if s != -1)
-    full = tuple(s if s != -1 else prod(x.shape) // max(known, 1) for s in shape)
-    return x.apply(Reshape(x.shape, full))
-
-
-@torch_ops.reads("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default")
-def _reshape(x: Any, shape: Sequence[int]) -> Any:
-    if shape[0] not in (-1, x.batch):
-        raise ValueError(f"a reshape to {tuple(shape)} mixes the samples of a batch of {x.batch}")
-    return reshaped(x, shape[1:])
-
-
-@torch_ops.reads("aten.flatten.using_ints")
-def _flatten(x: Expression, start: int = 0, end: int = -1) -> Any:
-    dims = len(x.shape) + 1
-    start, end = start % dims, end % dims
-    if start == 0 and end > 0:
-        raise ValueError("a flatten from dimension 0 mixes the samples of a batch; use start_dim=1")
-    middle = prod(x.shape[max(start - 1, 0) : end])
-    return reshaped(x, (*x.shape[: max(start - 1, 0)], middle, *x.shape[end:]) if end else x.shape)
-
-
-@torch_ops.reads(
-    "aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default",
-)  # fmt: skip
-def _same(x: Expression, *_: Any, **__: Any) -> Any:
-    return x
-
-
-@torch_ops.reads("aten.dropout.default")
-def _dropout(x: Expression, _share: float, train: bool) -> Any:
-    if train:
-        raise ValueError("a dropout that is on in eval mode makes the network random; pass training=self.training")
-    return x

@@ -1,9 +1,10 @@
-"""Multiplication of each entry by a constant."""
+"""Multiplication and division of each entry by a constant."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self, final
 
 import torch
@@ -11,29 +12,58 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.operators.base import AbstractLeaf
-from recurjac.reading import Expression, torch_ops
+from recurjac.reading import Expression, onnx_ops, torch_ops
+
+
+class AbstractDiagonal(AbstractLeaf):
+    """A diagonal matrix that is described by tensors of the node's shape."""
+
+    @property
+    @abstractmethod
+    def diagonal(self) -> Tensor:
+        """A tensor of the node's shape that describes the factors."""
+
+    @property
+    @final
+    def in_shape(self) -> Shape:
+        return tuple(self.diagonal.shape)
+
+    @property
+    @final
+    def out_shape(self) -> Shape:
+        return tuple(self.diagonal.shape)
+
+    @final
+    def transpose(self) -> Self:
+        return self
+
+    @final
+    def multiply_adds(self) -> int:
+        return self.diagonal.numel()
+
+    @final
+    def tensors(self) -> Iterable[Tensor]:
+        return (self.diagonal,)
+
+    @final
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        name = fields(self)[0].name  # type: ignore[arg-type]  # (every concrete class is a dataclass)
+        return replace(self, **{name: self.diagonal.to(dtype=dtype, device=device)})  # type: ignore[type-var]
 
 
 @final
 @dataclass(frozen=True)
-class Scale(AbstractLeaf):
-    """Entry-wise multiplication by `factor`, a tensor of the node's shape."""
+class Scale(AbstractDiagonal):
+    """Entry-wise multiplication by `factor`."""
 
     factor: Tensor
 
     @property
-    def in_shape(self) -> Shape:
-        return tuple(self.factor.shape)
-
-    @property
-    def out_shape(self) -> Shape:
-        return tuple(self.factor.shape)
+    def diagonal(self) -> Tensor:
+        return self.factor
 
     def apply(self, tensor: Tensor) -> Tensor:
         return tensor * self.factor
-
-    def transpose(self) -> Scale:
-        return self
 
     def absolute(self) -> Scale:
         return Scale(self.factor.abs())
@@ -42,39 +72,136 @@ class Scale(AbstractLeaf):
     def summands(self) -> int:
         return 1
 
-    def multiply_adds(self) -> int:
-        return self.factor.numel()
-
-    def tensors(self) -> Iterable[Tensor]:
-        return (self.factor,)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, factor=self.factor.to(dtype=dtype, device=device))
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(torch.tensor([1.5, -2.0, 0.0], dtype=torch.float64)), cls(-torch.ones(2, 2, dtype=torch.float64))]
 
 
+@final
+@dataclass(frozen=True)
+class Divide(AbstractDiagonal):
+    """Entry-wise division by `divisor`, which has no zeros."""
+
+    divisor: Tensor
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.divisor
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return tensor / self.divisor
+
+    def absolute(self) -> Divide:
+        return Divide(self.divisor.abs())
+
+    @property
+    def summands(self) -> int:
+        """A quotient is rounded once, as a product is."""
+        return 1
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(torch.tensor([1.5, -3.0], dtype=torch.float64)), cls(torch.full((2, 2), 9.0, dtype=torch.float64))]
+
+
+@final
+@dataclass(frozen=True)
+class Standardise(AbstractDiagonal):
+    """Entry-wise division by sqrt(variance + floor), as in batch normalisation; all of it exact for `Rigorous`."""
+
+    variance: Tensor
+    floor: float
+
+    def __post_init__(self) -> None:
+        if not bool((self.variance.detach() >= 0).all()) or not self.floor >= 0:
+            raise ValueError(f"a normalisation by a negative variance or with epsilon {self.floor}")
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.variance
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return tensor / (self.variance + self.floor).sqrt()
+
+    def absolute(self) -> Standardise:
+        return self
+
+    @property
+    def summands(self) -> int:
+        """Roundings of the floor, the sum, its root and the quotient, all relative: one product of four factors."""
+        return 4
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(torch.tensor([1.5, 0.3], dtype=torch.float64), 1e-5), cls(torch.zeros(2, 2, dtype=torch.float64), 0.01)]
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a reader's argument does not depend on the input."""
+    return isinstance(value, Tensor | float | int)
+
+
 def scaled(x: Expression, factor: Tensor | float) -> Any:
-    """`x` times a constant that broadcasts against it."""
-    some = torch.as_tensor(factor, dtype=x.dtype)
-    if some.dim() > len(x.shape):
-        if some.shape[0] != 1:
-            raise ValueError("a multiplication by a constant that differs between the samples of a batch")
-        some = some[0]
-    return x.apply(Scale(some.broadcast_to(x.shape)))
+    """`x` times a constant, each broadcast to the other."""
+    if not isinstance(factor, Tensor) and factor == 1:
+        return x
+    some = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
+    shape = tuple(torch.broadcast_shapes(some.shape, x.shape))
+    return x.broadcast(shape).apply(Scale(some.broadcast_to(shape)))
 
 
-@torch_ops.reads("aten.neg.default")
+def divided(x: Expression, divisor: Tensor | float) -> Any:
+    """`x` divided by a constant, each broadcast to the other."""
+    some = torch.as_tensor(divisor, dtype=x.dtype, device=x.device)
+    if bool((some == 0).any()):
+        raise ValueError("a division by zero")
+    shape = tuple(torch.broadcast_shapes(some.shape, x.shape))
+    return x.broadcast(shape).apply(Divide(some.broadcast_to(shape)))
+
+
+@torch_ops.reads("aten.neg.default", "aten.negative.default", "aten.neg_.default")
+@onnx_ops.reads("Neg")
 def _neg(x: Expression) -> Any:
     return scaled(x, -1.0)
 
 
-@torch_ops.reads("aten.mul.Tensor", "aten.mul.Scalar")
-def _mul(x: Any, y: Any) -> Any:
-    if isinstance(x, Tensor | float | int):
-        x, y = y, x
-    if not isinstance(y, Tensor | float | int):
-        raise ValueError("a product of two tensors that both depend on the input; only constant factors are affine")
-    return scaled(x, y)
+@torch_ops.reads("aten.batch_norm.default")
+def _batch_norm(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
+    training: bool, _momentum: float, eps: float, _cudnn: bool,
+) -> Any:  # fmt: skip
+    if training or mean is None or variance is None:
+        raise ValueError("a batch normalisation by the batch's own statistics; it needs running ones, and eval mode")
+    return normalised(x, weight, bias, mean, variance, eps)
+
+
+@torch_ops.reads("aten._native_batch_norm_legit_no_training.default")
+def _native_batch_norm(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, _momentum: float,
+    eps: float,
+) -> Any:  # fmt: skip
+    return (normalised(x, weight, bias, mean, variance, eps),)
+
+
+@onnx_ops.reads("BatchNormalization")
+def _onnx_batch_norm(
+    x: Expression, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float = 1e-5,
+    training_mode: int = 0, spatial: int = 1, **_: Any,
+) -> Any:  # fmt: skip
+    if training_mode or not spatial:
+        raise ValueError("a batch normalisation in training mode or with spatial=0; export the network in eval mode")
+    return normalised(x, scale, bias, mean, variance, epsilon)
+
+
+def normalised(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Any:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, along axis 1 of x (axis 0 of a vector)."""
+    ones = [1] * max(len(x.shape) - 2, 0)
+
+    def whole(t: Tensor) -> Tensor:
+        return t.to(x.dtype).reshape(-1, *ones).broadcast_to(x.shape)
+
+    y = x.shift(whole(-mean)).apply(Standardise(whole(variance), eps))
+    y = y if weight is None else y.apply(Scale(whole(weight)))
+    return y if bias is None else y.shift(whole(bias))

@@ -1,0 +1,176 @@
+"""Maxima and minima, exactly: max(a, b) = a + relu(b - a), over windows in ⌈log₂ k⌉ levels (MATH §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.activations import ReLU
+from recurjac.loading.expression import Expression
+from recurjac.operators.convolution import spread
+from recurjac.operators.gather import gather_positions, positions
+from recurjac.operators.scale import Scale, is_constant, scaled
+from recurjac.operators.sums import adaptive_windows, windows
+from recurjac.reading import onnx_ops, torch_ops
+
+
+def maximum(a: Expression, b: Expression) -> Expression:
+    """max(a, b) = a + relu(b - a), each broadcast to the other."""
+    return a.plus(b.plus(scaled(a, -1.0)).activate(ReLU()))
+
+
+def minimum(a: Expression, b: Expression) -> Expression:
+    """min(a, b) = a - relu(a - b)."""
+    return a.plus(scaled(a.plus(scaled(b, -1.0)).activate(ReLU()), -1.0))
+
+
+@final
+@dataclass(frozen=True)
+class _Partial:
+    """The maximum of some entries of a window: its value, and which ones, (entries, *windows), 0 standing for none."""
+
+    value: Expression
+    rows: Tensor
+
+    def joined(self, other: _Partial) -> _Partial:
+        """The maximum of both, with no kink where the other's entries are among ours already."""
+        known = (other.rows.unsqueeze(1) == self.rows.unsqueeze(0)).any(1) | (other.rows == 0)
+        needless = known.all(0)
+        gap = other.value.plus(scaled(self.value, -1.0))
+        if bool(needless.any()):
+            gap = gap.apply(Scale((~needless).to(gap.dtype))).shift(torch.where(needless, -1.0, 0.0))
+        return _Partial(self.value.plus(gap.activate(ReLU())), torch.cat([self.rows, other.rows]))
+
+
+def maximum_of(x: Expression, rows: Tensor) -> Expression:
+    """The maximum over entries of x at the positions `rows` (entries, *windows), from 1; 0 stands for none.
+
+    Raises ValueError if a window is empty.
+    """
+    first = rows.gather(0, (rows > 0).to(torch.int8).argmax(0, keepdim=True))
+    if bool((first == 0).any()):
+        raise ValueError("a maximum over a window that lies in the padding alone")
+    rows = torch.where(rows > 0, rows, first)
+    x = x.settled()
+    parts = [_Partial(x.apply(gather_positions(row, x.shape)), row.unsqueeze(0)) for row in rows]
+    while len(parts) > 1:
+        odd = parts[-1:] if len(parts) % 2 else []
+        parts = [a.joined(b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
+    return parts[0].value
+
+
+def over_axes(x: Expression, dims: Sequence[int], keep: bool) -> Expression:
+    """The maximum over axes."""
+    axes = sorted({d % len(x.shape) for d in dims})
+    rest = [d for d in range(len(x.shape)) if d not in axes]
+    rows = positions(x.shape).permute(*axes, *rest).reshape(-1, *(x.shape[d] for d in rest))
+    if keep:
+        rows = rows.reshape(len(rows), *(1 if d in axes else n for d, n in enumerate(x.shape)))
+    return maximum_of(x, rows)
+
+
+def max_pool(
+    x: Expression, kernel: Shape, stride: Shape, before: Shape, after: Shape, dilation: Shape, ceil: bool
+) -> Expression:
+    """The maximum over windows of the last axes; the padding counts as minus infinity."""
+    return maximum_of(x, windows(x.shape, kernel, stride, before, after, dilation, ceil))
+
+
+def _two(x: Any, y: Any) -> tuple[Any, Any]:
+    """Both as expressions."""
+    like = y if is_constant(x) else x
+    x, y = (
+        like.constant(torch.as_tensor(t, dtype=like.dtype, device=like.device)) if is_constant(t) else t for t in (x, y)
+    )
+    return x, y
+
+
+@torch_ops.reads("aten.maximum.default", "aten.max.other", "aten.fmax.default")
+def _maximum(x: Any, y: Any) -> Any:
+    return maximum(*_two(x, y))
+
+
+@torch_ops.reads("aten.minimum.default", "aten.min.other", "aten.fmin.default")
+def _minimum(x: Any, y: Any) -> Any:
+    return minimum(*_two(x, y))
+
+
+@onnx_ops.reads("Max")
+def _onnx_max(*terms: Any) -> Any:
+    total = terms[0]
+    for term in terms[1:]:
+        total = torch.maximum(total, term) if is_constant(total) and is_constant(term) else _maximum(total, term)
+    return total
+
+
+@onnx_ops.reads("Min")
+def _onnx_min(*terms: Any) -> Any:
+    total = terms[0]
+    for term in terms[1:]:
+        total = torch.minimum(total, term) if is_constant(total) and is_constant(term) else _minimum(total, term)
+    return total
+
+
+@torch_ops.reads("aten.amax.default")
+def _amax(x: Expression, dim: Any = (), keepdim: bool = False) -> Any:
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return over_axes(x, dims or range(len(x.shape)), keepdim)
+
+
+@torch_ops.reads("aten.amin.default")
+def _amin(x: Expression, dim: Any = (), keepdim: bool = False) -> Any:
+    return scaled(_amax(scaled(x, -1.0), dim, keepdim), -1.0)
+
+
+@torch_ops.reads("aten.max.default")
+def _max_all(x: Expression) -> Any:
+    return _amax(x)
+
+
+@torch_ops.reads("aten.min.default")
+def _min_all(x: Expression) -> Any:
+    return _amin(x)
+
+
+@torch_ops.reads("aten.max.dim")
+def _max_dim(x: Expression, dim: int, keepdim: bool = False) -> Any:
+    return (_amax(x, dim, keepdim), _NO_INDEX)
+
+
+@torch_ops.reads("aten.min.dim")
+def _min_dim(x: Expression, dim: int, keepdim: bool = False) -> Any:
+    return (_amin(x, dim, keepdim), _NO_INDEX)
+
+
+_NO_INDEX = "the position of a maximum, which is not differentiable"
+"""Stands for the second result of a maximum; whatever reads it refuses it."""
+
+
+@torch_ops.reads("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
+def _max_pool(
+    x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    axes = len(x.shape) - 2
+    size, around = spread(kernel, axes), spread(padding, axes)
+    step = spread(stride, axes) if stride else size
+    return max_pool(x, size, step, around, around, spread(dilation, axes), ceil_mode)
+
+
+@torch_ops.reads(
+    "aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default",
+    "aten.max_pool1d_with_indices.default",
+)  # fmt: skip
+def _max_pool_with_indices(x: Expression, *args: Any, **kwargs: Any) -> Any:
+    return (_max_pool(x, *args, **kwargs), _NO_INDEX)
+
+
+@torch_ops.reads(
+    "aten.adaptive_max_pool1d.default", "aten.adaptive_max_pool2d.default", "aten.adaptive_max_pool3d.default"
+)
+def _adaptive_max_pool(x: Expression, size: Any) -> Any:
+    return (maximum_of(x, adaptive_windows(x.shape, spread(size, len(x.shape) - 2))), _NO_INDEX)

@@ -1,0 +1,263 @@
+"""Convolutions over one, two or three axes, and their transposes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import gcd, prod
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.gather import gather
+from recurjac.reading import Expression, torch_ops
+
+_FORWARD = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+_BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+
+
+@final
+@dataclass(frozen=True)
+class Geometry:
+    """Stride, padding (on both sides) and dilation of a convolution, one number an axis, and its groups."""
+
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+    groups: int
+
+    def reach(self, kernel: Sequence[int]) -> Shape:
+        """How many positions the kernel spans along each axis."""
+        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
+
+    def outputs(self, inputs: Sequence[int], kernel: Sequence[int]) -> Shape:
+        """The positions that a convolution gives."""
+        spans = zip(inputs, self.padding, self.reach(kernel), self.stride, strict=True)
+        return tuple((n + 2 * p - r) // s + 1 for n, p, r, s in spans)
+
+
+@final
+@dataclass(frozen=True)
+class Convolution(AbstractLeaf):
+    """Cross-correlation with `weight` (out channels, in channels / groups, *kernel) of tensors (in channels, *inputs).
+
+    PyTorch's NNPACK, which may use Winograd's products, is kept out (`arithmetic.check_convolution` says more).
+    """
+
+    weight: Tensor
+    inputs: Shape
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.inputs[0] == self.weight.shape[1] * self.geometry.groups, self.geometry, self.inputs)
+        if any(n < 1 for n in self.out_shape):
+            raise ValueError(f"a kernel of {tuple(self.weight.shape[2:])} is larger than its padded input {self.inputs}")
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.inputs
+
+    @property
+    def out_shape(self) -> Shape:
+        kernel = self.weight.shape[2:]
+        return (int(self.weight.shape[0]), *self.geometry.outputs(self.inputs[1:], kernel))
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        g, lead = self.geometry, tensor.shape[: tensor.dim() - len(self.inputs)]
+        flat = tensor.reshape(prod(lead), *self.inputs)
+        with torch.backends.nnpack.flags(enabled=False):
+            y = _FORWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, g.dilation, g.groups)
+        return y.reshape(*lead, *self.out_shape)
+
+    def transpose(self) -> TransposedConvolution:
+        return TransposedConvolution(self.weight, self.out_shape, self.inputs, self.geometry)
+
+    def absolute(self) -> Convolution:
+        return replace(self, weight=self.weight.abs())
+
+    @property
+    def summands(self) -> int:
+        return prod(self.weight.shape[1:])
+
+    def multiply_adds(self) -> int:
+        return self.weight.numel() * prod(self.out_shape[1:])
+
+    def tensors(self) -> Iterable[Tensor]:
+        return (self.weight,)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return replace(self, weight=self.weight.to(dtype=dtype, device=device))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        g = torch.Generator().manual_seed(0)
+
+        def made(weight: Shape, inputs: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Self:
+            kernel = torch.randn(weight, generator=g, dtype=torch.float64)
+            return cls(kernel, inputs, Geometry(stride, padding, dilation, groups))
+
+        return [
+            made((3, 2, 3), (2, 6), (2,), (1,), (1,), 1),
+            made((2, 2, 2, 3), (2, 4, 5), (2, 1), (0, 1), (1, 2), 1),
+            made((4, 1, 3, 3), (2, 4, 4), (2, 3), (1, 1), (1, 1), 2),
+            made((2, 1, 2, 1, 2), (1, 2, 2, 3), (1, 1, 2), (0, 0, 1), (1, 1, 1), 1),
+        ]
+
+
+@final
+@dataclass(frozen=True)
+class TransposedConvolution(AbstractLeaf):
+    """The transpose of `Convolution(weight, outputs, geometry)`; inputs: (channels of `weight`, *positions)."""
+
+    weight: Tensor
+    inputs: Shape
+    outputs: Shape
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.inputs[0] == self.weight.shape[0], self.geometry, self.inputs)
+        expected = self.transpose().out_shape
+        if expected != self.inputs:
+            raise ValueError(f"a convolution of {self.outputs} gives {expected}, not {self.inputs}")
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.inputs
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.outputs
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        g, lead = self.geometry, tensor.shape[: tensor.dim() - len(self.inputs)]
+        reach = g.reach(self.weight.shape[2:])
+        spans = zip(self.outputs[1:], self.inputs[1:], g.stride, g.padding, reach, strict=True)
+        extra = [o - ((n - 1) * s - 2 * p + r) for o, n, s, p, r in spans]
+        flat = tensor.reshape(prod(lead), *self.inputs)
+        with torch.backends.nnpack.flags(enabled=False):
+            y = _BACKWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, extra, g.groups, g.dilation)
+        return y.reshape(*lead, *self.outputs)
+
+    def transpose(self) -> Convolution:
+        return Convolution(self.weight, self.outputs, self.geometry)
+
+    def absolute(self) -> TransposedConvolution:
+        return replace(self, weight=self.weight.abs())
+
+    @property
+    def summands(self) -> int:
+        """Of the kernel's positions along an axis, only each s / gcd(s, d)-th one meets a given output."""
+        g, kernel = self.geometry, self.weight.shape[2:]
+        met = [-(-k // (s // gcd(s, d))) for k, s, d in zip(kernel, g.stride, g.dilation, strict=True)]
+        return int(self.weight.shape[0]) // g.groups * prod(met)
+
+    def multiply_adds(self) -> int:
+        return self.transpose().multiply_adds()
+
+    def tensors(self) -> Iterable[Tensor]:
+        return (self.weight,)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return replace(self, weight=self.weight.to(dtype=dtype, device=device))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(c.weight, c.out_shape, c.inputs, c.geometry) for c in Convolution.examples()]
+
+
+def _check(weight: Tensor, channels: bool, geometry: Geometry, inputs: Shape) -> None:
+    axes = len(geometry.stride)
+    if axes not in _FORWARD or weight.dim() != axes + 2 or len(inputs) != axes + 1 or not channels:
+        raise ValueError(f"a kernel of shape {tuple(weight.shape)} over {axes} axes does not fit an input of {inputs}")
+    if weight.shape[0] % geometry.groups or min(*geometry.stride, *geometry.dilation, geometry.groups) < 1:
+        raise ValueError(f"a convolution of {weight.shape[0]} channels with {geometry}")
+
+
+def convolved(x: Expression, weight: Tensor, geometry: Geometry) -> Any:
+    """`x` (1, channels, *positions) convolved."""
+    return _unbatched(x, lambda shape: Convolution(weight, shape, geometry))
+
+
+def transposed(x: Expression, weight: Tensor, geometry: Geometry, extra: Sequence[int]) -> Any:
+    """`x` (1, channels, *positions) under a transposed convolution, `extra` positions at the end of each axis.
+
+    weight: (in channels, out channels / groups, *kernel).
+    """
+
+    def operator(shape: Shape) -> TransposedConvolution:
+        reach = geometry.reach(weight.shape[2:])
+        spans = zip(shape[1:], geometry.stride, geometry.padding, reach, extra, strict=True)
+        positions = [(n - 1) * s - 2 * p + r + e for n, s, p, r, e in spans]
+        return TransposedConvolution(weight, shape, (int(weight.shape[1]) * geometry.groups, *positions), geometry)
+
+    return _unbatched(x, operator)
+
+
+def _unbatched(x: Expression, make: Any) -> Any:
+    """`x` under an operator on tensors without their first axis, which has one entry."""
+    if x.shape[0] != 1:
+        raise ValueError(f"a convolution of {x.shape[0]} images at once, in a tensor of shape {x.shape}")
+    operator = make(x.shape[1:])
+    y = x.apply(gather(lambda t: t[0], x.shape)).apply(operator)
+    return y.apply(gather(lambda t: t.unsqueeze(0), operator.out_shape))
+
+
+def spread(value: int | Sequence[int], axes: int) -> Shape:
+    """One number for each axis."""
+    numbers = [value] if isinstance(value, int) else list(value)
+    return tuple(int(v) for v in (numbers * axes if len(numbers) == 1 else numbers))
+
+
+@torch_ops.reads("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
+def _convolution(
+    x: Expression, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Any:  # fmt: skip
+    axes = weight.dim() - 2
+    if len(x.shape) == axes + 1:  # one image without a batch
+        y = _convolution(x.apply(gather(lambda t: t.unsqueeze(0), x.shape)), weight, bias, stride, padding, dilation,
+                         groups)  # fmt: skip
+        return y.apply(gather(lambda t: t[0], y.shape))
+    geometry = Geometry(spread(stride, axes), spread(padding, axes), spread(dilation, axes), groups)
+    return with_bias(convolved(x, weight, geometry), bias)
+
+
+@torch_ops.reads("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")
+def _convolution_padded(
+    x: Expression, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: str = "valid",
+    dilation: Any = 1, groups: int = 1,
+) -> Any:  # fmt: skip
+    """`same` padding of stride 1 puts the odd position at the end."""
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(spread(dilation, weight.dim() - 2), weight.shape[2:], strict=True)]
+        around = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
+        x = x.apply(gather(lambda t: torch.nn.functional.pad(t, around), x.shape))
+    return _convolution(x, weight, bias, stride, 0, dilation, groups)
+
+
+@torch_ops.reads("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+def _transposed(
+    x: Expression, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    axes = weight.dim() - 2
+    geometry = Geometry(spread(stride, axes), spread(padding, axes), spread(dilation, axes), groups)
+    return with_bias(transposed(x, weight, geometry, spread(output_padding, axes)), bias)
+
+
+@torch_ops.reads("aten.convolution.default")
+def _either(
+    x: Expression, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, backwards: bool,
+    output_padding: Any, groups: int,
+) -> Any:  # fmt: skip
+    if backwards:
+        return _transposed(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolution(x, weight, bias, stride, padding, dilation, groups)
+
+
+def with_bias(x: Any, bias: Tensor | None) -> Any:
+    """`x` (1, channels, …) plus one number a channel."""
+    return x if bias is None else x.shift(bias.reshape(-1, *[1] * (len(x.shape) - 2)))

@@ -1,0 +1,175 @@
+"""Operators that sum entries found by their position: permutations, slices, padding, placing, repeating, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, prod
+from typing import Protocol, Self, final, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.reindex import Reshape
+
+_ONE_BY_ONE = 32
+"""Up to so many terms of a sum are added one after the other, which needs no room for all of them."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gather(AbstractLeaf):
+    """out[i] = Σ_j in[table[j, i]], in and out flattened in row-major order; a negative position stands for 0.
+
+    table: (terms, out), integers.
+    """
+
+    table: Tensor
+    inputs: Shape
+    outputs: Shape
+
+    def __post_init__(self) -> None:
+        if self.table.dim() != 2 or self.table.shape[1] != prod(self.outputs):
+            raise ValueError(f"a table of shape {tuple(self.table.shape)} does not make a tensor of {self.outputs}")
+        if self.table.numel() and int(self.table.max()) >= prod(self.inputs):
+            raise ValueError(f"position {int(self.table.max())} does not exist in a tensor of {self.inputs}")
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.inputs
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.outputs
+
+    @cached_property
+    def _whole(self) -> bool:
+        """Whether no position is missing."""
+        return bool((self.table >= 0).all())
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        lead = tensor.shape[: tensor.dim() - len(self.inputs)]
+        flat = tensor.reshape(*lead, prod(self.inputs))
+        if len(self.table) == 0:
+            return flat.new_zeros(*lead, *self.outputs)
+        if len(self.table) <= _ONE_BY_ONE:
+            total = self._pick(flat, self.table[0])
+            for row in self.table[1:]:
+                total = total + self._pick(flat, row)
+        else:
+            total = self._pick(flat, self.table.flatten()).reshape(*lead, *self.table.shape).sum(-2)
+        return total.reshape(*lead, *self.outputs)
+
+    def _pick(self, flat: Tensor, index: Tensor) -> Tensor:
+        picked = flat.index_select(-1, index.clamp(min=0)) if flat.shape[-1] else flat.new_zeros(
+            *flat.shape[:-1], len(index)
+        )  # fmt: skip
+        return picked if self._whole else torch.where(index >= 0, picked, 0.0)
+
+    def transpose(self) -> Gather:
+        return self._transposed
+
+    @cached_property
+    def _transposed(self) -> Gather:
+        target = torch.arange(self.table.shape[1], device=self.table.device).expand_as(self.table)
+        present = self.table >= 0
+        source, order = self.table[present].sort(stable=True)
+        count = torch.bincount(source, minlength=prod(self.inputs))
+        place = torch.arange(len(source), device=source.device) - (count.cumsum(0) - count)[source]
+        table = self.table.new_full((int(count.max()) if len(count) else 0, prod(self.inputs)), -1)
+        table[place, source] = target[present][order]
+        return Gather(table, self.outputs, self.inputs)
+
+    def absolute(self) -> Gather:
+        return self
+
+    @cached_property
+    def _terms(self) -> int:
+        """The largest number of terms that an entry has."""
+        return int((self.table >= 0).sum(0).max()) if self.table.numel() else 0
+
+    @property
+    def summands(self) -> int:
+        return 0 if self._terms <= 1 else len(self.table)
+
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+        """Exact, as long as no position is met twice by one entry."""
+        back = self._transposed.table
+        flat = torch.zeros(*index.shape, prod(self.outputs), dtype=dtype, device=index.device)
+        for row in back:
+            place = row[index]
+            some = torch.where(place >= 0, 1.0, 0.0).to(dtype)
+            flat.scatter_add_(-1, place.clamp(min=0).unsqueeze(-1), some.unsqueeze(-1))
+        return arithmetic.exact(flat.reshape(*index.shape, *self.outputs))
+
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """The largest number of terms, exactly; for p = 2 the geometric mean of both (Schur's test)."""
+        into, out = self._terms, self._transposed._terms
+        value = {1: float(out), inf: float(into)}.get(p, float(into * out) ** 0.5)
+        return torch.tensor(value, dtype=torch.float64, device=self.table.device)
+
+    def multiply_adds(self) -> int:
+        return 0
+
+    def tensors(self) -> Iterable[Tensor]:
+        return ()
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return replace(self, table=self.table.to(device))
+
+    def after(self, inner: Gather) -> Gather:
+        """self ∘ inner, for an inner operator of at most one term an entry."""
+        first = inner.table[0]
+        return Gather(torch.where(self.table >= 0, first[self.table.clamp(min=0)], -1), inner.inputs, self.outputs)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        def made(rows: list[list[int]], inputs: Shape, outputs: Shape) -> Self:
+            return cls(torch.tensor(rows), inputs, outputs)
+
+        return [
+            made([[0, 3, 1, 4, 2, 5]], (2, 3), (3, 2)),  # a transposed matrix
+            made([[-1, 0, 1, -1]], (2,), (4,)),  # padding
+            made([[2, 3]], (2, 2), (2,)),  # a slice
+            made([[0, 0, 1, 1]], (2,), (2, 2)),  # repeating
+            made([[0, 1], [2, 3], [-1, 4]], (5,), (2, 1)),  # sums
+        ]
+
+
+@runtime_checkable
+class Move(Protocol):
+    """A function that moves, repeats and drops the entries of a tensor, or adds zeros."""
+
+    def __call__(self, tensor: Tensor, /) -> Tensor: ...
+
+
+def gather(move: Move, shape: Shape) -> AbstractLeaf:
+    """The operator that does what `move` does with tensors of `shape`: it is shown a tensor of their positions.
+
+    Raises ValueError if `move` makes other numbers.
+    """
+    return gather_positions(move(positions(shape)), shape)
+
+
+def positions(shape: Shape) -> Tensor:
+    """1, 2, … in `shape`, in float64, so that any operation takes them and 0 stays free for padding."""
+    return torch.arange(1, prod(shape) + 1, dtype=torch.float64).reshape(shape)
+
+
+def gather_positions(moved: Tensor, shape: Shape) -> AbstractLeaf:
+    """The operator that makes `moved` from `positions(shape)`."""
+    index = moved.detach().reshape(-1).to(torch.int64)
+    if not torch.equal(index.to(moved.dtype), moved.reshape(-1)) or bool(((index < 0) | (index > prod(shape))).any()):
+        raise ValueError("it computes new numbers, where only moving entries is read")
+    if len(index) == prod(shape) and torch.equal(index, torch.arange(1, len(index) + 1)):
+        return Reshape(shape, tuple(moved.shape))
+    return Gather((index - 1).unsqueeze(0), shape, tuple(moved.shape))
+
+
+def summed(rows: Tensor, shape: Shape, outputs: Shape) -> Gather:
+    """The operator of sums of entries of a tensor of `shape`: rows (terms, *outputs) of positions, 0 for none."""
+    return Gather(rows.flatten(1).to(torch.int64) - 1, shape, outputs)

@@ -1,0 +1,118 @@
+"""Readers of operations that move, repeat or drop entries: all of them by showing the operation their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from recurjac.operators.gather import gather, gather_positions, positions
+from recurjac.reading import Expression, torch_ops
+
+aten = torch.ops.aten
+
+_MOVES: tuple[OpOverload, ...] = (
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+    aten.unflatten.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.mT.default,
+    aten.movedim.int, aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default, aten.adjoint.default,
+    aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.index_select.default, aten.index.Tensor,
+    aten.flip.default, aten.roll.default, aten.rot90.default, aten.expand.default, aten.broadcast_to.default,
+    aten.repeat.default, aten.tile.default, aten.repeat_interleave.self_int, aten.diagonal.default, aten.tril.default,
+    aten.triu.default, aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.channel_shuffle.default,
+    aten.im2col.default, aten.unfold.default, aten.upsample_nearest1d.default, aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.default,
+    aten.upsample_nearest3d.vec,
+)  # fmt: skip
+"""Operations with one result."""
+_DIVISIONS: tuple[OpOverload, ...] = (
+    aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default, aten.unbind.int,
+    aten.unsafe_split.Tensor, aten.unsafe_chunk.default, aten.tensor_split.sections,
+)  # fmt: skip
+"""Operations with a list of results."""
+
+
+def _move(operation: Callable[..., Tensor], x: Expression, *args: Any, **kwargs: Any) -> Any:
+    return x.apply(gather(lambda t: operation(t, *args, **kwargs), x.shape))
+
+
+def _divide(operation: Callable[..., Sequence[Tensor]], x: Expression, *args: Any, **kwargs: Any) -> Any:
+    parts = operation(positions(x.shape), *args, **kwargs)
+    return [x.apply(gather_positions(part, x.shape)) for part in parts]
+
+
+for _operation in _MOVES:
+    torch_ops.reads(str(_operation))(partial(_move, _operation))
+for _operation in _DIVISIONS:
+    torch_ops.reads(str(_operation))(partial(_divide, _operation))
+
+
+@torch_ops.reads("aten.constant_pad_nd.default")
+def _constant_pad(x: Expression, pad: Sequence[int], value: float = 0.0) -> Any:
+    moved = aten.constant_pad_nd.default(positions(x.shape), list(pad), 0.0)
+    padded = x.apply(gather_positions(moved, x.shape))
+    return padded if value == 0 else padded.shift(torch.where(moved == 0, float(value), 0.0))
+
+
+@torch_ops.reads("aten.pad.default")
+def _pad(x: Expression, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    if mode == "constant":
+        return _constant_pad(x, pad, 0.0 if value is None else value)
+    return _move(aten.pad.default, x, pad, mode)
+
+
+@torch_ops.reads(
+    "aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default",
+    "aten.lift_fresh_copy.default",
+)  # fmt: skip
+def _same(x: Expression, *_: Any, **__: Any) -> Any:
+    return x
+
+
+@torch_ops.reads("aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default", "aten.type_as.default")
+def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
+    dtypes = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
+    if any(d not in (torch.float32, torch.float64) for d in dtypes):
+        raise ValueError(f"a conversion to {dtypes[0]}; only float32 and float64 are read")
+    return x
+
+
+@torch_ops.reads("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
+def _dropout(x: Expression, _share: float, train: bool) -> Any:
+    if train:
+        raise ValueError("a dropout that is on in eval mode makes the network random; pass training=self.training")
+    return x
+
+
+@torch_ops.reads("aten.sym_size.int")
+def _size(x: Expression, dim: int) -> Any:
+    return x.shape[dim]
+
+
+@torch_ops.reads("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
+def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
+    """Each part moved to its place among zeros, and their sum."""
+    like = next(p for p in parts if not isinstance(p, Tensor))
+    blank = [torch.zeros(tuple(p.shape), dtype=torch.float64) for p in parts]
+    total: Any = None
+    for i, part in enumerate(parts):
+        moved = torch.cat([positions(tuple(p.shape)) if k == i else p for k, p in enumerate(blank)], dim)
+        if isinstance(part, Tensor):
+            operator = gather_positions(moved, tuple(part.shape))
+            placed = like.constant(part).apply(operator)
+        else:
+            placed = part.apply(gather_positions(moved, part.shape))
+        total = placed if total is None else total.plus(placed)
+    return total
+
+
+@torch_ops.reads("aten.stack.default")
+def _stack(parts: Sequence[Any], dim: int = 0) -> Any:
+    def unsqueezed(part: Any) -> Any:
+        return part.unsqueeze(dim) if isinstance(part, Tensor) else _move(aten.unsqueeze.default, part, dim)
+
+    return _concatenate([unsqueezed(p) for p in parts], dim)

@@ -1,0 +1,135 @@
+"""Sums and means over axes and windows: average pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.operators.convolution import spread
+from recurjac.operators.gather import positions, summed
+from recurjac.operators.scale import divided
+from recurjac.reading import Expression, torch_ops
+
+
+def sum_over(x: Expression, dims: Sequence[int], keep: bool) -> Any:
+    """The sum over axes."""
+    axes = sorted({d % len(x.shape) for d in dims}) if x.shape else []
+    if not axes:
+        return x
+    rest = [d for d in range(len(x.shape)) if d not in axes]
+    rows = positions(x.shape).permute(*axes, *rest).reshape(-1, *(x.shape[d] for d in rest))
+    shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape)) if keep else tuple(rows.shape[1:])
+    return x.apply(summed(rows, x.shape, shape))
+
+
+def mean_over(x: Expression, dims: Sequence[int], keep: bool) -> Any:
+    """The mean over axes."""
+    count = prod(x.shape[d] for d in {d % len(x.shape) for d in dims})
+    return divided(sum_over(x, dims, keep), float(count))
+
+
+def _axes(x: Expression, dim: int | Sequence[int] | None) -> list[int]:
+    """The axes that `dim` names; none named means all."""
+    named = [dim] if isinstance(dim, int) else list(dim or [])
+    return named or list(range(len(x.shape)))
+
+
+@torch_ops.reads("aten.sum.default", "aten.sum.dim_IntList")
+def _sum(x: Expression, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    return sum_over(x, _axes(x, dim), keepdim)
+
+
+@torch_ops.reads("aten.mean.default", "aten.mean.dim")
+def _mean(x: Expression, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    return mean_over(x, _axes(x, dim), keepdim)
+
+
+def windows(
+    shape: Shape, kernel: Shape, stride: Shape, before: Shape, after: Shape, dilation: Shape, ceil: bool
+) -> Tensor:
+    """The positions (from 1; 0 in the padding) that each window over the last axes of `shape` sees.
+
+    Returns (window entries, *leading axes, *windows).  With `ceil` a last window may start inside the input or its
+    first padding and hang over its end, as PyTorch and ONNX have it.
+    """
+    lead, spatial = shape[: len(shape) - len(kernel)], shape[len(shape) - len(kernel) :]
+    counts, hang = [], []
+    for n, k, s, b, a, d in zip(spatial, kernel, stride, before, after, dilation, strict=True):
+        room = n + b + a - d * (k - 1) - 1
+        if room < 0:
+            raise ValueError(f"a window of {tuple(kernel)} is larger than its padded input {tuple(spatial)}")
+        count = room // s + 1
+        if ceil and room % s and (count * s < n + b):
+            count += 1
+        counts.append(count)
+        hang.append(max(0, (count - 1) * s + d * (k - 1) + 1 - n - b))
+    around = [v for b, h in zip(reversed(before), reversed(hang), strict=True) for v in (b, h)]
+    padded = torch.nn.functional.pad(positions(shape), around)
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), len(lead)):
+        padded = padded.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+        padded = padded.narrow(axis, 0, counts[axis - len(lead)])
+    flat = padded.reshape(*lead, *counts, -1)
+    return flat.movedim(-1, 0)
+
+
+def average_pool(
+    x: Expression, kernel: Shape, stride: Shape, before: Shape, after: Shape, dilation: Shape, ceil: bool,
+    count_padding: bool, divisor: int | None = None,
+) -> Any:  # fmt: skip
+    """The mean over windows; `count_padding` counts positions of the padding, not those that hang over it."""
+    rows = windows(x.shape, kernel, stride, before, after, dilation, ceil)
+    y = x.apply(summed(rows, x.shape, tuple(rows.shape[1:])))
+    if divisor is not None:
+        return divided(y, float(divisor))
+    seen = (rows > 0).sum(0)
+    if count_padding:
+        lead = x.shape[: len(x.shape) - len(kernel)]
+        inner = tuple(
+            n + b + a for n, b, a in zip(x.shape[len(lead) :], before, after, strict=True)
+        )
+        none = (0,) * len(kernel)
+        hung = windows((*lead, *inner), kernel, stride, none, none, dilation, ceil)
+        seen = (hung > 0).sum(0)
+    return divided(y, seen.to(x.dtype))
+
+
+@torch_ops.reads("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def _average_pool(
+    x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Any:  # fmt: skip
+    axes = len(x.shape) - 2
+    size = spread(kernel, axes)
+    step, around = (spread(stride, axes) if stride else size), spread(padding, axes)
+    ones = (1,) * axes
+    return average_pool(x, size, step, around, around, ones, ceil_mode, count_include_pad, divisor_override)
+
+
+@torch_ops.reads(
+    "aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default",
+    "aten._adaptive_avg_pool2d.default", "aten._adaptive_avg_pool3d.default",
+)  # fmt: skip
+def _adaptive(x: Expression, size: Any) -> Any:
+    rows = adaptive_windows(x.shape, spread(size, len(x.shape) - 2))
+    y = x.apply(summed(rows, x.shape, tuple(rows.shape[1:])))
+    return divided(y, (rows > 0).sum(0).to(x.dtype))
+
+
+def adaptive_windows(shape: Shape, sizes: Shape) -> Tensor:
+    """As `windows`, for PyTorch's adaptive pooling: window i of m covers floor(i n / m) to ceil((i + 1) n / m)."""
+    rows = positions(shape)
+    for axis, m in enumerate(sizes, len(shape) - len(sizes)):
+        n = shape[axis]
+        bounds = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        longest = max(b - a for a, b in bounds)
+        parts = []
+        for a, b in bounds:
+            part = rows.narrow(axis, a, b - a).movedim(axis, -1)
+            parts.append(torch.nn.functional.pad(part, (0, longest - (b - a))))
+        rows = torch.stack(parts, axis)
+    return rows.reshape(*rows.shape[: len(shape)], -1).movedim(-1, 0)
