@@ -14,6 +14,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.weights import (
     ActivationLike,
@@ -73,6 +74,11 @@ def _load_path(
         return load(_make_module(path), example, dtype=dtype, device=device)
     if not Path(path).is_file():
         raise UnreadableFile(f"there is no file {path}; give a .npz weight list or package.module:factory")
+    if Path(path).suffix == ".onnx":
+        file = read_onnx(Path(path))
+        network = file.network()
+        _check(network, file.evaluate)
+        return network.to(dtype, device)
     if Path(path).suffix != ".npz":
         raise InvalidRequest(
             f"{path}: files of type {Path(path).suffix or '(none)'} are not read yet; save the weights as .npz "

@@ -15,10 +15,10 @@ from recurjac.network import Constant, Edge, Network, Stage
 from recurjac.operators import AbstractOperator, Identity, Reshape, compose
 from recurjac.operators.gather import gather
 
-_MOST_EDGES = 16
+_MOST_TERMS = 24
 """An expression with more terms becomes a stage of its own, lest sums of sums grow exponentially."""
-LARGEST = 2**23
-"""The most entries that a tensor between two operations may have: 64 MiB in float64."""
+LARGEST = 2**22
+"""The most entries that a tensor between two operations may have: 32 MiB in float64."""
 
 
 @final
@@ -91,6 +91,10 @@ class Expression:
     shape: Shape
 
     @property
+    def terms(self) -> int:
+        return len(self.edges) + len(self.constants)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.builder.dtype
 
@@ -123,13 +127,13 @@ class Expression:
         except RuntimeError as error:
             raise ValueError(f"a sum of branches of shapes {self.shape} and {other.shape}") from error
         a, b = self.broadcast(shape), other.broadcast(shape)
-        if len(a.edges) + len(b.edges) > _MOST_EDGES:
+        if a.terms + b.terms > _MOST_TERMS:
             a, b = a.as_node(), b.as_node()
         return replace(a, edges=a.edges + b.edges, constants=a.constants + b.constants)
 
     def as_node(self) -> Expression:
         """The same value as a stage of its own."""
-        return self if len(self.edges) <= 1 else self.builder.add(self, Linear())
+        return self if self.terms <= 2 and len(self.edges) <= 1 else self.builder.add(self, Linear())
 
     def settled(self) -> Expression:
         """The same value, cheap to read many times: a stage of its own if it takes multiplications or sums to make."""

@@ -18,6 +18,9 @@ from recurjac.reading import Expression, torch_ops
 _FORWARD = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
 
+_MOST = 2**25
+"""The most entries that the patches of one image may have together: libraries may lay them out side by side."""
+
 
 @final
 @dataclass(frozen=True)
@@ -201,6 +204,9 @@ def _unbatched(x: Expression, make: Any) -> Any:
     if x.shape[0] != 1:
         raise ValueError(f"a convolution of {x.shape[0]} images at once, in a tensor of shape {x.shape}")
     operator = make(x.shape[1:])
+    patches = operator.multiply_adds() // min(operator.weight.shape[:2])
+    if patches > _MOST:
+        raise ValueError(f"a convolution with patches of {patches} entries together; at most {_MOST} are read")
     y = x.apply(gather(lambda t: t[0], x.shape)).apply(operator)
     return y.apply(gather(lambda t: t.unsqueeze(0), operator.out_shape))
 

@@ -160,6 +160,6 @@ def _gemm(
     y = scaled(matrix_product(turned(a, transA), turned(b, transB)), alpha)
     if c is None or beta == 0:
         return y
-    if isinstance(c, Tensor):
-        return y.shift(scaled(y.constant(c), beta))
-    return y.plus(scaled(c, beta))
+    if isinstance(c, Tensor) and beta == 1:
+        return y.shift(c)
+    return y.plus(scaled(y.constant(c) if isinstance(c, Tensor) else c, beta))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
 from recurjac.operators.gather import gather, gather_positions, positions
-from recurjac.reading import Expression, torch_ops
+from recurjac.operators.onnx_windows import check_padding
+from recurjac.reading import Expression, onnx_ops, torch_ops
 
 aten = torch.ops.aten
 
@@ -108,6 +111,53 @@ def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
             placed = part.apply(gather_positions(moved, part.shape))
         total = placed if total is None else total.plus(placed)
     return total
+
+
+@onnx_ops.reads("Concat")
+def _onnx_concatenate(*parts: Any, axis: int) -> Any:
+    return _concatenate(parts, axis)
+
+
+@onnx_ops.reads("Pad")
+def _onnx_pad(
+    x: Expression, pads: Any = None, constant: Any = None, axes: Any = None, *, mode: str = "constant",
+    value: float = 0.0,
+) -> Any:  # fmt: skip
+    """pads: before each axis, then after each; a negative one cuts off."""
+    dims = len(x.shape)
+    chosen = [int(a) % dims for a in axes.flatten().tolist()] if isinstance(axes, Tensor) else list(range(dims))
+    numbers = [int(n) for n in (pads.flatten().tolist() if isinstance(pads, Tensor) else pads or ())]
+    if len(numbers) != 2 * len(chosen):
+        raise ValueError(f"{len(numbers)} pads for {len(chosen)} axes")
+    widths = [(0, 0)] * dims
+    for axis, before, after in zip(chosen, numbers[: len(chosen)], numbers[len(chosen) :], strict=True):
+        widths[axis] = (before, after)
+    check_padding(x.shape, tuple(b for b, _ in widths), tuple(a for _, a in widths))
+    kept = tuple(slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(x.shape, widths, strict=True))
+    added = [(max(0, b), max(0, a)) for b, a in widths]
+    if mode not in ("constant", "reflect", "edge", "wrap"):
+        raise ValueError(f"a padding of mode {mode}")
+    moved = torch.from_numpy(np.pad(positions(x.shape).numpy()[kept], added, mode=mode))
+    y = x.apply(gather_positions(moved, x.shape))
+    around = value if constant is None else float(constant)
+    return y if around == 0 or mode != "constant" else y.shift(torch.where(moved == 0, around, 0.0))
+
+
+@onnx_ops.reads("Shape")
+def _shape(x: Expression, *, start: int = 0, end: int | None = None) -> Any:
+    return torch.tensor(x.shape[start:end], dtype=torch.int64)
+
+
+@onnx_ops.reads("Size")
+def _entries(x: Expression) -> Any:
+    return torch.tensor(prod(x.shape), dtype=torch.int64)
+
+
+@onnx_ops.reads("Dropout")
+def _onnx_dropout(x: Expression, ratio: Any = None, training: Any = None, **_: Any) -> Any:
+    if training is not None and bool(training):
+        raise ValueError("a dropout in training mode makes the network random; export the network in eval mode")
+    return x
 
 
 @torch_ops.reads("aten.stack.default")

@@ -16,6 +16,10 @@ from recurjac.operators.scale import divided
 from recurjac.reading import Expression, torch_ops
 
 
+_MOST = 2**24
+"""The most entries that the windows of one layer may see together."""
+
+
 def sum_over(x: Expression, dims: Sequence[int], keep: bool) -> Any:
     """The sum over axes."""
     axes = sorted({d % len(x.shape) for d in dims}) if x.shape else []
@@ -58,7 +62,8 @@ def windows(
     first padding and hang over its end, as PyTorch and ONNX have it.
     """
     lead, spatial = shape[: len(shape) - len(kernel)], shape[len(shape) - len(kernel) :]
-    counts, hang = [], []
+    counts: list[int] = []
+    hang: list[int] = []
     for n, k, s, b, a, d in zip(spatial, kernel, stride, before, after, dilation, strict=True):
         room = n + b + a - d * (k - 1) - 1
         if room < 0:
@@ -68,6 +73,8 @@ def windows(
             count += 1
         counts.append(count)
         hang.append(max(0, (count - 1) * s + d * (k - 1) + 1 - n - b))
+    if prod(lead) * prod(counts) * prod(kernel) > _MOST:
+        raise ValueError(f"{prod(lead) * prod(counts)} windows of {prod(kernel)} entries; at most {_MOST} are read")
     around = [v for b, h in zip(reversed(before), reversed(hang), strict=True) for v in (b, h)]
     padded = torch.nn.functional.pad(positions(shape), around)
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), len(lead)):

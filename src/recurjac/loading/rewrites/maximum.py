@@ -14,6 +14,7 @@ from recurjac.activations import ReLU
 from recurjac.loading.expression import Expression
 from recurjac.operators.convolution import spread
 from recurjac.operators.gather import gather_positions, positions
+from recurjac.operators.onnx_windows import Frame, reduced
 from recurjac.operators.scale import Scale, is_constant, scaled
 from recurjac.operators.sums import adaptive_windows, windows
 from recurjac.reading import onnx_ops, torch_ops
@@ -167,6 +168,31 @@ def _max_pool(
 )  # fmt: skip
 def _max_pool_with_indices(x: Expression, *args: Any, **kwargs: Any) -> Any:
     return (_max_pool(x, *args, **kwargs), _NO_INDEX)
+
+
+@onnx_ops.reads("MaxPool")
+def _onnx_max_pool(
+    x: Expression, *, kernel_shape: Any, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilations: Any = None,
+    pads: Any = None, storage_order: int = 0, strides: Any = None,
+) -> Any:  # fmt: skip
+    frame = Frame.read(x.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
+    return max_pool(x, tuple(kernel_shape), frame.stride, frame.before, frame.after, frame.dilation, bool(ceil_mode))
+
+
+@onnx_ops.reads("GlobalMaxPool")
+def _global_max_pool(x: Expression) -> Any:
+    return over_axes(x, range(2, len(x.shape)), True)
+
+
+@onnx_ops.reads("ReduceMax")
+def _reduce_max(x: Expression, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
+    dims, keep = reduced(x, axes, keepdims, noop_with_empty_axes)
+    return over_axes(x, dims, keep) if dims else x
+
+
+@onnx_ops.reads("ReduceMin")
+def _reduce_min(x: Expression, *args: Any, **kwargs: Any) -> Any:
+    return scaled(_reduce_max(scaled(x, -1.0), *args, **kwargs), -1.0)
 
 
 @torch_ops.reads(

@@ -1,0 +1,182 @@
+"""ONNX files, read directly: constants folded, every other node by its reader.
+
+The file is checked before anything of its declared size is made; its numbers are read in float64, and the original is
+evaluated in float64 by `onnx.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurjac import activations, operators
+from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
+from recurjac.loading import rewrites
+from recurjac.loading.expression import LARGEST, Builder, Expression
+from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_model import Model, parse
+from recurjac.loading.onnx_sizes import grown
+from recurjac.network import Network
+from recurjac.operators.gather import gather_positions, positions
+from recurjac.reading import import_all, onnx_ops
+
+import_all(operators)
+import_all(activations)
+import_all(rewrites)
+
+_MOVES = {
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "GatherElements", "GatherND", "Split", "Flatten",
+    "Expand", "Tile", "Identity", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "ReverseSequence", "Trilu",
+}  # fmt: skip
+"""Operators that move, repeat or drop entries of their first input: read by showing them the entries' positions."""
+_CASTS = {"Cast", "CastLike"}
+_EXACT = {
+    *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu", "Floor",
+    "Ceil", "Round", "Sign",
+}  # fmt: skip
+"""Operators that do not round, so that folding them on constants changes nothing."""
+
+
+@final
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model of one input and one output that are tensors of floating-point numbers."""
+
+    model: Model
+
+    def network(self) -> Network:
+        """The normal form in float64.  Raises UnsupportedLayer, naming the node, for what it does not hold."""
+        model = self.model
+        builder = Builder(model.input_shape, model.batched, torch.float64, torch.device("cpu"))
+        values: dict[str, Any] = {"": None, model.input_name: builder.input()}
+        for name, array in model.constants.items():
+            values[name] = torch.from_numpy(array)
+        for node in model.nodes:
+            _check_inputs(node, values)
+            results = _read(model, node, [values[name] for name in node.input], builder)
+            values.update(zip(node.output, results, strict=False))
+        return builder.finish(_output(model, values, builder))
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """The original in float64 on x (batch, *input), input by input."""
+        rows = [self.model.run(row.unsqueeze(0) if self.model.batched else row) for row in x.cpu()]
+        return torch.stack([torch.from_numpy(np.array(r)) for r in rows]).reshape(
+            len(rows), *(rows[0].shape[1:] if self.model.batched else rows[0].shape)
+        )
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """The model in an ONNX file of opset 8 or newer.
+
+    Raises MissingDependency without `onnx`, UnreadableFile if the file is damaged, InvalidNetwork or UnsupportedLayer
+    if it holds no network of one input and one output.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("ONNX files need the package onnx: pip install 'recurjac[onnx]'") from error
+    return OnnxFile(parse(path))
+
+
+def _check_inputs(node: Any, values: dict[str, Any]) -> None:
+    for name in node.input:
+        if name not in values:
+            raise InvalidNetwork(
+                f"{_place(node)} reads {name!r}, which no earlier node makes: the graph has a cycle, or an initialiser "
+                "is missing; export the model again"
+            )
+
+
+def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
+    """The results of a node: folded if they do not depend on the input, else read by the operator's reader."""
+    try:
+        if not any(isinstance(i, Expression) for i in inputs):
+            return _folded(model, node, inputs, builder)
+        if node.op_type in _CASTS:
+            return [_cast(node, *inputs)]
+        if node.op_type in _MOVES and isinstance(inputs[0], Expression):
+            return _moved(model, node, inputs)
+        reader = None if node.domain not in ("", "ai.onnx") else onnx_ops.readers.get(node.op_type)
+        if reader is None:
+            raise UnsupportedLayer(f"{_place(node)} is not supported; supported are {', '.join(_supported())}")
+        result = reader(*inputs, **model.attributes(node))
+    except UnsupportedLayer:
+        raise
+    except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AssertionError) as error:
+        raise UnsupportedLayer(f"{_place(node)} is not supported: {first_line(error)}") from error
+    return result if isinstance(result, list | tuple) else [result]
+
+
+def _supported() -> list[str]:
+    return sorted(_MOVES | _CASTS | set(onnx_ops.readers))
+
+
+def _place(node: Any) -> str:
+    """What a message calls a node."""
+    name = f" {node.name!r}" if node.name else f" that makes {node.output[0]!r}" if node.output else ""
+    return f"the {node.domain + '.' if node.domain not in ('', 'ai.onnx') else ''}{node.op_type} node{name}"
+
+
+def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
+    """A node on constants, evaluated by `onnx.reference`."""
+    arrays = [None if i is None else _array(node, i) for i in inputs]
+    attributes = {} if node.op_type == "Constant" else model.attributes(node)
+    count = grown(node.op_type, arrays, attributes)
+    if count > LARGEST:
+        raise ValueError(f"it makes a constant of {count} entries; at most {LARGEST} are read")
+    results = model.run_node(node, arrays)
+    if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
+        builder.rounded = True
+    return [torch.from_numpy(np.array(r)) for r in results]
+
+
+def _array(node: Any, value: Any) -> np.ndarray[Any, Any]:
+    if not isinstance(value, Tensor):
+        raise UnsupportedLayer(f"{_place(node)} reads {value}; only constants and affine functions are read")
+    array: np.ndarray[Any, Any] = value.numpy()
+    return array
+
+
+def _cast(node: Any, x: Any, like: Any = None) -> Any:
+    """A conversion between the types of floating-point numbers, which real arithmetic does not know."""
+    from onnx import TensorProto
+
+    to = {a.name: a.i for a in node.attribute}.get("to", TensorProto.DOUBLE)
+    floating = not isinstance(like, Tensor) or like.is_floating_point()
+    if to not in (TensorProto.FLOAT, TensorProto.DOUBLE) or not floating:
+        raise ValueError("a conversion to a type other than float or double")
+    return x.to(torch.float64) if isinstance(x, Tensor) else x
+
+
+def _moved(model: Model, node: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    """What a node does to the positions of its first input's entries."""
+    x, rest = inputs[0], [None if i is None else _array(node, i) for i in inputs[1:]]
+    shown = [positions(x.shape).numpy(), *rest]
+    count = grown(node.op_type, shown, model.attributes(node))
+    if count > LARGEST:
+        raise ValueError(f"it makes a tensor of {count} entries; at most {LARGEST} are read")
+    return [
+        x.apply(gather_positions(torch.from_numpy(np.array(r, dtype=np.float64)), x.shape))
+        for r in model.run_node(node, shown)
+    ]
+
+
+def _output(model: Model, values: dict[str, Any], builder: Builder) -> Expression:
+    if model.output_name not in values:
+        raise InvalidNetwork(f"no node makes the output {model.output_name!r}; export the model again")
+    value = values[model.output_name]
+    if isinstance(value, Tensor) and value.is_floating_point():
+        value = builder.constant(value)  # a network whose every derivative is 0
+    if not isinstance(value, Expression):
+        raise UnsupportedLayer(f"the output {model.output_name!r} is no tensor of floating-point numbers")
+    if model.batched and value.shape[:1] != (1,):
+        raise UnsupportedLayer(
+            f"for one input the output {model.output_name!r} has shape {value.shape}, which lacks the batch dimension"
+        )
+    return value

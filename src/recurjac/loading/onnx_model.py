@@ -1,0 +1,227 @@
+"""An ONNX file as plain data: its nodes, its constants in float64, and what `onnx.reference` makes of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
+from recurjac.loading.expression import LARGEST
+from recurjac.loading.messages import first_line
+
+_OLDEST = 8
+"""The oldest opset that is read."""
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """A model in float64: nodes in order, constants by name, one input and one output.
+
+    batched: whether the first axis of the input, of one entry or of open size, is a batch axis; `input_shape` is
+    without it.
+    """
+
+    proto: Any
+    constants: dict[str, np.ndarray[Any, Any]]
+    input_name: str
+    input_shape: Shape
+    batched: bool
+    output_name: str
+
+    @property
+    def nodes(self) -> Iterable[Any]:
+        return self.proto.graph.node  # type: ignore[no-any-return]
+
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """The attributes of a node by name: numbers, texts and lists of them.  Raises UnsupportedLayer for graphs."""
+        from onnx import AttributeProto, helper
+
+        found: dict[str, Any] = {}
+        for a in node.attribute:
+            if a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+                raise UnsupportedLayer(
+                    f"the {node.op_type} node {node.name!r} is control flow; export the network without it"
+                )
+            value = helper.get_attribute_value(a)
+            found[a.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        return found
+
+    def run_node(self, node: Any, arrays: Iterable[Any]) -> list[np.ndarray[Any, Any]]:
+        """The results of one node on arrays (None: an absent input), floating-point ones in float64."""
+        from onnx import TensorProto, helper
+
+        names = [n for n in node.input if n]
+        feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n}
+        results = [n for n in node.output if n]
+        infos = [[helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (set(names), results)]
+        graph = helper.make_graph([node], "one", *infos)
+        model = helper.make_model(graph, opset_imports=list(self.proto.opset_import))
+        return [_wide(r) for r in _evaluate(_evaluator(model), feeds)]
+
+    def run(self, x: Tensor) -> np.ndarray[Any, Any]:
+        """The output for one input in float64, in the file's own shape."""
+        return _wide(_evaluate(self._whole, {self.input_name: x.numpy()})[0])
+
+    @cached_property
+    def _whole(self) -> Any:
+        return _evaluator(self.proto)
+
+
+def _evaluator(model: Any) -> Any:
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(model)
+
+
+def _evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
+    """The results, with what the evaluator prints and warns dropped.  Raises ValueError if it fails."""
+    try:
+        with np.errstate(all="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            return list(evaluator.run(None, feeds))
+    except Exception as error:  # it may fail in any way on what a file holds
+        raise ValueError(f"onnx.reference fails on it: {first_line(error)}") from error
+
+
+def _wide(result: Any) -> np.ndarray[Any, Any]:
+    array = np.asarray(result)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"it makes values of type {array.dtype}; only numbers are read")
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def parse(path: Path) -> Model:
+    """The model in a file.  Raises UnreadableFile, InvalidNetwork or UnsupportedLayer as `read_onnx` says."""
+    proto = _proto(path)
+    _check_opset(proto)
+    _bring_external_data(proto, path)
+    constants = {t.name: _constant(t) for t in proto.graph.initializer}
+    if proto.graph.sparse_initializer:
+        raise UnsupportedLayer("the file holds sparse initialisers; export dense ones")
+    inputs = [i for i in proto.graph.input if i.name not in constants]
+    for what, found in (("inputs", inputs), ("outputs", proto.graph.output)):
+        if len(found) != 1:
+            names = ", ".join(repr(v.name) for v in list(found)[:5]) or "none"
+            raise UnsupportedLayer(f"the file has {len(found)} {what} ({names}); a network of one is read")
+    shape, batched = _input_shape(inputs[0])
+    _widen(proto, constants)
+    return Model(proto, constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
+
+
+def _proto(path: Path) -> Any:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+    except (DecodeError, ValueError, RuntimeError, MemoryError) as error:
+        raise UnreadableFile(f"{path} is not a readable ONNX file: {first_line(error)}; export it again") from error
+    if not proto.graph.output:
+        raise UnreadableFile(f"{path} is not a readable ONNX file: it holds no graph with an output; export it again")
+    return proto
+
+
+def _check_opset(proto: Any) -> None:
+    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    if not versions or versions[0] < _OLDEST:
+        found = versions[0] if versions else "none"
+        raise UnsupportedLayer(f"the file's opset is {found}; {_OLDEST} and newer are read: export it with a newer one")
+
+
+def _bring_external_data(proto: Any, path: Path) -> None:
+    """Load tensors kept beside the file; refuse those that point elsewhere."""
+    from onnx import TensorProto
+    from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+
+    folder = path.resolve().parent
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        info = ExternalDataInfo(tensor)
+        file = (folder / info.location).resolve()
+        if Path(info.location).is_absolute() or folder not in file.parents:
+            raise InvalidNetwork(f"the data of {tensor.name!r} is kept in {info.location!r}, outside the model's folder")
+        if not file.is_file():
+            raise UnreadableFile(f"the data of {tensor.name!r} is kept in {info.location!r}, which is missing")
+        size = prod(tensor.dims) * 8
+        if (info.length or file.stat().st_size) > max(size, 0):
+            raise InvalidNetwork(f"the data of {tensor.name!r} is longer than its shape {tuple(tensor.dims)}")
+        try:
+            load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:  # whatever a file may say
+            raise UnreadableFile(f"the data of {tensor.name!r} cannot be read: {first_line(error)}") from error
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _constant(tensor: Any) -> np.ndarray[Any, Any]:
+    """A stored tensor, floating-point ones in float64."""
+    from onnx import TensorProto, numpy_helper
+
+    kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "unknown"
+    where = f"the tensor {tensor.name!r} of shape {tuple(tensor.dims)}"
+    if kind not in _KINDS:
+        raise UnsupportedLayer(f"{where} has type {kind}; only {', '.join(sorted(_KINDS))} are read")
+    try:
+        array = numpy_helper.to_array(tensor)
+    except Exception as error:  # whatever a file may say
+        raise UnreadableFile(f"{where} is damaged: {first_line(error)}; export the model again") from error
+    return array.astype(np.float64) if array.dtype.kind == "f" else np.array(array)
+
+
+_KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL"}
+
+
+def _input_shape(value: Any) -> tuple[Shape, bool]:
+    """The shape of one input, and whether a batch axis comes before it."""
+    from onnx import TensorProto
+
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        raise UnsupportedLayer(f"the input {value.name!r} is no tensor of type float or double; export it as one")
+    if not kind.HasField("shape"):
+        raise InvalidNetwork(f"the input {value.name!r} has no shape; export the network with one")
+    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    batched = len(sizes) > 1 and sizes[0] in (None, 1)
+    shape = sizes[1:] if batched else sizes
+    if any(n is None or n < 1 for n in shape):
+        shown = ", ".join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)
+        raise InvalidNetwork(f"the input {value.name!r} has shape ({shown}); only the first axis may be of open size")
+    if prod(n or 0 for n in shape) > LARGEST:
+        raise InvalidNetwork(f"the input {value.name!r} has {prod(n or 0 for n in shape)} entries; at most {LARGEST} are read")
+    return tuple(int(n or 0) for n in shape), batched
+
+
+def _widen(proto: Any, constants: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Make every float of the model a double, in place."""
+    from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
+    for node in proto.graph.node:
+        for a in node.attribute:
+            if a.type == AttributeProto.TENSOR:
+                a.t.CopyFrom(numpy_helper.from_array(_constant(a.t)))
+            elif a.name in ("to", "dtype") and a.i == TensorProto.FLOAT:
+                a.i = TensorProto.DOUBLE
+            elif node.op_type == "Constant" and a.name in ("value_float", "value_floats"):
+                value = a.f if a.name == "value_float" else list(a.floats)
+                tensor = numpy_helper.from_array(np.array(value, dtype=np.float64))
+                a.CopyFrom(helper.make_attribute("value", tensor))
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    del proto.graph.value_info[:]

@@ -1,0 +1,104 @@
+"""How many entries a node of constants may make, known before it is evaluated: a file can ask for anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+Arrays = Sequence[np.ndarray[Any, Any] | None]
+
+_ENTRYWISE = {
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul",
+    "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt",
+    "Sub", "Sum", "Tanh", "Where", "Xor", "DequantizeLinear", "BatchNormalization", "IsNaN", "IsInf", "Dropout",
+}  # fmt: skip
+"""Nodes that make what their inputs broadcast to."""
+_SMALLER = {
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Flatten", "Identity", "DepthToSpace",
+    "SpaceToDepth", "Concat", "Shape", "Size", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
+    "ReduceL1", "ReduceL2", "ReduceSumSquare", "ArgMax", "ArgMin", "NonZero", "ReverseSequence", "Trilu", "CumSum",
+    "ScatterElements", "ScatterND", "Compress",
+}  # fmt: skip
+"""Nodes that make no more than a few times what they are given."""
+
+
+Given = Sequence[np.ndarray[Any, Any]]
+
+
+def grown(kind: str, arrays: Arrays, attributes: Mapping[str, Any]) -> int:
+    """An upper estimate of the entries that a node makes.  Raises ValueError for a node that is not folded."""
+    given = [a for a in arrays if a is not None]
+    if kind in _ENTRYWISE:
+        return prod(np.broadcast_shapes(*(a.shape for a in given)))
+    if kind in _SMALLER:
+        return 4 * sum(a.size for a in given)
+    if kind == "Constant":
+        return 0
+    if kind not in _GROWING:
+        raise ValueError("it does not depend on the input, and is not among the operators that are folded")
+    return _GROWING[kind](given, attributes)
+
+
+def _of_shape(given: Given, _: Mapping[str, Any]) -> int:
+    return prod(int(n) for n in given[0].flatten())
+
+
+def _expanded(given: Given, _: Mapping[str, Any]) -> int:
+    return prod(np.broadcast_shapes(given[0].shape, tuple(int(n) for n in given[1].flatten())))
+
+
+def _tiled(given: Given, _: Mapping[str, Any]) -> int:
+    return given[0].size * prod(max(0, int(n)) for n in given[1].flatten())
+
+
+def _range(given: Given, _: Mapping[str, Any]) -> int:
+    start, limit, step = (float(a) for a in given)
+    return max(0, ceil((limit - start) / step))
+
+
+def _product(given: Given, _: Mapping[str, Any]) -> int:
+    """At most every row with every column."""
+    common = max(1, min(given[0].shape[-1:] or (1,)))
+    return (given[0].size // common + 1) * (given[1].size // common + 1)
+
+
+def _picked(given: Given, attributes: Mapping[str, Any]) -> int:
+    axis = int(attributes.get("axis", 0))
+    return given[0].size // max(1, given[0].shape[axis]) * given[1].size
+
+
+def _picked_deep(given: Given, _: Mapping[str, Any]) -> int:
+    return given[0].size * max(1, given[1].size)
+
+
+def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
+    pads = attributes["pads"] if "pads" in attributes else given[1].flatten().tolist()
+    return prod(n + sum(max(0, int(p)) for p in pads) for n in given[0].shape) if len(pads) < 2 * given[0].ndim else prod(
+        n + max(0, int(b)) + max(0, int(a))
+        for n, b, a in zip(given[0].shape, pads[: given[0].ndim], pads[given[0].ndim :], strict=True)
+    )  # fmt: skip
+
+
+def _resized(given: Given, attributes: Mapping[str, Any]) -> int:
+    """By sizes or scales, the last input (of old, an attribute), of all axes or of some."""
+    shape = given[0].shape
+    last = given[-1].flatten().tolist() if len(given) > 1 else attributes["scales"]
+    axes = attributes.get("axes", range(len(shape)))
+    whole = len(given) > 1 and given[-1].dtype.kind == "i"
+    new = [max(1.0, n) for n in shape]
+    for axis, value in zip(axes, last, strict=True):
+        new[axis] = float(value) if whole else shape[axis] * float(value)
+    if not all(n >= 0 for n in new):
+        raise ValueError(f"a resize to {new}")
+    return ceil(prod(new))
+
+
+_GROWING: Mapping[str, Callable[[Given, Mapping[str, Any]], int]] = {
+    "ConstantOfShape": _of_shape, "Expand": _expanded, "Tile": _tiled, "Range": _range, "MatMul": _product,
+    "Gemm": _product, "Gather": _picked, "GatherElements": _picked_deep, "GatherND": _picked_deep, "Pad": _padded,
+    "Resize": _resized, "Upsample": _resized,
+}  # fmt: skip
