@@ -73,7 +73,7 @@ def matrix(operator: AbstractOperator) -> Tensor:
     some = next(iter(operator.tensors()), torch.zeros((), dtype=torch.float64))
     n = math.prod(operator.in_shape)
     basis = torch.eye(n, dtype=some.dtype).reshape(n, *operator.in_shape)
-    return operator.push(Fast().exact(basis)).mid.reshape(n, -1).mT
+    return operator.push(Fast().exact(basis)).mid.reshape(n, math.prod(operator.out_shape)).mT
 
 
 def exact_image(operator: AbstractOperator, x: Exact) -> Exact:

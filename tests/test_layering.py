@@ -22,7 +22,7 @@ LEVELS = (
     ("operators", "activations", "region"),
     ("network",),
     ("loading",),
-    ("sweep", "selection", "chainrule", "preactivation", "skeleton"),
+    ("route", "seeds", "reach", "sweep", "selection", "chainrule", "preactivation", "skeleton"),
     ("jacobian",),
     ("norms", "lipschitz", "search"),
     ("applications",),
@@ -31,7 +31,7 @@ LEVELS = (
 """The layout of the design, lowest level first, by the first part of a module's name below `recurjac`."""
 WITHIN = (("errors", "_types"), ("arithmetic", "lines"))
 """Of these pairs on one level the second may import the first, never the reverse."""
-EXTRAS = {"matplotlib", "onnx", "PIL", "sklearn"}
+EXTRAS = {"matplotlib", "onnx", "google", "PIL", "sklearn"}
 """Optional dependencies, which functions may import when they need them."""
 
 

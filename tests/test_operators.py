@@ -84,6 +84,24 @@ def test_columns_are_those_of_the_matrix(operator: AbstractOperator) -> None:
 
 @every_operator
 @every_seed
+def test_rows_are_those_of_the_matrix(operator: AbstractOperator, seed: int) -> None:
+    """Whatever the rows, and those of what remains transposed."""
+    dense, n = matrix(operator), prod(operator.out_shape)
+    g = torch.Generator().manual_seed(seed)
+    for count in (1, max(1, n // 2), n):
+        index = torch.randperm(n, generator=g)[:count].sort().values
+        part, read = operator.rows(index)
+        assert (part.in_shape, part.out_shape) == ((len(read),), (count,))
+        assert torch.equal(read, read.unique())
+        wide = torch.zeros(count, dense.shape[1], dtype=torch.float64)
+        wide[:, read] = matrix(part)
+        torch.testing.assert_close(wide, dense[index], rtol=1e-14, atol=1e-14)
+        again, columns = part.transpose().rows(torch.arange(len(read)))
+        torch.testing.assert_close(matrix(again), matrix(part)[columns].mT, rtol=1e-14, atol=1e-14)
+
+
+@every_operator
+@every_seed
 def test_rigorous_columns_enclose_exact_ones(operator: AbstractOperator, seed: int) -> None:
     rounded = _perturbed(operator, seed)
     n = prod(rounded.in_shape)

@@ -13,7 +13,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Interval, Value
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
-from recurjac.sweep import AbstractSeeds, Forms, Units
+from recurjac.seeds import AbstractSeeds, Forms, Units
 
 
 @final

@@ -37,6 +37,11 @@ class Lines:
         zero = torch.zeros_like(slope)
         return cls(slope, zero, slope, zero, torch.full_like(slope, torch.inf))
 
+    def at(self, index: Tensor) -> Lines:
+        """The lines of the neurons at the flat positions `index`, as a vector."""
+        every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept, self.size)
+        return Lines(*(t.flatten(2)[:, :, index] for t in every))
+
     @cached_property
     def exact(self) -> Tensor:
         """True where both lines are one line through the origin, so that w is known from v."""

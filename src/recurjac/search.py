@@ -14,7 +14,7 @@ from recurjac.jacobian import RecurJac, chain_over
 from recurjac.network import Network
 from recurjac.preactivation import IBP
 from recurjac.region import AbstractRegion, BoundRegion, LpBall
-from recurjac.sweep import Forms
+from recurjac.seeds import Forms
 
 
 @final

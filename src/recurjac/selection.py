@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.sweep import Units
+from recurjac.seeds import Units
 
 
 @final

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.chainrule import ChainRule
-from recurjac.sweep import AbstractSeeds, Forms
+from recurjac.seeds import AbstractSeeds, Forms
 
 
 class AbstractPrepared(ABC):

@@ -11,7 +11,7 @@ from recurjac.arithmetic import Interval
 from recurjac.chainrule import ChainRule
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.sweep import AbstractSeeds
+from recurjac.seeds import AbstractSeeds
 
 
 @final

@@ -12,7 +12,7 @@ from recurjac.arithmetic import Interval, Value
 from recurjac.chainrule import ChainRule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.operators.interval import interval_image
-from recurjac.sweep import AbstractSeeds
+from recurjac.seeds import AbstractSeeds
 
 
 @final

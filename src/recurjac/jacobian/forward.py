@@ -13,7 +13,7 @@ from recurjac.chainrule import ChainRule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.fast_lip import LastProduct, through_slopes
 from recurjac.jacobian.recursion import RecurJac
-from recurjac.sweep import AbstractSeeds, Forms
+from recurjac.seeds import AbstractSeeds, Forms
 
 
 @final

@@ -23,8 +23,10 @@ from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator
 from recurjac.region import BoundRegion
+from recurjac.route import AbstractRoute
+from recurjac.seeds import AbstractSeeds
 from recurjac.selection import Selection
-from recurjac.sweep import AbstractRoute, AbstractSeeds, sweep
+from recurjac.sweep import sweep
 
 
 class AbstractRecursion(AbstractJacobianMethod):
@@ -203,7 +205,10 @@ class PushRoute(AbstractRoute):
         return None
 
     def floats(self) -> int:
-        return self.chain.batch * self.chain.rows * max(prod(s) for s in self.chain.shapes)
+        return self.chain.batch * self.chain.rows * self.widest()
+
+    def widest(self) -> int:
+        return max(prod(s) for s in self.chain.shapes)
 
 
 @final

@@ -37,8 +37,8 @@ _MOVES = {
 """Operators that move, repeat or drop entries of their first input: read by showing them the entries' positions."""
 _CASTS = {"Cast", "CastLike"}
 _EXACT = {
-    *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu", "Floor",
-    "Ceil", "Round", "Sign",
+    *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu",
+    "Floor", "Ceil", "Round", "Sign",
 }  # fmt: skip
 """Operators that do not round, so that folding them on constants changes nothing."""
 

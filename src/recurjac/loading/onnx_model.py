@@ -64,7 +64,9 @@ class Model:
         names = [n for n in node.input if n]
         feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n}
         results = [n for n in node.output if n]
-        infos = [[helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (set(names), results)]
+        infos = [
+            [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (set(names), results)
+        ]
         graph = helper.make_graph([node], "one", *infos)
         model = helper.make_model(graph, opset_imports=list(self.proto.opset_import))
         return [_wide(r) for r in _evaluate(_evaluator(model), feeds)]
@@ -119,14 +121,15 @@ def parse(path: Path) -> Model:
 
 
 def _proto(path: Path) -> Any:
-    import onnx
     from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+    from onnx.inliner import inline_local_functions
 
-    proto = onnx.ModelProto()
+    proto = ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
         if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
+            proto = inline_local_functions(proto)
     except (DecodeError, ValueError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path} is not a readable ONNX file: {first_line(error)}; export it again") from error
     if not proto.graph.output:
@@ -153,7 +156,9 @@ def _bring_external_data(proto: Any, path: Path) -> None:
         info = ExternalDataInfo(tensor)
         file = (folder / info.location).resolve()
         if Path(info.location).is_absolute() or folder not in file.parents:
-            raise InvalidNetwork(f"the data of {tensor.name!r} is kept in {info.location!r}, outside the model's folder")
+            raise InvalidNetwork(
+                f"the data of {tensor.name!r} is kept in {info.location!r}, outside the model's folder"
+            )
         if not file.is_file():
             raise UnreadableFile(f"the data of {tensor.name!r} is kept in {info.location!r}, which is missing")
         size = prod(tensor.dims) * 8
@@ -171,7 +176,9 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
     """A stored tensor, floating-point ones in float64."""
     from onnx import TensorProto, numpy_helper
 
-    kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "unknown"
+    kind = (
+        TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "unknown"
+    )
     where = f"the tensor {tensor.name!r} of shape {tuple(tensor.dims)}"
     if kind not in _KINDS:
         raise UnsupportedLayer(f"{where} has type {kind}; only {', '.join(sorted(_KINDS))} are read")
@@ -201,7 +208,9 @@ def _input_shape(value: Any) -> tuple[Shape, bool]:
         shown = ", ".join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)
         raise InvalidNetwork(f"the input {value.name!r} has shape ({shown}); only the first axis may be of open size")
     if prod(n or 0 for n in shape) > LARGEST:
-        raise InvalidNetwork(f"the input {value.name!r} has {prod(n or 0 for n in shape)} entries; at most {LARGEST} are read")
+        raise InvalidNetwork(
+            f"the input {value.name!r} has {prod(n or 0 for n in shape)} entries; at most {LARGEST} are read"
+        )
     return tuple(int(n or 0) for n in shape), batched
 
 

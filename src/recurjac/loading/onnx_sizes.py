@@ -48,11 +48,12 @@ def _of_shape(given: Given, _: Mapping[str, Any]) -> int:
 
 
 def _expanded(given: Given, _: Mapping[str, Any]) -> int:
-    return prod(np.broadcast_shapes(given[0].shape, tuple(int(n) for n in given[1].flatten())))
+    shape = tuple(int(n) for n in given[1].flatten())
+    return prod(int(n) for n in np.broadcast_shapes(given[0].shape, shape))
 
 
 def _tiled(given: Given, _: Mapping[str, Any]) -> int:
-    return given[0].size * prod(max(0, int(n)) for n in given[1].flatten())
+    return int(given[0].size) * prod(max(0, int(n)) for n in given[1].flatten())
 
 
 def _range(given: Given, _: Mapping[str, Any]) -> int:
@@ -76,11 +77,13 @@ def _picked_deep(given: Given, _: Mapping[str, Any]) -> int:
 
 
 def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
+    """Pads of some axes are counted as if they were those of the largest ones."""
     pads = attributes["pads"] if "pads" in attributes else given[1].flatten().tolist()
-    return prod(n + sum(max(0, int(p)) for p in pads) for n in given[0].shape) if len(pads) < 2 * given[0].ndim else prod(
-        n + max(0, int(b)) + max(0, int(a))
-        for n, b, a in zip(given[0].shape, pads[: given[0].ndim], pads[given[0].ndim :], strict=True)
-    )  # fmt: skip
+    half, shape = len(pads) // 2, given[0].shape
+    added = [max(0, int(b)) + max(0, int(a)) for b, a in zip(pads[:half], pads[half:], strict=True)]
+    if half == len(shape):
+        return prod(n + a for n, a in zip(shape, added, strict=True))
+    return prod(n + max(added, default=0) for n in shape)
 
 
 def _resized(given: Given, attributes: Mapping[str, Any]) -> int:

@@ -33,9 +33,24 @@ class AbstractOperator(ABC):
     def transpose(self) -> AbstractOperator:
         """The operator Aᵀ."""
 
+    def taking(self, shape: Shape) -> Self | None:
+        """The same map on tensors of `shape`, with the same entries in row-major order; None if the shape matters."""
+        return None
+
+    def giving(self, shape: Shape) -> Self | None:
+        """The same map with results of `shape`, as `taking`."""
+        return None
+
     @abstractmethod
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
+        """The operator of the results at the rising flat positions `index` alone, and those that it reads, rising.
+
+        It maps vectors (read,) to vectors (index,).
+        """
 
     @abstractmethod
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.operators.base import AbstractOperator
-from recurjac.operators.dense import Dense
 from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import Identity, Reshape
+from recurjac.operators.scale import Scale
 
 
 @final
@@ -46,6 +46,11 @@ class Compose(AbstractOperator):
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return self.outer.push(self.inner.columns(index, dtype, arithmetic))
 
+    def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
+        outer, middle = self.outer.rows(index)
+        inner, read = self.inner.rows(middle)
+        return compose(outer, inner), read
+
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return (
             arithmetic.exact(self.outer.norm(p, arithmetic)) * arithmetic.exact(self.inner.norm(p, arithmetic))
@@ -62,40 +67,35 @@ class Compose(AbstractOperator):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(1)
-        a = Dense.matrix(torch.randn(5, 4, generator=g, dtype=torch.float64))
-        b = Dense.matrix(torch.randn(3, 5, generator=g, dtype=torch.float64))
-        return [cls(b, a), cls(Reshape((5,), (5, 1)), a)]
+        swap = Gather(torch.tensor([[2, 0, 1, -1]]), (3,), (4,))
+        total = Gather(torch.tensor([[0, 2], [1, 3]]), (2, 2), (2,))
+        factor = Scale(torch.tensor([1.5, -2.0, 0.3, 1.0], dtype=torch.float64))
+        return [cls(factor, swap), cls(Reshape((4,), (2, 2)), factor), cls(total, cls(Reshape((4,), (2, 2)), factor))]
 
 
 def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator:
-    """outer ∘ inner, in the simplest exact form: identities vanish and reshapes melt into dense operators."""
+    """outer ∘ inner, in the simplest exact form, nested to the right: identities vanish, moves of entries melt."""
     if isinstance(inner, Identity):
         return outer
     if isinstance(outer, Identity):
         return inner
+    if isinstance(outer, Compose):
+        return compose(outer.outer, compose(outer.inner, inner))
+    if isinstance(inner, Compose):
+        first = compose(outer, inner.outer)
+        return Compose(outer, inner) if isinstance(first, Compose) else compose(first, inner.inner)
+    return _melted(outer, inner) or Compose(outer, inner)
+
+
+def _melted(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator | None:
+    """outer ∘ inner as one operator, if there is one that costs no more."""
     if isinstance(outer, Reshape) and isinstance(inner, Reshape):
         same = inner.in_shape == outer.out_shape
         return Identity(inner.in_shape) if same else Reshape(inner.in_shape, outer.out_shape)
-    if isinstance(outer, Reshape | Gather) and isinstance(inner, Gather | Reshape):
-        return _moved(outer, inner)
-    if isinstance(outer, Dense) and isinstance(inner, Reshape):
-        return replace(outer, inputs=inner.in_shape)
-    if isinstance(outer, Reshape) and isinstance(inner, Dense):
-        return replace(inner, outputs=outer.out_shape)
-    if isinstance(outer, Compose):
-        return compose(outer.outer, compose(outer.inner, inner))
-    if isinstance(inner, Compose) and not isinstance(first := compose(outer, inner.outer), Compose):
-        return compose(first, inner.inner)
-    return Compose(outer, inner)
-
-
-def _moved(outer: Reshape | Gather, inner: Reshape | Gather) -> AbstractOperator:
-    """outer ∘ inner as one operator, unless a sum of sums would grow."""
-    if isinstance(outer, Reshape) and isinstance(inner, Gather):
-        return replace(inner, outputs=outer.outputs)
-    if isinstance(outer, Gather) and isinstance(inner, Reshape):
-        return replace(outer, inputs=inner.inputs)
+    if isinstance(inner, Reshape):
+        return outer.taking(inner.in_shape)
+    if isinstance(outer, Reshape):
+        return inner.giving(outer.out_shape)
     if isinstance(outer, Gather) and isinstance(inner, Gather) and len(inner.table) == 1:
         return outer.after(inner)
-    return Compose(outer, inner)
+    return None

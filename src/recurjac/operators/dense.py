@@ -12,8 +12,9 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Value
-from recurjac.operators.base import AbstractLeaf
-from recurjac.operators.gather import gather
+from recurjac.operators.base import AbstractLeaf, AbstractOperator
+from recurjac.operators.compose import compose
+from recurjac.operators.gather import Gather, gather
 from recurjac.operators.reindex import Reshape
 from recurjac.operators.scale import scaled
 from recurjac.reading import Expression, onnx_ops, torch_ops
@@ -72,6 +73,22 @@ class Dense(AbstractLeaf):
         if prod(self.inputs) != self.weight.shape[1]:
             return super().columns(index, dtype, arithmetic)
         return arithmetic.exact(self.weight.mT[index].reshape(*index.shape, *self.out_shape))
+
+    def taking(self, shape: Shape) -> Self:
+        return replace(self, inputs=shape)
+
+    def giving(self, shape: Shape) -> Self:
+        return replace(self, outputs=shape)
+
+    def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
+        out, inn = self.weight.shape
+        if prod(self.inputs) == inn:
+            return Dense.matrix(self.weight[index]), torch.arange(inn, device=index.device)
+        blocks = (index // out).unique()
+        read = (blocks.unsqueeze(1) * inn + torch.arange(inn, device=index.device)).flatten()
+        part = Dense(self.weight, (len(blocks) * inn,), (len(blocks) * out,))
+        place = torch.searchsorted(blocks, index // out) * out + index % out
+        return compose(Gather.of(place, part.outputs), part), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.linalg.matrix_norm(self.weight, 2) if p == 2 else super().norm(p, arithmetic)

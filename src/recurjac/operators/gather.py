@@ -106,6 +106,18 @@ class Gather(AbstractLeaf):
             flat.scatter_add_(-1, place.clamp(min=0).unsqueeze(-1), some.unsqueeze(-1))
         return arithmetic.exact(flat.reshape(*index.shape, *self.outputs))
 
+    def taking(self, shape: Shape) -> Self:
+        return replace(self, inputs=shape)
+
+    def giving(self, shape: Shape) -> Self:
+        return replace(self, outputs=shape)
+
+    def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
+        table = self.table[:, index]
+        read = table[table >= 0].unique()
+        place = torch.searchsorted(read, table.clamp(min=0)).clamp(max=max(len(read) - 1, 0))
+        return Gather(torch.where(table >= 0, place, -1), (len(read),), (len(index),)), read
+
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """The largest number of terms, exactly; for p = 2 the geometric mean of both (Schur's test)."""
         into, out = self._terms, self._transposed._terms
@@ -120,6 +132,11 @@ class Gather(AbstractLeaf):
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
         return replace(self, table=self.table.to(device))
+
+    @classmethod
+    def of(cls, index: Tensor, inputs: Shape) -> Self:
+        """The entries at the flat positions `index`, as a vector."""
+        return cls(index.unsqueeze(0), inputs, (len(index),))
 
     def after(self, inner: Gather) -> Gather:
         """self ∘ inner, for an inner operator of at most one term an entry."""

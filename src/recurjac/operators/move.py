@@ -137,7 +137,7 @@ def _onnx_pad(
     added = [(max(0, b), max(0, a)) for b, a in widths]
     if mode not in ("constant", "reflect", "edge", "wrap"):
         raise ValueError(f"a padding of mode {mode}")
-    moved = torch.from_numpy(np.pad(positions(x.shape).numpy()[kept], added, mode=mode))
+    moved = torch.from_numpy(np.pad(positions(x.shape).numpy()[kept], added, mode=mode))  # type: ignore[call-overload]
     y = x.apply(gather_positions(moved, x.shape))
     around = value if constant is None else float(constant)
     return y if around == 0 or mode != "constant" else y.shift(torch.where(moved == 0, around, 0.0))

@@ -48,6 +48,9 @@ class Reshape(AbstractLeaf):
     def summands(self) -> int:
         return 0
 
+    def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
+        return Identity((len(index),)), index
+
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)
 
@@ -92,6 +95,9 @@ class Identity(AbstractLeaf):
     @property
     def summands(self) -> int:
         return 0
+
+    def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
+        return Identity((len(index),)), index
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)

@@ -38,6 +38,10 @@ class AbstractDiagonal(AbstractLeaf):
         return self
 
     @final
+    def rows(self, index: Tensor) -> tuple[Self, Tensor]:
+        return self._with(self.diagonal.flatten()[index]), index
+
+    @final
     def multiply_adds(self) -> int:
         return self.diagonal.numel()
 
@@ -47,8 +51,12 @@ class AbstractDiagonal(AbstractLeaf):
 
     @final
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self._with(self.diagonal.to(dtype=dtype, device=device))
+
+    @final
+    def _with(self, diagonal: Tensor) -> Self:
         name = fields(self)[0].name  # type: ignore[arg-type]  # (every concrete class is a dataclass)
-        return replace(self, **{name: self.diagonal.to(dtype=dtype, device=device)})  # type: ignore[type-var]
+        return replace(self, **{name: diagonal})  # type: ignore[type-var]
 
 
 @final
@@ -133,7 +141,10 @@ class Standardise(AbstractDiagonal):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [cls(torch.tensor([1.5, 0.3], dtype=torch.float64), 1e-5), cls(torch.zeros(2, 2, dtype=torch.float64), 0.01)]
+        return [
+            cls(torch.tensor([1.5, 0.3], dtype=torch.float64), 1e-5),
+            cls(torch.zeros(2, 2, dtype=torch.float64), 0.01),
+        ]
 
 
 def is_constant(value: Any) -> bool:

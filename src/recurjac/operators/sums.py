@@ -15,7 +15,6 @@ from recurjac.operators.gather import positions, summed
 from recurjac.operators.scale import divided
 from recurjac.reading import Expression, torch_ops
 
-
 _MOST = 2**24
 """The most entries that the windows of one layer may see together."""
 
@@ -96,9 +95,7 @@ def average_pool(
     seen = (rows > 0).sum(0)
     if count_padding:
         lead = x.shape[: len(x.shape) - len(kernel)]
-        inner = tuple(
-            n + b + a for n, b, a in zip(x.shape[len(lead) :], before, after, strict=True)
-        )
+        inner = tuple(n + b + a for n, b, a in zip(x.shape[len(lead) :], before, after, strict=True))
         none = (0,) * len(kernel)
         hung = windows((*lead, *inner), kernel, stride, none, none, dilation, ceil)
         seen = (hung > 0).sum(0)

@@ -17,8 +17,9 @@ from recurjac.operators import AbstractOperator
 from recurjac.preactivation.base import AbstractPreactivation, AbstractRelaxation, Prefix
 from recurjac.preactivation.ibp import IBP
 from recurjac.region import BoundRegion
+from recurjac.route import AbstractRoute
 from recurjac.selection import Selection
-from recurjac.sweep import AbstractRoute, sweep
+from recurjac.sweep import sweep
 
 
 class _LineRule(AbstractRelaxation):
@@ -99,5 +100,8 @@ class PullRoute(AbstractRoute):
         return self.prefix.region if node == 0 else None
 
     def floats(self) -> int:
+        return self.prefix.region.batch * self.widest()
+
+    def widest(self) -> int:
         network = self.prefix.network
-        return self.prefix.region.batch * max(prod(network.shape(k)) for k in range(network.depth + 1))
+        return max(prod(network.shape(k)) for k in range(network.depth + 1))

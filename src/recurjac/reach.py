@@ -1,0 +1,117 @@
+"""Forms that start near each other reach a small part of a convolutional network: sweeps along that part alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.lines import Lines
+from recurjac.operators import AbstractOperator, Gather, Identity, compose
+from recurjac.region import BoundRegion
+from recurjac.route import AbstractRoute
+from recurjac.seeds import Units
+
+_TOGETHER = 192
+"""About so many forms go together: enough to be fast, few enough to stay in one place."""
+_WORTH = 0.5
+"""The share of a route's entries up to which going along a part of it is worth its preparation."""
+
+
+def tiles(seeds: Units) -> Sequence[Tensor] | None:
+    """The numbers of the forms in lots that start near each other in (channels, *positions), or None.
+
+    None where all are few, where the node has no positions, and where samples have forms of their own.
+    """
+    if len(seeds.shape) < 2 or len(seeds.index) > 1 or seeds.count <= _TOGETHER // 2:
+        return None
+    spatial = seeds.shape[1:]
+    parts = ceil((seeds.count / _TOGETHER) ** (1 / len(spatial)))
+    coordinates = torch.unravel_index(seeds.index[0] % prod(spatial), spatial)
+    tile = torch.zeros_like(seeds.index[0])
+    for c, n in zip(coordinates, spatial, strict=True):
+        tile = tile * parts + c * parts // n
+    order = tile.argsort(stable=True)
+    _, counts = tile[order].unique_consecutive(return_counts=True)
+    lots: Sequence[Tensor] = order.split(counts.tolist())
+    return lots
+
+
+@final
+@dataclass(frozen=True)
+class Restricted(AbstractRoute):
+    """Another route cut down to the entries of each node that certain forms reach, as vectors."""
+
+    whole: AbstractRoute
+    reached: dict[int, Tensor]
+    out: dict[int, list[tuple[int, AbstractOperator]]]
+
+    @classmethod
+    def to_reach_of(cls, route: AbstractRoute, start: int, index: Tensor) -> Restricted | None:
+        """The part of `route` that unit forms at the flat positions `index` of `start` reach; None if it is large."""
+        reached = {start: index}
+        met: dict[int, list[tuple[int, AbstractOperator, Tensor]]] = {}
+        sizes: dict[int, int] = {}
+        for node in route.nodes(start):
+            if node not in reached or (node != start and route.region(node) is not None):
+                continue
+            met[node] = []
+            for target, operator in route.edges(node):
+                back, read = operator.transpose().rows(reached[node])
+                met[node].append((target, back, read))
+                sizes[target] = prod(operator.out_shape)
+                if route.region(target) is not None:
+                    reached[target] = torch.arange(sizes[target], device=index.device)
+                else:
+                    reached[target] = torch.cat([reached.get(target, read[:0]), read]).unique()
+            if sizes and sum(len(reached[n]) for n in sizes) > _WORTH * max(sum(sizes.values()), 1) + 2 * _TOGETHER:
+                return None
+        return cls(route, reached, {
+            node: [(target, _into(back, read, reached[target], route, target)) for target, back, read in edges]
+            for node, edges in met.items()
+        })  # fmt: skip
+
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
+        return self.whole.arithmetic
+
+    def nodes(self, start: int) -> Sequence[int]:
+        return [n for n in self.whole.nodes(start) if n in self.reached]
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return self.out.get(node, [])
+
+    def lines(self, node: int) -> Lines | None:
+        lines = self.whole.lines(node)
+        return None if lines is None else lines.at(self.reached[node])
+
+    def rows(self, node: int) -> Value | None:
+        rows = self.whole.rows(node)
+        return None if rows is None else rows.map(lambda t: t.flatten(2)[:, :, self.reached[node]])
+
+    def region(self, node: int) -> BoundRegion | None:
+        return self.whole.region(node)
+
+    def floats(self) -> int:
+        return max(1, self.whole.floats() * self.widest() // self.whole.widest())
+
+    def widest(self) -> int:
+        return max(len(r) for r in self.reached.values())
+
+
+def _into(back: AbstractOperator, read: Tensor, reached: Tensor, route: AbstractRoute, target: int) -> AbstractOperator:
+    """The operator from what a node's forms hold to what is reached of the target, `back` being its transpose."""
+    region = route.region(target)
+    onto: AbstractOperator
+    if region is not None:
+        onto = Gather.of(read, tuple(region.x.shape[1:]))
+    elif len(read) == len(reached):
+        onto = Identity((len(read),))
+    else:
+        onto = Gather.of(torch.searchsorted(reached, read), (len(reached),))
+    return compose(back, onto).transpose()

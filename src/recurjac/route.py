@@ -1,0 +1,48 @@
+"""What a sweep travels along: which way the operators point, which lines each node has, what a form meets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.lines import Lines
+from recurjac.operators import AbstractOperator
+from recurjac.region import BoundRegion
+
+
+class AbstractRoute(ABC):
+    """A directed acyclic graph along which forms travel, node by node in the order of `nodes`."""
+
+    @property
+    @abstractmethod
+    def arithmetic(self) -> AbstractArithmetic:
+        """How forms are computed."""
+
+    @abstractmethod
+    def nodes(self, start: int) -> Sequence[int]:
+        """The nodes that a form starting at `start` may visit, in order, `start` first."""
+
+    @abstractmethod
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        """Where forms go from `node`, and the operator that takes them there."""
+
+    @abstractmethod
+    def lines(self, node: int) -> Lines | None:
+        """The lines of a node that forms arrive at (not of their start); None if nothing happens there."""
+
+    @abstractmethod
+    def rows(self, node: int) -> Value | None:
+        """Known numbers that a form at `node` is multiplied with and sheds, (B, K, *node); None if there are none."""
+
+    @abstractmethod
+    def region(self, node: int) -> BoundRegion | None:
+        """The region over which forms that arrive at `node` are maximised; None but at the end of a pull."""
+
+    @abstractmethod
+    def floats(self) -> int:
+        """An upper estimate of the numbers that one form occupies at its widest node, over all samples and outputs."""
+
+    @abstractmethod
+    def widest(self) -> int:
+        """The number of entries of the widest node."""

@@ -1,0 +1,117 @@
+"""The linear forms with which a sweep starts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.operators import AbstractOperator
+from recurjac.operators.base import one_hot
+
+
+class AbstractSeeds(ABC):
+    """The forms with which a sweep starts."""
+
+    @abstractmethod
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+        """The operator applied to every form: (B, K, R, *out)."""
+
+    @abstractmethod
+    def dot(self, rows: Value) -> Value:
+        """The forms times known numbers (B, K, *node): (B, K, R)."""
+
+    @abstractmethod
+    def parts(self, size: int) -> Iterator[AbstractSeeds]:
+        """The same forms, at most `size` at a time."""
+
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """The forms' coefficients, (B or 1, K or 1, R, *node)."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The number R of forms for each sample and covector."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> torch.dtype:
+        """The dtype of the forms."""
+
+
+@final
+@dataclass(frozen=True)
+class Units(AbstractSeeds):
+    """Unit forms: 1 at one entry of a node of `shape`, `index` (B or 1, R) being their flat positions."""
+
+    index: Tensor
+    shape: Shape
+    dtype: torch.dtype
+
+    @classmethod
+    def all(cls, shape: Shape, dtype: torch.dtype, device: torch.device) -> Units:
+        """Every unit form of the node: its basis."""
+        return cls(torch.arange(prod(shape), device=device).unsqueeze(0), shape, dtype)
+
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+        return operator.columns(self.index.unsqueeze(1), self.dtype, arithmetic)
+
+    def dot(self, rows: Value) -> Value:
+        def gather(t: Tensor) -> Tensor:
+            flat = t.flatten(2)
+            b = max(flat.shape[0], self.index.shape[0])
+            index = self.index.unsqueeze(1).expand(b, flat.shape[1], -1)
+            return flat.expand(b, -1, -1).gather(2, index)
+
+        return rows.map(gather)
+
+    def parts(self, size: int) -> Iterator[AbstractSeeds]:
+        return (Units(i, self.shape, self.dtype) for i in self.index.split(size, dim=1))
+
+    @property
+    def count(self) -> int:
+        return int(self.index.shape[1])
+
+    @property
+    def precision(self) -> torch.dtype:
+        return self.dtype
+
+    def tensor(self) -> Tensor:
+        return one_hot(self.index.unsqueeze(1), self.shape, self.dtype)
+
+
+@final
+@dataclass(frozen=True)
+class Forms(AbstractSeeds):
+    """Forms given by their coefficients, (B or 1, K or 1, R, *node), exact as stored."""
+
+    coefficients: Tensor
+    arithmetic: AbstractArithmetic
+
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+        return operator.push(arithmetic.exact(self.coefficients))
+
+    def dot(self, rows: Value) -> Value:
+        return self.arithmetic.exact(self.coefficients).dot(rows)
+
+    def parts(self, size: int) -> Iterator[AbstractSeeds]:
+        return (Forms(c, self.arithmetic) for c in self.coefficients.split(size, dim=2))
+
+    @property
+    def count(self) -> int:
+        return int(self.coefficients.shape[2])
+
+    @property
+    def precision(self) -> torch.dtype:
+        return self.coefficients.dtype
+
+    def tensor(self) -> Tensor:
+        return self.coefficients
