@@ -29,9 +29,8 @@ _HALVINGS = 42
 """Of a piece, in search of a point of given slope; it is at most some 10^3 wide, as `slope_turns` are to see to.
 
 An error e in the point changes the intercept by e² σ'' / 2 only, as the intercept is stationary there."""
-_STEPS = 18
-"""Of the search for a slope: Newton's method in a bracket, which every third step halves, the last ones excepted."""
-_FREE_STEPS = 6
+_STEPS = 30
+"""Of the search for a slope, at most: Newton's method in a bracket, which is halved where that fails or is slow; some 6 do mostly."""
 
 
 class AbstractCurved(AbstractSmooth):
@@ -41,14 +40,20 @@ class AbstractCurved(AbstractSmooth):
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """The upper line is found for σ, the lower one for -σ; each is the best at the middle of z."""
         core = self.core(z)
-        sides = [self._line(core, sign, arithmetic) for sign in (-1.0, 1.0)]
-        return self._over(z, arithmetic, *sides)
+        both = core.map(lambda end: torch.stack([end, end]))
+        below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
+        slope, (least, most) = self._lines(both, below, arithmetic)
+        return self._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
 
-    def _line(self, z: Interval, sign: float, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of the line above σ (sign 1) or below it (sign -1), differentiable in the ends of z.
+    def _lines(
+        self, z: Interval, below: Tensor, arithmetic: AbstractArithmetic
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The slope of the best line below or above σ and the least and greatest intercepts that it may need.
 
-        Touching points inside z may be held fixed, as the slope of the line through them is stationary in them.
+        Differentiable in the ends of z: touching points inside z may be held fixed, as the slope of the line through
+        them is stationary in them.
         """
+        sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
         ends = z.map(lambda t: t.detach().double().flatten())
         search = _Search(self, sign, ends.lower, ends.upper)
         with torch.no_grad():
@@ -56,17 +61,16 @@ class AbstractCurved(AbstractSmooth):
         slope = self.chord(Interval(*(search.live(t, z) for t in touching)), arithmetic)
         with torch.no_grad():
             candidates = search.candidates(sign * slope.detach().double().flatten())
-        least, most = self.intercepts(slope, *search.live(candidates, z))
-        return slope, most if sign > 0 else least
+        return slope, self.intercepts(slope, *search.live(candidates, z))
 
 
 @final
 @dataclass(frozen=True)
 class _Search:
-    """f = σ (sign 1) or -σ (sign -1) on n intervals in float64."""
+    """f = σ (sign 1) or -σ (sign -1) on each of n intervals, in float64."""
 
     activation: AbstractSmooth
-    sign: float
+    sign: Tensor
     lower: Tensor
     upper: Tensor
 
@@ -125,16 +129,19 @@ class _Search:
         p, q = torch.where(by_tangent, middle, p), torch.where(by_tangent, middle, q)
         open_ = ~(by_chord | by_tangent)
         if bool(open_.any()):
-            part = _Search(self.activation, self.sign, self.lower[open_], self.upper[open_])
+            part = _Search(self.activation, self.sign[open_], self.lower[open_], self.upper[open_])
             p[open_], q[open_] = part._searched(chord[open_])
         return p, q
 
     def _is_above(self, slope: Tensor, at: Tensor) -> Tensor:
         """Whether the line of this slope through (at, f(at)) is above f, but for rounding."""
         points, through = self.candidates(slope), self.f(at) - slope * at
+        return (self.f(points) - slope * points).amax(0) <= through + self._rounding(slope, at)
+
+    def _rounding(self, slope: Tensor, at: Tensor) -> Tensor:
+        """How far f(at) - slope at may be off, roughly: only tightness hangs on it."""
         size = self.f(at).abs() + slope.abs() * torch.maximum(self.lower.abs(), self.upper.abs())
-        rounding = 4 * torch.finfo(size.dtype).eps * size
-        return (self.f(points) - slope * points).amax(0) <= through + rounding
+        return 4 * torch.finfo(size.dtype).eps * size
 
     def _searched(self, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Newton's method for the slope at which the best points on both sides are equally good.
@@ -144,13 +151,18 @@ class _Search:
         before, after = self.activation.slopes_beside(self._cuts)
         slopes = self.sign * torch.cat([before, after])
         low, high = slopes.amin(0), slopes.amax(0)
+        margin = (high - low) * torch.finfo(slope.dtype).eps ** 0.5
         p, q, gain = self._best(slope)
-        for step in range(_STEPS):
+        last = torch.full_like(gain, torch.inf)
+        for _ in range(_STEPS):
+            unequal = gain.abs() > self._rounding(slope, p)
+            if not bool(unequal.any()):
+                break
             low, high = torch.where(gain > 0, low, slope), torch.where(gain > 0, slope, high)
             newton = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
-            trusted = (q > p) & (low <= newton) & (newton <= high)
-            if step % 3 == 2 and step < _STEPS - _FREE_STEPS:
-                trusted = torch.zeros_like(trusted)
-            slope = torch.where(trusted, newton, low / 2 + high / 2)
+            inside = torch.minimum(torch.maximum(newton, low), high)
+            trusted = (q > p) & ((newton - inside).abs() <= margin) & (gain.abs() <= last / 2)
+            last = gain.abs()
+            slope = torch.where(unequal, torch.where(trusted, inside, low / 2 + high / 2), slope)
             p, q, gain = self._best(slope)
         return p, q

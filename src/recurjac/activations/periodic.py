@@ -57,8 +57,8 @@ class AbstractPeriodic(AbstractCurved):
 
 def _short(lower: Tensor, upper: Tensor) -> Tensor:
     limit = torch.finfo(lower.dtype).eps ** -0.5
-    near = (lower >= -limit) & (upper <= limit)
-    return near & (upper - lower < 2 * math.pi)
+    near: Tensor = (lower >= -limit) & (upper <= limit)
+    return near.logical_and(upper - lower < 2 * math.pi)
 
 
 def _every_pi(lower: Tensor, upper: Tensor, phase: float) -> Tensor:
