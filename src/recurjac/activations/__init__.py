@@ -1,12 +1,17 @@
 """Activations: what each one states, one family a file."""
 
 from recurjac.activations.base import AbstractActivation
-from recurjac.activations.convex import Softplus
-from recurjac.activations.elu import ELU
+from recurjac.activations.clamp import HardTanh, ReLU6
+from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
+from recurjac.activations.elu import ELU, SELU
+from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Linear
-from recurjac.activations.sigmoidal import Arctan, Sigmoid, Tanh
-from recurjac.activations.two_piece import LeakyReLU, PReLU, ReLU
+from recurjac.activations.periodic import Cos, Sin
+from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
+from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "AbstractActivation", "Arctan", "ELU", "LeakyReLU", "Linear", "PReLU", "ReLU", "Sigmoid", "Softplus", "Tanh",
+    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "ELU", "Erf", "Exp", "GELU", "GELUTanh", "HardSwish",
+    "HardTanh", "LeakyReLU", "Linear", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Sin",
+    "Softplus", "Softsign", "Square", "Tanh",
 ]  # fmt: skip

@@ -69,19 +69,31 @@ class AbstractActivation(ABC):
 
 
 class AbstractSmooth(AbstractActivation):
-    """An increasing activation that states its value, its slope and where the slope turns."""
+    """A continuous activation that states its value, its slope and where these turn; its slope may jump."""
 
     @abstractmethod
     def slope(self, z: Tensor) -> Tensor:
         """σ'(z), its limits at ±inf; at a jump either of the one-sided limits."""
 
     @abstractmethod
-    def slope_turns(self) -> tuple[float, ...]:
-        """The points where σ' has a local extremum or jumps (then approached from both sides by `slope_at_turn`)."""
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Points of [lower, upper], (n, *shape), between which σ' is continuous and monotone; see `within`."""
 
-    @abstractmethod
-    def slope_at_turn(self, turn: float) -> tuple[float, float]:
-        """The smallest and the largest slope at a turning point."""
+    def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Points of [lower, upper], (n, *shape), between which σ is monotone: none, as most σ are monotone."""
+        return within(lower, upper)
+
+    def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The limits of σ' from the left and from the right, which differ only where it jumps: here nowhere."""
+        slope = self.slope(z)
+        return slope, slope
+
+    def core(self, z: Interval) -> Interval:
+        """z itself where products of its points with slopes and values are safe to form, otherwise another interval.
+
+        On the latter lines are constant; what is computed from the core, and its derivatives, must be finite.
+        """
+        return bounded(z)
 
     @property
     def rigorous(self) -> bool:
@@ -90,28 +102,24 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        return arithmetic.enclose(self.value(z.lower), self.value(z.upper))
+        """The hull of σ at both ends and wherever it turns between them."""
+        values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
+        return arithmetic.enclose(values.amin(0), values.amax(0))
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of the slope at both ends and at every turning point between them."""
-        left, right = self.slope(z.lower), self.slope(z.upper)
-        low, high = torch.minimum(left, right), torch.maximum(left, right)
-        for turn in self.slope_turns():
-            inside = z.contains(torch.full_like(z.lower, turn))
-            least, most = self.slope_at_turn(turn)
-            low = torch.where(inside, low.clamp(max=least), low)
-            high = torch.where(inside, high.clamp(min=most), high)
-        return arithmetic.enclose(low, high)
+        """The hull of σ' on both sides of both ends and of every turn between them (an end at a jump: Clarke)."""
+        left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
+        return arithmetic.enclose(torch.minimum(left, right).amin(0), torch.maximum(left, right).amax(0))
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its ends are the intercepts."""
-        finite = bounded(z)
-        slope = self.slope_range(finite, arithmetic).lower
-        low = self.value(finite.lower) - slope * finite.lower
-        high = self.value(finite.upper) - slope * finite.upper
-        return self._over(z, slope, low, slope, high)
+        core = self.core(z)
+        slope = self.slope_range(core, arithmetic).lower
+        low = self.value(core.lower) - slope * core.lower
+        high = self.value(core.upper) - slope * core.upper
+        return self._over(z, arithmetic, (slope, low), (slope, high))
 
     @final
     def chord(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
@@ -128,22 +136,30 @@ class AbstractSmooth(AbstractActivation):
         return gaps.amin(0), gaps.amax(0)
 
     @final
-    def _over(self, z: Interval, low_slope: Tensor, low: Tensor, up_slope: Tensor, up: Tensor) -> Lines:
-        """Lines from slopes and intercepts; where `bounded` cuts the interval, the constants that bound σ."""
-        unbounded = (z.lower < -far(z.lower)) | (z.upper > far(z.upper))
-        bottom, top = self.value(z.lower), self.value(z.upper)
-        return Lines(
-            *(
-                torch.where(unbounded, constant, finite).unsqueeze(1)
-                for finite, constant in (
-                    (low_slope, torch.zeros_like(bottom)),
-                    (low, bottom),
-                    (up_slope, torch.zeros_like(top)),
-                    (up, top),
-                    (torch.maximum(bottom.abs(), top.abs()), torch.maximum(bottom.abs(), top.abs())),
-                )
-            )
-        )
+    def _over(
+        self,
+        z: Interval,
+        arithmetic: AbstractArithmetic,
+        lower: tuple[Tensor, Tensor],
+        upper: tuple[Tensor, Tensor],
+    ) -> Lines:
+        """Lines from slopes and intercepts over the core of z; where that is not z, the constants that bound σ."""
+        core, values = self.core(z), self.value_range(z, arithmetic)
+        whole = (core.lower == z.lower) & (core.upper == z.upper)
+        zero = torch.zeros_like(z.lower)
+        sides = ((lower[0], zero), (lower[1], values.lower), (upper[0], zero), (upper[1], values.upper))
+        chosen = [torch.where(whole, line, constant) for line, constant in sides]
+        return Lines(*(t.unsqueeze(1) for t in (*chosen, values.magnitude)))
+
+
+def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:
+    """The numbers, each moved to the nearest point of [lower, upper]: (len(numbers), *shape)."""
+    points = lower.new_tensor(numbers).reshape(-1, *[1] * lower.dim())
+    return torch.minimum(torch.maximum(points, lower), upper)
+
+
+def _with_ends(z: Interval, points: Tensor) -> Tensor:
+    return torch.cat([z.lower.unsqueeze(0), points, z.upper.unsqueeze(0)])
 
 
 def bounded(z: Interval) -> Interval:

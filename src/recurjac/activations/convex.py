@@ -1,7 +1,8 @@
-"""Convex increasing activations: the chord above, a tangent below."""
+"""Convex and concave activations: the chord on one side, a tangent on the other."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
@@ -9,31 +10,50 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, bounded
+from recurjac.activations.base import AbstractSmooth, bounded, within
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.lines import Lines
-from recurjac.reading import Expression, torch_ops
+from recurjac.reading import Expression, onnx_ops, torch_ops
 
 
-class AbstractConvex(AbstractSmooth):
+class AbstractBent(AbstractSmooth):
+    """σ' is monotone: the chord on one side and the tangent at the middle on the other are the best lines there."""
+
+    @final
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper)
+
+    @final
+    def _chord(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor]:
+        """Its slope, and the least and the greatest intercept that its two ends ask for."""
+        slope = self.chord(z, arithmetic)
+        return slope, *self.intercepts(slope, z.lower, z.upper)
+
+    @final
+    def _tangent(self, z: Interval) -> tuple[Tensor, Tensor]:
+        middle = z.lower / 2 + z.upper / 2
+        slope = self.slope(middle)
+        return slope, self.value(middle) - slope * middle
+
+
+class AbstractConvex(AbstractBent):
     """σ' is non-decreasing."""
 
     @final
-    def slope_turns(self) -> tuple[float, ...]:
-        return ()
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        core = self.core(z)
+        slope, _, top = self._chord(core, arithmetic)
+        return self._over(z, arithmetic, self._tangent(core), (slope, top))
 
-    @final
-    def slope_at_turn(self, turn: float) -> tuple[float, float]:
-        raise ValueError(f"a convex function has no turning point {turn}")
+
+class AbstractConcave(AbstractBent):
+    """σ' is non-increasing."""
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
-        finite = bounded(z)
-        middle = finite.lower / 2 + finite.upper / 2
-        chord, tangent = self.chord(finite, arithmetic), self.slope(middle)
-        top = self.intercepts(chord, finite.lower, finite.upper)[1]
-        bottom = self.value(middle) - tangent * middle
-        return self._over(z, tangent, bottom, chord, top)
+        core = self.core(z)
+        slope, bottom, _ = self._chord(core, arithmetic)
+        return self._over(z, arithmetic, (slope, bottom), self._tangent(core))
 
 
 @final
@@ -66,9 +86,135 @@ class Softplus(AbstractConvex):
         return [cls(), cls(3.0)]
 
 
+@final
+@dataclass(frozen=True)
+class LogSigmoid(AbstractConcave):
+    """log(1 / (1 + exp(-z)))."""
+
+    name: ClassVar[str] = "log_sigmoid"
+
+    def value(self, z: Tensor) -> Tensor:
+        return -torch.logaddexp(-z, torch.zeros_like(z))
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(-z)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class CELU(AbstractConvex):
+    """z for z >= 0, α (exp(z / α) - 1) below, α > 0; its slope is continuous."""
+
+    alpha: float = 1.0
+    name: ClassVar[str] = "celu"
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise ValueError(f"CELU with alpha={self.alpha}; it must be positive")
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.where(z >= 0, z, self.alpha * torch.expm1(z.clamp(max=0) / self.alpha))
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.exp(z.clamp(max=0) / self.alpha)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        return cls(float(parameters.get("alpha", 1.0)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(), cls(0.5), cls(1.8)]
+
+
+@final
+@dataclass(frozen=True)
+class Exp(AbstractConvex):
+    """The exponential function; past what the type can hold its value is infinite, and so bounds nothing."""
+
+    name: ClassVar[str] = "exp"
+
+    def value(self, z: Tensor) -> Tensor:
+        over = z > math.log(torch.finfo(z.dtype).max)  # apart, as autograd would make it 0 times infinity
+        return torch.where(over, torch.inf, torch.exp(torch.where(over, 0.0, z)))
+
+    def slope(self, z: Tensor) -> Tensor:
+        return self.value(z)
+
+    def core(self, z: Interval) -> Interval:
+        """As far as products of z and exp(z) are finite."""
+        highest = math.log(torch.finfo(z.lower.dtype).max) / 2
+        return bounded(z).map(lambda end: end.clamp(max=highest))
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class Square(AbstractConvex):
+    """z²."""
+
+    name: ClassVar[str] = "square"
+
+    def value(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        return torch.where(infinite, torch.inf, torch.where(infinite, 0.0, z).square())
+
+    def slope(self, z: Tensor) -> Tensor:
+        return 2 * z
+
+    def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@onnx_ops.reads("Softplus")
 @torch_ops.reads("aten.softplus.default")
 def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """PyTorch's `threshold`, past which it returns z, changes the value by less than exp(-threshold) / β."""
     if threshold < 20:
         raise ValueError(f"softplus with threshold={threshold}, where it jumps; only 20 (the default) or more is read")
     return x.activate(Softplus(float(beta)))
+
+
+@torch_ops.reads("aten.log_sigmoid.default")
+def _log_sigmoid(x: Expression) -> Any:
+    return x.activate(LogSigmoid())
+
+
+@onnx_ops.reads("Celu")
+@torch_ops.reads("aten.celu.default", "aten.celu_.default")
+def _celu(x: Expression, alpha: float = 1.0) -> Any:
+    return x.activate(CELU(float(alpha)))
+
+
+@onnx_ops.reads("Exp")
+@torch_ops.reads("aten.exp.default", "aten.exp_.default")
+def _exp(x: Expression) -> Any:
+    return x.activate(Exp())
+
+
+@torch_ops.reads("aten.square.default", "aten.square_.default")
+def _square(x: Expression) -> Any:
+    return x.activate(Square())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
@@ -9,13 +10,16 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, bounded
+from recurjac.activations.base import AbstractSmooth, within
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.lines import Lines
-from recurjac.reading import Expression, torch_ops
+from recurjac.reading import Expression, onnx_ops, torch_ops
 
 _BISECTIONS = 60
 """Halvings of a bracket: more than float64 has bits, for brackets up to some 10^3; wider ones only lose tightness."""
+
+_FLAT = 30.0
+"""exp(-z²) is 0 in float64 from here on, and erf(z) is 1."""
 
 
 class AbstractSigmoidal(AbstractSmooth):
@@ -26,25 +30,16 @@ class AbstractSigmoidal(AbstractSmooth):
     def middle(self) -> float:
         """σ(0)."""
 
-    @property
-    @abstractmethod
-    def steepest(self) -> float:
-        """σ'(0)."""
-
     @final
-    def slope_turns(self) -> tuple[float, ...]:
-        return (0.0,)
-
-    @final
-    def slope_at_turn(self, turn: float) -> tuple[float, float]:
-        return (self.steepest, self.steepest)
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """The upper line, and by symmetry the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
         up_slope, up = self._upper_line(z, arithmetic)
         low_slope, mirrored = self._upper_line(-z, arithmetic)
-        return self._over(z, low_slope, 2 * self.middle - mirrored, up_slope, up)
+        return self._over(z, arithmetic, (low_slope, 2 * self.middle - mirrored), (up_slope, up))
 
     def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
         """Slope and intercept of the line above σ that is lowest at the middle of z (CROWN, Table 2).
@@ -53,7 +48,7 @@ class AbstractSigmoidal(AbstractSmooth):
         does so at l; this holds from some d* on.  So: the tangent at the middle or at d*, whichever is further right;
         where even the tangent at u fails, the chord.
         """
-        finite = bounded(z)
+        finite = self.core(z)
         low, high = finite.lower, finite.upper
         touch = self._touching_point(low.detach(), high.detach())
         middle = low / 2 + high / 2
@@ -94,10 +89,6 @@ class Sigmoid(AbstractSigmoidal):
     def middle(self) -> float:
         return 0.5
 
-    @property
-    def steepest(self) -> float:
-        return 0.25
-
     def value(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z)
 
@@ -122,10 +113,6 @@ class Tanh(AbstractSigmoidal):
     @property
     def middle(self) -> float:
         return 0.0
-
-    @property
-    def steepest(self) -> float:
-        return 1.0
 
     def value(self, z: Tensor) -> Tensor:
         return torch.tanh(z)
@@ -153,10 +140,6 @@ class Arctan(AbstractSigmoidal):
     def middle(self) -> float:
         return 0.0
 
-    @property
-    def steepest(self) -> float:
-        return 1.0
-
     def value(self, z: Tensor) -> Tensor:
         return torch.atan(z)
 
@@ -172,16 +155,83 @@ class Arctan(AbstractSigmoidal):
         return [cls()]
 
 
+@final
+@dataclass(frozen=True)
+class Softsign(AbstractSigmoidal):
+    """z / (1 + |z|)."""
+
+    name: ClassVar[str] = "softsign"
+
+    @property
+    def middle(self) -> float:
+        return 0.0
+
+    def value(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        finite = torch.where(infinite, 0.0, z)
+        return torch.where(infinite, z.detach().sign(), finite / (1 + finite.abs()))
+
+    def slope(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()
+        return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).abs()).square())
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class Erf(AbstractSigmoidal):
+    """The error function, 2/√π times the integral of exp(-t²) from 0 to z."""
+
+    name: ClassVar[str] = "erf"
+
+    @property
+    def middle(self) -> float:
+        return 0.0
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.erf(z.clamp(-_FLAT, _FLAT))
+
+    def slope(self, z: Tensor) -> Tensor:
+        return 2 / math.sqrt(math.pi) * torch.exp(-z.clamp(-_FLAT, _FLAT).square())
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@onnx_ops.reads("Sigmoid")
 @torch_ops.reads("aten.sigmoid.default", "aten.sigmoid_.default")
 def _sigmoid(x: Expression) -> Any:
     return x.activate(Sigmoid())
 
 
+@onnx_ops.reads("Tanh")
 @torch_ops.reads("aten.tanh.default", "aten.tanh_.default")
 def _tanh(x: Expression) -> Any:
     return x.activate(Tanh())
 
 
-@torch_ops.reads("aten.atan.default", "aten.arctan.default")
+@onnx_ops.reads("Atan")
+@torch_ops.reads("aten.atan.default", "aten.atan_.default", "aten.arctan.default", "aten.arctan_.default")
 def _arctan(x: Expression) -> Any:
     return x.activate(Arctan())
+
+
+@onnx_ops.reads("Softsign")
+def _softsign(x: Expression) -> Any:
+    return x.activate(Softsign())
+
+
+@onnx_ops.reads("Erf")
+@torch_ops.reads("aten.erf.default", "aten.erf_.default", "aten.special_erf.default")
+def _erf(x: Expression) -> Any:
+    return x.activate(Erf())

@@ -1,4 +1,4 @@
-"""Activations of two linear pieces that meet at 0: ReLU, leaky-ReLU, PReLU."""
+"""Activations of two linear pieces that meet at 0: ReLU, leaky-ReLU, PReLU, absolute value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recurjac.activations.base import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.lines import Lines
-from recurjac.reading import Expression, torch_ops
+from recurjac.reading import Expression, onnx_ops, torch_ops
 
 
 class AbstractTwoPiece(AbstractActivation):
@@ -177,15 +177,40 @@ class PReLU(AbstractTwoPiece):
         return [cls(torch.tensor(s, dtype=torch.float64)) for s in (0.25, -0.1, 1.7)]
 
 
+@final
+@dataclass(frozen=True)
+class Abs(AbstractTwoPiece):
+    """|z|."""
+
+    name: ClassVar[str] = "abs"
+
+    def slope_below(self, z: Tensor) -> Tensor:
+        return torch.full_like(z, -1)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
 def _slope(name: str, parameters: Mapping[str, Any]) -> Any:
     if "slope" not in parameters:
         raise InvalidNetwork(f"the activation {name} needs its `slope` stated: no default is safe")
     return parameters["slope"]
 
 
+@onnx_ops.reads("Relu")
 @torch_ops.reads("aten.relu.default", "aten.relu_.default")
 def _relu(x: Expression) -> Any:
     return x.activate(ReLU())
+
+
+@onnx_ops.reads("Abs")
+@torch_ops.reads("aten.abs.default", "aten.abs_.default")
+def _abs(x: Expression) -> Any:
+    return x.activate(Abs())
 
 
 @torch_ops.reads("aten.leaky_relu.default", "aten.leaky_relu_.default")
@@ -193,9 +218,22 @@ def _leaky_relu(x: Expression, negative_slope: float = 0.01) -> Any:
     return x.activate(LeakyReLU(float(negative_slope)))
 
 
+@onnx_ops.reads("LeakyRelu")
+def _onnx_leaky_relu(x: Expression, alpha: float = 0.01) -> Any:
+    return x.activate(LeakyReLU(float(alpha)))
+
+
 @torch_ops.reads("aten.prelu.default", "aten._prelu_kernel.default")
 def _prelu(x: Expression, weight: Tensor) -> Any:
-    # nn.PReLU has one slope, or one for each channel: the first dimension after the batch
-    ones = [1] * max(len(x.shape) - 2, 0)
+    # nn.PReLU has one slope, or one for each channel: the axis after the batch's
+    ones = [1] * (len(x.shape) - 2)
     slope = weight.reshape(()) if weight.numel() == 1 else weight.reshape(-1, *ones)
     return x.activate(PReLU(slope))
+
+
+@onnx_ops.reads("PRelu")
+def _onnx_prelu(x: Expression, slope: Tensor) -> Any:
+    if torch.broadcast_shapes(slope.shape, x.shape) != torch.Size(x.shape):
+        raise ValueError(f"slopes of shape {tuple(slope.shape)} for a tensor of shape {x.shape}")
+    # a leading axis of one entry says nothing, and a neuron has no batch axis
+    return x.activate(PReLU(slope[0] if slope.dim() == len(x.shape) and slope.shape[:1] == (1,) else slope))

@@ -61,13 +61,11 @@ class Model:
         """The results of one node on arrays (None: an absent input), floating-point ones in float64."""
         from onnx import TensorProto, helper
 
-        names = [n for n in node.input if n]
+        names = {n for n in node.input if n}
         feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n}
         results = [n for n in node.output if n]
-        infos = [
-            [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (set(names), results)
-        ]
-        graph = helper.make_graph([node], "one", *infos)
+        given, made = ([helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (names, results))
+        graph = helper.make_graph([node], "one", given, made)
         model = helper.make_model(graph, opset_imports=list(self.proto.opset_import))
         return [_wide(r) for r in _evaluate(_evaluator(model), feeds)]
 

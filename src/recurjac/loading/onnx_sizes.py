@@ -33,7 +33,7 @@ def grown(kind: str, arrays: Arrays, attributes: Mapping[str, Any]) -> int:
     """An upper estimate of the entries that a node makes.  Raises ValueError for a node that is not folded."""
     given = [a for a in arrays if a is not None]
     if kind in _ENTRYWISE:
-        return prod(np.broadcast_shapes(*(a.shape for a in given)))
+        return prod(int(n) for n in np.broadcast_shapes(*(a.shape for a in given)))
     if kind in _SMALLER:
         return 4 * sum(a.size for a in given)
     if kind == "Constant":
@@ -64,16 +64,16 @@ def _range(given: Given, _: Mapping[str, Any]) -> int:
 def _product(given: Given, _: Mapping[str, Any]) -> int:
     """At most every row with every column."""
     common = max(1, min(given[0].shape[-1:] or (1,)))
-    return (given[0].size // common + 1) * (given[1].size // common + 1)
+    return (int(given[0].size) // common + 1) * (int(given[1].size) // common + 1)
 
 
 def _picked(given: Given, attributes: Mapping[str, Any]) -> int:
     axis = int(attributes.get("axis", 0))
-    return given[0].size // max(1, given[0].shape[axis]) * given[1].size
+    return int(given[0].size) // max(1, int(given[0].shape[axis])) * int(given[1].size)
 
 
 def _picked_deep(given: Given, _: Mapping[str, Any]) -> int:
-    return given[0].size * max(1, given[1].size)
+    return int(given[0].size) * max(1, int(given[1].size))
 
 
 def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
@@ -97,7 +97,7 @@ def _resized(given: Given, attributes: Mapping[str, Any]) -> int:
         new[axis] = float(value) if whole else shape[axis] * float(value)
     if not all(n >= 0 for n in new):
         raise ValueError(f"a resize to {new}")
-    return ceil(prod(new))
+    return int(ceil(prod(new)))
 
 
 _GROWING: Mapping[str, Callable[[Given, Mapping[str, Any]], int]] = {

@@ -1,0 +1,158 @@
+"""Activations that cut off at two ends: hard tanh, ReLU6."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractActivation, within
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+from recurjac.reading import Expression, torch_ops
+
+
+class AbstractClamp(AbstractActivation):
+    """σ(z) = min(max(z, a), b), a < b finite: slope 0, then 1, then 0.
+
+    In float32 both are the nearest float32 numbers, as in PyTorch's own kernels.
+    """
+
+    @property
+    @abstractmethod
+    def kinks(self) -> tuple[float, float]:
+        """a and b."""
+
+    @property
+    @final
+    def rigorous(self) -> bool:
+        """Values and slopes are exact, and the lines' intercepts are computed with their rounding."""
+        return True
+
+    @final
+    def _kinks(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = (torch.full_like(z, kink) for kink in self.kinks)
+        return a, b
+
+    @final
+    def value(self, z: Tensor) -> Tensor:
+        a, b = self._kinks(z)
+        return torch.minimum(torch.maximum(z, a), b)
+
+    @final
+    def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        return z.map(self.value)
+
+    @final
+    def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """The hull of the slopes of the pieces met; an end at a kink meets both (Clarke's derivative)."""
+        a, b = self._kinks(z.lower)
+        flat, rising = (z.lower <= a) | (z.upper >= b), (z.upper >= a) & (z.lower <= b)
+        return Interval((~flat).to(a.dtype), rising.to(a.dtype))
+
+    @final
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The lines that are best at the middle m of z.
+
+        The concave envelope of σ is the chord from l to min(u, b), of slope 1 if l >= a, and constant after it; the
+        convex one is constant until max(l, a), from where the chord goes to u.
+        """
+        a, b = self._kinks(z.lower)
+        middle, values = z.lower / 2 + z.upper / 2, self.value_range(z, arithmetic)
+        rise = values.upper - values.lower
+        left, right = torch.maximum(z.lower, a), torch.minimum(z.upper, b)
+        up = _quotient(rise, right - z.lower, middle < b)
+        down = _quotient(rise, z.upper - left, middle > a)
+        return self._lines(z, (down, up), arithmetic)
+
+    @final
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """Both of the chord's slope."""
+        values = self.value_range(z, arithmetic)
+        chord = _quotient(values.upper - values.lower, z.upper - z.lower, z.upper > z.lower)
+        return self._lines(z, (chord, chord), arithmetic)
+
+    def _lines(self, z: Interval, slopes: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> Lines:
+        """σ - s v is extreme at an end or a kink, whatever the slope s; where σ is linear on z, the lines are σ."""
+        a, b = self._kinks(z.lower)
+        rising, flat = (z.lower >= a) & (z.upper <= b), (z.upper <= a) | (z.lower >= b)
+        bounded = z.lower.isfinite() & z.upper.isfinite()
+        points = torch.cat([z.lower.unsqueeze(0), within(z.lower, z.upper, *self.kinks), z.upper.unsqueeze(0)])
+        values = arithmetic.exact(self.value(points))
+        one, zero, size = torch.ones_like(a), torch.zeros_like(a), self.value_range(z, arithmetic).magnitude
+        sides = []
+        for wanted in slopes:
+            slope = torch.where(rising, one, torch.where(flat | ~bounded, zero, wanted))
+            # an infinite point has slope 0, and 0 times infinity is NaN
+            gaps = values - arithmetic.exact(slope) * arithmetic.exact(torch.where(bounded, points, 0.0))
+            sides.append((slope, gaps))
+        (low, least), (high, most) = sides
+        bottom = torch.where(rising, zero, least.lower().amin(0))
+        top = torch.where(rising, zero, most.upper().amax(0))
+        return Lines(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
+
+
+def _quotient(rise: Tensor, run: Tensor, wanted: Tensor) -> Tensor:
+    """rise / run where wanted and run is positive and finite, elsewhere 0."""
+    plain = wanted & (run > 0) & run.isfinite()
+    return torch.where(plain, rise, 0.0) / torch.where(plain, run, 1.0)
+
+
+@final
+@dataclass(frozen=True)
+class HardTanh(AbstractClamp):
+    """`low` where z is less, `high` where z is more, otherwise z."""
+
+    low: float = -1.0
+    high: float = 1.0
+    name: ClassVar[str] = "hard_tanh"
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.low) and isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"hard tanh between {self.low} and {self.high}; it needs finite numbers, the first less")
+
+    @property
+    def kinks(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        if max(abs(self.low), abs(self.high)) > torch.finfo(dtype).max:
+            raise ValueError(f"hard tanh between {self.low} and {self.high}, which {dtype} cannot hold")
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(), cls(-0.3, 2.1), cls(-3.0, -1.0), cls(0.1, 0.1 + 1e-9)]
+
+
+@final
+@dataclass(frozen=True)
+class ReLU6(AbstractClamp):
+    """min(max(z, 0), 6)."""
+
+    name: ClassVar[str] = "relu6"
+
+    @property
+    def kinks(self) -> tuple[float, float]:
+        return 0.0, 6.0
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@torch_ops.reads("aten.hardtanh.default", "aten.hardtanh_.default")
+def _hard_tanh(x: Expression, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    return x.activate(ReLU6() if (min_val, max_val) == (0, 6) else HardTanh(float(min_val), float(max_val)))
+
+
+@torch_ops.reads("aten.relu6.default", "aten.relu6_.default")
+def _relu6(x: Expression) -> Any:
+    return x.activate(ReLU6())

@@ -1,0 +1,168 @@
+"""Smooth activations of any shape: the best lines at the middle of an interval are searched for.
+
+Of all lines above f on [l, u] the lowest at the middle m has height min_a h(a) there, where
+
+    h(a) = max over v in [l, u] of  f(v) - a (v - m)
+
+is convex in the slope a.  The maximum is attained at an end, where f' turns or jumps, or where f'(v) = a, which has at
+most one solution on each piece between those (bisection).  Let p be the best v <= m and q the best v >= m for a slope:
+as it grows, p gains on q, and at the minimum both are equally high; the line then touches f at p and q, or at m alone.
+
+Whatever slope the search ends with, its intercept is the maximum of f(v) - a v over those same candidates, so the line
+holds; the search only makes it tight.  (CROWN, arXiv:1811.00866, Section 3, for the idea of free slopes.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractSmooth
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.lines import Lines
+
+_HALVINGS = 42
+"""Of a piece, in search of a point of given slope; it is at most some 10^3 wide, as `slope_turns` are to see to.
+
+An error e in the point changes the intercept by e² σ'' / 2 only, as the intercept is stationary there."""
+_STEPS = 30
+"""Of the search for a slope, at most: Newton's method in a bracket, which is halved where that fails or is slow; some 6 do mostly."""
+
+
+class AbstractCurved(AbstractSmooth):
+    """σ of any shape; `slope_turns` also cut off what is so far out that σ' is constant there in floating point."""
+
+    @final
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+        """The upper line is found for σ, the lower one for -σ; each is the best at the middle of z."""
+        core = self.core(z)
+        both = core.map(lambda end: torch.stack([end, end]))
+        below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
+        slope, (least, most) = self._lines(both, below, arithmetic)
+        return self._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
+
+    def _lines(
+        self, z: Interval, below: Tensor, arithmetic: AbstractArithmetic
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The slope of the best line below or above σ and the least and greatest intercepts that it may need.
+
+        Differentiable in the ends of z: touching points inside z may be held fixed, as the slope of the line through
+        them is stationary in them.
+        """
+        sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
+        ends = z.map(lambda t: t.detach().double().flatten())
+        search = _Search(self, sign, ends.lower, ends.upper)
+        with torch.no_grad():
+            touching = search.touching_points()
+        slope = self.chord(Interval(*(search.live(t, z) for t in touching)), arithmetic)
+        with torch.no_grad():
+            candidates = search.candidates(sign * slope.detach().double().flatten())
+        return slope, self.intercepts(slope, *search.live(candidates, z))
+
+
+@final
+@dataclass(frozen=True)
+class _Search:
+    """f = σ (sign 1) or -σ (sign -1) on each of n intervals, in float64."""
+
+    activation: AbstractSmooth
+    sign: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def live(self, points: Tensor, z: Interval) -> Tensor:
+        """Points (..., n) in the shape and type of z, whose intervals these are, its own ends and middle among them."""
+        shape = (*points.shape[:-1], *z.shape)
+        cast = points.reshape(shape).to(z.lower.dtype)
+        live = torch.minimum(torch.maximum(cast, z.lower.detach()), z.upper.detach())
+        for own, copy in ((z.lower / 2 + z.upper / 2, self.middle), (z.upper, self.upper), (z.lower, self.lower)):
+            live = torch.where((points == copy).reshape(shape), own, live)
+        return live
+
+    def f(self, v: Tensor) -> Tensor:
+        return self.sign * self.activation.value(v)
+
+    @cached_property
+    def middle(self) -> Tensor:
+        return self.lower / 2 + self.upper / 2
+
+    @cached_property
+    def _cuts(self) -> Tensor:
+        """The ends, the middle and where f' turns, in ascending order: (k + 1, n)."""
+        turns = self.activation.slope_turns(self.lower, self.upper)
+        return torch.cat([torch.stack([self.lower, self.middle, self.upper]), turns]).sort(0).values
+
+    def candidates(self, slope: Tensor) -> Tensor:
+        """Points among which f(v) - slope v is greatest on the interval, and on either side of its middle: (m, n)."""
+        cuts = self._cuts
+        used = (cuts[1:] > cuts[:-1]).any(-1)
+        left, right = cuts[:-1][used], cuts[1:][used]
+        first, last = self.activation.slopes_beside(left)[1], self.activation.slopes_beside(right)[0]
+        target, rising = self.sign * slope, last > first
+        exists = (torch.minimum(first, last) < target) & (target < torch.maximum(first, last))
+        start = left
+        for _ in range(_HALVINGS):
+            point = left / 2 + right / 2
+            before = (self.activation.slope(point) < target) == rising
+            left, right = torch.where(before, point, left), torch.where(before, right, point)
+        return torch.cat([cuts, torch.where(exists, left / 2 + right / 2, start)])
+
+    def _best(self, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best points p <= m <= q for a slope, and by how much p is better."""
+        points, middle = self.candidates(slope), self.middle
+        heights = self.f(points) - slope * (points - middle)
+        left = torch.where(points <= middle, heights, -torch.inf).max(0)
+        right = torch.where(points >= middle, heights, -torch.inf).max(0)
+        p, q = (points.gather(0, side.indices.unsqueeze(0))[0] for side in (left, right))
+        return p, q, left.values - right.values
+
+    def touching_points(self) -> tuple[Tensor, Tensor]:
+        """Where the line that is lowest at the middle touches f: p < m < q, or m twice."""
+        p, q = self.lower.clone(), self.upper.clone()
+        chord = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
+        tangent, middle = self.sign * self.activation.slope(self.middle), self.middle
+        by_chord, by_tangent = self._is_above(chord, p), self._is_above(tangent, middle)
+        p, q = torch.where(by_tangent, middle, p), torch.where(by_tangent, middle, q)
+        open_ = ~(by_chord | by_tangent)
+        if bool(open_.any()):
+            part = _Search(self.activation, self.sign[open_], self.lower[open_], self.upper[open_])
+            p[open_], q[open_] = part._searched(chord[open_])
+        return p, q
+
+    def _is_above(self, slope: Tensor, at: Tensor) -> Tensor:
+        """Whether the line of this slope through (at, f(at)) is above f, but for rounding."""
+        points, through = self.candidates(slope), self.f(at) - slope * at
+        return (self.f(points) - slope * points).amax(0) <= through + self._rounding(slope, at)
+
+    def _rounding(self, slope: Tensor, at: Tensor) -> Tensor:
+        """How far f(at) - slope at may be off, roughly: only tightness hangs on it."""
+        size = self.f(at).abs() + slope.abs() * torch.maximum(self.lower.abs(), self.upper.abs())
+        return 4 * torch.finfo(size.dtype).eps * size
+
+    def _searched(self, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Newton's method for the slope at which the best points on both sides are equally good.
+
+        For fixed p and q they are so at the slope of the chord through both.
+        """
+        before, after = self.activation.slopes_beside(self._cuts)
+        slopes = self.sign * torch.cat([before, after])
+        low, high = slopes.amin(0), slopes.amax(0)
+        margin = (high - low) * torch.finfo(slope.dtype).eps ** 0.5
+        p, q, gain = self._best(slope)
+        last = torch.full_like(gain, torch.inf)
+        for _ in range(_STEPS):
+            unequal = gain.abs() > self._rounding(slope, p)
+            if not bool(unequal.any()):
+                break
+            low, high = torch.where(gain > 0, low, slope), torch.where(gain > 0, slope, high)
+            newton = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
+            inside = torch.minimum(torch.maximum(newton, low), high)
+            trusted = (q > p) & ((newton - inside).abs() <= margin) & (gain.abs() <= last / 2)
+            last = gain.abs()
+            slope = torch.where(unequal, torch.where(trusted, inside, low / 2 + high / 2), slope)
+            p, q, gain = self._best(slope)
+        return p, q

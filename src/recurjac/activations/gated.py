@@ -1,0 +1,334 @@
+"""Gated units z g(z), whose gate g rises from 0 to 1: GELU in both forms, SiLU, Mish, hard swish."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import within
+from recurjac.activations.curved import AbstractCurved
+from recurjac.reading import Expression, onnx_ops, torch_ops
+
+
+class AbstractGated(AbstractCurved):
+    """σ(z) = z g(z): falls from 0 until one point, then rises; σ' falls, rises and falls between two turns."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> tuple[float, float]:
+        """Before the first point σ and σ' are 0 in float64, after the second they are z and 1."""
+
+    @property
+    @abstractmethod
+    def lowest(self) -> float:
+        """Where σ is least."""
+
+    @property
+    @abstractmethod
+    def steepest(self) -> tuple[float, float]:
+        """Where σ' is least and where it is greatest."""
+
+    @abstractmethod
+    def gate(self, z: Tensor) -> Tensor:
+        """g(z), z within `reach`."""
+
+    @abstractmethod
+    def gate_slope(self, z: Tensor) -> Tensor:
+        """g'(z), z within `reach`."""
+
+    @final
+    def value(self, z: Tensor) -> Tensor:
+        before, after = self.reach
+        inner = z.clamp(before, after)  # infinity apart, as autograd would make it 0 times infinity
+        return torch.where(z < before, 0.0, torch.where(z > after, z, inner * self.gate(inner)))
+
+    @final
+    def slope(self, z: Tensor) -> Tensor:
+        return self.slopes_beside(z)[1]
+
+    @final
+    def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Different only at the ends of `reach`, if g has kinks there."""
+        before, after = self.reach
+        inner = z.clamp(before, after)
+        slope = self.gate(inner) + inner * self.gate_slope(inner)
+        left = torch.where(z <= before, 0.0, torch.where(z > after, 1.0, slope))
+        return left, torch.where(z < before, 0.0, torch.where(z >= after, 1.0, slope))
+
+    @final
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, *self.reach, *self.steepest)
+
+    @final
+    def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, self.lowest)
+
+    @final
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+
+@final
+@dataclass(frozen=True)
+class GELU(AbstractGated):
+    """z Φ(z), Φ the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    σ'' = φ(z) (2 - z²).
+    """
+
+    name: ClassVar[str] = "gelu"
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """φ is 0 from about 38.6 on."""
+        return -40.0, 40.0
+
+    @property
+    def lowest(self) -> float:
+        """Φ + z φ = 0."""
+        return -0.75179152469356445746
+
+    @property
+    def steepest(self) -> tuple[float, float]:
+        return -math.sqrt(2), math.sqrt(2)
+
+    def gate(self, z: Tensor) -> Tensor:
+        phi: Tensor = torch.special.erfc(z * -math.sqrt(0.5)) / 2
+        return phi
+
+    def gate_slope(self, z: Tensor) -> Tensor:
+        return math.sqrt(0.5 / math.pi) * torch.exp(-z.square() / 2)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class GELUTanh(AbstractGated):
+    """z (1 + tanh(w)) / 2, w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; files may hold c and k rounded.
+
+    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), even in z and 2 at 0.  Let x = c z > 0, κ = k / c²;
+    the middle term's derivative in x is 12 κ x / (1 + 3 κ x²)², the last one's at least 2 tanh(x) in size.  As
+    6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x) for x >= 1, the sum falls:
+    σ'' has one zero t > 0, and -t.  On (-t, 0) the slope rises from below 0 to 1/2.
+    """
+
+    c: float = math.sqrt(2 / math.pi)
+    k: float = 0.044715
+    name: ClassVar[str] = "gelu_tanh"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.c) and 0.1 <= self.c <= 10 and 0 <= self.k <= self.c**2 / 8):
+            raise ValueError(
+                f"GELU of tanh({self.c} (z + {self.k} z³)); the shape is proved for 0.1 <= c <= 10, 0 <= k <= c²/8 only"
+            )
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The gate, or what it lacks to 1, is at most exp(-2 c |z|), times z: 0 in float64."""
+        return -400 / self.c, 400 / self.c
+
+    @cached_property
+    def _turn(self) -> float:
+        return _root(self._bend, 0.0, 10 / self.c)
+
+    def _bend(self, z: float) -> float:
+        """Of the sign of -σ''(z)."""
+        w, share = self.c * (z + self.k * z**3), 3 * self.k * z**2
+        return 2 * z * self.c * (1 + share) * math.tanh(w) - 2 - 2 * share / (1 + share)
+
+    @property
+    def steepest(self) -> tuple[float, float]:
+        return -self._turn, self._turn
+
+    @cached_property
+    def lowest(self) -> float:
+        return _root(self._slope, -self._turn, 0.0)
+
+    def _slope(self, z: float) -> float:
+        gate = 1 / (1 + math.exp(-2 * self.c * (z + self.k * z**3)))
+        return gate + z * 2 * self.c * (1 + 3 * self.k * z**2) * gate * (1 - gate)
+
+    def gate(self, z: Tensor) -> Tensor:
+        """(1 + tanh(w)) / 2 without its cancellation."""
+        return torch.sigmoid(2 * self._inner(z))
+
+    def gate_slope(self, z: Tensor) -> Tensor:
+        w = 2 * self._inner(z)
+        return 2 * self.c * (1 + 3 * self.k * z.square()) * torch.sigmoid(w) * torch.sigmoid(-w)
+
+    def _inner(self, z: Tensor) -> Tensor:
+        return self.c * z * (1 + self.k * z.square())
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(), cls(0.5, 0.0), cls(1.0, 0.125)]
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that is negative at `low` and positive at `high` is 0, to the last bits."""
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+@final
+@dataclass(frozen=True)
+class SiLU(AbstractGated):
+    """z / (1 + exp(-β z)), β > 0: also known as swish.
+
+    With x = β z / 2, σ'' is 0 where x tanh(x) = 1, x = ±1.19967864025773.
+    """
+
+    beta: float = 1.0
+    name: ClassVar[str] = "silu"
+
+    def __post_init__(self) -> None:
+        if not (self.beta > 0 and math.isfinite(self.beta)):
+            raise ValueError(f"SiLU with beta={self.beta}; it must be positive and finite")
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        return -800 / self.beta, 800 / self.beta
+
+    @property
+    def lowest(self) -> float:
+        """1 + β z (1 - g) = 0."""
+        return -1.27846454276107379511 / self.beta
+
+    @property
+    def steepest(self) -> tuple[float, float]:
+        turn = 2.39935728051546766783 / self.beta
+        return -turn, turn
+
+    def gate(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.beta * z)
+
+    def gate_slope(self, z: Tensor) -> Tensor:
+        return self.beta * torch.sigmoid(self.beta * z) * torch.sigmoid(-self.beta * z)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(), cls(1.7)]
+
+
+@final
+@dataclass(frozen=True)
+class Mish(AbstractGated):
+    """z tanh(log(1 + exp(z))) (Misra 2019, arXiv:1908.08681).
+
+    Its points were computed with 60 digits; σ'' behaves like (2 + z) exp(z) far left and (8 - 8 z) exp(-2 z) far right.
+    """
+
+    name: ClassVar[str] = "mish"
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        return -800.0, 800.0
+
+    @property
+    def lowest(self) -> float:
+        return -1.19243121451549521214
+
+    @property
+    def steepest(self) -> tuple[float, float]:
+        return -2.25637639639079312001, 1.49057117948542845929
+
+    def gate(self, z: Tensor) -> Tensor:
+        """With e = exp(-|z|): (1 + 2 e) / (1 + 2 e + 2 e²) for z >= 0, (2 e + e²) / (2 + 2 e + e²) below."""
+        e, positive = torch.exp(-z.abs()), z >= 0
+        return torch.where(positive, 1 + 2 * e, e * (2 + e)) / self._denominator(e, positive)
+
+    def gate_slope(self, z: Tensor) -> Tensor:
+        """(1 - g²) / (1 + exp(-z)), where 1 - g² is 4 e² (1 + e)², or 4 (1 + e)², over the same denominator squared."""
+        e, positive = torch.exp(-z.abs()), z >= 0
+        root = torch.where(positive, 2 * e * (1 + e), 2 * (1 + e)) / self._denominator(e, positive)
+        return root.square() * torch.sigmoid(z)
+
+    def _denominator(self, e: Tensor, positive: Tensor) -> Tensor:
+        return torch.where(positive, 1 + 2 * e + 2 * e.square(), 2 + 2 * e + e.square())
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class HardSwish(AbstractGated):
+    """z min(max(α z + β, 0), 1), α > 0 and 0 < β < 1: a parabola between -β / α and (1 - β) / α.
+
+    σ' jumps there, from 0 to -β and from 2 - β to 1.
+    """
+
+    alpha: float = 1 / 6
+    beta: float = 0.5
+    name: ClassVar[str] = "hard_swish"
+
+    def __post_init__(self) -> None:
+        if not (self.alpha > 0 and math.isfinite(self.alpha) and 0 < self.beta < 1):
+            raise ValueError(
+                f"hard swish with alpha={self.alpha}, beta={self.beta}; it needs a positive alpha and 0 < beta < 1"
+            )
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        return -self.beta / self.alpha, (1 - self.beta) / self.alpha
+
+    @property
+    def lowest(self) -> float:
+        return -self.beta / (2 * self.alpha)
+
+    @property
+    def steepest(self) -> tuple[float, float]:
+        return self.reach
+
+    def gate(self, z: Tensor) -> Tensor:
+        return (self.alpha * z + self.beta).clamp(0, 1)
+
+    def gate_slope(self, z: Tensor) -> Tensor:
+        return torch.full_like(z, self.alpha)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(), cls(0.2, 0.4)]
+
+
+@onnx_ops.reads("Gelu")
+@torch_ops.reads("aten.gelu.default", "aten.gelu_.default")
+def _gelu(x: Expression, approximate: str = "none") -> Any:
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"GELU with approximate={approximate!r}; 'none' and 'tanh' are read")
+    return x.activate(GELU() if approximate == "none" else GELUTanh())
+
+
+@torch_ops.reads("aten.silu.default", "aten.silu_.default")
+def _silu(x: Expression) -> Any:
+    return x.activate(SiLU())
+
+
+@onnx_ops.reads("Swish")
+def _swish(x: Expression, alpha: float = 1.0) -> Any:
+    return x.activate(SiLU(float(alpha)))
+
+
+@onnx_ops.reads("Mish")
+@torch_ops.reads("aten.mish.default", "aten.mish_.default")
+def _mish(x: Expression) -> Any:
+    return x.activate(Mish())
+
+
+@onnx_ops.reads("HardSwish")
+@torch_ops.reads("aten.hardswish.default", "aten.hardswish_.default")
+def _hard_swish(x: Expression) -> Any:
+    return x.activate(HardSwish())

@@ -1,0 +1,130 @@
+"""Sine and cosine."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.curved import AbstractCurved
+from recurjac.arithmetic import Interval
+from recurjac.reading import Expression, onnx_ops, torch_ops
+
+
+class AbstractPeriodic(AbstractCurved):
+    """σ and σ' are waves of period 2π between -1 and 1, and turn in turns every π/2.
+
+    An interval is *short* if it is less than 2π long and no end is past eps^(-1/2).  So far out the multiples of π are
+    wrong by at most some sqrt(eps), which changes σ and σ' at their turns by eps / 2.  Other intervals are taken to
+    hold every value and slope.  At ±inf, where no limit is, value and slope are 0.
+    """
+
+    @property
+    @abstractmethod
+    def crest(self) -> float:
+        """A point where σ is 1, within a period of 0."""
+
+    @abstractmethod
+    def wave(self, z: Tensor) -> Tensor:
+        """σ(z) for finite z."""
+
+    @final
+    def value(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()
+        return torch.where(infinite, 0.0, self.wave(torch.where(infinite, 0.0, z)))
+
+    @final
+    def core(self, z: Interval) -> Interval:
+        short = _short(z.lower, z.upper)
+        return z.map(lambda end: torch.where(short, end, 0.0))
+
+    @final
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return _every_pi(lower, upper, self.crest + math.pi / 2)
+
+    @final
+    def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return _every_pi(lower, upper, self.crest)
+
+    @final
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+
+def _short(lower: Tensor, upper: Tensor) -> Tensor:
+    limit = torch.finfo(lower.dtype).eps ** -0.5
+    near: Tensor = (lower >= -limit) & (upper <= limit)
+    return near.logical_and(upper - lower < 2 * math.pi)
+
+
+def _every_pi(lower: Tensor, upper: Tensor, phase: float) -> Tensor:
+    """The points phase + k π in a short interval, others moved to its ends: (3, *shape).
+
+    For an interval that is not short, such points elsewhere; two that are neighbours stand for all.
+    """
+    short = _short(lower, upper)
+    first = torch.ceil((torch.where(short, lower, 0.0).detach() - phase) / math.pi)
+    points: Tensor = torch.stack([phase + math.pi * (first + k) for k in range(3)])
+    return torch.where(short, torch.minimum(torch.maximum(points, lower), upper), points)
+
+
+@final
+@dataclass(frozen=True)
+class Sin(AbstractPeriodic):
+    """The sine."""
+
+    name: ClassVar[str] = "sin"
+
+    @property
+    def crest(self) -> float:
+        return math.pi / 2
+
+    def wave(self, z: Tensor) -> Tensor:
+        return torch.sin(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()
+        return torch.where(infinite, 0.0, torch.cos(torch.where(infinite, 0.0, z)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class Cos(AbstractPeriodic):
+    """The cosine."""
+
+    name: ClassVar[str] = "cos"
+
+    @property
+    def crest(self) -> float:
+        return 0.0
+
+    def wave(self, z: Tensor) -> Tensor:
+        return torch.cos(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()
+        return torch.where(infinite, 0.0, -torch.sin(torch.where(infinite, 0.0, z)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@onnx_ops.reads("Sin")
+@torch_ops.reads("aten.sin.default", "aten.sin_.default")
+def _sin(x: Expression) -> Any:
+    return x.activate(Sin())
+
+
+@onnx_ops.reads("Cos")
+@torch_ops.reads("aten.cos.default", "aten.cos_.default")
+def _cos(x: Expression) -> Any:
+    return x.activate(Cos())
