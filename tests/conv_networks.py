@@ -44,7 +44,11 @@ CONVOLUTIONAL: dict[str, Callable[[], nn.Module]] = {
         nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)
     ),
     "max-pool": lambda: nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 2), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(2, 3, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.ReLU(), nn.Conv2d(3, 2, 2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2, 3),
+    ),
+    "max-pool with ties": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 2), nn.ReLU(), nn.Flatten(),
         nn.Linear(2, 3),
     ),
     "average-pool": lambda: nn.Sequential(
@@ -65,8 +69,8 @@ CONVOLUTIONAL: dict[str, Callable[[], nn.Module]] = {
     ),
 }  # fmt: skip
 """Modules on inputs of 2 x 4 x 4."""
-PIECEWISE = tuple(name for name in CONVOLUTIONAL if name != "smooth")
-"""Those on which bounds are rigorous."""
+PIECEWISE = tuple(name for name in CONVOLUTIONAL if name not in ("smooth", "max-pool with ties"))
+"""Those on which bounds are rigorous, and a point has one derivative."""
 
 
 def convolutional(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Network]:

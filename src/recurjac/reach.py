@@ -63,6 +63,8 @@ class Restricted(AbstractRoute):
             met[node] = []
             for target, operator in route.edges(node):
                 back, read = operator.transpose().rows(reached[node])
+                if len(read) == 0:
+                    continue
                 met[node].append((target, back, read))
                 sizes[target] = prod(operator.out_shape)
                 if route.region(target) is not None:

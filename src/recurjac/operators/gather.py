@@ -140,6 +140,8 @@ class Gather(AbstractLeaf):
 
     def after(self, inner: Gather) -> Gather:
         """self ∘ inner, for an inner operator of at most one term an entry."""
+        if inner.table.numel() == 0:  # nothing is read, so every position here is missing
+            return Gather(self.table, inner.inputs, self.outputs)
         first = inner.table[0]
         return Gather(torch.where(self.table >= 0, first[self.table.clamp(min=0)], -1), inner.inputs, self.outputs)
 

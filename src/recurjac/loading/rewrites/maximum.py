@@ -51,12 +51,15 @@ class _Partial:
 def maximum_of(x: Expression, rows: Tensor) -> Expression:
     """The maximum over entries of x at the positions `rows` (entries, *windows), from 1; 0 stands for none.
 
+    A window of fewer entries repeats its last one at its end; so of two partial maxima one's entries are among the
+    other's, or they have none in common, and no kink comes of entries that are compared with themselves.
     Raises ValueError if a window is empty.
     """
-    first = rows.gather(0, (rows > 0).to(torch.int8).argmax(0, keepdim=True))
-    if bool((first == 0).any()):
+    count = (rows > 0).sum(0, keepdim=True)
+    if bool((count == 0).any()):
         raise ValueError("a maximum over a window that lies in the padding alone")
-    rows = torch.where(rows > 0, rows, first)
+    rows = rows.gather(0, (rows == 0).to(torch.int8).argsort(dim=0, stable=True))
+    rows = torch.where(rows > 0, rows, rows.gather(0, count - 1))
     x = x.settled()
     parts = [_Partial(x.apply(gather_positions(row, x.shape)), row.unsqueeze(0)) for row in rows]
     while len(parts) > 1:

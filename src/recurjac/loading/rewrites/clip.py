@@ -1,0 +1,77 @@
+"""Clipping to a range, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import HardTanh, ReLU
+from recurjac.loading.expression import Expression
+from recurjac.loading.rewrites.maximum import maximum, minimum
+from recurjac.operators.scale import divided, scaled
+from recurjac.reading import onnx_ops, torch_ops
+
+
+@torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")
+@onnx_ops.reads("Clip")
+def clip(x: Expression, min: Any = None, max: Any = None) -> Expression:  # noqa: A002  (ONNX's names)
+    """min(max(x, low), high): an activation where both are numbers, one or two ReLUs where not."""
+    low, high = _number(min, -torch.inf), _number(max, torch.inf)
+    if isinstance(low, float) and isinstance(high, float):
+        return _between(x, low, high)
+    y = x if low == -torch.inf else maximum(x, _expression(x, low))
+    return y if high == torch.inf else minimum(y, _expression(x, high))
+
+
+@torch_ops.reads("aten.clamp_min.default", "aten.clamp_min_.default")
+def _clamp_min(x: Expression, low: float) -> Any:
+    return clip(x, low)
+
+
+@torch_ops.reads("aten.clamp_max.default", "aten.clamp_max_.default")
+def _clamp_max(x: Expression, high: float) -> Any:
+    return clip(x, None, high)
+
+
+@torch_ops.reads("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
+def _hard_sigmoid(x: Expression) -> Any:
+    """relu6(x + 3) / 6."""
+    return divided(_between(x.shift(torch.tensor(3.0)), 0.0, 6.0), 6.0)
+
+
+@onnx_ops.reads("HardSigmoid")
+def _onnx_hard_sigmoid(x: Expression, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
+    """clip(alpha x + beta, 0, 1)."""
+    return _between(scaled(x, alpha).shift(torch.tensor(beta, dtype=torch.float64)), 0.0, 1.0)
+
+
+def _number(bound: Any, absent: float) -> Any:
+    """A bound as a number where it is one; NaN is none."""
+    if bound is None:
+        return absent
+    value = float(bound) if not isinstance(bound, Tensor | Expression) or getattr(bound, "numel", int)() == 1 else bound
+    if isinstance(value, float) and value != value:
+        raise ValueError("a clip to NaN")
+    return value
+
+
+def _expression(x: Expression, bound: Any) -> Expression:
+    if isinstance(bound, Expression):
+        return bound
+    return x.constant(torch.as_tensor(bound, dtype=x.dtype, device=x.device))
+
+
+def _between(x: Expression, low: float, high: float) -> Expression:
+    """The cases of two numbers; where low >= high the result is high."""
+    at_low, at_high = (torch.tensor(v, dtype=torch.float64) for v in (low, high))
+    if low >= high:
+        return x.constant(at_high.expand(x.shape))
+    if low == -torch.inf and high == torch.inf:
+        return x
+    if high == torch.inf:
+        return x.shift(-at_low).activate(ReLU()).shift(at_low)
+    if low == -torch.inf:
+        return scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0).shift(at_high)
+    return x.activate(HardTanh(low, high))
