@@ -7,12 +7,19 @@ from torch import Tensor
 
 from recurjac.activations import (
     ELU,
+    GELU,
+    SELU,
+    Abs,
     AbstractActivation,
     Arctan,
+    HardSwish,
+    HardTanh,
     LeakyReLU,
     PReLU,
     ReLU,
     Sigmoid,
+    SiLU,
+    Sin,
     Softplus,
     Tanh,
 )
@@ -23,9 +30,10 @@ from recurjac.operators import Dense, Reshape, Scale
 KINDS: dict[str, AbstractActivation] = {
     "relu": ReLU(), "leaky": LeakyReLU(0.3), "steep": LeakyReLU(1.7), "falling": LeakyReLU(-0.5),
     "prelu": PReLU(torch.tensor(0.2, dtype=torch.float64)), "sigmoid": Sigmoid(), "tanh": Tanh(), "arctan": Arctan(),
-    "softplus": Softplus(2.0), "elu": ELU(), "elu1.6": ELU(1.6),
+    "softplus": Softplus(2.0), "elu": ELU(), "elu1.6": ELU(1.6), "abs": Abs(), "hard_tanh": HardTanh(-0.4, 0.9),
+    "gelu": GELU(), "silu": SiLU(), "selu": SELU(), "hard_swish": HardSwish(), "sin": Sin(),
 }  # fmt: skip
-PIECEWISE = ("relu", "leaky", "steep", "falling", "prelu")
+PIECEWISE = ("relu", "leaky", "steep", "falling", "prelu", "abs", "hard_tanh")
 
 
 def random_network(

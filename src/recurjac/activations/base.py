@@ -104,13 +104,13 @@ class AbstractSmooth(AbstractActivation):
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and wherever it turns between them."""
         values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
-        return arithmetic.enclose(values.amin(0), values.amax(0))
+        return _hull(values, values, arithmetic)
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ' on both sides of both ends and of every turn between them (an end at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
-        return arithmetic.enclose(torch.minimum(left, right).amin(0), torch.maximum(left, right).amax(0))
+        return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
@@ -156,6 +156,12 @@ def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:
     """The numbers, each moved to the nearest point of [lower, upper]: (len(numbers), *shape)."""
     points = lower.new_tensor(numbers).reshape(-1, *[1] * lower.dim())
     return torch.minimum(torch.maximum(points, lower), upper)
+
+
+def _hull(least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Interval:
+    """From the least to the greatest along the first axis; an overflow to infinity bounds nothing on its other side."""
+    largest = torch.finfo(least.dtype).max
+    return arithmetic.enclose(least.amin(0).clamp(max=largest), most.amax(0).clamp(min=-largest))
 
 
 def _with_ends(z: Interval, points: Tensor) -> Tensor:

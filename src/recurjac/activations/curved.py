@@ -30,7 +30,7 @@ _HALVINGS = 42
 
 An error e in the point changes the intercept by e² σ'' / 2 only, as the intercept is stationary there."""
 _STEPS = 30
-"""Of the search for a slope, at most: Newton's method in a bracket, which is halved where that fails or is slow; some 6 do mostly."""
+"""Of the search for a slope, at most: Newton's method in a bracket, which is halved where that fails or is slow."""
 
 
 class AbstractCurved(AbstractSmooth):

@@ -18,9 +18,10 @@ from recurjac.reading import Expression, onnx_ops, torch_ops
 class AbstractPeriodic(AbstractCurved):
     """σ and σ' are waves of period 2π between -1 and 1, and turn in turns every π/2.
 
-    An interval is *short* if it is less than 2π long and no end is past eps^(-1/2).  So far out the multiples of π are
+    An interval is *short* if it is less than 4π long and no end is past eps^(-1/2).  So far out the multiples of π are
     wrong by at most some sqrt(eps), which changes σ and σ' at their turns by eps / 2.  Other intervals are taken to
-    hold every value and slope.  At ±inf, where no limit is, value and slope are 0.
+    hold every value and slope; on a longer one the best lines at the middle are indeed -1 and 1, as there are crests
+    and troughs on either side.  At ±inf, where no limit is, value and slope are 0.
     """
 
     @property
@@ -58,17 +59,17 @@ class AbstractPeriodic(AbstractCurved):
 def _short(lower: Tensor, upper: Tensor) -> Tensor:
     limit = torch.finfo(lower.dtype).eps ** -0.5
     near: Tensor = (lower >= -limit) & (upper <= limit)
-    return near.logical_and(upper - lower < 2 * math.pi)
+    return near.logical_and(upper - lower < 4 * math.pi)
 
 
 def _every_pi(lower: Tensor, upper: Tensor, phase: float) -> Tensor:
-    """The points phase + k π in a short interval, others moved to its ends: (3, *shape).
+    """The points phase + k π in a short interval, others moved to its ends: (5, *shape).
 
     For an interval that is not short, such points elsewhere; two that are neighbours stand for all.
     """
     short = _short(lower, upper)
     first = torch.ceil((torch.where(short, lower, 0.0).detach() - phase) / math.pi)
-    points: Tensor = torch.stack([phase + math.pi * (first + k) for k in range(3)])
+    points: Tensor = torch.stack([phase + math.pi * (first + k) for k in range(5)])
     return torch.where(short, torch.minimum(torch.maximum(points, lower), upper), points)
 
 

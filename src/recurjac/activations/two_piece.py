@@ -36,7 +36,7 @@ class AbstractTwoPiece(AbstractActivation):
     @final
     def value(self, z: Tensor) -> Tensor:
         s = self.slope_below(z)
-        return torch.where(z >= 0, z, torch.where(s == 0, 0.0, s * z))
+        return torch.where(z < 0, torch.where(s == 0, 0.0, s * z), z)
 
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
