@@ -427,6 +427,25 @@ def check_matmul(dtype: torch.dtype) -> str | None:
     return None
 
 
+def check_convolution(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why convolutions are not sums of products in full precision just now, or None if they are.
+
+    cuDNN chooses among algorithms, Winograd's and Fourier transforms and TF32 included; PyTorch asks oneDNN for direct
+    convolutions, in the precision that is set; in float64 on a CPU it multiplies matrices.
+    """
+    if device.type == "cuda" and torch.backends.cudnn.enabled:
+        return "cuDNN may convolve by Winograd or FFT (set torch.backends.cudnn.enabled = False)"
+    if dtype != torch.float32:
+        return None
+    try:
+        precision = str(torch.backends.mkldnn.conv.fp32_precision)
+    except AttributeError:  # before PyTorch 2.9 there was no such setting
+        return None
+    if precision in ("none", "ieee"):
+        return None
+    return f"float32 convolutions are set to {precision} (torch.backends.mkldnn.conv.fp32_precision)"
+
+
 def _full_precision() -> bool:
     """Whether float32 matrix products are of full precision; not if PyTorch's settings contradict each other."""
     try:

@@ -134,13 +134,31 @@ class Network:
     @cached_property
     def parameters(self) -> int:
         """The number of stored weights, each tensor counted once."""
-        tensors = {id(t): t for s in self.stages for t in _stage_tensors(s)}
-        return sum(t.numel() for t in tensors.values())
+        return _count(t for s in self.stages for t in _stage_tensors(s))
 
     @cached_property
     def multiply_adds(self) -> int:
         """Multiplications of one evaluation of the network."""
         return sum(e.operator.multiply_adds() for s in self.stages for e in s.edges)
+
+    def weights(self, stage: int) -> int:
+        """The number of stored weights that a stage reads."""
+        return _count(_stage_tensors(self.stages[stage - 1]))
+
+    @cached_property
+    def cost(self) -> int:
+        """Multiply-adds of bounding the gradient of one output where every neuron is unstable.
+
+        Forms of every neuron are pulled back to the input, tangents of every neuron and input pushed on to the output,
+        twice each (MATH §5); with a share of unstable neurons it is about that share, and the inputs' part.
+        """
+        each = [sum(e.operator.multiply_adds() for e in s.edges) for s in self.stages]
+        total, before = 0, 0
+        for stage, cost in zip(self.stages, each, strict=True):
+            total += 2 * prod(stage.shape) * (before + cost) * (not stage.linear)
+            before += cost
+            total += 2 * prod(stage.shape) * (sum(each) - before) * (not stage.linear)
+        return total + 2 * prod(self.input_shape) * sum(each)
 
     def preactivations(self, x: Tensor) -> list[Tensor]:
         """z_1, …, z_K for inputs (batch, *input), in plain floating point; the last is the output."""
@@ -224,8 +242,19 @@ class Network:
         reasons = [f"no rounding error is proved for {', '.join(names)}"] if names else []
         if self.rounded:
             reasons.append("some weights were computed from others in floating point")
-        reduced = check_matmul(self.dtype)
-        return reasons + ([reduced] if reduced else [])
+        operators = [e.operator for s in self.stages for e in s.edges]
+        reduced = {check_matmul(self.dtype), *(o.unproved_rounding(self.dtype, self.device) for o in operators)}
+        return reasons + sorted(r for r in reduced if r)
+
+
+def _count(tensors: Iterable[Tensor]) -> int:
+    """The number of entries of some tensors, each counted once."""
+    return sum(count for _, count in {(t.data_ptr(), _stored(t)) for t in tensors})
+
+
+def _stored(tensor: Tensor) -> int:
+    """The number of entries in memory: those of an expanded axis are one."""
+    return prod(n for n, step in zip(tensor.shape, tensor.stride(), strict=True) if step or n == 0)
 
 
 def _stage_tensors(stage: Stage) -> Iterable[Tensor]:

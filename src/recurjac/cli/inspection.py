@@ -26,12 +26,10 @@ def add_commands(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the stages of the network."""
     network = options.read_network(args)
-    rows = [_row(k, stage) for k, stage in enumerate(network.stages, 1)]
+    rows = [_row(network, k, stage) for k, stage in enumerate(network.stages, 1)]
     if not args.quiet:
-        columns = ["stage", "reads", "operators", "activation", "shape", "multiply-adds"]
-        cells = [
-            [str(r[c]) for c in ("stage", "reads", "operators", "activation", "shape", "multiply_adds")] for r in rows
-        ]
+        columns = ["stage", "reads", "operators", "activation", "shape", "parameters", "multiply-adds"]
+        cells = [[str(r[c.replace("-", "_")]) for c in columns] for r in rows]
         table(
             f"{args.model}: input {_shape(network.input_shape)}, output {_shape(network.output_shape)}", columns, cells
         )
@@ -44,19 +42,24 @@ def _remarks(network: Network) -> None:
     console = stderr()
     neurons = sum(prod(s.shape) for s in network.stages if not s.linear)
     console.print(f"{network.parameters} parameters, {neurons} neurons, {network.dtype} on {network.device}")
+    console.print(
+        f"{network.multiply_adds:.3g} multiply-adds an evaluation; bounds of one output over one region: some "
+        f"{network.cost:.2g} if every neuron is unstable, {0.1 * network.cost:.2g} if one in ten is"
+    )
     reasons = network.unproved_rounding()
     console.print(
         f"floating-point rounding is not covered: {'; '.join(reasons)}" if reasons else "bounds cover rounding"
     )
 
 
-def _row(k: int, stage: Stage) -> Row:
+def _row(network: Network, k: int, stage: Stage) -> Row:
     return {
         "stage": k,
         "reads": ", ".join("input" if e.source == 0 else str(e.source) for e in stage.edges) or "nothing",
         "operators": ", ".join(_name(e.operator) for e in stage.edges) or "constant",
         "activation": "-" if stage.linear else stage.activation.name,
         "shape": _shape(stage.shape),
+        "parameters": network.weights(k),
         "multiply_adds": sum(e.operator.multiply_adds() for e in stage.edges),
     }
 

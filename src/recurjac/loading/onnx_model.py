@@ -64,7 +64,9 @@ class Model:
         names = {n for n in node.input if n}
         feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n}
         results = [n for n in node.output if n]
-        given, made = ([helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (names, results))
+        given, made = (
+            [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ns] for ns in (names, results)
+        )
         graph = helper.make_graph([node], "one", given, made)
         model = helper.make_model(graph, opset_imports=list(self.proto.opset_import))
         return [_wide(r) for r in _evaluate(_evaluator(model), feeds)]

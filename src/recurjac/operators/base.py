@@ -41,6 +41,10 @@ class AbstractOperator(ABC):
         """The same map with results of `shape`, as `taking`."""
         return None
 
+    def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        """Why products with it do not cover rounding just now, or None if they do."""
+        return None
+
     @abstractmethod
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""

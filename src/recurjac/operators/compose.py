@@ -43,6 +43,9 @@ class Compose(AbstractOperator):
     def transpose(self) -> AbstractOperator:
         return compose(self.inner.transpose(), self.outer.transpose())
 
+    def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        return self.outer.unproved_rounding(dtype, device) or self.inner.unproved_rounding(dtype, device)
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return self.outer.push(self.inner.columns(index, dtype, arithmetic))
 

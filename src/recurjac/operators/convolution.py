@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.arithmetic import check_convolution
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather, gather
@@ -99,6 +100,9 @@ class Convolution(AbstractLeaf):
     @property
     def summands(self) -> int:
         return prod(self.weight.shape[1:])
+
+    def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        return check_convolution(dtype, device)
 
     def multiply_adds(self) -> int:
         return self.weight.numel() * prod(self.out_shape[1:])
@@ -191,6 +195,9 @@ class TransposedConvolution(AbstractLeaf):
         g, kernel = self.geometry, self.weight.shape[2:]
         met = [-(-k // (s // gcd(s, d))) for k, s, d in zip(kernel, g.stride, g.dilation, strict=True)]
         return int(self.weight.shape[0]) // g.groups * prod(met)
+
+    def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        return check_convolution(dtype, device)
 
     def multiply_adds(self) -> int:
         return self.transpose().multiply_adds()

@@ -63,7 +63,7 @@ def _expression(x: Expression, bound: Any) -> Expression:
     return x.constant(torch.as_tensor(bound, dtype=x.dtype, device=x.device))
 
 
-def _between(x: Expression, low: float, high: float) -> Expression:
+def _between(x: Any, low: float, high: float) -> Any:
     """The cases of two numbers; where low >= high the result is high."""
     at_low, at_high = (torch.tensor(v, dtype=torch.float64) for v in (low, high))
     if low >= high:
