@@ -57,8 +57,8 @@ CONVOLUTIONAL: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "concatenated": Dense,
     "depthwise": lambda: nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2), nn.ReLU6(), nn.Conv2d(4, 2, 1), nn.Hardtanh(), nn.Flatten(),
-        nn.Linear(32, 3),
+        nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2), nn.ReLU6(), nn.Conv2d(4, 2, 1), nn.Hardtanh(),
+        nn.Flatten(), nn.Linear(32, 3),
     ),
     "generator": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(32, 8), nn.ReLU(), nn.Unflatten(1, (2, 2, 2)), nn.ConvTranspose2d(2, 1, 3, 2, 1, 1),

@@ -438,7 +438,7 @@ def check_convolution(dtype: torch.dtype, device: torch.device) -> str | None:
     if dtype != torch.float32:
         return None
     try:
-        precision = str(torch.backends.mkldnn.conv.fp32_precision)
+        precision = str(torch.backends.mkldnn.conv.fp32_precision)  # type: ignore[attr-defined]  # (unannotated)
     except AttributeError:  # before PyTorch 2.9 there was no such setting
         return None
     if precision in ("none", "ieee"):

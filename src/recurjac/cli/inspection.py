@@ -9,7 +9,7 @@ from typing import Any
 from recurjac.cli import options
 from recurjac.cli.report import Row, stderr, table, write_json
 from recurjac.network import Network, Stage
-from recurjac.operators import AbstractOperator, Compose
+from recurjac.operators import AbstractOperator, Compose, Negate
 
 
 def add_commands(commands: Any) -> None:
@@ -65,6 +65,8 @@ def _row(network: Network, k: int, stage: Stage) -> Row:
 
 
 def _name(operator: AbstractOperator) -> str:
+    if isinstance(operator, Compose) and isinstance(operator.outer, Negate):
+        return f"-{_name(operator.inner)}"
     if isinstance(operator, Compose):
         return f"{_name(operator.outer)} ∘ {_name(operator.inner)}"
     return type(operator).__name__

@@ -97,7 +97,7 @@ def _resized(given: Given, attributes: Mapping[str, Any]) -> int:
         new[axis] = float(value) if whole else shape[axis] * float(value)
     if not all(n >= 0 for n in new):
         raise ValueError(f"a resize to {new}")
-    return int(ceil(prod(new)))
+    return ceil(float(prod(new)))
 
 
 _GROWING: Mapping[str, Callable[[Given, Mapping[str, Any]], int]] = {

@@ -13,7 +13,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.gather import Gather
-from recurjac.operators.reindex import Identity, Reshape
+from recurjac.operators.reindex import Identity, Negate, Reshape
 from recurjac.operators.scale import Scale
 
 
@@ -77,17 +77,31 @@ class Compose(AbstractOperator):
 
 
 def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator:
-    """outer ∘ inner, in the simplest exact form, nested to the right: identities vanish, moves of entries melt."""
+    """outer ∘ inner in the simplest exact form, nested to the right: identities vanish, moves melt, signs go outermost."""
     if isinstance(inner, Identity):
         return outer
     if isinstance(outer, Identity):
         return inner
+    if isinstance(inner, Negate) or (isinstance(inner, Compose) and isinstance(inner.outer, Negate)):
+        rest = compose(outer, inner.inner) if isinstance(inner, Compose) else outer
+        return _negated(rest)
+    if isinstance(outer, Negate):
+        return Compose(outer, inner)
     if isinstance(outer, Compose):
         return compose(outer.outer, compose(outer.inner, inner))
     if isinstance(inner, Compose):
         first = compose(outer, inner.outer)
         return Compose(outer, inner) if isinstance(first, Compose) else compose(first, inner.inner)
     return _melted(outer, inner) or Compose(outer, inner)
+
+
+def _negated(operator: AbstractOperator) -> AbstractOperator:
+    """-operator, the sign outermost."""
+    if isinstance(operator, Negate):
+        return Identity(operator.shape)
+    if isinstance(operator, Compose) and isinstance(operator.outer, Negate):
+        return operator.inner
+    return Compose(Negate(operator.out_shape), operator)
 
 
 def _melted(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator | None:

@@ -1,4 +1,4 @@
-"""Operators that only move entries: identity and reshape."""
+"""Operators that leave entries where they are in memory: identity, negation and reshape."""
 
 from __future__ import annotations
 
@@ -98,6 +98,54 @@ class Identity(AbstractLeaf):
 
     def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
         return Identity((len(index),)), index
+
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        return torch.ones((), dtype=torch.float64)
+
+    def multiply_adds(self) -> int:
+        return 0
+
+    def tensors(self) -> Iterable[Tensor]:
+        return ()
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls((5,)), cls((2, 3))]
+
+
+@final
+@dataclass(frozen=True)
+class Negate(AbstractLeaf):
+    """Every entry with its sign changed, which no rounding touches."""
+
+    shape: Shape
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.shape
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.shape
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return -tensor
+
+    def transpose(self) -> AbstractLeaf:
+        return self
+
+    def absolute(self) -> AbstractLeaf:
+        return Identity(self.shape)
+
+    @property
+    def summands(self) -> int:
+        return 0
+
+    def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
+        return Negate((len(index),)), index
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)

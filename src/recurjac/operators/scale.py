@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.reindex import Negate
 from recurjac.reading import Expression, onnx_ops, torch_ops
 
 
@@ -154,8 +155,8 @@ def is_constant(value: Any) -> bool:
 
 def scaled(x: Expression, factor: Tensor | float) -> Any:
     """`x` times a constant, each broadcast to the other."""
-    if not isinstance(factor, Tensor) and factor == 1:
-        return x
+    if not isinstance(factor, Tensor) and abs(factor) == 1:
+        return x if factor == 1 else x.apply(Negate(x.shape))
     some = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
     shape = tuple(torch.broadcast_shapes(some.shape, x.shape))
     return x.broadcast(shape).apply(Scale(some.broadcast_to(shape)))

@@ -16,7 +16,7 @@ from recurjac.reading import onnx_ops, torch_ops
 
 @torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")
 @onnx_ops.reads("Clip")
-def clip(x: Expression, min: Any = None, max: Any = None) -> Expression:  # noqa: A002  (ONNX's names)
+def clip(x: Expression, min: Any = None, max: Any = None) -> Any:
     """min(max(x, low), high): an activation where both are numbers, one or two ReLUs where not."""
     low, high = _number(min, -torch.inf), _number(max, torch.inf)
     if isinstance(low, float) and isinstance(high, float):
