@@ -102,6 +102,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 CONSTANT = ("input-ignored", "input-cancelled")  # "constant" always returns as many rows as its example had
 
 
+def build(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[int, ...]]:
+    torch.manual_seed(len(name))
+    make, shape = MODULES[name]
+    return make().to(dtype), shape
+
+
 def agree(network: Network, module: nn.Module) -> None:
     """The network returns what the module does in eval mode and float64."""
     wide = copy.deepcopy(module).double().eval()
