@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ def _leaky() -> nn.Module:
     return nn.LeakyReLU(0.30000001192092896)
 
 
+def _leaky_chain(sizes: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(*dense(_leaky, *sizes))
+
+
 def _modules() -> dict[str, Callable[[], nn.Module]]:
     found: dict[str, Callable[[], nn.Module]] = {
         "ACASXU_run2a_1_1": lambda: nn.Sequential(Shifted(0.0), nn.Flatten(), *dense(nn.ReLU, 5, *[50] * 6, 5)),
@@ -138,7 +143,7 @@ def _modules() -> dict[str, Callable[[], nn.Module]]:
     }  # fmt: skip
     for depth in range(2, 11):
         sizes = (784, *[20] * (depth - 1), 10)
-        found[f"mnist_{depth}layer_leaky0.3_20"] = lambda sizes=sizes: nn.Sequential(*dense(_leaky, *sizes))
+        found[f"mnist_{depth}layer_leaky0.3_20"] = partial(_leaky_chain, sizes)
     return found
 
 
@@ -164,5 +169,5 @@ def rebuilt(name: str) -> nn.Module:
         state[key] = weight if as_is or weight.dim() != 2 else weight.T
     module.load_state_dict(state)
     if name == "ACASXU_run2a_1_1":
-        module[0].mean = arrays["input_AvgImg"].double()  # type: ignore[index, union-attr]
+        module[0].mean = arrays["input_AvgImg"].double()  # type: ignore[index]
     return module
