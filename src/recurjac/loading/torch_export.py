@@ -211,8 +211,9 @@ _PASSED = {operator.getitem, torch.ops.aten._assert_tensor_metadata.default}
 """What is done with expressions as with anything else."""
 _MOVES = {
     "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
-    "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy",
-    "_to_copy", "to",
+    "relu", "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones",
+    "lift_fresh_copy", "_to_copy", "to", "cat", "stack", "flip", "roll", "index", "split", "chunk", "unbind", "mT",
+    "full",
 }  # fmt: skip
 """Operations that do not round, so that folding them on constants changes nothing."""
 
