@@ -14,7 +14,7 @@ import recurjac as rj
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.network import Network
 from recurjac.reading import torch_ops
-from tests.torch_cases import CASES, ONE_INPUT, norm
+from tests.torch_cases import CASES, EVERY, ONE_INPUT, norm
 
 DECOMPOSED = (
     "norm2d", "classifier", "adaptive2d", "adaptive3d", "adaptive-most2d", "most3d", "zeros", "contiguous",
@@ -22,7 +22,6 @@ DECOMPOSED = (
     "residual", "tokens", "stacked", "gelu", "elu",
 )  # fmt: skip
 """Cases that are also read in PyTorch's core operations, which `run_decompositions` leaves in a .pt2 file."""
-EVERY = {**CASES, **ONE_INPUT}
 
 
 @cache

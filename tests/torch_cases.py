@@ -175,7 +175,7 @@ SHAPES = {
         IMAGE,
         flatten=lambda x: x.flatten(1, 2),
         view=lambda x: x.view(-1, 15, 6),
-        view_as=lambda x: x.reshape(len(x), 6, 15).view(x.shape[0], -1),
+        view_as=lambda x: x.reshape(x.shape[0], 6, 15).view(x.shape[0], -1),
         reshape=lambda x: x.permute(0, 3, 1, 2).reshape(x.shape[0], -1),
         unflatten=lambda x: x.flatten(1).unflatten(1, (9, -1)),
         squeezed=lambda x: x[:, :1].squeeze(1).unsqueeze(-1),
@@ -208,10 +208,10 @@ SHAPES = {
         filled=lambda x: torch.cat([x, torch.zeros_like(x), torch.ones_like(x), torch.full_like(x, 0.3)], 1),
         new=lambda x: torch.cat([x, x.new_zeros(x.shape), x.new_ones(x.shape), x.new_full(x.shape, -2.0)], 1),
         contiguous=lambda x: x.mT.contiguous().clone().double().to(x.dtype).type_as(x).cpu().to(x),
-        cat=lambda x: torch.cat([x, x[:, :2] * 2, torch.ones(len(x), 1, 5, 6)], 1),
-        cat_constant=lambda x: torch.concat([T([[[[0.3]]]]).expand(len(x), 3, 5, 1), x], -1),
+        cat=lambda x: torch.cat([x, x[:, :2] * 2, torch.ones(x.shape[0], 1, 5, 6)], 1),
+        cat_constant=lambda x: torch.concat([T([[[[0.3]]]]).expand(x.shape[0], 3, 5, 1), x], -1),
         cat_negative=lambda x: torch.concatenate([x, -x], -1),
-        stacked=lambda x: torch.stack([x[:, 0], torch.ones(len(x), 5, 6), x[:, 1]], 1),
+        stacked=lambda x: torch.stack([x[:, 0], torch.ones(x.shape[0], 5, 6), x[:, 1]], 1),
         stacked_last=lambda x: torch.stack([x, x * 2], -1),
         hstacked=lambda x: torch.hstack([x, x]) - torch.cat([x, x], 1) * 0.5,
     ),
@@ -247,7 +247,7 @@ SUMS = {
     "linear-flat": (lambda: Fn(lambda p, x: torch.addmm(p[0].bias, x, p[0].weight.t()), nn.Linear(6, 3)), VECTOR),
     "mm": (lambda: Fn(lambda p, x: torch.mm(x, p[0].weight.T), nn.Linear(6, 3)), VECTOR),
     "mv": (lambda: Fn(lambda p, x: torch.mv(x, p[0].weight[0])[:, None], nn.Linear(6, 3)), VECTOR),
-    "bmm": (lambda: Fn(lambda p, x: torch.bmm(x, p[0].weight.T[None].expand(len(x), 6, 2)), nn.Linear(6, 2)), (5, 6)),
+    "bmm": (lambda: Fn(lambda p, x: torch.bmm(x, p[0].weight.T[None].expand(x.shape[0], 6, 2)), nn.Linear(6, 2)), (5, 6)),
 }  # fmt: skip
 
 EXTREMES = {
@@ -344,3 +344,4 @@ ONE_INPUT: dict[str, tuple[Make, Shape]] = {
 CASES: dict[str, tuple[Make, Shape]] = {
     **CONVOLUTIONS, **NORMALISATIONS, **POOLS, **PADS, **SHAPES, **SUMS, **EXTREMES, **ACTIVATIONS, **NETWORKS,
 }  # fmt: skip
+EVERY = {**CASES, **ONE_INPUT}

@@ -122,7 +122,9 @@ def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
 )  # fmt: skip
 def _dropout(x: Expression, _share: float, train: bool) -> Any:
     if train:
-        raise ValueError("a dropout that is on in eval mode makes the network random; pass training=self.training")
+        raise ValueError(
+            "a dropout that is on makes the network random; pass training=self.training, and export in eval mode"
+        )
     return x
 
 
