@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac.activations import ELU, AbstractActivation, LeakyReLU, PReLU, ReLU, Softplus
 from recurjac.network import Network
-from tests.helpers import concrete_classes
 
 NETS = Path(__file__).parents[2] / "shared" / "nets"
 L, T = nn.Linear, torch.tensor
@@ -102,14 +101,6 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }  # fmt: skip
 CONSTANT = ("input-ignored", "input-cancelled")  # "constant" always returns as many rows as its example had
 
-AS_MODULE: dict[str, Callable[[Any], nn.Module]] = {
-    "Arctan": lambda _: Fn(lambda _, x: torch.arctan(x)), "ELU": lambda a: nn.ELU(a.alpha),
-    "LeakyReLU": lambda a: nn.LeakyReLU(a.negative_slope), "Linear": lambda _: nn.Identity(),
-    "PReLU": lambda a: nn.PReLU(init=float(a.negative_slope)), "ReLU": lambda _: nn.ReLU(),
-    "Sigmoid": lambda _: nn.Sigmoid(), "Softplus": lambda a: nn.Softplus(a.beta, threshold=60),
-    "Tanh": lambda _: nn.Tanh(),
-}  # fmt: skip
-
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[int, ...]]:
     torch.manual_seed(len(name))
@@ -165,20 +156,6 @@ def test_mixed_training_modes_are_restored() -> None:
     with pytest.raises(rj.InvalidNetwork):
         rj.load(module, torch.ones(1, 5))
     assert [m.training for m in module] == [True, False, True]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_every_activation_is_read(dtype: torch.dtype) -> None:
-    """All of them in one module; a new activation needs an entry in `AS_MODULE`."""
-    torch.manual_seed(0)
-    parts: list[nn.Module] = [L(3, 5)]
-    found = [a for cls in concrete_classes(AbstractActivation) for a in cls.examples()]
-    for activation in found:
-        parts += [AS_MODULE[type(activation).__name__](activation), L(5, 5)]
-    module = nn.Sequential(*parts).to(dtype)
-    network = rj.load(module, torch.ones(1, 3))
-    agree(network, module)
-    assert [s.activation.name for s in network.stages[:-1]] == [a.name for a in found if a.name != "linear"]
 
 
 def test_examples_of_any_kind() -> None:

@@ -77,7 +77,7 @@ class Compose(AbstractOperator):
 
 
 def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator:
-    """outer ∘ inner in the simplest exact form, nested to the right: identities vanish, moves melt, signs go outermost."""
+    """outer ∘ inner in the simplest exact form, nested to the right: identities vanish, moves melt, signs go out."""
     if isinstance(inner, Identity):
         return outer
     if isinstance(outer, Identity):
