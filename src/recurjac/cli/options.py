@@ -75,7 +75,11 @@ def which_class(text: str) -> int | str:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
-    group.add_argument("model", metavar="MODEL", help="a .npz weight list, or package.module:factory for a module")
+    group.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a .npz weight list, an .onnx or .pt2 file, or package.module:factory for a module",
+    )
     group.add_argument("--activation", metavar="NAME", help="of all hidden layers, if the file does not state it")
     group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, for a module")
     group.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="to compute in (float64)")

@@ -15,6 +15,7 @@ from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
+from recurjac.loading.pt2 import Pt2File, read_pt2
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.weights import (
     ActivationLike,
@@ -42,12 +43,12 @@ def load(
 ) -> Network:
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
-    source: a .npz weight list (`W0`, `b0`, …, `activation`); "package.module:factory", a function that makes a module;
-    an `nn.Module` with an `example` input (batch, *input), or one vector; or [(W, b), …] with an
-    `activation`.  Modules are read in eval mode and bounds are differentiable with respect to their parameters; in the
-    module's own dtype the network shares them, so that it follows a training step, else it keeps the values that they
-    had.  dtype: of the bounds, float64 or float32; weights must be numbers of it.  device: where to compute, by default
-    where the weights are.
+    source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, a .pt2 file of `torch.export.save`;
+    "package.module:factory", a function that makes a module; an `nn.Module` with an `example` input (batch, *input), or
+    one vector; or [(W, b), …] with an `activation`.  Modules are read in eval mode and bounds are differentiable with
+    respect to their parameters; in the module's own dtype the network shares them, so that it follows a training step,
+    else it keeps the values that they had.  dtype: of the bounds, float64 or float32; weights must be numbers of it.
+    device: where to compute, by default where the weights are.
     Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), ConversionError if the check fails.
     """
     supported_dtype(dtype)
@@ -73,16 +74,20 @@ def _load_path(
     if ":" in path and not Path(path).exists():
         return load(_make_module(path), example, dtype=dtype, device=device)
     if not Path(path).is_file():
-        raise UnreadableFile(f"there is no file {path}; give a .npz weight list or package.module:factory")
+        raise UnreadableFile(f"there is no file {path}; give a .npz, .onnx or .pt2 file, or package.module:factory")
     if Path(path).suffix == ".onnx":
         file = read_onnx(Path(path))
         network = file.network()
         _check(network, file.evaluate)
         return network.to(dtype, device)
+    if Path(path).suffix == ".pt2":
+        program = read_pt2(Path(path))
+        _check(program.network(torch.float64), program.evaluate)
+        return _in_dtype(program, dtype, device)
     if Path(path).suffix != ".npz":
         raise InvalidRequest(
-            f"{path}: files of type {Path(path).suffix or '(none)'} are not read yet; save the weights as .npz "
-            "(W0, b0, …, activation) or pass the PyTorch module"
+            f"{path}: files of type {Path(path).suffix or '(none)'} are not read; give an .onnx file, a .pt2 file of "
+            "torch.export.save, the weights as .npz (W0, b0, …, activation), or the PyTorch module"
         )
     wide = read_npz(Path(path), activation, torch.float64)
     arrays = load_arrays(Path(path))
@@ -131,7 +136,7 @@ def _check_device(device: torch.device | str | None) -> None:
         raise InvalidRequest(f"the device {str(device)!r} cannot be used: {first_line(error)}") from error
 
 
-def _in_dtype(traced: Traced, dtype: torch.dtype, device: torch.device | str | None) -> Network:
+def _in_dtype(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device | str | None) -> Network:
     """The network in `dtype`; in the module's own dtype, on its own device, it shares the module's parameters."""
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
     network = traced.network(traced.dtype if narrower else dtype)

@@ -48,10 +48,12 @@ class Builder:
         return Expression(self, (Edge(node, operator),), (), shape)
 
     def add(self, expression: Expression, activation: AbstractActivation) -> Expression:
-        """A new stage σ(expression), and the expression that is its output."""
-        stage = self._stage(expression, activation)
+        """A new stage σ(expression), of one dimension at least, and the expression that is its output."""
+        shape, least = expression.shape, (1, 1) if self.batched else (1,)
+        short = len(shape) < len(least) and prod(shape) == 1
+        stage = self._stage(expression.apply(Reshape(shape, least)) if short else expression, activation)
         self.stages.append(stage)
-        return self._seen(len(self.stages), stage.shape, expression.shape)
+        return self._seen(len(self.stages), stage.shape, shape)
 
     def _stage(self, expression: Expression, activation: AbstractActivation) -> Stage:
         shape = expression.shape

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import operator
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, final
@@ -23,7 +20,7 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import rewrites
 from recurjac.loading.expression import Builder, Expression
-from recurjac.loading.messages import first_line
+from recurjac.loading.messages import first_line, quiet_failure
 from recurjac.network import Network, Watched
 from recurjac.reading import import_all, torch_ops
 
@@ -53,16 +50,8 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
-        builder = Builder(self.input_shape, True, dtype, self.device)
-        values = _inputs(self.program, self.module, builder)
-        for node in self.program.graph.nodes:
-            if node.op == "call_function":
-                values[node.name] = _read(node, values, builder)
-            elif node.op == "output":
-                return replace(builder.finish(_output(node, values, builder)), copied=self._copied(dtype))
-            elif node.op != "placeholder":
-                raise UnsupportedLayer(f"{node.name}: a graph node of kind {node.op} is not read")
-        raise InvalidNetwork("the exported graph has no output")
+        network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
+        return replace(network, copied=self._copied(dtype))
 
     def _copied(self, dtype: torch.dtype) -> tuple[Watched, ...]:
         return tuple(
@@ -98,7 +87,7 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
     with eval_mode(module):
         try:
-            with _quiet_failure():
+            with quiet_failure():
                 program = torch.export.export(module, (example,))
         except Exception as error:
             raise InvalidNetwork(
@@ -107,19 +96,6 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
                 "control flow that depends on data must go, and the example needs a batch dimension"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device)
-
-
-@contextmanager
-def _quiet_failure() -> Iterator[None]:
-    """Where it fails, PyTorch logs a traceback and prints a graph: drop what the exception says better."""
-    before, printed = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stderr(printed):
-            yield
-    finally:
-        logging.disable(before)
-    sys.stderr.write(printed.getvalue())
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -157,9 +133,31 @@ def _places(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _inputs(program: ExportedProgram, module: nn.Module, builder: Builder) -> dict[str, Any]:
+def read_graph(
+    program: ExportedProgram,
+    tensors: Mapping[str, Tensor],
+    input_shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Network:
+    """The normal form of a graph for one input, on `tensors` by the names that it has for them.
+
+    Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
+    """
+    builder = Builder(input_shape, True, dtype, device)
+    values = _inputs(program, tensors, builder)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            values[node.name] = _read(node, values, builder)
+        elif node.op == "output":
+            return builder.finish(_output(node, values, builder))
+        elif node.op != "placeholder":
+            raise UnsupportedLayer(f"{node.name}: a graph node of kind {node.op} is not read")
+    raise InvalidNetwork("the exported graph has no output")
+
+
+def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder) -> dict[str, Any]:
     """The values of the graph's placeholders: the input as an expression, live parameters, constants."""
-    live = _tensors(module)
     values: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
@@ -175,7 +173,9 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     args = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
     kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
     flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
-    if not any(isinstance(a, Expression) for a in flat) or node.target in _PASSED:
+    if is_check(node.target):
+        return None
+    if not any(isinstance(a, Expression) for a in flat) or node.target is operator.getitem:
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
     if reader is None:
@@ -198,8 +198,6 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     """The result of a call on constants."""
     if node.target is operator.getitem:
         return args[0][args[1]]
-    if "_assert" in str(node.target):
-        return None
     result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
@@ -207,12 +205,16 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     return result
 
 
-_PASSED = {operator.getitem, torch.ops.aten._assert_tensor_metadata.default}
-"""What is done with expressions as with anything else."""
+def is_check(target: Any) -> bool:
+    """Whether an operation only checks its arguments: a dtype, a size."""
+    return "_assert" in str(target) or "sym_constrain" in str(target)
+
+
 _MOVES = {
     "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
-    "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones", "lift_fresh_copy",
-    "_to_copy", "to",
+    "relu", "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones",
+    "lift_fresh_copy", "_to_copy", "to", "cat", "stack", "flip", "roll", "index", "split", "chunk", "unbind", "mT",
+    "full",
 }  # fmt: skip
 """Operations that do not round, so that folding them on constants changes nothing."""
 
@@ -231,6 +233,8 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
         what = f"{len(outputs)} values" if len(outputs) != 1 else "no tensor"
         raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     value = values[outputs[0].name]
+    if not isinstance(value, Expression | Tensor):
+        raise UnsupportedLayer(f"the module returns {value}; wrap it so that it returns one tensor")
     what = "tensor" if isinstance(value, Expression) else "constant"
     if not len(value.shape) or value.shape[0] != 1:
         raise UnsupportedLayer(

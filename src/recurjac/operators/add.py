@@ -11,7 +11,7 @@ from recurjac.operators.scale import is_constant, scaled
 from recurjac.reading import onnx_ops, torch_ops
 
 
-@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar", "aten.add_.Scalar")
+@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor")
 def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
     """x + alpha y."""
     if is_constant(x):
@@ -23,7 +23,7 @@ def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
     return x.plus(scaled(y, alpha))
 
 
-@torch_ops.reads("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar", "aten.sub_.Scalar")
+@torch_ops.reads("aten.sub.Tensor", "aten.sub_.Tensor", "aten.subtract.Tensor")
 def _sub(x: Any, y: Any, *, alpha: float = 1) -> Any:
     return add(x, y, alpha=-alpha)
 

@@ -191,4 +191,4 @@ def gather_positions(moved: Tensor, shape: Shape) -> AbstractLeaf:
 
 def summed(rows: Tensor, shape: Shape, outputs: Shape) -> Gather:
     """The operator of sums of entries of a tensor of `shape`: rows (terms, *outputs) of positions, 0 for none."""
-    return Gather(rows.flatten(1).to(torch.int64) - 1, shape, outputs)
+    return Gather(rows.reshape(len(rows), -1).to(torch.int64) - 1, shape, outputs)

@@ -19,22 +19,21 @@ from recurjac.reading import Expression, onnx_ops, torch_ops
 aten = torch.ops.aten
 
 _MOVES: tuple[OpOverload, ...] = (
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-    aten.unflatten.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
-    aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.mT.default,
-    aten.movedim.int, aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default, aten.adjoint.default,
-    aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.index_select.default, aten.index.Tensor,
-    aten.flip.default, aten.roll.default, aten.rot90.default, aten.expand.default, aten.broadcast_to.default,
-    aten.repeat.default, aten.tile.default, aten.repeat_interleave.self_int, aten.diagonal.default, aten.tril.default,
-    aten.triu.default, aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.channel_shuffle.default,
-    aten.im2col.default, aten.unfold.default, aten.upsample_nearest1d.default, aten.upsample_nearest1d.vec,
-    aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.default,
-    aten.upsample_nearest3d.vec,
+    aten.view.default, aten.reshape.default, aten.ravel.default, aten.flatten.using_ints, aten.unflatten.int,
+    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.permute.default,
+    aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.mT.default, aten.mH.default, aten.movedim.int,
+    aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default, aten.adjoint.default, aten.slice.Tensor,
+    aten.select.int, aten.narrow.default, aten.index_select.default, aten.index.Tensor, aten.flip.default,
+    aten.roll.default, aten.rot90.default, aten.expand.default, aten.broadcast_to.default, aten.repeat.default,
+    aten.tile.default, aten.repeat_interleave.self_int, aten.diagonal.default, aten.tril.default, aten.triu.default,
+    aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.im2col.default,
+    aten.unfold.default, aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec,
+    aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.vec,
 )  # fmt: skip
 """Operations with one result."""
 _DIVISIONS: tuple[OpOverload, ...] = (
-    aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default, aten.unbind.int,
-    aten.unsafe_split.Tensor, aten.unsafe_chunk.default, aten.tensor_split.sections,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
+    aten.tensor_split.sections, aten.tensor_split.indices,
 )  # fmt: skip
 """Operations with a list of results."""
 
@@ -54,6 +53,37 @@ for _operation in _DIVISIONS:
     torch_ops.reads(str(_operation))(partial(_divide, _operation))
 
 
+@torch_ops.reads("aten.view_as.default", "aten.reshape_as.default")
+def _reshape_as(x: Expression, other: Any) -> Any:
+    return _move(aten.reshape.default, x, list(other.shape))
+
+
+@torch_ops.reads("aten.expand_as.default")
+def _expand_as(x: Expression, other: Any) -> Any:
+    return _move(aten.expand.default, x, list(other.shape))
+
+
+@torch_ops.reads("aten.zeros_like.default", "aten.new_zeros.default")
+def _zeros(x: Expression, size: Sequence[int] | None = None, **_: Any) -> Any:
+    return _full(x, size, 0.0)
+
+
+@torch_ops.reads("aten.ones_like.default", "aten.new_ones.default")
+def _ones(x: Expression, size: Sequence[int] | None = None, **_: Any) -> Any:
+    return _full(x, size, 1.0)
+
+
+@torch_ops.reads("aten.new_full.default")
+def _full(x: Expression, size: Sequence[int] | None, value: float, **_: Any) -> Any:
+    """A constant in the shape of x if no size is given."""
+    return torch.full(list(x.shape if size is None else size), value, dtype=x.dtype, device=x.device)
+
+
+@torch_ops.reads("aten.full_like.default")
+def _full_like(x: Expression, value: float, **_: Any) -> Any:
+    return _full(x, None, value)
+
+
 @torch_ops.reads("aten.constant_pad_nd.default")
 def _constant_pad(x: Expression, pad: Sequence[int], value: float = 0.0) -> Any:
     moved = aten.constant_pad_nd.default(positions(x.shape), list(pad), 0.0)
@@ -70,13 +100,15 @@ def _pad(x: Expression, pad: Sequence[int], mode: str = "constant", value: float
 
 @torch_ops.reads(
     "aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default",
-    "aten.lift_fresh_copy.default",
+    "aten.positive.default",
 )  # fmt: skip
 def _same(x: Expression, *_: Any, **__: Any) -> Any:
     return x
 
 
-@torch_ops.reads("aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default", "aten.type_as.default")
+@torch_ops.reads(
+    "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten._to_copy.default", "aten.type_as.default",
+)  # fmt: skip
 def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
     dtypes = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
     if any(d not in (torch.float32, torch.float64) for d in dtypes):
@@ -84,10 +116,15 @@ def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-@torch_ops.reads("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
+@torch_ops.reads(
+    "aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
+)  # fmt: skip
 def _dropout(x: Expression, _share: float, train: bool) -> Any:
     if train:
-        raise ValueError("a dropout that is on in eval mode makes the network random; pass training=self.training")
+        raise ValueError(
+            "a dropout that is on makes the network random; pass training=self.training, and export in eval mode"
+        )
     return x
 
 
@@ -111,6 +148,11 @@ def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
             placed = part.apply(gather_positions(moved, part.shape))
         total = placed if total is None else total.plus(placed)
     return total
+
+
+@torch_ops.reads("aten.hstack.default")
+def _side_by_side(parts: Sequence[Any]) -> Any:
+    return _concatenate(parts, 1 if len(parts[0].shape) > 1 else 0)
 
 
 @onnx_ops.reads("Concat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -94,34 +95,35 @@ def average_pool(
         return divided(y, float(divisor))
     seen = (rows > 0).sum(0)
     if count_padding:
-        lead = x.shape[: len(x.shape) - len(kernel)]
-        inner = tuple(n + b + a for n, b, a in zip(x.shape[len(lead) :], before, after, strict=True))
-        none = (0,) * len(kernel)
-        hung = windows((*lead, *inner), kernel, stride, none, none, dilation, ceil)
-        seen = (hung > 0).sum(0)
+        seen = torch.ones((), dtype=torch.int64)
+        sizes = x.shape[-len(kernel) :], rows.shape[-len(kernel) :]
+        for n, count, k, s, b, a, d in zip(*sizes, kernel, stride, before, after, dilation, strict=True):
+            place = torch.arange(count).unsqueeze(1) * s + torch.arange(k) * d
+            seen = seen.unsqueeze(-1) * (place < n + b + a).sum(1)
     return divided(y, seen.to(x.dtype))
 
 
-@torch_ops.reads("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
 def _average_pool(
-    x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+    axes: int, x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Any:  # fmt: skip
-    axes = len(x.shape) - 2
     size = spread(kernel, axes)
     step, around = (spread(stride, axes) if stride else size), spread(padding, axes)
     ones = (1,) * axes
     return average_pool(x, size, step, around, around, ones, ceil_mode, count_include_pad, divisor_override)
 
 
-@torch_ops.reads(
-    "aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default",
-    "aten._adaptive_avg_pool2d.default", "aten._adaptive_avg_pool3d.default",
-)  # fmt: skip
-def _adaptive(x: Expression, size: Any) -> Any:
-    rows = adaptive_windows(x.shape, spread(size, len(x.shape) - 2))
+def _adaptive(axes: int, x: Expression, size: Any) -> Any:
+    rows = adaptive_windows(x.shape, spread(size, axes))
     y = x.apply(summed(rows, x.shape, tuple(rows.shape[1:])))
     return divided(y, (rows > 0).sum(0).to(x.dtype))
+
+
+for _axes_of in (1, 2, 3):
+    torch_ops.reads(f"aten.avg_pool{_axes_of}d.default")(partial(_average_pool, _axes_of))
+    torch_ops.reads(f"aten.adaptive_avg_pool{_axes_of}d.default")(partial(_adaptive, _axes_of))
+for _axes_of in (2, 3):
+    torch_ops.reads(f"aten._adaptive_avg_pool{_axes_of}d.default")(partial(_adaptive, _axes_of))
 
 
 def adaptive_windows(shape: Shape, sizes: Shape) -> Tensor:

@@ -16,13 +16,13 @@ from recurjac.reading import onnx_ops, torch_ops
 
 @torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")
 @onnx_ops.reads("Clip")
-def clip(x: Expression, min: Any = None, max: Any = None) -> Any:
+def clip(x: Expression, min: Any = None, max: Any = None) -> Expression:
     """min(max(x, low), high): an activation where both are numbers, one or two ReLUs where not."""
     low, high = _number(min, -torch.inf), _number(max, torch.inf)
     if isinstance(low, float) and isinstance(high, float):
         return _between(x, low, high)
-    y = x if low == -torch.inf else maximum(x, _expression(x, low))
-    return y if high == torch.inf else minimum(y, _expression(x, high))
+    y = x if isinstance(low, float) and low == -torch.inf else maximum(x, _expression(x, low))
+    return y if isinstance(high, float) and high == torch.inf else minimum(y, _expression(x, high))
 
 
 @torch_ops.reads("aten.clamp_min.default", "aten.clamp_min_.default")
@@ -63,7 +63,7 @@ def _expression(x: Expression, bound: Any) -> Expression:
     return x.constant(torch.as_tensor(bound, dtype=x.dtype, device=x.device))
 
 
-def _between(x: Any, low: float, high: float) -> Any:
+def _between(x: Expression, low: float, high: float) -> Expression:
     """The cases of two numbers; where low >= high the result is high."""
     at_low, at_high = (torch.tensor(v, dtype=torch.float64) for v in (low, high))
     if low >= high:
@@ -73,5 +73,6 @@ def _between(x: Any, low: float, high: float) -> Any:
     if high == torch.inf:
         return x.shift(-at_low).activate(ReLU()).shift(at_low)
     if low == -torch.inf:
-        return scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0).shift(at_high)
+        below: Expression = scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0)
+        return below.shift(at_high)
     return x.activate(HardTanh(low, high))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -155,22 +156,27 @@ _NO_INDEX = "the position of a maximum, which is not differentiable"
 """Stands for the second result of a maximum; whatever reads it refuses it."""
 
 
-@torch_ops.reads("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
 def _max_pool(
-    x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    axes = len(x.shape) - 2
+    axes: int, x: Expression, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:  # fmt: skip
     size, around = spread(kernel, axes), spread(padding, axes)
     step = spread(stride, axes) if stride else size
     return max_pool(x, size, step, around, around, spread(dilation, axes), ceil_mode)
 
 
-@torch_ops.reads(
-    "aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default",
-    "aten.max_pool1d_with_indices.default",
-)  # fmt: skip
-def _max_pool_with_indices(x: Expression, *args: Any, **kwargs: Any) -> Any:
-    return (_max_pool(x, *args, **kwargs), _NO_INDEX)
+def _max_pool_with_indices(axes: int, x: Expression, *args: Any, **kwargs: Any) -> Any:
+    return (_max_pool(axes, x, *args, **kwargs), _NO_INDEX)
+
+
+def _adaptive_max_pool(axes: int, x: Expression, size: Any) -> Any:
+    return (maximum_of(x, adaptive_windows(x.shape, spread(size, axes))), _NO_INDEX)
+
+
+for _axes_of in (1, 2, 3):
+    torch_ops.reads(f"aten.max_pool{_axes_of}d.default")(partial(_max_pool, _axes_of))
+    torch_ops.reads(f"aten.max_pool{_axes_of}d_with_indices.default")(partial(_max_pool_with_indices, _axes_of))
+    torch_ops.reads(f"aten.adaptive_max_pool{_axes_of}d.default")(partial(_adaptive_max_pool, _axes_of))
 
 
 @onnx_ops.reads("MaxPool")
@@ -196,10 +202,3 @@ def _reduce_max(x: Expression, axes: Any = None, *, keepdims: int = 1, noop_with
 @onnx_ops.reads("ReduceMin")
 def _reduce_min(x: Expression, *args: Any, **kwargs: Any) -> Any:
     return scaled(_reduce_max(scaled(x, -1.0), *args, **kwargs), -1.0)
-
-
-@torch_ops.reads(
-    "aten.adaptive_max_pool1d.default", "aten.adaptive_max_pool2d.default", "aten.adaptive_max_pool3d.default"
-)
-def _adaptive_max_pool(x: Expression, size: Any) -> Any:
-    return (maximum_of(x, adaptive_windows(x.shape, spread(size, len(x.shape) - 2))), _NO_INDEX)

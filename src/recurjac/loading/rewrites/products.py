@@ -8,7 +8,7 @@ from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.reading import onnx_ops, torch_ops
 
 
-@torch_ops.reads("aten.mul.Tensor", "aten.mul.Scalar", "aten.mul_.Tensor", "aten.mul_.Scalar")
+@torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor")
 @onnx_ops.reads("Mul")
 def _mul(x: Any, y: Any) -> Any:
     if is_constant(x):
@@ -18,7 +18,7 @@ def _mul(x: Any, y: Any) -> Any:
     raise ValueError("a product of two tensors that both depend on the input; only constant factors are affine")
 
 
-@torch_ops.reads("aten.div.Tensor", "aten.div.Scalar", "aten.div_.Tensor", "aten.div_.Scalar")
+@torch_ops.reads("aten.div.Tensor", "aten.div_.Tensor", "aten.divide.Tensor", "aten.true_divide.Tensor")
 @onnx_ops.reads("Div")
 def _div(x: Any, y: Any) -> Any:
     if is_constant(y):

@@ -1,0 +1,150 @@
+"""Files of `torch.export.save`: the same graphs as of modules, read for one input."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+
+from recurjac._types import Shape
+from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
+from recurjac.loading.expression import LARGEST
+from recurjac.loading.messages import first_line, quiet_failure
+from recurjac.loading.pt2_archive import check
+from recurjac.loading.torch_export import is_check, read_graph
+from recurjac.network import Network
+
+
+@final
+@dataclass(frozen=True)
+class Pt2File:
+    """An exported program of one input and one output; batched: whether it takes more than one input at once."""
+
+    program: ExportedProgram
+    input_shape: Shape
+    batched: bool
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by the names that the graph has for them."""
+        constants = {name: t for name, t in self.program.constants.items() if isinstance(t, Tensor)}
+        return {**self.program.state_dict, **constants}
+
+    @property
+    def device(self) -> torch.device:
+        return next((t.device for t in self.program.state_dict.values()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest dtype of the floating-point parameters and buffers."""
+        floats = [t.dtype for t in self.program.state_dict.values() if t.is_floating_point()]
+        return reduce(torch.promote_types, floats, torch.float32)
+
+    def network(self, dtype: torch.dtype) -> Network:
+        """The normal form.  Raises UnsupportedLayer, naming the operation and its place, for what it does not hold."""
+        return read_graph(self.program, self.tensors, self.input_shape, dtype, self.device)
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """The program in float64 on x (batch, *input), all at once if it takes a batch.
+
+        Raises InvalidNetwork if it fails.
+        """
+        batches = [x] if self.batched else list(x.split(1))
+        try:
+            with torch.no_grad():
+                return torch.cat([self._run(b) for b in batches])
+        except Exception as error:  # a graph runs any operation
+            raise InvalidNetwork(
+                f"the program fails on {len(batches[0])} float64 inputs of shape {self.input_shape}: "
+                f"{first_line(error)}; it must compute in the dtype of its input and parameters"
+            ) from error
+
+    def _run(self, x: Tensor) -> Tensor:
+        tensors = self.tensors
+        given = [
+            x.clone() if spec.kind == InputKind.USER_INPUT else _wide(tensors[str(spec.target)].detach().clone())
+            for spec in self.program.graph_signature.input_specs
+        ]
+        result: Tensor = _Evaluation(self.program.graph_module).run(*given, enable_io_processing=False)[0]
+        return result
+
+
+class _Evaluation(torch.fx.Interpreter):
+    """A graph evaluated in float64: floats are never narrowed, and what checks a dtype or a size is left out."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if is_check(target):
+            return None
+        if target in _CONVERSIONS and args[0].is_floating_point():
+            return args[0]
+        return torch.utils._pytree.tree_map(_wide, super().call_function(target, args, kwargs))
+
+
+_CONVERSIONS = {
+    torch.ops.aten.to.dtype, torch.ops.aten.to.dtype_layout, torch.ops.aten.to.device, torch.ops.aten._to_copy.default,
+    torch.ops.aten.type_as.default,
+}  # fmt: skip
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def read_pt2(path: Path) -> Pt2File:
+    """The program in a file of `torch.export.save`, whose batch has one entry or an open number.
+
+    Raises UnreadableFile if it is damaged or of another version, InvalidNetwork or UnsupportedLayer if it holds no
+    network of one input, or anything but numbers and a graph of ATen operations (`pt2_archive`).
+    """
+    data = path.read_bytes()
+    check(path, data)
+    try:
+        with _silence():
+            program = torch.export.load(io.BytesIO(data))
+    except Exception as error:  # whatever a file may make of PyTorch
+        raise UnreadableFile(
+            f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}; export it again with that one"
+        ) from error
+    return _described(path, program)
+
+
+def _described(path: Path, program: ExportedProgram) -> Pt2File:
+    """The program with the shape of its one input."""
+    specs = program.graph_signature.input_specs
+    inputs = [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
+    if len(inputs) != 1 or any(not isinstance(s.arg, TensorArgument) for s in specs):
+        raise UnsupportedLayer(f"{path} has {len(inputs)} inputs; a network of one input, a tensor, is read")
+    value = next(n.meta["val"] for n in program.graph.nodes if n.name == inputs[0])
+    shown = ", ".join(str(n) for n in value.shape)
+    if not value.is_floating_point():
+        raise UnsupportedLayer(f"the input of {path} has type {value.dtype}; only floating-point numbers are read")
+    batch, rest = (value.shape[0], value.shape[1:]) if value.dim() else (0, ())
+    if not all(isinstance(n, int) for n in rest):
+        raise InvalidNetwork(f"the input of {path} has shape ({shown}); only the first axis may be of open size")
+    if not rest or (isinstance(batch, int) and batch != 1):
+        raise InvalidNetwork(
+            f"the input of {path} has shape ({shown}), whose first axis is no batch of one or any number of inputs; "
+            "export with one input, of shape (1, …), or with dynamic_shapes"
+        )
+    if prod(rest) > LARGEST:
+        raise InvalidNetwork(f"the input of {path} has {prod(rest)} entries; at most {LARGEST} are read")
+    return Pt2File(program, tuple(rest), not isinstance(batch, int))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without PyTorch's warnings and logs."""
+    with warnings.catch_warnings(), quiet_failure():
+        warnings.simplefilter("ignore")
+        yield
