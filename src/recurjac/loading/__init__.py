@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,16 @@ def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
 
 def _check(network: Network, reference: Reference) -> None:
     """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs."""
-    x = _random_inputs(network.input_shape).to(network.device)
+    held = sum(prod(network.shape(k)) for k in range(network.depth + 1))
+    for x in _random_inputs(network.input_shape).split(max(1, _AT_ONCE // held)):
+        _compare(network, reference, x.to(network.device))
+
+
+_AT_ONCE = 2**23
+"""So many entries of all stages together are evaluated at a time, or one input."""
+
+
+def _compare(network: Network, reference: Reference, x: Tensor) -> None:
     with torch.no_grad():
         theirs = reference(x).double()  # first: it says what is wrong with the original
         ours = network(x)
@@ -183,8 +193,8 @@ _REMEDY = "unless the module is random or depends on the size of the batch, plea
 
 
 def _random_inputs(shape: Shape) -> Tensor:
-    """Inputs of the usual scales: in [0, 1], normal, and ten times that."""
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(5, *shape, generator=generator, dtype=torch.float64)
-    uniform = torch.rand(5, *shape, generator=generator, dtype=torch.float64)
+    """Inputs of the usual scales: in [0, 1], normal, and ten times that; five of each, or one if they are large."""
+    generator, count = torch.Generator().manual_seed(0), 5 if prod(shape) <= 2**16 else 1
+    normal = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
     return torch.cat([uniform, normal, 10 * normal])

@@ -12,13 +12,17 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, Linear
 from recurjac.network import Constant, Edge, Network, Stage
-from recurjac.operators import AbstractOperator, Identity, Reshape, compose
-from recurjac.operators.gather import gather
+from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
+from recurjac.operators.gather import Gather, gather
 
 _MOST_TERMS = 24
 """An expression with more terms becomes a stage of its own, lest sums of sums grow exponentially."""
 LARGEST = 2**22
 """The most entries that a tensor between two operations may have: 32 MiB in float64."""
+_TOGETHER = 2**26
+"""The most numbers that a network's stages, its tables of positions and its computed constants may take together."""
+_DEEPEST = 64
+"""After so many operations in a row that do not melt into one, their result becomes a stage of its own."""
 
 
 @final
@@ -36,6 +40,13 @@ class Builder:
     device: torch.device
     stages: list[Stage] = field(default_factory=list)
     rounded: bool = False
+    spent: int = 0
+
+    def spend(self, entries: int) -> None:
+        """Count entries that are kept.  Raises ValueError if the network takes too much memory."""
+        self.spent += entries
+        if self.spent > _TOGETHER:
+            raise ValueError(f"the network takes {self.spent} numbers up to here; at most {_TOGETHER} are read")
 
     def input(self) -> Expression:
         """The input, as the foreign network sees it."""
@@ -52,13 +63,14 @@ class Builder:
         shape, least = expression.shape, (1, 1) if self.batched else (1,)
         short = len(shape) < len(least) and prod(shape) == 1
         stage = self._stage(expression.apply(Reshape(shape, least)) if short else expression, activation)
+        self.spend(4 * prod(stage.shape))  # its sums and values, here and in the original, when they are compared
         self.stages.append(stage)
         return self._seen(len(self.stages), stage.shape, shape)
 
     def _stage(self, expression: Expression, activation: AbstractActivation) -> Stage:
         shape = expression.shape
         if self.batched and len(shape) > 0 and shape[0] == 1:
-            expression = expression.apply(Reshape(shape, shape[1:]))
+            expression = expression.followed(Reshape(shape, shape[1:]))
         return Stage(expression.edges, expression.constants, activation, expression.shape)
 
     def constant(self, tensor: Tensor) -> Expression:
@@ -111,6 +123,14 @@ class Expression:
         check_size(operator.out_shape)
         if operator.multiply_adds() > prod(self.shape) and len(self.edges) > 1:
             return self.as_node().apply(operator)
+        if any(_depth(t.operator) >= _DEEPEST for t in (*self.edges, *self.constants)):
+            return self.builder.add(self, Linear()).apply(operator)
+        if isinstance(operator, Gather):
+            self.builder.spend(2 * operator.table.numel())  # and its transpose
+        return self.followed(operator)
+
+    def followed(self, operator: AbstractOperator) -> Expression:
+        """operator(self), term by term."""
         edges = tuple(Edge(e.source, compose(operator, e.operator)) for e in self.edges)
         constants = tuple(Constant(compose(operator, c.operator), c.tensor) for c in self.constants)
         return Expression(self.builder, edges, constants, operator.out_shape)
@@ -162,6 +182,14 @@ class Expression:
     def activate(self, activation: AbstractActivation) -> Expression:
         """activation(self), a new stage."""
         return self.builder.add(self, activation)
+
+
+def _depth(operator: AbstractOperator) -> int:
+    """How many operators a composition, nested to the right, holds."""
+    depth = 1
+    while isinstance(operator, Compose):
+        depth, operator = depth + 1, operator.inner
+    return depth
 
 
 def check_size(shape: Shape) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from math import prod
 from pathlib import Path
 from typing import Any, final
 
@@ -20,6 +22,7 @@ from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
 from recurjac.loading import rewrites
 from recurjac.loading.expression import LARGEST, Builder, Expression
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
 from recurjac.network import Network
@@ -59,13 +62,18 @@ class OnnxFile:
             values[name] = torch.from_numpy(array)
         for node in model.nodes:
             _check_inputs(node, values)
+            check_node(node, model.proto, _place(node))
             results = _read(model, node, [values[name] for name in node.input], builder)
-            values.update(zip(node.output, results, strict=False))
+            unread = f"a result of {_place(node)} that is not read"  # whatever reads it refuses it
+            values.update(zip_longest(node.output, results[: len(node.output)], fillvalue=unread))
         return builder.finish(_output(model, values, builder))
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The original in float64 on x (batch, *input), input by input."""
-        rows = [self.model.run(row.unsqueeze(0) if self.model.batched else row) for row in x.cpu()]
+        try:
+            rows = [self.model.run(row.unsqueeze(0) if self.model.batched else row) for row in x.cpu()]
+        except ValueError as error:
+            raise InvalidNetwork(f"the original cannot be evaluated: {error}; export the network again") from error
         return torch.stack([torch.from_numpy(np.array(r)) for r in rows]).reshape(
             len(rows), *(rows[0].shape[1:] if self.model.batched else rows[0].shape)
         )
@@ -96,19 +104,24 @@ def _check_inputs(node: Any, values: dict[str, Any]) -> None:
 def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
     """The results of a node: folded if they do not depend on the input, else read by the operator's reader."""
     try:
+        if node.domain:
+            raise UnsupportedLayer(f"{_place(node)} is of another domain than ONNX's; only ONNX's operators are read")
+        for value in inputs:
+            if not isinstance(value, Tensor | Expression | None):
+                raise UnsupportedLayer(f"{_place(node)} reads {value}; export the network without it")
         if not any(isinstance(i, Expression) for i in inputs):
             return _folded(model, node, inputs, builder)
         if node.op_type in _CASTS:
             return [_cast(node, *inputs)]
-        if node.op_type in _MOVES and isinstance(inputs[0], Expression):
+        if node.op_type in _MOVES:
             return _moved(model, node, inputs)
-        reader = None if node.domain not in ("", "ai.onnx") else onnx_ops.readers.get(node.op_type)
+        reader = onnx_ops.readers.get(node.op_type)
         if reader is None:
             raise UnsupportedLayer(f"{_place(node)} is not supported; supported are {', '.join(_supported())}")
         result = reader(*inputs, **model.attributes(node))
     except UnsupportedLayer:
         raise
-    except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AssertionError) as error:
+    except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ArithmeticError) as error:
         raise UnsupportedLayer(f"{_place(node)} is not supported: {first_line(error)}") from error
     return result if isinstance(result, list | tuple) else [result]
 
@@ -120,27 +133,21 @@ def _supported() -> list[str]:
 def _place(node: Any) -> str:
     """What a message calls a node."""
     name = f" {node.name!r}" if node.name else f" that makes {node.output[0]!r}" if node.output else ""
-    return f"the {node.domain + '.' if node.domain not in ('', 'ai.onnx') else ''}{node.op_type} node{name}"
+    return f"the {node.domain and node.domain + '.'}{node.op_type} node{name}"
 
 
 def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
     """A node on constants, evaluated by `onnx.reference`."""
-    arrays = [None if i is None else _array(node, i) for i in inputs]
+    arrays = [None if i is None else i.numpy() for i in inputs]
     attributes = {} if node.op_type == "Constant" else model.attributes(node)
     count = grown(node.op_type, arrays, attributes)
     if count > LARGEST:
         raise ValueError(f"it makes a constant of {count} entries; at most {LARGEST} are read")
+    builder.spend(count)
     results = model.run_node(node, arrays)
     if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
         builder.rounded = True
     return [torch.from_numpy(np.array(r)) for r in results]
-
-
-def _array(node: Any, value: Any) -> np.ndarray[Any, Any]:
-    if not isinstance(value, Tensor):
-        raise UnsupportedLayer(f"{_place(node)} reads {value}; only constants and affine functions are read")
-    array: np.ndarray[Any, Any] = value.numpy()
-    return array
 
 
 def _cast(node: Any, x: Any, like: Any = None) -> Any:
@@ -156,8 +163,10 @@ def _cast(node: Any, x: Any, like: Any = None) -> Any:
 
 def _moved(model: Model, node: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     """What a node does to the positions of its first input's entries."""
-    x, rest = inputs[0], [None if i is None else _array(node, i) for i in inputs[1:]]
-    shown = [positions(x.shape).numpy(), *rest]
+    x, *rest = inputs
+    if not isinstance(x, Expression) or any(isinstance(i, Expression) for i in rest):
+        raise ValueError("only its first input may depend on the network's input, the others are to be constants")
+    shown = [positions(x.shape).numpy(), *(None if i is None else i.numpy() for i in rest)]
     count = grown(node.op_type, shown, model.attributes(node))
     if count > LARGEST:
         raise ValueError(f"it makes a tensor of {count} entries; at most {LARGEST} are read")
@@ -175,6 +184,8 @@ def _output(model: Model, values: dict[str, Any], builder: Builder) -> Expressio
         value = builder.constant(value)  # a network whose every derivative is 0
     if not isinstance(value, Expression):
         raise UnsupportedLayer(f"the output {model.output_name!r} is no tensor of floating-point numbers")
+    if prod(value.shape) == 0:
+        raise UnsupportedLayer(f"the output {model.output_name!r} has shape {value.shape}, without entries")
     if model.batched and value.shape[:1] != (1,):
         raise UnsupportedLayer(
             f"for one input the output {model.output_name!r} has shape {value.shape}, which lacks the batch dimension"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -18,9 +16,8 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line
-
-_OLDEST = 8
-"""The oldest opset that is read."""
+from recurjac.loading.onnx_checks import check_external, check_functions, check_length, check_names, check_opset, check_stored
+from recurjac.loading.onnx_reference import evaluate, evaluator
 
 
 @final
@@ -44,15 +41,11 @@ class Model:
         return self.proto.graph.node  # type: ignore[no-any-return]
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """The attributes of a node by name: numbers, texts and lists of them.  Raises UnsupportedLayer for graphs."""
-        from onnx import AttributeProto, helper
+        """The attributes of a node by name: numbers, texts and lists of them."""
+        from onnx import helper
 
         found: dict[str, Any] = {}
         for a in node.attribute:
-            if a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-                raise UnsupportedLayer(
-                    f"the {node.op_type} node {node.name!r} is control flow; export the network without it"
-                )
             value = helper.get_attribute_value(a)
             found[a.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return found
@@ -69,30 +62,15 @@ class Model:
         )
         graph = helper.make_graph([node], "one", given, made)
         model = helper.make_model(graph, opset_imports=list(self.proto.opset_import))
-        return [_wide(r) for r in _evaluate(_evaluator(model), feeds)]
+        return [_wide(r) for r in evaluate(evaluator(model), feeds)]
 
     def run(self, x: Tensor) -> np.ndarray[Any, Any]:
         """The output for one input in float64, in the file's own shape."""
-        return _wide(_evaluate(self._whole, {self.input_name: x.numpy()})[0])
+        return _wide(evaluate(self._whole, {self.input_name: x.numpy()})[0])
 
     @cached_property
     def _whole(self) -> Any:
-        return _evaluator(self.proto)
-
-
-def _evaluator(model: Any) -> Any:
-    from onnx.reference import ReferenceEvaluator
-
-    return ReferenceEvaluator(model)
-
-
-def _evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
-    """The results, with what the evaluator prints and warns dropped.  Raises ValueError if it fails."""
-    try:
-        with np.errstate(all="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            return list(evaluator.run(None, feeds))
-    except Exception as error:  # it may fail in any way on what a file holds
-        raise ValueError(f"onnx.reference fails on it: {first_line(error)}") from error
+        return evaluator(self.proto)
 
 
 def _wide(result: Any) -> np.ndarray[Any, Any]:
@@ -105,7 +83,10 @@ def _wide(result: Any) -> np.ndarray[Any, Any]:
 def parse(path: Path) -> Model:
     """The model in a file.  Raises UnreadableFile, InvalidNetwork or UnsupportedLayer as `read_onnx` says."""
     proto = _proto(path)
-    _check_opset(proto)
+    _name_domain(proto)
+    check_opset(proto)
+    check_names(proto)
+    check_stored(proto.graph)
     _bring_external_data(proto, path)
     constants = {t.name: _constant(t) for t in proto.graph.initializer}
     if proto.graph.sparse_initializer:
@@ -125,11 +106,15 @@ def _proto(path: Path) -> Any:
     from onnx import ModelProto
     from onnx.inliner import inline_local_functions
 
+    check_length(path)
     proto = ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
+        check_functions(proto)
         if proto.functions:
             proto = inline_local_functions(proto)
+    except UnsupportedLayer:
+        raise
     except (DecodeError, ValueError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path} is not a readable ONNX file: {first_line(error)}; export it again") from error
     if not proto.graph.output:
@@ -137,33 +122,23 @@ def _proto(path: Path) -> Any:
     return proto
 
 
-def _check_opset(proto: Any) -> None:
-    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
-    if not versions or versions[0] < _OLDEST:
-        found = versions[0] if versions else "none"
-        raise UnsupportedLayer(f"the file's opset is {found}; {_OLDEST} and newer are read: export it with a newer one")
+def _name_domain(proto: Any) -> None:
+    """Call ONNX's own domain by the first of its two names, in place."""
+    for part in (*proto.graph.node, *proto.opset_import):
+        if part.domain == "ai.onnx":
+            part.domain = ""
 
 
 def _bring_external_data(proto: Any, path: Path) -> None:
     """Load tensors kept beside the file; refuse those that point elsewhere."""
     from onnx import TensorProto
-    from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+    from onnx.external_data_helper import load_external_data_for_tensor
 
     folder = path.resolve().parent
     for tensor in proto.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        info = ExternalDataInfo(tensor)
-        file = (folder / info.location).resolve()
-        if Path(info.location).is_absolute() or folder not in file.parents:
-            raise InvalidNetwork(
-                f"the data of {tensor.name!r} is kept in {info.location!r}, outside the model's folder"
-            )
-        if not file.is_file():
-            raise UnreadableFile(f"the data of {tensor.name!r} is kept in {info.location!r}, which is missing")
-        size = prod(tensor.dims) * 8
-        if (info.length or file.stat().st_size) > max(size, 0):
-            raise InvalidNetwork(f"the data of {tensor.name!r} is longer than its shape {tuple(tensor.dims)}")
+        check_external(tensor, folder)
         try:
             load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # whatever a file may say
@@ -180,6 +155,8 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
         TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "unknown"
     )
     where = f"the tensor {tensor.name!r} of shape {tuple(tensor.dims)}"
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise UnsupportedLayer(f"{where} is an attribute kept in another file; only initialisers are read from files")
     if kind not in _KINDS:
         raise UnsupportedLayer(f"{where} has type {kind}; only {', '.join(sorted(_KINDS))} are read")
     try:

@@ -278,6 +278,8 @@ def transposed(x: Expression, weight: Tensor, geometry: Geometry, extra: Sequenc
         reach = geometry.reach(weight.shape[2:])
         spans = zip(shape[1:], geometry.stride, geometry.padding, reach, extra, strict=True)
         positions = [(n - 1) * s - 2 * p + r + e for n, s, p, r, e in spans]
+        if min(positions) < 1:
+            raise ValueError(f"a transposed convolution with padding {geometry.padding} leaves {positions} positions")
         return TransposedConvolution(weight, shape, (int(weight.shape[1]) * geometry.groups, *positions), geometry)
 
     return _unbatched(x, operator)

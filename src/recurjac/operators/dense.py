@@ -174,6 +174,8 @@ def _gemm(
             return t
         return t.mT if isinstance(t, Tensor) else t.apply(gather(lambda u: u.mT, t.shape))
 
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise ValueError(f"Gemm of tensors of shapes {tuple(a.shape)} and {tuple(b.shape)}; it is of matrices")
     y = scaled(matrix_product(turned(a, transA), turned(b, transB)), alpha)
     if c is None or beta == 0:
         return y

@@ -72,6 +72,12 @@ def check_padding(shape: Shape, before: Shape, after: Shape) -> None:
             raise ValueError(f"a padding of {b} and {a} around {n} positions")
 
 
+def check_kernel(weight: Tensor, kernel_shape: Any) -> None:
+    """Raise ValueError if the attribute `kernel_shape` says another than the kernel has."""
+    if kernel_shape is not None and tuple(kernel_shape) != tuple(weight.shape[2:]):
+        raise ValueError(f"kernel_shape={tuple(kernel_shape)} with a kernel of shape {tuple(weight.shape)}")
+
+
 @onnx_ops.reads("Conv")
 def _conv(
     x: Expression, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET", dilations: Any = None,
@@ -79,6 +85,7 @@ def _conv(
 ) -> Any:  # fmt: skip
     if not isinstance(weight, Tensor):
         raise ValueError("a convolution with a kernel that depends on the input; only constant kernels are read")
+    check_kernel(weight, kernel_shape)
     frame = Frame.read(x.shape[2:], weight.shape[2:], auto_pad, strides, dilations, pads)
     check_padding(x.shape, frame.before, frame.after)
     inner = x if frame.even else padded(x, frame.before, frame.after)
@@ -96,6 +103,7 @@ def _conv_transpose(
         raise ValueError("a convolution with a kernel that depends on the input; only constant kernels are read")
     if auto_pad not in ("NOTSET", "VALID", "") or output_shape is not None:
         raise ValueError(f"a transposed convolution with auto_pad={auto_pad} or an output_shape; state its pads")
+    check_kernel(weight, kernel_shape)
     frame = Frame.read(x.shape[2:], weight.shape[2:], auto_pad, strides, dilations, pads)
     extra = tuple(output_padding or (0,) * len(frame.stride))
     if frame.even:
@@ -104,6 +112,8 @@ def _conv_transpose(
     geometry = Geometry(frame.stride, (0,) * len(frame.stride), frame.dilation, group)
     y = transposed(x, weight, geometry, extra)
     keep = [slice(b, n - a) for n, b, a in zip(y.shape[2:], frame.before, frame.after, strict=True)]
+    if any(k.start >= k.stop for k in keep):
+        raise ValueError(f"a transposed convolution with pads {pads} leaves no positions of {tuple(y.shape[2:])}")
     return with_bias(y.apply(gather(lambda t: t[(slice(None), slice(None), *keep)], y.shape)), bias)
 
 

@@ -16,8 +16,10 @@ from recurjac.reading import onnx_ops, torch_ops
 
 @torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")
 @onnx_ops.reads("Clip")
-def clip(x: Expression, min: Any = None, max: Any = None) -> Expression:
+def clip(x: Any, min: Any = None, max: Any = None) -> Expression:
     """min(max(x, low), high): an activation where both are numbers, one or two ReLUs where not."""
+    if isinstance(x, Tensor):
+        x = next(b for b in (min, max) if isinstance(b, Expression)).constant(x)
     low, high = _number(min, -torch.inf), _number(max, torch.inf)
     if isinstance(low, float) and isinstance(high, float):
         return _between(x, low, high)

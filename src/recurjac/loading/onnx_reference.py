@@ -1,0 +1,163 @@
+"""Evaluating ONNX nodes by `onnx.reference`, with our own kernels where its are wrong, slow or take too much memory.
+
+In onnx 1.23 transposed convolutions of groups and GatherElements of wide tensors give wrong results, MaxPool and
+AveragePool with auto_pad or ceil_mode differ from the standard, pools walk their windows in Python, and a dilated
+convolution makes the whole kernel with its holes.  These kernels share nothing with the operators of the normal form,
+which is checked against them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
+from torch import Tensor
+
+from recurjac.loading.messages import first_line
+
+Array = np.ndarray[Any, Any]
+Sizes = Sequence[int] | None
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def evaluator(model: Any) -> Any:
+    """What runs a model."""
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(model, new_ops=list(_kernels()))
+
+
+def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
+    """The results, with what the evaluator prints and warns dropped.  Raises ValueError if it fails."""
+    try:
+        with np.errstate(all="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            return list(evaluator.run(None, feeds))
+    except Exception as error:  # it may fail in any way on what a file holds
+        raise ValueError(f"onnx.reference fails on it: {first_line(error)}") from error
+
+
+@cache
+def _kernels() -> tuple[type[Any], ...]:
+    """Classes with the names of the operators that they stand for."""
+    from onnx.reference.op_run import OpRun
+
+    def kernel(name: str, function: Any) -> type[Any]:
+        return type(name, (OpRun,), {"op_domain": "", "_run": lambda _, *args, **how: (function(*args, **how),)})
+
+    return (
+        kernel("Conv", _conv),
+        kernel("ConvTranspose", _conv_transpose),
+        kernel("AveragePool", _average_pool),
+        kernel("GatherElements", _gather_elements),
+        type("MaxPool", (OpRun,), {"op_domain": "", "_run": _max_pools}),
+    )
+
+
+def _around(shape: Sequence[int], reach: Sequence[int], auto_pad: str | None, stride: Sequence[int], pads: Sizes) -> Any:
+    """The padding before and after each axis."""
+    axes = len(reach)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = zip(shape, reach, stride, strict=True)
+        total = [max(0, ((n + s - 1) // s - 1) * s + r - n) for n, r, s in sizes]
+        less, more = [t // 2 for t in total], [(t + 1) // 2 for t in total]
+        return (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+    if auto_pad == "VALID" or pads is None:
+        return [0] * axes, [0] * axes
+    return list(pads[:axes]), list(pads[axes:])
+
+
+def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
+    around = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return F.pad(x, around, value=value)
+
+
+def _conv(
+    x: Array, w: Array, b: Array | None = None, auto_pad: str | None = None, dilations: Sizes = None,
+    group: int | None = None, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None,
+) -> Array:  # fmt: skip
+    axes = w.ndim - 2
+    stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
+    reach = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilation, strict=True)]
+    before, after = _around(x.shape[2:], reach, auto_pad, stride, pads)
+    bias = None if b is None else torch.from_numpy(b)
+    inner = _padded(torch.from_numpy(x), before, after)
+    y: Tensor = _CONV[axes](inner, torch.from_numpy(w), bias, stride, 0, dilation, group or 1)
+    return y.numpy()
+
+
+def _conv_transpose(
+    x: Array, w: Array, b: Array | None = None, auto_pad: str | None = None, dilations: Sizes = None,
+    group: int | None = None, kernel_shape: Sizes = None, output_padding: Sizes = None, output_shape: Sizes = None,
+    pads: Sizes = None, strides: Sizes = None,
+) -> Array:  # fmt: skip
+    """Without auto_pad and output_shape, which are not read."""
+    axes = w.ndim - 2
+    stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
+    extra = list(output_padding or [0] * axes)
+    bias = None if b is None else torch.from_numpy(b)
+    whole: Tensor = _TRANSPOSED[axes](
+        torch.from_numpy(x), torch.from_numpy(w), bias, stride, 0, extra, group or 1, dilation
+    )
+    before, after = _around(x.shape[2:], w.shape[2:], None, stride, pads)
+    keep = [slice(b, n - a) for b, n, a in zip(before, whole.shape[2:], after, strict=True)]
+    return whole[(slice(None), slice(None), *keep)].numpy()
+
+
+def _windows(
+    x: Tensor, fill: float, kernel: Sequence[int], auto_pad: str | None, ceil_mode: int | None, dilations: Sizes,
+    pads: Sizes, strides: Sizes, inside: float | None = None,
+) -> Tensor:  # fmt: skip
+    """The windows of a pool, (…, positions…, window entries); `fill` past the padding, `inside` (or `fill`) in it."""
+    axes = len(kernel)
+    stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    before, after = _around(x.shape[2:], reach, auto_pad, stride, pads)
+    x = _padded(x, before, after, fill if inside is None else inside)
+    counts = []
+    for n, r, s, a in zip(x.shape[2:], reach, stride, after, strict=True):
+        counts.append((n - r) // s + 1)
+        if ceil_mode and (n - r) % s and counts[-1] * s < n - a:  # it starts in the input or the padding before it
+            counts[-1] += 1
+    hang = [max(0, (c - 1) * s + r - n) for c, s, r, n in zip(counts, stride, reach, x.shape[2:], strict=True)]
+    x = _padded(x, [0] * axes, hang, fill)
+    for axis, (c, r, s, d) in enumerate(zip(counts, reach, stride, dilation, strict=True), 2):
+        x = x.unfold(axis, r, s).narrow(axis, 0, c)[..., ::d]
+    return x.flatten(-axes)
+
+
+def _max_pools(
+    self: Any, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, dilations: Sizes = None,
+    kernel_shape: Sizes = None, pads: Sizes = None, storage_order: int | None = None, strides: Sizes = None,
+) -> tuple[Array, ...]:  # fmt: skip
+    """The maxima, and in place of their positions, which no reader reads, zeros."""
+    shown = _windows(
+        torch.from_numpy(x), -np.inf, kernel_shape or (), auto_pad, ceil_mode, dilations, pads, strides
+    )
+    y = shown.amax(-1).numpy()
+    return (y,) if len(self.output) == 1 else (y, np.zeros(y.shape, dtype=np.int64))
+
+
+def _average_pool(
+    x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, count_include_pad: int | None = None,
+    dilations: Sizes = None, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None,
+) -> Array:  # fmt: skip
+    whole = torch.from_numpy(x)
+    how = (kernel_shape or (), auto_pad, ceil_mode, dilations, pads, strides)
+    total = _windows(whole, 0.0, *how).sum(-1)
+    seen = _windows(torch.ones_like(whole[:1, :1]), 0.0, *how, inside=1.0 if count_include_pad else 0.0).sum(-1)
+    return (total / seen).numpy()
+
+
+def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Array:
+    """Along the other axes `indices` may be shorter than `data`."""
+    along = (axis or 0) % data.ndim
+    part = tuple(slice(None) if d == along else slice(0, n) for d, n in enumerate(indices.shape))
+    return np.take_along_axis(data[part], indices, along)
