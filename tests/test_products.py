@@ -161,6 +161,23 @@ def test_a_learned_slope_is_no_constant() -> None:
         rj.load(swish, torch.ones(1, 3))
 
 
+def test_a_learned_slope_in_a_file_is_a_constant(tmp_path: Path) -> None:
+    swish = Fn(lambda p, x: x * torch.sigmoid(p[0].weight[0, 0] * x), nn.Linear(1, 1))
+    torch.export.save(torch.export.export(swish, (torch.ones(1, 3),)), tmp_path / "m.pt2")
+    assert [a.name for a in activations(rj.load(tmp_path / "m.pt2"))] == ["silu"]
+
+
+def test_a_slope_that_changes_is_noticed() -> None:
+    """The network holds the number that a buffer was."""
+    swish = Fn(lambda p, x: p[0](x * torch.sigmoid(p[1].running_var * x)), nn.Linear(1, 1), nn.BatchNorm1d(1))
+    network = rj.load(swish, torch.ones(1, 1), dtype=torch.float32)
+    region = rj.LpBall(torch.zeros(1), 0.1)
+    rj.jacobian_bounds(network, region)
+    swish.parts[1].running_var.fill_(2.0)  # type: ignore[operator]
+    with pytest.raises(rj.InvalidNetwork, match="changed after"):
+        rj.jacobian_bounds(network, region)
+
+
 # ONNX
 
 OPERATORS = {

@@ -51,7 +51,7 @@ class Traced:
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
         network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
-        return replace(network, copied=self._copied(dtype))
+        return replace(network, copied=(*network.copied, *self._copied(dtype)))
 
     def _copied(self, dtype: torch.dtype) -> tuple[Watched, ...]:
         return tuple(

@@ -74,7 +74,7 @@ def _between(x: Expression, low: float, high: float) -> Expression:
     if high == torch.inf:
         return x.shift(-at_low).activate(ReLU()).shift(at_low)
     if low == -torch.inf:
-        below = node_of(form(x), x.builder.stages)
+        below = node_of(form(x), x.builder)
         if below is not None and isinstance(below.stage.activation, ReLU) and below.factor == 1 and below.shift < high:
             # it was cut off below already: one activation for both
             return _between(below.argument(x).shift(torch.tensor(below.shift, dtype=torch.float64)), below.shift, high)

@@ -10,7 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from recurjac.loading.expression import Expression
+from recurjac._types import Shape
+from recurjac.loading.expression import Builder, Expression
 from recurjac.network import Constant, Edge, Stage
 from recurjac.operators import AbstractOperator, Compose, Divide, Gather, Identity, Negate, Reshape, Scale, compose
 
@@ -75,19 +76,19 @@ def close(a: float, b: float) -> bool:
 
 
 def form(x: Expression) -> Form:
-    return _form(x.edges, x.constants, x.shape)
+    return _form(x.builder, x.edges, x.constants, x.shape)
 
 
-def _form(edges: Sequence[Edge], constants: Sequence[Constant], shape: tuple[int, ...]) -> Form:
+def _form(builder: Builder, edges: Sequence[Edge], constants: Sequence[Constant], shape: Shape) -> Form:
     flat = Identity(shape) if len(shape) == 1 else Reshape(shape, (prod(shape),))
     terms: list[Term] = []
     shift = 0.0
     for edge in edges:
-        factor, core = _peeled(compose(flat, edge.operator))
+        factor, core = _peeled(compose(flat, edge.operator), builder)
         terms = _joined(terms, Term(edge.source, factor, core))
     for constant in constants:
-        factor, core = _peeled(compose(flat, constant.operator))
-        value = _uniform(constant.tensor)
+        factor, core = _peeled(compose(flat, constant.operator), builder)
+        value = _uniform(constant.tensor, builder)
         if value is not None and _keeps_all(core):
             shift += factor * value
         else:
@@ -103,24 +104,25 @@ def _joined(terms: list[Term], new: Term) -> list[Term]:
     return [*terms, new]
 
 
-def _peeled(operator: AbstractOperator) -> tuple[float, AbstractOperator]:
+def _peeled(operator: AbstractOperator, builder: Builder) -> tuple[float, AbstractOperator]:
     """The operator as a number times another one, numbers commuting with all."""
     if isinstance(operator, Compose):
-        outer, inner = _peeled(operator.outer), _peeled(operator.inner)
+        outer, inner = _peeled(operator.outer, builder), _peeled(operator.inner, builder)
         return outer[0] * inner[0], compose(outer[1], inner[1])
     if isinstance(operator, Negate):
         return -1.0, Identity(operator.in_shape)
     if isinstance(operator, Scale | Divide):
-        value = _uniform(operator.diagonal)
+        value = _uniform(operator.diagonal, builder)
         if value is not None:
             return (value if isinstance(operator, Scale) else 1 / value), Identity(operator.in_shape)
     return 1.0, operator
 
 
-def _uniform(t: Tensor) -> float | None:
-    """The number that all entries are, unless it may change with a parameter."""
+def _uniform(t: Tensor, builder: Builder) -> float | None:
+    """The number that all entries are, unless bounds are to be differentiable with respect to it."""
     if t.requires_grad or t.numel() == 0 or not bool((t == t.flatten()[0]).all()):
         return None
+    builder.taken.append(t)
     return float(t.flatten()[0])
 
 
@@ -149,6 +151,7 @@ def _equal(a: Any, b: Any) -> bool:
 class Node:
     """factor · σ(before) + shift, an expression that is one activation of a stage."""
 
+    builder: Builder
     stage: Stage
     factor: float
     shift: float
@@ -156,17 +159,17 @@ class Node:
     @property
     def before(self) -> Form:
         """What σ is applied to."""
-        return _form(self.stage.edges, self.stage.constants, self.stage.shape)
+        return _form(self.builder, self.stage.edges, self.stage.constants, self.stage.shape)
 
     def argument(self, like: Expression) -> Expression:
         """What σ is applied to, in the shape of `like`, which this is."""
-        before = Expression(like.builder, self.stage.edges, self.stage.constants, self.stage.shape)
+        before = Expression(self.builder, self.stage.edges, self.stage.constants, self.stage.shape)
         return before.apply(Reshape(self.stage.shape, like.shape))
 
 
-def node_of(x: Form, stages: Sequence[Stage]) -> Node | None:
+def node_of(x: Form, builder: Builder) -> Node | None:
     """The activation that x is a multiple of, entry by entry, but for a shift."""
     if len(x.terms) != 1 or not x.terms[0].source or not isinstance(x.terms[0].core, Identity | Reshape):
         return None
-    stage = stages[x.terms[0].source - 1]
-    return None if stage.linear else Node(stage, x.terms[0].factor, x.shift)
+    stage = builder.stages[x.terms[0].source - 1]
+    return None if stage.linear else Node(builder, stage, x.terms[0].factor, x.shift)

@@ -35,7 +35,6 @@ from recurjac.activations import (
 )
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
-from recurjac.network import Stage
 from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.reading import onnx_ops, torch_ops
 
@@ -61,35 +60,35 @@ def _exact(number: float) -> float:
     return math.copysign(1.0, number) if close(abs(number), 1.0) else number
 
 
-Gate = Callable[[Form, Node, list[Stage]], Gated | None]
+Gate = Callable[[Form, Node], Gated | None]
 """From a, and σ(before), an activation of it: what a σ(before) is, if it is known."""
 
 
-def _sigmoid(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _sigmoid(a: Form, gate: Node) -> Gated | None:
     """a / (1 + exp(-ρ a))."""
     rho = _multiple(gate.before, a)
     return None if rho is None else Gated(SiLU(), 1 / rho, rho)
 
 
-def _erf(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _erf(a: Form, gate: Node) -> Gated | None:
     """erf(ρ a) = 2 Φ(√2 ρ a) - 1."""
     rho = _multiple(gate.before, a)
     return None if rho is None else Gated(GELU(), math.sqrt(2) / rho, math.sqrt(2) * rho, -1.0)
 
 
-def _tanh(a: Form, gate: Node, stages: list[Stage]) -> Gated | None:
+def _tanh(a: Form, gate: Node) -> Gated | None:
     """tanh(ρ a) = 2 / (1 + exp(-2 ρ a)) - 1, or that of a softplus (Mish), or of a cubic polynomial (GELU)."""
     rho = _multiple(gate.before, a)
     if rho is not None:
         return Gated(SiLU(), 1 / rho, 2 * rho, -1.0)
-    soft = node_of(gate.before, stages)
+    soft = node_of(gate.before, gate.builder)
     if soft is not None and isinstance(soft.stage.activation, Softplus):
         beta, rho = soft.stage.activation.beta, _multiple(soft.before, a)
         plain = rho is not None and soft.shift == 0 and close(soft.factor, beta)
         return Gated(Mish(), 1 / (beta * rho), beta * rho) if plain and rho is not None else None
     before = gate.before
     for term in before.terms:
-        cube, linear = node_of(Form((term,), 0.0), stages), _multiple(before.without(term), a)
+        cube, linear = node_of(Form((term,), 0.0), gate.builder), _multiple(before.without(term), a)
         if cube is None or not isinstance(cube.stage.activation, Cube) or linear is None:
             continue
         rho = _multiple(cube.before, a)
@@ -99,7 +98,7 @@ def _tanh(a: Form, gate: Node, stages: list[Stage]) -> Gated | None:
     return None
 
 
-def _clip(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _clip(a: Form, gate: Node) -> Gated | None:
     """With w = high - low, min(max(ρ a + δ, low), high) = w min(max(ρ/w a + (δ - low)/w, 0), 1) + low."""
     activation, found = gate.stage.activation, gate.before.multiple_of(a)
     low, high = (0.0, 6.0) if not isinstance(activation, HardTanh) else (activation.low, activation.high)
@@ -112,7 +111,7 @@ def _clip(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
     return Gated(HardSwish(alpha, beta), width, 1.0, low)
 
 
-def _square(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _square(a: Form, gate: Node) -> Gated | None:
     rho = _multiple(gate.before, a)
     return None if rho is None else Gated(Cube(), 1 / rho, rho)
 
@@ -122,14 +121,14 @@ _GATES: dict[type[AbstractActivation], Gate] = {
 }  # fmt: skip
 
 
-def _under_abs(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _under_abs(a: Form, gate: Node) -> Gated | None:
     """a / (f |ρ a| + s), f/s positive."""
     rho = _multiple(gate.before, a)
     kappa = 0.0 if rho is None or gate.shift == 0 else gate.factor * abs(rho) / gate.shift
     return Gated(Softsign(), 1 / (gate.shift * kappa), kappa) if kappa > 0 else None
 
 
-def _under_exp(a: Form, gate: Node, _: list[Stage]) -> Gated | None:
+def _under_exp(a: Form, gate: Node) -> Gated | None:
     """a / (s exp(ρ a) + s)."""
     rho = _multiple(gate.before, a)
     return Gated(SiLU(), -1 / (gate.shift * rho), -rho) if rho is not None and gate.factor == gate.shift else None
@@ -146,11 +145,11 @@ def _multiple(x: Form, a: Form) -> float | None:
 
 def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], Gate]) -> tuple[Node, Gated] | None:
     """The activation that b is, and what the table makes of a and that activation."""
-    node = node_of(form(b), a.builder.stages)
+    node = node_of(form(b), a.builder)
     gate = None if node is None else table.get(type(node.stage.activation))
     if node is None or gate is None:
         return None
-    found = gate(form(a), node, a.builder.stages)
+    found = gate(form(a), node)
     return None if found is None else (node, found)
 
 
@@ -199,7 +198,7 @@ _DIVISION = "a division by a tensor that depends on the input, which is no activ
 @onnx_ops.reads("Reciprocal")
 def _reciprocal(x: Expression) -> Any:
     """1 / (s exp(z) + s), which is a sigmoid."""
-    node = node_of(form(x), x.builder.stages)
+    node = node_of(form(x), x.builder)
     if node is None or not isinstance(node.stage.activation, Exp) or not node.factor == node.shift != 0:
         raise ValueError(_DIVISION)
     return divided(scaled(node.argument(x), -1.0).activate(Sigmoid()), node.shift)
@@ -217,7 +216,7 @@ def _power(x: Any, exponent: Any) -> Any:
 @torch_ops.reads("aten.log.default")
 @onnx_ops.reads("Log")
 def _log(x: Expression) -> Any:
-    node = node_of(form(x), x.builder.stages)
+    node = node_of(form(x), x.builder)
     if node is None or not isinstance(node.stage.activation, Sigmoid) or (node.factor, node.shift) != (1.0, 0.0):
         raise ValueError("a logarithm of anything but a sigmoid")
     return node.argument(x).activate(LogSigmoid())
