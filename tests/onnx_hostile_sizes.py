@@ -181,7 +181,10 @@ FILES: dict[str, Hostile] = {
     "slope NaN": Hostile(one("LeakyRelu", alpha=np.nan), N, ("NaN",)),
     "slopes of another shape": Hostile(one("PRelu", "x s", constants={"s": C(7)}), U, ("PRelu",)),
     "max with an index": Hostile(
-        model([node("MaxPool", "x", "h j", kernel_shape=[2, 2]), node("Cast", "j", to=FLOAT)], IMAGE), U, ("a result of the MaxPool node",)),
+        model([node("MaxPool", "x", "h j", kernel_shape=[2, 2]), node("Cast", "j", to=FLOAT)], IMAGE), U, ("Cast", "a result of the MaxPool")),
+    "output is an index": Hostile(
+        model([node("MaxPool", "x", "h y", kernel_shape=[2, 2])], IMAGE), U, ("'y'", "floating-point")),
+    "slopes of the input": Hostile(model([node("Relu", "x", "h"), node("PRelu", "x h")], ROWS), U, ("PRelu",)),
     "concatenation on no axis": Hostile(one("Concat", "x x", axis=9), U, ("Concat",)),
     "comparison": Hostile(model([node("Greater", "x c", "b"), node("Where", "b x c")], ROWS, {"c": C(4)}), U,
                           ("Greater", "supported are")),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, Linear
-from recurjac.network import Constant, Edge, Network, Stage
+from recurjac.network import Constant, Edge, Network, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
 
@@ -32,6 +32,7 @@ class Builder:
 
     batched: whether the foreign network's tensors have a batch axis, of one entry, before what a stage holds.
     rounded: whether constants were computed in floating point, which the bounds then do not cover.
+    taken: tensors whose values went into activations; the network does not follow them.
     """
 
     input_shape: Shape
@@ -41,6 +42,7 @@ class Builder:
     stages: list[Stage] = field(default_factory=list)
     rounded: bool = False
     spent: int = 0
+    taken: list[Tensor] = field(default_factory=list)
 
     def spend(self, entries: int) -> None:
         """Count entries that are kept.  Raises ValueError if the network takes too much memory."""
@@ -91,7 +93,8 @@ class Builder:
             for k, s in enumerate(stages, 1)
             if k in needed
         )
-        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded)
+        copied = tuple(Watched.now(t) for t in self.taken)
+        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied)
 
 
 @final

@@ -27,7 +27,7 @@ from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
-from recurjac.reading import import_all, onnx_ops
+from recurjac.reading import Unread, import_all, onnx_ops
 
 import_all(operators)
 import_all(activations)
@@ -64,7 +64,7 @@ class OnnxFile:
             _check_inputs(node, values)
             check_node(node, model.proto, _place(node))
             results = _read(model, node, [values[name] for name in node.input], builder)
-            unread = f"a result of {_place(node)} that is not read"  # whatever reads it refuses it
+            unread = Unread(f"a result of {_place(node)} that is not read")
             values.update(zip_longest(node.output, results[: len(node.output)], fillvalue=unread))
         return builder.finish(_output(model, values, builder))
 
@@ -107,8 +107,8 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
         if node.domain:
             raise UnsupportedLayer(f"{_place(node)} is of another domain than ONNX's; only ONNX's operators are read")
         for value in inputs:
-            if not isinstance(value, Tensor | Expression | None):
-                raise UnsupportedLayer(f"{_place(node)} reads {value}; export the network without it")
+            if isinstance(value, Unread):
+                raise UnsupportedLayer(f"{_place(node)} needs {value.what}; export the network without it")
         if not any(isinstance(i, Expression) for i in inputs):
             return _folded(model, node, inputs, builder)
         if node.op_type in _CASTS:
@@ -123,6 +123,10 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ArithmeticError) as error:
         raise UnsupportedLayer(f"{_place(node)} is not supported: {first_line(error)}") from error
+    except AttributeError as error:  # an expression where a reader expects a tensor, or the reverse
+        raise UnsupportedLayer(
+            f"{_place(node)} is not supported: of its inputs others depend on the network's input than those that may"
+        ) from error
     return result if isinstance(result, list | tuple) else [result]
 
 
@@ -143,7 +147,7 @@ def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) ->
     count = grown(node.op_type, arrays, attributes)
     if count > LARGEST:
         raise ValueError(f"it makes a constant of {count} entries; at most {LARGEST} are read")
-    builder.spend(count)
+    builder.spend(2 * count)  # and its use
     results = model.run_node(node, arrays)
     if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
         builder.rounded = True

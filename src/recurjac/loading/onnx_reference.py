@@ -1,14 +1,15 @@
 """Evaluating ONNX nodes by `onnx.reference`, with our own kernels where its are wrong, slow or take too much memory.
 
 In onnx 1.23 transposed convolutions of groups and GatherElements of wide tensors give wrong results, MaxPool and
-AveragePool with auto_pad or ceil_mode differ from the standard, pools walk their windows in Python, and a dilated
-convolution makes the whole kernel with its holes.  These kernels share nothing with the operators of the normal form,
+AveragePool with auto_pad or ceil_mode differ from the standard, pools walk their windows in Python, a dilated
+convolution makes the whole kernel with its holes, and Erf is rounded to float32.  These kernels share nothing with the operators of the normal form,
 which is checked against them.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -57,6 +58,7 @@ def _kernels() -> tuple[type[Any], ...]:
         kernel("ConvTranspose", _conv_transpose),
         kernel("AveragePool", _average_pool),
         kernel("GatherElements", _gather_elements),
+        kernel("Erf", _erf),
         type("MaxPool", (OpRun,), {"op_domain": "", "_run": _max_pools}),
     )
 
@@ -161,3 +163,7 @@ def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Ar
     along = (axis or 0) % data.ndim
     part = tuple(slice(None) if d == along else slice(0, n) for d, n in enumerate(indices.shape))
     return np.take_along_axis(data[part], indices, along)
+
+
+def _erf(x: Array) -> Array:
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
