@@ -1,6 +1,6 @@
 """Malformed and hostile ONNX files: what each is, how it is made, and how it is refused.
 
-Run as `python -m tests.onnx_hostile FILE…` it loads each file as a user would, without pytest, and prints what happened.
+Run as `python -m tests.onnx_hostile FILE…` it loads each file as a user would, without pytest, and prints what came.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.onnx_models import DOUBLE, FLOAT, INT64, TensorProto, helper, model, node, numpy_helper, value
+from tests.onnx_models import FLOAT, INT64, TensorProto, helper, model, node, numpy_helper, value
 
 F, N, U = "UnreadableFile", "InvalidNetwork", "UnsupportedLayer"
 ROWS: list[int | str | None] = ["batch", 4]
@@ -121,7 +122,7 @@ def calls_itself() -> Any:
 def chained(count: int, kind: str, inputs: str, constants: Any = None, **how: Any) -> Any:
     """`count` nodes one after the other; PREVIOUS in `inputs` is what the last one made."""
     names = ["x", *(f"h{k}" for k in range(count - 1)), "y"]
-    nodes = [node(kind, inputs.replace("PREVIOUS", a), b, **how) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [node(kind, inputs.replace("PREVIOUS", a), b, **how) for a, b in pairwise(names)]
     return model(nodes, ROWS, constants)
 
 
@@ -170,7 +171,7 @@ def norm(opset: int = 17, variance: float = 1.0, **how: Any) -> Any:
 
 
 def strings() -> Any:
-    return with_weight(helper.make_tensor("W", TensorProto.STRING, [2], [b"a", b"b"]))
+    return with_weight(TensorProto(name="W", data_type=TensorProto.STRING, dims=[2], string_data=[b"a", b"b"]))
 
 
 def attribute_twice() -> Any:

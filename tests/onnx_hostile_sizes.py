@@ -5,9 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from tests.onnx_hostile import (
-    BILLION, DOUBLE, FLOAT, IMAGE, INT64, LOOP, ROWS, F, Hostile, K, N, TensorProto, U, W, bare, beside, branch, chained, conv, folded, helper, i, model, node, norm,
-    one, pools, value, with_weight,
+    BILLION,
+    IMAGE,
+    LOOP,
+    ROWS,
+    F,
+    Hostile,
+    K,
+    N,
+    U,
+    W,
+    bare,
+    beside,
+    branch,
+    chained,
+    conv,
+    folded,
+    i,
+    norm,
+    one,
+    pools,
+    with_weight,
 )  # fmt: skip
+from tests.onnx_models import DOUBLE, FLOAT, INT64, TensorProto, model, node, value
 
 C = np.ones
 
@@ -137,7 +157,8 @@ FILES: dict[str, Hostile] = {
     "pool no kernel": Hostile(one("AveragePool"), U, ("AveragePool", "kernel_shape")),
     "pool kernel of three": Hostile(pools("MaxPool", kernel_shape=[2, 2, 2]), U, ("MaxPool",)),
     "pool empty kernel": Hostile(pools("MaxPool", kernel_shape=[0, 0]), U, ("MaxPool",)),
-    "pool over pads": Hostile(pools("AveragePool", pads=[2**40, 0, 2**40, 0], kernel_shape=[2**40, 1]), U, ("AveragePool",)),
+    "pool over pads": Hostile(
+        pools("AveragePool", pads=[2**40, 0, 2**40, 0], kernel_shape=[2**40, 1]), U, ("AveragePool",)),
     "pool windows": Hostile(pools("MaxPool", kernel_shape=[500, 500], shape=[1, 1, 1000, 1000]), U, ("at most",)),
     # nodes
     "unknown operator": Hostile(one("Frobnicate"), U, ("Frobnicate", "supported are")),
@@ -160,7 +181,9 @@ FILES: dict[str, Hostile] = {
     "variance NaN": Hostile(norm(variance=np.nan), U, ("BatchNormalization", "variance")),
     "per-entry normalisation": Hostile(norm(opset=8, spatial=0), U, ("BatchNormalization",)),
     "Softmax": Hostile(one("Softmax"), U, ("Softmax", "supported are")),
-    "product of activations": Hostile(model([node("Relu", "x", "a"), node("Tanh", "x", "b"), node("MatMul", "a b")], [1, 4, 4]), U, ("MatMul", "depend")),
+    "product of activations": Hostile(
+        model([node("Relu", "x", "a"), node("Tanh", "x", "b"), node("MatMul", "a b")], [1, 4, 4]), U,
+        ("MatMul", "depend")),
     "quotient of activations": Hostile(model([node("Exp", "x", "a"), node("Div", "x a")], ROWS), U, ("Div", "depend")),
     "wrong weight": Hostile(one("MatMul", "x W", shape=[1, 5], constants={"W": W}), U, ("MatMul", "(3, 4)", "(1, 5)")),
     "weight of four axes": Hostile(one("MatMul", "x W", shape=ROWS, constants={"W": C((2, 2, 4, 3))}), U, ("MatMul",)),
@@ -181,7 +204,8 @@ FILES: dict[str, Hostile] = {
     "slope NaN": Hostile(one("LeakyRelu", alpha=np.nan), N, ("NaN",)),
     "slopes of another shape": Hostile(one("PRelu", "x s", constants={"s": C(7)}), U, ("PRelu",)),
     "max with an index": Hostile(
-        model([node("MaxPool", "x", "h j", kernel_shape=[2, 2]), node("Cast", "j", to=FLOAT)], IMAGE), U, ("Cast", "a result of the MaxPool")),
+        model([node("MaxPool", "x", "h j", kernel_shape=[2, 2]), node("Cast", "j", to=FLOAT)], IMAGE), U,
+        ("Cast", "a result of the MaxPool")),
     "output is an index": Hostile(
         model([node("MaxPool", "x", "h y", kernel_shape=[2, 2])], IMAGE), U, ("'y'", "floating-point")),
     "slopes of the input": Hostile(model([node("Relu", "x", "h"), node("PRelu", "x h")], ROWS), U, ("PRelu",)),

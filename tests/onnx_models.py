@@ -11,6 +11,9 @@ import pytest
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  (the line above may skip)
 
+__all__ = [
+    "DOUBLE", "FLOAT", "INT64", "Shape", "TensorProto", "helper", "model", "node", "numpy_helper", "tensor", "value",
+]  # fmt: skip
 Shape = Sequence[int | str | None]
 FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
 

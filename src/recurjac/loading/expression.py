@@ -126,7 +126,8 @@ class Expression:
         check_size(operator.out_shape)
         if operator.multiply_adds() > prod(self.shape) and len(self.edges) > 1:
             return self.as_node().apply(operator)
-        if any(_depth(t.operator) >= _DEEPEST for t in (*self.edges, *self.constants)):
+        operators = [e.operator for e in self.edges] + [c.operator for c in self.constants]
+        if any(_depth(o) >= _DEEPEST for o in operators):
             return self.builder.add(self, Linear()).apply(operator)
         if isinstance(operator, Gather):
             self.builder.spend(2 * operator.table.numel())  # and its transpose

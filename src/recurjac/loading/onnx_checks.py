@@ -20,6 +20,7 @@ MOST_NODES = 10_000
 _MOST_NUMBERS = 2**28
 """The most entries that the stored tensors may have together: 2 GiB in float64."""
 
+
 def check_length(path: Path) -> None:
     """Raise UnreadableFile if a file is longer than an ONNX file can be."""
     size = path.stat().st_size
@@ -54,7 +55,9 @@ def check_functions(proto: Any) -> None:
     except RecursionError as error:
         raise UnsupportedLayer("the file's functions are nested too deeply; export the network without them") from error
     if count > MOST_NODES:
-        raise UnsupportedLayer(f"the network has {count} nodes, its functions written out; at most {MOST_NODES} are read")
+        raise UnsupportedLayer(
+            f"the network has {count} nodes, its functions written out; at most {MOST_NODES} are read"
+        )
 
 
 def check_opset(proto: Any) -> None:

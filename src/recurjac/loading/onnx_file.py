@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from math import prod
 from pathlib import Path
 from typing import Any, final
@@ -65,7 +64,9 @@ class OnnxFile:
             check_node(node, model.proto, _place(node))
             results = _read(model, node, [values[name] for name in node.input], builder)
             unread = Unread(f"a result of {_place(node)} that is not read")
-            values.update(zip_longest(node.output, results[: len(node.output)], fillvalue=unread))
+            values.update(
+                (name, results[k] if k < len(results) else unread) for k, name in enumerate(node.output) if name
+            )
         return builder.finish(_output(model, values, builder))
 
     def evaluate(self, x: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line
-from recurjac.loading.onnx_checks import check_external, check_functions, check_length, check_names, check_opset, check_stored
+from recurjac.loading.onnx_checks import (
+    check_external,
+    check_functions,
+    check_length,
+    check_names,
+    check_opset,
+    check_stored,
+)
 from recurjac.loading.onnx_reference import evaluate, evaluator
 
 
@@ -66,7 +73,7 @@ class Model:
 
     def run(self, x: Tensor) -> np.ndarray[Any, Any]:
         """The output for one input in float64, in the file's own shape."""
-        return _wide(evaluate(self._whole, {self.input_name: x.numpy()})[0])
+        return _wide(evaluate(self._whole, {**self.constants, self.input_name: x.numpy()})[0])
 
     @cached_property
     def _whole(self) -> Any:
@@ -97,8 +104,8 @@ def parse(path: Path) -> Model:
             names = ", ".join(repr(v.name) for v in list(found)[:5]) or "none"
             raise UnsupportedLayer(f"the file has {len(found)} {what} ({names}); a network of one is read")
     shape, batched = _input_shape(inputs[0])
-    _widen(proto, constants)
-    return Model(proto, constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
+    _widen(proto)
+    return Model(_copy(proto), constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
 
 
 def _proto(path: Path) -> Any:
@@ -191,12 +198,18 @@ def _input_shape(value: Any) -> tuple[Shape, bool]:
     return tuple(int(n or 0) for n in shape), batched
 
 
-def _widen(proto: Any, constants: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Make every float of the model a double, in place."""
+def _copy(proto: Any) -> Any:
+    """A message that takes no more room than it needs: one keeps the room of what was deleted from it."""
+    slim = type(proto)()
+    slim.CopyFrom(proto)
+    return slim
+
+
+def _widen(proto: Any) -> None:
+    """Make every float of the model a double, in place; the constants are kept apart."""
     from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
     del proto.graph.initializer[:]
-    proto.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
     for node in proto.graph.node:
         for a in node.attribute:
             if a.type == AttributeProto.TENSOR:

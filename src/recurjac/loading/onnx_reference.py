@@ -2,8 +2,8 @@
 
 In onnx 1.23 transposed convolutions of groups and GatherElements of wide tensors give wrong results, MaxPool and
 AveragePool with auto_pad or ceil_mode differ from the standard, pools walk their windows in Python, a dilated
-convolution makes the whole kernel with its holes, and Erf is rounded to float32.  These kernels share nothing with the operators of the normal form,
-which is checked against them.
+convolution makes the whole kernel with its holes, and Erf is rounded to float32.  These kernels share nothing with the
+operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _kernels() -> tuple[type[Any], ...]:
     )
 
 
-def _around(shape: Sequence[int], reach: Sequence[int], auto_pad: str | None, stride: Sequence[int], pads: Sizes) -> Any:
+def _around(
+    shape: Sequence[int], reach: Sequence[int], auto_pad: str | None, stride: Sequence[int], pads: Sizes
+) -> Any:
     """The padding before and after each axis."""
     axes = len(reach)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -83,7 +85,7 @@ def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float
 
 def _conv(
     x: Array, w: Array, b: Array | None = None, auto_pad: str | None = None, dilations: Sizes = None,
-    group: int | None = None, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None,
+    group: int | None = None, pads: Sizes = None, strides: Sizes = None, **_: Any,
 ) -> Array:  # fmt: skip
     axes = w.ndim - 2
     stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
@@ -96,9 +98,8 @@ def _conv(
 
 
 def _conv_transpose(
-    x: Array, w: Array, b: Array | None = None, auto_pad: str | None = None, dilations: Sizes = None,
-    group: int | None = None, kernel_shape: Sizes = None, output_padding: Sizes = None, output_shape: Sizes = None,
-    pads: Sizes = None, strides: Sizes = None,
+    x: Array, w: Array, b: Array | None = None, dilations: Sizes = None, group: int | None = None,
+    output_padding: Sizes = None, pads: Sizes = None, strides: Sizes = None, **_: Any,
 ) -> Array:  # fmt: skip
     """Without auto_pad and output_shape, which are not read."""
     axes = w.ndim - 2
@@ -137,12 +138,10 @@ def _windows(
 
 def _max_pools(
     self: Any, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, dilations: Sizes = None,
-    kernel_shape: Sizes = None, pads: Sizes = None, storage_order: int | None = None, strides: Sizes = None,
+    kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None, **_: Any,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The maxima, and in place of their positions, which no reader reads, zeros."""
-    shown = _windows(
-        torch.from_numpy(x), -np.inf, kernel_shape or (), auto_pad, ceil_mode, dilations, pads, strides
-    )
+    shown = _windows(torch.from_numpy(x), -np.inf, kernel_shape or (), auto_pad, ceil_mode, dilations, pads, strides)
     y = shown.amax(-1).numpy()
     return (y,) if len(self.output) == 1 else (y, np.zeros(y.shape, dtype=np.int64))
 
@@ -166,4 +165,4 @@ def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Ar
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+    return np.asarray(np.vectorize(math.erf, otypes=[x.dtype])(x))

@@ -72,8 +72,15 @@ def _picked(given: Given, attributes: Mapping[str, Any]) -> int:
     return int(given[0].size) // max(1, int(given[0].shape[axis])) * int(given[1].size)
 
 
-def _picked_deep(given: Given, _: Mapping[str, Any]) -> int:
-    return int(given[0].size) * max(1, int(given[1].size))
+def _picked_elements(given: Given, _: Mapping[str, Any]) -> int:
+    return int(given[1].size)
+
+
+def _picked_deep(given: Given, attributes: Mapping[str, Any]) -> int:
+    """Each row of indices picks what the axes that it does not name hold."""
+    *rows, named = given[1].shape
+    left = given[0].shape[int(attributes.get("batch_dims", 0)) + int(named) :]
+    return int(prod(rows) * prod(left))
 
 
 def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
@@ -102,6 +109,6 @@ def _resized(given: Given, attributes: Mapping[str, Any]) -> int:
 
 _GROWING: Mapping[str, Callable[[Given, Mapping[str, Any]], int]] = {
     "ConstantOfShape": _of_shape, "Expand": _expanded, "Tile": _tiled, "Range": _range, "MatMul": _product,
-    "Gemm": _product, "Gather": _picked, "GatherElements": _picked_deep, "GatherND": _picked_deep, "Pad": _padded,
+    "Gemm": _product, "Gather": _picked, "GatherElements": _picked_elements, "GatherND": _picked_deep, "Pad": _padded,
     "Resize": _resized, "Upsample": _resized,
 }  # fmt: skip

@@ -181,14 +181,14 @@ def positions(shape: Shape) -> Tensor:
 
 def gather_positions(moved: Tensor, shape: Shape) -> AbstractLeaf:
     """The operator that makes `moved` from `positions(shape)`."""
-    index = moved.detach().reshape(-1).to(torch.int64)
+    index = moved.detach().reshape(-1).to(torch.int64, copy=True)
     if not torch.equal(index.to(moved.dtype), moved.reshape(-1)) or bool(((index < 0) | (index > prod(shape))).any()):
         raise ValueError("it computes new numbers, where only moving entries is read")
     if len(index) == prod(shape) and torch.equal(index, torch.arange(1, len(index) + 1)):
         return Reshape(shape, tuple(moved.shape))
-    return Gather((index - 1).unsqueeze(0), shape, tuple(moved.shape))
+    return Gather(index.sub_(1).unsqueeze(0), shape, tuple(moved.shape))
 
 
 def summed(rows: Tensor, shape: Shape, outputs: Shape) -> Gather:
     """The operator of sums of entries of a tensor of `shape`: rows (terms, *outputs) of positions, 0 for none."""
-    return Gather(rows.reshape(len(rows), -1).to(torch.int64) - 1, shape, outputs)
+    return Gather(rows.reshape(len(rows), -1).to(torch.int64, copy=True).sub_(1), shape, outputs)

@@ -16,7 +16,7 @@ from recurjac.operators.gather import positions, summed
 from recurjac.operators.scale import divided
 from recurjac.reading import Expression, torch_ops
 
-_MOST = 2**24
+_MOST = 2**23
 """The most entries that the windows of one layer may see together."""
 
 

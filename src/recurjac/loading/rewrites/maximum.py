@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any, final
 
 import torch
@@ -19,6 +20,11 @@ from recurjac.operators.onnx_windows import Frame, reduced
 from recurjac.operators.scale import Scale, is_constant, scaled
 from recurjac.operators.sums import adaptive_windows, windows
 from recurjac.reading import Unread, onnx_ops, torch_ops
+
+_LARGEST = 4096
+"""The most entries that one maximum may see: each takes a stage."""
+_MOST = 2**28
+"""The most pairs of entries of a window, of all windows together, which are compared by their positions."""
 
 
 def maximum(a: Expression, b: Expression) -> Expression:
@@ -56,6 +62,9 @@ def maximum_of(x: Expression, rows: Tensor) -> Expression:
     other's, or they have none in common, and no kink comes of entries that are compared with themselves.
     Raises ValueError if a window is empty.
     """
+    windows = prod(rows.shape[1:])
+    if len(rows) > _LARGEST or len(rows) ** 2 * windows > _MOST:
+        raise ValueError(f"{windows} maxima over {len(rows)} entries each; at most {_LARGEST}, of few maxima, are read")
     count = (rows > 0).sum(0, keepdim=True)
     if bool((count == 0).any()):
         raise ValueError("a maximum over a window that lies in the padding alone")
