@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from torch import Tensor
@@ -73,7 +73,8 @@ def chain_over(
     """The chain rule of `network` with the slopes that its pre-activations have over `region`."""
     prefix = Prefix(network, region, arithmetic)
     prefix.extend(pre, network.depth - 1)
-    return chain_rule(network, prefix.presets, region.batch, arithmetic)
+    chain = chain_rule(network, prefix.presets, region.batch, arithmetic)
+    return replace(chain, skeleton=prefix.reduced(chain))
 
 
 def check_request(network: object, region: object, pre: object, arithmetic: object) -> None:
