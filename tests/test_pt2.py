@@ -198,6 +198,7 @@ HOSTILE: dict[str, tuple[Callable[[Members], Members], type[Exception], str]] = 
                 "load_library"),
     "extension": (lambda m: graph(m, "torch.ops.aten.relu.default", "#f:math.sin"), rj.UnsupportedLayer, "math.sin"),
     "size": (lambda m: graph(m, "Symbol(", "exec("), rj.InvalidNetwork, "a size with exec"),
+    "graphs": (lambda m: {**m, "models/extra.json": m["models/model.json"]}, rj.UnreadableFile, "2 exported programs"),
     "compiled": (lambda m: {**m, "data/aotinductor/model/a.so": b"x"}, rj.InvalidNetwork, "compiled code"),
 }  # fmt: skip
 DAMAGED: dict[str, Callable[[Members], Members]] = {

@@ -19,7 +19,7 @@ from tests.torch_cases import CASES, EVERY, ONE_INPUT, norm
 DECOMPOSED = (
     "norm2d", "classifier", "adaptive2d", "adaptive3d", "adaptive-most2d", "most3d", "zeros", "contiguous",
     "like-others", "linear-deep", "bmm", "transposed2d", "average3d", "detached", "unpixels", "group-sort", "clamped",
-    "residual", "tokens", "stacked", "gelu", "elu",
+    "residual", "tokens", "stacked", "gelu", "elu", "silu", "hard-swish", "square",
 )  # fmt: skip
 """Cases that are also read in PyTorch's core operations, which `run_decompositions` leaves in a .pt2 file."""
 

@@ -247,7 +247,7 @@ SUMS = {
     "linear-flat": (lambda: Fn(lambda p, x: torch.addmm(p[0].bias, x, p[0].weight.t()), nn.Linear(6, 3)), VECTOR),
     "mm": (lambda: Fn(lambda p, x: torch.mm(x, p[0].weight.T), nn.Linear(6, 3)), VECTOR),
     "mv": (lambda: Fn(lambda p, x: torch.mv(x, p[0].weight[0])[:, None], nn.Linear(6, 3)), VECTOR),
-    "bmm": (lambda: Fn(lambda p, x: torch.bmm(x, p[0].weight.T[None].expand(x.shape[0], 6, 2)), nn.Linear(6, 2)), (5, 6)),
+    "bmm": (lambda: Fn(lambda p, x: x.bmm(p[0].weight.T[None].expand(x.shape[0], 6, 2)), nn.Linear(6, 2)), (5, 6)),
 }  # fmt: skip
 
 EXTREMES = {
@@ -269,6 +269,7 @@ EXTREMES = {
         clamped_tensors=lambda x: x.clamp(ROW - 0.5, ROW + 0.5) + x.clamp(min=ROW),
         clamped_branches=lambda x: x.clamp(max=x.flip(1)),
         clipped=lambda x: torch.clip(x, -1, 0.5),
+        clamped_twice=lambda x: x.clamp(min=-0.5).clamp(max=0.7) - (x.clamp(min=1) * 2).clamp(max=3),
         clamped_to_point=lambda x: x.clamp(1, -1) + x,
         hard_sigmoid=lambda x: F.hardsigmoid(x) + F.hardsigmoid(x * 2, inplace=True),
     ),
@@ -288,7 +289,10 @@ ACTIVATIONS = {
         elu=lambda x: F.elu(x, 0.7) + F.elu(x * 2, inplace=True),
         selu=lambda x: F.selu(x) + F.selu(x * 2, inplace=True),
         exponential=lambda x: x.exp() - (x * 0.5).exp_(),
-        square=lambda x: x.square() - (x * 0.5).square_(),
+        square=lambda x: x.square() - (x * 0.5).square_() + x**2,
+        cube=lambda x: x**3 / 5 + x.pow(2) * x,
+        quotients=lambda x: torch.reciprocal(1 + torch.exp(-x)) + x / (1 + torch.abs(x)),
+        logarithm=lambda x: torch.log(torch.sigmoid(x)),
         gelu=lambda x: F.gelu(x) + F.gelu(x - 1, approximate="tanh") + torch.ops.aten.gelu_(x * 2),
         silu=lambda x: F.silu(x) + F.silu(x * 2, inplace=True),
         mish=lambda x: F.mish(x) + F.mish(x * 2, inplace=True),

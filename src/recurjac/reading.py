@@ -40,6 +40,14 @@ class Expression(Protocol):
     def activate(self, activation: Any) -> Any: ...
 
 
+@final
+@dataclass(frozen=True)
+class Unread:
+    """Stands for a result of a foreign operation that is not read; whatever uses it is refused."""
+
+    what: str
+
+
 Reader = Callable[..., Any]
 """Takes the arguments of the foreign operation, tensors that depend on the input as `Expression`s, and returns an
 Expression or a list of them.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""

@@ -7,11 +7,12 @@ from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Linear
 from recurjac.activations.periodic import Cos, Sin
+from recurjac.activations.power import Cube
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "ELU", "Erf", "Exp", "GELU", "GELUTanh", "HardSwish",
+    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "ELU", "Erf", "Exp", "GELU", "GELUTanh", "HardSwish",
     "HardTanh", "LeakyReLU", "Linear", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Sin",
     "Softplus", "Softsign", "Square", "Tanh",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, Linear
-from recurjac.network import Constant, Edge, Network, Stage
+from recurjac.network import Constant, Edge, Network, Stage, Watched
 from recurjac.operators import AbstractOperator, Identity, Reshape, compose
 from recurjac.operators.gather import gather
 
@@ -28,6 +28,7 @@ class Builder:
 
     batched: whether the foreign network's tensors have a batch axis, of one entry, before what a stage holds.
     rounded: whether constants were computed in floating point, which the bounds then do not cover.
+    taken: tensors whose values went into activations; the network does not follow them.
     """
 
     input_shape: Shape
@@ -36,6 +37,7 @@ class Builder:
     device: torch.device
     stages: list[Stage] = field(default_factory=list)
     rounded: bool = False
+    taken: list[Tensor] = field(default_factory=list)
 
     def input(self) -> Expression:
         """The input, as the foreign network sees it."""
@@ -79,7 +81,8 @@ class Builder:
             for k, s in enumerate(stages, 1)
             if k in needed
         )
-        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded)
+        copied = tuple(Watched.now(t) for t in self.taken)
+        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied)
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -83,7 +84,20 @@ class Model:
 def _evaluator(model: Any) -> Any:
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(model)
+    return ReferenceEvaluator(model, new_ops=[_erf()])
+
+
+def _erf() -> Any:
+    """The operator Erf in float64; that of `onnx.reference` rounds to float32."""
+    from onnx.reference.op_run import OpRun
+
+    class Erf(OpRun):
+        op_domain = ""
+
+        def _run(self, x: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any]]:
+            return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+    return Erf
 
 
 def _evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:

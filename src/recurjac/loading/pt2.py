@@ -38,8 +38,8 @@ class Pt2File:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, buffers and constants by the names that the graph has for them."""
-        constants = {name: t for name, t in self.program.constants.items() if isinstance(t, Tensor)}
-        return {**self.program.state_dict, **constants}
+        every = {**self.program.state_dict, **self.program.constants}
+        return {name: t.detach() for name, t in every.items() if isinstance(t, Tensor)}
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +73,7 @@ class Pt2File:
     def _run(self, x: Tensor) -> Tensor:
         tensors = self.tensors
         given = [
-            x.clone() if spec.kind == InputKind.USER_INPUT else _wide(tensors[str(spec.target)].detach().clone())
+            x.clone() if spec.kind == InputKind.USER_INPUT else _wide(tensors[str(spec.target)].clone())
             for spec in self.program.graph_signature.input_specs
         ]
         result: Tensor = _Evaluation(self.program.graph_module).run(*given, enable_io_processing=False)[0]

@@ -49,7 +49,7 @@ def check(path: Path, data: bytes) -> None:
         elif name.endswith("_config.json"):
             _check_payloads(path, _json(path, name, content))
     for key, value in _strings(_json(path, graphs[0], members[graphs[0]])):
-        if key == "target" and _TARGET.fullmatch(value) is None and "." in value:
+        if key == "target" and _TARGET.fullmatch(value) is None:
             raise UnsupportedLayer(f"{value} in {path} is not supported; a graph of ATen operations is read")
         if key == "expr_str":
             _check_expression(path, value)
@@ -67,7 +67,7 @@ def _members(path: Path, data: bytes) -> dict[str, bytes]:
         raise UnreadableFile(f"{path} is not a readable .pt2 file: it holds two members of one name; save it again")
     folders = {n.partition("/")[0] for n in names}
     below = {n.partition("/")[2]: c for n, c in found.items()} if len(folders) == 1 else found
-    return {n: c for n, c in below.items() if "extra" not in n.partition("data/")[0]}
+    return {n: c for n, c in below.items() if not n.startswith(("extra/", "extra_files/"))}
 
 
 def _json(path: Path, name: str, content: bytes) -> Any:

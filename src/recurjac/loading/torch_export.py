@@ -22,7 +22,7 @@ from recurjac.loading import rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import first_line, quiet_failure
 from recurjac.network import Network, Watched
-from recurjac.reading import import_all, torch_ops
+from recurjac.reading import Unread, import_all, torch_ops
 
 import_all(operators)
 import_all(activations)
@@ -51,7 +51,7 @@ class Traced:
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
         network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
-        return replace(network, copied=self._copied(dtype))
+        return replace(network, copied=(*network.copied, *self._copied(dtype)))
 
     def _copied(self, dtype: torch.dtype) -> tuple[Watched, ...]:
         return tuple(
@@ -170,12 +170,16 @@ def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Build
 
 def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     """The value of a call: folded if it does not depend on the input, else read by the operator's reader."""
-    args = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
-    kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+    args: Any = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
+    kwargs: Any = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
     flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
     if is_check(node.target):
         return None
-    if not any(isinstance(a, Expression) for a in flat) or node.target is operator.getitem:
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    for unread in (a for a in flat if isinstance(a, Unread)):
+        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: it reads {unread.what}")
+    if not any(isinstance(a, Expression) for a in flat):
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
     if reader is None:
@@ -196,8 +200,6 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
 
 def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     """The result of a call on constants."""
-    if node.target is operator.getitem:
-        return args[0][args[1]]
     result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
@@ -234,7 +236,8 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
         raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     value = values[outputs[0].name]
     if not isinstance(value, Expression | Tensor):
-        raise UnsupportedLayer(f"the module returns {value}; wrap it so that it returns one tensor")
+        what = value.what if isinstance(value, Unread) else f"a {type(value).__name__}"
+        raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     what = "tensor" if isinstance(value, Expression) else "constant"
     if not len(value.shape) or value.shape[0] != 1:
         raise UnsupportedLayer(

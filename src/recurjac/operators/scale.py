@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.reading import Expression, Unread, onnx_ops, torch_ops
 
 
 class AbstractDiagonal(AbstractLeaf):
@@ -192,7 +192,7 @@ def _native_batch_norm(
     x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, _momentum: float,
     eps: float,
 ) -> Any:  # fmt: skip
-    nothing = "the statistics of a batch"  # whatever reads them refuses them
+    nothing = Unread("the statistics of a batch, which are none in eval mode")
     return (normalised(x, weight, bias, mean, variance, eps), nothing, nothing)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recurjac.activations import HardTanh, ReLU
 from recurjac.loading.expression import Expression
+from recurjac.loading.rewrites.forms import form, node_of
 from recurjac.loading.rewrites.maximum import maximum, minimum
 from recurjac.operators.scale import divided, scaled
 from recurjac.reading import onnx_ops, torch_ops
@@ -73,6 +74,10 @@ def _between(x: Expression, low: float, high: float) -> Expression:
     if high == torch.inf:
         return x.shift(-at_low).activate(ReLU()).shift(at_low)
     if low == -torch.inf:
-        below: Expression = scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0)
-        return below.shift(at_high)
+        below = node_of(form(x), x.builder)
+        if below is not None and isinstance(below.stage.activation, ReLU) and below.factor == 1 and below.shift < high:
+            # it was cut off below already: one activation for both
+            return _between(below.argument(x).shift(torch.tensor(below.shift, dtype=torch.float64)), below.shift, high)
+        flipped: Expression = scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0)
+        return flipped.shift(at_high)
     return x.activate(HardTanh(low, high))

@@ -18,7 +18,7 @@ from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.onnx_windows import Frame, reduced
 from recurjac.operators.scale import Scale, is_constant, scaled
 from recurjac.operators.sums import adaptive_windows, windows
-from recurjac.reading import onnx_ops, torch_ops
+from recurjac.reading import Unread, onnx_ops, torch_ops
 
 
 def maximum(a: Expression, b: Expression) -> Expression:
@@ -152,8 +152,7 @@ def _min_dim(x: Expression, dim: int, keepdim: bool = False) -> Any:
     return (_amin(x, dim, keepdim), _NO_INDEX)
 
 
-_NO_INDEX = "the position of a maximum, which is not differentiable"
-"""Stands for the second result of a maximum; whatever reads it refuses it."""
+_NO_INDEX = Unread("the position of a maximum, which is not differentiable")
 
 
 def _max_pool(

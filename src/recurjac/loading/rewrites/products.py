@@ -1,11 +1,173 @@
-"""Products and quotients: affine if one factor is constant, an activation if both are of one variable."""
+"""Products, quotients and powers: affine if one part is constant, an activation if all are of one variable.
+
+A factor that is σ(ρ a + δ) for the other factor a, but for a multiple and a shift, gates it: a σ(ρ a + δ) is an
+activation of a multiple of a, for each σ of a table.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
 
+from torch import Tensor
+
+from recurjac.activations import (
+    GELU,
+    Abs,
+    AbstractActivation,
+    Cube,
+    Erf,
+    Exp,
+    GELUTanh,
+    HardSwish,
+    HardTanh,
+    LogSigmoid,
+    Mish,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Softsign,
+    Square,
+    Tanh,
+)
+from recurjac.loading.expression import Expression
+from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
 from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.reading import onnx_ops, torch_ops
+
+
+@final
+@dataclass(frozen=True)
+class Gated:
+    """multiple · σ(inner · a) + rest · a."""
+
+    activation: AbstractActivation
+    multiple: float
+    inner: float = 1.0
+    rest: float = 0.0
+
+    def of(self, a: Expression) -> Expression:
+        inner, rest = _exact(self.inner), _exact(self.rest)
+        total: Expression = scaled(scaled(a, inner).activate(self.activation), _exact(self.multiple))
+        return total if rest == 0 else total.plus(scaled(a, rest))
+
+
+def _exact(number: float) -> float:
+    """The number without the rounding of constants that were to make it 1 or -1."""
+    return math.copysign(1.0, number) if close(abs(number), 1.0) else number
+
+
+Gate = Callable[[Form, Node], Gated | None]
+"""From a, and σ(before), an activation of it: what a σ(before) is, if it is known."""
+
+
+def _sigmoid(a: Form, gate: Node) -> Gated | None:
+    """a / (1 + exp(-ρ a))."""
+    rho = _multiple(gate.before, a)
+    return None if rho is None else Gated(SiLU(), 1 / rho, rho)
+
+
+def _erf(a: Form, gate: Node) -> Gated | None:
+    """erf(ρ a) = 2 Φ(√2 ρ a) - 1."""
+    rho = _multiple(gate.before, a)
+    return None if rho is None else Gated(GELU(), math.sqrt(2) / rho, math.sqrt(2) * rho, -1.0)
+
+
+def _tanh(a: Form, gate: Node) -> Gated | None:
+    """tanh(ρ a) = 2 / (1 + exp(-2 ρ a)) - 1, or that of a softplus (Mish), or of a cubic polynomial (GELU)."""
+    rho = _multiple(gate.before, a)
+    if rho is not None:
+        return Gated(SiLU(), 1 / rho, 2 * rho, -1.0)
+    soft = node_of(gate.before, gate.builder)
+    if soft is not None and isinstance(soft.stage.activation, Softplus):
+        beta, rho = soft.stage.activation.beta, _multiple(soft.before, a)
+        plain = rho is not None and soft.shift == 0 and close(soft.factor, beta)
+        return Gated(Mish(), 1 / (beta * rho), beta * rho) if plain and rho is not None else None
+    before = gate.before
+    for term in before.terms:
+        cube, linear = node_of(Form((term,), 0.0), gate.builder), _multiple(before.without(term), a)
+        if cube is None or not isinstance(cube.stage.activation, Cube) or linear is None:
+            continue
+        rho = _multiple(cube.before, a)
+        if rho is not None:
+            scale = linear / GELUTanh().c  # the units of a in which c is that of GELU
+            return Gated(GELUTanh(k=cube.factor * (rho / scale) ** 3 / GELUTanh().c), 2 / scale, scale, -1.0)
+    return None
+
+
+def _clip(a: Form, gate: Node) -> Gated | None:
+    """With w = high - low, min(max(ρ a + δ, low), high) = w min(max(ρ/w a + (δ - low)/w, 0), 1) + low."""
+    activation, found = gate.stage.activation, gate.before.multiple_of(a)
+    low, high = (0.0, 6.0) if not isinstance(activation, HardTanh) else (activation.low, activation.high)
+    if found is None:
+        return None
+    width, (rho, delta) = high - low, found
+    alpha, beta = rho / width, (delta - low) / width
+    if alpha < 0:  # min(max(t, 0), 1) = 1 - min(max(1 - t, 0), 1)
+        return Gated(HardSwish(-alpha, 1 - beta), -width, 1.0, width + low)
+    return Gated(HardSwish(alpha, beta), width, 1.0, low)
+
+
+def _square(a: Form, gate: Node) -> Gated | None:
+    rho = _multiple(gate.before, a)
+    return None if rho is None else Gated(Cube(), 1 / rho, rho)
+
+
+_GATES: dict[type[AbstractActivation], Gate] = {
+    Sigmoid: _sigmoid, Erf: _erf, Tanh: _tanh, HardTanh: _clip, ReLU6: _clip, Square: _square,
+}  # fmt: skip
+
+
+def _under_abs(a: Form, gate: Node) -> Gated | None:
+    """a / (f |ρ a| + s), f/s positive."""
+    rho = _multiple(gate.before, a)
+    kappa = 0.0 if rho is None or gate.shift == 0 else gate.factor * abs(rho) / gate.shift
+    return Gated(Softsign(), 1 / (gate.shift * kappa), kappa) if kappa > 0 else None
+
+
+def _under_exp(a: Form, gate: Node) -> Gated | None:
+    """a / (s exp(ρ a) + s)."""
+    rho = _multiple(gate.before, a)
+    return Gated(SiLU(), -1 / (gate.shift * rho), -rho) if rho is not None and gate.factor == gate.shift else None
+
+
+_DIVISORS: dict[type[AbstractActivation], Gate] = {Abs: _under_abs, Exp: _under_exp}
+
+
+def _multiple(x: Form, a: Form) -> float | None:
+    """ρ such that x = ρ a, not 0."""
+    found = x.multiple_of(a)
+    return found[0] if found is not None and found[1] == 0 else None
+
+
+def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], Gate]) -> tuple[Node, Gated] | None:
+    """The activation that b is, and what the table makes of a and that activation."""
+    node = node_of(form(b), a.builder)
+    gate = None if node is None else table.get(type(node.stage.activation))
+    if node is None or gate is None:
+        return None
+    found = gate(form(a), node)
+    return None if found is None else (node, found)
+
+
+def product(x: Expression, y: Expression) -> Expression:
+    """x y, entry by entry.  Raises ValueError if it is no activation of one variable."""
+    if x.shape == y.shape:
+        a, b = form(x), form(y)
+        found = b.multiple_of(a)
+        if found is not None:
+            return Gated(Square(), found[0], 1.0, found[1]).of(x)
+        for one, other in ((x, y), (y, x)):
+            gate = _gated(one, other, _GATES)
+            if gate is not None:
+                node, what = gate
+                f = node.factor
+                rest = 0.0 if close(f * what.rest, -node.shift) else f * what.rest + node.shift
+                return Gated(what.activation, f * what.multiple, what.inner, rest).of(one)
+    raise ValueError("a product of two tensors that both depend on the input, which is no activation that is known")
 
 
 @torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor")
@@ -13,9 +175,7 @@ from recurjac.reading import onnx_ops, torch_ops
 def _mul(x: Any, y: Any) -> Any:
     if is_constant(x):
         x, y = y, x
-    if is_constant(y):
-        return scaled(x, y)
-    raise ValueError("a product of two tensors that both depend on the input; only constant factors are affine")
+    return scaled(x, y) if is_constant(y) else product(x, y)
 
 
 @torch_ops.reads("aten.div.Tensor", "aten.div_.Tensor", "aten.divide.Tensor", "aten.true_divide.Tensor")
@@ -23,4 +183,40 @@ def _mul(x: Any, y: Any) -> Any:
 def _div(x: Any, y: Any) -> Any:
     if is_constant(y):
         return divided(x, y)
-    raise ValueError("a division by a tensor that depends on the input; only constant divisors are affine")
+    if is_constant(x):
+        return scaled(_reciprocal(y), x)
+    found = _gated(x, y, _DIVISORS) if x.shape == y.shape else None
+    if found is None:
+        raise ValueError(_DIVISION)
+    return found[1].of(x)
+
+
+_DIVISION = "a division by a tensor that depends on the input, which is no activation that is known"
+
+
+@torch_ops.reads("aten.reciprocal.default")
+@onnx_ops.reads("Reciprocal")
+def _reciprocal(x: Expression) -> Any:
+    """1 / (s exp(z) + s), which is a sigmoid."""
+    node = node_of(form(x), x.builder)
+    if node is None or not isinstance(node.stage.activation, Exp) or not node.factor == node.shift != 0:
+        raise ValueError(_DIVISION)
+    return divided(scaled(node.argument(x), -1.0).activate(Sigmoid()), node.shift)
+
+
+@torch_ops.reads("aten.pow.Tensor_Scalar")
+@onnx_ops.reads("Pow")
+def _power(x: Any, exponent: Any) -> Any:
+    number = float(exponent) if not isinstance(exponent, Tensor) or exponent.numel() == 1 else math.nan
+    if is_constant(x) or number not in (1.0, 2.0, 3.0):
+        raise ValueError("a power other than x, x² and x³ of a tensor that depends on the input")
+    return x if number == 1 else x.activate(Square() if number == 2 else Cube())
+
+
+@torch_ops.reads("aten.log.default")
+@onnx_ops.reads("Log")
+def _log(x: Expression) -> Any:
+    node = node_of(form(x), x.builder)
+    if node is None or not isinstance(node.stage.activation, Sigmoid) or (node.factor, node.shift) != (1.0, 0.0):
+        raise ValueError("a logarithm of anything but a sigmoid")
+    return node.argument(x).activate(LogSigmoid())

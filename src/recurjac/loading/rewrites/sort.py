@@ -11,7 +11,7 @@ from recurjac.activations import ReLU
 from recurjac.loading.expression import Expression
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import scaled
-from recurjac.reading import torch_ops
+from recurjac.reading import Unread, torch_ops
 
 _MOST = 32
 """The longest axis that is sorted: k entries take some k² / 2 comparisons."""
@@ -37,7 +37,7 @@ def sort(x: Expression, dim: int = -1, descending: bool = False, stable: bool | 
     for i, entry in enumerate(entries):
         placed = entry.apply(gather(lambda t, i=i: _placed(t, axis, i, size), entry.shape))
         total = placed if total is None else total.plus(placed)
-    return (total, "the order of a sort, which is not differentiable")
+    return (total, Unread("the order of a sort, which is not differentiable"))
 
 
 def _comparisons(size: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,45 @@
+"""The cube, of which polynomials of degree three and the `tanh` form of GELU are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import within
+from recurjac.activations.curved import AbstractCurved
+from recurjac.arithmetic import Interval
+
+_WIDEST = 1e3
+"""Past it lines are constant, as the search for lines wants short pieces (`curved`)."""
+
+
+@final
+@dataclass(frozen=True)
+class Cube(AbstractCurved):
+    """z³: σ' = 3 z² falls until 0 and rises after it."""
+
+    name: ClassVar[str] = "cube"
+
+    def value(self, z: Tensor) -> Tensor:
+        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        inner = torch.where(infinite, 0.0, z)
+        return torch.where(infinite, z.detach(), inner * inner.square())
+
+    def slope(self, z: Tensor) -> Tensor:
+        return 3 * z.square()
+
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
+
+    def core(self, z: Interval) -> Interval:
+        return z.map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]

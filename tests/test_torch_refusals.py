@@ -1,0 +1,84 @@
+"""Modules that are no networks in normal form: refused by the operation's name, its place and the reason, in a line."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
+from torch import Tensor, nn
+
+import recurjac as rj
+from tests.torch_cases import IMAGE, LINE, ROW, VECTOR, Fn, Shape
+
+BOTH = "both depend on the input"
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
+    "softmax": (lambda: nn.Softmax(-1), VECTOR, "softmax", "supported are"),
+    "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm", "supported are"),
+    "group norm": (lambda: nn.GroupNorm(1, 3), LINE, "group_norm", "supported are"),
+    "instance norm": (lambda: nn.InstanceNorm2d(3), IMAGE, "instance_norm", "supported are"),
+    "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "batch_norm", "batch's own statistics"),
+    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, "upsample_bilinear2d", "supported are"),
+    "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
+}
+PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
+    "einsum": (lambda x: torch.einsum("bi,ij->bj", x, torch.eye(6)), VECTOR, "einsum", "supported are"),
+    "bmm": (lambda x: torch.bmm(x, x.mT), LINE, "bmm", BOTH),
+    "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
+    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),
+    "matrices": (lambda x: x @ torch.ones(3, 7, 2).cumsum(0), (3, 5, 7), "matmul", "a batch of constant matrices"),
+    "inverse": (lambda x: 1 / x, VECTOR, "reciprocal", "a division"),
+    "constant over": (lambda x: ROW / x, VECTOR, "div", "a division"),
+    "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
+    "where": (lambda x: torch.where(x > 0, x, 2 * x), VECTOR, "gt", "supported are"),
+    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "supported are"),
+    "dropout": (lambda x: F.dropout(x), VECTOR, "dropout", "makes the network random"),
+    "long sort": (lambda x: x.expand(-1, 40).sort(1)[0], (1,), "sort", "at most 32"),
+    "integers": (lambda x: x.to(torch.int64), VECTOR, "to", "torch.int64"),
+    "half": (lambda x: x.to(torch.float16).float(), VECTOR, "to", "torch.float16"),
+    "position": (lambda x: x[:, :1] + x.max(1, keepdim=True)[1], VECTOR, "add", "position of a maximum"),
+    "order": (lambda x: torch.sort(x, 1)[1] + x, VECTOR, "add", "the order of a sort"),
+    "NaN": (lambda x: x.clamp(min=float("nan")), VECTOR, "clamp", "NaN"),
+    "large": (lambda x: x.repeat(1, 10**6), VECTOR, "repeat", "at most"),
+    "clamped product": (lambda x: x * x.relu(), VECTOR, "mul", BOTH),
+}  # fmt: skip
+
+
+def check(module: nn.Module, shape: Shape, operation: str, words: str) -> str:
+    with pytest.raises(rj.UnsupportedLayer) as caught:
+        rj.load(module, torch.ones(1, *shape))
+    message = str(caught.value)
+    assert message.startswith(f"aten.{operation}.")
+    assert words in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_refused_with_its_place(name: str) -> None:
+    make, shape, operation, words = LAYERS[name]
+    module = nn.Sequential(OrderedDict(body=nn.Sequential(OrderedDict(first=nn.Identity(), odd=make()))))
+    assert " of module body.odd " in check(module, shape, operation, words)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_operation_is_refused(name: str) -> None:
+    function, shape, operation, words = PLAIN[name]
+    assert "at node " in check(Fn(lambda _, x: function(x)), shape, operation, words)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(0), lambda x: x.flatten(0, 1), lambda x: x + x.sum(0),
+        lambda x: x.sum(0, keepdim=True), lambda x: x.transpose(0, 1), lambda x: torch.cat([x, x]),
+        lambda x: x.squeeze(0), lambda x: x.argmax(1) * x[:, 0], lambda x: x.max(1)[1],
+        lambda x: F.batch_norm(x, None, None, training=True),
+    ],
+)  # fmt: skip
+def test_what_mixes_a_batch_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises((rj.ConversionError, rj.InvalidNetwork, rj.UnsupportedLayer)) as caught:
+        rj.load(Fn(lambda _, x: function(x)), torch.ones(1, *LINE))
+    assert "\n" not in str(caught.value)
