@@ -29,7 +29,7 @@ from recurjac.route import AbstractRoute
 @final
 @dataclass(frozen=True)
 class Affine:
-    """c + Σ_l E_l v_l for some entries of one stage: blocks[l] is E_lᵀ, (kept neurons of l, entries), and c (entries,)."""
+    """c + Σ_l E_l v_l for some entries of one stage: blocks[l] is E_lᵀ, (kept neurons of l, entries); c is (entries,)."""
 
     blocks: Mapping[int, Value]
     constant: Value
