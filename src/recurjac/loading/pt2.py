@@ -80,6 +80,7 @@ class Pt2File:
         return result
 
 
+@final
 class _Evaluation(torch.fx.Interpreter):
     """A graph evaluated in float64: floats are never narrowed, and what checks a dtype or a size is left out."""
 
