@@ -118,6 +118,10 @@ class LinearMap(Protocol):
     def absolute(self) -> LinearMap: ...
 
 
+_Pairing = Callable[[Tensor, Tensor], Tensor]
+"""A result of two tensors."""
+
+
 def _grow(radius: Tensor, operations: int) -> Tensor:
     """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings.
 
@@ -236,25 +240,33 @@ class Value:
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines._weigh`.
         """
         ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
-        return _contracted("bkrn,bkn->bkr", ours, theirs, lambda a, b: a & b.unsqueeze(-1))
+        return _contracted(_rows_times, ours, theirs, lambda a, b: a & b.unsqueeze(-1))
 
     def matmul(self, matrix: Value) -> Value:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted("...n,mn->...m", self, matrix, lambda a, b: a.unsqueeze(-1) & b)
+        return _contracted(_matrix_times, self, matrix, lambda a, b: a.unsqueeze(-1) & b)
 
 
-def _contracted(how: str, ours: Value, theirs: Value, meet: Callable[[Tensor, Tensor], Tensor]) -> Value:
-    """The sum of products `how` over the last dimension of both.
+def _rows_times(forms: Tensor, rows: Tensor) -> Tensor:
+    return torch.einsum("bkrn,bkn->bkr", forms, rows)
+
+
+def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
+    return torch.matmul(forms, matrix.mT)
+
+
+def _contracted(how: _Pairing, ours: Value, theirs: Value, meet: _Pairing) -> Value:
+    """The product `how`, which sums over the last dimension of both.
 
     meet: which results may not be 0, from which rows of either may not be 0.
     """
-    mid = torch.einsum(how, ours.mid, theirs.mid)
+    mid = how(ours.mid, theirs.mid)
     if ours.rad is None or theirs.rad is None:
         return Value(mid, None)
     n = ours.shape[-1]
     with torch.no_grad():
-        rad = torch.einsum(how, ours._size(), _with_gamma(theirs, n + 2))
-        rad = rad + torch.einsum(how, ours.rad.expand_as(ours.mid), theirs.mid.abs())
+        rad = how(ours._size(), _with_gamma(theirs, n + 2))
+        rad = rad + how(ours.rad.expand_as(ours.mid), theirs.mid.abs())
         active = meet(ours._size().amax(-1) > 0, theirs._size().amax(-1) > 0)
     return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
 

@@ -29,15 +29,15 @@ from recurjac.route import AbstractRoute
 @final
 @dataclass(frozen=True)
 class Affine:
-    """c + Σ_l E_l v_l for some entries of one stage: blocks[l] is E_lᵀ, (kept neurons of l, entries); c is (entries,)."""
+    """c + Σ_l E_l v_l for entries of one stage: blocks[l] is E_lᵀ, (kept neurons of l, entries), c is (entries,)."""
 
     blocks: Mapping[int, Value]
     constant: Value
 
     def at(self, index: Tensor) -> Affine:
         """The entries number `index` alone."""
-        blocks = {g: b.map(lambda t: t[:, index]) for g, b in self.blocks.items()}
-        return Affine(blocks, self.constant.map(lambda t: t[index]))
+        blocks = {g: b.map(lambda t: t.index_select(1, index)) for g, b in self.blocks.items()}
+        return Affine(blocks, self.constant.map(lambda t: t.index_select(0, index)))
 
     def times(self, slope: Value) -> Affine:
         """Each entry times a number."""

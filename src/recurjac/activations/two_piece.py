@@ -41,6 +41,8 @@ class AbstractTwoPiece(AbstractActivation):
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and, where the interval meets 0, of 0."""
+        if not bool(self.slope_below(z.lower).any()):
+            return Interval(z.lower.clamp(min=0), z.upper.clamp(min=0))
         ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
         low = torch.minimum(ends[0].lower, ends[1].lower)
         high = torch.maximum(ends[0].upper, ends[1].upper)
