@@ -147,13 +147,17 @@ def pays(network: Network, kept: Sequence[int]) -> bool:
     """Whether the skeleton of a network costs fewer multiply-adds than plain sweeps, as far as one can tell.
 
     kept: how many neurons of the first stages are kept; of the others the same share is expected.  Counted are the
-    columns that are pushed, and the sweeps over kept neurons, against sweeps over all (MATH §5, §5.5).
+    columns that are pushed, and the sweeps over kept neurons, against sweeps over all (MATH §5, §5.5).  Not with
+    convolutions: sweeps along what a form reaches (`reach.py`) do less there than this counts, and measured faster.
     """
+    if any(e.operator.local for s in network.stages for e in s.edges):
+        return False
     sizes = [_size(network, k) for k in range(network.depth)]
     seen = sum(sizes[1 : len(kept) + 1])
     share = sum(kept) / seen if seen else 0.0
     active = 0.5 * (1 + share)  # of the neurons that are not kept, some half has slope 0
-    u = [*kept, *(share * n for n in sizes[len(kept) + 1 :])]
+    ahead = zip(network.stages[len(kept) : -1], sizes[len(kept) + 1 :], strict=True)
+    u = [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)]
     work = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
     inputs, outputs = sizes[0], _size(network, network.depth)
     columns = [inputs + sum(u[:k]) for k in range(network.depth)]

@@ -29,6 +29,11 @@ class AbstractTwoPiece(AbstractActivation):
 
     @property
     @final
+    def piecewise_linear(self) -> bool:
+        return True
+
+    @property
+    @final
     def rigorous(self) -> bool:
         """Slopes are exact and the lines' intercepts are computed with their rounding."""
         return True

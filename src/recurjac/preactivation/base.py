@@ -130,6 +130,11 @@ class AbstractPreactivation(ABC):
     def cheaper(self) -> AbstractPreactivation | None:
         """The rule that goes first, or None."""
 
+    @property
+    def holds_samples(self) -> bool:
+        """Whether the rule holds numbers for each sample of a batch, which so cannot be taken apart."""
+        return False
+
     @abstractmethod
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         """Bounds of z_k where `chosen` (batch, *stage), None meaning everywhere; elsewhere they may be infinite."""
@@ -178,6 +183,10 @@ class Alone(AbstractPreactivation):
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         return self.rule.alone(prefix, k, None)
 
+    @property
+    def holds_samples(self) -> bool:
+        return self.rule.holds_samples
+
 
 @final
 @dataclass(frozen=True, init=False)
@@ -199,6 +208,10 @@ class PreIntersection(AbstractPreactivation):
 
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         return reduce(prefix.arithmetic.intersect, (r.alone(prefix, k, chosen) for r in self.rules))
+
+    @property
+    def holds_samples(self) -> bool:
+        return any(r.holds_samples for r in self.rules)
 
     def stage(self, prefix: Prefix, k: int) -> Interval:
         return reduce(prefix.arithmetic.intersect, (r.stage(prefix, k) for r in self.rules))
