@@ -119,7 +119,7 @@ def test_better_sums_are_better(sums: AbstractRowSum) -> None:
     """Chord form <= RecurJac's form <= plain, for pushing methods."""
     order = [rj.PlainSum(), rj.SignSum(), rj.ChordSum()]
     worse = order[max(0, [type(o) for o in order].index(type(sums)) - 1)]
-    for kind in KINDS:
+    for kind in ("relu", "falling", "sigmoid", "gelu"):
         network = random_network(kind, 1, False)
         for radius in (0.01, 0.6):
             for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.RecurJac())):

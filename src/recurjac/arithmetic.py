@@ -15,7 +15,7 @@ grown by `_grow`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -116,6 +116,10 @@ class LinearMap(Protocol):
     def summands(self) -> int: ...
     def apply(self, tensor: Tensor) -> Tensor: ...
     def absolute(self) -> LinearMap: ...
+
+
+_Pairing = Callable[[Tensor, Tensor], Tensor]
+"""A result of two tensors."""
 
 
 def _grow(radius: Tensor, operations: int) -> Tensor:
@@ -236,15 +240,35 @@ class Value:
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines._weigh`.
         """
         ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
-        mid = torch.einsum("bkrn,bkn->bkr", ours.mid, theirs.mid)
-        if ours.rad is None or theirs.rad is None:
-            return Value(mid, None)
-        n = ours.shape[-1]
-        with torch.no_grad():
-            rad = torch.einsum("bkrn,bkn->bkr", ours._size(), _with_gamma(theirs, n + 2))
-            rad = rad + torch.einsum("bkrn,bkn->bkr", ours.rad, theirs.mid.abs())
-            active = (ours._size().amax(-1) > 0) & (theirs._size().amax(-1) > 0).unsqueeze(-1)
-        return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
+        return _contracted(_rows_times, ours, theirs, lambda a, b: a & b.unsqueeze(-1))
+
+    def matmul(self, matrix: Value) -> Value:
+        """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
+        return _contracted(_matrix_times, self, matrix, lambda a, b: a.unsqueeze(-1) & b)
+
+
+def _rows_times(forms: Tensor, rows: Tensor) -> Tensor:
+    return torch.einsum("bkrn,bkn->bkr", forms, rows)
+
+
+def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
+    return torch.matmul(forms, matrix.mT)
+
+
+def _contracted(how: _Pairing, ours: Value, theirs: Value, meet: _Pairing) -> Value:
+    """The product `how`, which sums over the last dimension of both.
+
+    meet: which results may not be 0, from which rows of either may not be 0.
+    """
+    mid = how(ours.mid, theirs.mid)
+    if ours.rad is None or theirs.rad is None:
+        return Value(mid, None)
+    n = ours.shape[-1]
+    with torch.no_grad():
+        rad = how(ours._size(), _with_gamma(theirs, n + 2))
+        rad = rad + how(ours.rad.expand_as(ours.mid), theirs.mid.abs())
+        active = meet(ours._size().amax(-1) > 0, theirs._size().amax(-1) > 0)
+    return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
 
 
 def _with_gamma(value: Value, n: int) -> Tensor:

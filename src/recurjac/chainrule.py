@@ -23,7 +23,8 @@ class ChainRule:
 
     Node 0 is where tangents enter, node K where covectors meet them; both have no slopes (None), as has any node whose
     slopes are all 1.  `edges[k]` are the operators into node k.  `covectors` (batch or 1, K, *output) selects rows of
-    J; None stands for the basis.  Slopes are (batch, *node).
+    J; None stands for the basis.  Slopes are (batch, *node).  skeleton: the chain rule of the same J between its
+    unstable neurons alone, where that is at hand (`skeleton.py`).
     """
 
     shapes: tuple[Shape, ...]
@@ -34,6 +35,7 @@ class ChainRule:
     dtype: torch.dtype
     device: torch.device
     arithmetic: AbstractArithmetic
+    skeleton: ChainRule | None = None
 
     @property
     def end(self) -> int:
@@ -88,6 +90,7 @@ class ChainRule:
             edges=tuple(tuple(e) for e in edges),
             slopes=self.slopes[::-1],
             covectors=tangents,
+            skeleton=None if self.skeleton is None else self.skeleton.reversed(tangents),
         )
 
     def starting_at(self, node: int) -> ChainRule:
@@ -95,7 +98,8 @@ class ChainRule:
         edges = tuple(
             tuple(Edge(e.source - node, e.operator) for e in into if e.source >= node) for into in self.edges[node:]
         )
-        return replace(self, shapes=self.shapes[node:], edges=((), *edges[1:]), slopes=(None, *self.slopes[node + 1 :]))
+        slopes = (None, *self.slopes[node + 1 :])
+        return replace(self, shapes=self.shapes[node:], edges=((), *edges[1:]), slopes=slopes, skeleton=None)
 
 
 def chain_rule(

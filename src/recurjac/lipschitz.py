@@ -14,7 +14,14 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.chainrule import ChainRule
 from recurjac.errors import expect
-from recurjac.jacobian import AbstractJacobianMethod, chain_over, check_request, choose_arithmetic, default_method
+from recurjac.jacobian import (
+    AbstractJacobianMethod,
+    chain_over,
+    check_request,
+    choose_arithmetic,
+    default_method,
+    samples,
+)
 from recurjac.network import Network
 from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm, norm_is_rigorous
 from recurjac.preactivation import AbstractPreactivation, Crown
@@ -166,7 +173,10 @@ def lipschitz(
     more = how.unproved_rounding(p, q, flat.output_shape[0]) if chosen.rigorous else []
     if more:
         chosen, reason = Fast(chosen.memory), "; ".join(more)
-    upper = how.norm(chain_over(flat, bound, pre or Crown(), chosen), p, q)
+    parts = [
+        how.norm(chain_over(flat, part, pre or Crown(), chosen), p, q) for part in samples(flat, bound, pre or Crown())
+    ]
+    upper = torch.cat(parts)
     upper = torch.where(upper.isnan(), inf, upper)
     found = (search or Search()).attained(flat, region, p, q, chosen)
     Interval(_not_above(found.gain, upper, chosen), upper)  # raises UnsoundBounds if the bounds cross

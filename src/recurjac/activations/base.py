@@ -24,6 +24,11 @@ class AbstractActivation(ABC):
     def rigorous(self) -> bool:
         """Whether ranges and lines below cover rounding under `Rigorous`."""
 
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether the slope is one number on some intervals, so that a neuron can be linear over a region."""
+        return False
+
     @abstractmethod
     def value(self, z: Tensor) -> Tensor:
         """σ(z)."""

@@ -29,6 +29,11 @@ class AbstractClamp(AbstractActivation):
 
     @property
     @final
+    def piecewise_linear(self) -> bool:
+        return True
+
+    @property
+    @final
     def rigorous(self) -> bool:
         """Values and slopes are exact, and the lines' intercepts are computed with their rounding."""
         return True

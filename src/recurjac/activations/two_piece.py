@@ -29,6 +29,11 @@ class AbstractTwoPiece(AbstractActivation):
 
     @property
     @final
+    def piecewise_linear(self) -> bool:
+        return True
+
+    @property
+    @final
     def rigorous(self) -> bool:
         """Slopes are exact and the lines' intercepts are computed with their rounding."""
         return True
@@ -41,6 +46,8 @@ class AbstractTwoPiece(AbstractActivation):
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and, where the interval meets 0, of 0."""
+        if not bool(self.slope_below(z.lower).any()):
+            return Interval(z.lower.clamp(min=0), z.upper.clamp(min=0))
         ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
         low = torch.minimum(ends[0].lower, ends[1].lower)
         high = torch.maximum(ends[0].upper, ends[1].upper)

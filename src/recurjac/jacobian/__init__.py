@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
@@ -18,6 +19,7 @@ from recurjac.jacobian.recursion import Chords, RecurJac
 from recurjac.network import Network
 from recurjac.preactivation import AbstractPreactivation, Crown, Prefix
 from recurjac.region import AbstractRegion, BoundRegion
+from recurjac.skeleton import pays
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractPrepared", "Chords", "FastLip", "Intersection", "JacobianBounds", "RecurJac",
@@ -73,7 +75,8 @@ def chain_over(
     """The chain rule of `network` with the slopes that its pre-activations have over `region`."""
     prefix = Prefix(network, region, arithmetic)
     prefix.extend(pre, network.depth - 1)
-    return chain_rule(network, prefix.presets, region.batch, arithmetic)
+    chain = chain_rule(network, prefix.presets, region.batch, arithmetic)
+    return replace(chain, skeleton=prefix.reduced(chain))
 
 
 def check_request(network: object, region: object, pre: object, arithmetic: object) -> None:
@@ -106,6 +109,17 @@ def jacobian_bounds(
     expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
     bound = region.bind(network.input_shape, network.dtype, network.device)
     chosen, reason = choose_arithmetic(network, bound, arithmetic)
-    bounds = how.prepare(chain_over(network, bound, rule, chosen)).push_all()
+    found = [how.prepare(chain_over(network, part, rule, chosen)).push_all() for part in samples(network, bound, rule)]
     shape = (bound.batch, *network.output_shape, *network.input_shape)
-    return JacobianBounds(bounds.lower.reshape(shape), bounds.upper.reshape(shape), chosen.rigorous, reason, how, rule)
+    lower, upper = (torch.cat(ends).reshape(shape) for ends in zip(*((b.lower, b.upper) for b in found), strict=True))
+    return JacobianBounds(lower, upper, chosen.rigorous, reason, how, rule)
+
+
+_LARGE = 10**8
+"""Multiply-adds of one sample from which on a batch is better taken apart."""
+
+
+def samples(network: Network, region: BoundRegion, rule: AbstractPreactivation) -> list[BoundRegion]:
+    """The region sample by sample if each has a skeleton of its own that is worth it, else as it is."""
+    apart = region.batch > 1 and network.cost > _LARGE and not rule.holds_samples and pays(network, [])
+    return region.split(1) if apart else [region]

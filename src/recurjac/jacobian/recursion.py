@@ -38,6 +38,7 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     @final
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
+        chain = chain.skeleton or chain
         route = PushRoute(chain, {})
         for node in range(chain.end - 1, 0, -1):
             slopes = chain.slopes[node]

@@ -41,6 +41,11 @@ class AbstractOperator(ABC):
         """The same map with results of `shape`, as `taking`."""
         return None
 
+    @property
+    def local(self) -> bool:
+        """Whether each result depends on the few inputs around it, as in a convolution."""
+        return False
+
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
         """Why products with it do not cover rounding just now, or None if they do."""
         return None

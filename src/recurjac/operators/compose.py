@@ -43,6 +43,10 @@ class Compose(AbstractOperator):
     def transpose(self) -> AbstractOperator:
         return compose(self.inner.transpose(), self.outer.transpose())
 
+    @property
+    def local(self) -> bool:
+        return self.outer.local or self.inner.local
+
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
         return self.outer.unproved_rounding(dtype, device) or self.inner.unproved_rounding(dtype, device)
 

@@ -101,6 +101,10 @@ class Convolution(AbstractLeaf):
     def summands(self) -> int:
         return prod(self.weight.shape[1:])
 
+    @property
+    def local(self) -> bool:
+        return True
+
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
         return check_convolution(dtype, device)
 
@@ -195,6 +199,10 @@ class TransposedConvolution(AbstractLeaf):
         g, kernel = self.geometry, self.weight.shape[2:]
         met = [-(-k // (s // gcd(s, d))) for k, s, d in zip(kernel, g.stride, g.dilation, strict=True)]
         return int(self.weight.shape[0]) // g.groups * prod(met)
+
+    @property
+    def local(self) -> bool:
+        return True
 
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
         return check_convolution(dtype, device)

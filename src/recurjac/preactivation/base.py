@@ -12,9 +12,12 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.chainrule import ChainRule
 from recurjac.lines import Lines
 from recurjac.network import Network, Stage
 from recurjac.region import BoundRegion
+from recurjac.route import AbstractRoute
+from recurjac.skeleton import Affine, Skeleton, SkeletonRoute, pays
 
 
 @final
@@ -28,14 +31,55 @@ class Prefix:
     _pre: list[Interval] = field(default_factory=list)
     _post: dict[int, Interval] = field(default_factory=dict)
     _lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+    _skeleton: Skeleton | None = None
+    _affine: dict[int, Affine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network.check_weights()
+        if self.region.batch == 1:
+            self._skeleton = Skeleton(self.network, self.arithmetic)
 
     def extend(self, rule: AbstractPreactivation, depth: int) -> None:
         """Bound the stages up to `depth` by `rule`."""
         for k in range(len(self._pre) + 1, depth + 1):
             self._pre.append(rule.stage(self, k))
+            self._settle(rule, k)
+
+    def _settle(self, rule: AbstractPreactivation, k: int) -> None:
+        """Go on with the skeleton, as long as it pays."""
+        skeleton, z = self._skeleton, self.affine(k)
+        if skeleton is None or z is None:
+            return
+        activation = self.stage(k).activation
+        lines = self.lines(rule, k) if isinstance(rule, AbstractRelaxation) else activation.lines(
+            self.pre(k), self.arithmetic
+        )  # fmt: skip
+        exact = lines.exact[0, 0].flatten() & ~self.unstable(k, self.pre(k)).flatten()
+        skeleton.settle(k, z, lines.upper_slope[0, 0].flatten(), exact)
+        del self._affine[k]
+        if not pays(self.network, [len(p.kept) for p in skeleton.post[1:]]):
+            self._skeleton = None
+
+    def affine(self, k: int) -> Affine | None:
+        """z_k in terms of the input and the neurons that are not linear, or None where that does not pay."""
+        if self._skeleton is None:
+            return None
+        if k not in self._affine:
+            self._affine[k] = self._skeleton.pre(k)
+        return self._affine[k]
+
+    def route(self, rule: AbstractRelaxation, k: int, index: Tensor) -> AbstractRoute | None:
+        """From the entries `index` of stage k back to the input along the skeleton; None where there is none."""
+        z = self.affine(k)
+        if self._skeleton is None or z is None:
+            return None
+        found = {g: self.lines(rule, g).at(self._skeleton.post[g].kept) for g in self._skeleton.kept_rows}
+        return SkeletonRoute(self._skeleton, k, z.at(index), found, self.region)
+
+    def reduced(self, chain: ChainRule) -> ChainRule | None:
+        """The chain rule of the whole network between its neurons that are not linear; None where that does not pay."""
+        output = self.affine(self.network.depth)
+        return None if self._skeleton is None or output is None else self._skeleton.chain(chain, output)
 
     def pre(self, k: int) -> Interval:
         """Bounds of z_k."""
@@ -86,6 +130,11 @@ class AbstractPreactivation(ABC):
     def cheaper(self) -> AbstractPreactivation | None:
         """The rule that goes first, or None."""
 
+    @property
+    def holds_samples(self) -> bool:
+        """Whether the rule holds numbers for each sample of a batch, which so cannot be taken apart."""
+        return False
+
     @abstractmethod
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         """Bounds of z_k where `chosen` (batch, *stage), None meaning everywhere; elsewhere they may be infinite."""
@@ -134,6 +183,10 @@ class Alone(AbstractPreactivation):
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         return self.rule.alone(prefix, k, None)
 
+    @property
+    def holds_samples(self) -> bool:
+        return self.rule.holds_samples
+
 
 @final
 @dataclass(frozen=True, init=False)
@@ -155,6 +208,10 @@ class PreIntersection(AbstractPreactivation):
 
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         return reduce(prefix.arithmetic.intersect, (r.alone(prefix, k, chosen) for r in self.rules))
+
+    @property
+    def holds_samples(self) -> bool:
+        return any(r.holds_samples for r in self.rules)
 
     def stage(self, prefix: Prefix, k: int) -> Interval:
         return reduce(prefix.arithmetic.intersect, (r.stage(prefix, k) for r in self.rules))

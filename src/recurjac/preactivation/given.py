@@ -35,6 +35,10 @@ class Given(AbstractPreactivation):
     def cheaper(self) -> None:
         return None
 
+    @property
+    def holds_samples(self) -> bool:
+        return True
+
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         active = [i for i, s in enumerate(prefix.network.stages, 1) if not s.linear]
         if k not in active:

@@ -18,6 +18,7 @@ from recurjac.preactivation.base import AbstractPreactivation, AbstractRelaxatio
 from recurjac.preactivation.ibp import IBP
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
+from recurjac.seeds import Units
 from recurjac.selection import Selection
 from recurjac.sweep import sweep
 
@@ -35,7 +36,12 @@ class _LineRule(AbstractRelaxation):
         route = PullRoute(self, prefix)
         shape = (prefix.region.batch, *prefix.stage(k).shape)
         selection = Selection.of(chosen, shape, prefix.network.device)
-        bounds = sweep(route, k, selection.units(prefix.network.dtype))
+        along = prefix.route(self, k, selection.index[0])
+        if along is None:
+            bounds = sweep(route, k, selection.units(prefix.network.dtype))
+        else:
+            count = (selection.index.shape[1],)
+            bounds = sweep(along, k, Units.all(count, prefix.network.dtype, prefix.network.device))
         low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
         return Interval(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
 

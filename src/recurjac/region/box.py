@@ -50,7 +50,10 @@ class BoundBox(BoundRegion):
             torch.where(r.mid.isinf(), inf, torch.minimum(r.upper(), self.radius)).clamp(min=0) for r in reach
         )
         centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
-        extra = _spread(forms.mid.clamp(min=0), right) + _spread((-forms.mid).clamp(min=0), left)
+        if torch.equal(left, right):
+            extra = _spread(forms.mid.abs(), right)
+        else:
+            extra = _spread(forms.mid.clamp(min=0), right) + _spread((-forms.mid).clamp(min=0), left)
         if forms.rad is not None:
             extra = extra + _spread(forms.rad.expand_as(forms.mid), torch.maximum(left, right))
         return centre + arithmetic.exact(arithmetic.at_least(extra, 3 * prod(self.x.shape[1:]) + 3))

@@ -1,0 +1,72 @@
+"""Matrices that are themselves the result of a computation, known up to their rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Rigorous, Value
+from recurjac.operators.base import AbstractOperator
+
+
+@final
+@dataclass(frozen=True)
+class Enclosed(AbstractOperator):
+    """A matrix (out, in) within the radius of `matrix`, between tensors of any shape, in row-major order."""
+
+    matrix: Value
+    inputs: Shape
+    outputs: Shape
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.inputs
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.outputs
+
+    def push(self, value: Value) -> Value:
+        lead = value.shape[: len(value.shape) - len(self.inputs)]
+        flat = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
+        return flat.matmul(self.matrix).map(lambda t: t.reshape(*lead, *self.outputs))
+
+    def transpose(self) -> Enclosed:
+        return Enclosed(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
+
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+        return self.matrix.map(lambda t: t.mT[index].reshape(*index.shape, *self.outputs))
+
+    def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
+        n = prod(self.inputs)
+        part = Enclosed(self.matrix.map(lambda t: t[index]), (n,), (len(index),))
+        return part, torch.arange(n, device=index.device)
+
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
+        if p == 2:
+            return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
+        size = torch.maximum(self.matrix.upper().abs(), self.matrix.lower().abs())
+        dim = 1 if p == torch.inf else 0
+        return arithmetic.at_least(size.sum(dim), size.shape[dim]).max()
+
+    def multiply_adds(self) -> int:
+        return self.matrix.mid.numel()
+
+    def tensors(self) -> Iterable[Tensor]:
+        return (self.matrix.mid,)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return replace(self, matrix=self.matrix.map(lambda t: t.to(dtype=dtype, device=device)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        g = torch.Generator().manual_seed(2)
+        matrix = torch.randn(3, 4, generator=g, dtype=torch.float64)
+        return [cls(Rigorous().exact(matrix), (4,), (3,)), cls(Rigorous().exact(matrix), (2, 2), (3, 1))]

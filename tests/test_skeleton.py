@@ -1,0 +1,126 @@
+"""Sweeps over neurons that are not linear give what sweeps over the whole network give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac.jacobian import AbstractJacobianMethod, chain_over
+from recurjac.lipschitz import JacobianNorm
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation, base
+from recurjac.skeleton import pays
+from tests.conv_networks import CONVOLUTIONAL, convolutional
+from tests.random_networks import KINDS, random_network
+
+METHODS: dict[str, AbstractJacobianMethod] = {
+    "chords": rj.Chords(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
+    "f1": rj.ReversedAfterFirst(rj.RecurJac()), "fastlip": rj.FastLip(),
+}  # fmt: skip
+
+
+def _convolutional(name: str) -> Network:
+    return convolutional(name)[1]
+
+
+RULES: dict[str, AbstractPreactivation] = {
+    "crown": rj.Crown(), "fastlin": rj.FastLin(), "ibp": rj.IBP(), "alone": rj.Alone(rj.Crown()),
+    "both": rj.PreIntersection(rj.Crown(), rj.FastLin()),
+}  # fmt: skip
+NETWORKS: dict[str, Callable[[], Network]] = {
+    **{f"{kind}-chain": partial(random_network, kind, 0, False, width=9, depth=4) for kind in KINDS},
+    **{f"{kind}-residual": partial(random_network, kind, 1, True, width=9, depth=4) for kind in KINDS},
+    **{name: partial(_convolutional, name) for name in CONVOLUTIONAL},
+}
+OFTEN = ("relu-chain", "prelu-residual", "gelu-chain", "hard_tanh-residual", "max-pool", "residual", "smooth")
+"""Those on which the tests run by default; on the others the slow tests do."""
+RADII = (0.0, 0.01, 0.1, 0.5, math.inf)
+"""From no unstable neuron to all of them."""
+
+
+def both(monkeypatch: pytest.MonkeyPatch, job: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """The results without and with the skeleton."""
+    results = []
+    for choice in (False, True):
+        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+        results.append([t.detach() for t in job()])
+    return results[0], results[1]
+
+
+def agree(plain: list[Tensor], reduced: list[Tensor], tolerance: float) -> None:
+    for a, b in zip(plain, reduced, strict=True):
+        infinite = a.isinf() | b.isinf()
+        assert torch.equal(torch.where(infinite, a, 0.0), torch.where(infinite, b, 0.0))
+        gap = torch.where(infinite, 0.0, a - torch.where(infinite, a, b)).abs().max()
+        assert float(gap) <= tolerance * float(torch.where(infinite, 0.0, a).abs().max())
+
+
+@pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
+def test_the_results_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS[name]()
+    x = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for i, radius in enumerate(RADII):
+        region = rj.LpBall(x, radius, (math.inf, 2)[i % 2])
+        rule = list(RULES.values())[i % len(RULES)]
+
+        def job(region: rj.LpBall = region, rule: AbstractPreactivation = rule) -> list[Tensor]:
+            arithmetic = rj.Fast()
+            pre = rj.preactivation_bounds(network, region, rule, arithmetic)
+            found = [end for z in pre for end in (z.lower, z.upper)]
+            for method in METHODS.values():
+                bounds = rj.jacobian_bounds(network, region, method, rule, arithmetic)
+                found += [bounds.lower, bounds.upper]
+            bound = region.bind(network.input_shape, network.dtype, network.device)
+            flat = network.flattened_output()
+            found.append(JacobianNorm(rj.Chords()).norm(chain_over(flat, bound, rule, arithmetic), math.inf, math.inf))
+            return found
+
+        agree(*both(monkeypatch, job), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["relu-chain", "hard_tanh-residual", "max-pool", "residual", "concatenated"])
+def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are hardly wider."""
+    network = NETWORKS[name]()
+    x = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    monkeypatch.setattr(base, "pays", lambda *_: True)
+    for radius in RADII[:-1]:
+        region = rj.LpBall(x, radius)
+        fast, rigorous = (
+            rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=a) for a in (rj.Fast(), rj.Rigorous())
+        )
+        assert rigorous.rigorous
+        size = float(fast.upper.abs().max().detach())
+        for outer, inner in ((rigorous.upper, fast.upper), (-rigorous.lower, -fast.lower)):
+            gap = (outer - inner).detach()
+            assert float(gap.min()) >= -1e-13 * size
+            assert float(gap.max()) <= 1e-9 * size + 1e-300
+
+
+def test_bounds_are_differentiable_through_the_skeleton(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 9), torch.nn.ReLU(),
+                                 torch.nn.Linear(9, 2)).double()  # fmt: skip
+    x, weights = torch.randn(1, 4, dtype=torch.float64), [p for p in module.parameters() if p.dim() == 2]
+    gradients = []
+    for choice in (False, True):
+        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+        network = rj.load(module, x)
+        bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.2), rj.Chords())
+        gradients.append(torch.autograd.grad(bounds.upper.sum(), weights))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_the_choice_is_by_counting() -> None:
+    """Few unstable neurons: the skeleton; nearly all: plain sweeps."""
+    network = random_network("relu", 0, False, width=200, depth=8)
+    wide = network.combine(torch.eye(3, dtype=torch.float64)[:1])
+    assert pays(wide, [2, 2, 2])
+    assert not pays(wide, [190, 190, 190])
