@@ -212,6 +212,8 @@ FILES: dict[str, Hostile] = {
     "concatenation on no axis": Hostile(one("Concat", "x x", axis=9), U, ("Concat",)),
     "comparison": Hostile(model([node("Greater", "x c", "b"), node("Where", "b x c")], ROWS, {"c": C(4)}), U,
                           ("Greater", "supported are")),
+    "choice": Hostile(model([node("Where", "b x c")], ROWS, {"b": np.array(True), "c": C(4)}), U,
+                      ("Where", "supported are")),
     "recurrent": Hostile(one("LSTM", "x a b", shape=[1, 1, 4], constants={"a": C((1, 8, 4)), "b": C((1, 8, 2))},
                              hidden_size=2), U, ("LSTM",)),
     "double in a float model": Hostile(with_weight(bare("W", [4, 3], DOUBLE)), F, ("'W'", "damaged")),

@@ -28,10 +28,11 @@ def value(name: str, shape: Shape | None, kind: int = FLOAT) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def tensor(name: str, array: Any) -> Any:
-    """A stored tensor: arrays of integers and booleans as they are, all other numbers as float32."""
+def tensor(name: str, array: Any, kind: int = FLOAT) -> Any:
+    """A stored tensor: arrays of integers and booleans as they are, numbers in the type `kind`."""
     array = np.asarray(array)
-    return numpy_helper.from_array(array.astype(np.float32) if array.dtype == np.float64 else array, name)
+    wide = np.float64 if kind == DOUBLE else np.float32
+    return numpy_helper.from_array(array.astype(wide) if array.dtype.kind == "f" else array, name)
 
 
 def model(
@@ -47,7 +48,7 @@ def model(
     `kind` (the type of input and output).
     """
     kind = changes.pop("kind", FLOAT)
-    stored = [tensor(name, array) for name, array in (constants or {}).items()]
+    stored = [tensor(name, array, kind) for name, array in (constants or {}).items()]
     graph = helper.make_graph(
         list(nodes),
         "graph",

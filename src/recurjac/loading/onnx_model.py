@@ -26,6 +26,9 @@ from recurjac.loading.onnx_checks import (
 )
 from recurjac.loading.onnx_reference import evaluate, evaluator
 
+_NO_END = float(np.finfo(np.float32).max)
+"""What a clip at a default end says instead of infinity."""
+
 
 @final
 @dataclass(frozen=True)
@@ -48,14 +51,21 @@ class Model:
         return self.proto.graph.node  # type: ignore[no-any-return]
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """The attributes of a node by name: numbers, texts and lists of them."""
-        from onnx import helper
+        """The attributes of a node by name, with the defaults of its opset: numbers, texts and lists of them."""
+        from onnx import AttributeProto, defs, helper
 
+        schema = defs.get_schema(node.op_type, self._opset) if defs.has(node.op_type) else None
+        defaults = [] if schema is None else [a.default_value for a in schema.attributes.values()]
         found: dict[str, Any] = {}
-        for a in node.attribute:
-            value = helper.get_attribute_value(a)
-            found[a.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for a in (*(d for d in defaults if abs(d.f) < _NO_END), *node.attribute):
+            if a.type != AttributeProto.UNDEFINED:
+                value = helper.get_attribute_value(a)
+                found[a.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return found
+
+    @cached_property
+    def _opset(self) -> int:
+        return next(int(o.version) for o in self.proto.opset_import if not o.domain)
 
     def run_node(self, node: Any, arrays: Iterable[Any]) -> list[np.ndarray[Any, Any]]:
         """The results of one node on arrays (None: an absent input), floating-point ones in float64."""
@@ -211,6 +221,8 @@ def _widen(proto: Any) -> None:
 
     del proto.graph.initializer[:]
     for node in proto.graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
         for a in node.attribute:
             if a.type == AttributeProto.TENSOR:
                 a.t.CopyFrom(numpy_helper.from_array(_constant(a.t)))

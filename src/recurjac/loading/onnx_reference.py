@@ -1,9 +1,10 @@
 """Evaluating ONNX nodes by `onnx.reference`, with our own kernels where its are wrong, slow or take too much memory.
 
-In onnx 1.23 transposed convolutions of groups and GatherElements of wide tensors give wrong results, MaxPool and
-AveragePool with auto_pad or ceil_mode differ from the standard, pools walk their windows in Python, a dilated
-convolution makes the whole kernel with its holes, and Erf is rounded to float32.  These kernels share nothing with the
-operators of the normal form, which is checked against them.
+In onnx 1.23: wrong are transposed convolutions of groups, GatherElements of wide tensors, MaxPool and AveragePool with
+auto_pad or ceil_mode, GlobalMaxPool of volumes, BatchNormalization before opset 14; missing are negative pads, Upsample
+by an attribute and Resize of opset 10; rounded to float32 are Erf and the constants of Gelu and HardSwish; pools walk
+their windows in Python, and a dilated convolution makes the whole kernel with its holes.  These kernels share nothing
+with the operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -49,18 +50,28 @@ def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
 def _kernels() -> tuple[type[Any], ...]:
     """Classes with the names of the operators that they stand for."""
     from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_resize import Resize
 
     def kernel(name: str, function: Any) -> type[Any]:
-        return type(name, (OpRun,), {"op_domain": "", "_run": lambda _, *args, **how: (function(*args, **how),)})
+        def run(self: Any, *args: Any, **how: Any) -> tuple[Array, ...]:
+            """The first result, and zeros in place of the others, which no reader reads."""
+            return (function(*args, **how), *(np.zeros(1) for _ in self.output[1:]))
 
-    return (
-        kernel("Conv", _conv),
-        kernel("ConvTranspose", _conv_transpose),
-        kernel("AveragePool", _average_pool),
-        kernel("GatherElements", _gather_elements),
-        kernel("Erf", _erf),
-        type("MaxPool", (OpRun,), {"op_domain": "", "_run": _max_pools}),
-    )
+        return type(name, (OpRun,), {"op_domain": "", "_run": run})
+
+    def resize(self: Any, x: Array, *args: Any, **how: Any) -> tuple[Array, ...]:
+        """In opset 10 the scales are the second input of two; later it is the region."""
+        if len(args) == 1:
+            return (_upsample(x, args[0], how.get("mode")),)
+        found: tuple[Array, ...] = Resize._run(self, x, *args, **how)
+        return found
+
+    own = {
+        "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
+        "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "Pad": _pad, "Upsample": _upsample,
+        "BatchNormalization": _batch_norm, "Erf": _erf, "Gelu": _gelu, "HardSwish": _hard_swish,
+    }  # fmt: skip
+    return (*(kernel(*item) for item in own.items()), type("Resize", (Resize,), {"op_domain": "", "_run": resize}))
 
 
 def _around(
@@ -136,14 +147,16 @@ def _windows(
     return x.flatten(-axes)
 
 
-def _max_pools(
-    self: Any, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, dilations: Sizes = None,
+def _max_pool(
+    x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, dilations: Sizes = None,
     kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None, **_: Any,
-) -> tuple[Array, ...]:  # fmt: skip
-    """The maxima, and in place of their positions, which no reader reads, zeros."""
+) -> Array:  # fmt: skip
     shown = _windows(torch.from_numpy(x), -np.inf, kernel_shape or (), auto_pad, ceil_mode, dilations, pads, strides)
-    y = shown.amax(-1).numpy()
-    return (y,) if len(self.output) == 1 else (y, np.zeros(y.shape, dtype=np.int64))
+    return shown.amax(-1).numpy()
+
+
+def _global_max_pool(x: Array) -> Array:
+    return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
 
 
 def _average_pool(
@@ -166,3 +179,42 @@ def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Ar
 
 def _erf(x: Array) -> Array:
     return np.asarray(np.vectorize(math.erf, otypes=[x.dtype])(x))
+
+
+def _gelu(x: Array, approximate: str | None = None) -> Array:
+    if approximate == "tanh":
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
+
+
+def _hard_swish(x: Array) -> Array:
+    return x * np.clip(x / 6 + 0.5, 0, 1)
+
+
+def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: float, **_: Any) -> Array:
+    """By the given statistics, which is all that is read."""
+    s, b, m, v = (t.reshape(-1, *[1] * (x.ndim - 2)) for t in (scale, bias, mean, variance))
+    return np.asarray((x - m) / np.sqrt(v + epsilon) * s + b)
+
+
+def _pad(
+    x: Array, pads: Any = None, constant: Any = None, axes: Any = None, mode: str | None = None, value: float = 0.0
+) -> Array:
+    """A negative pad cuts off."""
+    chosen = list(range(x.ndim)) if axes is None else [int(a) for a in axes]
+    for axis, before, after in zip(chosen, pads[: len(chosen)], pads[len(chosen) :], strict=True):
+        x = np.take(x, np.arange(max(0, -before), x.shape[axis] - max(0, -after)), axis)
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (max(0, before), max(0, after))
+        fill = {"constant_values": value if constant is None else constant.item()} if mode in (None, "constant") else {}
+        x = np.pad(x, widths, mode=mode or "constant", **fill)  # type: ignore[call-overload]
+    return x
+
+
+def _upsample(x: Array, scales: Any = None, mode: str | None = None) -> Array:
+    """By the nearest entry before."""
+    if mode not in (None, "nearest") or min(scales) < 1:
+        raise ValueError(f"a resize of old by {list(scales)} in mode {mode}")
+    for axis, scale in enumerate(scales):
+        x = np.take(x, np.floor(np.arange(int(x.shape[axis] * scale)) / scale).astype(np.int64), axis)
+    return x

@@ -143,7 +143,7 @@ def matrix_product(x: Any, y: Any) -> Any:
         raise ValueError("a product of two tensors that both depend on the input; one must be a constant")
     matrix = _one_matrix(y if y.dim() > 1 else y.unsqueeze(1))
     z = along_last(x, matrix.mT)
-    return z if y.dim() > 1 else z.apply(Reshape(z.shape, z.shape[:-1]))
+    return _with_axes(z, y, x) if y.dim() > 1 else z.apply(Reshape(z.shape, z.shape[:-1]))
 
 
 def _from_left(matrix: Tensor, y: Expression) -> Any:
@@ -155,8 +155,14 @@ def _from_left(matrix: Tensor, y: Expression) -> Any:
         z = along_last(y.apply(gather(lambda t: t.mT, y.shape)), rows)
         z = z.apply(gather(lambda t: t.mT, z.shape))
     if matrix.dim() > 1:
-        return z
+        return _with_axes(z, matrix, y)
     return z.apply(gather(lambda t: t.squeeze(0) if len(y.shape) == 1 else t.squeeze(-2), z.shape))
+
+
+def _with_axes(z: Any, matrix: Tensor, x: Expression) -> Any:
+    """`z` with the axes of one entry that a constant of more axes than `x` puts before those of the product."""
+    more = matrix.dim() - max(len(x.shape), 2)
+    return z if more <= 0 else z.apply(Reshape(z.shape, (*[1] * more, *z.shape)))
 
 
 def _one_matrix(t: Tensor) -> Tensor:
