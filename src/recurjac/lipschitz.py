@@ -179,11 +179,12 @@ def lipschitz(
     upper = torch.cat(parts)
     upper = torch.where(upper.isnan(), inf, upper)
     found = (search or Search()).attained(flat, region, p, q, chosen)
-    Interval(_not_above(found.gain, upper, chosen), upper)  # raises UnsoundBounds if the bounds cross
+    lower = _not_above(found.gain, upper.detach(), chosen)
+    Interval(lower, upper)  # raises UnsoundBounds if the bounds cross
     unbounded = "the region is unbounded: `lower` is from inputs spread widely around those given"
     note = unbounded if bool(bound.unbounded.any()) else ""
     return Lipschitz(
-        upper, found.gain, found.witness, found.direction, p, q, how.title, chosen.rigorous, reason, note
+        upper, lower, found.witness, found.direction, p, q, how.title, chosen.rigorous, reason, note
     )  # fmt: skip
 
 
