@@ -41,6 +41,8 @@ def moves() -> dict[str, Any]:
         "GatherElements of a wide axis": one("GatherElements", "x j", shape=[2, 100], axis=1,
                                              constants={"j": (np.arange(240) * 7 % 100).reshape(2, 120)}),
         "GatherND": one("GatherND", "x j", shape=[3, 4, 2], constants={"j": i(0, 1, 2, 3, 2, 0).reshape(3, 2)}),
+        "GatherND of entries": one("GatherND", "x j", shape=[3, 4], opset=11,
+                                   constants={"j": i(0, 1, 2, 3, -1, 0).reshape(3, 1, 2)}),
         "GatherND of a batch": one("GatherND", "x j", shape=[1, 4, 2], batch_dims=1,
                                    constants={"j": i(3, 1, 0).reshape(1, 3, 1)}),
         "Split into equal parts": several([node("Split", "x", "a b c", axis=1), node("Sub", "c a")]),

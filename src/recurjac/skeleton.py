@@ -84,11 +84,11 @@ class Skeleton:
             source = self.post[e.source]
             if len(source.kept):
                 columns = e.operator.columns(source.kept, self.network.dtype, self.arithmetic)
-                _add(blocks, e.source, columns.map(lambda t: t.flatten(1)))
+                _add(blocks, e.source, columns.map(lambda t: t.reshape(len(t), n)))
             if source.linear is not None:
                 near = _taking(e.operator, source.support)
                 for g, block in source.linear.blocks.items():
-                    _add(blocks, g, near.push(block).map(lambda t: t.flatten(1)))
+                    _add(blocks, g, near.push(block).map(lambda t: t.reshape(len(t), n)))
                 constant = constant + near.push(source.linear.constant).map(lambda t: t.flatten())
         return Affine(blocks, constant)
 

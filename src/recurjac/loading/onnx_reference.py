@@ -2,9 +2,9 @@
 
 In onnx 1.23: wrong are transposed convolutions of groups, GatherElements of wide tensors, MaxPool and AveragePool with
 auto_pad or ceil_mode, GlobalMaxPool of volumes, BatchNormalization before opset 14; missing are negative pads, Upsample
-by an attribute and Resize of opset 10; rounded to float32 are Erf and the constants of Gelu and HardSwish; pools walk
-their windows in Python, and a dilated convolution makes the whole kernel with its holes.  These kernels share nothing
-with the operators of the normal form, which is checked against them.
+by an attribute and Resize of opset 10; rounded to float32 are Erf and the constants of Gelu and HardSwish; pools and
+GatherND walk their entries in Python, and a dilated convolution makes the whole kernel with its holes.  These kernels
+share nothing with the operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _kernels() -> tuple[type[Any], ...]:
 
     own = {
         "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
-        "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "Pad": _pad, "Upsample": _upsample,
-        "BatchNormalization": _batch_norm, "Erf": _erf, "Gelu": _gelu, "HardSwish": _hard_swish,
+        "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Pad": _pad,
+        "Upsample": _upsample, "BatchNormalization": _batch_norm, "Erf": _erf, "Gelu": _gelu, "HardSwish": _hard_swish,
     }  # fmt: skip
     return (*(kernel(*item) for item in own.items()), type("Resize", (Resize,), {"op_domain": "", "_run": resize}))
 
@@ -175,6 +175,16 @@ def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Ar
     along = (axis or 0) % data.ndim
     part = tuple(slice(None) if d == along else slice(0, n) for d, n in enumerate(indices.shape))
     return np.take_along_axis(data[part], indices, along)
+
+
+def _gather_nd(data: Array, indices: Array, batch_dims: int | None = None) -> Array:
+    """The last axis of `indices` names positions on the axes after those of the batch."""
+    b = batch_dims or 0
+    batches, named = math.prod(data.shape[:b]), indices.shape[-1]
+    place = indices.reshape(batches, -1, named)
+    flat = data.reshape(batches, *data.shape[b:])
+    found: Array = flat[(np.arange(batches)[:, None], *np.moveaxis(place, -1, 0))]
+    return found.reshape(*indices.shape[:-1], *data.shape[b + named :])
 
 
 def _erf(x: Array) -> Array:
