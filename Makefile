@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-THREADS = OMP_NUM_THREADS=2 MKL_NUM_THREADS=2
+THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: demo test test-all lint bench setup clean
 
@@ -17,10 +17,10 @@ demo: setup
 	$(BIN)/recurjac demo
 
 test: setup
-	$(THREADS) $(BIN)/python -m pytest -m 'not slow' -q
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m 'not slow' -q
 
 test-all: setup
-	$(THREADS) $(BIN)/python -m pytest -q
+	$(THREADS) $(BIN)/python -m pytest -n 2 -q
 
 lint: setup
 	$(BIN)/ruff check .
