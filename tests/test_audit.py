@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +166,45 @@ class _AlwaysDropping(nn.Module):
 def test_dropout_that_is_on_in_eval_mode_is_refused() -> None:
     with pytest.raises(rj.UnsupportedLayer, match="random"):
         rj.load(_AlwaysDropping(), torch.ones(1, 4))
+
+
+def _stale_cases() -> dict[str, Callable[[Any], object]]:
+    def batch_statistics(m: Any) -> None:
+        m.train()
+        m(torch.rand(4, 1, 4, 4) * 5 + 3)
+        m.eval()
+
+    return {
+        "training forward": batch_statistics,
+        "running mean": lambda m: m[1].running_mean.add_(0.5),
+        "state dict": lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
+        "data": lambda m: m[0].weight.data.mul_(2),
+        "new parameter": lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight * 2)),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["own", "copy"])
+@pytest.mark.parametrize("change", _stale_cases())
+def test_a_network_follows_its_module_or_refuses(change: str, dtype: torch.dtype) -> None:
+    """Also changes that PyTorch does not count: batch statistics of a training step, `.data` (an audit found these)."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(8, 2))
+    module.eval()
+    x = torch.rand(2, 1, 4, 4)
+    network = rj.load(module, x, dtype=dtype)
+    with torch.no_grad():
+        _stale_cases()[change](module)
+    try:
+        bounds = rj.jacobian_bounds(network, rj.LpBall(x.to(dtype), 0.0))
+    except rj.InvalidNetwork as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert "changed" in refusal
+        return
+    assert dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), module(x), rtol=1e-5, atol=1e-5)
+    true = torch.func.vmap(torch.func.jacrev(lambda v: module(v[None])[0]))(x).detach()
+    assert bool(((true >= bounds.lower - 1e-5) & (true <= bounds.upper + 1e-5)).all())

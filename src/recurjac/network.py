@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -63,18 +63,33 @@ class Stage:
 @final
 @dataclass(frozen=True)
 class Watched:
-    """A parameter and the number of in-place changes that it had when its value was copied."""
+    """Where a parameter or buffer is found, and what was found when a network was read.
 
-    tensor: Tensor
-    version: int
+    follows: whether the network holds the tensor itself, whose values may change; else they may not.
+    Values are compared, as PyTorch's own count of changes misses some (`.data`, batch statistics in training).
+    """
+
+    read: Callable[[], Tensor]
+    found: Tensor
+    follows: bool
 
     @classmethod
     def now(cls, tensor: Tensor) -> Watched:
-        return cls(tensor, tensor._version)
+        """A tensor whose present values are kept."""
+        return cls.kept(lambda: tensor)
+
+    @classmethod
+    def kept(cls, read: Callable[[], Tensor]) -> Watched:
+        return cls(read, read().detach().clone(), False)
+
+    @classmethod
+    def followed(cls, read: Callable[[], Tensor]) -> Watched:
+        return cls(read, read(), True)
 
     @property
     def changed(self) -> bool:
-        return self.tensor._version != self.version
+        now = self.read()
+        return now is not self.found if self.follows else not torch.equal(now.detach(), self.found)
 
 
 @final
@@ -83,7 +98,7 @@ class Network:
     """A directed acyclic network in normal form; node 0 is the input and node k the output of `stages[k - 1]`.
 
     rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
-    copied: parameters whose values the network holds in another dtype, and so does not follow.
+    copied: parameters and buffers of the module that it was read from, to notice changes that it does not follow.
     Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
     Raises InvalidNetwork if a parameter is NaN or infinite, or if a stage reads a later one.
     """
@@ -140,6 +155,10 @@ class Network:
     def multiply_adds(self) -> int:
         """Multiplications of one evaluation of the network."""
         return sum(e.operator.multiply_adds() for s in self.stages for e in s.edges)
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Every tensor that the network holds."""
+        return (t for s in self.stages for t in _stage_tensors(s))
 
     def weights(self, stage: int) -> int:
         """The number of stored weights that a stage reads."""

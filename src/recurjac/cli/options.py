@@ -96,7 +96,11 @@ def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
     )
     group.add_argument("--index", type=int, nargs="+", metavar="I", help="which of them (all)")
     group.add_argument(
-        "--divide", type=number, default=1.0, metavar="D", help="divide inputs by D (255 for 8-bit pixels)"
+        "--divide",
+        type=number,
+        default=1.0,
+        metavar="D",
+        help="divide arrays by D (255 for 8-bit pixels; images are divided)",
     )
     group.add_argument(
         "--radius",

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, final
 
 import torch
@@ -51,11 +51,15 @@ class Traced:
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
         network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
-        return replace(network, copied=(*network.copied, *self._copied(dtype)))
+        return replace(network, copied=(*network.copied, *self._watched(network)))
 
-    def _copied(self, dtype: torch.dtype) -> tuple[Watched, ...]:
+    def _watched(self, network: Network) -> tuple[Watched, ...]:
+        """Every parameter and buffer: those that the network holds itself are followed, of others values are kept."""
+        held = {t.data_ptr() for t in network.tensors()}
         return tuple(
-            Watched.now(t) for t in _tensors(self.module).values() if t.is_floating_point() and t.dtype != dtype
+            (Watched.followed if t.data_ptr() in held else Watched.kept)(partial(_named, self.module, name))
+            for name, t in _tensors(self.module).items()
+            if t.is_floating_point()
         )
 
     def evaluate(self, x: Tensor) -> Tensor:
@@ -96,6 +100,14 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
                 "control flow that depends on data must go, and the example needs a batch dimension"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device)
+
+
+def _named(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its full name, or an empty tensor if it is there no longer."""
+    found: Any = module
+    for step in name.split("."):
+        found = getattr(found, step, None)
+    return found if isinstance(found, Tensor) else torch.empty(0)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -204,6 +216,10 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
         builder.rounded = True
+    given = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    made = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor)]
+    if {t.untyped_storage().data_ptr() for t in made} - {t.untyped_storage().data_ptr() for t in given}:
+        builder.taken.extend(t for t in given if t.is_floating_point())  # numbers that the network will not follow
     return result
 
 

@@ -17,9 +17,9 @@ def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
     if is_constant(x):
         return scaled(y, alpha).shift(_tensor(x, y))
     if is_constant(y):
-        if abs(alpha) != 1:
+        if alpha != 1:  # the constant itself is kept, as it may be a parameter that changes
             return x.plus(scaled(x.constant(_tensor(y, x)), alpha))
-        return x.shift(alpha * _tensor(y, x))
+        return x.shift(_tensor(y, x))
     return x.plus(scaled(y, alpha))
 
 

@@ -40,6 +40,12 @@ class Enclosed(AbstractOperator):
     def transpose(self) -> Enclosed:
         return Enclosed(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
 
+    def absolute(self) -> Enclosed:
+        """The matrix of the largest absolute values that its entries may have."""
+        size = torch.maximum(self.matrix.upper().abs(), self.matrix.lower().abs())
+        rad = None if self.matrix.rad is None else torch.zeros_like(size)
+        return replace(self, matrix=Value(size, rad))
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         return self.matrix.map(lambda t: t.mT[index].reshape(*index.shape, *self.outputs))
 

@@ -7,6 +7,7 @@ import torch
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose
+from recurjac.operators.enclosed import Enclosed
 
 
 def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
@@ -17,7 +18,7 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     """
     if isinstance(operator, Compose):
         return interval_image(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
-    assert isinstance(operator, AbstractLeaf)  # noqa: S101  # (operators are leaves or compositions of leaves)
+    assert isinstance(operator, AbstractLeaf | Enclosed)  # noqa: S101  # (the others are compositions)
     infinite = interval.lower.isinf() | interval.upper.isinf()
     bounded = Interval(torch.where(infinite, 0.0, interval.lower), torch.where(infinite, 0.0, interval.upper))
     mid, half = arithmetic.midrad(bounded)
@@ -26,5 +27,5 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     image = arithmetic.between(centre - spread, centre + spread)
     if not bool(infinite.any()):
         return image
-    met = operator.absolute().apply(infinite.to(mid.dtype)) > 0
+    met = operator.absolute().push(arithmetic.exact(infinite.to(mid.dtype))).mid > 0
     return Interval(torch.where(met, -torch.inf, image.lower), torch.where(met, torch.inf, image.upper))

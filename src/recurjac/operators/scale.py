@@ -215,6 +215,6 @@ def normalised(
     def whole(t: Tensor) -> Tensor:
         return t.to(x.dtype).reshape(-1, *ones).broadcast_to(x.shape)
 
-    y = x.shift(whole(-mean)).apply(Standardise(whole(variance), eps))
+    y = x.plus(scaled(x.constant(whole(mean)), -1.0)).apply(Standardise(whole(variance), eps))
     y = y if weight is None else y.apply(Scale(whole(weight)))
     return y if bias is None else y.shift(whole(bias))
