@@ -95,6 +95,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tied": (Tied, (4,)),
     "reused": (lambda: Fn(lambda p, x: p[0](F.relu(p[0](F.relu(p[0](x))))), L(4, 4)), (4,)),
     "identity": (nn.Identity, (2, 3)),
+    "hanging window": (lambda: nn.MaxPool2d((3, 1), 2, ceil_mode=True), (1, 2, 5)),
     "input-ignored": (lambda: Fn(lambda p, x: p[0].bias.expand(x.shape[0], -1), L(4, 3)), (4,)),
     "input-cancelled": (lambda: Fn(lambda p, x: p[0](x * 0), L(4, 3)), (4,)),
     "constant": (lambda: Fn(lambda _, x: torch.full((x.shape[0], 3), 0.5)), (4,)),

@@ -66,11 +66,11 @@ def windows(
     hang: list[int] = []
     for n, k, s, b, a, d in zip(spatial, kernel, stride, before, after, dilation, strict=True):
         room = n + b + a - d * (k - 1) - 1
-        if room < 0:
+        count = (room + (s - 1 if ceil else 0)) // s + 1
+        if ceil and (count - 1) * s >= n + b:
+            count -= 1
+        if count < 1:
             raise ValueError(f"a window of {tuple(kernel)} is larger than its padded input {tuple(spatial)}")
-        count = room // s + 1
-        if ceil and room % s and (count * s < n + b):
-            count += 1
         counts.append(count)
         hang.append(max(0, (count - 1) * s + d * (k - 1) + 1 - n - b))
     if prod(lead) * prod(counts) * prod(kernel) > _MOST:
