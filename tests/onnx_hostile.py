@@ -266,6 +266,14 @@ FILES: dict[str, Hostile] = {
 }  # fmt: skip
 
 
+def peak() -> int:
+    """The most memory that this process has had, in MiB; `ru_maxrss` counts that of the process it came from, too."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024
+    return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
+
+
 def report(path: str) -> dict[str, Any]:
     """What loading a file comes to, in Python and on the command line."""
     import recurjac as rj
@@ -292,7 +300,7 @@ def report(path: str) -> dict[str, Any]:
         "stdout": out.getvalue(),
         "stderr": err.getvalue(),
         "seconds": time.perf_counter() - start,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "megabytes": peak(),
     }
 
 

@@ -154,6 +154,8 @@ FILES: dict[str, Hostile] = {
     "pool negative pads": Hostile(pools("AveragePool", pads=[-1, -1, -1, -1]), U, ("AveragePool", "pads")),
     "pool strides": Hostile(pools("MaxPool", strides=[0, 0]), U, ("MaxPool", "strides")),
     "pool kernel": Hostile(pools("MaxPool", kernel_shape=[T, T]), U, ("MaxPool",)),
+    "pool dilation": Hostile(
+        pools("MaxPool", kernel_shape=[2, 1], dilations=[T, 1], strides=[2 * T, 1], ceil_mode=1), U, ("MaxPool",)),
     "pool no kernel": Hostile(one("AveragePool"), U, ("AveragePool", "kernel_shape")),
     "pool kernel of three": Hostile(pools("MaxPool", kernel_shape=[2, 2, 2]), U, ("MaxPool",)),
     "pool empty kernel": Hostile(pools("MaxPool", kernel_shape=[0, 0]), U, ("MaxPool",)),
@@ -161,7 +163,7 @@ FILES: dict[str, Hostile] = {
         pools("AveragePool", pads=[2**40, 0, 2**40, 0], kernel_shape=[2**40, 1]), U, ("AveragePool",)),
     "pool windows": Hostile(pools("MaxPool", kernel_shape=[500, 500], shape=[1, 1, 1000, 1000]), U, ("at most",)),
     # nodes
-    "unknown operator": Hostile(one("Frobnicate"), U, ("Frobnicate", "supported are")),
+    "unknown operator": Hostile(one("Frobnicate"), U, ("Frobnicate", "README lists")),
     "other domain": Hostile(model([node("Relu", "x", domain="com.example")], ROWS), U, ("com.example.Relu",)),
     "other domain's Reshape": Hostile(model([node("Reshape", "x s", domain="com.example")], ROWS, {"s": i(2, 2)}), U,
                                       ("com.example.Reshape",)),
@@ -180,7 +182,7 @@ FILES: dict[str, Hostile] = {
     "negative variance": Hostile(norm(variance=-1.0), U, ("BatchNormalization", "negative variance")),
     "variance NaN": Hostile(norm(variance=np.nan), U, ("BatchNormalization", "variance")),
     "per-entry normalisation": Hostile(norm(opset=8, spatial=0), U, ("BatchNormalization",)),
-    "Softmax": Hostile(one("Softmax"), U, ("Softmax", "supported are")),
+    "Softmax": Hostile(one("Softmax"), U, ("Softmax", "logits")),
     "product of activations": Hostile(
         model([node("Relu", "x", "a"), node("Tanh", "x", "b"), node("MatMul", "a b")], [1, 4, 4]), U,
         ("MatMul", "depend")),
@@ -211,9 +213,9 @@ FILES: dict[str, Hostile] = {
     "slopes of the input": Hostile(model([node("Relu", "x", "h"), node("PRelu", "x h")], ROWS), U, ("PRelu",)),
     "concatenation on no axis": Hostile(one("Concat", "x x", axis=9), U, ("Concat",)),
     "comparison": Hostile(model([node("Greater", "x c", "b"), node("Where", "b x c")], ROWS, {"c": C(4)}), U,
-                          ("Greater", "supported are")),
+                          ("Greater", "no derivative")),
     "choice": Hostile(model([node("Where", "b x c")], ROWS, {"b": np.array(True), "c": C(4)}), U,
-                      ("Where", "supported are")),
+                      ("Where", "relu")),
     "recurrent": Hostile(one("LSTM", "x a b", shape=[1, 1, 4], constants={"a": C((1, 8, 4)), "b": C((1, 8, 2))},
                              hidden_size=2), U, ("LSTM",)),
     "double in a float model": Hostile(with_weight(bare("W", [4, 3], DOUBLE)), F, ("'W'", "damaged")),

@@ -235,7 +235,7 @@ OTHERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "each": ("jacobian net.npz --input x.npy --radius 1 --class each", ("--class each",)),
     "output norm": ("lipschitz net.npz --input x.npy --radius 1 --output-norm 0", ("--output-norm", "'0'")),
     "input shape": ("inspect recurjac_bad_modules:linear --input-shape 0", ("--input-shape 0", "1 or more")),
-    "wrong shape": ("inspect recurjac_bad_modules:linear --input-shape 5", ("(1, 5)",)),
+    "wrong shape": ("inspect recurjac_bad_modules:linear --input-shape 5", ("(5,)",)),
     "branching": ("inspect recurjac_bad_modules:Branching --input-shape 4", ("torch.export", "data")),
 }
 
@@ -271,7 +271,7 @@ def test_a_process_writes_one_line() -> None:
     command = [sys.executable, "-m", "recurjac", "inspect", "recurjac_bad_modules:linear", "--input-shape", "5"]
     done = subprocess.run(command, capture_output=True, env=here, check=False, text=True)  # noqa: S603
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("recurjac inspect: torch.export cannot trace the module on an input of shape (1, 5)")
+    assert done.stderr.startswith("recurjac inspect: torch.export cannot trace the module on a batch of one input")
 
 
 # Python

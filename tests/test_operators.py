@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense, Identity, Reshape, Standardise, compose
+from recurjac.operators.enclosed import Enclosed
 from recurjac.operators.interval import interval_image
 from tests.helpers import CPU, KINDS, Exact, exact, exact_image, examples, matrix, misses, numbers
 
@@ -176,6 +177,33 @@ def test_rigorous_push_encloses_exact_arithmetic(operator: AbstractOperator, see
         result = rounded.push(RIGOROUS.exact(x))
         for row, lower, upper in zip(x, result.lower(), result.upper(), strict=True):
             assert not misses(lower, upper, exact_image(rounded, exact(row))), kind
+
+
+@every_seed
+def test_every_matrix_within_the_radius_is_enclosed(seed: int) -> None:
+    """Products, transposes, columns, rows, intervals and norms of `Enclosed`, at corners, in exact arithmetic."""
+    mid, rad = numbers("ordinary", 12, seed).reshape(3, 4), numbers("ordinary", 12, seed + 1).reshape(3, 4).abs() / 64
+    operator = Enclosed(RIGOROUS.ball(mid, rad), (4,), (3,))
+    x, y, z = numbers("ordinary", 4, seed + 2), numbers("ordinary", 3, seed + 3), numbers("ordinary", 4, seed + 4).abs()
+    forward, back = operator.push(RIGOROUS.exact(x)), operator.transpose().push(RIGOROUS.exact(y))
+    columns, (rows, _) = operator.columns(torch.arange(4), torch.float32, RIGOROUS), operator.rows(torch.tensor([0, 2]))
+    some = rows.push(RIGOROUS.exact(x))
+    box = interval_image(operator, Interval(x - z, x + z), RIGOROUS)
+    norms = {p: Fraction(float(operator.norm(p, RIGOROUS))) for p in (1, inf)}
+    for signs in torch.randint(-1, 2, (20, 3, 4), generator=torch.Generator().manual_seed(seed)).tolist():
+        a = [
+            [m + s * r for m, s, r in zip(exact(ms), ss, exact(rs), strict=True)]
+            for ms, ss, rs in zip(mid, signs, rad, strict=True)
+        ]
+        ax = [sum((v * w for v, w in zip(row, exact(x), strict=True)), Fraction(0)) for row in a]
+        ay = [sum((row[j] * w for row, w in zip(a, exact(y), strict=True)), Fraction(0)) for j in range(4)]
+        assert not misses(forward.lower(), forward.upper(), ax)
+        assert not misses(back.lower(), back.upper(), ay)
+        assert not misses(columns.lower(), columns.upper(), [row[j] for j in range(4) for row in a])
+        assert not misses(some.lower(), some.upper(), [ax[0], ax[2]])
+        assert not misses(box.lower, box.upper, ax)
+        assert max(sum(map(abs, row), Fraction(0)) for row in a) <= norms[inf]
+        assert max(sum((abs(row[j]) for row in a), Fraction(0)) for j in range(4)) <= norms[1]
 
 
 @every_operator

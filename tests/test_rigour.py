@@ -10,6 +10,7 @@ import torch
 import recurjac as rj
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network
+from recurjac.preactivation import base
 from tests import exact
 from tests.random_networks import PIECEWISE, random_network
 
@@ -51,6 +52,12 @@ def violations(i: int, arithmetic: rj.Fast | rj.Rigorous) -> int:
 @pytest.mark.parametrize("group", [g if g < 3 else pytest.param(g, marks=pytest.mark.slow) for g in range(GROUPS)])
 def test_rigorous_bounds_hold_in_rational_arithmetic(group: int) -> None:
     assert sum(violations(i, rj.Rigorous()) for i in range(group * EACH, (group + 1) * EACH)) == 0
+
+
+def test_rigorous_bounds_through_the_skeleton_hold_in_rational_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the choice by counting would not take it."""
+    monkeypatch.setattr(base, "pays", lambda *_: True)
+    assert sum(violations(i, rj.Rigorous()) for i in range(100)) == 0
 
 
 def test_fast_bounds_do_not() -> None:

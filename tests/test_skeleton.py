@@ -38,7 +38,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     **{f"{kind}-residual": partial(random_network, kind, 1, True, width=9, depth=4) for kind in KINDS},
     **{name: partial(_convolutional, name) for name in CONVOLUTIONAL},
 }
-OFTEN = ("relu-chain", "prelu-residual", "gelu-chain", "hard_tanh-residual", "max-pool", "residual", "smooth")
+OFTEN = ("relu-chain", "prelu-residual", "gelu-chain", "hard_tanh-residual", "residual", "smooth")
 """Those on which the tests run by default; on the others the slow tests do."""
 RADII = (0.0, 0.01, 0.1, 0.5, math.inf)
 """From no unstable neuron to all of them."""

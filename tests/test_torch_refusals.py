@@ -15,16 +15,16 @@ from tests.torch_cases import IMAGE, LINE, ROW, VECTOR, Fn, Shape
 
 BOTH = "both depend on the input"
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
-    "softmax": (lambda: nn.Softmax(-1), VECTOR, "softmax", "supported are"),
-    "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm", "supported are"),
-    "group norm": (lambda: nn.GroupNorm(1, 3), LINE, "group_norm", "supported are"),
-    "instance norm": (lambda: nn.InstanceNorm2d(3), IMAGE, "instance_norm", "supported are"),
+    "softmax": (lambda: nn.Softmax(-1), VECTOR, "softmax", "logits"),
+    "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm", "batch normalisation"),
+    "group norm": (lambda: nn.GroupNorm(1, 3), LINE, "group_norm", "batch normalisation"),
+    "instance norm": (lambda: nn.InstanceNorm2d(3), IMAGE, "instance_norm", "batch normalisation"),
     "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "batch_norm", "batch's own statistics"),
-    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, "upsample_bilinear2d", "supported are"),
+    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, "upsample_bilinear2d", "nearest"),
     "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
 }
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
-    "einsum": (lambda x: torch.einsum("bi,ij->bj", x, torch.eye(6)), VECTOR, "einsum", "supported are"),
+    "einsum": (lambda x: torch.einsum("bi,ij->bj", x, torch.eye(6)), VECTOR, "einsum", "matmul"),
     "bmm": (lambda x: torch.bmm(x, x.mT), LINE, "bmm", BOTH),
     "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
     "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),
@@ -32,8 +32,8 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "inverse": (lambda x: 1 / x, VECTOR, "reciprocal", "a division"),
     "constant over": (lambda x: ROW / x, VECTOR, "div", "a division"),
     "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
-    "where": (lambda x: torch.where(x > 0, x, 2 * x), VECTOR, "gt", "supported are"),
-    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "supported are"),
+    "where": (lambda x: torch.where(x > 0, x, 2 * x), VECTOR, "gt", "no derivative"),
+    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "README lists"),
     "dropout": (lambda x: F.dropout(x), VECTOR, "dropout", "makes the network random"),
     "long sort": (lambda x: x.expand(-1, 40).sort(1)[0], (1,), "sort", "at most 32"),
     "integers": (lambda x: x.to(torch.int64), VECTOR, "to", "torch.int64"),

@@ -68,11 +68,6 @@ class Skeleton:
         every = torch.arange(_size(self.network, 0), device=self.network.device)
         self.post.append(_Post(every[:0], None, every))
 
-    @property
-    def kept(self) -> int:
-        """The number of kept neurons so far, without the input."""
-        return sum(len(p.kept) for p in self.post[1:])
-
     def pre(self, k: int) -> Affine:
         """z_k in terms of the kept neurons of earlier stages; all of them must be settled."""
         stage, n = self.network.stages[k - 1], _size(self.network, k)
@@ -85,8 +80,8 @@ class Skeleton:
             if len(source.kept):
                 columns = e.operator.columns(source.kept, self.network.dtype, self.arithmetic)
                 _add(blocks, e.source, columns.map(lambda t: t.reshape(len(t), n)))
-            if source.linear is not None:
-                near = _taking(e.operator, source.support)
+            near = None if source.linear is None else _taking(e.operator, source.support)
+            if source.linear is not None and near is not None:
                 for g, block in source.linear.blocks.items():
                     _add(blocks, g, near.push(block).map(lambda t: t.reshape(len(t), n)))
                 constant = constant + near.push(source.linear.constant).map(lambda t: t.flatten())
@@ -134,10 +129,12 @@ def _add(blocks: dict[int, Value], group: int, block: Value) -> None:
     blocks[group] = blocks[group] + block if group in blocks else block
 
 
-def _taking(operator: AbstractOperator, support: Tensor) -> AbstractOperator:
-    """The operator on the entries `support` of its input alone: (support,) to its whole output."""
+def _taking(operator: AbstractOperator, support: Tensor) -> AbstractOperator | None:
+    """The operator on the entries `support` of its input alone: (support,) to its whole output; None if it is 0."""
     back, reads = operator.transpose().rows(support)
     part = back.transpose()
+    if len(reads) == 0:
+        return None
     if len(reads) == prod(operator.out_shape):
         return part
     return compose(Gather.of(reads, operator.out_shape).transpose(), part)
@@ -183,7 +180,7 @@ class SkeletonRoute(AbstractRoute):
     start: int
     chosen: Affine
     found: Mapping[int, Lines]
-    region_: BoundRegion
+    inputs: BoundRegion
 
     @property
     def arithmetic(self) -> AbstractArithmetic:
@@ -196,10 +193,10 @@ class SkeletonRoute(AbstractRoute):
         return self.chosen if node == self.start else self.skeleton.kept_rows[node]
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        affine, shapes = self._affine(node), self.skeleton.network
+        affine, whole = self._affine(node), self.skeleton.network
         size = (affine.constant.shape[0],)
         return [
-            (g, Enclosed(block, size, shapes.input_shape if g == 0 else (block.shape[0],)))
+            (g, Enclosed(block, size, whole.input_shape if g == 0 else (block.shape[0],)))
             for g, block in affine.blocks.items()
         ]
 
@@ -210,7 +207,7 @@ class SkeletonRoute(AbstractRoute):
         return None if node == 0 else self._affine(node).constant.map(lambda t: t[None, None])
 
     def region(self, node: int) -> BoundRegion | None:
-        return self.region_ if node == 0 else None
+        return self.inputs if node == 0 else None
 
     def floats(self) -> int:
         return self.widest()

@@ -55,9 +55,9 @@ class AbstractActivation(ABC):
         Source: arXiv:1804.09699, Section 3.3.
         """
 
-    @abstractmethod
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        """The same activation with its parameters in `dtype` on `device`."""
+        """The same activation with its parameters in `dtype` on `device`; most have none that depend on it."""
+        return self
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # some classes have some

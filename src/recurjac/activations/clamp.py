@@ -145,9 +145,6 @@ class ReLU6(AbstractClamp):
     def kinks(self) -> tuple[float, float]:
         return 0.0, 6.0
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]

@@ -74,9 +74,6 @@ class Softplus(AbstractConvex):
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.beta * z)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
         return cls(float(parameters.get("beta", 1.0)))
@@ -98,9 +95,6 @@ class LogSigmoid(AbstractConcave):
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(-z)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -124,9 +118,6 @@ class CELU(AbstractConvex):
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.exp(z.clamp(max=0) / self.alpha)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
@@ -156,9 +147,6 @@ class Exp(AbstractConvex):
         highest = math.log(torch.finfo(z.lower.dtype).max) / 2
         return bounded(z).map(lambda end: end.clamp(max=highest))
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -180,9 +168,6 @@ class Square(AbstractConvex):
 
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, 0.0)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -45,10 +45,6 @@ class AbstractELU(AbstractCurved):
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, _UNDERFLOW, 0.0)
 
-    @final
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
 
 @final
 @dataclass(frozen=True)

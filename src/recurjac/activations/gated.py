@@ -70,10 +70,6 @@ class AbstractGated(AbstractCurved):
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, self.lowest)
 
-    @final
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
 
 @final
 @dataclass(frozen=True)

@@ -39,9 +39,6 @@ class Linear(AbstractActivation):
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         return self.lines(z, arithmetic)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]

@@ -51,10 +51,6 @@ class AbstractPeriodic(AbstractCurved):
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return _every_pi(lower, upper, self.crest)
 
-    @final
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
 
 def _short(lower: Tensor, upper: Tensor) -> Tensor:
     limit = torch.finfo(lower.dtype).eps ** -0.5

@@ -37,9 +37,6 @@ class Cube(AbstractCurved):
     def core(self, z: Interval) -> Interval:
         return z.map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]

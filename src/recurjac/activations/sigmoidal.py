@@ -95,9 +95,6 @@ class Sigmoid(AbstractSigmoidal):
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z) * torch.sigmoid(-z)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -121,9 +118,6 @@ class Tanh(AbstractSigmoidal):
         """1 - tanh² without its cancellation."""
         return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -146,9 +140,6 @@ class Arctan(AbstractSigmoidal):
     def slope(self, z: Tensor) -> Tensor:
         infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -175,9 +166,6 @@ class Softsign(AbstractSigmoidal):
         infinite = z.isinf()
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).abs()).square())
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -199,9 +187,6 @@ class Erf(AbstractSigmoidal):
 
     def slope(self, z: Tensor) -> Tensor:
         return 2 / math.sqrt(math.pi) * torch.exp(-z.clamp(-_FLAT, _FLAT).square())
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:

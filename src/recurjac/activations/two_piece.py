@@ -127,9 +127,6 @@ class ReLU(AbstractTwoPiece):
     def slope_below(self, z: Tensor) -> Tensor:
         return torch.zeros_like(z)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
-
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -148,9 +145,6 @@ class LeakyReLU(AbstractTwoPiece):
 
     def slope_below(self, z: Tensor) -> Tensor:
         return torch.full_like(z, self.negative_slope)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
@@ -193,9 +187,6 @@ class Abs(AbstractTwoPiece):
 
     def slope_below(self, z: Tensor) -> Tensor:
         return torch.full_like(z, -1)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:

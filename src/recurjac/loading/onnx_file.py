@@ -20,7 +20,7 @@ from recurjac import activations, operators
 from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
 from recurjac.loading import rewrites
 from recurjac.loading.expression import LARGEST, Builder, Expression
-from recurjac.loading.messages import first_line
+from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
@@ -118,7 +118,7 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
             return _moved(model, node, inputs)
         reader = onnx_ops.readers.get(node.op_type)
         if reader is None:
-            raise UnsupportedLayer(f"{_place(node)} is not supported; supported are {', '.join(_supported())}")
+            raise UnsupportedLayer(f"{_place(node)} is not supported; {advice(node.op_type)}")
         result = reader(*inputs, **model.attributes(node))
     except UnsupportedLayer:
         raise
@@ -129,10 +129,6 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
             f"{_place(node)} is not supported: of its inputs others depend on the network's input than those that may"
         ) from error
     return result if isinstance(result, list | tuple) else [result]
-
-
-def _supported() -> list[str]:
-    return sorted(_MOVES | _CASTS | set(onnx_ops.readers))
 
 
 def _place(node: Any) -> str:

@@ -20,7 +20,7 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import rewrites
 from recurjac.loading.expression import Builder, Expression
-from recurjac.loading.messages import first_line, quiet_failure
+from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.network import Network, Watched
 from recurjac.reading import Unread, import_all, torch_ops
 
@@ -95,9 +95,9 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
                 program = torch.export.export(module, (example,))
         except Exception as error:
             raise InvalidNetwork(
-                f"torch.export cannot trace the module on an input of shape {tuple(example.shape)}: "
-                f"{first_line(error)}; "
-                "control flow that depends on data must go, and the example needs a batch dimension"
+                f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
+                f"(the example's first dimension is that of the batch): {first_line(error)}; control flow that "
+                "depends on data must go"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device)
 
@@ -164,7 +164,10 @@ def read_graph(
         elif node.op == "output":
             return builder.finish(_output(node, values, builder))
         elif node.op != "placeholder":
-            raise UnsupportedLayer(f"{node.name}: a graph node of kind {node.op} is not read")
+            raise UnsupportedLayer(
+                f"{node.name}: a part of the graph of kind {node.op}, as a torch.no_grad() or a branch makes it, is "
+                "not read; leave that out of the module"
+            )
     raise InvalidNetwork("the exported graph has no output")
 
 
@@ -195,10 +198,8 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
     if reader is None:
-        raise UnsupportedLayer(
-            f"{node.target} at {_place(node)} is not supported; supported are "
-            f"{', '.join(sorted({name.split('.')[1].rstrip('_') for name in torch_ops.readers if '._' not in name}))}"
-        )
+        what = advice(str(node.target).split(".")[1])
+        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported; {what}")
     try:
         result = reader(*args, **kwargs)
     except UnsupportedLayer:

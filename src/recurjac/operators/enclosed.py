@@ -58,8 +58,7 @@ class Enclosed(AbstractOperator):
         """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
         if p == 2:
             return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
-        size = torch.maximum(self.matrix.upper().abs(), self.matrix.lower().abs())
-        dim = 1 if p == torch.inf else 0
+        size, dim = self.absolute().matrix.mid, 1 if p == torch.inf else 0
         return arithmetic.at_least(size.sum(dim), size.shape[dim]).max()
 
     def multiply_adds(self) -> int:

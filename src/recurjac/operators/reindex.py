@@ -15,9 +15,34 @@ from recurjac.arithmetic import AbstractArithmetic
 from recurjac.operators.base import AbstractLeaf
 
 
+class AbstractWeightless(AbstractLeaf):
+    """Each result is one entry of the argument, up to its sign, and each entry is in one result."""
+
+    @property
+    @final
+    def summands(self) -> int:
+        return 0
+
+    @final
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        return torch.ones((), dtype=torch.float64)
+
+    @final
+    def multiply_adds(self) -> int:
+        return 0
+
+    @final
+    def tensors(self) -> Iterable[Tensor]:
+        return ()
+
+    @final
+    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
+        return self
+
+
 @final
 @dataclass(frozen=True)
-class Reshape(AbstractLeaf):
+class Reshape(AbstractWeightless):
     """The same entries in row-major order under another shape."""
 
     inputs: Shape
@@ -44,72 +69,50 @@ class Reshape(AbstractLeaf):
     def absolute(self) -> Reshape:
         return self
 
-    @property
-    def summands(self) -> int:
-        return 0
-
     def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
         return Identity((len(index),)), index
-
-    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        return torch.ones((), dtype=torch.float64)
-
-    def multiply_adds(self) -> int:
-        return 0
-
-    def tensors(self) -> Iterable[Tensor]:
-        return ()
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls((2, 3), (6,)), cls((6,), (3, 2)), cls((1,), ())]
 
 
-@final
-@dataclass(frozen=True)
-class Identity(AbstractLeaf):
-    """The identity: a skip connection, or a stage that reads another's output as it is."""
+class AbstractInPlace(AbstractWeightless):
+    """Entries stay where they are, in tensors of `shape`."""
 
     shape: Shape
 
     @property
+    @final
     def in_shape(self) -> Shape:
         return self.shape
 
     @property
+    @final
     def out_shape(self) -> Shape:
         return self.shape
+
+    @final
+    def transpose(self) -> Self:
+        return self
+
+    @final
+    def absolute(self) -> Identity:
+        return Identity(self.shape)
+
+
+@final
+@dataclass(frozen=True)
+class Identity(AbstractInPlace):
+    """The identity: a skip connection, or a stage that reads another's output as it is."""
+
+    shape: Shape
 
     def apply(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def transpose(self) -> Identity:
-        return self
-
-    def absolute(self) -> Identity:
-        return self
-
-    @property
-    def summands(self) -> int:
-        return 0
-
     def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
         return Identity((len(index),)), index
-
-    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        return torch.ones((), dtype=torch.float64)
-
-    def multiply_adds(self) -> int:
-        return 0
-
-    def tensors(self) -> Iterable[Tensor]:
-        return ()
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -118,46 +121,16 @@ class Identity(AbstractLeaf):
 
 @final
 @dataclass(frozen=True)
-class Negate(AbstractLeaf):
+class Negate(AbstractInPlace):
     """Every entry with its sign changed, which no rounding touches."""
 
     shape: Shape
 
-    @property
-    def in_shape(self) -> Shape:
-        return self.shape
-
-    @property
-    def out_shape(self) -> Shape:
-        return self.shape
-
     def apply(self, tensor: Tensor) -> Tensor:
         return -tensor
 
-    def transpose(self) -> AbstractLeaf:
-        return self
-
-    def absolute(self) -> AbstractLeaf:
-        return Identity(self.shape)
-
-    @property
-    def summands(self) -> int:
-        return 0
-
     def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
         return Negate((len(index),)), index
-
-    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        return torch.ones((), dtype=torch.float64)
-
-    def multiply_adds(self) -> int:
-        return 0
-
-    def tensors(self) -> Iterable[Tensor]:
-        return ()
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self
 
     @classmethod
     def examples(cls) -> list[Self]:

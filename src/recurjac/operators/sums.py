@@ -75,6 +75,9 @@ def windows(
         hang.append(max(0, (count - 1) * s + d * (k - 1) + 1 - n - b))
     if prod(lead) * prod(counts) * prod(kernel) > _MOST:
         raise ValueError(f"{prod(lead) * prod(counts)} windows of {prod(kernel)} entries; at most {_MOST} are read")
+    spans = [n + b + h for n, b, h in zip(spatial, before, hang, strict=True)]
+    if prod(lead) * prod(spans) > _MOST:
+        raise ValueError(f"windows that span {tuple(spans)} positions; at most {_MOST} entries are read")
     around = [v for b, h in zip(reversed(before), reversed(hang), strict=True) for v in (b, h)]
     padded = torch.nn.functional.pad(positions(shape), around)
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), len(lead)):

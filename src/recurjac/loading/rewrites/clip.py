@@ -76,7 +76,10 @@ def _between(x: Expression, low: float, high: float) -> Expression:
     if high == torch.inf:
         return x.shift(-at_low).activate(ReLU()).shift(at_low)
     if low == -torch.inf:
-        below = node_of(form(x), x.builder)
+        # of a relu, but for one constant, and with no product: read off without any rounding
+        operators = [e.operator for e in x.edges] + [c.operator for c in x.constants]
+        plain = len(x.constants) <= 1 and not any(o.multiply_adds() for o in operators)
+        below = node_of(form(x), x.builder) if plain else None
         if below is not None and isinstance(below.stage.activation, ReLU) and below.factor == 1 and below.shift < high:
             # it was cut off below already: one activation for both
             return _between(below.argument(x).shift(torch.tensor(below.shift, dtype=torch.float64)), below.shift, high)
