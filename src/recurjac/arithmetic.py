@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, reduce
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -45,13 +46,20 @@ class Interval:
             raise UnsoundBounds(
                 f"an interval needs ends of one shape, not {tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
             )
-        wrong = ~(self.lower <= self.upper)
-        if bool(wrong.any()):
-            at = tuple(int(i) for i in wrong.nonzero()[0])
+        if not _in_order(self.lower, self.upper):
+            at = tuple(int(i) for i in (~(self.lower <= self.upper)).nonzero()[0])
             raise UnsoundBounds(
                 f"lower bound {float(self.lower[at].detach())!r} is not at most upper bound "
                 f"{float(self.upper[at].detach())!r} at index {at}; please report this, with the network"
             )
+
+    @classmethod
+    def _of(cls, lower: Tensor, upper: Tensor) -> Interval:
+        """The interval between ends of one shape that are known to be in order, without another look."""
+        interval = object.__new__(cls)
+        object.__setattr__(interval, "lower", lower)
+        object.__setattr__(interval, "upper", upper)
+        return interval
 
     @classmethod
     def point(cls, value: Tensor) -> Interval:
@@ -87,16 +95,21 @@ class Interval:
 
     def map(self, move: MoveTensor) -> Interval:
         """The same interval after `move` (a reshape, a permutation, an index) of both ends."""
-        return Interval(move(self.lower), move(self.upper))
+        return Interval._of(move(self.lower), move(self.upper))
 
     def reshape(self, *shape: int) -> Interval:
-        return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape))
+        return Interval._of(self.lower.reshape(*shape), self.upper.reshape(*shape))
 
     def __getitem__(self, index: Any) -> Interval:
-        return Interval(self.lower[index], self.upper[index])
+        return Interval._of(self.lower[index], self.upper[index])
 
     def __neg__(self) -> Interval:
-        return Interval(-self.upper, -self.lower)
+        return Interval._of(-self.upper, -self.lower)
+
+
+def _in_order(lower: Tensor, upper: Tensor) -> bool:
+    """Whether lower <= upper everywhere; false where either is NaN."""
+    return bool((lower <= upper).all())
 
 
 @runtime_checkable
@@ -144,14 +157,25 @@ def _tiny(tensor: Tensor) -> float:
     return float(torch.finfo(tensor.dtype).tiny)
 
 
+@cache
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The radius of exact values: this very tensor, so that they are told by identity."""
+    return torch.zeros((), dtype=dtype, device=device)
+
+
+@cache
+def _infinity(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), torch.inf, dtype=dtype, device=device)
+
+
 class _RoundUp(torch.autograd.Function):
     """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN; its derivative is that of mid."""
 
     @staticmethod
     def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  # (torch fixes the signature)
-        total = torch.nextafter(mid + rad, torch.full_like(mid, torch.inf))
-        known = torch.where(rad == 0, mid, torch.where(mid.isinf(), torch.inf, total))
-        return torch.where(known.isnan(), torch.inf, known)
+        # mid - mid is NaN where mid is infinite or NaN
+        total = torch.nextafter(mid + rad + (mid - mid), _infinity(mid.dtype, mid.device))
+        return torch.where(rad == 0, mid, total).nan_to_num_(torch.inf, torch.inf, -torch.inf)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  # (torch fixes the signature)
@@ -176,22 +200,29 @@ class Value:
 
     def upper(self) -> Tensor:
         """A number not below the exact value."""
-        if self.rad is None:
+        if self.rad is None or self.exact:
             return self.mid
         return _RoundUp.apply(self.mid, self.rad.expand_as(self.mid))  # type: ignore[no-any-return,no-untyped-call]
 
     def lower(self) -> Tensor:
         """A number not above the exact value."""
-        return -(-self).upper()
+        return self.mid if self.rad is None or self.exact else -(-self).upper()
 
-    def _size(self) -> Tensor:
-        """|mid| + rad, one rounding short of an upper bound of the absolute value."""
-        mid = self.mid.detach().abs()
-        return mid if self.rad is None else mid + self.rad
+    @property
+    def exact(self) -> bool:
+        """Whether the value is known to be `mid` itself (and is not NaN, which is no number)."""
+        return self.rad is _zero(self.mid.dtype, self.mid.device)
+
+    def _size(self, gamma: float) -> Tensor:
+        """|mid| + rad / gamma in two roundings; 0 only where both are 0."""
+        size = self.mid.detach().abs()
+        return size if self.rad is None or self.exact else size.add_(self.rad, alpha=1 / gamma)
 
     def map(self, move: MoveTensor) -> Value:
         """The same value after `move` (a reshape, a permutation, an index) of its entries."""
-        return Value(move(self.mid), None if self.rad is None else move(self.rad.expand_as(self.mid)))
+        if self.rad is None or self.exact:
+            return Value(move(self.mid), self.rad)
+        return Value(move(self.mid), move(self.rad.expand_as(self.mid)))
 
     def __neg__(self) -> Value:
         return Value(-self.mid, self.rad)
@@ -201,43 +232,86 @@ class Value:
         if self.rad is None or other.rad is None:
             return Value(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
-        return Value(mid, _grow(self.rad + other.rad + u * mid.detach().abs(), 3))
+        rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
+        return Value(mid, _grow(torch.add(rad, mid.detach().abs(), alpha=u), 4))
 
     def __sub__(self, other: Value) -> Value:
         return self + (-other)
+
+    def plus_and_minus_(self, other: Value) -> Value:
+        """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
+
+        Made in the memory of this value, which is gone thereafter.
+        """
+        r = other.shape[2]
+        self.mid[:, :, :r] += other.mid
+        self.mid[:, :, r:] -= other.mid
+        if self.rad is None or other.rad is None:
+            return Value(self.mid, None)
+        with torch.no_grad():
+            rad = torch.add(self.rad, self.mid.abs(), alpha=torch.finfo(self.mid.dtype).eps / 2)
+            if not other.exact:
+                rad[:, :, :r] += other.rad
+                rad[:, :, r:] += other.rad
+            return Value(self.mid, _grow(rad, 4))
 
     def __mul__(self, other: Value) -> Value:
         mid = self.mid * other.mid
         if self.rad is None or other.rad is None:
             return Value(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
+        if self.exact and other.exact:
+            nonzero = (self.mid != 0) & (other.mid != 0)
+            return Value(mid, torch.where(nonzero, _grow(mid.detach().abs().mul_(u), 2) + 4 * _tiny(mid), 0.0))
         a, b = self.mid.detach().abs(), other.mid.detach().abs()
-        nonzero = (self._size() > 0) & (other._size() > 0)
+        nonzero = (a + self.rad > 0) & (b + other.rad > 0)
         rad = a * other.rad + b * self.rad + self.rad * other.rad + u * mid.detach().abs()
         return Value(mid, torch.where(nonzero, _grow(rad, 6) + 4 * _tiny(mid), 0.0))
 
+    def by_sign(self, positive: Tensor, negative: Tensor, slopes: tuple[Tensor, Tensor], known: Tensor) -> Value:
+        """mid, which is `positive` + `negative`, times one slope where it is positive and another where it is negative.
+
+        The radius counts where `known`, which implies equal slopes; elsewhere it is the caller's.  Slopes and `known`
+        broadcast.  By underflow a product is off by less than the smallest number, hence by less than a factor.
+        """
+        above, below = slopes
+        mid = torch.addcmul(positive * above, negative, below)  # one of the two terms is 0
+        if self.rad is None:
+            return Value(mid, None)
+        with torch.no_grad():
+            tiny = _tiny(mid)
+            rad = _grow(mid.abs().mul_(torch.finfo(mid.dtype).eps / 2), 3)
+            rad += torch.minimum(positive, tiny * (above != 0))
+            rad -= torch.maximum(negative, -tiny * (below != 0))
+            if not self.exact and bool(known.any()):
+                steep = torch.where(known, above.abs(), 0.0)
+                rad = _grow(rad + self.rad * steep + torch.minimum(self.rad, tiny * (steep != 0)), 4)
+            return Value(mid, _grow(rad, 3))
+
     def linear(self, operator: LinearMap) -> Value:
-        """The value of `operator` applied to this one, (..., *in) -> (..., *out)."""
+        """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
+
+        |A v - fl(A mid)| <= |A| rad + gamma |A| |mid| + underflow = gamma |A| (|mid| + rad / gamma) + underflow.
+        """
         mid = operator.apply(self.mid)
         if self.rad is None:
             return Value(mid, None)
         n = operator.summands
         if n == 0:
-            return Value(mid, operator.absolute().apply(self.rad.expand_as(self.mid)))
-        inner = _with_gamma(self, n)
+            return Value(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
         with torch.no_grad():
-            absolute = operator.absolute()
-            rad = _grow(absolute.apply(inner), n)
+            gamma, absolute, dims = _gamma(n, mid.dtype), operator.absolute(), len(operator.in_shape)
+            size = self._size(gamma)
+            rad = _grow(absolute.apply(size).mul_(gamma), n + 6)
+            active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True) > 0 if dims else size > 0
             reached = absolute.apply(torch.ones(operator.in_shape, dtype=mid.dtype, device=mid.device)) > 0
-        node = tuple(range(-len(operator.in_shape), 0))
-        active = self._size().amax(dim=node, keepdim=True) > 0 if node else self._size() > 0
-        underflow = (2 * n + 2) * _tiny(mid) * _refit(active, mid, len(operator.in_shape)) * reached
-        return Value(mid, rad + underflow)
+            rad.addcmul_(_refit(active, mid, dims).to(mid), reached.to(mid), value=(2 * n + 3) * _tiny(mid))
+        return Value(mid, rad)
 
     def dot(self, rows: Value) -> Value:
         """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
 
-        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines._weigh`.
+        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
         """
         ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
         return _contracted(_rows_times, ours, theirs, lambda a, b: a & b.unsqueeze(-1))
@@ -248,6 +322,8 @@ class Value:
 
 
 def _rows_times(forms: Tensor, rows: Tensor) -> Tensor:
+    if rows.shape[:2] == (1, 1):
+        return torch.matmul(forms, rows[0, 0])
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
@@ -258,28 +334,20 @@ def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
 def _contracted(how: _Pairing, ours: Value, theirs: Value, meet: _Pairing) -> Value:
     """The product `how`, which sums over the last dimension of both.
 
-    meet: which results may not be 0, from which rows of either may not be 0.
+    meet: which results may not be 0, from which rows of either may not be 0.  With radii r and s of factors a and b,
+
+        |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
     """
     mid = how(ours.mid, theirs.mid)
     if ours.rad is None or theirs.rad is None:
         return Value(mid, None)
     n = ours.shape[-1]
     with torch.no_grad():
-        rad = how(ours._size(), _with_gamma(theirs, n + 2))
-        rad = rad + how(ours.rad.expand_as(ours.mid), theirs.mid.abs())
-        active = meet(ours._size().amax(-1) > 0, theirs._size().amax(-1) > 0)
-    return Value(mid, torch.where(active, _grow(rad, n + 8) + 4 * (n + 1) * _tiny(mid), 0.0))
-
-
-def _with_gamma(value: Value, n: int) -> Tensor:
-    """At least rad + gamma_n |mid|, of the shape of `mid`; 0 only where both are 0.
-
-    The product may underflow, and the number it is weighed with be huge: hence the smallest normal number.
-    """
-    assert value.rad is not None  # noqa: S101  # (narrows the type; the caller has checked)
-    size = value.mid.detach().abs()
-    inner = _grow(value.rad + _gamma(n, size.dtype) * size, 3)
-    return torch.where(size > 0, inner + _tiny(size), inner)
+        gamma = _gamma(max(n, 1), mid.dtype)
+        a, b = ours._size(gamma), theirs._size(gamma)
+        rad = _grow(how(a, b).mul_(gamma), n + 8)
+        active = meet(a.amax(-1) > 0, b.amax(-1) > 0) if n else torch.zeros_like(mid, dtype=torch.bool)
+        return Value(mid, rad.add_(active, alpha=(2 * n + 3) * _tiny(mid)))
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
@@ -291,6 +359,8 @@ def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
 def concatenate(values: Sequence[Value], dim: int) -> Value:
     """The values one after the other along `dim`."""
     mid = torch.cat([v.mid for v in values], dim)
+    if all(v.exact for v in values):
+        return Value(mid, values[0].rad)
     rads = [v.rad.expand_as(v.mid) for v in values if v.rad is not None]
     return Value(mid, torch.cat(rads, dim) if rads else None)
 
@@ -314,6 +384,10 @@ class AbstractArithmetic(ABC):
         """The value that lies within `rad` of `mid` (a proved error; ignored by `Fast`)."""
 
     @abstractmethod
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        """The sum over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
+
+    @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each.
 
@@ -325,11 +399,21 @@ class AbstractArithmetic(ABC):
         """A lower bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
 
     @abstractmethod
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        """The interval between two bounds of one number that cross somewhere; neither is NaN.
+
+        Raises UnsoundBounds if they are proved; unproved ones are exchanged, as crossing can be their rounding.
+        """
+
+    @final
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
         """The interval between two bounds of one number; a NaN bound is no bound, hence infinite.
 
-        Raises UnsoundBounds where proved bounds cross; unproved ones are exchanged, as crossing can be their rounding.
+        Raises UnsoundBounds where proved bounds cross.
         """
+        if lower.shape == upper.shape and _in_order(lower, upper):
+            return Interval._of(lower, upper)
+        return self.crossed(_no_nan(lower, -torch.inf), _no_nan(upper, torch.inf))
 
     @final
     def between(self, lower: Value, upper: Value) -> Interval:
@@ -352,21 +436,32 @@ class AbstractArithmetic(ABC):
     @final
     def product(self, a: Interval, b: Interval) -> Interval:
         """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
-        corners = [self._corner(x, y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
-        lower = torch.stack(torch.broadcast_tensors(*(low for low, _ in corners))).amin(0)
-        upper = torch.stack(torch.broadcast_tensors(*(high for _, high in corners))).amax(0)
+        ends = torch.broadcast_tensors(a.lower, a.upper, b.lower, b.upper)
+        times = self._times if _all_finite(ends) else self._limits
+        corners = [times(x, y) for x in ends[:2] for y in ends[2:]]
+        lower = reduce(torch.minimum, (low for low, _ in corners))
+        upper = reduce(torch.maximum, (high for _, high in corners))
         return self.enclose(lower, upper)
 
     @final
-    def _corner(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def multiple(self, number: Tensor, slope: Value) -> Interval:
+        """Around `number` times the exact value of `slope`; 0 times infinity is 0."""
+        if _all_finite([number]):
+            return self.between(*[self.exact(number) * slope] * 2)
+        return self.product(Interval.point(number), self.between(slope, slope))
+
+    @final
+    def _times(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        product = self.exact(x) * self.exact(y)
+        return product.lower(), product.upper()
+
+    @final
+    def _limits(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of x y; infinite factors are kept apart, as autograd would make them 0 times infinity."""
         infinite = x.isinf() | y.isinf()
-        if not bool(infinite.any()):
-            finite = self.exact(x) * self.exact(y)
-            return finite.lower(), finite.upper()
         limit = (x.detach() * y.detach()).nan_to_num(0.0, torch.inf, -torch.inf)
-        finite = self.exact(torch.where(infinite, 0.0, x)) * self.exact(torch.where(infinite, 0.0, y))
-        return torch.where(infinite, limit, finite.lower()), torch.where(infinite, limit, finite.upper())
+        low, high = self._times(torch.where(infinite, 0.0, x), torch.where(infinite, 0.0, y))
+        return torch.where(infinite, limit, low), torch.where(infinite, limit, high)
 
     @final
     def sum(self, intervals: Sequence[Interval]) -> Interval:
@@ -394,14 +489,16 @@ class Fast(AbstractArithmetic):
     def ball(self, mid: Tensor, rad: Tensor) -> Value:
         return Value(mid, None)
 
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        return Value(_rows_times(weights.flatten(3), numbers.flatten(2)), None)
+
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return computed
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return computed
 
-    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
-        lower, upper = _no_nan(lower, -torch.inf), _no_nan(upper, torch.inf)
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
@@ -420,10 +517,13 @@ class Rigorous(AbstractArithmetic):
         return True
 
     def exact(self, tensor: Tensor) -> Value:
-        return Value(tensor, tensor.new_zeros(()))
+        return Value(tensor, _zero(tensor.dtype, tensor.device))
 
     def ball(self, mid: Tensor, rad: Tensor) -> Value:
         return Value(mid, rad.detach())
+
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        return self.exact(weights).dot(self.exact(numbers))
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         radius = _grow(computed.detach(), operations) - computed.detach()
@@ -434,8 +534,12 @@ class Rigorous(AbstractArithmetic):
         excess = self.at_least(computed, operations + 4) - computed
         return torch.where(computed.isfinite(), (computed - excess).clamp(min=0), 0.0)
 
-    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
-        return Interval(_no_nan(lower, -torch.inf), _no_nan(upper, torch.inf))
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        return Interval(lower, upper)
+
+
+def _all_finite(tensors: Sequence[Tensor]) -> bool:
+    return not any(bool(t.isinf().any()) for t in tensors)
 
 
 def _no_nan(bound: Tensor, unknown: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -103,18 +104,9 @@ class ChainRule:
 
 
 def chain_rule(
-    network: Network, preactivations: tuple[Interval | None, ...], batch: int, arithmetic: AbstractArithmetic
+    network: Network, slopes: Sequence[Interval | None], batch: int, arithmetic: AbstractArithmetic
 ) -> ChainRule:
-    """The chain rule of a network whose node k has pre-activations in `preactivations[k]`.
-
-    Entries of stages without an activation, of the input and of the output are not read and may be None.
-    """
-    slopes: list[Interval | None] = [None]
-    for stage, z in zip(network.stages, preactivations[1:], strict=True):
-        if stage.linear or z is None:
-            slopes.append(None)
-        else:
-            slopes.append(stage.activation.slope_range(z, arithmetic))
+    """The chain rule of a network whose node k has `slopes[k]`: None for the input, the output and linear stages."""
     return ChainRule(
         (network.input_shape, *(s.shape for s in network.stages)),
         ((), *(s.edges for s in network.stages)),

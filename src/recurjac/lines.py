@@ -8,7 +8,7 @@ sum_i c_i w_i is bounded from above by taking the upper line where c_i > 0 and t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import final
 
 import torch
@@ -56,6 +56,63 @@ class Lines:
         """Whether w = v for every neuron."""
         return self.all_exact and bool((self.upper_slope == 1).all())
 
+    @cached_property
+    def above(self) -> Intercepts | None:
+        """The intercepts of the upper lines; None if all are 0."""
+        return Intercepts.of(self.upper_intercept)
+
+    @cached_property
+    def below(self) -> Intercepts | None:
+        """The intercepts of the lower lines; None if all are 0."""
+        return Intercepts.of(self.lower_intercept)
+
+    @cached_property
+    def sizes(self) -> Intercepts | None:
+        """The sizes where w is not known exactly; None if all are 0."""
+        return Intercepts.of(torch.where(self.exact, 0.0, self.size))
+
+    def constant(
+        self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
+    ) -> Value | None:
+        """What the intercepts add to forms whose coefficients are `positive` + `negative`, and at most |w| times `lost`."""
+        pairs = ((positive, self.above), (negative, self.below), (lost, self.sizes))
+        met = [(w, i) for w, i in pairs if w is not None and i is not None]
+        if arithmetic.rigorous and len(met) > 1 and all(i.infinite is None for _, i in met):
+            # one sum, as each has a radius of its own to be found
+            numbers = torch.cat([i.finite.flatten(2) for _, i in met], -1)
+            return arithmetic.weigh(torch.cat([w.flatten(3) for w, _ in met], -1), numbers)
+        return reduce(Value.__add__, (i.weighed(w, arithmetic) for w, i in met)) if met else None
+
+
+@final
+@dataclass(frozen=True)
+class Intercepts:
+    """Numbers of one sign, (B, K, *node), the infinite ones apart: finite + sign * infinity where `infinite`."""
+
+    finite: Tensor
+    infinite: Tensor | None
+    sign: float
+
+    @classmethod
+    def of(cls, numbers: Tensor) -> Intercepts | None:
+        if not bool(numbers.any()):
+            return None
+        infinite = numbers.isinf()
+        if not bool(infinite.any()):
+            return cls(numbers, None, 1.0)
+        sign = float(torch.where(infinite, numbers.detach(), 0.0).sum().sign())
+        return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
+
+    def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Value:
+        """The sum over the node of weights of one sign times these numbers, 0 times infinity being 0."""
+        found = arithmetic.weigh(weights, self.finite)
+        if self.infinite is None:
+            return found
+        met = torch.einsum(
+            "bkrn,bkn->bkr", weights.detach().sign().flatten(3), self.infinite.to(weights.dtype).flatten(2)
+        )
+        return Value(torch.where(met == 0, found.mid, self.sign * met.sign() * torch.inf), found.rad)
+
 
 def substitute(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tuple[Value, Value | None]:
     """Coefficients on v and a constant that bound sum_i c_i w_i from above, for forms c of shape (B, K, R, *node).
@@ -67,25 +124,8 @@ def substitute(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tu
         return forms, None
     if lines.all_exact:
         return forms * arithmetic.exact(lines.upper_slope.unsqueeze(2)), None
-    exact = lines.exact.unsqueeze(2)
-    carried = Value(forms.mid, None if forms.rad is None else torch.where(exact, forms.rad, 0.0))
-    slope = torch.where(forms.mid > 0, lines.upper_slope.unsqueeze(2), lines.lower_slope.unsqueeze(2))
-    constant = _weigh(forms.mid.clamp(min=0), lines.upper_intercept, arithmetic)
-    constant = constant - _weigh((-forms.mid).clamp(min=0), lines.lower_intercept, arithmetic)
-    if forms.rad is not None:
-        lost = torch.where(exact, 0.0, forms.rad.expand_as(forms.mid))
-        constant = constant + arithmetic.exact(_weigh(lost, lines.size, arithmetic).upper())
-    return carried * arithmetic.exact(slope), constant
-
-
-def _weigh(weights: Tensor, numbers: Tensor, arithmetic: AbstractArithmetic) -> Value:
-    """The sum over the node of non-negative weights times numbers of one sign, 0 times infinity being 0."""
-    infinite = numbers.isinf()
-    if not bool(infinite.any()):
-        return arithmetic.exact(weights).dot(arithmetic.exact(numbers))
-    finite = arithmetic.exact(weights).dot(arithmetic.exact(torch.where(infinite, 0.0, numbers)))
-    met = torch.einsum(
-        "bkrn,bkn->bkr", (weights > 0).to(weights.dtype).flatten(3), infinite.to(weights.dtype).flatten(2)
-    )
-    sign = torch.where(infinite, numbers, 0.0).sum().sign()
-    return Value(torch.where(met > 0, sign * torch.inf, finite.mid), finite.rad)
+    positive, negative = forms.mid.clamp(min=0), forms.mid.clamp(max=0)
+    lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
+    constant = lines.constant(positive, negative, lost, arithmetic)
+    slopes = (lines.upper_slope.unsqueeze(2), lines.lower_slope.unsqueeze(2))
+    return forms.by_sign(positive, negative, slopes, lines.exact.unsqueeze(2)), constant

@@ -92,6 +92,11 @@ class Watched:
         return now is not self.found if self.follows else not torch.equal(now.detach(), self.found)
 
 
+def _all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; if their sum is neither, no entry is."""
+    return bool(tensor.detach().sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 @final
 @dataclass(frozen=True)
 class Network:
@@ -122,7 +127,7 @@ class Network:
         """Raise InvalidNetwork if a weight is NaN or infinite, or changed in the module while this network kept it."""
         for k, stage in enumerate(self.stages, 1):
             numbers = [torch.as_tensor(v) for v in vars(stage.activation).values() if isinstance(v, float)]
-            if not all(bool(t.isfinite().all()) for t in (*_stage_tensors(stage), *numbers)):
+            if not all(_all_finite(t) for t in (*_stage_tensors(stage), *numbers)):
                 raise InvalidNetwork(
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
                     "no bound of such a network exists"

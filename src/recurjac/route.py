@@ -27,6 +27,13 @@ class AbstractRoute(ABC):
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         """Where forms go from `node`, and the operator that takes them there."""
 
+    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+        """Of the forms that come to `node`, the part on its own entries, and what is only on its way to the next one.
+
+        Usually nothing is; what there is joins what the node sends along its one edge.
+        """
+        return forms, None
+
     @abstractmethod
     def lines(self, node: int) -> Lines | None:
         """The lines of a node that forms arrive at (not of their start); None if nothing happens there."""

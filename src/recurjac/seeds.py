@@ -46,6 +46,11 @@ class AbstractSeeds(ABC):
     def precision(self) -> torch.dtype:
         """The dtype of the forms."""
 
+    @property
+    @abstractmethod
+    def on_processor(self) -> bool:
+        """Whether they are computed on a CPU."""
+
 
 @final
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Units(AbstractSeeds):
     def precision(self) -> torch.dtype:
         return self.dtype
 
+    @property
+    def on_processor(self) -> bool:
+        return self.index.device.type == "cpu"
+
     def tensor(self) -> Tensor:
         return one_hot(self.index.unsqueeze(1), self.shape, self.dtype)
 
@@ -112,6 +121,10 @@ class Forms(AbstractSeeds):
     @property
     def precision(self) -> torch.dtype:
         return self.coefficients.dtype
+
+    @property
+    def on_processor(self) -> bool:
+        return self.coefficients.device.type == "cpu"
 
     def tensor(self) -> Tensor:
         return self.coefficients

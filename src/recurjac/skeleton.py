@@ -1,26 +1,28 @@
 """The exact skeleton: between neurons that are not linear, a network is (MATH §5.5).
 
-z_k = c_k + Σ_l E_kl v_l, where v_0 is the input and v_l the outputs of those neurons of stage l, its *kept* ones, that
-are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what is
-linear; neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone, of
-the same results as on the whole network up to rounding.
+z_k = c_k + E_k v, where v is the input and then the outputs of the *kept* neurons of earlier stages: those that are not
+known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what is linear;
+neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone, of the
+same results as on the whole network up to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.chainrule import ChainRule
 from recurjac.lines import Lines
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator, Gather, compose
+from recurjac.operators.base import one_hot
 from recurjac.operators.enclosed import Enclosed
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
@@ -29,29 +31,41 @@ from recurjac.route import AbstractRoute
 @final
 @dataclass(frozen=True)
 class Affine:
-    """c + Σ_l E_l v_l for entries of one stage: blocks[l] is E_lᵀ, (kept neurons of l, entries), c is (entries,)."""
+    """c + E v for entries of one stage; v begins with the input, then the kept neurons of the stages in their order.
 
-    blocks: Mapping[int, Value]
+    columns: Eᵀ, (first entries of v, entries); constant: c, (entries,).
+    """
+
+    columns: Value
     constant: Value
 
     def at(self, index: Tensor) -> Affine:
         """The entries number `index` alone."""
-        blocks = {g: b.map(lambda t: t.index_select(1, index)) for g, b in self.blocks.items()}
-        return Affine(blocks, self.constant.map(lambda t: t.index_select(0, index)))
+        return Affine(
+            self.columns.map(lambda t: t.index_select(1, index)), self.constant.map(lambda t: t.index_select(0, index))
+        )
 
     def times(self, slope: Value) -> Affine:
         """Each entry times a number."""
-        return Affine({g: b * slope for g, b in self.blocks.items()}, self.constant * slope)
+        return Affine(self.columns * slope, self.constant * slope)
 
 
 @final
 @dataclass(frozen=True)
 class _Post:
-    """h_k: known multiples at `support`, of which `linear` says all, and the kept neurons, all in flat positions."""
+    """h_k in terms of v: its entries `reads` are `affine`, the others are 0; all numbers are flat positions.
 
-    support: Tensor
-    linear: Affine | None
+    kept: its kept neurons, found in v from `begin` on.
+    """
+
+    reads: Tensor
+    affine: Affine | None
     kept: Tensor
+    begin: int
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.kept)
 
 
 @final
@@ -66,54 +80,67 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         every = torch.arange(_size(self.network, 0), device=self.network.device)
-        self.post.append(_Post(every[:0], None, every))
+        self.post.append(_Post(every, None, every, 0))
+
+    @property
+    def length(self) -> int:
+        """The length of v so far."""
+        return self.post[-1].end
 
     def pre(self, k: int) -> Affine:
         """z_k in terms of the kept neurons of earlier stages; all of them must be settled."""
         stage, n = self.network.stages[k - 1], _size(self.network, k)
-        zero = torch.zeros(n, dtype=self.network.dtype, device=self.network.device)
         bias = stage.bias(self.arithmetic)
+        zero = torch.zeros(n, dtype=self.network.dtype, device=self.network.device)
         constant = self.arithmetic.exact(zero) if bias is None else bias.map(lambda t: t.reshape(-1))
-        blocks: dict[int, Value] = {}
+        columns = self._none(n)
         for e in stage.edges:
             source = self.post[e.source]
-            if len(source.kept):
-                columns = e.operator.columns(source.kept, self.network.dtype, self.arithmetic)
-                _add(blocks, e.source, columns.map(lambda t: t.reshape(len(t), n)))
-            near = None if source.linear is None else _taking(e.operator, source.support)
-            if source.linear is not None and near is not None:
-                for g, block in source.linear.blocks.items():
-                    _add(blocks, g, near.push(block).map(lambda t: t.reshape(len(t), n)))
-                constant = constant + near.push(source.linear.constant).map(lambda t: t.flatten())
-        return Affine(blocks, constant)
+            if source.affine is None:
+                more = e.operator.columns(source.reads, self.network.dtype, self.arithmetic)
+            else:
+                near = _taking(e.operator, source.reads)
+                if near is None:
+                    continue
+                more = near.push(source.affine.columns)
+                constant = constant + near.push(source.affine.constant).map(lambda t: t.reshape(-1))
+            columns = _added(columns, more.map(lambda t: t.reshape(len(t), n)))
+        return Affine(_long(columns, self.length), constant)
+
+    def _none(self, n: int) -> Value:
+        return self.arithmetic.exact(torch.zeros(0, n, dtype=self.network.dtype, device=self.network.device))
 
     def settle(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
         kept = (~exact).nonzero().flatten()
-        support = (exact & (slope != 0)).nonzero().flatten()
-        linear = None
-        if len(support):
-            chosen, steep = z.at(support), slope[support]
-            linear = chosen if bool((steep == 1).all()) else chosen.times(self.arithmetic.exact(steep))
-        self.post.append(_Post(support, linear, kept))
+        reads = (~exact | (slope != 0)).nonzero().flatten()
+        affine, steep = z.at(reads), torch.where(exact, slope, 0.0)[reads]
+        if not bool((steep == 1).all()):
+            affine = affine.times(self.arithmetic.exact(steep))
         if len(kept):
+            own = one_hot(torch.searchsorted(reads, kept), tuple(reads.shape), self.network.dtype)
+            affine = replace(affine, columns=concatenate([affine.columns, self.arithmetic.exact(own)], 0))
             self.kept_rows[k] = z.at(kept)
+        self.post.append(_Post(reads, affine, kept, self.length))
 
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
         """The chain rule of the same Jacobian between kept neurons; `output` is the last stage, without a slope."""
-        groups = [g for g, p in enumerate(self.post) if g == 0 or len(p.kept)]
-        number = {g: i for i, g in enumerate(groups)}
+        groups = [0, *self.kept_rows]
         shapes = [whole.shapes[0], *((len(self.post[g].kept),) for g in groups[1:]), whole.shapes[-1]]
-        ends = [*(self.kept_rows[g] for g in groups[1:]), output]
+        ends = [*self.kept_rows.values(), output]
         edges = [
             tuple(
-                Edge(number[g], Enclosed(block.map(lambda t: t.mT), shapes[number[g]], shapes[i]))
-                for g, block in end.blocks.items()
+                Edge(s, Enclosed(end.columns.map(partial(_rows_of, self.post[g])), shapes[s], shapes[i]))
+                for s, g in enumerate(groups[:i])
             )
             for i, end in enumerate(ends, 1)
         ]
         slopes = [None, *(_slopes(whole, g, self.post[g].kept) for g in groups[1:]), None]
         return replace(whole, shapes=tuple(shapes), edges=((), *edges), slopes=tuple(slopes), skeleton=None)
+
+
+def _rows_of(post: _Post, columns: Tensor) -> Tensor:
+    return columns[post.begin : post.end].mT
 
 
 def _slopes(whole: ChainRule, node: int, kept: Tensor) -> Interval | None:
@@ -125,8 +152,18 @@ def _size(network: Network, node: int) -> int:
     return prod(network.shape(node))
 
 
-def _add(blocks: dict[int, Value], group: int, block: Value) -> None:
-    blocks[group] = blocks[group] + block if group in blocks else block
+def _long(columns: Value, length: int) -> Value:
+    """The columns with those of the next entries of v, up to `length`, which are 0."""
+    if len(columns.mid) == length:
+        return columns
+    return columns.map(lambda t: torch.cat([t, t.new_zeros(length - len(t), t.shape[1])]))
+
+
+def _added(a: Value, b: Value) -> Value:
+    if not len(a.mid):
+        return b
+    length = max(len(a.mid), len(b.mid))
+    return _long(a, length) + _long(b, length)
 
 
 def _taking(operator: AbstractOperator, support: Tensor) -> AbstractOperator | None:
@@ -157,28 +194,29 @@ def pays(network: Network, kept: Sequence[int]) -> bool:
     u = [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)]
     work = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
     inputs, outputs = sizes[0], _size(network, network.depth)
-    columns = [inputs + sum(u[:k]) for k in range(network.depth)]
-    pushed = sum(w * active * c for w, c in zip(work[1:], columns[:-1], strict=True))
-    among = [sum(u[:k]) * (inputs + sum(u[:k]) / 2) for k in range(network.depth)]
-    reduced = 2 * sum(n * a for n, a in zip(u, among, strict=False)) + 2 * outputs * (inputs + sum(u) / 2) * sum(u)
-    before = [sum(work[: k + 1]) for k in range(network.depth)]
-    plain = 2 * sum(n * b for n, b in zip(u, before, strict=False))
-    after = [sum(work) - b for b in before]
-    plain += 2 * outputs * (inputs * sum(work[1:]) + sum(n * a for n, a in zip(u, after, strict=False)))
+    before = [sum(u[:k]) for k in range(network.depth)]
+    pushed = sum(w * active * (inputs + b) for w, b in zip(work[1:], before[:-1], strict=True))
+    pulled = sum(n * b * (inputs + b / 2) for n, b in zip(u, before, strict=False))
+    tangents = inputs * sum(u) ** 2 / 2 + sum(n * (sum(u) - b - n) ** 2 / 2 for n, b in zip(u, before, strict=False))
+    reduced = 2 * pulled + 2 * outputs * tangents
+    done = [sum(work[: k + 1]) for k in range(network.depth)]
+    plain = 2 * sum(n * d for n, d in zip(u, done, strict=False))
+    plain += 2 * outputs * (inputs * sum(work[1:]) + sum(n * (sum(work) - d) for n, d in zip(u, done, strict=False)))
     return pushed + reduced <= plain
 
 
 @final
 @dataclass(frozen=True)
 class SkeletonRoute(AbstractRoute):
-    """From chosen entries of a stage back to the input, by way of kept neurons.
+    """From entries of stage `start`, which are `z`, back to the input, by way of kept neurons.
 
-    Nodes are the stages themselves; the lines of a stage are those of its kept neurons.
+    Nodes are the stages themselves; the lines of a stage are those of its kept neurons.  Forms of all earlier kept
+    neurons travel as one; those of the input go there from every node.
     """
 
     skeleton: Skeleton
     start: int
-    chosen: Affine
+    z: Affine
     found: Mapping[int, Lines]
     inputs: BoundRegion
 
@@ -187,18 +225,25 @@ class SkeletonRoute(AbstractRoute):
         return self.skeleton.arithmetic
 
     def nodes(self, start: int) -> Sequence[int]:
-        return [start, *(g for g in range(start - 1, -1, -1) if g == 0 or g in self.skeleton.kept_rows)]
+        return [start, *reversed([g for g in self.skeleton.kept_rows if g < start]), 0]
 
     def _affine(self, node: int) -> Affine:
-        return self.chosen if node == self.start else self.skeleton.kept_rows[node]
+        return self.z if node == self.start else self.skeleton.kept_rows[node]
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        affine, whole = self._affine(node), self.skeleton.network
-        size = (affine.constant.shape[0],)
-        return [
-            (g, Enclosed(block, size, whole.input_shape if g == 0 else (block.shape[0],)))
-            for g, block in affine.blocks.items()
-        ]
+        columns, inputs = self._affine(node).columns, self.skeleton.post[0].end
+        (m, n), following = columns.shape, self.nodes(node)[1]
+        own = (0, Enclosed(columns.map(lambda t: t[:inputs]), (n,), self.skeleton.network.input_shape))
+        if following == 0:
+            return [own]
+        return [(following, Enclosed(columns.map(lambda t: t[inputs:]), (n,), (m - inputs,))), own]
+
+    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+        if node == 0:
+            return forms, None
+        begin = self.skeleton.post[node].begin - self.skeleton.post[0].end
+        here = forms.map(lambda t: t[..., begin:])
+        return here, forms.map(lambda t: t[..., :begin]) if begin else None
 
     def lines(self, node: int) -> Lines | None:
         return None if node == 0 else self.found[node]
@@ -213,4 +258,4 @@ class SkeletonRoute(AbstractRoute):
         return self.widest()
 
     def widest(self) -> int:
-        return max(_size(self.skeleton.network, 0), *(len(p.kept) for p in self.skeleton.post))
+        return self.skeleton.length

@@ -8,7 +8,9 @@ the first node where the two differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import final
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.lines import substitute
 from recurjac.operators import AbstractOperator
+from recurjac.operators.enclosed import Enclosed, total
 from recurjac.reach import Restricted, tiles
 from recurjac.route import AbstractRoute
 from recurjac.seeds import AbstractSeeds, Units
@@ -43,11 +46,19 @@ def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Inter
     return _in_parts(near, start, Units.all((len(index),), seeds.dtype, index.device))
 
 
+_CACHE = 2**22
+"""Bytes that one coefficient tensor should take on a processor, so that it stays near it."""
+_FEW = 64
+"""So many forms at a time are worth it whatever the cache."""
+
+
 def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     copies = 12 if route.arithmetic.rigorous else 6
-    element = torch.finfo(seeds.precision).bits // 8
-    size = max(1, route.arithmetic.memory // max(1, copies * route.floats() * element))
-    return _joined([_sweep(route, start, part) for part in seeds.parts(size)])
+    form = route.floats() * torch.finfo(seeds.precision).bits // 8
+    size = max(1, route.arithmetic.memory // max(1, copies * form))
+    if seeds.on_processor:
+        size = min(size, max(_FEW, _CACHE // max(1, 2 * form)))
+    return _joined([_sweep(route, start, part) for part in seeds.parts(-(-seeds.count // -(-seeds.count // size)))])
 
 
 def _joined(bounds: list[Interval]) -> Interval:
@@ -76,21 +87,22 @@ class _Tally:
 
 def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     arithmetic, tally = route.arithmetic, _Tally()
-    pending: dict[int, Value] = {}
+    pending: dict[int, list[_Sent]] = {}
     for node in route.nodes(start):
-        forms = pending.pop(node, None)
+        sent = pending.pop(node, None)
         if node == start:
             rows = route.rows(node)
             tally.add(None if rows is None else seeds.dot(rows))
-            _pass_on(route, node, pending, seeds)
+            _send(pending, route.edges(node), _Seeds(seeds, arithmetic))
             continue
-        if forms is None:
+        if sent is None:
             continue
         lines, region, rows = route.lines(node), route.region(node), route.rows(node)
         if not tally.split and (region is not None or (lines is not None and not lines.all_exact)):
             tally.double()
-            pending = {k: concatenate([v, -v], 2) for k, v in pending.items()}
-            forms = concatenate([forms, -forms], 2)
+            pending = {k: [s.doubled() for s in v] for k, v in pending.items()}
+            sent = [s.doubled() for s in sent]
+        forms, passing = route.apart(node, _arrived(sent))
         if region is not None:
             tally.add(region.maximum(forms, arithmetic))
             continue
@@ -98,25 +110,75 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
             forms, constant = substitute(forms, lines, arithmetic)
             tally.add(constant)
         tally.add(None if rows is None else forms.dot(rows))
-        _pass_on(route, node, pending, _Carried(forms))
+        _send(pending, route.edges(node), _Forms(forms), passing)
     return _bounds(route, seeds, tally)
 
 
 @final
 @dataclass(frozen=True)
-class _Carried:
-    """Forms on their way, pushed through operators as seeds are."""
+class _Forms:
+    """Forms on their way."""
 
     value: Value
 
-    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:  # as seeds do
-        return operator.push(self.value)
+    def doubled(self) -> _Forms:
+        return _Forms(concatenate([self.value, -self.value], 2))
 
 
-def _pass_on(route: AbstractRoute, node: int, pending: dict[int, Value], forms: AbstractSeeds | _Carried) -> None:
-    for target, operator in route.edges(node):
-        arrived = forms.push(operator, route.arithmetic)
-        pending[target] = arrived if target not in pending else pending[target] + arrived
+@final
+@dataclass(frozen=True)
+class _Seeds:
+    """The forms of the start, not pushed yet; if `both`, they stand for themselves and for their negations."""
+
+    seeds: AbstractSeeds
+    arithmetic: AbstractArithmetic
+    both: bool = False
+
+    def doubled(self) -> _Seeds:
+        return replace(self, both=True)
+
+
+@final
+@dataclass(frozen=True)
+class _Sent:
+    """Forms that left a node along an edge, pushed on arrival, and others that they are to be added to."""
+
+    operator: AbstractOperator
+    forms: _Seeds | _Forms
+    passing: Value | None
+
+    def doubled(self) -> _Sent:
+        passing = None if self.passing is None else concatenate([self.passing, -self.passing], 2)
+        return _Sent(self.operator, self.forms.doubled(), passing)
+
+
+def _send(
+    pending: dict[int, list[_Sent]],
+    edges: Sequence[tuple[int, AbstractOperator]],
+    forms: _Seeds | _Forms,
+    passing: Value | None = None,
+) -> None:
+    """Forms along every edge; those that pass a node go on along its first one."""
+    for i, (target, operator) in enumerate(edges):
+        pending.setdefault(target, []).append(_Sent(operator, forms, passing if i == 0 else None))
+
+
+def _arrived(sent: Sequence[_Sent]) -> Value:
+    """The sum of all forms that arrive at a node."""
+    pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
+    terms = [s.passing for s in sent if s.passing is not None] + ([total(pushed)] if pushed else [])
+    new = len(terms) > 1 or all(isinstance(o, Enclosed) for o, _ in pushed)
+    found = reduce(Value.__add__, terms) if terms else None
+    for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
+        own = seeds.seeds.push(operator, seeds.arithmetic)
+        if seeds.both and new and found is not None and found.shape[:2] == own.shape[:2]:
+            found = found.plus_and_minus_(own)
+        else:
+            own = concatenate([own, -own], 2) if seeds.both else own
+            found = own if found is None else found + own
+    if found is None:
+        raise ValueError("nothing arrives")
+    return found
 
 
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:

@@ -62,10 +62,9 @@ class AbstractTwoPiece(AbstractActivation):
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """{s} below 0, {1} above, their hull where the interval meets 0 (also at one end: Clarke's derivative)."""
         s = self.slope_below(z.lower)
-        one = torch.ones_like(s)
         above, below = z.lower > 0, z.upper < 0
-        low = torch.where(above, one, torch.where(below, s, s.clamp(max=1)))
-        high = torch.where(above, one, torch.where(below, s, s.clamp(min=1)))
+        low = torch.where(above, 1.0, torch.where(below, s, s.clamp(max=1)))
+        high = torch.where(above, 1.0, torch.where(below, s, s.clamp(min=1)))
         return Interval(low, high)
 
     @final
@@ -83,38 +82,35 @@ class AbstractTwoPiece(AbstractActivation):
         """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity."""
         s = self.slope_below(z.lower)
         high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
-        plain = (high > low) & (high - low).isfinite()
-        limit = torch.where(high.isinf(), 1.0, 0.0)
+        width = high - low
+        plain = (width > 0) & (width < torch.inf)
+        if bool(plain.all()):
+            return self._between(s, high / width)
         # infinity is kept out of the quotient, as autograd would make it 0 times infinity
-        share = torch.where(plain, torch.where(plain, high, 0.0) / torch.where(plain, high - low, 1.0), limit)
-        # rounding must not carry the slope past those of the two pieces: parallels through 0 rest on it
+        share = torch.where(plain, high, 0.0) / torch.where(plain, width, 1.0)
+        return torch.where(plain, self._between(s, share), torch.where(high.isinf(), 1.0, s))
+
+    @staticmethod
+    def _between(s: Tensor, share: Tensor) -> Tensor:
+        """s + (1 - s) share; rounding must not carry it past the slopes of the two pieces: parallels rest on that."""
         return torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
 
     def _lines(self, z: Interval, free: Tensor, arithmetic: AbstractArithmetic) -> Lines:
         s = self.slope_below(z.lower)
-        one, zero = torch.ones_like(s), torch.zeros_like(s)
-        chord = self._chord(z)
         unstable = (z.lower <= 0) & (z.upper >= 0) & (s != 1)
-        stable = torch.where(z.lower > 0, one, s)
-        # σ - a z over [l, u] is extreme at an end or at 0: (1 - a) u, (s - a) l, 0.  A product with an infinite end
-        # counts only where its slope is not 0: 0 * inf = NaN is the limit 0.
-        ends = (
-            arithmetic.product(arithmetic.between(*_twice(arithmetic, one, chord)), Interval.point(z.upper)),
-            arithmetic.product(arithmetic.between(*_twice(arithmetic, s, chord)), Interval.point(z.lower)),
-        )
-        most = torch.maximum(ends[0].upper, ends[1].upper).clamp(min=0)
-        least = torch.minimum(ends[0].lower, ends[1].lower).clamp(max=0)
-        convex = s < 1
-        low = torch.where(unstable & ~convex, chord, torch.where(unstable, free, stable))
-        high = torch.where(unstable & convex, chord, torch.where(unstable, free, stable))
-        bottom, top = torch.where(unstable & ~convex, least, zero), torch.where(unstable & convex, most, zero)
+        chord = self._chord(z)
+        # σ - a z over [l, u] is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
+        one, steepness = arithmetic.exact(torch.ones_like(s)), arithmetic.exact(chord)
+        right = arithmetic.multiple(z.upper, one - steepness)
+        left = arithmetic.multiple(z.lower, arithmetic.exact(s) - steepness)
+        most = torch.maximum(right.upper, left.upper).clamp(min=0)
+        least = torch.minimum(right.lower, left.lower).clamp(max=0)
+        convex, stable = s < 1, torch.where(z.lower > 0, 1.0, s)
+        low = torch.where(unstable, torch.where(convex, free, chord), stable)
+        high = torch.where(unstable, torch.where(convex, chord, free), stable)
+        bottom, top = torch.where(unstable & ~convex, least, 0.0), torch.where(unstable & convex, most, 0.0)
         size = self.value_range(z, arithmetic).magnitude.detach()
         return Lines(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
-
-
-def _twice(arithmetic: AbstractArithmetic, a: Tensor, b: Tensor) -> tuple[Any, Any]:
-    difference = arithmetic.exact(a) - arithmetic.exact(b)
-    return difference, difference
 
 
 @final

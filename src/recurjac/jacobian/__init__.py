@@ -75,7 +75,8 @@ def chain_over(
     """The chain rule of `network` with the slopes that its pre-activations have over `region`."""
     prefix = Prefix(network, region, arithmetic)
     prefix.extend(pre, network.depth - 1)
-    chain = chain_rule(network, prefix.presets, region.batch, arithmetic)
+    inner = [None if prefix.stage(k).linear else prefix.slopes(k) for k in range(1, network.depth)]
+    chain = chain_rule(network, [None, *inner, None], region.batch, arithmetic)
     return replace(chain, skeleton=prefix.reduced(chain))
 
 

@@ -17,11 +17,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.chainrule import ChainRule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator
+from recurjac.operators.enclosed import Enclosed
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
 from recurjac.seeds import AbstractSeeds
@@ -38,8 +39,8 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     @final
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        chain = chain.skeleton or chain
-        route = PushRoute(chain, {})
+        route = PushRoute(chain, {}) if chain.skeleton is None else StackedPushRoute(chain.skeleton, {})
+        chain = route.chain
         for node in range(chain.end - 1, 0, -1):
             slopes = chain.slopes[node]
             if slopes is None:
@@ -161,7 +162,6 @@ class _Ends:
         return torch.minimum(self.right.lower(), self.left.lower())
 
 
-@final
 @dataclass(frozen=True)
 class PushRoute(AbstractRoute):
     """From a node forward to the last one, where a form meets the covectors."""
@@ -190,26 +190,56 @@ class PushRoute(AbstractRoute):
             rows[e.source] = more if e.source not in rows else rows[e.source] + more
         return rows
 
+    @final
     def nodes(self, start: int) -> Sequence[int]:
         return range(start, self.chain.end)
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return self._out[node]
 
+    @final
     def lines(self, node: int) -> Lines | None:
         return self.found.get(node)
 
+    @final
     def rows(self, node: int) -> Value | None:
         return self._rows.get(node)
 
+    @final
     def region(self, node: int) -> BoundRegion | None:
         return None
 
+    @final
     def floats(self) -> int:
         return self.chain.batch * self.chain.rows * self.widest()
 
     def widest(self) -> int:
         return max(prod(s) for s in self.chain.shapes)
+
+
+@final
+@dataclass(frozen=True)
+class StackedPushRoute(PushRoute):
+    """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one."""
+
+    @cached_property
+    def _stacks(self) -> list[Enclosed]:
+        """From each node to all later ones but the last, one after the other."""
+        chain, stacks = self.chain, []
+        for node, out in enumerate(self._out[:-2]):
+            matrix = concatenate([o.matrix for _, o in out if isinstance(o, Enclosed)], 0)
+            stacks.append(Enclosed(matrix, chain.shapes[node], (matrix.shape[0],)))
+        return stacks
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return [(node + 1, self._stacks[node])] if node + 1 < self.chain.end else []
+
+    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+        n = prod(self.chain.shapes[node])
+        return forms.map(lambda t: t[..., :n]), forms.map(lambda t: t[..., n:])
+
+    def widest(self) -> int:
+        return sum(prod(s) for s in self.chain.shapes)
 
 
 @final

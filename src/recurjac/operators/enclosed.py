@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from math import prod
 from typing import Self, final
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Rigorous, Value
+from recurjac.arithmetic import AbstractArithmetic, Rigorous, Value, concatenate
 from recurjac.operators.base import AbstractOperator
 
 
@@ -75,3 +76,18 @@ class Enclosed(AbstractOperator):
         g = torch.Generator().manual_seed(2)
         matrix = torch.randn(3, 4, generator=g, dtype=torch.float64)
         return [cls(Rigorous().exact(matrix), (4,), (3,)), cls(Rigorous().exact(matrix), (2, 2), (3, 1))]
+
+
+def total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
+    """Σ A c for operators A and values c (..., *in); matrices that are alone there are one product side by side."""
+    parts = [(o, c) for o, c in pairs if isinstance(o, Enclosed)]
+    if len(parts) < 2 or len(parts) < len(pairs):
+        return reduce(Value.__add__, (o.push(c) for o, c in pairs))
+    matrix = concatenate([o.matrix for o, _ in parts], 1)
+    lead = torch.broadcast_shapes(*(c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts))
+    values = [c.map(partial(_flat, lead=lead, dims=len(o.inputs))) for o, c in parts]
+    return Enclosed(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
+
+
+def _flat(tensor: Tensor, lead: Shape, dims: int) -> Tensor:
+    return tensor.flatten(tensor.dim() - dims).expand(*lead, -1) if dims else tensor.unsqueeze(-1).expand(*lead, 1)

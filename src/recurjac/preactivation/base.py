@@ -11,6 +11,7 @@ from typing import final
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
+from recurjac.allocation import keep_freed_memory
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.chainrule import ChainRule
 from recurjac.lines import Lines
@@ -33,8 +34,11 @@ class Prefix:
     _lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
     _skeleton: Skeleton | None = None
     _affine: dict[int, Affine] = field(default_factory=dict)
+    _slopes: dict[int, Interval] = field(default_factory=dict)
+    _kept_lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        keep_freed_memory()
         self.network.check_weights()
         if self.region.batch == 1:
             self._skeleton = Skeleton(self.network, self.arithmetic)
@@ -50,11 +54,11 @@ class Prefix:
         skeleton, z = self._skeleton, self.affine(k)
         if skeleton is None or z is None:
             return
-        activation = self.stage(k).activation
-        lines = self.lines(rule, k) if isinstance(rule, AbstractRelaxation) else activation.lines(
-            self.pre(k), self.arithmetic
-        )  # fmt: skip
-        exact = lines.exact[0, 0].flatten() & ~self.unstable(k, self.pre(k)).flatten()
+        if isinstance(rule, AbstractRelaxation):
+            lines = self.lines(rule, k)
+        else:
+            lines = self.stage(k).activation.lines(self.pre(k), self.arithmetic)
+        exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
         skeleton.settle(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
         if not pays(self.network, [len(p.kept) for p in skeleton.post[1:]]):
@@ -68,13 +72,18 @@ class Prefix:
             self._affine[k] = self._skeleton.pre(k)
         return self._affine[k]
 
-    def route(self, rule: AbstractRelaxation, k: int, index: Tensor) -> AbstractRoute | None:
-        """From the entries `index` of stage k back to the input along the skeleton; None where there is none."""
+    def route(self, rule: AbstractRelaxation, k: int) -> AbstractRoute | None:
+        """From the entries of stage k, as a vector, back to the input along the skeleton; None where there is none."""
         z = self.affine(k)
         if self._skeleton is None or z is None:
             return None
-        found = {g: self.lines(rule, g).at(self._skeleton.post[g].kept) for g in self._skeleton.kept_rows}
-        return SkeletonRoute(self._skeleton, k, z.at(index), found, self.region)
+        found = {g: self._lines_of_kept(self._skeleton, rule, g) for g in self._skeleton.kept_rows}
+        return SkeletonRoute(self._skeleton, k, z, found, self.region)
+
+    def _lines_of_kept(self, skeleton: Skeleton, rule: AbstractRelaxation, k: int) -> Lines:
+        if (rule, k) not in self._kept_lines:
+            self._kept_lines[rule, k] = self.lines(rule, k).at(skeleton.post[k].kept)
+        return self._kept_lines[rule, k]
 
     def reduced(self, chain: ChainRule) -> ChainRule | None:
         """The chain rule of the whole network between its neurons that are not linear; None where that does not pay."""
@@ -107,10 +116,11 @@ class Prefix:
         """True where the slope at stage k is not one number on z: (batch, *stage)."""
         return ~self.stage(k).activation.slope_range(z, self.arithmetic).is_point
 
-    @property
-    def presets(self) -> tuple[Interval | None, ...]:
-        """What a chain rule reads: bounds of every stage but the output, by node number."""
-        return (None, *self._pre, None)
+    def slopes(self, k: int) -> Interval:
+        """All slopes at stage k: (batch, *stage)."""
+        if k not in self._slopes:
+            self._slopes[k] = self.stage(k).activation.slope_range(self.pre(k), self.arithmetic)
+        return self._slopes[k]
 
 
 class AbstractPreactivation(ABC):

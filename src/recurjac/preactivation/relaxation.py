@@ -36,12 +36,11 @@ class _LineRule(AbstractRelaxation):
         route = PullRoute(self, prefix)
         shape = (prefix.region.batch, *prefix.stage(k).shape)
         selection = Selection.of(chosen, shape, prefix.network.device)
-        along = prefix.route(self, k, selection.index[0])
+        along = prefix.route(self, k)
         if along is None:
             bounds = sweep(route, k, selection.units(prefix.network.dtype))
         else:
-            count = (selection.index.shape[1],)
-            bounds = sweep(along, k, Units.all(count, prefix.network.dtype, prefix.network.device))
+            bounds = sweep(along, k, Units(selection.index, (prod(prefix.stage(k).shape),), prefix.network.dtype))
         low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
         return Interval(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import frexp, inf, prod
 from typing import final
 
@@ -29,7 +30,7 @@ class BoundBall(BoundRegion):
     def rigorous(self) -> bool:
         return True
 
-    @property
+    @cached_property
     def unbounded(self) -> Tensor:
         box = self.box(FAST)
         return (box.lower.isinf() | box.upper.isinf()).flatten(1).any(1)
@@ -41,7 +42,7 @@ class BoundBall(BoundRegion):
         radius = self.radius.reshape(-1, *[1] * (self.x.dim() - 1)).expand_as(self.x)
         return BoundBox(self.x, radius, self.low, self.high)
 
-    @property
+    @cached_property
     def _clipped(self) -> Tensor:
         """Whether the clip box cuts the ball: (batch,)."""
         r = self.radius.reshape(-1, *[1] * (self.x.dim() - 1))
@@ -57,7 +58,7 @@ class BoundBall(BoundRegion):
         extra = self._ball(flat)
         if bool(self._clipped.any()):
             extra = torch.minimum(extra, self._intersection(flat, arithmetic))
-        if forms.rad is not None:
+        if forms.rad is not None and not forms.exact:
             extra = extra + self._ball(forms.rad.expand_as(forms.mid).flatten(3))
         centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
         return centre + arithmetic.exact(arithmetic.at_least(extra, 4 * prod(self.x.shape[1:]) + 12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, prod
 from typing import final
 
@@ -27,7 +28,7 @@ class BoundBox(BoundRegion):
     def rigorous(self) -> bool:
         return True
 
-    @property
+    @cached_property
     def unbounded(self) -> Tensor:
         box = self.box(FAST)
         return (box.lower.isinf() | box.upper.isinf()).flatten(1).any(1)
@@ -40,23 +41,31 @@ class BoundBox(BoundRegion):
         return Interval(torch.maximum(low, self.low), torch.minimum(high, self.high))
 
     def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
-        box = self.box(arithmetic)
-        # left and right of x, rather than a middle and a half-width: exact where nothing is clipped
-        reach = [
-            arithmetic.exact(box.upper) - arithmetic.exact(self.x),
-            arithmetic.exact(self.x) - arithmetic.exact(box.lower),
-        ]
-        right, left = (
-            torch.where(r.mid.isinf(), inf, torch.minimum(r.upper(), self.radius)).clamp(min=0) for r in reach
-        )
+        right, left = self._reach
         centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
-        if torch.equal(left, right):
-            extra = _spread(forms.mid.abs(), right)
+        if left is right:
+            extra = right.spread(forms.mid.abs(), arithmetic)
         else:
-            extra = _spread(forms.mid.clamp(min=0), right) + _spread((-forms.mid).clamp(min=0), left)
-        if forms.rad is not None:
-            extra = extra + _spread(forms.rad.expand_as(forms.mid), torch.maximum(left, right))
+            extra = right.spread(forms.mid.clamp(min=0), arithmetic)
+            extra = extra + left.spread((-forms.mid).clamp(min=0), arithmetic)
+        if forms.rad is not None and not forms.exact:
+            wider = right if left is right else _Reach.of(torch.maximum(right.size, left.size))
+            extra = extra + wider.spread(forms.rad.expand_as(forms.mid), arithmetic)
         return centre + arithmetic.exact(arithmetic.at_least(extra, 3 * prod(self.x.shape[1:]) + 3))
+
+    @cached_property
+    def _reach(self) -> tuple[_Reach, _Reach]:
+        """How far the box goes to the right and to the left of x: exact where nothing is clipped, else rounded up.
+
+        One object twice where both are equal.
+        """
+        box, x = self.box(RIGOROUS), RIGOROUS.exact(self.x)
+        room = [RIGOROUS.exact(box.upper) - x, x - RIGOROUS.exact(box.lower)]
+        right, left = (
+            torch.where(r.mid.isinf(), inf, torch.minimum(r.upper(), self.radius)).clamp(min=0) for r in room
+        )
+        first = _Reach.of(right)
+        return first, first if torch.equal(right, left) else _Reach.of(left)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         box, shape = self.box(FAST), (self.batch, count, *self.x.shape[1:])
@@ -85,15 +94,38 @@ class BoundBox(BoundRegion):
         return [BoundBox(*p) for p in parts]
 
 
-def _spread(weights: Tensor, reach: Tensor) -> Tensor:
-    """Σ weights * reach over the input, both non-negative: (B, K, R); 0 times infinity is 0, underflow is not 0."""
-    flat, infinite = weights.flatten(3), reach.isinf().flatten(1)
-    total = torch.einsum("bkrn,bn->bkr", flat, torch.where(infinite, 0.0, reach.flatten(1)))
-    total = positive(total, (flat.amax(-1) > 0) & (reach.flatten(1).amax(-1) > 0)[:, None, None])
-    if not bool(infinite.any()):
-        return total
-    met = torch.einsum("bkrn,bn->bkr", (flat > 0).to(flat.dtype), infinite.to(flat.dtype))
-    return torch.where(met > 0, inf, total)
+@final
+@dataclass(frozen=True)
+class _Reach:
+    """Non-negative numbers for each entry of the input, (batch, *input), the infinite ones also apart."""
+
+    size: Tensor
+    finite: Tensor
+    infinite: Tensor | None
+
+    @classmethod
+    def of(cls, size: Tensor) -> _Reach:
+        infinite = size.isinf()
+        if not bool(infinite.any()):
+            return cls(size, size.flatten(1), None)
+        return cls(size, torch.where(infinite, 0.0, size).flatten(1), infinite.flatten(1).to(size.dtype))
+
+    def spread(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+        """Σ weights times these numbers, (B, K, R); weights are non-negative; 0 times infinity is 0.
+
+        Where rounding is covered, underflow is not 0.
+        """
+        flat = weights.flatten(3)
+        total = _times(flat, self.finite)
+        if arithmetic.rigorous:
+            total = positive(total, (flat.amax(-1) > 0) & (self.finite.amax(-1) > 0)[:, None, None])
+        if self.infinite is None:
+            return total
+        return torch.where(_times((flat > 0).to(flat.dtype), self.infinite) > 0, inf, total)
+
+
+def _times(flat: Tensor, numbers: Tensor) -> Tensor:
+    return torch.matmul(flat, numbers[0]) if len(numbers) == 1 else torch.einsum("bkrn,bn->bkr", flat, numbers)
 
 
 def _finite_ends(box: Interval, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
