@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -133,18 +133,24 @@ class LinearMap(Protocol):
 
 _Pairing = Callable[[Tensor, Tensor], Tensor]
 """A result of two tensors."""
+_Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Two tensors shaped to broadcast."""
 
 
-def _grow(radius: Tensor, operations: int) -> Tensor:
-    """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings.
+def _growth(operations: int, dtype: torch.dtype) -> float:
+    """What a non-negative expression computed in so many roundings is multiplied with, to be at least the exact one.
 
     (1 + u)^k / (1 - u) <= 1 + 2 (k + 2) u for k u <= 1/4, and 1 + (k + 2) eps is a floating-point number; underflow is
     the caller's.  Past k u = 1/4 nothing is claimed: infinity.
     """
-    eps = torch.finfo(radius.dtype).eps
-    if operations * eps > 0.5:
-        return torch.full_like(radius, torch.inf)
-    return radius * (1 + (operations + 2) * eps)
+    eps = torch.finfo(dtype).eps
+    return float("inf") if operations * eps > 0.5 else 1 + (operations + 2) * eps
+
+
+def _grow(radius: Tensor, operations: int) -> Tensor:
+    """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings."""
+    growth = _growth(operations, radius.dtype)
+    return radius * growth if growth < torch.inf else torch.full_like(radius, torch.inf)
 
 
 def _gamma(n: int, dtype: torch.dtype) -> float:
@@ -168,14 +174,19 @@ def _infinity(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.full((), torch.inf, dtype=dtype, device=device)
 
 
+def _round_up(mid: Tensor, rad: Tensor) -> Tensor:
+    """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN."""
+    # mid - mid is NaN where mid is infinite or NaN
+    total = torch.nextafter(mid + rad + (mid - mid), _infinity(mid.dtype, mid.device))
+    return torch.where(rad == 0, mid, total).nan_to_num_(torch.inf, torch.inf, -torch.inf)
+
+
 class _RoundUp(torch.autograd.Function):
-    """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN; its derivative is that of mid."""
+    """`_round_up`, whose derivative is that of mid."""
 
     @staticmethod
     def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  # (torch fixes the signature)
-        # mid - mid is NaN where mid is infinite or NaN
-        total = torch.nextafter(mid + rad + (mid - mid), _infinity(mid.dtype, mid.device))
-        return torch.where(rad == 0, mid, total).nan_to_num_(torch.inf, torch.inf, -torch.inf)
+        return _round_up(mid, rad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  # (torch fixes the signature)
@@ -202,6 +213,8 @@ class Value:
         """A number not below the exact value."""
         if self.rad is None or self.exact:
             return self.mid
+        if not self.mid.requires_grad:
+            return _round_up(self.mid, self.rad)
         return _RoundUp.apply(self.mid, self.rad.expand_as(self.mid))  # type: ignore[no-any-return,no-untyped-call]
 
     def lower(self) -> Tensor:
@@ -228,15 +241,17 @@ class Value:
         return Value(-self.mid, self.rad)
 
     def __add__(self, other: Value) -> Value:
-        mid = self.mid + other.mid
+        return self._sum(other, self.mid + other.mid)
+
+    def __sub__(self, other: Value) -> Value:
+        return self._sum(other, self.mid - other.mid)
+
+    def _sum(self, other: Value, mid: Tensor) -> Value:
         if self.rad is None or other.rad is None:
             return Value(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
-        return Value(mid, _grow(torch.add(rad, mid.detach().abs(), alpha=u), 4))
-
-    def __sub__(self, other: Value) -> Value:
-        return self + (-other)
+        return Value(mid, mid.detach().abs().mul_(u).add_(rad).mul_(_growth(5, mid.dtype)))
 
     def plus_and_minus_(self, other: Value) -> Value:
         """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
@@ -249,11 +264,11 @@ class Value:
         if self.rad is None or other.rad is None:
             return Value(self.mid, None)
         with torch.no_grad():
-            rad = torch.add(self.rad, self.mid.abs(), alpha=torch.finfo(self.mid.dtype).eps / 2)
+            rad = self.mid.abs().mul_(torch.finfo(self.mid.dtype).eps / 2).add_(self.rad)
             if not other.exact:
                 rad[:, :, :r] += other.rad
                 rad[:, :, r:] += other.rad
-            return Value(self.mid, _grow(rad, 4))
+            return Value(self.mid, rad.mul_(_growth(5, rad.dtype)))
 
     def __mul__(self, other: Value) -> Value:
         mid = self.mid * other.mid
@@ -268,25 +283,22 @@ class Value:
         rad = a * other.rad + b * self.rad + self.rad * other.rad + u * mid.detach().abs()
         return Value(mid, torch.where(nonzero, _grow(rad, 6) + 4 * _tiny(mid), 0.0))
 
-    def by_sign(self, positive: Tensor, negative: Tensor, slopes: tuple[Tensor, Tensor], known: Tensor) -> Value:
+    def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes) -> Value:
         """mid, which is `positive` + `negative`, times one slope where it is positive and another where it is negative.
 
-        The radius counts where `known`, which implies equal slopes; elsewhere it is the caller's.  Slopes and `known`
-        broadcast.  By underflow a product is off by less than the smallest number, hence by less than a factor.
+        The radius counts where the slopes are `known` to be one; elsewhere it is the caller's.  By underflow a product
+        is off by less than the smallest number, hence by less than a factor.
         """
-        above, below = slopes
-        mid = torch.addcmul(positive * above, negative, below)  # one of the two terms is 0
+        mid = torch.addcmul(positive * slopes.above, negative, slopes.below)  # one of the two terms is 0
         if self.rad is None:
             return Value(mid, None)
         with torch.no_grad():
-            tiny = _tiny(mid)
-            rad = _grow(mid.abs().mul_(torch.finfo(mid.dtype).eps / 2), 3)
-            rad += torch.minimum(positive, tiny * (above != 0))
-            rad -= torch.maximum(negative, -tiny * (below != 0))
-            if not self.exact and bool(known.any()):
-                steep = torch.where(known, above.abs(), 0.0)
-                rad = _grow(rad + self.rad * steep + torch.minimum(self.rad, tiny * (steep != 0)), 4)
-            return Value(mid, _grow(rad, 3))
+            rad = mid.abs().mul_(torch.finfo(mid.dtype).eps / 2)
+            rad += torch.minimum(positive, slopes.tiny_above)
+            rad -= torch.maximum(negative, -slopes.tiny_below)
+            if slopes.known is not None and not self.exact:
+                rad.addcmul_(self.rad, slopes.known).add_(torch.minimum(self.rad, slopes.tiny_above))
+            return Value(mid, rad.mul_(_growth(8, mid.dtype)))
 
     def linear(self, operator: LinearMap) -> Value:
         """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
@@ -302,7 +314,7 @@ class Value:
         with torch.no_grad():
             gamma, absolute, dims = _gamma(n, mid.dtype), operator.absolute(), len(operator.in_shape)
             size = self._size(gamma)
-            rad = _grow(absolute.apply(size).mul_(gamma), n + 6)
+            rad = absolute.apply(size).mul_(gamma * _growth(n + 8, mid.dtype))
             active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True) > 0 if dims else size > 0
             reached = absolute.apply(torch.ones(operator.in_shape, dtype=mid.dtype, device=mid.device)) > 0
             rad.addcmul_(_refit(active, mid, dims).to(mid), reached.to(mid), value=(2 * n + 3) * _tiny(mid))
@@ -314,16 +326,38 @@ class Value:
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
         """
         ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
-        return _contracted(_rows_times, ours, theirs, lambda a, b: a & b.unsqueeze(-1))
+        return _contracted(_rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
 
     def matmul(self, matrix: Value) -> Value:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted(_matrix_times, self, matrix, lambda a, b: a.unsqueeze(-1) & b)
+        return _contracted(_matrix_times, self, matrix, lambda a, b: (a.unsqueeze(-1), b))
+
+
+@final
+@dataclass(frozen=True)
+class Slopes:
+    """What forms are multiplied with, beside them: one slope where they are positive, another where they are negative.
+
+    known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.
+    """
+
+    above: Tensor
+    below: Tensor
+    known: Tensor | None
+
+    @cached_property
+    def tiny_above(self) -> Tensor:
+        """The smallest normal number where the slope is not 0."""
+        return _tiny(self.above) * (self.above.detach() != 0)
+
+    @cached_property
+    def tiny_below(self) -> Tensor:
+        return _tiny(self.below) * (self.below.detach() != 0)
 
 
 def _rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     if rows.shape[:2] == (1, 1):
-        return torch.matmul(forms, rows[0, 0])
+        return torch.mv(forms.reshape(-1, forms.shape[-1]), rows.reshape(-1)).reshape(forms.shape[:-1])
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
@@ -331,10 +365,10 @@ def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(forms, matrix.mT)
 
 
-def _contracted(how: _Pairing, ours: Value, theirs: Value, meet: _Pairing) -> Value:
+def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> Value:
     """The product `how`, which sums over the last dimension of both.
 
-    meet: which results may not be 0, from which rows of either may not be 0.  With radii r and s of factors a and b,
+    beside: numbers for the rows of either, so that they broadcast to the results.  With radii r and s of a and b,
 
         |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
     """
@@ -342,12 +376,14 @@ def _contracted(how: _Pairing, ours: Value, theirs: Value, meet: _Pairing) -> Va
     if ours.rad is None or theirs.rad is None:
         return Value(mid, None)
     n = ours.shape[-1]
+    if n == 0:
+        return Value(mid, torch.zeros_like(mid))
     with torch.no_grad():
-        gamma = _gamma(max(n, 1), mid.dtype)
+        gamma = _gamma(n, mid.dtype)
         a, b = ours._size(gamma), theirs._size(gamma)
-        rad = _grow(how(a, b).mul_(gamma), n + 8)
-        active = meet(a.amax(-1) > 0, b.amax(-1) > 0) if n else torch.zeros_like(mid, dtype=torch.bool)
-        return Value(mid, rad.add_(active, alpha=(2 * n + 3) * _tiny(mid)))
+        rad = how(a, b).mul_(gamma * _growth(n + 10, mid.dtype))
+        active = beside(a.amax(-1).sign_(), b.amax(-1).sign_())
+        return Value(mid, rad.addcmul_(*active, value=(2 * n + 3) * _tiny(mid)))
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
@@ -386,6 +422,10 @@ class AbstractArithmetic(ABC):
     @abstractmethod
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
         """The sum over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
+
+    @abstractmethod
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R)."""
 
     @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
@@ -444,11 +484,13 @@ class AbstractArithmetic(ABC):
         return self.enclose(lower, upper)
 
     @final
-    def multiple(self, number: Tensor, slope: Value) -> Interval:
-        """Around `number` times the exact value of `slope`; 0 times infinity is 0."""
+    def multiple(self, number: Tensor, slope: Value) -> tuple[Value, Value]:
+        """Values at least and at most `number` times the exact value of `slope`; 0 times infinity is 0."""
         if _all_finite([number]):
-            return self.between(*[self.exact(number) * slope] * 2)
-        return self.product(Interval.point(number), self.between(slope, slope))
+            product = self.exact(number) * slope
+            return product, product
+        limits = self.product(Interval.point(number), self.between(slope, slope))
+        return self.exact(limits.upper), self.exact(limits.lower)
 
     @final
     def _times(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -492,6 +534,10 @@ class Fast(AbstractArithmetic):
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
         return Value(_rows_times(weights.flatten(3), numbers.flatten(2)), None)
 
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
+        return Value(_rows_times(flat, x) + _rows_times(flat.abs(), r), None)
+
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return computed
 
@@ -524,6 +570,24 @@ class Rigorous(AbstractArithmetic):
 
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
         return self.exact(weights).dot(self.exact(numbers))
+
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
+        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
+        size, n = flat.abs(), flat.shape[-1]
+        spread = _rows_times(size, r)
+        mid = _rows_times(flat, x) + spread
+        with torch.no_grad():
+            gamma, info = _gamma(n, mid.dtype), torch.finfo(mid.dtype)
+            rad = _rows_times(size, x.abs()).add_(spread).mul_(gamma).add_(mid.abs(), alpha=info.eps / 2)
+            active = size.amax(-1)
+            if forms.rad is not None and not forms.exact:
+                off = forms.rad.expand_as(forms.mid).flatten(3)
+                rad += _rows_times(off, x.abs() + r)
+                active = active + off.amax(-1)
+            some = (x.abs() + r).amax(-1).sign_().unsqueeze(-1)
+            rad.mul_(_growth(n + 10, mid.dtype)).addcmul_(active.sign_(), some, value=(4 * n + 5) * info.tiny)
+        return Value(mid, rad)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         radius = _grow(computed.detach(), operations) - computed.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import final
 
@@ -14,7 +15,14 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Interval, Value
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
+from recurjac.operators.part import part
 from recurjac.seeds import AbstractSeeds, Forms, Units
+
+
+_WORTH = 0.85
+"""The share of live neurons up to which the others are left out."""
+_MANY = 32
+"""The number of neurons from which on that is worth it."""
 
 
 @final
@@ -94,6 +102,32 @@ class ChainRule:
             skeleton=None if self.skeleton is None else self.skeleton.reversed(tangents),
         )
 
+    def without_dead(self) -> ChainRule:
+        """The chain rule of the same J without the neurons whose slope is 0, where these are worth leaving out."""
+        live = [self._live(k) for k in range(len(self.shapes))]
+        if all(index is None for index in live):
+            return self
+        edges = [
+            tuple(
+                Edge(e.source, operator)
+                for e in into
+                if (operator := part(e.operator, live[k], live[e.source])) is not None
+            )
+            for k, into in enumerate(self.edges)
+        ]  # fmt: skip
+        shapes = [s if index is None else (len(index),) for s, index in zip(self.shapes, live, strict=True)]
+        slopes = [s if s is None or i is None else s.map(partial(_taken, index=i))
+                  for s, i in zip(self.slopes, live, strict=True)]  # fmt: skip
+        return replace(self, shapes=tuple(shapes), edges=tuple(edges), slopes=tuple(slopes))
+
+    def _live(self, node: int) -> Tensor | None:
+        """The neurons of a node whose slope can be other than 0; None where to leave the others out is not worth it."""
+        slopes = self.slopes[node]
+        around = (*self.edges[node], *self.successors(node))
+        if slopes is None or any(e.operator.local for e in around):
+            return None
+        return worth_leaving(((slopes.lower != 0) | (slopes.upper != 0)).flatten(1).any(0))
+
     def starting_at(self, node: int) -> ChainRule:
         """The chain rule of the derivative with respect to the output of `node`: what lies before it is dropped."""
         edges = tuple(
@@ -101,6 +135,16 @@ class ChainRule:
         )
         slopes = (None, *self.slopes[node + 1 :])
         return replace(self, shapes=self.shapes[node:], edges=((), *edges[1:]), slopes=slopes, skeleton=None)
+
+
+def worth_leaving(live: Tensor) -> Tensor | None:
+    """The flat positions where `live` (entries,), if they are few enough for a part of each matrix to be made."""
+    index = live.nonzero().flatten()
+    return index if len(index) <= _WORTH * len(live) and len(live) >= _MANY else None
+
+
+def _taken(tensor: Tensor, index: Tensor) -> Tensor:
+    return tensor.flatten(1)[:, index]
 
 
 def chain_rule(

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Slopes, Value
 
 
 @final
@@ -47,6 +47,11 @@ class Lines:
         """True where both lines are one line through the origin, so that w is known from v."""
         return (self.lower_slope == self.upper_slope) & (self.lower_intercept == 0) & (self.upper_intercept == 0)
 
+    @property
+    def zero(self) -> Tensor:
+        """True where w = 0."""
+        return self.exact & (self.upper_slope == 0)
+
     @cached_property
     def all_exact(self) -> bool:
         return bool(self.exact.all())
@@ -70,6 +75,16 @@ class Lines:
     def sizes(self) -> Intercepts | None:
         """The sizes where w is not known exactly; None if all are 0."""
         return Intercepts.of(torch.where(self.exact, 0.0, self.size))
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        """The slopes beside forms: (B, K, 1, *node)."""
+        known = torch.where(self.exact, self.upper_slope.detach().abs(), 0.0).unsqueeze(2) if self.any_exact else None
+        return Slopes(self.upper_slope.unsqueeze(2), self.lower_slope.unsqueeze(2), known)
+
+    @cached_property
+    def any_exact(self) -> bool:
+        return bool(self.exact.any())
 
     def constant(
         self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
@@ -127,5 +142,4 @@ def substitute(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tu
     positive, negative = forms.mid.clamp(min=0), forms.mid.clamp(max=0)
     lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
     constant = lines.constant(positive, negative, lost, arithmetic)
-    slopes = (lines.upper_slope.unsqueeze(2), lines.lower_slope.unsqueeze(2))
-    return forms.by_sign(positive, negative, slopes, lines.exact.unsqueeze(2)), constant
+    return forms.by_sign(positive, negative, lines.slopes), constant

@@ -21,9 +21,10 @@ from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.chainrule import ChainRule
 from recurjac.lines import Lines
 from recurjac.network import Edge, Network
-from recurjac.operators import AbstractOperator, Gather, compose
+from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
 from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.part import part
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
 
@@ -45,9 +46,12 @@ class Affine:
             self.columns.map(lambda t: t.index_select(1, index)), self.constant.map(lambda t: t.index_select(0, index))
         )
 
-    def times(self, slope: Value) -> Affine:
+    def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
         """Each entry times a number."""
-        return Affine(self.columns * slope, self.constant * slope)
+        if bool(((slope == 0) | (slope == 1)).all()):  # without rounding
+            return Affine(self.columns.map(lambda t: t * slope), self.constant.map(lambda t: t * slope))
+        exact = arithmetic.exact(slope)
+        return Affine(self.columns * exact, self.constant * exact)
 
 
 @final
@@ -99,7 +103,7 @@ class Skeleton:
             if source.affine is None:
                 more = e.operator.columns(source.reads, self.network.dtype, self.arithmetic)
             else:
-                near = _taking(e.operator, source.reads)
+                near = part(e.operator, None, source.reads)
                 if near is None:
                     continue
                 more = near.push(source.affine.columns)
@@ -116,7 +120,7 @@ class Skeleton:
         reads = (~exact | (slope != 0)).nonzero().flatten()
         affine, steep = z.at(reads), torch.where(exact, slope, 0.0)[reads]
         if not bool((steep == 1).all()):
-            affine = affine.times(self.arithmetic.exact(steep))
+            affine = affine.times(steep, self.arithmetic)
         if len(kept):
             own = one_hot(torch.searchsorted(reads, kept), tuple(reads.shape), self.network.dtype)
             affine = replace(affine, columns=concatenate([affine.columns, self.arithmetic.exact(own)], 0))
@@ -164,17 +168,6 @@ def _added(a: Value, b: Value) -> Value:
         return b
     length = max(len(a.mid), len(b.mid))
     return _long(a, length) + _long(b, length)
-
-
-def _taking(operator: AbstractOperator, support: Tensor) -> AbstractOperator | None:
-    """The operator on the entries `support` of its input alone: (support,) to its whole output; None if it is 0."""
-    back, reads = operator.transpose().rows(support)
-    part = back.transpose()
-    if len(reads) == 0:
-        return None
-    if len(reads) == prod(operator.out_shape):
-        return part
-    return compose(Gather.of(reads, operator.out_shape).transpose(), part)
 
 
 def pays(network: Network, kept: Sequence[int]) -> bool:

@@ -39,7 +39,7 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     @final
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        route = PushRoute(chain, {}) if chain.skeleton is None else StackedPushRoute(chain.skeleton, {})
+        route = PushRoute(chain.without_dead(), {}) if chain.skeleton is None else StackedPushRoute(chain.skeleton, {})
         chain = route.chain
         for node in range(chain.end - 1, 0, -1):
             slopes = chain.slopes[node]
@@ -58,16 +58,19 @@ class AbstractRecursion(AbstractJacobianMethod):
         selection = Selection.of(unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(route, node, selection.units(chain.dtype))
         bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
-        y = bounds.map(lambda t: selection.scatter(t, 0.0))
         slope = slopes.map(lambda t: t.unsqueeze(1))
+        if bool(unstable.all()):
+            return self.lines(
+                bounds.map(lambda t: t.reshape(*t.shape[:2], *chain.shapes[node])), slope, chain.arithmetic
+            )
+        y = bounds.map(lambda t: selection.scatter(t, 0.0))
         lines, exact = self.lines(y, slope, chain.arithmetic), ~unstable.unsqueeze(1)
-        size = chain.arithmetic.product(y, slope).magnitude.detach()
         return Lines(
             torch.where(exact, slope.lower, lines.lower_slope),
             torch.where(exact, 0.0, lines.lower_intercept),
             torch.where(exact, slope.lower, lines.upper_slope),
             torch.where(exact, 0.0, lines.upper_intercept),
-            size,
+            lines.size,
         )
 
 
@@ -98,7 +101,7 @@ class RecurJac(AbstractRecursion):
             torch.where(unknown, product.lower, 0.0),
             high,
             torch.where(unknown, product.upper, 0.0),
-            product.magnitude,
+            product.magnitude.detach(),
         )
 
 
@@ -132,8 +135,14 @@ class Chords(AbstractRecursion):
         zero = torch.zeros_like(high)
         return Lines(
             low, torch.where(unknown, least, zero), high, torch.where(unknown, most, zero),
-            arithmetic.product(y, slope).magnitude,
+            _size(y, slope, arithmetic),
         )  # fmt: skip
+
+
+def _size(y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Tensor:
+    """At least |y δ|; without a better number infinity."""
+    size = arithmetic.exact(y.magnitude.detach()) * arithmetic.exact(slope.magnitude.detach())
+    return size.upper().nan_to_num(torch.inf, torch.inf)
 
 
 def _share(y: Interval) -> Tensor:
@@ -214,7 +223,7 @@ class PushRoute(AbstractRoute):
         return self.chain.batch * self.chain.rows * self.widest()
 
     def widest(self) -> int:
-        return max(prod(s) for s in self.chain.shapes)
+        return max((prod(s) for s in self.chain.shapes[1:-1]), default=1)
 
 
 @final
@@ -239,7 +248,7 @@ class StackedPushRoute(PushRoute):
         return forms.map(lambda t: t[..., :n]), forms.map(lambda t: t[..., n:])
 
     def widest(self) -> int:
-        return sum(prod(s) for s in self.chain.shapes)
+        return max(1, sum(prod(s) for s in self.chain.shapes[1:-1]))
 
 
 @final

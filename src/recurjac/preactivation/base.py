@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import final
@@ -13,9 +13,11 @@ from torch import Tensor
 from recurjac.activations import AbstractActivation
 from recurjac.allocation import keep_freed_memory
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.chainrule import ChainRule
+from recurjac.chainrule import ChainRule, worth_leaving
 from recurjac.lines import Lines
 from recurjac.network import Network, Stage
+from recurjac.operators import AbstractOperator
+from recurjac.operators.part import part
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
 from recurjac.skeleton import Affine, Skeleton, SkeletonRoute, pays
@@ -36,6 +38,11 @@ class Prefix:
     _affine: dict[int, Affine] = field(default_factory=dict)
     _slopes: dict[int, Interval] = field(default_factory=dict)
     _kept_lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+    _live_lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+    _live: dict[tuple[AbstractPreactivation, int], Tensor | None] = field(default_factory=dict)
+    _pulls: dict[tuple[AbstractPreactivation, int, bool], Sequence[tuple[int, AbstractOperator]]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -80,10 +87,38 @@ class Prefix:
         found = {g: self._lines_of_kept(self._skeleton, rule, g) for g in self._skeleton.kept_rows}
         return SkeletonRoute(self._skeleton, k, z, found, self.region)
 
+    def live_lines(self, rule: AbstractRelaxation, k: int) -> Lines:
+        """The lines that `rule` takes at the neurons `live` of stage k, or at all."""
+        live = self.live(rule, k)
+        if live is None:
+            return self.lines(rule, k)
+        if (rule, k) not in self._live_lines:
+            self._live_lines[rule, k] = self.lines(rule, k).at(live)
+        return self._live_lines[rule, k]
+
     def _lines_of_kept(self, skeleton: Skeleton, rule: AbstractRelaxation, k: int) -> Lines:
         if (rule, k) not in self._kept_lines:
             self._kept_lines[rule, k] = self.lines(rule, k).at(skeleton.post[k].kept)
         return self._kept_lines[rule, k]
+
+    def live(self, rule: AbstractRelaxation, k: int) -> Tensor | None:
+        """The neurons of stage k that `rule` does not know to be 0; None where to leave the others out is not worth it."""
+        if (rule, k) not in self._live:
+            beside = [e for i, s in enumerate(self.network.stages, 1) for e in s.edges if k in (e.source, i)]
+            local = k == 0 or self.stage(k).linear or any(e.operator.local for e in beside)
+            self._live[rule, k] = None if local else worth_leaving(~self.lines(rule, k).zero.flatten(2).all((0, 1)))
+        return self._live[rule, k]
+
+    def pulls(self, rule: AbstractRelaxation, k: int, whole: bool) -> Sequence[tuple[int, AbstractOperator]]:
+        """Where forms of stage k go on their way to the input, and the transposed operators between live neurons.
+
+        whole: of all neurons of stage k.
+        """
+        if (rule, k, whole) not in self._pulls:
+            outputs = None if whole else self.live(rule, k)
+            parts = [(e.source, part(e.operator, outputs, self.live(rule, e.source))) for e in self.stage(k).edges]
+            self._pulls[rule, k, whole] = [(source, o.transpose()) for source, o in parts if o is not None]
+        return self._pulls[rule, k, whole]
 
     def reduced(self, chain: ChainRule) -> ChainRule | None:
         """The chain rule of the whole network between its neurons that are not linear; None where that does not pay."""

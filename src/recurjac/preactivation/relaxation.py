@@ -33,7 +33,7 @@ class _LineRule(AbstractRelaxation):
 
     @final
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
-        route = PullRoute(self, prefix)
+        route = PullRoute(self, prefix, k)
         shape = (prefix.region.batch, *prefix.stage(k).shape)
         selection = Selection.of(chosen, shape, prefix.network.device)
         along = prefix.route(self, k)
@@ -77,10 +77,14 @@ class FastLin(_LineRule):
 @final
 @dataclass(frozen=True)
 class PullRoute(AbstractRoute):
-    """From a stage back to the input: operators are transposed, biases are shed, the region ends it."""
+    """From a stage back to the input: operators are transposed, biases are shed, the region ends it.
+
+    Neurons that are always 0 are left out on the way, where that is worth it.
+    """
 
     rule: AbstractRelaxation
     prefix: Prefix
+    start: int
 
     @property
     def arithmetic(self) -> AbstractArithmetic:
@@ -90,16 +94,22 @@ class PullRoute(AbstractRoute):
         return range(start, -1, -1)
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return [(e.source, e.operator.transpose()) for e in self.prefix.stage(node).edges]
+        return self.prefix.pulls(self.rule, node, node == self.start)
 
     def lines(self, node: int) -> Lines | None:
         if node == 0 or self.prefix.stage(node).linear:
             return None
-        return self.prefix.lines(self.rule, node)
+        return self.prefix.live_lines(self.rule, node)
 
     def rows(self, node: int) -> Value | None:
         bias = None if node == 0 else self.prefix.stage(node).bias(self.arithmetic)
-        return None if bias is None else bias.map(lambda t: t[None, None])
+        if bias is None:
+            return None
+        live = self._live(node)
+        return bias.map(lambda t: t[None, None] if live is None else t.flatten()[live][None, None])
+
+    def _live(self, node: int) -> Tensor | None:
+        return None if node == self.start else self.prefix.live(self.rule, node)
 
     def region(self, node: int) -> BoundRegion | None:
         return self.prefix.region if node == 0 else None

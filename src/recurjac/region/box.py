@@ -42,7 +42,8 @@ class BoundBox(BoundRegion):
 
     def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
         right, left = self._reach
-        centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
+        if left is right and right.infinite is None:
+            return arithmetic.around(forms, self.x, right.size)
         if left is right:
             extra = right.spread(forms.mid.abs(), arithmetic)
         else:
@@ -51,6 +52,7 @@ class BoundBox(BoundRegion):
         if forms.rad is not None and not forms.exact:
             wider = right if left is right else _Reach.of(torch.maximum(right.size, left.size))
             extra = extra + wider.spread(forms.rad.expand_as(forms.mid), arithmetic)
+        centre = forms.dot(arithmetic.exact(self.x.unsqueeze(1)))
         return centre + arithmetic.exact(arithmetic.at_least(extra, 3 * prod(self.x.shape[1:]) + 3))
 
     @cached_property
