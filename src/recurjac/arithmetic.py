@@ -237,6 +237,14 @@ class Value:
             return Value(move(self.mid), self.rad)
         return Value(move(self.mid), move(self.rad.expand_as(self.mid)))
 
+    def known_from(self, row: int) -> Value:
+        """The same value, whose rows from number `row` on are known not to be rounded."""
+        if self.rad is None or self.exact:
+            return self
+        rad = self.rad.expand_as(self.mid).clone()
+        rad[row:] = 0
+        return Value(self.mid, rad)
+
     def __neg__(self) -> Value:
         return Value(-self.mid, self.rad)
 
@@ -421,7 +429,7 @@ class AbstractArithmetic(ABC):
 
     @abstractmethod
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
-        """The sum over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
+        """Σ over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
 
     @abstractmethod
     def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:

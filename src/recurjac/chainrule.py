@@ -18,7 +18,6 @@ from recurjac.operators import AbstractOperator
 from recurjac.operators.part import part
 from recurjac.seeds import AbstractSeeds, Forms, Units
 
-
 _WORTH = 0.85
 """The share of live neurons up to which the others are left out."""
 _MANY = 32
@@ -140,7 +139,7 @@ class ChainRule:
 def worth_leaving(live: Tensor) -> Tensor | None:
     """The flat positions where `live` (entries,), if they are few enough for a part of each matrix to be made."""
     index = live.nonzero().flatten()
-    return index if len(index) <= _WORTH * len(live) and len(live) >= _MANY else None
+    return index if 0 < len(index) <= _WORTH * len(live) and len(live) >= _MANY else None
 
 
 def _taken(tensor: Tensor, index: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class Lines:
     def constant(
         self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
     ) -> Value | None:
-        """What the intercepts add to forms whose coefficients are `positive` + `negative`, and at most |w| times `lost`."""
+        """What the intercepts add to forms of coefficients `positive` + `negative`, and at most |w| times `lost`."""
         pairs = ((positive, self.above), (negative, self.below), (lost, self.sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
         if arithmetic.rigorous and len(met) > 1 and all(i.infinite is None for _, i in met):

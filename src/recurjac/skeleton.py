@@ -107,6 +107,10 @@ class Skeleton:
                 if near is None:
                     continue
                 more = near.push(source.affine.columns)
+                if len(source.kept):
+                    units = torch.searchsorted(source.reads, source.kept)
+                    own = near.columns(units, self.network.dtype, self.arithmetic)
+                    more = more.known_from(source.begin) if own.exact else more
                 constant = constant + near.push(source.affine.constant).map(lambda t: t.reshape(-1))
             columns = _added(columns, more.map(lambda t: t.reshape(len(t), n)))
         return Affine(_long(columns, self.length), constant)

@@ -20,8 +20,8 @@ from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.lines import substitute
 from recurjac.operators import AbstractOperator
 from recurjac.operators.enclosed import Enclosed, total
-from recurjac.region import BoundRegion
 from recurjac.reach import Restricted, tiles
+from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
 from recurjac.seeds import AbstractSeeds, Units
 

@@ -39,7 +39,8 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     @final
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        route = PushRoute(chain.without_dead(), {}) if chain.skeleton is None else StackedPushRoute(chain.skeleton, {})
+        skeleton = chain.skeleton
+        route = PushRoute(chain.without_dead(), {}) if skeleton is None else StackedPushRoute(skeleton, {})
         chain = route.chain
         for node in range(chain.end - 1, 0, -1):
             slopes = chain.slopes[node]
@@ -52,7 +53,7 @@ class AbstractRecursion(AbstractJacobianMethod):
                 route.found[node] = self._lines_at(route, node, slopes, unstable)
         return _Pushed(chain, route)
 
-    def _lines_at(self, route: PushRoute, node: int, slopes: Interval, unstable: Tensor) -> Lines:
+    def _lines_at(self, route: AbstractPushRoute, node: int, slopes: Interval, unstable: Tensor) -> Lines:
         """Bound g_h at the unstable neurons and choose their lines; stable ones pass with their slope."""
         chain = route.chain
         selection = Selection.of(unstable, (chain.batch, *chain.shapes[node]), chain.device)
@@ -172,7 +173,7 @@ class _Ends:
 
 
 @dataclass(frozen=True)
-class PushRoute(AbstractRoute):
+class AbstractPushRoute(AbstractRoute):
     """From a node forward to the last one, where a form meets the covectors."""
 
     chain: ChainRule
@@ -203,9 +204,6 @@ class PushRoute(AbstractRoute):
     def nodes(self, start: int) -> Sequence[int]:
         return range(start, self.chain.end)
 
-    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return self._out[node]
-
     @final
     def lines(self, node: int) -> Lines | None:
         return self.found.get(node)
@@ -222,13 +220,22 @@ class PushRoute(AbstractRoute):
     def floats(self) -> int:
         return self.chain.batch * self.chain.rows * self.widest()
 
+
+@final
+@dataclass(frozen=True)
+class PushRoute(AbstractPushRoute):
+    """From node to node along the edges of the chain rule."""
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return self._out[node]
+
     def widest(self) -> int:
         return max((prod(s) for s in self.chain.shapes[1:-1]), default=1)
 
 
 @final
 @dataclass(frozen=True)
-class StackedPushRoute(PushRoute):
+class StackedPushRoute(AbstractPushRoute):
     """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one."""
 
     @cached_property
@@ -257,7 +264,7 @@ class _Pushed(AbstractPrepared):
     """Tangents are pushed along the route whose lines are all known."""
 
     chain: ChainRule
-    route: PushRoute
+    route: AbstractPushRoute
 
     def push(self, tangents: AbstractSeeds) -> Interval:
         return self._whole(sweep(self.route, 0, tangents))

@@ -19,13 +19,19 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     if isinstance(operator, Compose):
         return interval_image(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
     assert isinstance(operator, AbstractLeaf | Enclosed)  # noqa: S101  # (the others are compositions)
+    if bool((interval.upper - interval.lower < torch.inf).all()):
+        return _bounded_image(operator, interval, arithmetic)
     infinite = interval.lower.isinf() | interval.upper.isinf()
     bounded = Interval(torch.where(infinite, 0.0, interval.lower), torch.where(infinite, 0.0, interval.upper))
-    mid, half = arithmetic.midrad(bounded)
+    image = _bounded_image(operator, bounded, arithmetic)
+    met = operator.absolute().push(arithmetic.exact(infinite.to(image.lower.dtype))).mid > 0
+    return Interval(torch.where(met, -torch.inf, image.lower), torch.where(met, torch.inf, image.upper))
+
+
+def _bounded_image(
+    operator: AbstractLeaf | Enclosed, interval: Interval, arithmetic: AbstractArithmetic
+) -> Interval:
+    mid, half = arithmetic.midrad(interval)
     centre = operator.push(arithmetic.exact(mid))
     spread = operator.absolute().push(arithmetic.exact(half))
-    image = arithmetic.between(centre - spread, centre + spread)
-    if not bool(infinite.any()):
-        return image
-    met = operator.absolute().push(arithmetic.exact(infinite.to(mid.dtype))).mid > 0
-    return Interval(torch.where(met, -torch.inf, image.lower), torch.where(met, torch.inf, image.upper))
+    return arithmetic.between(centre - spread, centre + spread)

@@ -68,7 +68,8 @@ class Prefix:
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
         skeleton.settle(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
-        if not pays(self.network, [len(p.kept) for p in skeleton.post[1:]]):
+        counts = [len(p.kept) for p in skeleton.post[1:]]
+        if (k == 1 or counts[-1]) and not pays(self.network, counts):
             self._skeleton = None
 
     def affine(self, k: int) -> Affine | None:
@@ -102,7 +103,7 @@ class Prefix:
         return self._kept_lines[rule, k]
 
     def live(self, rule: AbstractRelaxation, k: int) -> Tensor | None:
-        """The neurons of stage k that `rule` does not know to be 0; None where to leave the others out is not worth it."""
+        """The neurons of stage k that `rule` does not know to be 0; None where leaving out others is not worth it."""
         if (rule, k) not in self._live:
             beside = [e for i, s in enumerate(self.network.stages, 1) for e in s.edges if k in (e.source, i)]
             local = k == 0 or self.stage(k).linear or any(e.operator.local for e in beside)
