@@ -28,9 +28,7 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     return Interval(torch.where(met, -torch.inf, image.lower), torch.where(met, torch.inf, image.upper))
 
 
-def _bounded_image(
-    operator: AbstractLeaf | Enclosed, interval: Interval, arithmetic: AbstractArithmetic
-) -> Interval:
+def _bounded_image(operator: AbstractLeaf | Enclosed, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
     mid, half = arithmetic.midrad(interval)
     centre = operator.push(arithmetic.exact(mid))
     spread = operator.absolute().push(arithmetic.exact(half))

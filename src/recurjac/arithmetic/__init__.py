@@ -1,0 +1,37 @@
+"""Intervals, values with a rounding radius, and the two arithmetics: the only package that thinks about rounding.
+
+The truth is the stored network's operations in real arithmetic.  A product computed in working precision obeys, in any
+order of summation and with or without fused multiply-adds,
+
+    |fl(W c) - W c|  <=  gamma_n |W| |c| + n eta,      gamma_n = n u / (1 - n u)
+
+(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), u the unit roundoff.  For eta we take the smallest
+*normal* number, so that products that are flushed to zero are covered; sums of two numbers never underflow, as long as
+subnormal numbers exist (`check_matmul`).  Sums of non-negative
+numbers are computed with relative error gamma, hence every radius below is computed from non-negative terms and then
+grown by `_grow`.
+"""
+
+from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
+from recurjac.arithmetic.interval import Interval, MoveTensor
+from recurjac.arithmetic.kinds import Fast, Rigorous
+from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
+from recurjac.arithmetic.value import LinearMap, Slopes, Value, concatenate
+
+__all__ = [
+    "AbstractArithmetic",
+    "Fast",
+    "Interval",
+    "LinearMap",
+    "MEMORY",
+    "MoveTensor",
+    "Rigorous",
+    "Slopes",
+    "Value",
+    "check_convolution",
+    "check_matmul",
+    "concatenate",
+    "round_to",
+    "round_up_to",
+    "supported_dtype",
+]

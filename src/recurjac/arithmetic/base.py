@@ -1,0 +1,130 @@
+"""What an arithmetic states, and what follows from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import reduce
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
+from recurjac.arithmetic.value import Value
+
+MEMORY = 2**26
+"""Bytes that the coefficient tensors of one sweep may take by default."""
+
+
+class AbstractArithmetic(ABC):
+    """How numbers are computed: whether rounding is covered, and how much memory one sweep may take (bytes)."""
+
+    memory: int
+
+    @property
+    @abstractmethod
+    def rigorous(self) -> bool:
+        """Whether results hold in real arithmetic."""
+
+    @abstractmethod
+    def exact(self, tensor: Tensor) -> Value:
+        """The value that is `tensor` itself."""
+
+    @abstractmethod
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        """The value that lies within `rad` of `mid` (a proved error; ignored by `Fast`)."""
+
+    @abstractmethod
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        """Σ over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
+
+    @abstractmethod
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R)."""
+
+    @abstractmethod
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each.
+
+        Products may underflow, but a result of 0 must be exact.
+        """
+
+    @abstractmethod
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        """A lower bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
+
+    @abstractmethod
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        """The interval between two bounds of one number that cross somewhere; neither is NaN.
+
+        Raises UnsoundBounds if they are proved; unproved ones are exchanged, as crossing can be their rounding.
+        """
+
+    @final
+    def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
+        """The interval between two bounds of one number; a NaN bound is no bound, hence infinite.
+
+        Raises UnsoundBounds where proved bounds cross.
+        """
+        if lower.shape == upper.shape and in_order(lower, upper):
+            return Interval.of(lower, upper)
+        return self.crossed(no_nan(lower, -torch.inf), no_nan(upper, torch.inf))
+
+    @final
+    def between(self, lower: Value, upper: Value) -> Interval:
+        """The interval from the least possible `lower` to the greatest possible `upper`."""
+        return self.enclose(lower.lower(), upper.upper())
+
+    @final
+    def intersect(self, a: Interval, b: Interval) -> Interval:
+        """The numbers in both; each must hold the same exact number."""
+        return self.enclose(torch.maximum(a.lower, b.lower), torch.minimum(a.upper, b.upper))
+
+    @final
+    def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
+        """m and s with the (finite) interval inside [m - s, m + s]."""
+        mid = interval.lower / 2 + interval.upper / 2
+        low = self.exact(mid) - self.exact(interval.lower)
+        high = self.exact(interval.upper) - self.exact(mid)
+        return mid, torch.maximum(low.upper(), high.upper()).clamp(min=0)
+
+    @final
+    def product(self, a: Interval, b: Interval) -> Interval:
+        """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
+        ends = torch.broadcast_tensors(a.lower, a.upper, b.lower, b.upper)
+        times = self._times if all_finite(ends) else self._limits
+        corners = [times(x, y) for x in ends[:2] for y in ends[2:]]
+        lower = reduce(torch.minimum, (low for low, _ in corners))
+        upper = reduce(torch.maximum, (high for _, high in corners))
+        return self.enclose(lower, upper)
+
+    @final
+    def multiple(self, number: Tensor, slope: Value) -> tuple[Value, Value]:
+        """Values at least and at most `number` times the exact value of `slope`; 0 times infinity is 0."""
+        if all_finite([number]):
+            product = self.exact(number) * slope
+            return product, product
+        limits = self.product(Interval.point(number), self.between(slope, slope))
+        return self.exact(limits.upper), self.exact(limits.lower)
+
+    @final
+    def _times(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        product = self.exact(x) * self.exact(y)
+        return product.lower(), product.upper()
+
+    @final
+    def _limits(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of x y; infinite factors are kept apart, as autograd would make them 0 times infinity."""
+        infinite = x.isinf() | y.isinf()
+        limit = (x.detach() * y.detach()).nan_to_num(0.0, torch.inf, -torch.inf)
+        low, high = self._times(torch.where(infinite, 0.0, x), torch.where(infinite, 0.0, y))
+        return torch.where(infinite, limit, low), torch.where(infinite, limit, high)
+
+    @final
+    def sum(self, intervals: Sequence[Interval]) -> Interval:
+        """All sums of one number from each."""
+        lower, upper = self.exact(intervals[0].lower), self.exact(intervals[0].upper)
+        for term in intervals[1:]:
+            lower, upper = lower + self.exact(term.lower), upper + self.exact(term.upper)
+        return self.between(lower, upper)

@@ -1,0 +1,102 @@
+"""The two arithmetics: plain floating point, and midpoint and radius."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
+from recurjac.arithmetic.interval import Interval
+from recurjac.arithmetic.rounding import gamma_of, grow, growth_of, tiny_of, zero_of
+from recurjac.arithmetic.value import Value, rows_times
+
+
+@final
+@dataclass(frozen=True)
+class Fast(AbstractArithmetic):
+    """Plain floating point: rounding is not covered, so a result is certified in exact arithmetic only."""
+
+    memory: int = MEMORY
+
+    @property
+    def rigorous(self) -> bool:
+        return False
+
+    def exact(self, tensor: Tensor) -> Value:
+        return Value(tensor, None)
+
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        return Value(mid, None)
+
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        return Value(rows_times(weights.flatten(3), numbers.flatten(2)), None)
+
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
+        return Value(rows_times(flat, x) + rows_times(flat.abs(), r), None)
+
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        return computed
+
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        return computed
+
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
+
+
+@final
+@dataclass(frozen=True)
+class Rigorous(AbstractArithmetic):
+    """Midpoint and radius: every result covers the rounding of its own computation, in float32 or float64.
+
+    Needs matrix products in full precision (no TF32 or bfloat16); `check_matmul` says so.
+    """
+
+    memory: int = MEMORY
+
+    @property
+    def rigorous(self) -> bool:
+        return True
+
+    def exact(self, tensor: Tensor) -> Value:
+        return Value(tensor, zero_of(tensor.dtype, tensor.device))
+
+    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+        return Value(mid, rad.detach())
+
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+        return self.exact(weights).dot(self.exact(numbers))
+
+    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
+        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
+        size, n = flat.abs(), flat.shape[-1]
+        spread = rows_times(size, r)
+        mid = rows_times(flat, x) + spread
+        with torch.no_grad():
+            gamma, info = gamma_of(n, mid.dtype), torch.finfo(mid.dtype)
+            rad = rows_times(size, x.abs()).add_(spread).mul_(gamma).add_(mid.abs(), alpha=info.eps / 2)
+            active = size.amax(-1)
+            if forms.rad is not None and not forms.exact:
+                off = forms.rad.expand_as(forms.mid).flatten(3)
+                rad += rows_times(off, x.abs() + r)
+                active = active + off.amax(-1)
+            some = (x.abs() + r).amax(-1).sign_().unsqueeze(-1)
+            rad.mul_(growth_of(n + 10, mid.dtype)).addcmul_(active.sign_(), some, value=(4 * n + 5) * info.tiny)
+        return Value(mid, rad)
+
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        radius = grow(computed.detach(), operations) - computed.detach()
+        underflow = (operations + 1) * tiny_of(computed) * (computed.detach() > 0)
+        return Value(computed, grow(radius, 2) + underflow).upper()
+
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        excess = self.at_least(computed, operations + 4) - computed
+        return torch.where(computed.isfinite(), (computed - excess).clamp(min=0), 0.0)
+
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        return Interval(lower, upper)

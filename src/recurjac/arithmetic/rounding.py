@@ -1,0 +1,65 @@
+"""Factors and smallest numbers that cover rounding and underflow; see the package's docstring for the error bound."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def growth_of(operations: int, dtype: torch.dtype) -> float:
+    """What a non-negative expression computed in so many roundings is multiplied with, to be at least the exact one.
+
+    (1 + u)^k / (1 - u) <= 1 + 2 (k + 2) u for k u <= 1/4, and 1 + (k + 2) eps is a floating-point number; underflow is
+    the caller's.  Past k u = 1/4 nothing is claimed: infinity.
+    """
+    eps = torch.finfo(dtype).eps
+    return float("inf") if operations * eps > 0.5 else 1 + (operations + 2) * eps
+
+
+def grow(radius: Tensor, operations: int) -> Tensor:
+    """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings."""
+    growth = growth_of(operations, radius.dtype)
+    return radius * growth if growth < torch.inf else torch.full_like(radius, torch.inf)
+
+
+def gamma_of(n: int, dtype: torch.dtype) -> float:
+    """gamma_n of the package's docstring (infinite where the theorem does not hold)."""
+    u = torch.finfo(dtype).eps / 2
+    return n * u / (1 - n * u) if n * u < 0.5 else float("inf")
+
+
+def tiny_of(tensor: Tensor) -> float:
+    return float(torch.finfo(tensor.dtype).tiny)
+
+
+@cache
+def zero_of(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The radius of exact values: this very tensor, so that they are told by identity."""
+    return torch.zeros((), dtype=dtype, device=device)
+
+
+@cache
+def infinity_of(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), torch.inf, dtype=dtype, device=device)
+
+
+def round_up(mid: Tensor, rad: Tensor) -> Tensor:
+    """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN."""
+    # mid - mid is NaN where mid is infinite or NaN
+    total = torch.nextafter(mid + rad + (mid - mid), infinity_of(mid.dtype, mid.device))
+    return torch.where(rad == 0, mid, total).nan_to_num_(torch.inf, torch.inf, -torch.inf)
+
+
+class RoundUp(torch.autograd.Function):
+    """`_round_up`, whose derivative is that of mid."""
+
+    @staticmethod
+    def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  # (torch fixes the signature)
+        return round_up(mid, rad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004  # (torch fixes the signature)
+        return grads[0], None

@@ -1,0 +1,249 @@
+"""Values with a rounding radius, and their sums and products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic.interval import MoveTensor
+from recurjac.arithmetic.rounding import RoundUp, gamma_of, grow, growth_of, round_up, tiny_of, zero_of
+
+
+@runtime_checkable
+class LinearMap(Protocol):
+    """What arithmetic needs to know of a linear operator A (`operators.AbstractLeaf`)."""
+
+    @property
+    def in_shape(self) -> Shape: ...
+    @property
+    def summands(self) -> int: ...
+    def apply(self, tensor: Tensor) -> Tensor: ...
+    def absolute(self) -> LinearMap: ...
+
+
+_Pairing = Callable[[Tensor, Tensor], Tensor]
+"""A result of two tensors."""
+_Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Two tensors shaped to broadcast."""
+
+
+@final
+@dataclass(frozen=True)
+class Value:
+    """A tensor and how far the exact one may be: |exact - mid| <= rad; `rad` None makes no claim (`Fast`).
+
+    `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0, otherwise it
+    overflowed and says nothing; neither does NaN.
+    """
+
+    mid: Tensor
+    rad: Tensor | None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.mid.shape
+
+    def upper(self) -> Tensor:
+        """A number not below the exact value."""
+        if self.rad is None or self.exact:
+            return self.mid
+        if not self.mid.requires_grad:
+            return round_up(self.mid, self.rad)
+        return RoundUp.apply(self.mid, self.rad.expand_as(self.mid))  # type: ignore[no-any-return,no-untyped-call]
+
+    def lower(self) -> Tensor:
+        """A number not above the exact value."""
+        return self.mid if self.rad is None or self.exact else -(-self).upper()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the value is known to be `mid` itself (and is not NaN, which is no number)."""
+        return self.rad is zero_of(self.mid.dtype, self.mid.device)
+
+    def _size(self, gamma: float) -> Tensor:
+        """|mid| + rad / gamma in two roundings; 0 only where both are 0."""
+        size = self.mid.detach().abs()
+        return size if self.rad is None or self.exact else size.add_(self.rad, alpha=1 / gamma)
+
+    def map(self, move: MoveTensor) -> Value:
+        """The same value after `move` (a reshape, a permutation, an index) of its entries."""
+        if self.rad is None or self.exact:
+            return Value(move(self.mid), self.rad)
+        return Value(move(self.mid), move(self.rad.expand_as(self.mid)))
+
+    def known_from(self, row: int) -> Value:
+        """The same value, whose rows from number `row` on are known not to be rounded."""
+        if self.rad is None or self.exact:
+            return self
+        rad = self.rad.expand_as(self.mid).clone()
+        rad[row:] = 0
+        return Value(self.mid, rad)
+
+    def __neg__(self) -> Value:
+        return Value(-self.mid, self.rad)
+
+    def __add__(self, other: Value) -> Value:
+        return self._sum(other, self.mid + other.mid)
+
+    def __sub__(self, other: Value) -> Value:
+        return self._sum(other, self.mid - other.mid)
+
+    def _sum(self, other: Value, mid: Tensor) -> Value:
+        if self.rad is None or other.rad is None:
+            return Value(mid, None)
+        u = torch.finfo(mid.dtype).eps / 2
+        rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
+        return Value(mid, mid.detach().abs().mul_(u).add_(rad).mul_(growth_of(5, mid.dtype)))
+
+    def plus_and_minus_(self, other: Value) -> Value:
+        """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
+
+        Made in the memory of this value, which is gone thereafter.
+        """
+        r = other.shape[2]
+        self.mid[:, :, :r] += other.mid
+        self.mid[:, :, r:] -= other.mid
+        if self.rad is None or other.rad is None:
+            return Value(self.mid, None)
+        with torch.no_grad():
+            rad = self.mid.abs().mul_(torch.finfo(self.mid.dtype).eps / 2).add_(self.rad)
+            if not other.exact:
+                rad[:, :, :r] += other.rad
+                rad[:, :, r:] += other.rad
+            return Value(self.mid, rad.mul_(growth_of(5, rad.dtype)))
+
+    def __mul__(self, other: Value) -> Value:
+        mid = self.mid * other.mid
+        if self.rad is None or other.rad is None:
+            return Value(mid, None)
+        u = torch.finfo(mid.dtype).eps / 2
+        if self.exact and other.exact:
+            nonzero = (self.mid != 0) & (other.mid != 0)
+            return Value(mid, torch.where(nonzero, grow(mid.detach().abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
+        a, b = self.mid.detach().abs(), other.mid.detach().abs()
+        nonzero = (a + self.rad > 0) & (b + other.rad > 0)
+        rad = a * other.rad + b * self.rad + self.rad * other.rad + u * mid.detach().abs()
+        return Value(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
+
+    def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes) -> Value:
+        """mid, which is `positive` + `negative`, times one slope where it is positive and another where it is negative.
+
+        The radius counts where the slopes are `known` to be one; elsewhere it is the caller's.  By underflow a product
+        is off by less than the smallest number, hence by less than a factor.
+        """
+        mid = torch.addcmul(positive * slopes.above, negative, slopes.below)  # one of the two terms is 0
+        if self.rad is None:
+            return Value(mid, None)
+        with torch.no_grad():
+            rad = mid.abs().mul_(torch.finfo(mid.dtype).eps / 2)
+            rad += torch.minimum(positive, slopes.tiny_above)
+            rad -= torch.maximum(negative, -slopes.tiny_below)
+            if slopes.known is not None and not self.exact:
+                rad.addcmul_(self.rad, slopes.known).add_(torch.minimum(self.rad, slopes.tiny_above))
+            return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
+
+    def linear(self, operator: LinearMap) -> Value:
+        """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
+
+        |A v - fl(A mid)| <= |A| rad + gamma |A| |mid| + underflow = gamma |A| (|mid| + rad / gamma) + underflow.
+        """
+        mid = operator.apply(self.mid)
+        if self.rad is None:
+            return Value(mid, None)
+        n = operator.summands
+        if n == 0:
+            return Value(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
+        with torch.no_grad():
+            gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
+            size = self._size(gamma)
+            rad = absolute.apply(size).mul_(gamma * growth_of(n + 8, mid.dtype))
+            active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True) > 0 if dims else size > 0
+            reached = absolute.apply(torch.ones(operator.in_shape, dtype=mid.dtype, device=mid.device)) > 0
+            rad.addcmul_(_refit(active, mid, dims).to(mid), reached.to(mid), value=(2 * n + 3) * tiny_of(mid))
+        return Value(mid, rad)
+
+    def dot(self, rows: Value) -> Value:
+        """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
+
+        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
+        """
+        ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
+        return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
+
+    def matmul(self, matrix: Value) -> Value:
+        """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
+        return _contracted(_matrix_times, self, matrix, lambda a, b: (a.unsqueeze(-1), b))
+
+
+@final
+@dataclass(frozen=True)
+class Slopes:
+    """What forms are multiplied with, beside them: one slope where they are positive, another where they are negative.
+
+    known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.
+    """
+
+    above: Tensor
+    below: Tensor
+    known: Tensor | None
+
+    @cached_property
+    def tiny_above(self) -> Tensor:
+        """The smallest normal number where the slope is not 0."""
+        return tiny_of(self.above) * (self.above.detach() != 0)
+
+    @cached_property
+    def tiny_below(self) -> Tensor:
+        return tiny_of(self.below) * (self.below.detach() != 0)
+
+
+def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
+    if rows.shape[:2] == (1, 1):
+        return torch.mv(forms.reshape(-1, forms.shape[-1]), rows.reshape(-1)).reshape(forms.shape[:-1])
+    return torch.einsum("bkrn,bkn->bkr", forms, rows)
+
+
+def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
+    return torch.matmul(forms, matrix.mT)
+
+
+def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> Value:
+    """The product `how`, which sums over the last dimension of both.
+
+    beside: numbers for the rows of either, so that they broadcast to the results.  With radii r and s of a and b,
+
+        |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
+    """
+    mid = how(ours.mid, theirs.mid)
+    if ours.rad is None or theirs.rad is None:
+        return Value(mid, None)
+    n = ours.shape[-1]
+    if n == 0:
+        return Value(mid, torch.zeros_like(mid))
+    with torch.no_grad():
+        gamma = gamma_of(n, mid.dtype)
+        a, b = ours._size(gamma), theirs._size(gamma)
+        rad = how(a, b).mul_(gamma * growth_of(n + 10, mid.dtype))
+        active = beside(a.amax(-1).sign_(), b.amax(-1).sign_())
+        return Value(mid, rad.addcmul_(*active, value=(2 * n + 3) * tiny_of(mid)))
+
+
+def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
+    """`active` with its `in_dims` node dimensions of size 1 replaced by as many as the output `like` has."""
+    lead = active.shape[: active.dim() - in_dims]
+    return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
+
+
+def concatenate(values: Sequence[Value], dim: int) -> Value:
+    """The values one after the other along `dim`."""
+    mid = torch.cat([v.mid for v in values], dim)
+    if all(v.exact for v in values):
+        return Value(mid, values[0].rad)
+    rads = [v.rad.expand_as(v.mid) for v in values if v.rad is not None]
+    return Value(mid, torch.cat(rads, dim) if rads else None)
