@@ -79,7 +79,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="the reference network (W0, b0, …, x), by default beside the project; "
                         "without it a generated one of the same shape is measured")  # fmt: skip
     parser.add_argument("--onnx", type=Path, default=ONNX, metavar="FILE",
-                        help="the wide network, by default beside the project; else there is no such table")  # fmt: skip
+                        help="the wide network; by default beside the project; else none is measured")  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -78,7 +78,7 @@ def test_a_row_says_all_and_is_read_as_written(opponent: AbstractOpponent, tmp_p
     assert 0 < row.best_seconds <= row.seconds
     assert row.units == pytest.approx(row.seconds / row.unit_seconds)
     assert row.floor_seconds == pytest.approx(row.multiply_adds / 800**3 * row.unit_seconds)
-    assert row.over_floor == pytest.approx(row.seconds / row.floor_seconds) > 0
+    assert row.over_floor == pytest.approx(row.seconds / row.floor_seconds)
     run = report([row], quick=True, threads=1, numpy_unit_seconds=1.0)
     write(tmp_path / "new" / "run.json", run)
     assert read_rows(tmp_path / "new" / "run.json") == [row]
@@ -96,7 +96,8 @@ def test_the_exponent_is_that_of_a_power() -> None:
     row = measure(CASE, Effort(2, 2, 0.0))
     curve = [replace(row, value=float(n), units=3.0 * n**1.5) for n in (1, 2, 7)]
     (fit,) = growth(curve)
-    assert (fit.exponent, fit.last, fit.points) == (pytest.approx(1.5), pytest.approx(1.5), 3)
+    assert [fit.exponent, fit.last] == pytest.approx([1.5, 1.5])
+    assert fit.points == 3
 
 
 def test_the_radius_leaves_so_many_neurons_unstable() -> None:
