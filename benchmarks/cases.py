@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import exp, inf, log
 from pathlib import Path
@@ -95,15 +95,20 @@ class Reference(AbstractLayers):
     path: Path
 
     def layers(self) -> Weights:
-        with np.load(self.path) as archive:
-            return [
-                (torch.tensor(archive[f"W{i}"]).double(), torch.tensor(archive[f"b{i}"]).double())
-                for i in range(int(archive["n_layers"]))
-            ]
+        return _archive(self.path)[1]
 
     def centre(self, batch: int) -> Tensor:
-        with np.load(self.path) as archive:
-            return torch.tensor(archive["x"]).double().reshape(1, -1).expand(batch, -1)
+        return _archive(self.path)[0].expand(batch, -1)
+
+
+@lru_cache(maxsize=1)
+def _archive(path: Path) -> tuple[Tensor, Weights]:
+    with np.load(path) as archive:
+        layers = [
+            (torch.tensor(archive[f"W{i}"]).double(), torch.tensor(archive[f"b{i}"]).double())
+            for i in range(int(archive["n_layers"]))
+        ]
+        return torch.tensor(archive["x"]).double().reshape(1, -1), layers
 
 
 @final
@@ -118,10 +123,15 @@ class OnnxFile(AbstractSource):
         return self.path.stem
 
     def network(self) -> Network:
-        return rj.load(self.path)
+        return _loaded(self.path)
 
     def centre(self, batch: int) -> Tensor:
         return _random(batch, self.network().input_shape)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path) -> Network:
+    return rj.load(path)
 
 
 def _random(batch: int, shape: tuple[int, ...]) -> Tensor:
@@ -238,6 +248,7 @@ def unstable(network: Network, region: rj.LpBall) -> float:
     return sum(int(m.sum()) for m in masks if m is not None) / bound.batch
 
 
+@lru_cache
 def radius_with(source: AbstractSource, wanted: float) -> float:
     """A radius at which about so many neurons are unstable (to a twentieth, where bisection finds it)."""
     network, centre = source.network(), source.centre(1)

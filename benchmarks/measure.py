@@ -32,7 +32,7 @@ class Effort:
 
 
 THOROUGH = Effort(5, 60, 1.0)
-QUICK = Effort(3, 3, 0.0)
+QUICK = Effort(2, 2, 0.0)
 
 
 @final

@@ -37,7 +37,7 @@ def draw(path: Path, run: Report) -> None:
     curves = [list(part) for _, part in groupby((r for r in run.rows if r.table == "growth"), lambda r: r.variable)]
     bars = [r for r in run.rows if r.table != "growth"]
     down = -(-len(curves) // ACROSS)
-    figure = Figure(figsize=(11, 2.9 * down + (4.2 if bars else 0)), layout="constrained")
+    figure = Figure(figsize=(11, 3.2 * down + (4.2 if bars else 0)), layout="constrained")
     grid: GridSpec = figure.add_gridspec(down + bool(bars), ACROSS, height_ratios=[1] * down + [1.4] * bool(bars))
     for i, rows in enumerate(curves):
         _curves(figure.add_subplot(grid[i // ACROSS, i % ACROSS]), rows, run.growth)
@@ -50,7 +50,9 @@ def draw(path: Path, run: Report) -> None:
 
 
 def _curves(axes: Axes, rows: Sequence[Row], fits: Sequence[Growth]) -> None:
-    """Units against the size that varies, log-log, with fitted exponents."""
+    """Units against the size that varies, log-log; the legend gives the fitted exponents."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     variable = rows[0].variable
     for name in dict.fromkeys((r.method, r.arithmetic) for r in rows):
         mine = [r for r in rows if (r.method, r.arithmetic) == name]
@@ -62,13 +64,15 @@ def _curves(axes: Axes, rows: Sequence[Row], fits: Sequence[Growth]) -> None:
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     values = sorted({r.value for r in rows})
     axes.set_xticks(values, [f"{v:g}" for v in values])
     axes.minorticks_off()
     axes.set_xlabel(variable)
     axes.set_ylabel("units")
     axes.grid(visible=True, linewidth=0.5, alpha=0.5)
-    axes.legend(frameon=False, fontsize=7, title="exponents", title_fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
