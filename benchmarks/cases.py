@@ -17,7 +17,7 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks import textbook
-from benchmarks.measure import counted
+from benchmarks.measure import Work, counted
 from recurjac.activations import ReLU
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.jacobian import AbstractJacobianMethod, chain_over, samples
@@ -50,15 +50,6 @@ class AbstractLayers(AbstractSource):
     def layers(self) -> Weights:
         """Weights (out, in) and biases."""
 
-    @property
-    @final
-    def title(self) -> str:
-        layers = self.layers()
-        sizes = [int(layers[0][0].shape[1]), *(len(b) for _, b in layers)]
-        hidden = sizes[1:-1]
-        inner = f"{len(hidden)}×{hidden[0]}" if len(set(hidden)) == 1 else "-".join(map(str, hidden))
-        return f"{sizes[0]}-{inner}-{sizes[-1]}"
-
     @final
     def network(self) -> Network:
         layers = self.layers()
@@ -74,6 +65,11 @@ class Generated(AbstractLayers):
     width: int
     depth: int
     outputs: int
+
+    @property
+    def title(self) -> str:
+        hidden = self.depth - 1
+        return f"{self.inputs}-{hidden}×{self.width}-{self.outputs}"
 
     def layers(self) -> Weights:
         g = torch.Generator().manual_seed(0)
@@ -93,6 +89,10 @@ class Reference(AbstractLayers):
     """An archive of `n_layers`, `W0`, `b0`, … with the input `x`, all of a ReLU network."""
 
     path: Path
+
+    @property
+    def title(self) -> str:
+        return self.path.stem
 
     def layers(self) -> Weights:
         return _archive(self.path)[1]
@@ -151,8 +151,8 @@ class AbstractOpponent(ABC):
         """Pre-activation bounds, Jacobian bounds and l∞ constant of the case, to run again and again."""
 
     @abstractmethod
-    def multiply_adds(self, case: Case) -> int:
-        """Those of the matrix products in one run."""
+    def work(self, case: Case) -> Work:
+        """What one run does."""
 
 
 @final
@@ -178,7 +178,7 @@ class Ours(AbstractOpponent):
 
         return run
 
-    def multiply_adds(self, case: Case) -> int:
+    def work(self, case: Case) -> Work:
         return counted(self.job(case))
 
 
@@ -196,8 +196,8 @@ class Textbook(AbstractOpponent):
         x = case.source.centre(1)[0].numpy()
         return partial(textbook.constant, net, x, case.radius)
 
-    def multiply_adds(self, case: Case) -> int:
-        return textbook.multiply_adds(self._dense(case))
+    def work(self, case: Case) -> Work:
+        return Work(textbook.multiply_adds(self._dense(case)), None)
 
     @staticmethod
     def _dense(case: Case) -> textbook.Dense:

@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 class Row:
     """One measurement, flat.  Seconds are medians where not called best; one unit is one 800×800 float64 product.
 
-    floor_seconds: `multiply_adds` at the unit's rate; over_floor: seconds / floor_seconds.  peak_mib, before_mib: of a
-    process of its own, in MiB, with the bounds and before them; None where that is not measured.
+    calls: of torch's operations.  floor_seconds: `multiply_adds` at the unit's rate; over_floor: seconds over that.
+    peak_mib, before_mib: resident memory of a process of its own, at most within the job and just before it; None where
+    that is not measured.
     """
 
     table: str
@@ -49,6 +50,7 @@ class Row:
     units: float
     best_units: float
     multiply_adds: int
+    calls: int | None
     floor_seconds: float
     over_floor: float
     before_mib: float | None
@@ -162,6 +164,7 @@ def show(console: Console, rows: Sequence[Row]) -> None:
     columns["ms"] = [f"{1000 * r.seconds:.2f}" for r in rows]
     columns["units"] = [f"{r.units:.3g}" for r in rows]
     columns["best"] = [f"{r.best_units:.3g}" for r in rows]
+    columns["calls"] = ["" if r.calls is None else str(r.calls) for r in rows]
     columns["floor ms"] = [f"{1000 * r.floor_seconds:.2f}" for r in rows]
     columns["× floor"] = [f"{r.over_floor:.1f}" for r in rows]
     if any(r.peak_mib is not None for r in rows):
@@ -200,19 +203,19 @@ def show_growth(console: Console, found: Sequence[Growth]) -> None:
 
 
 def show_comparison(console: Console, new: Sequence[Row], old: Sequence[Row]) -> None:
-    """Print new / old for each row that both runs have: units, seconds, multiply-adds and peak memory."""
+    """Print new / old for each row that both runs have: units, seconds, multiply-adds, calls and peak memory."""
     before = {r.key: r for r in old}
     both = [(r, before[r.key]) for r in new if r.key in before]
     columns = {
-        "table": [a.table for a, _ in both],
-        "network": [a.network for a, _ in both],
+        "table": [a.table.split(",")[0] for a, _ in both],
         "outputs": [str(a.outputs) for a, _ in both],
         "method": [f"{a.method}, {a.arithmetic}" for a, _ in both],
-        "at": [f"{a.variable} {a.value:g}" for a, _ in both],
+        "at": [_at(a) for a, _ in both],
         "units": [_ratio(a.units, b.units) for a, b in both],
         "best": [_ratio(a.best_units, b.best_units) for a, b in both],
         "seconds": [_ratio(a.seconds, b.seconds) for a, b in both],
-        "multiply-adds": [_ratio(a.multiply_adds, b.multiply_adds) for a, b in both],
+        "mult.": [_ratio(a.multiply_adds, b.multiply_adds) for a, b in both],
+        "calls": [_ratio(a.calls, b.calls) for a, b in both],
         "peak": [_ratio(a.peak_mib, b.peak_mib) for a, b in both],
     }
     _print(console, "new / old", columns)
@@ -221,6 +224,11 @@ def show_comparison(console: Console, new: Sequence[Row], old: Sequence[Row]) ->
         console.print(f"Geometric mean of units, new / old: {float(np.exp(np.mean(logs))):.3f} over {len(both)} rows.")
     if len(both) < len(new):
         console.print(f"{len(new) - len(both)} of {len(new)} rows are not in the old run.")
+
+
+def _at(row: Row) -> str:
+    more = "" if row.variable == "radius" else f", radius {row.radius:.3g}"
+    return f"{row.variable} {row.value:g}{more}"
 
 
 def _ratio(new: float | None, old: float | None) -> str:

@@ -22,6 +22,7 @@ from benchmarks.measure import QUICK, THOROUGH, Effort, memory_of, numpy_unit_se
 from benchmarks.plot import check, draw
 from benchmarks.report import ROOT, Row, read_rows, report, show, show_comparison, show_growth, write
 from benchmarks.tables import TABLES, Plan
+from recurjac.errors import RecurJacError
 
 SHARED = ROOT.parent / "shared"
 REFERENCE = SHARED / "reference" / "mnist_9x200_relu.npz"
@@ -32,16 +33,16 @@ def measure(case: Case, effort: Effort) -> Row:
     """Measure one case."""
     torch.set_num_threads(case.threads)
     net, timing = case.network(), timed(case.job(), effort)
-    work = case.opponent.multiply_adds(case)
-    floor = timing.floor(work)
+    work = case.opponent.work(case)
+    floor = timing.floor(work.multiply_adds)
     memory = memory_of(case.job) if case.memory else None
     method, arithmetic = case.opponent.titles
     return Row(
         case.table, case.variable, case.value, case.source.title, prod(net.output_shape), case.radius, case.batch,
         case.threads, method, arithmetic, unstable(net, case.region()),
         sum(prod(s.shape) for s in net.stages if not s.linear), timing.seconds, timing.best_seconds,
-        timing.unit_seconds, timing.units, timing.best_units, work, floor, timing.seconds / floor,
-        None if memory is None else memory.before, None if memory is None else memory.peak,
+        timing.unit_seconds, timing.units, timing.best_units, work.multiply_adds, work.calls, floor,
+        timing.seconds / floor, None if memory is None else memory.before, None if memory is None else memory.peak,
     )  # fmt: skip
 
 
@@ -91,9 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write what was asked for."""
     asked = options(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    if asked.plot is not None:
-        check(asked.plot)
-    old = None if asked.compare is None else read_rows(asked.compare)
+    try:
+        if asked.plot is not None:
+            check(asked.plot)
+        old = None if asked.compare is None else read_rows(asked.compare)
+    except (RecurJacError, OSError) as error:
+        sys.exit(str(error))
     plan = Plan(_there(asked.reference), _there(asked.onnx), asked.quick)
     if plan.reference is None:
         console.print(f"No {asked.reference.name} at hand: a generated network of the same shape stands in for it.")

@@ -105,7 +105,7 @@ def _networks(plan: Plan, variable: str, values: tuple[int, ...], source: Callab
 
 
 def _each(case: Case) -> Iterator[Case]:
-    work = TEXTBOOK.multiply_adds(case)
+    work = TEXTBOOK.work(case).multiply_adds
     for opponent in (FAST, RIGOROUS) if work > TEXTBOOK_AT_MOST else (FAST, RIGOROUS, TEXTBOOK):
         yield replace(case, opponent=opponent)
 
