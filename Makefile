@@ -28,7 +28,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m benchmarks.run
+	$(THREADS) $(BIN)/python -m benchmarks.run --json results/bench.json --plot results/bench.png
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,86 +1,124 @@
-"""`make bench`: seconds of the main job against the width, the depth and the radius, in units of a matrix product.
+"""`make bench`: speed, memory and growth of the main job, in units of a matrix product: `python -m benchmarks.run`.
 
-One unit is one 800×800 float64 matrix product, measured in the same run, so that figures compare between machines.
+The job is pre-activation bounds by CROWN, bounds of the Jacobian, and the l∞ constant that follows.  One unit is one
+800×800 float64 matrix product, measured in turns with the job, so that figures compare between machines.
+See docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
+import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from math import prod
+from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-import recurjac as rj
-from recurjac.activations import ReLU
-from recurjac.network import Network, chain
+from benchmarks.cases import Case, unstable
+from benchmarks.measure import QUICK, THOROUGH, Effort, memory_of, numpy_unit_seconds, timed
+from benchmarks.plot import check, draw
+from benchmarks.report import ROOT, Row, read_rows, report, show, show_comparison, show_growth, write
+from benchmarks.tables import TABLES, Plan
+from recurjac.errors import RecurJacError
 
-REPEATS = 3
-
-
-def median_seconds(job: Callable[[], Any]) -> float:
-    """The median of a few runs, after one that is not counted."""
-    job()
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        job()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+SHARED = ROOT.parent / "shared"
+REFERENCE = SHARED / "reference" / "mnist_9x200_relu.npz"
+ONNX = SHARED / "nets" / "mnist_3layer_relu_1024.onnx"
 
 
-def network(width: int, depth: int) -> Network:
-    """A ReLU network of 784 inputs, `depth` weight layers of `width` neurons and 10 outputs."""
-    g = torch.Generator().manual_seed(0)
-    sizes = (784, *[width] * (depth - 1), 10)
-    layers = [
-        (torch.randn(b, a, generator=g, dtype=torch.float64) * (2 / a) ** 0.5, torch.zeros(b, dtype=torch.float64))
-        for a, b in pairwise(sizes)
-    ]
-    return chain(layers, [ReLU()] * (depth - 1))
+def measure(case: Case, effort: Effort) -> Row:
+    """Measure one case."""
+    torch.set_num_threads(case.threads)
+    net, timing = case.network(), timed(case.job(), effort)
+    work = case.opponent.work(case)
+    floor = timing.floor(work.multiply_adds)
+    memory = memory_of(case.job) if case.memory else None
+    method, arithmetic = case.opponent.titles
+    return Row(
+        case.table, case.variable, case.value, case.source.title, prod(net.output_shape), case.radius, case.batch,
+        case.threads, method, arithmetic, unstable(net, case.region()),
+        sum(prod(s.shape) for s in net.stages if not s.linear), timing.seconds, timing.best_seconds,
+        timing.unit_seconds, timing.units, timing.best_units, work.multiply_adds, work.calls, floor,
+        timing.seconds / floor, None if memory is None else memory.before, None if memory is None else memory.peak,
+    )  # fmt: skip
 
 
-def rows() -> Iterator[dict[str, Any]]:
-    """One row for each network, radius and arithmetic."""
-    x = torch.rand(784, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    square = torch.randn(800, 800, dtype=torch.float64)
-    for width, depth in ((100, 3), (100, 6), (200, 6), (200, 9)):
-        net = network(width, depth)
-        for radius in (0.001, 0.02):
-            for arithmetic in (rj.Fast(), rj.Rigorous()):
-                unit = median_seconds(lambda: square @ square)
-                one, ten = (_seconds(n, rj.LpBall(x, radius), arithmetic) for n in (net.output(0), net))
-                yield {
-                    "width": width, "depth": depth, "radius": radius, "arithmetic": type(arithmetic).__name__,
-                    "one_output": one / unit, "ten_outputs": ten / unit, "seconds": ten,
-                }  # fmt: skip
+def measured(names: Iterable[str], plan: Plan, console: Console) -> list[Row]:
+    """Measure these tables, and print each when it is done."""
+    effort, rows = QUICK if plan.quick else THOROUGH, []
+    for name in names:
+        found = []
+        with console.status(name) as status:
+            for case in TABLES[name](plan):
+                status.update(f"{case.table}: {case.variable} {case.value:g}")
+                found.append(measure(case, effort))
+        for _, part in groupby(found, lambda r: (r.table, r.variable)):
+            show(console, list(part))
+        rows += found
+    return rows
 
 
-def _seconds(net: Network, region: rj.LpBall, arithmetic: rj.Fast | rj.Rigorous) -> float:
-    centre = rj.Search(work=0)
-    return median_seconds(lambda: rj.lipschitz(net, region, method=rj.Chords(), arithmetic=arithmetic, search=centre))
+def options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Measure pre-activation bounds, Jacobian bounds and the l∞ constant, in units of one 800×800 "
+        "float64 matrix product, on one thread where a table does not say two.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer cases and repetitions: well under a minute")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), metavar="TABLE",
+                        help=f"measure these tables only: {', '.join(TABLES)}")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run as JSON, to compare with another")
+    parser.add_argument(
+        "--compare", type=Path, metavar="OLD.json", help="print new / old for each row of an earlier run"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw curves of growth and bars of units")
+    parser.add_argument("--reference", type=Path, default=REFERENCE, metavar="NPZ",
+                        help="the reference network (W0, b0, …, x), by default beside the project; "
+                        "without it a generated one of the same shape is measured")  # fmt: skip
+    parser.add_argument("--onnx", type=Path, default=ONNX, metavar="FILE",
+                        help="the wide network; by default beside the project; else none is measured")  # fmt: skip
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Measure on one thread, print a table, and write JSON to the file named on the command line, if one is."""
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, and write what was asked for."""
+    asked = options(argv)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    try:
+        if asked.plot is not None:
+            check(asked.plot)
+        old = None if asked.compare is None else read_rows(asked.compare)
+    except (RecurJacError, OSError) as error:
+        sys.exit(str(error))
+    plan = Plan(_there(asked.reference), _there(asked.onnx), asked.quick)
+    if plan.reference is None:
+        console.print(f"No {asked.reference.name} at hand: a generated network of the same shape stands in for it.")
+    if plan.onnx is None:
+        console.print(f"No {asked.onnx.name} at hand: the table `wide` is left out.")
     torch.set_num_threads(1)
-    found = []
-    table = Table(title="Chords, units of one 800×800 product", title_justify="left")
-    for name in ("width", "depth", "radius", "arithmetic", "one_output", "ten_outputs", "seconds"):
-        table.add_column(name, justify="right")
-    for row in rows():
-        found.append(row)
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "w", encoding="utf-8") as file:
-            json.dump({"recurjac": rj.__version__, "torch": torch.__version__, "rows": found}, file, indent=2)
+    unit = numpy_unit_seconds(QUICK)
+    rows = measured(asked.only, plan, console)
+    if not rows:
+        console.print("Nothing was measured.")
+        return
+    run = report(rows, asked.quick, 1, unit)
+    if run.growth:
+        show_growth(console, run.growth)
+    console.print(f"One unit: {1000 * run.unit_seconds:.2f} ms on one thread; in NumPy {1000 * unit:.2f} ms.")
+    if asked.json is not None:
+        write(asked.json, run)
+    if asked.plot is not None:
+        draw(asked.plot, run)
+    if old is not None:
+        show_comparison(console, rows, old)
 
 
 if __name__ == "__main__":
