@@ -116,7 +116,7 @@ def jacobian_bounds(
     return JacobianBounds(lower, upper, chosen.rigorous, reason, how, rule)
 
 
-_LARGE = 10**8
+_LARGE = 5 * 10**7
 """Multiply-adds of one sample from which on a batch is better taken apart."""
 
 
