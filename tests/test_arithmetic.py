@@ -16,6 +16,7 @@ from recurjac.arithmetic import (
     Fast,
     Interval,
     Rigorous,
+    Slopes,
     Value,
     check_matmul,
     round_to,
@@ -103,6 +104,51 @@ def test_linear_encloses_exact_products(kind: str, seed: int) -> None:
         for end in ENDS:
             inputs = point_of(x, end)
             truth = [total(exact(row), inputs[i * n :][:n]) for i in range(8) for row in weight]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+@every_kind
+def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int) -> None:
+    """The radius of an entry whose slope is known goes on; where it is not, the midpoint alone is multiplied."""
+    n = 24
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        forms, above, below = ball(kind, n, seed), numbers(other, n, seed + 100), numbers(other, n, seed + 200)
+        known = torch.arange(n) % 2 == 0
+        below = torch.where(known, above, below)
+        slopes = Slopes(above, below, torch.where(known, above.abs(), 0.0))
+        result = forms.by_sign(forms.mid.clamp(min=0), forms.mid.clamp(max=0), slopes)
+        for end in ENDS:
+            mids, moved, up, low = exact(forms.mid), point_of(forms, end), exact(above), exact(below)
+            truth = [up[i] * moved[i] if known[i] else (up[i] if mids[i] > 0 else low[i]) * mids[i] for i in range(n)]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+@every_kind
+def test_forms_around_a_centre_are_enclosed(kind: str, seed: int) -> None:
+    """c·x + |c|·r for every c of the ball, x and r exact."""
+    n = 1 + 7 * seed
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        forms, x, r = ball(kind, 6 * n, seed), numbers(other, n, seed + 100), numbers(other, n, seed + 200).abs()
+        result = RIGOROUS.around(forms.map(lambda t: t.reshape(1, 2, 3, n)), x[None], r[None])
+        for end in ENDS:
+            c = point_of(forms, end)
+            rows = [c[i * n :][:n] for i in range(6)]
+            truth = [total(row, exact(x)) + total([abs(v) for v in row], exact(r)) for row in rows]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+def test_what_is_added_in_place_encloses_exact_sums(seed: int) -> None:
+    for kind, other in pairs(KINDS, KINDS):
+        forms, common = ball(kind, 12, seed), ball(other, 6, seed + 100)
+        kept = Value(forms.mid.clone(), forms.rad)
+        whole = forms.map(lambda t: t.clone().reshape(1, 1, 4, 3))
+        result = whole.plus_and_minus_(common.map(lambda t: t.reshape(1, 1, 2, 3)))
+        for end in ENDS:
+            a, b = point_of(kept, end), point_of(common, -end)
+            truth = [a[i] + b[i] for i in range(6)] + [a[6 + i] - b[i] for i in range(6)]
             assert not misses(result.lower(), result.upper(), truth)
 
 

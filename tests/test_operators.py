@@ -14,6 +14,7 @@ from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense, Identity, Reshape, Standardise, compose
 from recurjac.operators.enclosed import Enclosed
 from recurjac.operators.interval import interval_image
+from recurjac.operators.part import part
 from tests.helpers import CPU, KINDS, Exact, exact, exact_image, examples, matrix, misses, numbers
 
 FAST, RIGOROUS = Fast(), Rigorous()
@@ -177,6 +178,24 @@ def test_rigorous_push_encloses_exact_arithmetic(operator: AbstractOperator, see
         result = rounded.push(RIGOROUS.exact(x))
         for row, lower, upper in zip(x, result.lower(), result.upper(), strict=True):
             assert not misses(lower, upper, exact_image(rounded, exact(row))), kind
+
+
+@every_operator
+@every_seed
+def test_a_part_is_a_part_of_the_matrix(operator: AbstractOperator, seed: int) -> None:
+    whole, g = matrix(operator), torch.Generator().manual_seed(seed)
+    rows, columns = prod(operator.out_shape), prod(operator.in_shape)
+    some = [(torch.rand(n, generator=g) > 0.4).nonzero().flatten() for n in (rows, columns)]
+    for outputs, inputs in ((some[0], some[1]), (some[0], None), (None, some[1]), (None, None)):
+        expected = whole if outputs is None else whole[outputs]
+        expected = expected if inputs is None else expected[:, inputs]
+        found = part(operator, outputs, inputs)
+        if found is None:
+            assert not bool(expected.any())
+        else:
+            assert found.in_shape == (operator.in_shape if inputs is None else (len(inputs),))
+            assert found.out_shape == (operator.out_shape if outputs is None else (len(outputs),))
+            torch.testing.assert_close(matrix(found), expected, rtol=1e-13, atol=1e-13)
 
 
 @every_seed

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
+from recurjac import chainrule
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
 from recurjac.network import Network
@@ -101,6 +102,37 @@ def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, monkeypatch:
             gap = (outer - inner).detach()
             assert float(gap.min()) >= -1e-13 * size
             assert float(gap.max()) <= 1e-9 * size + 1e-300
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
+@pytest.mark.parametrize("kind", ["relu", "hard_tanh", "leaky"])
+def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain sweeps without neurons that are always 0, for single samples and batches."""
+    network = random_network(kind, 3, residual, width=48, depth=4)
+    monkeypatch.setattr(base, "pays", lambda *_: False)
+    x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for radius, batch in ((0.01, 1), (0.1, 3), (math.inf, 1)):
+        results = []
+        for many in (10**9, 2):
+            monkeypatch.setattr(chainrule, "_MANY", many)
+            region, found = rj.LpBall(x[:batch], radius), []
+            for arithmetic in (rj.Fast(), rj.Rigorous()):
+                pre = rj.preactivation_bounds(network, region, rj.Alone(rj.Crown()), arithmetic)
+                found += [end for z in pre for end in (z.lower, z.upper)]
+                for name in ("chords", "recurjac") if arithmetic.rigorous else METHODS:
+                    bounds = rj.jacobian_bounds(network, region, METHODS[name], arithmetic=arithmetic)
+                    found += [bounds.lower, bounds.upper]
+            results.append(found)
+        agree(results[0], results[1], 1e-9)
+        if kind == "relu" and radius == 0.01:
+            shapes = [c.shapes for c in _chains(network, rj.LpBall(x[:1], radius))]
+            assert any(a != b for a, b in zip(*shapes, strict=True))
+
+
+def _chains(network: Network, region: rj.LpBall) -> list[chainrule.ChainRule]:
+    bound = region.bind(network.input_shape, network.dtype, network.device)
+    chain = chain_over(network, bound, rj.Crown(), rj.Fast())
+    return [chain, chain.without_dead()]
 
 
 def test_bounds_are_differentiable_through_the_skeleton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import final
 
 import torch
@@ -21,7 +21,6 @@ from recurjac.lines import substitute
 from recurjac.operators import AbstractOperator
 from recurjac.operators.enclosed import Enclosed, total
 from recurjac.reach import Restricted, tiles
-from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
 from recurjac.seeds import AbstractSeeds, Units
 
@@ -49,8 +48,6 @@ def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Inter
 
 _CACHE = 2**20
 """Bytes that one coefficient tensor should take on a processor, so that it stays near it."""
-_NEAR = 2**19
-"""Bytes that stay near it for certain."""
 _FEW = 256
 """So many forms at a time are worth it whatever the cache."""
 
@@ -107,7 +104,7 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
             sent = [s.doubled() for s in sent]
         forms, passing = route.apart(node, _arrived(sent))
         if region is not None:
-            tally.add(_maximum(region, forms, arithmetic))
+            tally.add(region.maximum(forms, arithmetic))
             continue
         if lines is not None:
             forms, constant = substitute(forms, lines, arithmetic)
@@ -182,20 +179,6 @@ def _arrived(sent: Sequence[_Sent]) -> Value:
     if found is None:
         raise ValueError("nothing arrives")
     return found
-
-
-def _maximum(region: BoundRegion, forms: Value, arithmetic: AbstractArithmetic) -> Value:
-    """The region's maximum of every form, a few at a time so that they stay near the processor."""
-    count, numbers = forms.shape[2], forms.mid.numel()
-    few = max(1, count * _NEAR // max(1, numbers * forms.mid.element_size()))
-    if few >= count or forms.mid.device.type != "cpu":
-        return region.maximum(forms, arithmetic)
-    parts = [forms.map(partial(_forms_from, begin=i, end=i + few)) for i in range(0, count, few)]
-    return concatenate([region.maximum(part, arithmetic) for part in parts], 2)
-
-
-def _forms_from(tensor: Tensor, begin: int, end: int) -> Tensor:
-    return tensor[:, :, begin:end]
 
 
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
