@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -124,3 +125,21 @@ def test_huge_and_tiny_weights_fail_closed() -> None:
                 assert max(sum(abs(v) for v in row) for row in true) <= (
                     Fraction(float(lip.upper[0])) if bool(lip.upper[0].isfinite()) else Fraction(10) ** 400
                 )
+
+
+@pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac()], ids=["chords", "recurjac"])
+@pytest.mark.parametrize("width", [8, 40])
+def test_a_bound_that_is_0_by_signs_alone_is_0(method: rj.Chords | rj.RecurJac, width: int) -> None:
+    """No derivative of a network of positive weights is negative; a cover of underflow must not hide that."""
+    for seed in range(4):
+        g = torch.Generator().manual_seed(seed)
+        sizes = (6, width, width, width, 2)
+        layers = [
+            (torch.randn(b, a, generator=g, dtype=torch.float64).abs(),
+             3 * torch.randn(b, generator=g, dtype=torch.float64))
+            for a, b in pairwise(sizes)
+        ]  # fmt: skip
+        x = torch.randn(6, generator=g, dtype=torch.float64)
+        bounds = rj.jacobian_bounds(rj.load(layers, activation="relu"), rj.LpBall(x, 0.5), method)
+        assert bounds.rigorous
+        assert float(bounds.lower.min()) >= 0

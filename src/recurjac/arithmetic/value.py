@@ -162,10 +162,15 @@ class Value:
         with torch.no_grad():
             gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
             size = self._size(gamma)
-            rad = absolute.apply(size).mul_(gamma * growth_of(n + 8, mid.dtype))
-            active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True) > 0 if dims else size > 0
-            reached = absolute.apply(torch.ones(operator.in_shape, dtype=mid.dtype, device=mid.device)) > 0
-            rad.addcmul_(_refit(active, mid, dims).to(mid), reached.to(mid), value=(2 * n + 3) * tiny_of(mid))
+            sums = absolute.apply(size)
+
+            def lines() -> tuple[Tensor, Tensor]:
+                active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True).sign_() if dims else size.sign()
+                return _refit(active, mid, dims), absolute.apply(
+                    torch.ones_like(size[(0,) * (size.dim() - dims)])
+                ).sign_()
+
+            rad = _over_underflow(sums, n, gamma, lines, lambda: absolute.apply(size.sign()))
         return Value(mid, rad)
 
     def dot(self, rows: Value) -> Value:
@@ -229,9 +234,29 @@ def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> 
     with torch.no_grad():
         gamma = gamma_of(n, mid.dtype)
         a, b = ours._size(gamma), theirs._size(gamma)
-        rad = how(a, b).mul_(gamma * growth_of(n + 10, mid.dtype))
-        active = beside(a.amax(-1).sign_(), b.amax(-1).sign_())
-        return Value(mid, rad.addcmul_(*active, value=(2 * n + 3) * tiny_of(mid)))
+        rad = _over_underflow(
+            how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
+        )
+    return Value(mid, rad)
+
+
+def _over_underflow(
+    sums: Tensor, n: int, gamma: float, lines: Callable[[], tuple[Tensor, Tensor]], structure: Callable[[], Tensor]
+) -> Tensor:
+    """gamma times the `sums` of n products of sizes, in their memory, and what underflow may lose where one is not 0.
+
+    A sum of 0 is that of no product but 0, or all of them underflowed: `lines` are two factors of a product that is 0
+    at some of the former, `structure` is 0 at them all.
+    """
+    least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
+    zeros = sums.numel() - int(sums.count_nonzero())
+    if zeros == 0:
+        return sums.mul_(growth).add_(least)
+    rows, columns = lines()
+    rad = sums.mul_(growth)
+    if rows.numel() * columns.numel() == rad.numel() and zeros == rad.numel() - float(rows.sum() * columns.sum()):
+        return rad.addcmul_(rows, columns, value=least)
+    return rad.add_(structure().sign_(), alpha=least)
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
