@@ -122,12 +122,12 @@ def test_never_beyond_the_distance_in_several_dimensions(p: float) -> None:
     assert found.witness.tolist() == [2, 2]
 
 
-@pytest.mark.parametrize(("seed", "p"), [(0, 1), (1, 2), (2, inf), (3, 2), (5, inf)])
+@pytest.mark.parametrize(("seed", "p"), [(0, 1), (1, 2), (2, inf)])
 def test_relu_networks_against_the_gradients_of_all_patterns(seed: int, p: float) -> None:
     """In a segment of one input, gradients between kinks are known; the ball must not reach one that is 0 or turns."""
     net = random_net(seed, (1, 6, 4, 1))
     x = torch.linspace(-2, 2, 5, dtype=torch.float64).unsqueeze(1)
-    found = rj.stationary_free_radius(net, x, 0, p, tolerance=0.02)
+    found = rj.stationary_free_radius(net, x, 0, p, method=rj.RecurJac(), tolerance=0.05)
     grid = torch.linspace(-60, 60, 40001, dtype=torch.float64).unsqueeze(1)
     moving = grid.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(net(moving).sum(), moving)
@@ -168,10 +168,12 @@ def test_the_clip_box_counts(p: float) -> None:
     """x² is stationary at 0, outside of the box [0.2, 2]; inside of [-2, 2]."""
     x = t([1.0], [0.3])
     assert rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(0.2, 2)).everywhere.all()
-    inside = rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(-2, 2))
+    inside = rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(-2, 2), method=rj.FastLip())
     assert (inside.radius < x.squeeze(1)).all()
     assert (inside.radius >= x.squeeze(1) * (1 - 1.1e-3)).all()
-    mixed = rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(t([0.5], [-1.0]), t([2.0], [1.0])))
+    mixed = rj.stationary_free_radius(
+        square(t(0.0)), x, 0, p, clip=(t([0.5], [-1.0]), t([2.0], [1.0])), method=rj.FastLip()
+    )
     assert mixed.everywhere.tolist() == [True, False]
     assert rj.stationary_free_radius(square(t(0.0)), t([0.0]), 0, p, clip=(0, 0)).radius.item() == 0
     assert rj.stationary_free_radius(square(t(0.0)), t([1.0]), 0, p, clip=(1, 1)).everywhere.all()
@@ -222,11 +224,11 @@ def test_a_batch_is_its_samples(p: float, clip: tuple[float, float] | None) -> N
 def test_margins_and_methods() -> None:
     net = random_net(4, (4, 12, 3))
     x = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    margin = rj.stationary_free_radius(net.margin(2, 0), x, 0, 2)
+    margin = rj.stationary_free_radius(net.margin(2, 0), x, 0, 2, method=rj.RecurJac(), tolerance=0.1)
     assert proves(net.margin(2, 0), x, margin)
     best = rj.stationary_free_radius(net, x, 0, 2)
     for method in (rj.FastLip(), rj.Reversed(rj.RecurJac())):
-        found = rj.stationary_free_radius(net, x, 0, 2, method=method, pre=rj.IBP())
+        found = rj.stationary_free_radius(net, x, 0, 2, method=method, pre=rj.IBP(), tolerance=0.05)
         assert (found.radius <= best.radius * (1 + 2e-3)).all()
         assert found.method == method
 

@@ -102,8 +102,7 @@ def test_weights_that_are_not_negative_give_a_monotone_network(activation: Any, 
     assert rj.monotone(falling, rj.LpBall(x, radius)).decreasing.all()
 
 
-@pytest.mark.parametrize("p", [1, 2, inf])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "p"), [(0, 1), (1, 2), (2, inf), (3, inf)])
 def test_no_sample_contradicts_a_trend_and_witnesses_are_what_they_say(seed: int, p: float) -> None:
     net = random_net(seed, (3, 7, 5, 2))
     x = torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
