@@ -210,7 +210,7 @@ def test_float32(results: Results) -> None:
 
 
 def test_many_samples_are_all_reported(results: Results) -> None:
-    x = np.random.default_rng(1).random((bounds._TOGETHER + 3, 4))
+    x = np.random.default_rng(1).random((bounds.TOGETHER + 3, 4))
     np.save("x.npy", x)
     found = results("lipschitz", "--radius", 0.1, 0.2, "--method", "fastlip")
     assert [r["index"] for r in found] == [*range(len(x))] * 2
@@ -239,7 +239,7 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
 
 
 def test_jacobian_bounds_are_written(run: Run) -> None:
-    np.save("x.npy", np.random.default_rng(1).random((bounds._TOGETHER + 1, 4)))
+    np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 1, 4)))
     code, out, err = run("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b.npz", "--json", "j")
     want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))
     with np.load("b.npz") as found:

@@ -9,6 +9,15 @@ lip.upper, lip.lower        # certified, attained at lip.witness
 
 from math import inf
 
+from recurjac.applications.landscape import StationaryFree, stationary_free_radius
+from recurjac.applications.monotonicity import (
+    DirectionalBounds,
+    Monotonicity,
+    Probe,
+    Trend,
+    directional_bounds,
+    monotone,
+)
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.errors import (
     ConversionError,
@@ -47,4 +56,6 @@ __all__ = [
     "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "UnreadableFile",
     "UnsoundBounds", "UnsupportedLayer", "__version__", "inf", "jacobian_bounds", "lipschitz", "load",
     "preactivation_bounds",
+    "DirectionalBounds", "Monotonicity", "Probe", "StationaryFree", "Trend", "directional_bounds", "monotone",
+    "stationary_free_radius",
 ]  # fmt: skip

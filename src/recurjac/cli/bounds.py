@@ -30,7 +30,7 @@ from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.network import Network
 from recurjac.region import AbstractRegion
 
-_TOGETHER = 16
+TOGETHER = 16
 """Samples bounded in one call: enough to be fast, few enough for progress and interruption."""
 
 
@@ -76,7 +76,7 @@ def _add_jacobian(commands: Any) -> None:
 
 @final
 @dataclass(frozen=True)
-class _Task:
+class Case:
     """One call of an application: some samples, one radius, one class."""
 
     network: Network
@@ -86,13 +86,13 @@ class _Task:
     index: tuple[int, ...]
 
 
-def _tasks(networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs) -> Iterator[_Task]:
+def cases(networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs) -> Iterator[Case]:
     for radius in inputs.radii:
-        for start in range(0, len(inputs.index), _TOGETHER):
-            rows = slice(start, start + _TOGETHER)
+        for start in range(0, len(inputs.index), TOGETHER):
+            rows = slice(start, start + TOGETHER)
             region = inputs.region(radius, rows)
             for target, network in networks:
-                yield _Task(network, target, radius, region, inputs.index[rows])
+                yield Case(network, target, radius, region, inputs.index[rows])
 
 
 def run_lipschitz(args: argparse.Namespace) -> int:
@@ -100,7 +100,7 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = None if args.method is None else options.norm_methods()[args.method]
-    tasks = list(_tasks(options.chosen_outputs(network, args), inputs))
+    tasks = list(cases(options.chosen_outputs(network, args), inputs))
     rows: list[Row] = []
     code = 0
     try:
@@ -122,7 +122,7 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     return code
 
 
-def _lipschitz_rows(task: _Task, found: Lipschitz, seconds: float) -> list[Row]:
+def _lipschitz_rows(task: Case, found: Lipschitz, seconds: float) -> list[Row]:
     return [
         {
             "index": index,
@@ -156,10 +156,10 @@ def _lipschitz_table(rows: Sequence[Row]) -> None:
         for r in rows
     ]  # fmt: skip
     table(f"Lipschitz constants l{first['norm']:g} → l{first['output_norm']:g} by {first['method']}", columns, cells)
-    _remarks(rows)
+    remarks(rows)
 
 
-def _remarks(rows: Sequence[Row]) -> None:
+def remarks(rows: Sequence[Row]) -> None:
     """What the table does not say: whether rounding is covered, and notes."""
     console = stderr()
     for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
@@ -179,7 +179,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
     method = None if args.method is None else options.jacobian_methods()[args.method]
-    tasks = list(_tasks(networks, inputs))
+    tasks = list(cases(networks, inputs))
     done: list[JacobianBounds] = []
     rows: list[Row] = []
     with progress(args.quiet, "Jacobian bounds", len(tasks)) as step:
@@ -199,7 +199,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     return 0
 
 
-def _jacobian_rows(task: _Task, found: JacobianBounds, seconds: float) -> list[Row]:
+def _jacobian_rows(task: Case, found: JacobianBounds, seconds: float) -> list[Row]:
     lower, upper = found.lower.detach().flatten(1), found.upper.detach().flatten(1)
     known = ((lower > 0) | (upper < 0)).double().mean(1)
     return [
@@ -230,7 +230,7 @@ def _jacobian_table(rows: Sequence[Row], output: str | None) -> None:
         for r in rows
     ]  # fmt: skip
     table(f"Jacobian bounds by {rows[0]['method']}", columns, cells)
-    _remarks(rows)
+    remarks(rows)
     if output is not None:
         stderr().print(f"bounds written to {output}")
 

@@ -87,6 +87,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
+    add_balls(parser).add_argument(
+        "--radius",
+        type=number,
+        nargs="+" if many else 1,
+        metavar="R",
+        help="of the ball around each input; inf: everywhere",
+    )
+
+
+def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Everything about balls around inputs but their radius."""
     group = parser.add_argument_group("region")
     group.add_argument(
         "--input",
@@ -102,15 +113,9 @@ def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
         metavar="D",
         help="divide arrays by D (255 for 8-bit pixels; images are divided)",
     )
-    group.add_argument(
-        "--radius",
-        type=number,
-        nargs="+" if many else 1,
-        metavar="R",
-        help="of the ball around each input; inf: everywhere",
-    )
     group.add_argument("--norm", type=norm, default=inf, metavar="inf|2|1", help="of the ball and of the inputs (inf)")
     group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="the range that inputs can have")
+    return group
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -153,11 +158,27 @@ class Inputs:
         """The radii, or None for boxes, which have none."""
         return [None] if isinstance(self.data, Boxes) else list(self.args.radius)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call the input's features: by a table's header, else by their numbers, row-major."""
+        named = self.data.names if isinstance(self.data, Points) else None
+        return tuple(str(i) for i in range(prod(self.shape))) if named is None else named
+
     def region(self, radius: float | None, rows: slice) -> AbstractRegion:
         """The region of some of the inputs."""
         chosen = list(self.index[rows])
         if isinstance(self.data, Boxes):
             return Box(self._shaped(self.data.lower[chosen]), self._shaped(self.data.upper[chosen]))
+        return self._ball(radius, chosen)
+
+    def points(self, rows: slice) -> LpBall:
+        """Some of the inputs, as balls of radius 0.  Raises InvalidRequest for boxes."""
+        if isinstance(self.data, Boxes):
+            raise InvalidRequest(f"--input {self.args.input}: a box has no centre to start from; give points")
+        return self._ball(0.0, list(self.index[rows]))
+
+    def _ball(self, radius: float | None, chosen: list[int]) -> LpBall:
+        assert isinstance(self.data, Points)  # noqa: S101  # (narrows the type; the callers have checked)
         clip = None if self.args.clip is None else tuple(self.args.clip)
         x = self._shaped(self.data.values[chosen]) / self.args.divide
         return LpBall(x, radius, self.args.norm, clip)
@@ -171,25 +192,43 @@ class Inputs:
 
 
 def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
-    """The inputs that the options name.  Raises the readers' errors, InvalidRequest for an index out of range."""
+    """The regions that the options name.  Raises the readers' errors, InvalidRequest for an index out of range."""
     data = read_inputs(args.input)
-    count = len(data.lower) if isinstance(data, Boxes) else len(data.values)
-    index = tuple(range(count)) if args.index is None else tuple(args.index)
-    for i in index:
-        if not 0 <= i < count:
-            raise InvalidRequest(f"--index {i}: {args.input} holds inputs 0 to {count - 1}")
+    inputs = Inputs(data, _index(data, args), network.input_shape, args)
     if isinstance(data, Points) and not args.radius:
         raise InvalidRequest("--radius is missing: give one for the balls around the inputs (0 for the inputs alone)")
     if isinstance(data, Boxes):
         for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
             if given:
                 raise InvalidRequest(f"{option}: a .vnnlib file states its box itself; leave the option out")
-    if not 0 < args.divide < inf:
-        raise InvalidRequest(f"--divide {args.divide}: it must be positive and finite")
-    inputs = Inputs(data, index, network.input_shape, args)
+    _check_divide(args)
     for radius in inputs.radii:
         inputs.region(radius, slice(None))  # say what is wrong before any work
     return inputs
+
+
+def read_points_for(network: Network, args: argparse.Namespace) -> Inputs:
+    """The inputs that the options name, where no radius is asked for.  Raises as `read_inputs_for`, also for boxes."""
+    data = read_inputs(args.input)
+    inputs = Inputs(data, _index(data, args), network.input_shape, args)
+    _check_divide(args)
+    inputs.points(slice(None))
+    return inputs
+
+
+def _index(data: Points | Boxes, args: argparse.Namespace) -> tuple[int, ...]:
+    """Which of the inputs are asked for.  Raises InvalidRequest for one that is not there."""
+    count = len(data.lower) if isinstance(data, Boxes) else len(data.values)
+    index = tuple(range(count)) if args.index is None else tuple(args.index)
+    for i in index:
+        if not 0 <= i < count:
+            raise InvalidRequest(f"--index {i}: {args.input} holds inputs 0 to {count - 1}")
+    return index
+
+
+def _check_divide(args: argparse.Namespace) -> None:
+    if not 0 < args.divide < inf:
+        raise InvalidRequest(f"--divide {args.divide}: it must be positive and finite")
 
 
 def read_network(args: argparse.Namespace) -> Network:

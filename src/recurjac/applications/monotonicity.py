@@ -1,0 +1,301 @@
+"""Which outputs rise or fall with which inputs over a region, and derivatives in given directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.applications.signs import strict_signs
+from recurjac.arithmetic import MEMORY, AbstractArithmetic
+from recurjac.errors import InvalidRequest, expect
+from recurjac.jacobian import (
+    AbstractJacobianMethod,
+    RecurJac,
+    chain_over,
+    check_request,
+    choose_arithmetic,
+    default_method,
+    jacobian_bounds,
+    samples,
+)
+from recurjac.network import Network
+from recurjac.preactivation import IBP, AbstractPreactivation, Crown
+from recurjac.region import AbstractRegion, LpBall, Numbers
+from recurjac.search import point_jacobian
+from recurjac.seeds import Forms
+
+
+@final
+class Trend(Enum):
+    """What is known of an output as one input grows; the first that holds."""
+
+    CONSTANT = "constant"
+    INCREASING = "increasing"
+    DECREASING = "decreasing"
+    VIOLATED = "violated"
+    UNDECIDED = "undecided"
+
+
+_PLACE = {trend: place for place, trend in enumerate(Trend)}
+
+
+@final
+@dataclass(frozen=True)
+class Probe:
+    """How to look for violations: at `count` points of the region, of which at most `proofs` are proved.
+
+    seed: of the generator; the same seed gives the same points.  Raises InvalidRequest for negative numbers.
+    """
+
+    count: int = 256
+    proofs: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.proofs < 0:
+            raise InvalidRequest(f"a probe of {self.count} points and {self.proofs} proofs; neither can be negative")
+
+
+@final
+@dataclass(frozen=True)
+class Monotonicity:
+    """Which entries of the Jacobian keep their sign over the region, for every element of Clarke's Jacobian.
+
+    lower, upper: (batch, *output, *input), bounds of the Jacobian, in outputs per unit of input.
+    points: for each sample some inputs (count, *input) of its region; rising, falling: (batch, *output, *input), at
+    which of them the derivative is certainly > 0, and at which < 0, or -1; sought only where `lower` < 0 < `upper`.
+    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  method: what gave the bounds.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    rising: Tensor
+    falling: Tensor
+    points: tuple[Tensor, ...]
+    method: AbstractJacobianMethod
+    rigorous: bool
+    reason: str
+
+    @property
+    def increasing(self) -> Tensor:
+        """Where no step along the input can lower the output."""
+        return (self.lower >= 0) & self.lower.isfinite()
+
+    @property
+    def decreasing(self) -> Tensor:
+        """Where no step along the input can raise the output."""
+        return (self.upper <= 0) & self.upper.isfinite()
+
+    @property
+    def constant(self) -> Tensor:
+        """Where the output does not depend on the input: both increasing and decreasing."""
+        return self.increasing & self.decreasing
+
+    @property
+    def violated(self) -> Tensor:
+        """Where the derivative is positive at one point of the region and negative at another."""
+        return (self.rising >= 0) & (self.falling >= 0)
+
+    @property
+    def undecided(self) -> Tensor:
+        """Where nothing is proved."""
+        return ~(self.increasing | self.decreasing | self.violated)
+
+    @property
+    def trends(self) -> Tensor:
+        """The one word for each entry, (batch, *output, *input): its place in `list(Trend)`."""
+        words = (self.constant, self.increasing, self.decreasing, self.violated)
+        trends = torch.full(self.lower.shape, _PLACE[Trend.UNDECIDED], device=self.lower.device)
+        for mask, trend in reversed(list(zip(words, Trend, strict=False))):
+            trends = torch.where(mask, _PLACE[trend], trends)
+        return trends
+
+    def trend(self, *entry: int) -> Trend:
+        """The one word for an entry (sample, *output, *input)."""
+        return list(Trend)[int(self.trends[entry])]
+
+    def witnesses(self, *entry: int) -> tuple[Tensor, Tensor]:
+        """Inputs at which the derivative of a violated entry is > 0 and < 0.  Raises InvalidRequest for others."""
+        up, down = int(self.rising[entry]), int(self.falling[entry])
+        if up < 0 or down < 0:
+            raise InvalidRequest(f"the entry {entry} is {self.trend(*entry).value}, not violated; it has no witnesses")
+        return self.points[entry[0]][up], self.points[entry[0]][down]
+
+    def __repr__(self) -> str:
+        trends = self.trends
+        counts = ", ".join(f"{int((trends == place).sum())} {trend.value}" for trend, place in _PLACE.items())
+        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
+        return f"Monotonicity{tuple(self.lower.shape)}({counts}; {self.method.title}, {kind})"
+
+
+def monotone(
+    network: Network,
+    region: AbstractRegion,
+    method: AbstractJacobianMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    probe: Probe | None = None,
+) -> Monotonicity:
+    """Which outputs certainly rise, fall or do neither with which inputs over `region`, for each sample.
+
+    method, pre, arithmetic: as in `jacobian_bounds`.  probe: where to look for points that refute what is undecided;
+    they are proved by bounds over regions of radius 0.  The result carries no gradients.  Where the least or largest
+    derivative is exactly 0, covering rounding can leave an entry undecided, by bounds of some 1e-307 on its far side.
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for what is none of these objects.
+
+    Source: MATH §7.
+    """
+    how = probe or Probe()
+    expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
+    with torch.no_grad():
+        bounds = jacobian_bounds(network, region, method, pre, arithmetic)
+        lower, upper = bounds.lower, bounds.upper
+        open_ = ~((lower >= 0) | (upper <= 0)).reshape(len(lower), prod(network.output_shape), -1)
+        found = [
+            _refuted(network, points, mask, arithmetic, how.proofs)
+            for points, mask in zip(_points(network, region, how), open_, strict=True)
+        ]
+    rising, falling = (torch.stack(index).reshape(lower.shape) for index in zip(*(f[1:] for f in found), strict=True))
+    return Monotonicity(
+        lower, upper, rising, falling, tuple(f[0] for f in found), bounds.method, bounds.rigorous, bounds.reason
+    )  # fmt: skip
+
+
+def _points(network: Network, region: AbstractRegion, probe: Probe) -> list[Tensor]:
+    """Finite points that are certainly in the region, (N, *input) for each sample."""
+    bound = region.bind(network.input_shape, network.dtype, network.device)
+    entries = prod(network.output_shape) * prod(network.input_shape)
+    count = min(probe.count, max(2, MEMORY // entries))
+    spread = bound.sample(count, torch.Generator().manual_seed(probe.seed))
+    points = torch.cat([bound.x.unsqueeze(1), spread], 1)
+    kept = region.holds(points) & points.isfinite().flatten(2).all(2)
+    return [x[k] for x, k in zip(points, kept, strict=True)]
+
+
+def _refuted(
+    network: Network, points: Tensor, open_: Tensor, arithmetic: AbstractArithmetic | None, proofs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of the points (N, *input) that prove signs, and at which of them each entry is > 0 and < 0, or -1.
+
+    open_: (outputs, inputs), the entries of interest.  The point that would prove most of the signs still missing
+    is proved next, until none is missing that some point seems to have.
+    """
+    rising, falling = (torch.full(open_.shape, -1, device=open_.device) for _ in range(2))
+    used: list[Tensor] = []
+    if not bool(open_.any()) or not len(points):
+        return points[:0], rising, falling
+    positive, negative = _seeming_signs(network, points)
+    both = open_ & positive.any(0) & negative.any(0)
+    untried = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for _ in range(min(proofs, len(points))):
+        missing_up, missing_down = both & (rising < 0), both & (falling < 0)
+        gain = (positive & missing_up).flatten(1).sum(1) + (negative & missing_down).flatten(1).sum(1)
+        best = int(torch.where(untried, gain, 0).argmax())
+        if not bool(untried[best]) or int(gain[best]) == 0:
+            break
+        untried[best] = False
+        up, down = _proved_signs(network, points[best], arithmetic)
+        rising = torch.where(up & missing_up, len(used), rising)
+        falling = torch.where(down & missing_down, len(used), falling)
+        used.append(points[best])
+    return torch.stack(used) if used else points[:0], rising, falling
+
+
+def _seeming_signs(network: Network, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the derivatives at the points are > 0 and < 0, in plain floating point: (N, outputs, inputs) each."""
+    width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
+    parts = points.split(max(1, MEMORY // (8 * 4 * width)))
+    signs = torch.cat([point_jacobian(network, part).sign().to(torch.int8) for part in parts])
+    return signs > 0, signs < 0
+
+
+def _proved_signs(network: Network, point: Tensor, arithmetic: AbstractArithmetic | None) -> tuple[Tensor, Tensor]:
+    """Where every element of Clarke's Jacobian at the point is > 0, and where < 0: (outputs, inputs) each."""
+    found = jacobian_bounds(network, LpBall(point.unsqueeze(0), 0.0), RecurJac(), IBP(), arithmetic)
+    rows = (prod(network.output_shape), -1)
+    return strict_signs(found.lower.reshape(rows), found.upper.reshape(rows), found.rigorous)
+
+
+@final
+@dataclass(frozen=True)
+class DirectionalBounds:
+    """lower <= J v <= upper for every x of the region and every element J of Clarke's Jacobian.
+
+    lower, upper: (batch, *output), in outputs per step of `direction`, (batch or 1, *input).
+    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  method, pre: what gave the bounds.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    direction: Tensor
+    rigorous: bool
+    reason: str
+    method: AbstractJacobianMethod
+    pre: AbstractPreactivation
+
+    def __repr__(self) -> str:
+        ends = zip(self.lower.detach().flatten().tolist(), self.upper.detach().flatten().tolist(), strict=True)
+        pairs = [f"{a:.6g} … {b:.6g}" for a, b in ends]
+        shown = ", ".join(pairs[:6]) + (", …" if len(pairs) > 6 else "")
+        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
+        return f"DirectionalBounds{tuple(self.lower.shape)}({shown}; {self.method.title}, {kind})"
+
+
+def directional_bounds(
+    network: Network,
+    region: AbstractRegion,
+    v: Numbers,
+    method: AbstractJacobianMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> DirectionalBounds:
+    """Bounds of the derivative J v of every output in the direction v over `region`.
+
+    v: (*input), or (batch, *input) for one direction a sample; not normalised.  method, pre, arithmetic: as in
+    `jacobian_bounds`.  Often tighter than the sum over its entries, as v is pushed through the network as one tangent.
+    The bounds are differentiable with respect to the network's live parameters.
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for a direction that does not fit it,
+    that is not finite, or that the network's dtype cannot hold.
+
+    Source: MATH §7.
+    """
+    rule, how = pre or Crown(), method or default_method()
+    check_request(network, region, rule, arithmetic)
+    expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
+    bound = region.bind(network.input_shape, network.dtype, network.device)
+    ways = _directions(v, network, bound.batch)
+    chosen, reason = choose_arithmetic(network, bound, arithmetic)
+    lower, upper, start = [], [], 0
+    for part in samples(network, bound, rule):
+        own = ways if len(ways) == 1 else ways[start : start + part.batch]
+        start += part.batch
+        prepared = how.prepare(chain_over(network, part, rule, chosen))
+        found = prepared.push(Forms(own[:, None, None], chosen)).reshape(part.batch, *network.output_shape)
+        lower.append(found.lower)
+        upper.append(found.upper)
+    return DirectionalBounds(torch.cat(lower), torch.cat(upper), ways, chosen.rigorous, reason, how, rule)
+
+
+def _directions(v: Numbers, network: Network, batch: int) -> Tensor:
+    """The directions as (batch or 1, *input) in the network's dtype."""
+    try:
+        wide = torch.as_tensor(v, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidRequest(f"the direction is not an array of numbers: {error}") from error
+    shape = network.input_shape
+    if tuple(wide.shape) not in (shape, (1, *shape), (batch, *shape)):
+        raise InvalidRequest(
+            f"the direction has shape {tuple(wide.shape)}; give one of the input's shape {shape}, or one for each of "
+            f"the {batch} samples"
+        )
+    if not bool(wide.isfinite().all()):
+        raise InvalidRequest("the direction holds a number that is NaN or infinite; every one must be finite")
+    ways = wide.to(network.dtype)
+    if not torch.equal(ways.double(), wide):
+        raise InvalidRequest(f"the direction holds numbers that {network.dtype} does not; give it in {network.dtype}")
+    return (ways if wide.dim() > len(shape) else ways.unsqueeze(0)).to(network.device)

@@ -1,0 +1,127 @@
+"""`recurjac monotone`: which outputs rise and fall with which inputs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
+from recurjac.cli import options
+from recurjac.cli.bounds import Case, cases, remarks
+from recurjac.cli.report import Row, progress, show, stderr, table, write_json
+
+_SHOWN = 40
+"""Features up to which a table lists every one; the JSON report always does."""
+_WIDE = 10
+"""Outputs up to which it does."""
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "monotone",
+        help="which outputs rise and fall with which inputs",
+        description="For each input, output and feature, whether the output certainly rises or falls with the feature "
+        "on the ball around the input, does not depend on it, or does both (two points prove it).",
+    )
+    options.add_model(parser)
+    options.add_region(parser, many=True)
+    options.add_outputs(parser)
+    options.add_method(parser, options.jacobian_methods())
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decide every entry that was asked for; what is done when interrupted is reported."""
+    network = options.read_network(args)
+    inputs = options.read_inputs_for(network, args)
+    method = None if args.method is None else options.jacobian_methods()[args.method]
+    tasks = list(cases(options.chosen_outputs(network, args), inputs))
+    rows: list[Row] = []
+    code = 0
+    try:
+        with progress(args.quiet, "monotonicity", len(tasks)) as step:
+            for task in tasks:
+                began = time.perf_counter()
+                found = monotone(
+                    task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+                )
+                rows += _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
+                step()
+    except KeyboardInterrupt:
+        stderr().print(f"interrupted; {len(rows)} of the results are reported")
+        code = 1
+    if not args.quiet and rows:
+        _tables(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float) -> list[Row]:
+    """One row for each sample and output."""
+    outputs = prod(task.network.output_shape)
+    return [
+        {
+            "index": index,
+            "radius": task.radius,
+            "class": k if task.target is None else task.target,
+            "method": found.method.title,
+            "features": _features(found, i, outputs, k, names),
+            "points": found.points[i].flatten(1).tolist(),
+            "seconds": seconds,
+            "rigorous": found.rigorous,
+            "reason": found.reason,
+        }
+        for i, index in enumerate(task.index)
+        for k in range(outputs)
+    ]
+
+
+def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence[str]) -> list[Row]:
+    """Every feature's trend and bounds; for violated ones also at which of the row's points the output rises, falls."""
+    every = (found.trends, found.lower, found.upper, found.rising, found.falling)
+    columns = (tensor[i].reshape(outputs, -1)[k].tolist() for tensor in every)
+    rows = []
+    for name, place, lower, upper, rising, falling in zip(names, *columns, strict=True):
+        trend = list(Trend)[place]
+        both = trend is Trend.VIOLATED
+        rows.append(
+            {
+                "feature": name,
+                "trend": trend.value,
+                "lower": lower,
+                "upper": upper,
+                "rising": rising if both else None,
+                "falling": falling if both else None,
+            }
+        )
+    return rows
+
+
+def _tables(rows: Sequence[Row]) -> None:
+    """How many features do what and, for few of them, which."""
+    words = [trend.value for trend in Trend]
+    cells = []
+    for r in rows:
+        trends = [f["trend"] for f in r["features"]]
+        counts = [str(trends.count(word)) for word in words]
+        cells.append([str(r["index"]), _radius(r), str(r["class"]), *counts, f"{r['seconds']:.2f}"])
+    title = f"Features by what each output does as they grow, by {rows[0]['method']}"
+    table(title, ["index", "radius", "class", *words, "seconds"], cells)
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for r in rows:
+        groups.setdefault((r["index"], _radius(r)), []).append(r)
+    for (index, radius), group in groups.items():
+        if len(group[0]["features"]) <= _SHOWN and len(group) <= _WIDE:
+            columns = ["feature", *(f"class {r['class']}" for r in group)]
+            lines = zip(*(r["features"] for r in group), strict=True)
+            table(f"input {index}, radius {radius}", columns,
+                  [[line[0]["feature"], *(f["trend"] for f in line)] for line in lines])  # fmt: skip
+    remarks(rows)
+
+
+def _radius(row: Row) -> str:
+    return "box" if row["radius"] is None else show(row["radius"])
