@@ -9,6 +9,9 @@ lip.upper, lip.lower        # certified, attained at lip.witness
 
 from math import inf
 
+from recurjac.applications.attack import Attack
+from recurjac.applications.radii import Radii
+from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.errors import (
     ConversionError,
@@ -41,10 +44,10 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "IBP", "Alone", "Box", "ChordSum", "Chords", "ConversionError", "Crown", "Fast", "FastLin", "FastLip", "Given",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm",
-    "Lipschitz", "LpBall", "MissingDependency", "Network", "PlainSum", "PreIntersection", "ProductOfNorms", "RecurJac",
-    "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "UnreadableFile",
-    "UnsoundBounds", "UnsupportedLayer", "__version__", "inf", "jacobian_bounds", "lipschitz", "load",
-    "preactivation_bounds",
+    "IBP", "Alone", "Attack", "Box", "CertifiedRadius", "ChordSum", "Chords", "ConversionError", "Crown", "Fast",
+    "FastLin", "FastLip", "Given", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "JacobianBounds", "JacobianNorm", "Lipschitz", "LpBall", "MissingDependency", "Network", "PlainSum",
+    "PreIntersection", "ProductOfNorms", "Radii", "RecurJac", "RecurJacError", "Reversed", "ReversedAfterFirst",
+    "Rigorous", "Search", "SignSum", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "__version__",
+    "certified_radius", "inf", "jacobian_bounds", "lipschitz", "load", "preactivation_bounds",
 ]  # fmt: skip
