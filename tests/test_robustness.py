@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.applications.radii import Rung, by_integral, by_margin, climb, proved
+from recurjac.applications.radii import Proved, Rung, by_integral, by_margin, climb, proved
 from recurjac.applications.robustness import checked
 from recurjac.applications.targets import rivals
 
@@ -245,9 +245,11 @@ def test_a_crossing_is_a_bug_and_raises(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_proof_by_hand() -> None:
     rungs = [Rung(0.0, (8.0,), (1.0,)), Rung(1.0, (7.0,), (4.0,)), Rung(2.0, (-5.0,), (8.0,))]
     both, slopes, margins = (proved(r, 0) for r in (rungs, by_integral(rungs), by_margin(rungs)))
-    assert margins == type(both)(1.0, 1.0)
-    assert (slopes.start, slopes.radius) == (0.0, pytest.approx(1.5))  # 8 - 4 - 8 (t - 1) = 0
-    assert (both.start, both.radius) == (1.0, pytest.approx(1.875))
+    assert margins == Proved(1.0, 1.0)
+    assert slopes.start == 0.0
+    assert slopes.radius == pytest.approx(1.5)  # 8 - 4 - 8 (t - 1) = 0
+    assert both.start == 1.0
+    assert both.radius == pytest.approx(1.875)  # 7 - 8 (t - 1) = 0
     assert both.radius < 1.875
     spoiled = [*rungs[:1], Rung(1.0, (nan,), (nan,)), Rung(2.0, (-inf,), (inf,))]
     assert proved(spoiled, 0).radius == 0.0

@@ -17,6 +17,7 @@ from recurjac.cli.report import (
     Row,
     check_writable,
     progress,
+    remarks,
     show,
     show_lower,
     show_upper,
@@ -156,18 +157,7 @@ def _lipschitz_table(rows: Sequence[Row]) -> None:
         for r in rows
     ]  # fmt: skip
     table(f"Lipschitz constants l{first['norm']:g} → l{first['output_norm']:g} by {first['method']}", columns, cells)
-    _remarks(rows)
-
-
-def _remarks(rows: Sequence[Row]) -> None:
-    """What the table does not say: whether rounding is covered, and notes."""
-    console = stderr()
-    for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
-        console.print(f"floating-point rounding is not covered: {reason}")
-    if all(r["rigorous"] for r in rows):
-        console.print("rounding is covered: the certified numbers hold in real arithmetic")
-    for note in sorted({r["note"] for r in rows if r.get("note")}):
-        console.print(note)
+    remarks(rows)
 
 
 def run_jacobian(args: argparse.Namespace) -> int:
@@ -230,7 +220,7 @@ def _jacobian_table(rows: Sequence[Row], output: str | None) -> None:
         for r in rows
     ]  # fmt: skip
     table(f"Jacobian bounds by {rows[0]['method']}", columns, cells)
-    _remarks(rows)
+    remarks(rows)
     if output is not None:
         stderr().print(f"bounds written to {output}")
 

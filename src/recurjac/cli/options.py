@@ -87,6 +87,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
+    add_inputs(parser).add_argument(
+        "--radius",
+        type=number,
+        nargs="+" if many else 1,
+        metavar="R",
+        help="of the ball around each input; inf: everywhere",
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> Any:
+    """The inputs, their norm and range; returns the group, for more options."""
     group = parser.add_argument_group("region")
     group.add_argument(
         "--input",
@@ -102,15 +113,9 @@ def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
         metavar="D",
         help="divide arrays by D (255 for 8-bit pixels; images are divided)",
     )
-    group.add_argument(
-        "--radius",
-        type=number,
-        nargs="+" if many else 1,
-        metavar="R",
-        help="of the ball around each input; inf: everywhere",
-    )
     group.add_argument("--norm", type=norm, default=inf, metavar="inf|2|1", help="of the ball and of the inputs (inf)")
     group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="the range that inputs can have")
+    return group
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -159,8 +164,19 @@ class Inputs:
         if isinstance(self.data, Boxes):
             return Box(self._shaped(self.data.lower[chosen]), self._shaped(self.data.upper[chosen]))
         clip = None if self.args.clip is None else tuple(self.args.clip)
-        x = self._shaped(self.data.values[chosen]) / self.args.divide
-        return LpBall(x, radius, self.args.norm, clip)
+        return LpBall(self.points(rows), radius, self.args.norm, clip)
+
+    def points(self, rows: slice) -> Tensor:
+        """Some of the inputs, (samples, *input); the middle of boxes has no meaning and is not given."""
+        if isinstance(self.data, Boxes):
+            raise InvalidRegion(f"{self.args.input} holds boxes; give a file of inputs")
+        values: Tensor = self._shaped(self.data.values[list(self.index[rows])]) / self.args.divide
+        return values
+
+    @property
+    def count(self) -> int:
+        """The number of inputs in the file."""
+        return len(self.data.lower if isinstance(self.data, Boxes) else self.data.values)
 
     def _shaped(self, x: Tensor) -> Tensor:
         if x[0].numel() != prod(self.shape):
