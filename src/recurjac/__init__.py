@@ -9,6 +9,7 @@ lip.upper, lip.lower        # certified, attained at lip.witness
 
 from math import inf
 
+from recurjac.applications.attack import Attack
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
     DirectionalBounds,
@@ -18,6 +19,8 @@ from recurjac.applications.monotonicity import (
     directional_bounds,
     monotone,
 )
+from recurjac.applications.radii import Radii
+from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.errors import (
     ConversionError,
@@ -50,12 +53,11 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "IBP", "Alone", "Box", "ChordSum", "Chords", "ConversionError", "Crown", "Fast", "FastLin", "FastLip", "Given",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm",
-    "Lipschitz", "LpBall", "MissingDependency", "Network", "PlainSum", "PreIntersection", "ProductOfNorms", "RecurJac",
-    "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "UnreadableFile",
-    "UnsoundBounds", "UnsupportedLayer", "__version__", "inf", "jacobian_bounds", "lipschitz", "load",
-    "preactivation_bounds",
-    "DirectionalBounds", "Monotonicity", "Probe", "StationaryFree", "Trend", "directional_bounds", "monotone",
-    "stationary_free_radius",
+    "Alone", "Attack", "Box", "CertifiedRadius", "Chords", "ChordSum", "ConversionError", "Crown",
+    "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "IBP", "Intersection", "Interval", "InvalidNetwork",
+    "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm", "Lipschitz", "LpBall", "MissingDependency",
+    "Monotonicity", "Network", "PlainSum", "PreIntersection", "Probe", "ProductOfNorms", "Radii", "RecurJac",
+    "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "StationaryFree", "Trend",
+    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "__version__", "certified_radius", "directional_bounds",
+    "inf", "jacobian_bounds", "lipschitz", "load", "monotone", "preactivation_bounds", "stationary_free_radius",
 ]  # fmt: skip

@@ -47,6 +47,10 @@ class AbstractNormMethod(ABC):
         """An upper bound of ‖J‖_{p→q}: (batch,)."""
 
     @abstractmethod
+    def rows(self, chain: ChainRule, p: float) -> Tensor:
+        """Upper bounds of the norm of each row alone, as one from p: (batch, K)."""
+
+    @abstractmethod
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         """Why rounding is not covered, for that many outputs; empty if it is."""
 
@@ -68,10 +72,19 @@ class JacobianNorm(AbstractNormMethod):
         return self.method.title
 
     def norm(self, chain: ChainRule, p: float, q: float) -> Tensor:
+        entries, sums = self._entries(chain, p)
+        return induced_norm(entries, p, q, chain.arithmetic, sums)
+
+    def rows(self, chain: ChainRule, p: float) -> Tensor:
+        entries, sums = self._entries(chain, p)
+        each = entries.reshape(-1, 1, entries.shape[-1])
+        return induced_norm(each, p, inf, chain.arithmetic, sums.reshape(-1, 1)).reshape(sums.shape)
+
+    def _entries(self, chain: ChainRule, p: float) -> tuple[Interval, Tensor]:
+        """Bounds of the entries, and the sums of their absolute values along each row."""
         prepared = self.method.prepare(chain)
         entries = prepared.push_all()
-        sums = self.row_sum.bound(entries, prepared) if p == inf else entries.magnitude.sum(-1)
-        return induced_norm(entries, p, q, chain.arithmetic, sums)
+        return entries, self.row_sum.bound(entries, prepared) if p == inf else entries.magnitude.sum(-1)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return [] if norm_is_rigorous(p, q, rows) else ["no rounding error is proved for the spectral norm"]
@@ -108,6 +121,10 @@ class ProductOfNorms(AbstractNormMethod):
             steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
             found.append(exact((total * exact(steepest)).upper()))
         return found[-1].upper()
+
+    def rows(self, chain: ChainRule, p: float) -> Tensor:
+        """That of the largest row, for each."""
+        return self.norm(chain, p, inf).unsqueeze(1).expand(-1, chain.rows)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return ["no rounding error is proved for spectral norms"] if p == 2 else []

@@ -1,1 +1,1 @@
-"""What follows from bounds of the Jacobian: one typed function and one frozen result each."""
+"""What follows from bounds of Jacobians: one application a file, a typed function that returns one frozen result."""

@@ -17,6 +17,7 @@ from recurjac.cli.report import (
     Row,
     check_writable,
     progress,
+    remarks,
     show,
     show_lower,
     show_upper,
@@ -157,17 +158,6 @@ def _lipschitz_table(rows: Sequence[Row]) -> None:
     ]  # fmt: skip
     table(f"Lipschitz constants l{first['norm']:g} → l{first['output_norm']:g} by {first['method']}", columns, cells)
     remarks(rows)
-
-
-def remarks(rows: Sequence[Row]) -> None:
-    """What the table does not say: whether rounding is covered, and notes."""
-    console = stderr()
-    for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
-        console.print(f"floating-point rounding is not covered: {reason}")
-    if all(r["rigorous"] for r in rows):
-        console.print("rounding is covered: the certified numbers hold in real arithmetic")
-    for note in sorted({r["note"] for r in rows if r.get("note")}):
-        console.print(note)
 
 
 def run_jacobian(args: argparse.Namespace) -> int:

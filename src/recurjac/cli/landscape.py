@@ -10,8 +10,8 @@ from typing import Any
 
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.cli import options
-from recurjac.cli.bounds import TOGETHER, remarks
-from recurjac.cli.report import Row, progress, show, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.bounds import TOGETHER
+from recurjac.cli.report import Row, progress, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.network import Network
 

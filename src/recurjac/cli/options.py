@@ -177,6 +177,11 @@ class Inputs:
             raise InvalidRequest(f"--input {self.args.input}: a box has no centre to start from; give points")
         return self._ball(0.0, list(self.index[rows]))
 
+    @property
+    def count(self) -> int:
+        """The number of inputs in the file."""
+        return len(self.data.lower if isinstance(self.data, Boxes) else self.data.values)
+
     def _ball(self, radius: float | None, chosen: list[int]) -> LpBall:
         assert isinstance(self.data, Points)  # noqa: S101  # (narrows the type; the callers have checked)
         clip = None if self.args.clip is None else tuple(self.args.clip)

@@ -77,6 +77,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console.print(grid)
 
 
+def remarks(rows: Sequence[Row]) -> None:
+    """What a table does not say: whether rounding is covered, and notes."""
+    console = stderr()
+    for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
+        console.print(f"floating-point rounding is not covered: {reason}")
+    if all(r["rigorous"] for r in rows):
+        console.print("rounding is covered: the certified numbers hold in real arithmetic")
+    for note in sorted({r["note"] for r in rows if r.get("note")}):
+        console.print(note)
+
+
 _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 

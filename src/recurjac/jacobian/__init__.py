@@ -23,7 +23,7 @@ from recurjac.skeleton import pays
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractPrepared", "Chords", "FastLip", "Intersection", "JacobianBounds", "RecurJac",
-    "Reversed", "ReversedAfterFirst", "chain_over", "default_method", "jacobian_bounds",
+    "Reversed", "ReversedAfterFirst", "chain_of", "chain_over", "default_method", "jacobian_bounds",
 ]  # fmt: skip
 
 
@@ -75,8 +75,14 @@ def chain_over(
     """The chain rule of `network` with the slopes that its pre-activations have over `region`."""
     prefix = Prefix(network, region, arithmetic)
     prefix.extend(pre, network.depth - 1)
+    return chain_of(prefix)
+
+
+def chain_of(prefix: Prefix) -> ChainRule:
+    """The chain rule of a network all of whose inner stages are bounded."""
+    network = prefix.network
     inner = [None if prefix.stage(k).linear else prefix.slopes(k) for k in range(1, network.depth)]
-    chain = chain_rule(network, [None, *inner, None], region.batch, arithmetic)
+    chain = chain_rule(network, [None, *inner, None], prefix.region.batch, prefix.arithmetic)
     return replace(chain, skeleton=prefix.reduced(chain))
 
 

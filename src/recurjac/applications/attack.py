@@ -1,0 +1,224 @@
+"""Projected gradients: inputs near a given one at which a margin is not positive.
+
+Source: Madry et al., ICLR 2018, arXiv:1706.06083, for the descent in one ball.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
+from recurjac.errors import InvalidRequest
+from recurjac.network import Network
+from recurjac.preactivation import IBP, Prefix
+from recurjac.region import LpBall
+from recurjac.search import point_jacobian
+
+
+@final
+@dataclass(frozen=True)
+class Adversary:
+    """At `point` (batch, *input), no farther than `distance` (batch,) from the input, some margin is not positive.
+
+    distance: float64, in the norm of the ball, rounded upwards; infinite where none was found, and `point` is then the
+    input.
+    """
+
+    distance: Tensor
+    point: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Attack:
+    """Projected gradients in balls that grow until an adversary is found, then shrink around the nearest one.
+
+    steps: of one descent.  starts: points that descend at once: the input, the best so far, random ones.  rounds: of
+    growing, and of shrinking; 0 is no attack.  seed: of the random starts.  Raises InvalidRequest for less.
+    """
+
+    steps: int = 10
+    starts: int = 3
+    rounds: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.starts) < 1 or self.rounds < 0:
+            raise InvalidRequest(f"{self} has too few steps, starts or rounds; at least 1, 1 and 0 make sense")
+
+    def nearest(self, margins: Network, ball: LpBall, scale: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
+        """The nearest adversary found of the network `margins`, all of whose outputs are positive at the input.
+
+        ball: the inputs, their norm and clip box; its radius is not read.  scale (batch,): a first guess of the
+        distance, positive.  Every point found is proved one as far as `arithmetic` proves.
+        """
+        with torch.no_grad():
+            target = _Target(margins, ball)
+            generator = torch.Generator().manual_seed(self.seed)
+            best, found = target.x.clone(), torch.zeros(len(target.x), dtype=torch.bool, device=target.x.device)
+            reach = torch.where((scale > 0) & scale.isfinite(), scale, 1.0).to(target.x)
+            for _ in range(self.rounds):
+                if bool(found.all()):
+                    break
+                points = self._descend(target, best, reach, generator)
+                best, found = target.better(points, best, found)
+                reach = torch.where(found, reach, 2 * reach)
+            low, high = torch.zeros_like(reach), target.length(best)
+            for _ in range(self.rounds if bool(found.any()) else 0):
+                reach = torch.where(low > 0, (low + high) / 2, 0.8 * high)
+                points = self._descend(target, best, reach, generator)
+                best, _ = target.better(points, best, found)
+                now = target.length(best)
+                low, high = torch.where(now < high, torch.minimum(low, 0.9 * now), reach), now
+            return target.proved(best, found, arithmetic)
+
+    def _descend(self, target: _Target, best: Tensor, reach: Tensor, generator: torch.Generator) -> Tensor:
+        """Where descents of the margin inside the ball of radius `reach` end: (batch, starts, *input)."""
+        size = _like(reach, target.x)
+        region = LpBall(target.x, size, target.ball.p, target.clip).bind(target.shape, target.x.dtype, target.x.device)
+        x = target.x.unsqueeze(1)
+        starts = [x, best.unsqueeze(1), region.sample(self.starts, generator)]
+        points = region.project(torch.cat(starts, 1)[:, : self.starts])
+        many = torch.arange(self.starts, device=x.device) // 2
+        lowest, kept = torch.full(points.shape[:2], inf, dtype=x.dtype, device=x.device), points
+        box = region.box(Rigorous())
+        for step in range(self.steps + 1):
+            value, gradient = target.steepest(points)
+            lower = value < lowest
+            lowest, kept = torch.where(lower, value, lowest), torch.where(_like(lower, points), points, kept)
+            if step < self.steps:
+                size = reach * (0.03 + 0.97 * (1 - step / self.steps) ** 2)
+                move = _downhill(gradient, points, box, target.ball.p, 4**many)
+                points = region.project(points + _like(size.unsqueeze(1), points) * move)
+        return kept
+
+
+@final
+@dataclass(frozen=True)
+class _Target:
+    """The margins to make negative, around these inputs."""
+
+    margins: Network
+    ball: LpBall
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.margins.input_shape
+
+    @cached_property
+    def x(self) -> Tensor:
+        return self.ball.bind(self.shape, self.margins.dtype, self.margins.device).x
+
+    @cached_property
+    def clip(self) -> tuple[Tensor, Tensor] | None:
+        """The clip box in the network's own numbers."""
+        if self.ball.clip is None:
+            return None
+        box = LpBall(self.ball.x, inf, inf, self.ball.clip).bind(self.shape, self.margins.dtype, self.margins.device)
+        ends = box.box(Rigorous())
+        return ends.lower, ends.upper
+
+    def least(self, points: Tensor) -> Tensor:
+        """The least margin at points (batch, N, *input): (batch, N); NaN is no margin."""
+        values = self.margins(points.flatten(0, 1)).amin(1).reshape(points.shape[:2])
+        return torch.where(values.isnan(), inf, values)
+
+    def steepest(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The least margin at points (batch, N, *input) and its gradient."""
+        flat = points.flatten(0, 1)
+        values, rows = self.margins(flat).min(1)
+        gradient = point_jacobian(self.margins, flat)[torch.arange(len(flat), device=flat.device), rows]
+        values = torch.where(values.isnan(), inf, values)
+        return values.reshape(points.shape[:2]), gradient.nan_to_num(0.0, 0.0, 0.0).reshape(points.shape)
+
+    def length(self, points: Tensor) -> Tensor:
+        """How far points (batch, *input) are from the inputs."""
+        length: Tensor = torch.linalg.vector_norm((points - self.x).flatten(1), self.ball.p, dim=1)
+        return length
+
+    def better(self, points: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest of `best`, where `found`, and adversaries on the way from the input to each of the points."""
+        x, rows = self.x.unsqueeze(1), torch.arange(len(best), device=best.device)
+        for pick in range(points.shape[1]):
+            end = points[:, pick]
+            over = self.least(end.unsqueeze(1))[:, 0] <= 0
+            if not bool(over.any()):
+                continue
+            low, high = x.new_zeros(len(best)), x.new_ones(len(best))
+            for _ in range(3):
+                shares = torch.arange(1, 17, device=x.device).to(x) / 16
+                shares = low.unsqueeze(1) + (high - low).unsqueeze(1) * shares
+                way = x + _like(shares, points) * (end.unsqueeze(1) - x)
+                crossed = self.least(way) <= 0
+                first = torch.where(crossed.any(1), crossed.to(torch.int64).argmax(1), 15)
+                high, low = shares[rows, first], torch.where(first > 0, shares[rows, (first - 1).clamp(min=0)], low)
+            near = self.x + _like(high, end) * (end - self.x)
+            wins = over & (self.least(near.unsqueeze(1))[:, 0] <= 0)
+            wins = wins & (~found | (self.length(near) < self.length(best)))
+            best, found = torch.where(_like(wins, best), near, best), found | wins
+        return best, found
+
+    def proved(self, best: Tensor, found: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
+        """The nearest point a little past `best` at which a margin is certainly not positive."""
+        x = self.x
+        distance = torch.full((len(x),), inf, dtype=torch.float64, device=x.device)
+        point = x.clone()
+        exact = self.ball.bind(self.shape, torch.float64, x.device).x
+        inside = LpBall(self.ball.x, inf, self.ball.p, self.ball.clip)
+        for excess in (0.0, 1e-13, 1e-10, 1e-7, 1e-5, 1e-3):
+            tried = x + (1 + excess) * (best - x)
+            if self.clip is not None:
+                tried = torch.minimum(torch.maximum(tried, self.clip[0]), self.clip[1])
+            if not bool(tried.isfinite().all()):
+                continue
+            region = LpBall(tried, 0.0).bind(self.shape, x.dtype, x.device)
+            prefix = Prefix(self.margins, region, arithmetic)
+            prefix.extend(IBP(), self.margins.depth - 1)
+            over = found & (IBP().output(prefix).upper.amin(1) <= 0) & inside.holds(tried.unsqueeze(1))[:, 0]
+            away = _distance(tried.double(), exact, self.ball.p)
+            nearer = over & (away < distance)
+            distance, point = torch.where(nearer, away, distance), torch.where(_like(nearer, point), tried, point)
+            if bool((distance.isfinite() | ~found).all()):
+                break
+        return Adversary(distance, point)
+
+
+def _distance(a: Tensor, b: Tensor, p: float) -> Tensor:
+    """The norm of a - b (batch, *input), float64, rounded upwards."""
+    steps = (a - b).flatten(1)
+    most = steps.abs().amax(1)
+    if p == inf:
+        return Rigorous().at_least(most, 1)
+    scale = torch.where(most > 0, most, 1.0)
+    sizes = torch.linalg.vector_norm(steps / scale.unsqueeze(1), p, dim=1) * scale
+    return Rigorous().at_least(sizes, steps.shape[1] + 8)
+
+
+def _downhill(gradient: Tensor, points: Tensor, box: Interval, p: float, many: Tensor) -> Tensor:
+    """Directions of p-norm 1 in which the margin falls fastest, leaving out coordinates that cannot go on.
+
+    many (starts,): for p = 1, how many of the steepest coordinates share the step.
+    """
+    low, high = box.lower.unsqueeze(1), box.upper.unsqueeze(1)
+    stuck = ((gradient > 0) & (points <= low)) | ((gradient < 0) & (points >= high))
+    flat = torch.where(stuck, 0.0, gradient).flatten(2)
+    if p == inf:
+        return -flat.sign().reshape(points.shape)
+    if p == 1:
+        order = flat.abs().argsort(-1, descending=True).argsort(-1)
+        flat = torch.where(order < many.unsqueeze(1), flat.sign() / many.unsqueeze(1), 0.0)
+    else:
+        size = torch.linalg.vector_norm(flat, 2, dim=-1, keepdim=True)
+        flat = flat / torch.where(size > 0, size, 1.0)
+    return -flat.reshape(points.shape)
+
+
+def _like(numbers: Tensor, points: Tensor) -> Tensor:
+    """`numbers` (batch, …) with as many dimensions as the points."""
+    return numbers.reshape(*numbers.shape, *[1] * (points.dim() - numbers.dim()))

@@ -1,0 +1,156 @@
+"""`recurjac certify`: certified radii beside the nearest adversaries found."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurjac.applications.attack import Attack
+from recurjac.applications.radii import Radii
+from recurjac.applications.robustness import CertifiedRadius, certified_radius
+from recurjac.applications.targets import NAMES, read_labels, rivals
+from recurjac.cli import options
+from recurjac.cli.report import Row, progress, remarks, show_lower, show_upper, stderr, table, write_json
+from recurjac.errors import InvalidRequest
+from recurjac.loading.inputs import Boxes, read_inputs
+from recurjac.network import Network
+
+_TOGETHER = 16
+"""Inputs certified in one call where the network is small."""
+_LARGE = 10**8
+"""Multiply-adds of a bound from which on inputs are certified one by one."""
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "certify",
+        help="radii within which a class is proved to win",
+        description="For each input, a certified radius within which its label keeps winning against the target, and "
+        "the distance of the nearest adversarial input that an attack finds.",
+    )
+    options.add_model(parser)
+    group = options.add_balls(parser)
+    group.add_argument("--limit", type=options.number, default=torch.inf, metavar="R", help="no larger radius (inf)")
+    group = parser.add_argument_group("classes")
+    group.add_argument(
+        "--labels", nargs="+", metavar="Y", help="numbers, or a file such as --input takes (the network's own classes)"
+    )
+    group.add_argument(
+        "--target", type=_target, default="runner-up", metavar="T", help=f"{', '.join(NAMES)} or a class (runner-up)"
+    )
+    options.add_method(parser, options.norm_methods())
+    group = parser.add_argument_group("search")
+    group.add_argument("--intervals", type=int, default=30, metavar="M", help="of the grid of radii (30)")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="of random targets and attacks (0)")
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+def _target(text: str) -> int | str:
+    if text not in NAMES and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"the target {text!r} is not known; use {', '.join(NAMES)} or a class")
+    return int(text) if text.isdigit() else text
+
+
+def run(args: argparse.Namespace) -> int:
+    """Certify every input; what is done when interrupted is reported."""
+    if args.input.lower().endswith(".vnnlib"):
+        raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
+    radii, attack = Radii(args.intervals, args.limit), Attack(seed=args.seed)
+    network = options.read_network(args).flattened_output()
+    inputs = options.read_points_for(network, args)
+    certify = partial(
+        certified_radius, network, p=args.norm, clip=None if args.clip is None else tuple(args.clip),
+        method=None if args.method is None else options.norm_methods()[args.method], pre=options.rules()[args.pre],
+        arithmetic=options.chosen_arithmetic(args), radii=radii, attack=attack,
+    )  # fmt: skip
+    tasks = _tasks(network, inputs, args)
+    rows: list[Row] = []
+    code = 0
+    try:
+        with progress(args.quiet, "certified radii", len(tasks)) as step:
+            for index, x, labels, target in tasks:
+                began = time.perf_counter()
+                found = certify(x, labels, target=target)
+                rows += _rows(index, found, (time.perf_counter() - began) / len(index))
+                step()
+    except KeyboardInterrupt:
+        stderr().print(f"interrupted; {len(rows)} of the results are reported")
+        code = 1
+    if not args.quiet and rows:
+        _table(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+_Task = tuple[tuple[int, ...], Tensor, list[int], str | list[int]]
+"""Numbers of some inputs, the inputs, their labels and their targets."""
+
+
+def _tasks(network: Network, inputs: options.Inputs, args: argparse.Namespace) -> list[_Task]:
+    """What to certify, in the parts that one call takes; labels and targets are checked first."""
+    x = inputs.points(slice(None)).x
+    outputs = network(x.to(network.device, network.dtype)).detach()
+    labels = read_labels(_labels(inputs, args), outputs)
+    against = rivals(args.target, labels, outputs, args.seed)
+    size = 1 if network.cost > _LARGE else _TOGETHER
+    parts = [slice(begin, begin + size) for begin in range(0, len(labels), size)]
+    return [
+        (inputs.index[s], x[s], labels[s], "all" if args.target == "all" else [k for (k,) in against[s]]) for s in parts
+    ]
+
+
+def _labels(inputs: options.Inputs, args: argparse.Namespace) -> list[float] | None:
+    """The labels of the chosen inputs, in their order; of a file that has one for every input, those of the chosen."""
+    if args.labels is None:
+        return None
+    if all(text.isdigit() for text in args.labels):
+        return [float(text) for text in args.labels]
+    if len(args.labels) > 1:
+        raise InvalidRequest(f"--labels {' '.join(args.labels)}: give the numbers of classes, or one file")
+    found = read_inputs(args.labels[0])
+    if isinstance(found, Boxes):
+        raise InvalidRequest(f"--labels {args.labels[0]}: a box is no label; give numbers of classes")
+    labels: list[float] = found.values.flatten().tolist()
+    return [labels[i] for i in inputs.index] if len(labels) == inputs.count else labels
+
+
+def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[Row]:
+    return [
+        {
+            "index": number,
+            "label": int(found.label[i]),
+            "target": int(found.target[i]),
+            "radius": float(found.radius[i]),
+            "method": found.method[i],
+            "seconds": seconds,
+            "attack": float(found.attack[i]),
+            "norm": found.p,
+            "margin": float(found.margin[i]),
+            "by_integral": float(found.by_integral[i]),
+            "by_margin": float(found.by_margin[i]),
+            "remark": found.remark[i],
+            "rigorous": found.rigorous,
+            "reason": found.reason,
+        }
+        for i, number in enumerate(index)
+    ]
+
+
+def _table(rows: Sequence[Row]) -> None:
+    columns = ["index", "label", "target", "certified", "attacked", "method or remark", "seconds"]
+    cells = [
+        [
+            str(r["index"]), str(r["label"]), str(r["target"]), show_lower(r["radius"]), show_upper(r["attack"]),
+            r["remark"] or r["method"], f"{r['seconds']:.2f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table(f"Certified l{rows[0]['norm']:g} radii, and the nearest adversaries found", columns, cells)
+    remarks(rows)
