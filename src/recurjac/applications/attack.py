@@ -34,18 +34,22 @@ class Adversary:
     point: Tensor
 
 
+_DRAWN = 32
+"""Random points of a ball, of which the best are starts: one evaluation each."""
+
+
 @final
 @dataclass(frozen=True)
 class Attack:
     """Projected gradients in balls that grow until an adversary is found, then shrink around the nearest one.
 
-    steps: of one descent.  starts: points that descend at once: the input, the best so far, random ones.  rounds: of
+    steps: of one descent.  starts: points that descend at once: the input, the best so far, the best of random ones.  rounds: of
     growing, and of shrinking; 0 is no attack.  seed: of the random starts.  Raises InvalidRequest for less.
     """
 
-    steps: int = 10
+    steps: int = 9
     starts: int = 3
-    rounds: int = 8
+    rounds: int = 7
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,8 +87,10 @@ class Attack:
         size = _like(reach, target.x)
         region = LpBall(target.x, size, target.ball.p, target.clip).bind(target.shape, target.x.dtype, target.x.device)
         x = target.x.unsqueeze(1)
-        starts = [x, best.unsqueeze(1), region.sample(self.starts, generator)]
-        points = region.project(torch.cat(starts, 1)[:, : self.starts])
+        drawn = region.sample(max(_DRAWN, self.starts), generator)
+        lowest = target.least(drawn).topk(self.starts, largest=False).indices
+        random = drawn[torch.arange(len(drawn), device=x.device).unsqueeze(1), lowest]
+        points = region.project(torch.cat([x, best.unsqueeze(1), random], 1)[:, : self.starts])
         many = torch.arange(self.starts, device=x.device) // 2
         lowest, kept = torch.full(points.shape[:2], inf, dtype=x.dtype, device=x.device), points
         box = region.box(Rigorous())
