@@ -141,7 +141,7 @@ def test_random_targets_follow_the_seed() -> None:
 
 
 @pytest.mark.parametrize("target", ["runner-up", "all", [0, 2, 1]])
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", [inf, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 2))])
 def test_a_batch_is_its_samples(p: float, target: Any) -> None:
     network, x = net(3, (2, 7, 4)), inputs(3, 3)
     if isinstance(target, list):
@@ -155,7 +155,7 @@ def test_a_batch_is_its_samples(p: float, target: Any) -> None:
         assert float(one.margin) == pytest.approx(float(whole.margin[i]), rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_both_proofs_together_are_no_worse_than_each(seed: int) -> None:
     found = rj.certified_radius(net(seed, (4, 12, 12, 3)), inputs(seed, 4, 4), attack=QUIET)
     assert bool((found.radius >= found.by_integral).all())
@@ -164,7 +164,11 @@ def test_both_proofs_together_are_no_worse_than_each(seed: int) -> None:
     assert any("Crown" in m for m in found.method)
 
 
-@pytest.mark.parametrize("method", [rj.Chords(), rj.FastLip(), rj.RecurJac()], ids=lambda m: m.title)
+@pytest.mark.parametrize(
+    "method",
+    [rj.Chords(), *(pytest.param(m, marks=pytest.mark.slow) for m in (rj.FastLip(), rj.RecurJac()))],
+    ids=lambda m: m.title,
+)
 def test_more_intervals_are_no_worse(method: Any) -> None:
     network, x = net(4, (4, 12, 12, 3)), inputs(4, 3, 4)
     found = [

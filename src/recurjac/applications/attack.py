@@ -44,7 +44,8 @@ class Attack:
     """Projected gradients in balls that grow until an adversary is found, then shrink around the nearest one.
 
     steps: of one descent.  starts: points that descend at once: the input, the best so far, the best of random ones.
-    rounds: of growing, and of shrinking; 0 is no attack.  seed: of the random starts.  Raises InvalidRequest for less.
+    rounds: of growing, and of shrinking; 0 is no attack.  seed: of the random starts.
+    Raises InvalidRequest for less.
     """
 
     steps: int = 9
