@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,8 @@ import recurjac as rj
 from recurjac import chainrule
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
-from recurjac.network import Network
+from recurjac.network import Edge, Network
+from recurjac.operators.enclosed import Enclosed
 from recurjac.preactivation import AbstractPreactivation, base
 from recurjac.skeleton import pays
 from tests.conv_networks import CONVOLUTIONAL, convolutional
@@ -127,6 +129,46 @@ def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool, mon
         if kind == "relu" and radius == 0.01:
             shapes = [c.shapes for c in _chains(network, rj.LpBall(x[:1], radius))]
             assert any(a != b for a, b in zip(*shapes, strict=True))
+
+
+def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over z in [0, 1] ReLU is z, but at 0 Clarke's derivative is [0, 1]: such a neuron is kept."""
+    one, two = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+    network = rj.load([(one, None), (two, None), (one, None)], activation="relu")
+    region = rj.Box(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+
+    def job() -> list[Tensor]:
+        found = [rj.jacobian_bounds(network, region, method, arithmetic=rj.Fast()) for method in METHODS.values()]
+        return [end for b in found for end in (b.lower, b.upper)]
+
+    for ends in both(monkeypatch, job):
+        assert all(float(low) == 0 and float(high) == 2 for low, high in zip(ends[::2], ends[1::2], strict=True))
+
+
+@pytest.mark.parametrize("known", [(1,), (1, 2), (2,), ()], ids=str)
+def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int, ...]) -> None:
+    """On random chain rules in which every node reads all earlier ones, some with known slopes."""
+    g = torch.Generator().manual_seed(0)
+    sizes, fast = (5, 3, 4, 2, 3), rj.Fast()
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64)
+
+    edges = [
+        tuple(Edge(s, Enclosed(fast.exact(random(n, sizes[s])), (sizes[s],), (n,))) for s in range(k))
+        for k, n in enumerate(sizes)
+    ]
+    slopes: list[rj.Interval | None] = [None]
+    for k, n in enumerate(sizes[1:-1], 1):
+        low = random(1, n)
+        slopes.append(rj.Interval(low, low if k in known else low + random(1, n).abs()))
+    apart = chainrule.ChainRule(
+        tuple((n,) for n in sizes), tuple(edges), (*slopes, None), None, 1, torch.float64, torch.device("cpu"), fast
+    )  # fmt: skip
+    together = replace(apart, skeleton=apart)
+    for method in (rj.Chords(), rj.RecurJac()):
+        a, b = (method.prepare(c).push_all() for c in (apart, together))
+        agree([a.lower, a.upper], [b.lower, b.upper], 1e-12)
 
 
 def _chains(network: Network, region: rj.LpBall) -> list[chainrule.ChainRule]:
