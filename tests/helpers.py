@@ -7,7 +7,7 @@ import inspect
 import math
 import pkgutil
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -118,3 +118,11 @@ def numbers(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32)
     values = torch.tensor([one() for _ in range(size)], dtype=torch.float64)
     result: Tensor = values.to(dtype).clamp(min=info.min, max=info.max)
     return result
+
+
+def refused(request: Callable[[], object], error: type[Exception], words: Iterable[str]) -> None:
+    """The request is refused by this error, in one line that says all of these words."""
+    with pytest.raises(error) as caught:
+        request()
+    assert "\n" not in str(caught.value)
+    assert not [w for w in words if w not in str(caught.value)]

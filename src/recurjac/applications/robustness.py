@@ -195,7 +195,7 @@ class _Work:
         entries = []
         for i, centre in enumerate(centres):
             own = rungs.get(i, [centre])
-            row = min(range(len(others)), key=lambda k, own=own: (proved(own, k).radius, own[0].margins[k]))  # type: ignore[misc]
+            row = _weakest(own)
             away, point = attacked.get(i, (0.0 if remarks[i].startswith("mis") else inf, self.ball.x[i]))
             entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
         return entries
@@ -244,6 +244,12 @@ class _Work:
         scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
         found = self.attack.nearest(self.network, _taken(self.ball, index), scale, self.arithmetic)
         return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
+
+
+def _weakest(rungs: Sequence[Rung]) -> int:
+    """The row that the least radius is proved for; of equal ones that of the least margin."""
+    margins = rungs[0].margins
+    return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
 
 
 def _plain(ball: LpBall, network: Network) -> LpBall:

@@ -16,6 +16,7 @@ from recurjac.cli import options
 from recurjac.cli.report import (
     Row,
     check_writable,
+    gather,
     progress,
     remarks,
     show,
@@ -101,22 +102,18 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = None if args.method is None else options.norm_methods()[args.method]
-    tasks = list(cases(options.chosen_outputs(network, args), inputs))
-    rows: list[Row] = []
-    code = 0
-    try:
-        with progress(args.quiet, "Lipschitz constants", len(tasks)) as step:
-            for task in tasks:
-                began = time.perf_counter()
-                found = lipschitz(
-                    task.network, task.region, args.norm, args.output_norm, method, options.rules()[args.pre],
-                    options.chosen_arithmetic(args),
-                )  # fmt: skip
-                rows += _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
-                step()
-    except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of the results are reported")
-        code = 1
+
+    def rows_of(task: Case) -> list[Row]:
+        began = time.perf_counter()
+        found = lipschitz(
+            task.network, task.region, args.norm, args.output_norm, method, options.rules()[args.pre],
+            options.chosen_arithmetic(args),
+        )  # fmt: skip
+        return _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
+
+    rows, code = gather(
+        args, "Lipschitz constants", list(cases(options.chosen_outputs(network, args), inputs)), rows_of
+    )
     if not args.quiet:
         _lipschitz_table(rows)
     write_json(args, args.model, rows)

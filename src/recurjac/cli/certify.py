@@ -16,7 +16,7 @@ from recurjac.applications.radii import Radii
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import options
-from recurjac.cli.report import Row, progress, remarks, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.report import Row, gather, remarks, show_lower, show_upper, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network
@@ -70,19 +70,14 @@ def run(args: argparse.Namespace) -> int:
         method=None if args.method is None else options.norm_methods()[args.method], pre=options.rules()[args.pre],
         arithmetic=options.chosen_arithmetic(args), radii=radii, attack=attack,
     )  # fmt: skip
-    tasks = _tasks(network, inputs, args)
-    rows: list[Row] = []
-    code = 0
-    try:
-        with progress(args.quiet, "certified radii", len(tasks)) as step:
-            for index, x, labels, target in tasks:
-                began = time.perf_counter()
-                found = certify(x, labels, target=target)
-                rows += _rows(index, found, (time.perf_counter() - began) / len(index))
-                step()
-    except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of the results are reported")
-        code = 1
+
+    def rows_of(task: _Task) -> list[Row]:
+        index, x, labels, target = task
+        began = time.perf_counter()
+        found = certify(x, labels, target=target)
+        return _rows(index, found, (time.perf_counter() - began) / len(index))
+
+    rows, code = gather(args, "certified radii", _tasks(network, inputs, args), rows_of)
     if not args.quiet and rows:
         _table(rows)
     write_json(args, args.model, rows)

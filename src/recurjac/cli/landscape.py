@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import product
 from math import inf, prod
 from typing import Any
 
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.cli import options
 from recurjac.cli.bounds import TOGETHER
-from recurjac.cli.report import Row, progress, remarks, show, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.report import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.network import Network
 
@@ -38,24 +39,16 @@ def run(args: argparse.Namespace) -> int:
     outputs = _outputs(network, args)
     method = None if args.method is None else options.jacobian_methods()[args.method]
     parts = [slice(start, start + TOGETHER) for start in range(0, len(inputs.index), TOGETHER)]
-    rows: list[Row] = []
-    code = 0
-    try:
-        with progress(args.quiet, "radii without stationary points", len(parts) * len(outputs)) as step:
-            for part in parts:
-                ball = inputs.points(part)
-                for target, one, output in outputs:
-                    began = time.perf_counter()
-                    found = stationary_free_radius(
-                        one, ball.x, output, ball.p, ball.clip, method, options.rules()[args.pre],
-                        options.chosen_arithmetic(args),
-                    )  # fmt: skip
-                    seconds = (time.perf_counter() - began) / len(found.radius)
-                    rows += _rows(inputs.index[part], target, found, seconds)
-                    step()
-    except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of the results are reported")
-        code = 1
+
+    def rows_of(task: tuple[slice, tuple[int | str, Network, int]]) -> list[Row]:
+        part, (target, one, output) = task
+        ball, began = inputs.points(part), time.perf_counter()
+        found = stationary_free_radius(
+            one, ball.x, output, ball.p, ball.clip, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+        )
+        return _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
+
+    rows, code = gather(args, "radii without stationary points", list(product(parts, outputs)), rows_of)
     if not args.quiet:
         _table(rows, args.clip is not None)
     write_json(args, args.model, rows)

@@ -11,7 +11,7 @@ from typing import Any
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import options
 from recurjac.cli.bounds import Case, cases
-from recurjac.cli.report import Row, progress, remarks, show, stderr, table, write_json
+from recurjac.cli.report import Row, gather, remarks, show, table, write_json
 
 _SHOWN = 40
 """Features up to which a table lists every one; the JSON report always does."""
@@ -39,21 +39,13 @@ def run(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = None if args.method is None else options.jacobian_methods()[args.method]
-    tasks = list(cases(options.chosen_outputs(network, args), inputs))
-    rows: list[Row] = []
-    code = 0
-    try:
-        with progress(args.quiet, "monotonicity", len(tasks)) as step:
-            for task in tasks:
-                began = time.perf_counter()
-                found = monotone(
-                    task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args)
-                )
-                rows += _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
-                step()
-    except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of the results are reported")
-        code = 1
+
+    def rows_of(task: Case) -> list[Row]:
+        began = time.perf_counter()
+        found = monotone(task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args))
+        return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
+
+    rows, code = gather(args, "monotonicity", list(cases(options.chosen_outputs(network, args), inputs)), rows_of)
     if not args.quiet and rows:
         _tables(rows)
     write_json(args, args.model, rows)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.table import Table
 from recurjac.errors import InvalidRequest
 from recurjac.version import __version__
 
+T = TypeVar("T")
 Row = dict[str, Any]
 """One result, by the keys of the JSON contract."""
 
@@ -103,6 +104,22 @@ def progress(quiet: bool, what: str, total: int) -> Iterator[Callable[[], None]]
     with bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def gather(
+    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T], list[Row]]
+) -> tuple[list[Row], int]:
+    """The rows of every task, with progress, and the exit code; an interrupted run keeps those that are done."""
+    rows: list[Row] = []
+    try:
+        with progress(args.quiet, what, len(tasks)) as step:
+            for task in tasks:
+                rows += rows_of(task)
+                step()
+    except KeyboardInterrupt:
+        stderr().print(f"interrupted; {len(rows)} of the results are reported")
+        return rows, 1
+    return rows, 0
 
 
 def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Row]) -> None:
