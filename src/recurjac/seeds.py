@@ -48,8 +48,8 @@ class AbstractSeeds(ABC):
 
     @property
     @abstractmethod
-    def on_processor(self) -> bool:
-        """Whether they are computed on a CPU."""
+    def device(self) -> torch.device:
+        """Where they are computed."""
 
 
 @final
@@ -90,8 +90,8 @@ class Units(AbstractSeeds):
         return self.dtype
 
     @property
-    def on_processor(self) -> bool:
-        return self.index.device.type == "cpu"
+    def device(self) -> torch.device:
+        return self.index.device
 
     def tensor(self) -> Tensor:
         return one_hot(self.index.unsqueeze(1), self.shape, self.dtype)
@@ -123,8 +123,8 @@ class Forms(AbstractSeeds):
         return self.coefficients.dtype
 
     @property
-    def on_processor(self) -> bool:
-        return self.coefficients.device.type == "cpu"
+    def device(self) -> torch.device:
+        return self.coefficients.device
 
     def tensor(self) -> Tensor:
         return self.coefficients

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import ceil
 from typing import final
 
 import torch
@@ -56,9 +57,10 @@ def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interva
     copies = 12 if route.arithmetic.rigorous else 6
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
     size = max(1, route.arithmetic.memory // max(1, copies * form))
-    if seeds.on_processor:
+    if seeds.device.type == "cpu":
         size = min(size, max(_FEW, _CACHE // max(1, 2 * form)))
-    return _joined([_sweep(route, start, part) for part in seeds.parts(-(-seeds.count // -(-seeds.count // size)))])
+    lots = max(1, ceil(seeds.count / size))
+    return _joined([_sweep(route, start, part) for part in seeds.parts(max(1, ceil(seeds.count / lots)))])
 
 
 def _joined(bounds: list[Interval]) -> Interval:
@@ -183,7 +185,7 @@ def _arrived(sent: Sequence[_Sent]) -> Value:
 
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
     if tally.total is None:  # no form meets anything: all are 0
-        zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision)
+        zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision, device=seeds.device)
         return Interval.point(zero)
     if not tally.split:
         return route.arithmetic.between(tally.total, tally.total)
