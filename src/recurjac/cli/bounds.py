@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from recurjac.cli import options
-from recurjac.cli.report import (
+from recurjac.cli.output import (
     Row,
     check_writable,
     gather,

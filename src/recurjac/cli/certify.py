@@ -16,7 +16,7 @@ from recurjac.applications.radii import Radii
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import options
-from recurjac.cli.report import Row, gather, remarks, show_lower, show_upper, table, write_json
+from recurjac.cli.output import Row, gather, remarks, show_lower, show_upper, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network

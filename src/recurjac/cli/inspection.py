@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from recurjac.cli import options
-from recurjac.cli.report import Row, stderr, table, write_json
+from recurjac.cli.output import Row, stderr, table, write_json
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator, Compose, Negate
 

@@ -12,7 +12,7 @@ from typing import Any
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.cli import options
 from recurjac.cli.bounds import TOGETHER
-from recurjac.cli.report import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.output import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.network import Network
 

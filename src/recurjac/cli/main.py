@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from recurjac.cli import bounds, certify, demo, inspection, landscape, monotone
-from recurjac.cli.report import check_writable, stderr
+from recurjac.cli.output import check_writable, stderr
 from recurjac.errors import ConversionError, RecurJacError, UnsoundBounds
 from recurjac.version import __version__
 

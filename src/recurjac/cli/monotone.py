@@ -11,7 +11,7 @@ from typing import Any
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import options
 from recurjac.cli.bounds import Case, cases
-from recurjac.cli.report import Row, gather, remarks, show, table, write_json
+from recurjac.cli.output import Row, gather, remarks, show, table, write_json
 
 _SHOWN = 40
 """Features up to which a table lists every one; the JSON report always does."""
