@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import copysign, isfinite
 from typing import final
 
 import torch
@@ -90,7 +91,7 @@ class Lines:
         self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
     ) -> Value | None:
         """What the intercepts add to forms of coefficients `positive` + `negative`, and at most |w| times `lost`."""
-        pairs = ((positive, self.above), (negative, self.below), (lost, self.sizes))
+        pairs = ((positive, self.above), (negative, self.below), (lost, None if lost is None else self.sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
         if arithmetic.rigorous and len(met) > 1 and all(i.infinite is None for _, i in met):
             # one sum, as each has a radius of its own to be found
@@ -110,13 +111,13 @@ class Intercepts:
 
     @classmethod
     def of(cls, numbers: Tensor) -> Intercepts | None:
-        if not bool(numbers.any()):
+        total = numbers.detach().sum().item()  # of one sign: 0 only if all are, finite only if all are
+        if total == 0:
             return None
         infinite = numbers.isinf()
-        if not bool(infinite.any()):
+        if isfinite(total) or not bool(infinite.any()):
             return cls(numbers, None, 1.0)
-        sign = float(torch.where(infinite, numbers.detach(), 0.0).sum().sign())
-        return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
+        return cls(torch.where(infinite, 0.0, numbers), infinite, copysign(1.0, total))
 
     def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Value:
         """The sum over the node of weights of one sign times these numbers, 0 times infinity being 0."""

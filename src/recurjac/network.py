@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
+from math import isfinite, prod
 from typing import final
 
 import torch
@@ -94,7 +94,7 @@ class Watched:
 
 def _all_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite; if their sum is neither, no entry is."""
-    return bool(tensor.detach().sum().isfinite()) or bool(tensor.isfinite().all())
+    return isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
 
 
 @final

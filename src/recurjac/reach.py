@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator, Gather, Identity, compose
-from recurjac.region import BoundRegion
+from recurjac.region import Convex
 from recurjac.route import AbstractRoute
 from recurjac.seeds import Units
 
@@ -96,7 +96,7 @@ class Restricted(AbstractRoute):
         rows = self.whole.rows(node)
         return None if rows is None else rows.map(lambda t: t.flatten(2)[:, :, self.reached[node]])
 
-    def region(self, node: int) -> BoundRegion | None:
+    def region(self, node: int) -> Convex | None:
         return self.whole.region(node)
 
     def floats(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recurjac.arithmetic import AbstractArithmetic, Value
 from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator
-from recurjac.region import BoundRegion
+from recurjac.region import Convex
 
 
 class AbstractRoute(ABC):
@@ -43,8 +43,8 @@ class AbstractRoute(ABC):
         """Known numbers that a form at `node` is multiplied with and sheds, (B, K, *node); None if there are none."""
 
     @abstractmethod
-    def region(self, node: int) -> BoundRegion | None:
-        """The region over which forms that arrive at `node` are maximised; None but at the end of a pull."""
+    def region(self, node: int) -> Convex | None:
+        """The set over which forms that arrive at `node` are maximised; None but at the end of a pull."""
 
     @abstractmethod
     def floats(self) -> int:

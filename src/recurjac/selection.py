@@ -34,9 +34,11 @@ class Selection:
         if chosen is None:
             return cls(torch.arange(size, device=device).unsqueeze(0), shape)
         flat = chosen.flatten(1)
+        if flat.shape[0] == 1:
+            return cls(flat[0].nonzero().mT, shape)
         union = flat.any(0)
         longest = int(flat.sum(1).max())
-        if flat.shape[0] == 1 or longest > 0.7 * int(union.sum()):
+        if longest > 0.7 * int(union.sum()):
             return cls(union.nonzero().flatten().unsqueeze(0), shape)
         return cls(flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest], shape)
 
@@ -49,7 +51,8 @@ class Selection:
 
         All values are bounds of their entry, so those that only fill up do no harm.
         """
-        lead = values.shape[:-1]
-        index = self.index.reshape(self.index.shape[0], *[1] * (len(lead) - 1), -1).expand(*lead, -1)
+        lead, index = values.shape[:-1], self.index
+        if index.shape != values.shape:
+            index = index.reshape(index.shape[0], *[1] * (len(lead) - 1), -1).expand(*lead, -1)
         flat = values.new_full((*lead, prod(self.shape[1:])), elsewhere)
         return flat.scatter(-1, index, values).reshape(*lead, *self.shape[1:])

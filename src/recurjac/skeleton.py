@@ -1,7 +1,7 @@
 """The exact skeleton: between neurons that are not linear, a network is (MATH §5.5).
 
-z_k = c_k + E_k v, where v is the input and then the outputs of the *kept* neurons of earlier stages: those that are not
-known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what is linear;
+z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those that
+are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what is linear;
 neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone, of the
 same results as on the whole network up to rounding.
 """
@@ -25,33 +25,29 @@ from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
 from recurjac.operators.enclosed import Enclosed
 from recurjac.operators.part import part
-from recurjac.region import BoundRegion
+from recurjac.region import BesideOne, BoundRegion, Convex
 from recurjac.route import AbstractRoute
 
 
 @final
 @dataclass(frozen=True)
 class Affine:
-    """c + E v for entries of one stage; v begins with the input, then the kept neurons of the stages in their order.
+    """E v for entries of one stage; v is the input, 1, and the kept neurons of the stages in their order.
 
-    columns: Eᵀ, (first entries of v, entries); constant: c, (entries,).
+    columns: Eᵀ, (first entries of v, entries).
     """
 
     columns: Value
-    constant: Value
 
     def at(self, index: Tensor) -> Affine:
         """The entries number `index` alone."""
-        return Affine(
-            self.columns.map(lambda t: t.index_select(1, index)), self.constant.map(lambda t: t.index_select(0, index))
-        )
+        return Affine(self.columns.map(lambda t: t.index_select(1, index)))
 
     def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
         """Each entry times a number."""
         if bool(((slope == 0) | (slope == 1)).all()):  # without rounding
-            return Affine(self.columns.map(lambda t: t * slope), self.constant.map(lambda t: t * slope))
-        exact = arithmetic.exact(slope)
-        return Affine(self.columns * exact, self.constant * exact)
+            return Affine(self.columns.map(lambda t: t * slope))
+        return Affine(self.columns * arithmetic.exact(slope))
 
 
 @final
@@ -81,23 +77,26 @@ class Skeleton:
     arithmetic: AbstractArithmetic
     post: list[_Post] = field(default_factory=list)
     kept_rows: dict[int, Affine] = field(default_factory=dict)
+    kept_paths: dict[int, Sequence[tuple[int, Enclosed]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         every = torch.arange(_size(self.network, 0), device=self.network.device)
         self.post.append(_Post(every, None, every, 0))
 
     @property
+    def inputs(self) -> int:
+        """The number of inputs, at which v is 1."""
+        return self.post[0].end
+
+    @property
     def length(self) -> int:
         """The length of v so far."""
-        return self.post[-1].end
+        return max(self.post[-1].end, self.inputs + 1)
 
     def pre(self, k: int) -> Affine:
         """z_k in terms of the kept neurons of earlier stages; all of them must be settled."""
         stage, n = self.network.stages[k - 1], _size(self.network, k)
-        bias = stage.bias(self.arithmetic)
-        zero = torch.zeros(n, dtype=self.network.dtype, device=self.network.device)
-        constant = self.arithmetic.exact(zero) if bias is None else bias.map(lambda t: t.reshape(-1))
-        columns = self._none(n)
+        columns: Value | None = None
         for e in stage.edges:
             source = self.post[e.source]
             if source.affine is None:
@@ -111,12 +110,21 @@ class Skeleton:
                     units = torch.searchsorted(source.reads, source.kept)
                     own = near.columns(units, self.network.dtype, self.arithmetic)
                     more = more.known_from(source.begin) if own.exact else more
-                constant = constant + near.push(source.affine.constant).map(lambda t: t.reshape(-1))
-            columns = _added(columns, more.map(lambda t: t.reshape(len(t), n)))
-        return Affine(_long(columns, self.length), constant)
+            more = more.map(lambda t: t.reshape(len(t), n))
+            columns = more if columns is None else _added(columns, more)
+        if columns is None:
+            columns = self.arithmetic.exact(torch.zeros(0, n, dtype=self.network.dtype, device=self.network.device))
+        bias = stage.bias(self.arithmetic)
+        return Affine(_long(columns if bias is None else self._shifted(columns, bias), self.length))
 
-    def _none(self, n: int) -> Value:
-        return self.arithmetic.exact(torch.zeros(0, n, dtype=self.network.dtype, device=self.network.device))
+    def _shifted(self, columns: Value, bias: Value) -> Value:
+        """The columns with a bias more where v is 1."""
+        row = bias.map(lambda t: t.reshape(1, -1))
+        if len(columns.mid) <= self.inputs:
+            return concatenate([_long(columns, self.inputs), row], 0)
+        if any(p.affine is not None and p.affine.columns.shares_memory(columns) for p in self.post):
+            columns = columns.map(torch.clone)  # a stage that only moves numbers
+        return columns.plus_at_(slice(self.inputs, self.inputs + 1), row)
 
     def settle(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
@@ -128,8 +136,18 @@ class Skeleton:
         if len(kept):
             own = one_hot(torch.searchsorted(reads, kept), tuple(reads.shape), self.network.dtype)
             affine = replace(affine, columns=concatenate([affine.columns, self.arithmetic.exact(own)], 0))
-            self.kept_rows[k] = z.at(kept)
+            rows = z.at(kept)
+            self.kept_paths[k] = self.paths(rows, next(reversed(self.kept_rows), 0))
+            self.kept_rows[k] = rows
         self.post.append(_Post(reads, affine, kept, self.length))
+
+    def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, Enclosed]]:
+        """Where forms of `entries` go: to all kept neurons of stages up to `before`, together, and to (input, 1)."""
+        (m, n), first = entries.columns.shape, self.inputs + 1
+        own = (0, Enclosed(entries.columns.map(lambda t: t[:first]), (n,), (first,)))
+        if before == 0:
+            return [own]
+        return [(before, Enclosed(entries.columns.map(lambda t: t[first:]), (n,), (m - first,))), own]
 
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
         """The chain rule of the same Jacobian between kept neurons; `output` is the last stage, without a slope."""
@@ -224,21 +242,15 @@ class SkeletonRoute(AbstractRoute):
     def nodes(self, start: int) -> Sequence[int]:
         return [start, *reversed([g for g in self.skeleton.kept_rows if g < start]), 0]
 
-    def _affine(self, node: int) -> Affine:
-        return self.z if node == self.start else self.skeleton.kept_rows[node]
-
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        columns, inputs = self._affine(node).columns, self.skeleton.post[0].end
-        (m, n), following = columns.shape, self.nodes(node)[1]
-        own = (0, Enclosed(columns.map(lambda t: t[:inputs]), (n,), self.skeleton.network.input_shape))
-        if following == 0:
-            return [own]
-        return [(following, Enclosed(columns.map(lambda t: t[inputs:]), (n,), (m - inputs,))), own]
+        if node == self.start:
+            return self.skeleton.paths(self.z, self.nodes(node)[1])
+        return self.skeleton.kept_paths[node]
 
     def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
         if node == 0:
             return forms, None
-        begin = self.skeleton.post[node].begin - self.skeleton.post[0].end
+        begin = self.skeleton.post[node].begin - self.skeleton.inputs - 1
         here = forms.map(lambda t: t[..., begin:])
         return here, forms.map(lambda t: t[..., :begin]) if begin else None
 
@@ -246,10 +258,10 @@ class SkeletonRoute(AbstractRoute):
         return None if node == 0 else self.found[node]
 
     def rows(self, node: int) -> Value | None:
-        return None if node == 0 else self._affine(node).constant.map(lambda t: t[None, None])
+        return None
 
-    def region(self, node: int) -> BoundRegion | None:
-        return self.inputs if node == 0 else None
+    def region(self, node: int) -> Convex | None:
+        return BesideOne(self.inputs) if node == 0 else None
 
     def floats(self) -> int:
         return self.widest()

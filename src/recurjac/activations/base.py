@@ -41,6 +41,10 @@ class AbstractActivation(ABC):
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """All σ'(v), v in z (MATH: derivative range [d, D]); infinite ends stand for limits."""
 
+    def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
+        """True where σ' is not one number on z."""
+        return ~self.slope_range(z, arithmetic).is_point
+
     @abstractmethod
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """CROWN's lines of σ on z (batch, *node): two good ones, of unrelated slopes; of shape (batch, 1, *node).

@@ -28,6 +28,11 @@ class AbstractTwoPiece(AbstractActivation):
         """The negative slope s of each neuron, broadcast to z."""
 
     @property
+    def rectifies(self) -> bool:
+        """Whether the negative slope is 0 for every neuron, as in a ReLU, which needs fewer steps."""
+        return False
+
+    @property
     @final
     def piecewise_linear(self) -> bool:
         return True
@@ -46,7 +51,7 @@ class AbstractTwoPiece(AbstractActivation):
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and, where the interval meets 0, of 0."""
-        if not bool(self.slope_below(z.lower).any()):
+        if self.rectifies:
             return Interval(z.lower.clamp(min=0), z.upper.clamp(min=0))
         ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
         low = torch.minimum(ends[0].lower, ends[1].lower)
@@ -61,58 +66,79 @@ class AbstractTwoPiece(AbstractActivation):
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """{s} below 0, {1} above, their hull where the interval meets 0 (also at one end: Clarke's derivative)."""
+        at_lower, at_upper = self._pieces(z)
+        if self.rectifies:
+            return Interval.of(at_lower, at_upper)  # 0 and 1, in order
+        return Interval(torch.minimum(at_lower, at_upper), torch.maximum(at_lower, at_upper))
+
+    def _pieces(self, z: Interval) -> tuple[Tensor, Tensor]:
+        """The slopes of the pieces that the lower and the upper end lie in: of both where the interval meets 0."""
+        if self.rectifies:
+            return (z.lower > 0).to(z.lower.dtype), (z.upper >= 0).to(z.lower.dtype)
         s = self.slope_below(z.lower)
-        above, below = z.lower > 0, z.upper < 0
-        low = torch.where(above, 1.0, torch.where(below, s, s.clamp(max=1)))
-        high = torch.where(above, 1.0, torch.where(below, s, s.clamp(min=1)))
-        return Interval(low, high)
+        return torch.where(z.lower > 0, 1.0, s), torch.where(z.upper < 0, s, 1.0)
+
+    @final
+    def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
+        """True where the interval meets 0, unless both slopes are one."""
+        meets = (z.lower <= 0) & (z.upper >= 0)
+        return meets if self.rectifies else meets & (self.slope_below(z.lower) != 1)
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """The chord on one side; on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
-        free = torch.where(z.upper >= -z.lower, 1.0, self.slope_below(z.lower))
-        return self._lines(z, free, arithmetic)
+        steep = z.upper >= -z.lower
+        free = steep.to(z.lower.dtype) if self.rectifies else torch.where(steep, 1.0, self.slope_below(z.lower))
+        return self._lines(z, free, self._chord(z), arithmetic)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """The chord on one side, its parallel through 0 on the other."""
-        return self._lines(z, self._chord(z), arithmetic)
+        chord = self._chord(z)
+        return self._lines(z, chord, chord, arithmetic)
 
     def _chord(self, z: Interval) -> Tensor:
-        """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity."""
-        s = self.slope_below(z.lower)
+        """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity.
+
+        Elsewhere the slope of the one piece, exactly.
+        """
         high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
         width = high - low
         plain = (width > 0) & (width < torch.inf)
         if bool(plain.all()):
-            return self._between(s, high / width)
-        # infinity is kept out of the quotient, as autograd would make it 0 times infinity
-        share = torch.where(plain, high, 0.0) / torch.where(plain, width, 1.0)
-        return torch.where(plain, self._between(s, share), torch.where(high.isinf(), 1.0, s))
+            share = high / width
+        else:  # infinity is kept out of the quotient, as autograd would make it 0 times infinity
+            share = torch.where(plain, high, 0.0) / torch.where(plain, width, 1.0)
+            share = torch.where(high.isinf(), 1.0, share)
+        if self.rectifies:
+            return share
+        s, (at_lower, at_upper) = self.slope_below(z.lower), self._pieces(z)
+        # rounding must not carry the chord past the slopes of the two pieces: parallels rest on that
+        chord = torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
+        return torch.where(at_lower == at_upper, at_lower, chord)
 
-    @staticmethod
-    def _between(s: Tensor, share: Tensor) -> Tensor:
-        """s + (1 - s) share; rounding must not carry it past the slopes of the two pieces: parallels rest on that."""
-        return torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
+    def _lines(self, z: Interval, free: Tensor, chord: Tensor, arithmetic: AbstractArithmetic) -> Lines:
+        """Slopes `free` through 0 on one side and `chord` on the other; on one piece both are its own."""
+        high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
+        s, one = self.slope_below(z.lower), torch.ones_like(z.lower)
+        # σ - a z over [l, u] with l <= 0 <= u is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
+        ends = torch.stack([high, low])
+        gaps = arithmetic.multiple(ends, arithmetic.exact(torch.stack([one, s])) - arithmetic.exact(chord))
+        most = gaps[0].upper().amax(0).clamp(min=0)
+        if self.rectifies:
+            return _beside(free, torch.zeros_like(s), chord, most, high.detach())
+        unstable, convex = self.unstable(z, arithmetic), s < 1
+        least = gaps[1].lower().amin(0).clamp(max=0)
+        return _beside(
+            torch.where(convex, free, chord), torch.where(unstable & ~convex, least, 0.0),
+            torch.where(convex, chord, free), torch.where(unstable & convex, most, 0.0),
+            self.value_range(z, arithmetic).magnitude.detach(),
+        )  # fmt: skip
 
-    def _lines(self, z: Interval, free: Tensor, arithmetic: AbstractArithmetic) -> Lines:
-        s = self.slope_below(z.lower)
-        unstable = (z.lower <= 0) & (z.upper >= 0) & (s != 1)
-        chord = self._chord(z)
-        # σ - a z over [l, u] is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
-        one, steepness = arithmetic.exact(torch.ones_like(s)), arithmetic.exact(chord)
-        right = arithmetic.multiple(z.upper, one - steepness)
-        left = arithmetic.multiple(z.lower, arithmetic.exact(s) - steepness)
-        convex, stable, zero = s < 1, torch.where(z.lower > 0, 1.0, s), torch.zeros_like(s)
-        most = torch.maximum(right[0].upper(), left[0].upper()).clamp(min=0)
-        low, high = torch.where(unstable, free, stable), torch.where(unstable, chord, stable)
-        bottom, top = zero, torch.where(unstable, most, 0.0)
-        if not bool(convex.all()):
-            least = torch.minimum(right[1].lower(), left[1].lower()).clamp(max=0)
-            low, high = torch.where(convex, low, high), torch.where(convex, high, low)
-            bottom, top = torch.where(unstable & ~convex, least, 0.0), torch.where(convex, top, 0.0)
-        size = self.value_range(z, arithmetic).magnitude.detach()
-        return Lines(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
+
+def _beside(*numbers: Tensor) -> Lines:
+    """Lines of numbers (batch, *node) for all covectors."""
+    return Lines(*(t.unsqueeze(1) for t in numbers))
 
 
 @final
@@ -121,6 +147,10 @@ class ReLU(AbstractTwoPiece):
     """max(z, 0)."""
 
     name: ClassVar[str] = "relu"
+
+    @property
+    def rectifies(self) -> bool:
+        return True
 
     def slope_below(self, z: Tensor) -> Tensor:
         return torch.zeros_like(z)

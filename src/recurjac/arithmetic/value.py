@@ -101,21 +101,35 @@ class Value:
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
         return Value(mid, mid.detach().abs().mul_(u).add_(rad).mul_(growth_of(5, mid.dtype)))
 
+    def shares_memory(self, other: Value) -> bool:
+        """Whether a change of one in place may change the other."""
+        return self.mid.untyped_storage().data_ptr() == other.mid.untyped_storage().data_ptr()
+
+    def plus_at_(self, rows: slice, other: Value) -> Value:
+        """This value with `other` more in some of its rows, made in the memory of this value, which is gone."""
+        total = Value(self.mid[rows], self.rad if self.rad is None or self.exact else self.rad[rows]) + other
+        self.mid[rows] = total.mid
+        if self.rad is None or total.rad is None:
+            return Value(self.mid, None)
+        rad = torch.zeros_like(self.mid.detach()) if self.exact else self.rad
+        rad[rows] = total.rad
+        return Value(self.mid, rad)
+
     def plus_and_minus_(self, other: Value) -> Value:
         """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
 
         Made in the memory of this value, which is gone thereafter.
         """
         r = other.shape[2]
-        self.mid[:, :, :r] += other.mid
-        self.mid[:, :, r:] -= other.mid
+        self.mid[:, :, :r].add_(other.mid)  # (`+=` would copy the half onto itself)
+        self.mid[:, :, r:].sub_(other.mid)
         if self.rad is None or other.rad is None:
             return Value(self.mid, None)
         with torch.no_grad():
             rad = self.mid.abs().mul_(torch.finfo(self.mid.dtype).eps / 2).add_(self.rad)
             if not other.exact:
-                rad[:, :, :r] += other.rad
-                rad[:, :, r:] += other.rad
+                rad[:, :, :r].add_(other.rad)
+                rad[:, :, r:].add_(other.rad)
             return Value(self.mid, rad.mul_(growth_of(5, rad.dtype)))
 
     def __mul__(self, other: Value) -> Value:
@@ -210,7 +224,7 @@ class Slopes:
 
 def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     if rows.shape[:2] == (1, 1):
-        return torch.mv(forms.reshape(-1, forms.shape[-1]), rows.reshape(-1)).reshape(forms.shape[:-1])
+        return torch.matmul(forms, rows[0, 0])
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 

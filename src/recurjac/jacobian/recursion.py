@@ -55,12 +55,13 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     def _lines_at(self, route: AbstractPushRoute, node: int, slopes: Interval, unstable: Tensor) -> Lines:
         """Bound g_h at the unstable neurons and choose their lines; stable ones pass with their slope."""
-        chain = route.chain
-        selection = Selection.of(unstable, (chain.batch, *chain.shapes[node]), chain.device)
+        chain, everywhere = route.chain, bool(unstable.all())
+        chosen, shape = None if everywhere else unstable, (chain.batch, *chain.shapes[node])
+        selection = Selection.of(chosen, shape, chain.device)
         bounds = sweep(route, node, selection.units(chain.dtype))
         bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
         slope = slopes.map(lambda t: t.unsqueeze(1))
-        if bool(unstable.all()):
+        if everywhere:
             return self.lines(
                 bounds.map(lambda t: t.reshape(*t.shape[:2], *chain.shapes[node])), slope, chain.arithmetic
             )
@@ -141,7 +142,9 @@ class Chords(AbstractRecursion):
 
 
 def _size(y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-    """At least |y δ|; without a better number infinity."""
+    """At least |y δ|; without a better number infinity, as where rounding, which alone asks for it, is not covered."""
+    if not arithmetic.rigorous:
+        return torch.full_like(y.lower, torch.inf)
     size = arithmetic.exact(y.magnitude.detach()) * arithmetic.exact(slope.magnitude.detach())
     return size.upper().nan_to_num(torch.inf, torch.inf)
 

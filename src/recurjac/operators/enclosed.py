@@ -35,8 +35,10 @@ class Enclosed(AbstractOperator):
 
     def push(self, value: Value) -> Value:
         lead = value.shape[: len(value.shape) - len(self.inputs)]
-        flat = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
-        return flat.matmul(self.matrix).map(lambda t: t.reshape(*lead, *self.outputs))
+        if len(self.inputs) != 1:
+            value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
+        found = value.matmul(self.matrix)
+        return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape(*lead, *self.outputs))
 
     def transpose(self) -> Enclosed:
         return Enclosed(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
@@ -90,4 +92,6 @@ def total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
 
 
 def _flat(tensor: Tensor, lead: Shape, dims: int) -> Tensor:
+    if dims == 1 and tensor.shape[:-1] == lead:
+        return tensor
     return tensor.flatten(tensor.dim() - dims).expand(*lead, -1) if dims else tensor.unsqueeze(-1).expand(*lead, 1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from recurjac.arithmetic import AbstractArithmetic, Interval
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose
 from recurjac.operators.enclosed import Enclosed
@@ -16,20 +19,39 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     The smallest such interval for a single operator in exact arithmetic, up to one-sided infinite ends, of which both
     sides are given up.
     """
+    return affine_image([(operator, interval)], None, arithmetic)
+
+
+def affine_image(
+    terms: Sequence[tuple[AbstractOperator, Interval]], constant: Value | None, arithmetic: AbstractArithmetic
+) -> Interval:
+    """The same of Σ A h + b, each h in its interval; there must be one term."""
+    spread: Value | None = None
+    met: Tensor | None = None
+    for operator, interval in terms:
+        leaf, near = _at_leaf(operator, interval, arithmetic)
+        if not bool((near.upper - near.lower < torch.inf).all()):
+            infinite = near.lower.isinf() | near.upper.isinf()
+            near = Interval(torch.where(infinite, 0.0, near.lower), torch.where(infinite, 0.0, near.upper))
+            reached = leaf.absolute().push(arithmetic.exact(infinite.to(near.lower.dtype))).mid > 0
+            met = reached if met is None else met | reached
+        mid, half = arithmetic.midrad(near)
+        image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
+        constant = image if constant is None else constant + image
+        spread = width if spread is None else spread + width
+    if constant is None or spread is None:
+        raise ValueError("there is no term")
+    found = arithmetic.between(constant - spread, constant + spread)
+    if met is None:
+        return found
+    return Interval(torch.where(met, -torch.inf, found.lower), torch.where(met, torch.inf, found.upper))
+
+
+def _at_leaf(
+    operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic
+) -> tuple[AbstractLeaf | Enclosed, Interval]:
+    """The last of composed operators, and an interval around what the others make of `interval`."""
     if isinstance(operator, Compose):
-        return interval_image(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
+        return _at_leaf(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
     assert isinstance(operator, AbstractLeaf | Enclosed)  # noqa: S101  # (the others are compositions)
-    if bool((interval.upper - interval.lower < torch.inf).all()):
-        return _bounded_image(operator, interval, arithmetic)
-    infinite = interval.lower.isinf() | interval.upper.isinf()
-    bounded = Interval(torch.where(infinite, 0.0, interval.lower), torch.where(infinite, 0.0, interval.upper))
-    image = _bounded_image(operator, bounded, arithmetic)
-    met = operator.absolute().push(arithmetic.exact(infinite.to(image.lower.dtype))).mid > 0
-    return Interval(torch.where(met, -torch.inf, image.lower), torch.where(met, torch.inf, image.upper))
-
-
-def _bounded_image(operator: AbstractLeaf | Enclosed, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
-    mid, half = arithmetic.midrad(interval)
-    centre = operator.push(arithmetic.exact(mid))
-    spread = operator.absolute().push(arithmetic.exact(half))
-    return arithmetic.between(centre - spread, centre + spread)
+    return operator, interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from typing import final
 
 from torch import Tensor
@@ -148,9 +148,14 @@ class Prefix:
     def stage(self, k: int) -> Stage:
         return self.network.stages[k - 1]
 
+    @cached_property
+    def everywhere(self) -> bool:
+        """Whether no sample's region is bounded."""
+        return bool(self.region.unbounded.all())
+
     def unstable(self, k: int, z: Interval) -> Tensor:
         """True where the slope at stage k is not one number on z: (batch, *stage)."""
-        return ~self.stage(k).activation.slope_range(z, self.arithmetic).is_point
+        return self.stage(k).activation.unstable(z, self.arithmetic)
 
     def slopes(self, k: int) -> Interval:
         """All slopes at stage k: (batch, *stage)."""
@@ -191,7 +196,7 @@ class AbstractPreactivation(ABC):
             return self.alone(prefix, k, None)
         bounds = self.cheaper.stage(prefix, k)
         unstable = prefix.unstable(k, bounds)
-        if not bool(unstable.any()) or bool(prefix.region.unbounded.all()):
+        if prefix.everywhere or not bool(unstable.any()):
             return bounds
         return prefix.arithmetic.intersect(bounds, self.alone(prefix, k, unstable))
 

@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.operators.interval import interval_image
+from recurjac.operators.interval import affine_image
 from recurjac.preactivation.base import AbstractPreactivation, Prefix
 
 
@@ -28,9 +28,13 @@ class IBP(AbstractPreactivation):
 
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         stage, arithmetic = prefix.stage(k), prefix.arithmetic
-        terms = [interval_image(e.operator, prefix.post(e.source), arithmetic) for e in stage.edges]
-        zero = prefix.region.x.new_zeros(prefix.region.batch, *stage.shape)
-        constant, bias = arithmetic.exact(zero), stage.bias(arithmetic)
-        if bias is not None:
-            constant = constant + bias
-        return arithmetic.sum([*terms, arithmetic.between(constant, constant)])
+        bias = stage.bias(arithmetic)
+        if stage.edges:
+            return affine_image(
+                [(e.operator, prefix.post(e.source)) for e in stage.edges],
+                None if bias is None else bias.map(lambda t: t.unsqueeze(0)),
+                arithmetic,
+            )
+        zero = arithmetic.exact(prefix.region.x.new_zeros(prefix.region.batch, *stage.shape))
+        constant = zero if bias is None else zero + bias
+        return arithmetic.between(constant, constant)

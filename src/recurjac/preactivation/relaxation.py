@@ -42,7 +42,7 @@ class _LineRule(AbstractRelaxation):
         else:
             bounds = sweep(along, k, Units(selection.index, (prod(prefix.stage(k).shape),), prefix.network.dtype))
         low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
-        return Interval(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
+        return Interval.of(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
 
 
 @final

@@ -13,11 +13,11 @@ from recurjac._types import Shape
 from recurjac.arithmetic import round_to, round_up_to
 from recurjac.errors import InvalidRegion
 from recurjac.region.ball import BoundBall
-from recurjac.region.base import AbstractRegion, BoundRegion
+from recurjac.region.base import AbstractRegion, BesideOne, BoundRegion, Convex
 from recurjac.region.box import BoundBox
 from recurjac.region.numbers import Numbers, batched, finite, first, numbers, radius_like, up
 
-__all__ = ["AbstractRegion", "BoundBall", "BoundBox", "BoundRegion", "Box", "LpBall", "Numbers"]
+__all__ = ["AbstractRegion", "BesideOne", "BoundBall", "BoundBox", "BoundRegion", "Box", "Convex", "LpBall", "Numbers"]
 
 
 @final

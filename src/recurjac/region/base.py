@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import final
+from dataclasses import dataclass
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,6 +85,34 @@ class BoundRegion(ABC):
         half = box.width / 2
         wide = 10 * self.x.abs().flatten(1).amax(1).clamp(min=1).reshape(-1, *[1] * (self.x.dim() - 1))
         return torch.where(half.isinf(), wide, half)
+
+
+@runtime_checkable
+class Convex(Protocol):
+    """A set with a point `x` (batch, *node) over which forms are maximised."""
+
+    @property
+    def x(self) -> Tensor: ...
+    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value: ...
+
+
+@final
+@dataclass(frozen=True)
+class BesideOne:
+    """The vectors of an input of `region`, flat, and then the number 1."""
+
+    region: BoundRegion
+
+    @property
+    def x(self) -> Tensor:
+        flat = self.region.x.flatten(1)
+        return torch.cat([flat, torch.ones_like(flat[:, :1])], 1)
+
+    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+        """As `BoundRegion.maximum`, of forms (B, K, R, inputs + 1)."""
+        n, shape = forms.shape[-1] - 1, self.region.x.shape[1:]
+        inside = forms.map(lambda t: t[..., :n].reshape(*t.shape[:-1], *shape))
+        return self.region.maximum(inside, arithmetic) + forms.map(lambda t: t[..., n])
 
 
 def positive(computed: Tensor, active: Tensor) -> Tensor:
