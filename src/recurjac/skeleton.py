@@ -1,9 +1,9 @@
 """The exact skeleton: between neurons that are not linear, a network is (MATH §5.5).
 
-z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those that
-are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what is linear;
-neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone, of the
-same results as on the whole network up to rounding.
+z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those
+that are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what
+is linear; neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone,
+of the same results as on the whole network up to rounding.
 """
 
 from __future__ import annotations
@@ -130,12 +130,14 @@ class Skeleton:
         """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
         kept = (~exact).nonzero().flatten()
         reads = (~exact | (slope != 0)).nonzero().flatten()
-        affine, steep = z.at(reads), torch.where(exact, slope, 0.0)[reads]
+        affine, steep = z.at(reads), torch.where(exact, slope, 1.0)[reads]
         if not bool((steep == 1).all()):
             affine = affine.times(steep, self.arithmetic)
         if len(kept):
-            own = one_hot(torch.searchsorted(reads, kept), tuple(reads.shape), self.network.dtype)
-            affine = replace(affine, columns=concatenate([affine.columns, self.arithmetic.exact(own)], 0))
+            units = torch.searchsorted(reads, kept)
+            own = self.arithmetic.exact(one_hot(units, tuple(reads.shape), self.network.dtype))
+            others = affine.columns.map(lambda t: t.index_fill_(1, units, 0.0))  # made by `at`
+            affine = replace(affine, columns=concatenate([others, own], 0))
             rows = z.at(kept)
             self.kept_paths[k] = self.paths(rows, next(reversed(self.kept_rows), 0))
             self.kept_rows[k] = rows

@@ -74,7 +74,7 @@ class Rigorous(AbstractArithmetic):
     def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
         """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
         flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
-        size, n = flat.abs(), flat.shape[-1]
+        n, size = flat.shape[-1], flat.abs() if flat.requires_grad else forms.size.flatten(3)
         spread = rows_times(size, r)
         mid = rows_times(flat, x) + spread
         with torch.no_grad():

@@ -66,16 +66,21 @@ class Value:
         """Whether the value is known to be `mid` itself (and is not NaN, which is no number)."""
         return self.rad is zero_of(self.mid.dtype, self.mid.device)
 
+    @cached_property
+    def size(self) -> Tensor:
+        """|mid|, without its derivative."""
+        return _plain(self.mid).abs()
+
     def _size(self, gamma: float) -> Tensor:
         """|mid| + rad / gamma in two roundings; 0 only where both are 0."""
-        size = self.mid.detach().abs()
-        return size if self.rad is None or self.exact else size.add_(self.rad, alpha=1 / gamma)
+        return self.size if self.rad is None or self.exact else torch.add(self.size, self.rad, alpha=1 / gamma)
 
     def map(self, move: MoveTensor) -> Value:
         """The same value after `move` (a reshape, a permutation, an index) of its entries."""
         if self.rad is None or self.exact:
             return Value(move(self.mid), self.rad)
-        return Value(move(self.mid), move(self.rad.expand_as(self.mid)))
+        rad = self.rad if self.rad.shape == self.mid.shape else self.rad.expand_as(self.mid)
+        return Value(move(self.mid), move(rad))
 
     def known_from(self, row: int) -> Value:
         """The same value, whose rows from number `row` on are known not to be rounded."""
@@ -99,7 +104,7 @@ class Value:
             return Value(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
-        return Value(mid, mid.detach().abs().mul_(u).add_(rad).mul_(growth_of(5, mid.dtype)))
+        return Value(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
 
     def shares_memory(self, other: Value) -> bool:
         """Whether a change of one in place may change the other."""
@@ -139,10 +144,15 @@ class Value:
         u = torch.finfo(mid.dtype).eps / 2
         if self.exact and other.exact:
             nonzero = (self.mid != 0) & (other.mid != 0)
-            return Value(mid, torch.where(nonzero, grow(mid.detach().abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
-        a, b = self.mid.detach().abs(), other.mid.detach().abs()
-        nonzero = (a + self.rad > 0) & (b + other.rad > 0)
-        rad = a * other.rad + b * self.rad + self.rad * other.rad + u * mid.detach().abs()
+            return Value(mid, torch.where(nonzero, grow(_plain(mid).abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
+        a, b = self.size, other.size
+        if self.exact or other.exact:
+            size, off = (a, other.rad) if self.exact else (b, self.rad)
+            rad = torch.add(size * off, _plain(mid).abs(), alpha=u)
+            nonzero = (a > 0) & (b + other.rad > 0) if self.exact else (b > 0) & (a + self.rad > 0)
+        else:
+            nonzero = (a + self.rad > 0) & (b + other.rad > 0)
+            rad = a * other.rad + b * self.rad + self.rad * other.rad + u * _plain(mid).abs()
         return Value(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
 
     def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes) -> Value:
@@ -157,7 +167,7 @@ class Value:
         with torch.no_grad():
             rad = mid.abs().mul_(torch.finfo(mid.dtype).eps / 2)
             rad += torch.minimum(positive, slopes.tiny_above)
-            rad -= torch.maximum(negative, -slopes.tiny_below)
+            rad -= torch.maximum(negative, slopes.minus_tiny_below)
             if slopes.known is not None and not self.exact:
                 rad.addcmul_(self.rad, slopes.known).add_(torch.minimum(self.rad, slopes.tiny_above))
             return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
@@ -192,7 +202,8 @@ class Value:
 
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
         """
-        ours, theirs = self.map(lambda t: t.flatten(3)), rows.map(lambda t: t.flatten(2))
+        ours = self if self.mid.dim() == 4 else self.map(lambda t: t.flatten(3))
+        theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.flatten(2))
         return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
 
     def matmul(self, matrix: Value) -> Value:
@@ -218,13 +229,18 @@ class Slopes:
         return tiny_of(self.above) * (self.above.detach() != 0)
 
     @cached_property
-    def tiny_below(self) -> Tensor:
-        return tiny_of(self.below) * (self.below.detach() != 0)
+    def minus_tiny_below(self) -> Tensor:
+        return -tiny_of(self.below) * (self.below.detach() != 0)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """`tensor` without its derivative."""
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     if rows.shape[:2] == (1, 1):
-        return torch.matmul(forms, rows[0, 0])
+        return torch.matmul(forms, rows.reshape(-1))
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
