@@ -42,12 +42,13 @@ class Panel:
     def markup(self) -> Markup:
         """The pictures side by side, each with what it shows in words."""
         lower, upper = tiles(self.lower), tiles(self.upper)
+        of = {1: "", 3: " for red, green, blue"}.get(len(lower), f" for {len(lower)} channels")
         rises, falls = int((lower > 0).sum()), int((upper < 0).sum())
         with np.errstate(over="ignore"):
             width = np.subtract(upper, lower, where=lower < upper, out=np.zeros_like(lower))
         parts = [
-            self._map(f"signs: {rises} rise, {falls} fall, {lower.size - rises - falls} open", signs(lower, upper)),
-            self._map(_range(width), widths(width)),
+            self._map(f"signs{of}: {rises} rise, {falls} fall, {lower.size - rises - falls} open", signs(lower, upper)),
+            self._map(f"widths{of}: {_range(width)}", widths(width)),
         ]
         if self.image is not None:
             low, high = float(self.image.min()), float(self.image.max())
@@ -67,7 +68,7 @@ def _range(width: Array) -> str:
     finite = width[np.isfinite(width)]
     endless = f"{width.size - finite.size} unbounded" if finite.size < width.size else ""
     span = f"{show_lower(float(finite.min()))} to {show_upper(float(finite.max()))}" if finite.size else ""
-    return "widths: " + ", ".join(text for text in (span, endless) if text)
+    return ", ".join(text for text in (span, endless) if text)
 
 
 def markup(panels: Sequence[Panel]) -> Markup:

@@ -48,37 +48,35 @@ def picture(values: Array) -> Array:
     grey = np.round(255 * np.clip(part, 0, 1)).astype(np.uint8)
     if len(grey) == 3:
         return np.ascontiguousarray(grey.transpose(1, 2, 0))
-    return np.repeat(beside(grey)[..., None], 3, axis=2)
+    return _beside(np.repeat(grey[..., None], 3, axis=3))
 
 
 def signs(lower: Array, upper: Array) -> Array:
     """Colours (height, width', 3) of where the numbers are certainly positive, certainly negative, or neither."""
-    return _coloured(beside(lower > 0), beside(upper < 0), np.array(OPEN, np.uint8))
+    shown = np.empty((*lower.shape, 3), np.uint8)
+    shown[:] = OPEN
+    shown[lower > 0] = RISES
+    shown[upper < 0] = FALLS
+    return _beside(shown)
 
 
 def widths(width: Array) -> Array:
     """Colours (height, width', 3) of numbers ≥ 0 between the smallest and the largest finite one."""
-    flat = beside(width)
-    finite = np.isfinite(flat)
-    low, high = (flat[finite].min(), flat[finite].max()) if finite.any() else (0.0, 0.0)
-    part = np.where(finite, flat - low if high > low else 0.0, 0.0) / (high - low if high > low else 1.0)
+    finite = np.isfinite(width)
+    low, high = (width[finite].min(), width[finite].max()) if finite.any() else (0.0, 0.0)
+    part = np.where(finite, width - low if high > low else 0.0, 0.0) / (high - low if high > low else 1.0)
     at = part * (len(SCALE) - 1)
     colours = [np.interp(at, np.arange(len(SCALE)), [c[i] for c in SCALE]) for i in range(3)]
     shown = np.round(np.stack(colours, axis=-1)).astype(np.uint8)
     shown[~finite] = ENDLESS
-    return shown
+    return _beside(shown)
 
 
-def beside(values: Array) -> Array:
-    """Channels (channels, height, width) side by side: (height, channels · width)."""
-    return np.ascontiguousarray(np.concatenate(list(values), axis=1))
-
-
-def _coloured(positive: Array, negative: Array, rest: Array) -> Array:
-    shown = np.broadcast_to(rest, (*positive.shape, 3)).copy()
-    shown[positive] = RISES
-    shown[negative] = FALLS
-    return shown
+def _beside(colours: Array) -> Array:
+    """Channels (channels, height, width, 3) side by side, a white line between them."""
+    line = np.full((colours.shape[1], 1, 3), 255, np.uint8)
+    parts = [part for channel in colours for part in (line, channel)]
+    return np.ascontiguousarray(np.concatenate(parts[1:], axis=1))
 
 
 def data_uri(kind: str, content: bytes) -> str:
