@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import recurjac as rj
-from recurjac.cli import bounds, main, options, report
+from recurjac.cli import bounds, main, options, output
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.preactivation import AbstractPreactivation
 
@@ -243,7 +243,8 @@ def test_jacobian_bounds_are_written(run: Run) -> None:
     code, out, err = run("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b.npz", "--json", "j")
     want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))
     with np.load("b.npz") as found:
-        assert sorted(found.files) == ["lower", "upper"]
+        assert sorted(found.files) == ["lower", "upper", "x"]
+        np.testing.assert_array_equal(found["x"], np.load("x.npy"))
         assert found["lower"].shape == (17, 3, 4)
         np.testing.assert_allclose(found["lower"], want.lower.numpy(), 1e-9)
         np.testing.assert_allclose(found["upper"], want.upper.numpy(), 1e-9)
@@ -340,12 +341,12 @@ def test_numbers_for_tables_are_rounded_outwards() -> None:
     draw = random.Random(0)  # noqa: S311
     numbers = [draw.uniform(-1, 1) * 10.0 ** draw.randint(-300, 300) for _ in range(500)]
     for number in [*numbers, 0.1, 1.0, -2.5, 100.0, 123456.0, 1e22, 5e-324, sys.float_info.max, 0.0, inf, -inf]:
-        low, high = float(report.show_lower(number)), float(report.show_upper(number))
+        low, high = float(output.show_lower(number)), float(output.show_upper(number))
         assert low <= number <= high
-        assert len(report.show_upper(number)) <= 13
+        assert len(output.show_upper(number)) <= 13
         assert math.isinf(high) or high - low <= 1.1e-5 * abs(number) + 5e-324
-    assert [report.show_upper(v) for v in (100.0, 0.5, 2.0000001, -2.0000001)] == ["100", "0.5", "2.00001", "-2"]
-    assert report.show(None) == "-"
+    assert [output.show_upper(v) for v in (100.0, 0.5, 2.0000001, -2.0000001)] == ["100", "0.5", "2.00001", "-2"]
+    assert output.show(None) == "-"
 
 
 def test_names_are_not_taken_for_markup(run: Run) -> None:
@@ -360,7 +361,7 @@ def test_names_are_not_taken_for_markup(run: Run) -> None:
 
 def test_non_finite_numbers_are_strings(capsys: pytest.CaptureFixture[str]) -> None:
     args = argparse.Namespace(json="-", command="c", quiet=True, radius=[inf, 1.0], clip=(-inf, 2))
-    report.write_json(args, None, [{"upper": inf, "lower": -inf, "other": math.nan, "deep": {"a": [inf]}}])
+    output.write_json(args, None, [{"upper": inf, "lower": -inf, "other": math.nan, "deep": {"a": [inf]}}])
     found = json.loads(capsys.readouterr().out)
     assert found["settings"] == {"radius": ["inf", 1.0], "clip": ["-inf", 2]}
     assert found["results"] == [{"upper": "inf", "lower": "-inf", "other": None, "deep": {"a": ["inf"]}}]

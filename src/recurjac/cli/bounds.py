@@ -11,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recurjac.cli import options
 from recurjac.cli.output import (
@@ -70,7 +71,9 @@ def _add_jacobian(commands: Any) -> None:
     options.add_outputs(parser)
     options.add_method(parser, options.jacobian_methods())
     parser.add_argument(
-        "--output", metavar="FILE", help="write `lower` and `upper` (samples, outputs…, inputs…) as .npz"
+        "--output",
+        metavar="FILE",
+        help="write `lower` and `upper` (samples, outputs…, inputs…) and a point `x` of each region as .npz",
     )
     options.add_report(parser)
     parser.set_defaults(run=run_jacobian)
@@ -179,7 +182,8 @@ def run_jacobian(args: argparse.Namespace) -> int:
             done.append(found)
             step()
     if args.output is not None:
-        _save(Path(args.output), done)
+        points = [t.region.bind(network.input_shape, torch.float64, torch.device("cpu")).x for t in tasks]
+        _save(Path(args.output), points, done)
     if not args.quiet:
         _jacobian_table(rows, args.output)
     write_json(args, args.model, rows)
@@ -222,8 +226,9 @@ def _jacobian_table(rows: Sequence[Row], output: str | None) -> None:
         stderr().print(f"bounds written to {output}")
 
 
-def _save(path: Path, done: Sequence[JacobianBounds]) -> None:
+def _save(path: Path, points: Sequence[Tensor], done: Sequence[JacobianBounds]) -> None:
+    x = torch.cat(list(points)).numpy()
     lower = torch.cat([b.lower.detach() for b in done]).cpu().numpy()
     upper = torch.cat([b.upper.detach() for b in done]).cpu().numpy()
     with path.open("wb") as file:  # a file object: NumPy would append a suffix to a name
-        np.savez_compressed(file, lower=lower, upper=upper)
+        np.savez_compressed(file, x=x, lower=lower, upper=upper)

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from recurjac.errors import InvalidRequest
+from recurjac.report.numbers import show as show
+from recurjac.report.numbers import show_lower as show_lower
+from recurjac.report.numbers import show_upper as show_upper
 from recurjac.version import __version__
 
 T = TypeVar("T")
@@ -29,26 +31,6 @@ Row = dict[str, Any]
 
 def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def show(number: float | None) -> str:
-    """A number for a table, with as many digits as are of use."""
-    if number is None:
-        return "-"
-    return f"{number:.6g}"
-
-
-def show_upper(number: float) -> str:
-    """As `show`, of an upper bound: never less than it."""
-    return show(float(_UP.create_decimal_from_float(number)))
-
-
-def show_lower(number: float) -> str:
-    """As `show`, of a lower bound: never more than it."""
-    return show(float(_DOWN.create_decimal_from_float(number)))
-
-
-_UP, _DOWN = Context(prec=6, rounding=ROUND_CEILING), Context(prec=6, rounding=ROUND_FLOOR)
 
 
 def check_writable(option: str, name: str | None) -> None:

@@ -1,0 +1,68 @@
+"""What a page says of one result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from recurjac.report.markup import Markup, element, joined
+from recurjac.report.tables import facts
+
+
+@final
+@dataclass(frozen=True)
+class Rounding:
+    """Whether the certified numbers cover rounding: all of them, not all, for these reasons, or nobody says (None)."""
+
+    covered: bool | None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def short(self) -> str:
+        return {True: "covered", False: "not covered", None: "not stated"}[self.covered]
+
+    def markup(self) -> Markup:
+        if self.covered:
+            return _note("Rounding is covered: the certified numbers hold in real arithmetic.", "good")
+        if self.covered is None:
+            return _note("Whether rounding is covered is not stated.", "plain")
+        because = f": {'; '.join(self.reasons)}" if self.reasons else ""
+        return _note(f"Floating-point rounding is not covered{because}.", "bad")
+
+
+@final
+@dataclass(frozen=True)
+class Section:
+    """One result: where it came from, of what, and what it shows; "" is what the result does not state."""
+
+    title: str
+    source: str
+    network: str
+    digest: str
+    version: str
+    when: str
+    seconds: str
+    rounding: Rounding | None
+    parts: tuple[Markup, ...]
+
+    def markup(self, anchor: str) -> Markup:
+        """The section, which can be folded; its parts come in their order."""
+        known = [
+            ("file", self.source), ("network", self.network), ("SHA-256", self.digest),
+            ("recurjac", self.version), ("when", self.when), ("seconds", self.seconds),
+        ]  # fmt: skip
+        body = [facts([(name, value) for name, value in known if value])]
+        if self.rounding is not None:
+            body.append(self.rounding.markup())
+        title = element("summary", element("h2", self.title))
+        return element("section", element("details", title, *body, *self.parts, open=""), id=anchor)
+
+
+def _note(text: str, look: str) -> Markup:
+    return element("p", text, class_=f"rounding {look}")
+
+
+def notes(texts: Sequence[str]) -> Markup:
+    """Every note once, in order."""
+    return joined(element("p", text, class_="note") for text in dict.fromkeys(texts))
