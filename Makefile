@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all lint bench setup clean
+.PHONY: demo test test-all lint docs bench setup clean
 
 setup: $(VENV)/.installed
 
@@ -27,8 +27,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup
+	$(THREADS) $(BIN)/python -m sphinx -E -n -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: setup
 	$(THREADS) $(BIN)/python -m benchmarks.run --json results/bench.json --plot results/bench.png
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist build docs/_build .mypy_cache .ruff_cache .pytest_cache

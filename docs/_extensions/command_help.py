@@ -1,0 +1,45 @@
+"""`{command-help} NAME`: the help of a command, as argparse prints it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from unittest.mock import patch
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
+
+from recurjac.cli.main import parser
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command by its name; that of the whole command line by the empty one."""
+    top = parser()
+    (found,) = (a.choices for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    return {"": top, **found}
+
+
+def help_of(name: str) -> str:
+    """What `recurjac NAME --help` prints on a terminal of 80 columns without colours."""
+    with patch.dict(os.environ, {"COLUMNS": "80", "NO_COLOR": "1"}):
+        return commands()[name].format_help().rstrip()
+
+
+class CommandHelp(SphinxDirective):
+    """A block of text; without an argument that of the whole command line."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0] if self.arguments else ""
+        if name not in commands():
+            raise self.error(f"there is no command {name!r}")
+        body = help_of(name)
+        return [nodes.literal_block(body, body, language="text")]
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_directive("command-help", CommandHelp)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
