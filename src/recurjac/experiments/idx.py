@@ -1,0 +1,57 @@
+"""MNIST's own files: idx, a magic number, the sizes, the bytes (LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recurjac.errors import UnreadableFile
+from recurjac.loading.messages import first_line
+
+FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+"""The file of each array; also with `.idx3` and `.idx1`, as some archives unpack them, and with `.gz`."""
+_BYTES = 0x08
+"""How idx calls unsigned bytes."""
+
+
+def read_idx_folder(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The four arrays of MNIST's files in `folder`; raises UnreadableFile if one is missing or damaged."""
+    return {key: read_idx(_find(folder, name)) for key, name in FILES.items()}
+
+
+def _find(folder: Path, name: str) -> Path:
+    names = [base + end for base in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    for candidate in names:
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise UnreadableFile(f"the folder {folder} holds no {name} or {name}.gz; it needs {', '.join(FILES.values())}")
+
+
+def read_idx(path: Path) -> np.ndarray[Any, Any]:
+    """The unsigned bytes in an idx file, gzipped if its name ends in .gz.
+
+    Two bytes of 0, the type, the number of axes, the size of each (four bytes, the highest first), the entries.
+    Raises UnreadableFile for anything else.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"{path} is not readable: {first_line(error)}; fetch it again") from error
+    axes = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * axes
+    if len(content) < start or content[:3] != bytes((0, 0, _BYTES)) or axes == 0:
+        raise UnreadableFile(f"{path} does not begin as an idx file of bytes does; fetch it again")
+    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+    if len(content) - start != prod(shape):
+        raise UnreadableFile(f"{path} has {len(content) - start} bytes for the shape {shape}; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,169 @@
+"""What training leaves in a folder: NAME.npz, the network; NAME.json, what it is; NAME.checkpoint until both are whole.
+
+Every file is written aside and then put in place, so that each is whole at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurjac.errors import InvalidRequest, UnreadableFile
+from recurjac.loading.messages import first_line
+from recurjac.version import __version__
+
+Description: TypeAlias = Mapping[str, Any]
+"""`recipe` and `data` as JSON has them: what a network is made by and from."""
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of a finished network: the SHA-256 of its file, and how it does on the test images."""
+
+    sha256: str
+    accuracy: float
+    robust: float | None
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that training needs to go on after some epochs as if it had never stopped."""
+
+    epochs: int
+    weights: list[Tensor]
+    optimizer: dict[str, Any]
+    generator: Tensor
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Where a network called `name` is kept in `folder`."""
+
+    folder: Path
+    name: str
+
+    @property
+    def network(self) -> Path:
+        return self.folder / f"{self.name}.npz"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def unfinished(self) -> Path:
+        return self.folder / f"{self.name}.checkpoint"
+
+    def make(self) -> None:
+        """Make the folder.  Raises InvalidRequest if it cannot be one that is written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequest(
+                f"networks cannot be kept in {self.folder}: {error.strerror}; choose another"
+            ) from error
+        if not os.access(self.folder, os.W_OK):
+            raise InvalidRequest(f"networks cannot be kept in {self.folder}: it may not be written; choose another")
+
+    def outcome(self, wanted: Description) -> Outcome | None:
+        """What is known of the network, None if it is not finished.
+
+        Raises InvalidRequest if it is of another recipe or other data, or has no record, UnreadableFile if it or its
+        record is damaged.
+        """
+        if not self.network.is_file():
+            return None
+        if not self.record.is_file():
+            if self.unfinished.is_file():
+                return None
+            raise InvalidRequest(
+                f"{self.network} would be overwritten, and no {self.record.name} says how it was trained; "
+                "move it away or choose another folder"
+            )
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            made = {key: found[key] for key in ("recipe", "data")}
+            outcome = Outcome(**{key: found[key] for key in ("sha256", "accuracy", "robust", "seconds")})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableFile(
+                f"{self.record} is not a record of training: {first_line(error)}; remove it"
+            ) from error
+        self._same(self.network, made, wanted)
+        if hashlib.sha256(self.network.read_bytes()).hexdigest() != outcome.sha256:
+            raise UnreadableFile(f"{self.network} is not the file that {self.record.name} describes; remove both")
+        return outcome
+
+    def checkpoint(self, wanted: Description) -> Checkpoint | None:
+        """What an interrupted training has left; raises as `outcome`."""
+        if not self.unfinished.is_file():
+            return None
+        try:
+            found = torch.load(self.unfinished, weights_only=True)
+            made = json.loads(found.pop("made"))
+            kept = Checkpoint(**found)
+        except Exception as error:
+            raise UnreadableFile(f"{self.unfinished} is no checkpoint: {first_line(error)}; remove it") from error
+        self._same(self.unfinished, made, wanted)
+        return kept
+
+    def keep(self, checkpoint: Checkpoint, made: Description) -> None:
+        """Put a checkpoint in the place of the last one."""
+        buffer = io.BytesIO()
+        torch.save({**vars(checkpoint), "made": json.dumps(made)}, buffer)
+        _write(self.unfinished, buffer.getvalue())
+
+    def finish(
+        self, arrays: Mapping[str, Any], made: Description, accuracy: float, robust: float | None, seconds: float
+    ) -> Outcome:
+        """Write the network, then its record, then drop the checkpoint: killed in between, the last epoch remains."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        _write(self.network, buffer.getvalue())
+        outcome = Outcome(hashlib.sha256(buffer.getvalue()).hexdigest(), accuracy, robust, seconds)
+        versions = {
+            "recurjac": __version__, "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version(),
+        }  # fmt: skip
+        text = json.dumps({**made, **asdict(outcome), "versions": versions}, indent=2, allow_nan=False)
+        _write(self.record, (text + "\n").encode())
+        self.unfinished.unlink(missing_ok=True)
+        return outcome
+
+    def _same(self, file: Path, made: Description, wanted: Description) -> None:
+        """Raise InvalidRequest unless `file` was made by the recipe and from the data that are wanted."""
+        if made["data"]["sha256"] != wanted["data"]["sha256"]:
+            raise InvalidRequest(
+                f"{file} was trained on other data, {made['data']['name']} and not {wanted['data']['name']}; "
+                "choose another folder, or remove it"
+            )
+        old, new = made["recipe"], wanted["recipe"]
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if changed:
+            was = ", ".join(f"{key} {old.get(key)} and not {new.get(key)}" for key in changed)
+            raise InvalidRequest(f"{file} was trained with {was}; choose another folder, or remove it")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file aside, to the disk, and put it in place at once."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
