@@ -28,8 +28,9 @@ def commands(page: str) -> list[str]:
     return [line for b in blocks(page, "sh") for line in b.splitlines() if line.startswith("recurjac ")]
 
 
-RUN = [p for p in PAGES if (blocks(p, "python") or commands(p)) and p != "methods.md"]
-RUN += [pytest.param("methods.md", marks=pytest.mark.slow)]  # measures many bounds
+DEAR = ("methods.md", "tutorial.md")
+"""Pages that train or measure."""
+RUN = [pytest.param(p, marks=pytest.mark.slow) if p in DEAR else p for p in PAGES if blocks(p, "python") or commands(p)]
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_examples_run(page: str) -> None:
 def shown(page: str) -> list[tuple[str, str]]:
     """The commands after a prompt, each with what is printed below it."""
     parts = [re.split(r"^\$ ", b, flags=re.MULTILINE)[1:] for b in blocks(page, "console")]
-    return [tuple(p.split("\n", 1)) for part in parts for p in part]  # type: ignore[misc]
+    return [tuple(p.split("\n", 1)) for part in parts for p in part]
 
 
 @pytest.mark.usefixtures("clone")
