@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from recurjac.cli import bounds, certify, demo, inspection, landscape, monotone
+from recurjac.cli import bounds, certify, demo, experiments, inspection, landscape, monotone
 from recurjac.cli.output import check_writable, stderr
 from recurjac.errors import ConversionError, RecurJacError, UnsoundBounds
 from recurjac.version import __version__
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"recurjac {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, inspection, bounds, certify, landscape, monotone):
+    for module in (demo, inspection, bounds, certify, landscape, monotone, experiments):
         module.add_commands(commands)
     return top
 
