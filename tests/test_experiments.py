@@ -34,7 +34,8 @@ def begun(folder: Path, jobs: int, lines: int) -> subprocess.Popen[bytes]:
     """A process that runs `Roots(12)` in `folder`, once it has done `lines` tasks."""
     command = [sys.executable, "-m", "tests.tiny_experiment", str(folder), "12", str(jobs), "0.3"]
     source = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": source})
+    env = {**os.environ, "PYTHONPATH": source}
+    process = subprocess.Popen(command, cwd=ROOT, env=env)  # noqa: S603  # (our own command)
     rows, until = folder / "rows.jsonl", time.monotonic() + 60
     while not rows.exists() or rows.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, "it ended too soon"

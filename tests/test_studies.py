@@ -1,4 +1,4 @@
-"""The paper's experiments on digits with tiny networks: what they report is what the library says, and it is all there."""
+"""The paper's experiments on digits with tiny networks: they report what the library says, and all of it."""
 
 from __future__ import annotations
 
@@ -230,6 +230,9 @@ def test_a_network_that_does_not_fit_the_images(
 
 
 def test_costs_are_counted() -> None:
-    network = rj.load([(np.ones((5, 7)), None), (np.ones((3, 5)), None)], activation="relu")
-    assert cost(network, "Fast-Lip") == 3 * network.multiply_adds == 3 * (35 + 15)
-    assert cost(network, "RecurJac-F0") == 7 * (2 * 5 * 5 + 0 * 3)
+    sizes = (7, 5, 4, 3)
+    network = rj.load([(np.ones((sizes[i + 1], sizes[i])), None) for i in range(3)], activation="relu")
+    assert cost(network, "Fast-Lip") == cost(network, "RecurJac-B") == 0
+    assert cost(network, "RecurJac-F0") == 7 * 2 * (5 * 5 + 4 * (5 + 20) + 3 * (5 + 20 + 12))
+    assert cost(network, "RecurJac-F1") == 5 * 2 * (4 * 4 + 3 * (4 + 12))
+    assert cost(rj.load([(np.ones((3, 5)), None)], activation="relu"), "RecurJac-F1") == 0

@@ -60,4 +60,4 @@ class Roots(AbstractExperiment[int]):
 
 if __name__ == "__main__":
     folder, count, jobs, pause = sys.argv[1:]
-    run(Roots(int(count), pause=float(pause)), Plan(Path(folder), int(jobs)), lambda more: None)
+    run(Roots(int(count), pause=float(pause)), Plan(Path(folder), int(jobs)), lambda _: None)

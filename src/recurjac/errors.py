@@ -41,6 +41,10 @@ class ConversionError(RecurJacError, RuntimeError):
     """The normal form and the original network disagree on a random input."""
 
 
+class TrainingFailed(RecurJacError, ArithmeticError):
+    """A network's weights did not stay finite while it was trained."""
+
+
 class MissingDependency(RecurJacError, ImportError):
     """An optional extra is not installed; the message names the `pip install` that brings it."""
 

@@ -93,7 +93,7 @@ def _add_options(parser: argparse.ArgumentParser, name: str, kind: _Kind) -> Non
         parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R",
                             help="the radii (12 from 1e-3 to 1)")  # fmt: skip
         parser.add_argument("--budget", type=options.number, default=2e11, metavar="C",
-                            help="multiply-adds past which a single bound is not computed (2e11)")  # fmt: skip
+                            help="multiply-adds past which one bound by F0 or F1 is not computed (2e11)")  # fmt: skip
     group = parser.add_argument_group("networks", f"The networks of this experiment: {networks}.")
     group.add_argument("--networks", metavar="FOLDER", help="where they are, or are kept once trained "
                        "(results/networks/DATA)")  # fmt: skip

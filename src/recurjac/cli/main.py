@@ -7,12 +7,12 @@ import io
 import sys
 from collections.abc import Sequence
 
-from recurjac.cli import bounds, certify, demo, experiments, inspection, landscape, monotone
+from recurjac.cli import bounds, certify, demo, experiments, inspection, landscape, monotone, train
 from recurjac.cli.output import check_writable, stderr
-from recurjac.errors import ConversionError, RecurJacError, UnsoundBounds
+from recurjac.errors import ConversionError, RecurJacError, TrainingFailed, UnsoundBounds
 from recurjac.version import __version__
 
-_FAILURES = (ConversionError, UnsoundBounds)
+_FAILURES = (ConversionError, TrainingFailed, UnsoundBounds)
 """What goes wrong in a run, as opposed to in a request."""
 
 
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"recurjac {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, inspection, bounds, certify, landscape, monotone, experiments):
+    for module in (demo, inspection, bounds, certify, landscape, monotone, train, experiments):
         module.add_commands(commands)
     return top
 

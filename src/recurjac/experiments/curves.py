@@ -55,8 +55,8 @@ class Task:
 class Curves(AbstractExperiment[Task]):
     """Local l∞ Lipschitz constants of the vector of all outputs; radii of l∞ balls, which are not clipped.
 
-    The paper clips no balls either: its bounds take ‖x - x_0‖ <= ε alone.  budget: multiply-adds past which a bound is
-    not computed, counted as if every neuron were unstable.
+    The paper clips no balls either: its bounds take ‖x - x_0‖ <= ε alone.  budget: multiply-adds past which a bound of
+    RecurJac-F0 or F1 is not computed, counted as if every neuron were unstable.
     """
 
     label: str
@@ -184,18 +184,12 @@ def _comparison(shape: tuple[int, ...]) -> str:
 
 
 def cost(network: Network, method: str) -> float:
-    """Multiply-adds of one bound with every neuron unstable, as `Network.cost` counts them.
+    """Multiply-adds of one bound from the input's side with every neuron unstable; 0 for methods that are not dear.
 
-    From the input's side every input (F0), or every neuron of the first layer (F1), is a row of its own.
+    There every input (F0), or every neuron of the first layer (F1), is a row of its own.
     """
-    outputs = prod(network.output_shape)
-    if method == "RecurJac-F0":
-        return _forward_cost(network, 0)
-    if method == "RecurJac-F1":
-        return _forward_cost(network, 1)
-    if method in (PRODUCT, ATTAINED, "Fast-Lip"):
-        return outputs * network.multiply_adds
-    return outputs * network.cost
+    start = {"RecurJac-F0": 0, "RecurJac-F1": 1}.get(method)
+    return 0.0 if start is None or start >= network.depth else _forward_cost(network, start)
 
 
 def _forward_cost(network: Network, start: int) -> float:

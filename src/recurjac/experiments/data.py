@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def read_images(source: str) -> Images:
         return _fetched(source)
     path = Path(source)
     if path.is_dir():
-        return _checked(path.name, read_idx_folder(path))
+        return _checked(path.resolve().name, read_idx_folder(path))
     if path.suffix.lower() == ".npz":
         return _checked(path.stem, load_arrays(path))
     if path.exists():
@@ -127,7 +128,9 @@ def _fetched(source: str) -> Images:
         raise _missing(source) from error
     name, shape, count = _OPENML[source]
     try:
-        found = fetch_openml(name, version=1, as_frame=False, parser="liac-arff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it tries again
+            found = fetch_openml(name, version=1, as_frame=False, parser="liac-arff")
     except Exception as error:
         raise UnreadableFile(
             f"{source} could not be fetched from OpenML: {first_line(error)}; connect to the network, or give a .npz "

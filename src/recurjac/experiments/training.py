@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation
 from recurjac.allocation import keep_freed_memory
-from recurjac.errors import InvalidNetwork, InvalidRequest
+from recurjac.errors import InvalidNetwork, InvalidRequest, TrainingFailed
 from recurjac.experiments.adversary import adversarial
 from recurjac.experiments.data import Images
 from recurjac.experiments.perceptron import Perceptron, initial
@@ -44,9 +44,9 @@ class Recipe:
     """A perceptron and how it is trained: AdamW on the cross-entropy.
 
     hidden: neurons of each hidden layer; slope: of leaky-ReLU; adversarial: the radius of the l∞ adversary whose images
-    it is trained on, found in `attack_steps` steps, 0 for the images themselves.  An epoch is `steps` batches of `batch`
-    images, however many there are, so that a recipe trains as long on few images as on many.
-    Raises InvalidRequest for what is no recipe.
+    it is trained on, found in `attack_steps` steps, 0 for the images themselves.  An epoch is `steps` batches, however
+    many images there are, so that a recipe trains as long on few images as on many.  Raises InvalidRequest for
+    what is no recipe.
     """
 
     name: str
@@ -120,7 +120,7 @@ def trained(recipe: Recipe, images: Images, folder: Path, tick: Callable[[], Non
     `tick` is called `recipe.epochs` times, once an epoch.  Each epoch is kept in NAME.checkpoint until NAME.npz and
     NAME.json are whole, so that a killed run loses at most one; weights are the same to the last bit as without
     interruption.  Raises InvalidRequest if the folder holds a network of this name of another recipe or data,
-    UnreadableFile if what it holds is damaged.
+    UnreadableFile if what it holds is damaged, TrainingFailed if the weights do not stay finite.
     """
     place = Place(folder, recipe.name)
     wanted = _description(recipe, images)
@@ -134,6 +134,13 @@ def trained(recipe: Recipe, images: Images, folder: Path, tick: Callable[[], Non
         with _one_thread():
             outcome = _train(recipe, images, place, wanted, tick)
     return Trained(recipe, place.network, outcome.accuracy, outcome.sha256, outcome.robust, outcome.seconds)
+
+
+def check(recipe: Recipe, images: Images, folder: Path) -> None:
+    """Raise what `trained` would raise of what the folder holds, without training."""
+    place, wanted = Place(folder, recipe.name), _description(recipe, images)
+    if place.outcome(wanted) is None:
+        place.checkpoint(wanted)
 
 
 def _description(recipe: Recipe, images: Images) -> Description:
@@ -154,6 +161,10 @@ def _train(recipe: Recipe, images: Images, place: Place, wanted: Description, ti
     for epoch in range(done, recipe.epochs):
         began = time.perf_counter()
         course.epoch(images, epoch)
+        if not all(bool(t.isfinite().all()) for t in course.network.parameters()):
+            raise TrainingFailed(
+                f"{recipe.name} has weights that are not finite after epoch {epoch + 1}; lower its learning rate"
+            )
         seconds += time.perf_counter() - began
         place.keep(course.checkpoint(epoch + 1, seconds), wanted)
         tick()

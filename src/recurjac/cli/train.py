@@ -1,0 +1,133 @@
+"""`recurjac train`: the networks of the paper's experiments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recurjac.cli import options
+from recurjac.cli.output import Row, progress, show, stderr, table, write_json
+from recurjac.errors import InvalidRequest
+from recurjac.experiments.data import read_images
+from recurjac.experiments.recipes import EXPERIMENTS, RECIPES, recipes
+from recurjac.experiments.training import Recipe, Trained, check, trained
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="the networks of the paper's experiments",
+        description="Train networks of the paper's experiments, by their names or all of an experiment's.  Networks "
+        "that the folder holds already are not trained again, and what was interrupted goes on from its last epoch.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a network or an experiment; --list shows them")
+    parser.add_argument("--list", action="store_true", help="show the networks, and train none")
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="what to train on: digits, mnist or cifar10 (both are fetched from OpenML), a .npz file of x_train, "
+        "y_train, x_test, y_test, or a folder of MNIST's idx files",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where the networks are kept; one folder for each data set")
+    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of each network's own number")
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is asked for and not there; what is done when interrupted is reported and kept."""
+    chosen = [_changed(recipe, args) for recipe in recipes(args.names or (list(EXPERIMENTS) if args.list else []))]
+    if args.list:
+        return _list(chosen, args)
+    if not chosen:
+        raise InvalidRequest(f"no network is named; give some, or {', '.join(EXPERIMENTS)}; --list shows all")
+    for option in ("data", "out"):
+        if not getattr(args, option):
+            raise InvalidRequest(f"--{option} is missing: training needs --data SOURCE and --out FOLDER")
+    images, folder = read_images(args.data), Path(args.out)
+    for recipe in chosen:
+        check(recipe, images, folder)
+    rows: list[Row] = []
+    try:
+        with progress(args.quiet, "epochs", sum(recipe.epochs for recipe in chosen)) as step:
+            for recipe in chosen:
+                found = trained(recipe, images, folder, step)
+                rows.append(_row(found))
+                if not args.quiet:
+                    stderr().print(f"{recipe.name}: {100 * found.accuracy:.2f} % of {len(images.y_test)} test images")
+        code = 0
+    except KeyboardInterrupt:
+        stderr().print(f"interrupted; {len(rows)} of {len(chosen)} networks are done, and the same command goes on")
+        code = 1
+    if not args.quiet and rows:
+        _table(rows, images.name)
+    write_json(args, None, rows)
+    return code
+
+
+def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line says otherwise."""
+    seed = recipe.seed if args.seed is None else args.seed
+    return replace(recipe, seed=seed, epochs=recipe.epochs if args.epochs is None else args.epochs)
+
+
+def _row(found: Trained) -> Row:
+    return {
+        "name": found.recipe.name,
+        "layers": found.recipe.layers,
+        "accuracy": found.accuracy,
+        "adversarial_radius": found.recipe.adversarial or None,
+        "adversarial_accuracy": found.robust,
+        "seconds": found.seconds,
+        "file": str(found.path),
+        "sha256": found.sha256,
+    }
+
+
+def _table(rows: Sequence[Row], data: str) -> None:
+    columns = ["network", "layers", "accuracy", "under attack", "seconds", "file"]
+    cells = [
+        [
+            r["name"], str(r["layers"]), _percent(r["accuracy"]), _percent(r["adversarial_accuracy"]),
+            f"{r['seconds']:.1f}", r["file"],
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table(f"Networks trained on {data}: the test images that they classify", columns, cells)
+
+
+def _percent(part: float | None) -> str:
+    return show(None) if part is None else f"{100 * part:.2f} %"
+
+
+def _list(chosen: Sequence[Recipe], args: argparse.Namespace) -> int:
+    rows: list[Row] = [
+        {
+            "name": recipe.name,
+            "layers": recipe.layers,
+            "hidden": list(recipe.hidden),
+            "activation": recipe.activation,
+            "slope": recipe.slope,
+            "adversarial_radius": recipe.adversarial or None,
+            "epochs": recipe.epochs,
+            "experiments": [name for name, of in EXPERIMENTS.items() if RECIPES[recipe.name] in of],
+        }
+        for recipe in chosen
+    ]
+    if not args.quiet:
+        columns = ["network", "layers", "hidden neurons", "activation", "adversary", "epochs", "experiments"]
+        cells = [
+            [
+                r["name"], str(r["layers"]), "-".join(map(str, r["hidden"])),
+                r["activation"] + (f" {r['slope']:g}" if r["slope"] else ""), show(r["adversarial_radius"]),
+                str(r["epochs"]), ", ".join(r["experiments"]),
+            ]
+            for r in rows
+        ]  # fmt: skip
+        table("Networks of the paper's experiments", columns, cells)
+    write_json(args, None, rows)
+    return 0
