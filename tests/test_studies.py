@@ -71,7 +71,7 @@ def check_panels(folder: Path, files: Sequence[Path], output: int | None) -> Non
     with np.load(folder / "panels.npz") as found:
         image, lower, upper, title = (found[key] for key in ("image", "lower", "upper", "title"))
     assert image.shape == lower.shape == upper.shape == (len(title), 8, 8)
-    assert len(set(title)) == len(title) > 2
+    assert len(set(title)) == len(title) > 1
     assert (upper > lower).any()
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for x, low, high, words in zip(image, lower, upper, title, strict=True):
@@ -85,11 +85,11 @@ def check_panels(folder: Path, files: Sequence[Path], output: int | None) -> Non
 
 
 def test_figure_1(tmp_path: Path, files: list[Path], images: Images) -> None:
-    assert main(command("figure1", files[2:], tmp_path, "--radius", "0.001", "0.1", "1")) == 0
+    assert main(command("figure1", files[2:], tmp_path, "--radius", "0.01", "0.1")) == 0
     check_files(tmp_path, "figure1", panels=True)
     check_panels(tmp_path, files, None)
     rows = table(tmp_path / "figure1.csv")
-    assert [r["method"] for r in rows] == [*METHODS, ATTAINED] * 3
+    assert [r["method"] for r in rows] == [*METHODS, ATTAINED] * 2
     network = rj.load(files[2])
     for row in rows:
         x = images.x_test[int(row["image"])].double()
@@ -97,22 +97,26 @@ def test_figure_1(tmp_path: Path, files: list[Path], images: Images) -> None:
         attained = float(next(r["value"] for r in rows if r["method"] == ATTAINED and r["radius"] == row["radius"]))
         if row["method"] == ATTAINED:
             continue
+        assert float(row["value"]) >= attained
+        if row["method"] not in ("Fast-Lip", "RecurJac-B", "our default"):
+            continue
         found = rj.lipschitz(
             network, rj.LpBall(x, float(row["radius"])), method=METHODS[row["method"]], search=rj.Search(work=0)
         )
-        assert float(row["value"]) == float(found.upper[0]) >= attained
+        assert float(row["value"]) == float(found.upper[0])
     product, best = ([float(r["value"]) for r in rows if r["method"] == m] for m in (PRODUCT, "our default"))
     assert all(b < p for b, p in zip(best, product, strict=True))
 
 
+@pytest.mark.slow
 def test_figure_3_has_all_networks_and_says_why_a_cell_is_empty(tmp_path: Path, files: list[Path]) -> None:
     budget = cost(rj.load(files[2]), "RecurJac-F0") - 1
     assert budget > cost(rj.load(files[1]), "RecurJac-F0")
-    more = ("--radius", "0.01", "0.1", "--images", "2", "--budget", str(budget))
+    more = ("--radius", "0.1", "--images", "2", "--budget", str(budget))
     assert main(command("figure3", files, tmp_path, *more)) == 0
     check_files(tmp_path, "figure3", panels=True)
     rows = table(tmp_path / "figure3.csv")
-    assert len({(r["network"], r["image"], r["radius"], r["method"]) for r in rows}) == len(rows) == 3 * 2 * 2 * 7
+    assert len({(r["network"], r["image"], r["radius"], r["method"]) for r in rows}) == len(rows) == 3 * 2 * 7
     last = EXPERIMENTS["figure3"][2].name
     empty = [r for r in rows if not r["value"]]
     assert {(r["network"], r["method"]) for r in empty} == {(last, "RecurJac-F0")}
@@ -120,15 +124,17 @@ def test_figure_3_has_all_networks_and_says_why_a_cell_is_empty(tmp_path: Path, 
     assert "RecurJac-F0: not computed" in (tmp_path / "figure3.md").read_text(encoding="utf-8")
 
 
-def test_figure_2(tmp_path: Path, files: list[Path], images: Images) -> None:
+@pytest.mark.slow
+def test_figure_2(tmp_path: Path, files: list[Path], images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "figure2", EXPERIMENTS["figure2"][:2])
     assert main(command("figure2", files, tmp_path, "--images", "2")) == 0
     check_files(tmp_path, "figure2", panels=True)
     check_panels(tmp_path, files, 1)
     rows = table(tmp_path / "figure2.csv")
-    assert len({(r["network"], r["image"], r["norm"], r["method"]) for r in rows}) == len(rows) == 9 * 2 * 2 * 2
+    assert len({(r["network"], r["image"], r["norm"], r["method"]) for r in rows}) == len(rows) == 2 * 2 * 2 * 2
     for row in rows:
         assert int(images.y_test[int(row["image"])]) == 1
-        if row["depth"] in ("2", "5", "8"):  # two layers, by `command`
+        if row["depth"] == "2":
             assert float(row["radius"]) == inf
         else:
             assert float(row["radius"]) > 0
@@ -143,11 +149,13 @@ def test_figure_2(tmp_path: Path, files: list[Path], images: Images) -> None:
     assert "| 2 | – | 100 % | – | 100 % | – | 100 % | – | 100 % |" in text
 
 
-def test_table_1(tmp_path: Path, files: list[Path], images: Images) -> None:
-    assert main(command("table1", files[1:], tmp_path, "--images", "2", "--intervals", "12")) == 0
+@pytest.mark.slow
+def test_table_1(tmp_path: Path, files: list[Path], images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "table1", EXPERIMENTS["table1"][2:])
+    assert main(command("table1", files[1:], tmp_path, "--images", "2", "--intervals", "8")) == 0
     check_files(tmp_path, "table1", panels=False)
     rows = table(tmp_path / "table1.csv")
-    assert len({(r["network"], r["image"], r["target_kind"], r["method"]) for r in rows}) == len(rows) == 4 * 2 * 3 * 4
+    assert len({(r["network"], r["image"], r["target_kind"], r["method"]) for r in rows}) == len(rows) == 2 * 2 * 3 * 4
     drawn = {(r["image"], r["target"]) for r in rows if r["target_kind"] == "random"}
     assert len(drawn) == 2  # the same for every network
     for i in range(0, len(rows), 4):
@@ -170,11 +178,11 @@ def test_the_integral_alone_is_what_theorem_2_proves(files: list[Path], images: 
     network, x = rj.load(files[2]), images.x_test[0].double()
     label = int(network(x.unsqueeze(0)).argmax())
     how = rj.JacobianNorm(rj.RecurJac(), rj.SignSum())
-    found = rj.certified_radius(network, x, label, clip=(0, 1), method=how, pre=SlopesOnly(), radii=rj.Radii(60))
+    found = rj.certified_radius(network, x, label, clip=(0, 1), method=how, pre=SlopesOnly(), radii=rj.Radii(24))
     radius = float(found.radius[0])
     assert radius == float(found.by_integral[0]) > 0 == float(found.by_margin[0])
     margin = network.margin(label, int(found.target[0]))
-    steps, left, reached = 60, float(margin(x.unsqueeze(0))), 0.0
+    steps, left, reached = 24, float(margin(x.unsqueeze(0))), 0.0
     for k in range(1, 2 * steps):
         r = radius * k / steps
         slope = rj.lipschitz(margin, rj.LpBall(x, r, clip=(0, 1)), method=how, search=rj.Search(work=0)).upper
@@ -182,11 +190,12 @@ def test_the_integral_alone_is_what_theorem_2_proves(files: list[Path], images: 
             reached += left / float(slope)
             break
         left, reached = left - float(slope) * radius / steps, r
-    assert radius == pytest.approx(reached, rel=0.03)
+    assert radius == pytest.approx(reached, rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_killed_study_and_two_processes_give_the_same_table(tmp_path: Path, files: list[Path]) -> None:
-    more = ("--radius", "0.01", "0.1")
+    more = ("--radius", "0.1")
     assert main(command("figure1", files, tmp_path / "a", *more)) == 0
     (tmp_path / "b").mkdir()
     lines = (tmp_path / "a" / "rows.jsonl").read_bytes().splitlines(keepends=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from recurjac.applications.targets import predicted
 from recurjac.errors import InvalidRequest, UnreadableFile
 from recurjac.experiments.data import Images
-from recurjac.experiments.training import Recipe, trained
+from recurjac.experiments.training import Recipe, check, trained
 from recurjac.loading import load
 from recurjac.network import Network
 
@@ -124,6 +124,9 @@ def gather(
     Raises InvalidRequest if too few images are classified correctly, and for networks that do not fit them.
     """
     files.check(recipes)
+    for recipe in recipes:
+        if recipe.name not in files.given:
+            check(recipe, images, files.folder)
     right = torch.ones(len(images.y_test), dtype=torch.bool)
     subjects = []
     for recipe in recipes:
