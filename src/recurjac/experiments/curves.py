@@ -1,0 +1,203 @@
+"""Figures 1 and 3: the local l∞ Lipschitz constant against the radius, by every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import inf, prod
+from pathlib import Path
+from typing import Any, final
+
+from recurjac.experiments.material import Material
+from recurjac.experiments.panels import Gradient, write_panels
+from recurjac.experiments.published import CIFAR_SECONDS, PAPER, WHY_OTHER
+from recurjac.experiments.store import write_atomically
+from recurjac.experiments.study import AbstractExperiment, Row
+from recurjac.experiments.tables import digits, markdown, mean, networks
+from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
+from recurjac.lipschitz import AbstractNormMethod, JacobianNorm, ProductOfNorms, lipschitz
+from recurjac.network import Network
+from recurjac.norms import PlainSum, SignSum
+from recurjac.plot import Curve, Panel, log_log_panels
+from recurjac.region import LpBall
+from recurjac.search import Search
+
+RADII = tuple(10 ** (-3 + 3 * i / 11) for i in range(12))
+"""From 1e-3 to 1, evenly on a logarithmic axis."""
+ATTAINED = "attained"
+PRODUCT = "product of norms"
+OURS = "our default"
+METHODS: dict[str, AbstractNormMethod] = {
+    PRODUCT: ProductOfNorms(),
+    "Fast-Lip": JacobianNorm(FastLip(), PlainSum()),
+    "RecurJac-F1": JacobianNorm(ReversedAfterFirst(RecurJac()), SignSum()),
+    "RecurJac-F0": JacobianNorm(Reversed(RecurJac()), SignSum()),
+    "RecurJac-B": JacobianNorm(RecurJac(), SignSum()),
+    OURS: JacobianNorm(),
+}
+"""Those of the paper with its own sums of rows (its equations 22 and 23), and the library's default."""
+
+
+@final
+@dataclass(frozen=True)
+class Task:
+    """One bound: of which network, around which image, how far, by which method; `ATTAINED`: what a search finds."""
+
+    subject: int
+    sample: int
+    radius: float
+    method: str
+
+
+@final
+@dataclass(frozen=True)
+class Curves(AbstractExperiment[Task]):
+    """Local l∞ Lipschitz constants of the vector of all outputs; radii of l∞ balls, which are not clipped.
+
+    The paper clips no balls either: its bounds take ‖x - x_0‖ <= ε alone.  budget: multiply-adds past which a bound of
+    RecurJac-F0 or F1 is not computed, counted as if every neuron were unstable.
+    """
+
+    label: str
+    material: Material
+    radii: tuple[float, ...] = RADII
+    budget: float = 2e11
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("network", "image", "label", "radius", "method", "bound", "value", "rigorous", "remark")
+
+    def identity(self) -> dict[str, Any]:
+        settings = {
+            "radii": list(self.radii),
+            "budget": self.budget,
+            "methods": [*METHODS, ATTAINED],
+            OURS: METHODS[OURS].title,
+        }
+        return {"experiment": self.name, "settings": settings, **self.material.identity()}
+
+    def tasks(self) -> dict[str, Task]:
+        found = {}
+        for i, subject in enumerate(self.material.subjects):
+            for j, sample in enumerate(self.material.samples):
+                for radius in self.radii:
+                    for method in (*METHODS, ATTAINED):
+                        key = f"{subject.name}/image {sample.index}/{radius:.6g}/{method}"
+                        found[key] = Task(i, j, radius, method)
+        return found
+
+    def worker(self) -> Callable[[Task], list[Row]]:
+        opened = cache(lambda i: self.material.subjects[i].opened())
+        return lambda task: [self._row(task, opened(task.subject))]
+
+    def _row(self, task: Task, network: Network) -> Row:
+        sample = self.material.samples[task.sample]
+        row: Row = {
+            "network": self.material.subjects[task.subject].name,
+            "image": sample.index,
+            "label": sample.label,
+            "radius": task.radius,
+            "method": task.method,
+            "bound": "lower" if task.method == ATTAINED else "upper",
+        }
+        price = cost(network, task.method)
+        if price > self.budget:
+            remark = f"not computed: about {price:.2g} multiply-adds, over the budget of {self.budget:.2g}"
+            return {**row, "value": None, "rigorous": None, "remark": remark}
+        ball = LpBall(sample.centre(network), task.radius, inf)
+        if task.method == ATTAINED:
+            found = lipschitz(network, ball, method=METHODS[PRODUCT], search=Search(seed=self.material.seed))
+            value = float(found.lower[0])
+        else:
+            found = lipschitz(network, ball, method=METHODS[task.method], search=Search(work=0))
+            value = float(found.upper[0])
+        return {**row, "value": value, "rigorous": found.rigorous, "remark": found.reason}
+
+    def report(self, rows: Sequence[Row], folder: Path) -> None:
+        write_atomically(folder / f"{self.name}.md", self._text(rows))
+        panels = [
+            Panel(
+                f"{s.name}, {100 * s.accuracy:.1f} % correct",
+                self.radii,
+                [Curve(m, self._means(rows, s.name, m), m == PRODUCT) for m in (*METHODS, ATTAINED)],
+            )
+            for s in self.material.subjects
+        ]
+        files = [folder / f"{self.name}.{suffix}" for suffix in ("png", "svg")]
+        log_log_panels(files, panels, "radius ε of the l∞ ball", "local l∞ Lipschitz constant")
+        write_panels(folder / "panels.npz", self.material, self._gradients())
+
+    def _gradients(self) -> list[Gradient]:
+        """Of the label's output around the first image of every network, at a small, a middle and a large radius."""
+        sample = self.material.samples[0]
+        chosen = sorted({self.radii[len(self.radii) * k // 12] for k in (0, 4, 8)})
+        return [
+            Gradient(i, 0, sample.label, radius, inf, f"{s.name}: class {sample.label}, l∞ radius {radius:.3g}")
+            for i, s in enumerate(self.material.subjects)
+            for radius in chosen
+        ]
+
+    def _means(self, rows: Sequence[Row], network: str, method: str) -> list[float]:
+        """The mean over the images for each radius; NaN where there is none."""
+        found = []
+        for radius in self.radii:
+            fit = [r for r in rows if (r["network"], r["method"], r["radius"]) == (network, method, radius)]
+            value = mean([float(r["value"]) for r in fit if r["value"] is not None])
+            found.append(float("nan") if value is None else value)
+        return found
+
+    def _text(self, rows: Sequence[Row]) -> str:
+        material, names = self.material, (*METHODS, ATTAINED)
+        parts = [
+            f"# {self.name}: local l∞ Lipschitz constants",
+            f"Upper bounds of max ‖J(x)‖∞ over l∞ balls of radius ε around {len(material.samples)} test image(s) of "
+            f"{material.data}, the mean over the images; the last column is attained by some input, the largest found. "
+            f"Balls are not clipped. After figure {self.name[-1]} of {PAPER}; seeds and weights are in manifest.json, "
+            f"every single bound in {self.name}.csv.",
+            networks([(s.name, s.accuracy, s.given) for s in material.subjects]),
+        ]
+        for subject in material.subjects:
+            means = {m: self._means(rows, subject.name, m) for m in names}
+            cells = [
+                [digits(r, 3), *(digits(None if v[k] != v[k] else v[k]) for v in means.values())]
+                for k, r in enumerate(self.radii)
+            ]
+            parts += [f"## {subject.name}", markdown(("ε", *names), cells)]
+        remarks = dict.fromkeys(f"{r['network']}, {r['method']}: {r['remark']}." for r in rows if r["remark"])
+        parts += [*remarks, _comparison(material.shape), WHY_OTHER]
+        return "\n\n".join(parts) + "\n"
+
+
+def _comparison(shape: tuple[int, ...]) -> str:
+    text = (
+        "The paper shows these curves without numbers: Fast-Lip, RecurJac-B, F0, F1, and dotted the product of norms."
+    )
+    if prod(shape) != 3072:
+        return text
+    times = ", ".join(f"{name} {seconds:g} s" for name, seconds in CIFAR_SECONDS.items())
+    return f"{text} For one constant of this network its authors report, on one core: {times}; ours are in times.csv."
+
+
+def cost(network: Network, method: str) -> float:
+    """Multiply-adds of one bound from the input's side with every neuron unstable; 0 for methods that are not dear.
+
+    There every input (F0), or every neuron of the first layer (F1), is a row of its own.
+    """
+    start = {"RecurJac-F0": 0, "RecurJac-F1": 1}.get(method)
+    return 0.0 if start is None or start >= network.depth else _forward_cost(network, start)
+
+
+def _forward_cost(network: Network, start: int) -> float:
+    """For each entry of node `start` the recursion from there to the outputs."""
+    each = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
+    rows = prod(network.shape(start))
+    through, total = each[start] / rows, 0.0
+    for stage, following in zip(network.stages[start:], [*each[start + 1 :], 0], strict=True):
+        total += 2 * prod(stage.shape) * through
+        through += following
+    return rows * total

@@ -1,0 +1,161 @@
+"""The folder of an experiment: finished tasks in an append-only file, and the manifest of what they depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from recurjac.errors import InvalidRequest, UnsoundBounds
+from recurjac.experiments.study import Row, Scalar
+from recurjac.version import __version__
+
+_SPECIAL = {"inf": math.inf, "-inf": -math.inf}
+_NAMES = {value: name for name, value in _SPECIAL.items()}
+
+
+@final
+@dataclass(frozen=True)
+class Done:
+    """A finished task: its rows, and how many seconds it took."""
+
+    rows: list[Row]
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Store:
+    """`folder/rows.jsonl`, one line for each finished task, and `folder/manifest.json`.
+
+    A process that is killed leaves whole lines and at most one torn last line, which `resume` drops.
+    """
+
+    folder: Path
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def resume(self, identity: Mapping[str, Any], fresh: bool) -> dict[str, Done]:
+        """The finished tasks by name; with `fresh` or in a new folder none.  Writes the manifest.
+
+        Raises InvalidRequest if the folder holds results of another identity, or lines that are none of this store's.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        now = json.loads(json.dumps({**identity, "versions": versions()}))
+        if fresh:
+            self.rows.unlink(missing_ok=True)
+        elif self.rows.exists():
+            self._check(now)
+        done = dict(self._lines()) if self.rows.exists() else {}
+        write_atomically(self.manifest, json.dumps(now, indent=2, allow_nan=False) + "\n")
+        return done
+
+    def append(self, task: str, done: Done) -> None:
+        """Add a finished task; once this returns, it outlives the process and the machine's power.
+
+        Raises UnsoundBounds for NaN, which is no result.
+        """
+        rows = [{key: _encoded(value) for key, value in row.items()} for row in done.rows]
+        line = json.dumps({"task": task, "seconds": done.seconds, "rows": rows}, allow_nan=False) + "\n"
+        new = not self.rows.exists()
+        with self.rows.open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            _sync_folder(self.folder)
+
+    def _check(self, now: Mapping[str, Any]) -> None:
+        remedy = "continue with the same, or give --fresh to begin anew or another --out"
+        try:
+            before = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{self.folder} holds results without a readable manifest.json; {remedy}") from error
+        for name, was, is_ in _differences(before, now):
+            raise InvalidRequest(f"{self.folder} holds results with {name} {was}, but now it is {is_}; {remedy}")
+
+    def _lines(self) -> Iterator[tuple[str, Done]]:
+        """Every whole line; a last one that is torn is cut off the file."""
+        content, end = self.rows.read_bytes(), 0
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            try:
+                read = json.loads(line)
+                rows = [{key: _decoded(value) for key, value in row.items()} for row in read["rows"]]
+                task, seconds = str(read["task"]), float(read["seconds"])
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                if line.endswith(b"\n"):
+                    raise InvalidRequest(
+                        f"line {number} of {self.rows} is no finished task; give --fresh to begin anew or another --out"
+                    ) from error
+                break
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+            yield task, Done(rows, seconds)
+        if end < len(content):
+            os.truncate(self.rows, end)
+
+
+def versions() -> dict[str, str]:
+    """Of what results may depend on."""
+    return {
+        "recurjac": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of new files in `folder` outlive a loss of power, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _encoded(value: Scalar) -> Scalar:
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            raise UnsoundBounds("a task has given NaN, which bounds nothing; please report this, with the command")
+        return _NAMES[value]
+    return value
+
+
+def _decoded(value: Scalar) -> Scalar:
+    return _SPECIAL.get(value, value) if isinstance(value, str) else value
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where two JSON values differ: the path, and both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, json.dumps(before), json.dumps(now)
