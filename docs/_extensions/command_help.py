@@ -16,9 +16,17 @@ from recurjac.cli.main import parser
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """The parser of every command by its name; that of the whole command line by the empty one."""
-    top = parser()
-    (found,) = (a.choices for a in top._actions if isinstance(a, argparse._SubParsersAction))
-    return {"": top, **found}
+    return _below("", parser())
+
+
+def _below(name: str, top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """A parser and those of its subcommands, `experiments table1` for one."""
+    found = {name: top}
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, sub in action.choices.items():
+                found |= _below(f"{name} {word}".strip(), sub)
+    return found
 
 
 def help_of(name: str) -> str:
@@ -31,6 +39,7 @@ class CommandHelp(SphinxDirective):
     """A block of text; without an argument that of the whole command line."""
 
     optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0] if self.arguments else ""
