@@ -38,8 +38,8 @@ def write_panels(path: Path, material: Material, gradients: Sequence[Gradient]) 
             found["image"].append(sample.pixels.reshape(material.shape))
             found["lower"].append(bounds.lower.detach().numpy().reshape(material.shape))
             found["upper"].append(bounds.upper.detach().numpy().reshape(material.shape))
-    arrays = {name: np.stack(each) if each else np.zeros((0, *material.shape)) for name, each in found.items()}
+    image, lower, upper = (np.stack(each) for each in found.values())
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:
-        np.savez_compressed(file, title=np.array([g.title for g in gradients], dtype=np.str_), **arrays)
+        np.savez_compressed(file, image=image, lower=lower, upper=upper, title=np.array([g.title for g in gradients]))
     beside.replace(path)
