@@ -25,7 +25,7 @@ _EXACT = Rigorous()
 
 
 @final
-class Kind(Enum):
+class StationaryKind(Enum):
     """What is known of a stationary point from the signs of the eigenvalues of its Hessian."""
 
     MINIMUM = "minimum"
@@ -76,12 +76,7 @@ def _inverse(hessian: Interval) -> Tensor:
     return torch.where(inverse.isfinite().flatten(1).all(1)[:, None, None], inverse, 0.0)
 
 
-def reach(gradient: Interval, hessian: Interval) -> Tensor:
-    """About the half-widths that a box needs at the least, (batch, n), from enclosures at its middle."""
-    return (_inverse(hessian).abs() @ gradient.magnitude.unsqueeze(-1)).squeeze(-1)
-
-
-def kinds(hessian: Interval) -> list[Kind]:
+def kinds(hessian: Interval) -> list[StationaryKind]:
     """The kind of stationary point in boxes that Krawczyk proved, from Hessians (batch, n, n) at one point of each.
 
     As every matrix in the enclosure over the box is regular and these are a connected set, all have as many negative
@@ -99,6 +94,12 @@ def kinds(hessian: Interval) -> list[Kind]:
         ((diagonal.lower > 0).any(-1) & (diagonal.upper < 0).any(-1)).tolist(), strict=True,
     )  # fmt: skip
     return [
-        Kind.MINIMUM if least else Kind.MAXIMUM if most else Kind.SADDLE if mixed else Kind.UNDECIDED
+        StationaryKind.MINIMUM
+        if least
+        else StationaryKind.MAXIMUM
+        if most
+        else StationaryKind.SADDLE
+        if mixed
+        else StationaryKind.UNDECIDED
         for least, most, mixed in found
     ]

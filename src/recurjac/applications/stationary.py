@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.applications.krawczyk import Kind, Krawczyk, kinds, reach
+from recurjac.applications.krawczyk import Krawczyk, StationaryKind, kinds
 from recurjac.applications.newton import Newton
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
 from recurjac.errors import InvalidRequest, expect
@@ -40,7 +40,7 @@ class StationaryPoint:
     point: Tensor
     box: Interval
     enclosure: Interval
-    kind: Kind
+    kind: StationaryKind
 
     def __repr__(self) -> str:
         error = float(self.enclosure.width.max())
@@ -79,7 +79,7 @@ class StationaryPoints:
 
 
 def _summary(points: Sequence[StationaryPoint]) -> str:
-    counts = [(sum(p.kind is kind for p in points), kind.value) for kind in Kind]
+    counts = [(sum(p.kind is kind for p in points), kind.value) for kind in StationaryKind]
     return ", ".join(f"{n} {name}" for n, name in counts if n) or "none proved"
 
 
@@ -197,32 +197,32 @@ def _proved(probe: _Probe, open_: Tensor) -> tuple[tuple[StationaryPoint, ...], 
 
 
 def _boxes(probe: _Probe, index: Tensor, at: Derivatives) -> list[_Found]:
-    """The largest boxes proved around candidates number `index`, at which the derivatives are `at`."""
-    flat = probe.points.flatten(0, 1).flatten(1)
+    """The largest boxes proved around candidates number `index`, at which the derivatives are `at`.
+
+    A box that would not even be proved if the Hessian were everywhere as at its middle is not tried.
+    """
+    flat, found = probe.points.flatten(0, 1).flatten(1)[index], list[_Found]()
     scale = probe.bound.scale.unsqueeze(1).expand_as(probe.points)
-    least, found = reach(at.gradient, at.hessian), list[_Found]()
+    left = torch.ones_like(index, dtype=torch.bool)
     for halving in range(_HALVINGS):
         half = scale * 2.0**-halving
-        wide = (half.flatten(0, 1).flatten(1)[index] > least).all(1)
-        index, at, least = index[wide], Derivatives(at.gradient[wide], at.hessian[wide]), least[wide]
-        box = Interval(probe.points - half, probe.points + half)
-        inside = probe.inside(box).flatten()
-        now = inside[index].nonzero().flatten()
-        if len(now):
-            these = index[now]
-            tried = box.map(lambda t, these=these: t.flatten(0, 1).flatten(1)[these])
-            over = probe.derivatives(these, tried)
-            test = Krawczyk.of(flat[these], tried, at.gradient[now], over.hessian)
-            good = test.proved
-            if bool(good.any()):
-                start = probe.arithmetic.intersect(test.image[good], tried[good])
-                inner = _contracted(probe, these[good], at.gradient[now[good]], start)
-                rows = enumerate(zip(these[good].tolist(), good.nonzero().flatten().tolist(), strict=True))
-                found += [_Found(number, tried[i], inner[j]) for j, (number, i) in rows]
-            kept = torch.ones_like(inside[index])
-            kept[now[good]] = False
-            index, at, least = index[kept], Derivatives(at.gradient[kept], at.hessian[kept]), least[kept]
-        if not len(index):
+        whole = Interval(probe.points - half, probe.points + half)
+        box = whole.map(lambda t: t.flatten(0, 1).flatten(1)[index])
+        hopeful = Krawczyk.of(flat, box, at.gradient, at.hessian).proved
+        now = (left & hopeful & probe.inside(whole).flatten()[index]).nonzero().flatten()
+        if len(now) == 0:
+            continue
+        gradient, tried = at.gradient[now], box[now]
+        test = Krawczyk.of(flat[now], tried, gradient, probe.derivatives(index[now], tried).hessian)
+        good = test.proved.nonzero().flatten()
+        if len(good) == 0:
+            continue
+        start = probe.arithmetic.intersect(test.image[good], tried[good])
+        inner = _contracted(probe, index[now[good]], gradient[good], start)
+        numbers = index[now[good]].tolist()
+        found += [_Found(n, tried[i], inner[j]) for j, (n, i) in enumerate(zip(numbers, good.tolist(), strict=True))]
+        left[now[good]] = False
+        if not bool(left.any()):
             break
     return found
 
