@@ -200,8 +200,8 @@ class GELUTanh(AbstractGated):
         w, squares = inner.map(lambda end: 2 * self._inner(end)), Interval(inner.mignitude**2, inner.magnitude**2)
         first = squares.map(lambda q: 4 * self.c + 24 * self.c * self.k * q)
         second = inner.map(lambda end: 4 * self.c**2 * end * (1 + 3 * self.k * end.square()).square())
-        bend = Sigmoid().curvature_range(w, arithmetic)
-        slope = Sigmoid().slope_range(w, arithmetic)
+        slope, bend = Sigmoid().slope_range(w, arithmetic), Sigmoid().curvature_range(w, arithmetic)
+        assert bend is not None  # noqa: S101  # (narrows the type; the sigmoid has one)
         found = arithmetic.sum([arithmetic.product(first, slope), arithmetic.product(second, bend)])
         past = (z.lower < before) | (z.upper > after)
         return Interval(

@@ -112,8 +112,8 @@ class _Stage:
             raise InvalidRequest(f"the second derivative of {prefix.stage(k).activation.name} is not continuous")
         outer = method.prepare(chain.starting_at(k)).push_all().map(lambda t: t[:, 0])
         inner = method.prepare(chain.reversed().starting_at(chain.end - k)).push_all()
-        own = (i.map(lambda t: t.flatten(1)) for i in (prefix.pre(k), prefix.slopes(k), curvature))
-        return cls(*own, outer, inner)
+        pre, slope, bend = (i.map(lambda t: t.flatten(1)) for i in (prefix.pre(k), prefix.slopes(k), curvature))
+        return cls(pre, slope, bend, outer, inner)
 
     def hessian(self, arithmetic: AbstractArithmetic) -> Interval:
         """V diag(σ'' ∂f/∂h) Vᵀ for V in `inner`."""
