@@ -10,6 +10,7 @@ lip.upper, lip.lower        # certified, attained at lip.witness
 from math import inf
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
     DirectionalBounds,
@@ -19,8 +20,10 @@ from recurjac.applications.monotonicity import (
     directional_bounds,
     monotone,
 )
+from recurjac.applications.newton import Newton
 from recurjac.applications.radii import Radii
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
+from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.errors import (
     ConversionError,
@@ -56,8 +59,9 @@ __all__ = [
     "Alone", "Attack", "Box", "CertifiedRadius", "Chords", "ChordSum", "ConversionError", "Crown",
     "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "IBP", "Intersection", "Interval", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm", "Lipschitz", "LpBall", "MissingDependency",
-    "Monotonicity", "Network", "PlainSum", "PreIntersection", "Probe", "ProductOfNorms", "Radii", "RecurJac",
-    "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "StationaryFree", "Trend",
-    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "__version__", "certified_radius", "directional_bounds",
-    "inf", "jacobian_bounds", "lipschitz", "load", "monotone", "preactivation_bounds", "stationary_free_radius",
+    "Monotonicity", "Network", "Newton", "PlainSum", "PreIntersection", "Probe", "ProductOfNorms", "Radii",
+    "RecurJac", "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "StationaryFree",
+    "StationaryKind", "StationaryPoint", "StationaryPoints", "Trend", "UnreadableFile", "UnsoundBounds",
+    "UnsupportedLayer", "__version__", "certified_radius", "directional_bounds", "inf", "jacobian_bounds",
+    "lipschitz", "load", "monotone", "preactivation_bounds", "stationary_free_radius", "stationary_points",
 ]  # fmt: skip

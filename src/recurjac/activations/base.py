@@ -45,6 +45,10 @@ class AbstractActivation(ABC):
         """True where σ' is not one number on z."""
         return ~self.slope_range(z, arithmetic).is_point
 
+    def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
+        """All σ''(v), v in z; infinite ends stand for limits.  None if σ'' is not continuous, or not known: here."""
+        return None
+
     @abstractmethod
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """CROWN's lines of σ on z (batch, *node): two good ones, of unrelated slopes; of shape (batch, 1, *node).
@@ -97,6 +101,14 @@ class AbstractSmooth(AbstractActivation):
         slope = self.slope(z)
         return slope, slope
 
+    def curvature(self, z: Tensor) -> Tensor | None:
+        """σ''(z), its limits at ±inf; None if σ'' is not continuous: here."""
+        return None
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Points of [lower, upper], (n, *shape), between which σ'' is monotone: none, where it is so everywhere."""
+        return within(lower, upper)
+
     def core(self, z: Interval) -> Interval:
         """z itself where products of its points with slopes and values are safe to form, otherwise another interval.
 
@@ -120,6 +132,11 @@ class AbstractSmooth(AbstractActivation):
         """The hull of σ' on both sides of both ends and of every turn between them (an end at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
         return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
+
+    def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
+        """The hull of σ'' at both ends and wherever it turns between them."""
+        values = self.curvature(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
+        return None if values is None else _hull(values, values, arithmetic)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:

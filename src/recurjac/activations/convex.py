@@ -74,6 +74,13 @@ class Softplus(AbstractConvex):
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.beta * z)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        """Rises until 0 and falls after it."""
+        return self.beta * torch.sigmoid(self.beta * z) * torch.sigmoid(-self.beta * z)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
+
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
         return cls(float(parameters.get("beta", 1.0)))
@@ -95,6 +102,13 @@ class LogSigmoid(AbstractConcave):
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(-z)
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """Falls until 0 and rises after it."""
+        return -torch.sigmoid(z) * torch.sigmoid(-z)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -142,6 +156,9 @@ class Exp(AbstractConvex):
     def slope(self, z: Tensor) -> Tensor:
         return self.value(z)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        return self.value(z)
+
     def core(self, z: Interval) -> Interval:
         """As far as products of z and exp(z) are finite."""
         highest = math.log(torch.finfo(z.lower.dtype).max) / 2
@@ -165,6 +182,9 @@ class Square(AbstractConvex):
 
     def slope(self, z: Tensor) -> Tensor:
         return 2 * z
+
+    def curvature(self, z: Tensor) -> Tensor:
+        return torch.full_like(z, 2.0)
 
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, 0.0)

@@ -33,6 +33,9 @@ class Linear(AbstractActivation):
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         return Interval.point(torch.ones_like(z.lower))
 
+    def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        return Interval.point(torch.zeros_like(z.lower))
+
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         return Lines.proportional(torch.ones_like(z.lower).unsqueeze(1))
 

@@ -44,6 +44,15 @@ class AbstractPeriodic(AbstractCurved):
         return z.map(lambda end: torch.where(short, end, 0.0))
 
     @final
+    def curvature(self, z: Tensor) -> Tensor:
+        """-σ(z), which turns where σ does."""
+        return -self.value(z)
+
+    @final
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return self.value_turns(lower, upper)
+
+    @final
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return _every_pi(lower, upper, self.crest + math.pi / 2)
 

@@ -34,6 +34,9 @@ class Cube(AbstractCurved):
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, 0.0)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        return 6 * z
+
     def core(self, z: Interval) -> Interval:
         return z.map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
 

@@ -95,6 +95,14 @@ class Sigmoid(AbstractSigmoidal):
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z) * torch.sigmoid(-z)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        """-σ' tanh(z / 2), whose derivative σ' (1 - 6 σ') is 0 where σ = (3 ± √3) / 6."""
+        return -self.slope(z) * torch.tanh(z / 2)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        turn = math.log(2 + math.sqrt(3))
+        return within(lower, upper, -turn, turn)
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -118,6 +126,14 @@ class Tanh(AbstractSigmoidal):
         """1 - tanh² without its cancellation."""
         return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        """-2 tanh σ', whose derivative 2 σ' (3 tanh² - 1) is 0 where tanh = ±1/√3."""
+        return -2 * torch.tanh(z) * self.slope(z)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        turn = math.atanh(1 / math.sqrt(3))
+        return within(lower, upper, -turn, turn)
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -140,6 +156,14 @@ class Arctan(AbstractSigmoidal):
     def slope(self, z: Tensor) -> Tensor:
         infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """-2 z σ'², whose derivative is (6 z² - 2) σ'³; one factor at a time, as z² σ' would overflow."""
+        slope = self.slope(z)
+        return -2 * (torch.where(z.isinf(), 0.0, z) * slope) * slope
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, -1 / math.sqrt(3), 1 / math.sqrt(3))
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -187,6 +211,13 @@ class Erf(AbstractSigmoidal):
 
     def slope(self, z: Tensor) -> Tensor:
         return 2 / math.sqrt(math.pi) * torch.exp(-z.clamp(-_FLAT, _FLAT).square())
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """-2 z σ', whose derivative is (4 z² - 2) σ'."""
+        return -2 * z.clamp(-_FLAT, _FLAT) * self.slope(z)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, -math.sqrt(0.5), math.sqrt(0.5))
 
     @classmethod
     def examples(cls) -> list[Self]:

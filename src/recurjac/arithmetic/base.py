@@ -122,6 +122,18 @@ class AbstractArithmetic(ABC):
         return torch.where(infinite, limit, low), torch.where(infinite, limit, high)
 
     @final
+    def matmul(self, a: Interval, b: Interval) -> Interval:
+        """An interval around A Bᵀ for all matrices in `a` (..., m, n) and `b` (..., k, n): (..., m, k).
+
+        With middles and half-widths, |A Bᵀ - a bᵀ| <= |a| sᵀ + r (|b| + s)ᵀ (Rump 1999, BIT 39, 534); an infinite end
+        leaves all that it meets unbounded.
+        """
+        (mid, half), (other, rest) = self.midrad(a), self.midrad(b)
+        centre, size = self.exact(mid).matmul(self.exact(other)), self.exact(other.abs()) + self.exact(rest)
+        spread = self.exact(mid.abs()).matmul(self.exact(rest)) + self.exact(half).matmul(size)
+        return self.between(centre - spread, centre + spread)
+
+    @final
     def sum(self, intervals: Sequence[Interval]) -> Interval:
         """All sums of one number from each."""
         lower, upper = self.exact(intervals[0].lower), self.exact(intervals[0].upper)

@@ -1,4 +1,4 @@
-"""`recurjac landscape`: balls without a stationary point."""
+"""`recurjac landscape`: balls without a stationary point, and boxes with one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from math import inf, prod
 from typing import Any
 
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
+from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import options
 from recurjac.cli.bounds import TOGETHER
 from recurjac.cli.output import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
+from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
+from recurjac.region import LpBall
 
 
 def add_commands(commands: Any) -> None:
@@ -22,10 +25,16 @@ def add_commands(commands: Any) -> None:
         "landscape",
         help="balls in which an output has no stationary point",
         description="For each input, the largest radius found within which some entry of the gradient of one output "
-        "certainly keeps its sign, so that the output has no stationary point there; inf: nowhere at all.",
+        "certainly keeps its sign, so that the output has no stationary point there; inf: nowhere at all.  With "
+        "--existence also the stationary points that are proved to exist in a ball.",
     )
     options.add_model(parser)
-    options.add_balls(parser)
+    options.add_balls(parser).add_argument(
+        "--existence",
+        type=options.number,
+        metavar="R",
+        help="also look for stationary points within R of each input (smooth networks of few inputs)",
+    )
     options.add_outputs(parser)
     options.add_method(parser, options.jacobian_methods())
     options.add_report(parser)
@@ -37,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_points_for(network, args)
     outputs = _outputs(network, args)
+    if args.existence is not None:
+        _check_existence(network, args.existence)
     method = None if args.method is None else options.jacobian_methods()[args.method]
     parts = [slice(start, start + TOGETHER) for start in range(0, len(inputs.index), TOGETHER)]
 
@@ -46,11 +57,22 @@ def run(args: argparse.Namespace) -> int:
         found = stationary_free_radius(
             one, ball.x, output, ball.p, ball.clip, method, options.rules()[args.pre], options.chosen_arithmetic(args)
         )
-        return _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
+        rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
+        if args.existence is None:
+            return rows
+        around = LpBall(ball.x, args.existence, ball.p, ball.clip)
+        began = time.perf_counter()
+        points = stationary_points(
+            one, around, output, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+        )
+        seconds = (time.perf_counter() - began) / len(rows)
+        return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 
     rows, code = gather(args, "radii without stationary points", list(product(parts, outputs)), rows_of)
     if not args.quiet:
         _table(rows, args.clip is not None)
+        if args.existence is not None:
+            _existence_table(rows)
     write_json(args, args.model, rows)
     return code
 
@@ -66,6 +88,14 @@ def _outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str
     if args.margin is not None:
         return [(str(target), one, 0) for target, one in chosen]
     return [(k, network, k) for k in (int(target or 0) for target, _ in chosen)]
+
+
+def _check_existence(network: Network, radius: float) -> None:
+    """Say what is wrong before any work."""
+    if not radius > 0:
+        raise InvalidRequest(f"--existence {radius:g}: the radius to look within must be positive")
+    check_inputs(network.input_shape)
+    check_smooth(network)
 
 
 def _rows(index: Sequence[int], target: int | str, found: StationaryFree, seconds: float) -> list[Row]:
@@ -104,3 +134,51 @@ def _table(rows: Sequence[Row], clipped: bool) -> None:
     if any(r["radius"] == inf for r in rows):
         stderr().print(f"radius inf: no stationary point anywhere{' in the clip box' if clipped else ''}")
     remarks(rows)
+
+
+def _existence(found: StationaryPoints, sample: int, radius: float, seconds: float) -> Row:
+    """What `--existence` adds to a row."""
+    return {
+        "existence_radius": radius,
+        "stationary_points": [_point(point) for point in found.points[sample]],
+        "existence_note": found.notes[sample],
+        "existence_rigorous": found.rigorous,
+        "existence_reason": found.reason,
+        "existence_seconds": seconds,
+    }
+
+
+def _point(found: StationaryPoint) -> Row:
+    """Row-major lists; between `lower` and `upper` it is the only one, and between the `least` and `most` it lies."""
+    return {
+        "kind": found.kind.value,
+        "point": found.point.flatten().tolist(),
+        "lower": found.box.lower.flatten().tolist(),
+        "upper": found.box.upper.flatten().tolist(),
+        "least": found.enclosure.lower.flatten().tolist(),
+        "most": found.enclosure.upper.flatten().tolist(),
+    }
+
+
+def _existence_table(rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    columns = ["index", "class", "stationary point", "known up to", "alone within", "where"]
+    cells = []
+    for r in rows:
+        for p in r["stationary_points"]:
+            error = max(most - least for least, most in zip(p["least"], p["most"], strict=True))
+            alone = min(high - low for low, high in zip(p["lower"], p["upper"], strict=True)) / 2
+            where = ", ".join(f"{v:.4g}" for v in p["point"][:_SHOWN]) + (", …" if len(p["point"]) > _SHOWN else "")
+            cells.append([str(r["index"]), str(r["class"]), p["kind"], f"{error:.1g}", f"±{alone:.3g}", where])
+    if cells:
+        table(
+            f"stationary points that exist within l{rows[0]['norm']:g} {rows[0]['existence_radius']:g}", columns, cells
+        )
+    none = sum(not r["stationary_points"] for r in rows)
+    if none:
+        stderr().print(f"no stationary point was proved to exist for {none} of {len(rows)} results; there may be some")
+
+
+_SHOWN = 6
+"""Coordinates of a point that the table shows."""

@@ -1,0 +1,132 @@
+"""Enclosures of the gradient and the Hessian of one output over a region.
+
+In the normal form an output is f, a function of the stages z_k = b_k + Σ A_ki h_i and h_k = σ_k(z_k).  Differentiating
+its gradient g = Σ_paths … once more, only the slopes σ'(z_k) change, so that
+
+    H  =  Σ_k  V_kᵀ diag(σ''(z_k) ∂f/∂h_k) V_k,      V_k = ∂z_k/∂x,
+
+with total derivatives: of the output with respect to later neurons and of pre-activations with respect to the input.
+Each is bounded over the region by a Jacobian method, on a part of the chain rule and on its reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
+from recurjac.chainrule import ChainRule
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import chain_of
+from recurjac.jacobian.base import AbstractJacobianMethod
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation, Prefix
+from recurjac.region import BoundRegion
+
+
+@final
+@dataclass(frozen=True)
+class Derivatives:
+    """Enclosures of the gradient (batch, n_in) and of the Hessian (batch, n_in, n_in) of one output over a region.
+
+    The bounds of the Hessian are symmetric.  If rounding is not covered, both are wider by √eps times the sum of the
+    absolute values of the terms of which each entry is the sum, over all stages: rounding is seldom as large.
+    """
+
+    gradient: Interval
+    hessian: Interval
+
+
+def check_smooth(network: Network) -> None:
+    """Raise InvalidRequest unless every activation is known to be twice continuously differentiable."""
+    for k, stage in enumerate(network.stages, 1):
+        zero = Interval.point(torch.zeros(1, *stage.shape, dtype=network.dtype, device=network.device))
+        if stage.activation.curvature_range(zero, Fast()) is None:
+            raise InvalidRequest(
+                f"stage {k} has the activation {stage.activation.name}, whose second derivative is not continuous; "
+                "a Hessian needs smooth ones such as tanh, softplus or gelu"
+            )
+
+
+def derivatives(
+    network: Network,
+    region: BoundRegion,
+    method: AbstractJacobianMethod,
+    pre: AbstractPreactivation,
+    arithmetic: AbstractArithmetic,
+) -> Derivatives:
+    """Enclosures over `region` for a smooth network (`check_smooth`) of one output; see the module's docstring."""
+    prefix = Prefix(network, region, arithmetic)
+    prefix.extend(pre, network.depth - 1)
+    chain = chain_of(prefix)
+    gradient = method.prepare(chain).push_all().map(lambda t: t[:, 0])
+    zero = torch.zeros(region.batch, *gradient.shape[1:], gradient.shape[1], dtype=network.dtype, device=network.device)
+    terms, sizes = [Interval.point(zero)], [(_direct(chain), zero)]
+    for k in range(1, network.depth):
+        if not prefix.stage(k).linear:
+            found = _Stage.bounded(prefix, chain, method, k)
+            terms.append(found.hessian(arithmetic))
+            sizes.append(found.sizes(prefix.post(0).magnitude.flatten(1)))
+    hessian = arithmetic.sum(terms)
+    hessian = arithmetic.intersect(hessian, hessian.map(lambda t: t.mT))
+    if arithmetic.rigorous:
+        return Derivatives(gradient, hessian)
+    slack = torch.finfo(network.dtype).eps ** 0.5
+    first, second = (reduce(torch.add, parts) * slack for parts in zip(*sizes, strict=True))
+    return Derivatives(_wider(gradient, first), _wider(hessian, second))
+
+
+def _wider(interval: Interval, by: Tensor) -> Interval:
+    return Fast().enclose(interval.lower - by, interval.upper + by)
+
+
+def _direct(chain: ChainRule) -> Tensor:
+    """The sizes of the derivatives along edges from the input to the output: (batch or 1, n_in)."""
+    size = torch.zeros(1, prod(chain.shapes[0]), dtype=chain.dtype, device=chain.device)
+    for e in chain.edges[-1]:
+        if e.source == 0:
+            size = size + chain.gradient_rows(e.operator).mid.abs().flatten(2)[:, 0]
+    return size
+
+
+@final
+@dataclass(frozen=True)
+class _Stage:
+    """z, σ', σ'' and ∂f/∂h at a stage of n neurons, (batch, n), and ∂z/∂x, (batch, n_in, n)."""
+
+    pre: Interval
+    slope: Interval
+    curvature: Interval
+    outer: Interval
+    inner: Interval
+
+    @classmethod
+    def bounded(cls, prefix: Prefix, chain: ChainRule, method: AbstractJacobianMethod, k: int) -> _Stage:
+        curvature = prefix.stage(k).activation.curvature_range(prefix.pre(k), prefix.arithmetic)
+        if curvature is None:
+            raise InvalidRequest(f"the second derivative of {prefix.stage(k).activation.name} is not continuous")
+        outer = method.prepare(chain.starting_at(k)).push_all().map(lambda t: t[:, 0])
+        inner = method.prepare(chain.reversed().starting_at(chain.end - k)).push_all()
+        pre, slope, bend = (i.map(lambda t: t.flatten(1)) for i in (prefix.pre(k), prefix.slopes(k), curvature))
+        return cls(pre, slope, bend, outer, inner)
+
+    def hessian(self, arithmetic: AbstractArithmetic) -> Interval:
+        """V diag(σ'' ∂f/∂h) Vᵀ for V in `inner`."""
+        weights = arithmetic.product(self.curvature, self.outer).map(lambda t: t.unsqueeze(1))
+        return arithmetic.matmul(arithmetic.product(weights, self.inner), self.inner)
+
+    def sizes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of the absolute values of the terms that this stage adds to the gradient, and to the Hessian.
+
+        Those of z, about |z| + Σ |∂z/∂x| |x|, where `x` (batch, n_in) is the largest |x|, count by their effect on σ'.
+        """
+        outer, inner = self.outer.magnitude.unsqueeze(1), self.inner.magnitude
+        bend = self.curvature.magnitude.unsqueeze(1)
+        terms = self.pre.magnitude.unsqueeze(1) + (inner * x.unsqueeze(-1)).sum(1, keepdim=True)
+        first = ((self.slope.magnitude.unsqueeze(1) + bend * terms) * outer * inner).sum(-1)
+        return first, (bend * outer * inner) @ inner.mT
