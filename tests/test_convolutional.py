@@ -65,7 +65,7 @@ def test_going_along_a_part_changes_nothing(
             found.append((rj.jacobian_bounds(network, region, method, arithmetic=arithmetic), pre))
         (whole, whole_pre), (parts, parts_pre) = found
         for a, b in ((whole, parts), *zip(whole_pre, parts_pre, strict=True)):
-            size = max(float(end.detach().abs().max()) for end in (a.lower, a.upper))
+            size = max(float(getattr(a, end).detach().abs().max()) for end in ("lower", "upper"))
             for end in ("lower", "upper"):
                 x, y = getattr(a, end).detach(), getattr(b, end).detach()
                 assert float((x - y).abs().max()) <= 1e-12 * size
