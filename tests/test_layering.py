@@ -18,7 +18,7 @@ from tests.helpers import concrete_classes, import_all
 ROOT = Path(recurjac.__file__).parent
 LEVELS = (
     ("errors", "_types", "version"),
-    ("allocation", "arithmetic", "lines", "reading"),
+    ("machine", "arithmetic", "lines", "reading"),
     ("operators", "activations", "region"),
     ("network",),
     ("loading",),

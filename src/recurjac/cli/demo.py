@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from recurjac.cli import options
 from recurjac.cli.output import (
@@ -29,6 +28,7 @@ from recurjac.cli.output import (
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.lipschitz import AbstractNormMethod, lipschitz
 from recurjac.loading import load, load_arrays
+from recurjac.machine import one_thread
 from recurjac.network import Network
 from recurjac.plot import Curve, check_format, log_log
 from recurjac.region import LpBall
@@ -80,17 +80,6 @@ def run(args: argparse.Namespace) -> int:
     _plot(rows, methods, args)
     write_json(args, None, rows)
     return 0
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, as before afterwards: on tensors this small, threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rows(

@@ -10,8 +10,8 @@ from typing import final
 import numpy as np
 
 from recurjac.experiments.material import Material
-from recurjac.experiments.workers import one_thread
 from recurjac.jacobian import jacobian_bounds
+from recurjac.machine import one_thread
 from recurjac.region import LpBall
 
 

@@ -6,8 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import final
@@ -17,13 +16,13 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
-from recurjac.allocation import keep_freed_memory
 from recurjac.errors import InvalidNetwork, InvalidRequest, TrainingFailed
 from recurjac.experiments.adversary import adversarial
 from recurjac.experiments.data import Images
 from recurjac.experiments.perceptron import Perceptron, initial
 from recurjac.experiments.records import Checkpoint, Description, Outcome, Place
 from recurjac.loading.weights import activation_names
+from recurjac.machine import keep_freed_memory, one_thread
 
 TEST_STEPS = 40
 """Of the adversary that measures."""
@@ -131,7 +130,7 @@ def trained(recipe: Recipe, images: Images, folder: Path, tick: Callable[[], Non
     else:
         place.make()
         keep_freed_memory()
-        with _one_thread():
+        with one_thread():
             outcome = _train(recipe, images, place, wanted, tick)
     return Trained(recipe, place.network, outcome.accuracy, outcome.sha256, outcome.robust, outcome.seconds)
 
@@ -242,14 +241,3 @@ def _robust(network: Perceptron, recipe: Recipe, images: Images) -> float | None
     x, y = images.x_test[:TESTED], images.y_test[:TESTED]
     generator = torch.Generator().manual_seed(recipe.seed)
     return accuracy(network, adversarial(network, x, y, recipe.adversarial, TEST_STEPS, generator), y)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch on one thread, as before afterwards: sums over several depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

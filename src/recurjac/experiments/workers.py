@@ -7,7 +7,6 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, final
@@ -16,6 +15,7 @@ import torch
 
 from recurjac.experiments.store import Done
 from recurjac.experiments.study import AbstractExperiment
+from recurjac.machine import one_thread
 
 T = TypeVar("T")
 
@@ -39,17 +39,6 @@ def finished(experiment: AbstractExperiment[T], tasks: Mapping[str, T], jobs: in
     finally:
         for process in started:
             process.stop()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, as before afterwards: results then do not depend on the number of processors."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @final

@@ -11,10 +11,10 @@ from typing import final
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
-from recurjac.allocation import keep_freed_memory
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.chainrule import ChainRule, worth_leaving
 from recurjac.lines import Lines
+from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator
 from recurjac.operators.part import part

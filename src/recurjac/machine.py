@@ -1,6 +1,9 @@
-"""How memory is had from the system."""
+"""What is asked of the machine: memory and threads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -13,3 +16,17 @@ def keep_freed_memory() -> None:
     freed, untouched.  Bounds of middling networks then take about two thirds of the time.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread, as before afterwards.
+
+    Sums over several threads depend on their number, and on small tensors threads only wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
