@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, final
@@ -23,6 +23,8 @@ from recurjac.experiments.study import AbstractExperiment
 from recurjac.experiments.training import Recipe
 from recurjac.plot import check_format
 
+_FEW, _WIDE = 10_000, 100
+"""Images to train on, and neurons of a layer: training is shortened for fewer of the first and more of the second."""
 _CIFAR = 3072
 """The pixels of an image of CIFAR-10, for which the paper has a network of its own."""
 
@@ -99,6 +101,8 @@ def _add_options(parser: argparse.ArgumentParser, name: str, kind: _Kind) -> Non
                        "(results/networks/DATA)")  # fmt: skip
     group.add_argument("--network", action="append", default=[], metavar="NAME=FILE",
                        help="take this file, .onnx, .npz or .pt2, for that network; may be given again")  # fmt: skip
+    group.add_argument("--epochs", type=int, metavar="N", help="of training, for all that are trained (each recipe's "
+                       "own; 1 for wide networks on few images, such as digits)")  # fmt: skip
     group = parser.add_argument_group("run")
     group.add_argument("--out", metavar="FOLDER", help=f"where results go (results/{name})")
     group.add_argument("--jobs", type=int, default=1, metavar="J", help="processes (1); results do not depend on it")
@@ -113,14 +117,22 @@ def _recipes(name: str, pixels: int) -> Sequence[Recipe]:
     return EXPERIMENTS["figure1-cifar" if name == "figure3" and pixels == _CIFAR else name]
 
 
+def _shortened(recipe: Recipe, images: Images, epochs: int | None) -> Recipe:
+    """The recipe with these epochs; by default with one for wide networks on few images, which visits each often."""
+    brief = len(images.x_train) < _FEW and max(recipe.hidden, default=0) > _WIDE
+    return replace(recipe, epochs=epochs or (1 if brief else recipe.epochs))
+
+
 def run_command(args: argparse.Namespace) -> int:
     """Train what is missing, run what is not done yet, report."""
     kind, name = _KINDS[args.experiment], args.experiment
     if args.jobs < 1:
         raise InvalidRequest(f"--jobs {args.jobs}: there must be at least 1 process")
+    if args.epochs is not None and args.epochs < 1:
+        raise InvalidRequest(f"--epochs {args.epochs}: there must be at least 1")
     check_format(Path("figure.png"))
     images = read_images(args.data)
-    recipes = _recipes(name, prod(images.shape))
+    recipes = [_shortened(r, images, args.epochs) for r in _recipes(name, prod(images.shape))]
     folder = Path(args.networks) if args.networks else Path("results", "networks", images.name)
     files = Files(folder, dict(_named(text) for text in args.network))
     files.check(recipes)
