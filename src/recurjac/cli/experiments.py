@@ -12,7 +12,7 @@ from typing import Any, final
 from recurjac.cli import options
 from recurjac.cli.output import progress, stderr
 from recurjac.errors import InvalidRequest
-from recurjac.experiments.curves import RADII, Curves
+from recurjac.experiments.curves import BUDGET, RADII, Curves
 from recurjac.experiments.data import Images, read_images
 from recurjac.experiments.depths import Depths
 from recurjac.experiments.execution import Plan, run
@@ -94,8 +94,9 @@ def _add_options(parser: argparse.ArgumentParser, name: str, kind: _Kind) -> Non
     if name in ("figure1", "figure3"):
         parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R",
                             help="the radii (12 from 1e-3 to 1)")  # fmt: skip
-        parser.add_argument("--budget", type=options.number, default=2e11, metavar="C",
-                            help="multiply-adds past which one bound by F0 or F1 is not computed (2e11)")  # fmt: skip
+        parser.add_argument("--budget", type=options.number, default=BUDGET, metavar="C",
+                            help="multiply-adds past which one bound by F0 or F1 is not computed "
+                            f"({BUDGET:g})")  # fmt: skip
     group = parser.add_argument_group("networks", f"The networks of this experiment: {networks}.")
     group.add_argument("--networks", metavar="FOLDER", help="where they are, or are kept once trained "
                        "(results/networks/DATA)")  # fmt: skip

@@ -27,6 +27,8 @@ RADII = tuple(10 ** (-3 + 3 * i / 11) for i in range(12))
 """From 1e-3 to 1, evenly on a logarithmic axis."""
 ATTAINED = "attained"
 PRODUCT = "product of norms"
+BUDGET = 5e10
+"""Some ten seconds of one core."""
 OURS = "our default"
 METHODS: dict[str, AbstractNormMethod] = {
     PRODUCT: ProductOfNorms(),
@@ -62,7 +64,7 @@ class Curves(AbstractExperiment[Task]):
     label: str
     material: Material
     radii: tuple[float, ...] = RADII
-    budget: float = 2e11
+    budget: float = BUDGET
 
     @property
     def name(self) -> str:
