@@ -116,8 +116,10 @@ def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int) -> None:
         forms, above, below = ball(kind, n, seed), numbers(other, n, seed + 100), numbers(other, n, seed + 200)
         known = torch.arange(n) % 2 == 0
         below = torch.where(known, above, below)
-        slopes = Slopes(above, below, torch.where(known, above.abs(), 0.0))
-        result = forms.by_sign(forms.mid.clamp(min=0), forms.mid.clamp(max=0), slopes)
+        slopes = Slopes(above, below)
+        result = forms.by_sign(
+            forms.mid.clamp(min=0), forms.mid.clamp(max=0), slopes, torch.where(known, above.abs(), 0.0)
+        )
         for end in ENDS:
             mids, moved, up, low = exact(forms.mid), point_of(forms, end), exact(above), exact(below)
             truth = [up[i] * moved[i] if known[i] else (up[i] if mids[i] > 0 else low[i]) * mids[i] for i in range(n)]

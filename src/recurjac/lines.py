@@ -55,7 +55,7 @@ class Lines:
 
     @cached_property
     def all_exact(self) -> bool:
-        return bool(self.exact.all())
+        return self.above is None and self.below is None and bool(self.exact.all())
 
     @cached_property
     def all_ones(self) -> bool:
@@ -80,12 +80,14 @@ class Lines:
     @cached_property
     def slopes(self) -> Slopes:
         """The slopes beside forms: (B, K, 1, *node)."""
-        known = torch.where(self.exact, self.upper_slope.detach().abs(), 0.0).unsqueeze(2) if self.any_exact else None
-        return Slopes(self.upper_slope.unsqueeze(2), self.lower_slope.unsqueeze(2), known)
+        return Slopes(self.upper_slope.unsqueeze(2), self.lower_slope.unsqueeze(2))
 
     @cached_property
-    def any_exact(self) -> bool:
-        return bool(self.exact.any())
+    def known(self) -> Tensor | None:
+        """The absolute slope where w is known exactly and 0 elsewhere, beside forms; None if w nowhere is."""
+        if not bool(self.exact.any()):
+            return None
+        return torch.where(self.exact, self.upper_slope.detach().abs(), 0.0).unsqueeze(2)
 
     def constant(
         self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
@@ -143,4 +145,4 @@ def substitute(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tu
     positive, negative = forms.mid.clamp(min=0), forms.mid.clamp(max=0)
     lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
     constant = lines.constant(positive, negative, lost, arithmetic)
-    return forms.by_sign(positive, negative, lines.slopes), constant
+    return forms.by_sign(positive, negative, lines.slopes, None if lost is None else lines.known), constant

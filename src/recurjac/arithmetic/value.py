@@ -155,11 +155,12 @@ class Value:
             rad = a * other.rad + b * self.rad + self.rad * other.rad + u * _plain(mid).abs()
         return Value(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
 
-    def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes) -> Value:
+    def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes, known: Tensor | None) -> Value:
         """mid, which is `positive` + `negative`, times one slope where it is positive and another where it is negative.
 
-        The radius counts where the slopes are `known` to be one; elsewhere it is the caller's.  By underflow a product
-        is off by less than the smallest number, hence by less than a factor.
+        known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.  The radius counts there;
+        elsewhere it is the caller's.  By underflow a product is off by less than the smallest number, hence by less
+        than a factor.
         """
         mid = torch.addcmul(positive * slopes.above, negative, slopes.below)  # one of the two terms is 0
         if self.rad is None:
@@ -168,8 +169,8 @@ class Value:
             rad = mid.abs().mul_(torch.finfo(mid.dtype).eps / 2)
             rad += torch.minimum(positive, slopes.tiny_above)
             rad -= torch.maximum(negative, slopes.minus_tiny_below)
-            if slopes.known is not None and not self.exact:
-                rad.addcmul_(self.rad, slopes.known).add_(torch.minimum(self.rad, slopes.tiny_above))
+            if known is not None and not self.exact:
+                rad.addcmul_(self.rad, known).add_(torch.minimum(self.rad, slopes.tiny_above))
             return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
 
     def linear(self, operator: LinearMap) -> Value:
@@ -214,14 +215,10 @@ class Value:
 @final
 @dataclass(frozen=True)
 class Slopes:
-    """What forms are multiplied with, beside them: one slope where they are positive, another where they are negative.
-
-    known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.
-    """
+    """What forms are multiplied with, beside them: a slope where they are positive, another where they are negative."""
 
     above: Tensor
     below: Tensor
-    known: Tensor | None
 
     @cached_property
     def tiny_above(self) -> Tensor:

@@ -23,7 +23,7 @@ from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator
 from recurjac.operators.enclosed import Enclosed
-from recurjac.region import BoundRegion
+from recurjac.region import Convex, One
 from recurjac.route import AbstractRoute
 from recurjac.seeds import AbstractSeeds
 from recurjac.selection import Selection
@@ -203,7 +203,6 @@ class AbstractPushRoute(AbstractRoute):
             rows[e.source] = more if e.source not in rows else rows[e.source] + more
         return rows
 
-    @final
     def nodes(self, start: int) -> Sequence[int]:
         return range(start, self.chain.end)
 
@@ -211,12 +210,10 @@ class AbstractPushRoute(AbstractRoute):
     def lines(self, node: int) -> Lines | None:
         return self.found.get(node)
 
-    @final
     def rows(self, node: int) -> Value | None:
         return self._rows.get(node)
 
-    @final
-    def region(self, node: int) -> BoundRegion | None:
+    def region(self, node: int) -> Convex | None:
         return None
 
     @final
@@ -239,23 +236,45 @@ class PushRoute(AbstractPushRoute):
 @final
 @dataclass(frozen=True)
 class StackedPushRoute(AbstractPushRoute):
-    """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one."""
+    """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one.
+
+    A single covector travels with them: it makes the last node a number, of which the form has one coefficient.
+    """
+
+    @cached_property
+    def _single(self) -> bool:
+        rows = self._rows.values()
+        return self.chain.rows == 1 and len(rows) == self.chain.end and all(r.shape[0] == 1 for r in rows)
 
     @cached_property
     def _stacks(self) -> list[Enclosed]:
-        """From each node to all later ones but the last, one after the other."""
+        """From each node to all later ones but the last, one after the other, and to the covector if it is one."""
         chain, stacks = self.chain, []
-        for node, out in enumerate(self._out[:-2]):
-            matrix = concatenate([o.matrix for _, o in out if isinstance(o, Enclosed)], 0)
-            stacks.append(Enclosed(matrix, chain.shapes[node], (matrix.shape[0],)))
+        for node, out in enumerate(self._out[:-1]):
+            parts = [o.matrix for _, o in out if isinstance(o, Enclosed)]
+            if self._single:
+                parts.append(self._rows[node].map(lambda t: t.reshape(1, -1)))
+            if parts:
+                matrix = concatenate(parts, 0)
+                stacks.append(Enclosed(matrix, chain.shapes[node], (matrix.shape[0],)))
         return stacks
 
+    def nodes(self, start: int) -> Sequence[int]:
+        return range(start, self.chain.end + self._single)
+
+    def rows(self, node: int) -> Value | None:
+        return None if self._single else self._rows.get(node)
+
+    def region(self, node: int) -> Convex | None:
+        one = torch.ones(1, 1, dtype=self.chain.dtype, device=self.chain.device)
+        return One(one) if node == self.chain.end else None
+
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return [(node + 1, self._stacks[node])] if node + 1 < self.chain.end else []
+        return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []
 
     def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
         n = prod(self.chain.shapes[node])
-        return forms.map(lambda t: t[..., :n]), forms.map(lambda t: t[..., n:])
+        return forms.map(lambda t: t[..., :n]), forms.map(lambda t: t[..., n:]) if forms.shape[-1] > n else None
 
     def widest(self) -> int:
         return max(1, sum(prod(s) for s in self.chain.shapes[1:-1]))

@@ -13,11 +13,22 @@ from recurjac._types import Shape
 from recurjac.arithmetic import round_to, round_up_to
 from recurjac.errors import InvalidRegion
 from recurjac.region.ball import BoundBall
-from recurjac.region.base import AbstractRegion, BesideOne, BoundRegion, Convex
+from recurjac.region.base import AbstractRegion, BesideOne, BoundRegion, Convex, One
 from recurjac.region.box import BoundBox
 from recurjac.region.numbers import Numbers, batched, finite, first, numbers, radius_like, up
 
-__all__ = ["AbstractRegion", "BesideOne", "BoundBall", "BoundBox", "BoundRegion", "Box", "Convex", "LpBall", "Numbers"]
+__all__ = [
+    "AbstractRegion",
+    "BesideOne",
+    "BoundBall",
+    "BoundBox",
+    "BoundRegion",
+    "Box",
+    "Convex",
+    "One",
+    "LpBall",
+    "Numbers",
+]
 
 
 @final

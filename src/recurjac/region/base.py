@@ -98,6 +98,18 @@ class Convex(Protocol):
 
 @final
 @dataclass(frozen=True)
+class One:
+    """One vector of one number, 1: (1, 1)."""
+
+    x: Tensor
+
+    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+        """The one coefficient of forms (B, K, R, 1): (B, K, R)."""
+        return forms.map(lambda t: t[..., 0])
+
+
+@final
+@dataclass(frozen=True)
 class BesideOne:
     """The vectors of an input of `region`, flat, and then the number 1."""
 
