@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf, prod
+from math import isnan, prod
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from recurjac.experiments.panels import Gradient, write_panels
 from recurjac.experiments.published import CIFAR_SECONDS, PAPER, WHY_OTHER
 from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
-from recurjac.experiments.tables import digits, markdown, mean, networks
+from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
 from recurjac.lipschitz import AbstractNormMethod, JacobianNorm, ProductOfNorms, lipschitz
 from recurjac.network import Network
@@ -166,13 +166,18 @@ class Curves(AbstractExperiment[Task]):
         for subject in material.subjects:
             means = {m: self._means(rows, subject.name, m) for m in names}
             cells = [
-                [digits(r, 3), *(digits(None if v[k] != v[k] else v[k]) for v in means.values())]
-                for k, r in enumerate(self.radii)
+                [digits(r, 3), *(_bound(name, v[k]) for name, v in means.items())] for k, r in enumerate(self.radii)
             ]
             parts += [f"## {subject.name}", markdown(("ε", *names), cells)]
         remarks = dict.fromkeys(f"{r['network']}, {r['method']}: {r['remark']}." for r in rows if r["remark"])
         parts += [*remarks, _comparison(material.shape), WHY_OTHER]
         return "\n\n".join(parts) + "\n"
+
+
+def _bound(name: str, value: float) -> str:
+    """An upper bound rounded up, or what is attained rounded down; a dash for none."""
+    number = None if isnan(value) else value
+    return lower(number) if name == ATTAINED else upper(number)
 
 
 def _comparison(shape: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ from recurjac.experiments.panels import Gradient, write_panels
 from recurjac.experiments.published import PAPER, WHY_OTHER
 from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
-from recurjac.experiments.tables import digits, markdown, mean, networks
+from recurjac.experiments.tables import lower, markdown, mean, networks
 from recurjac.jacobian import AbstractJacobianMethod, RecurJac, default_method
 from recurjac.network import Network
 from recurjac.plot import Curve, Panel, depth_panels
@@ -141,7 +141,7 @@ class Depths(AbstractExperiment[Task]):
                  if (r["image"], r["norm"], r["method"]) == (image, "l∞", OURS)}  # fmt: skip
         for i, subject in enumerate(self.material.subjects[:_SHOWN]):
             radius = float(radii[subject.name] or 0.0)
-            found.append(Gradient(i, 0, self.output, radius, inf, f"{subject.name}: l∞ radius {digits(radius, 3)}"))
+            found.append(Gradient(i, 0, self.output, radius, inf, f"{subject.name}: l∞ radius {lower(radius)}"))
         return found
 
     def _summary(self, rows: Sequence[Row], depth: int, norm: str, method: str) -> Summary:
@@ -154,7 +154,7 @@ class Depths(AbstractExperiment[Task]):
         cells = []
         for depth in sorted({s.recipe.layers for s in material.subjects}):
             found = [self._summary(rows, depth, norm, m) for norm in NORMS for m in METHODS]
-            cells.append([str(depth), *(c for s in found for c in (digits(s.finite), f"{100 * s.share:.0f} %"))])
+            cells.append([str(depth), *(c for s in found for c in (lower(s.finite), f"{100 * s.share:.0f} %"))])
         zero = sum(r["radius"] == 0 for r in rows)
         parts = [
             f"# {self.name}: balls without a stationary point",

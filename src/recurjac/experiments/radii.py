@@ -22,7 +22,7 @@ from recurjac.experiments.material import Material
 from recurjac.experiments.published import PAPER, TABLE1, TARGETS, WHY_OTHER
 from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
-from recurjac.experiments.tables import digits, markdown, mean, networks
+from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac
 from recurjac.lipschitz import AbstractNormMethod, JacobianNorm
 from recurjac.network import Network
@@ -207,7 +207,7 @@ def _line(cells: Cells, kind: str) -> list[str]:
     lip, rec = own["Fast-Lip"], own["RecurJac-B"]
     ratio = None if lip is None or rec is None or not 0 < lip < inf or not isfinite(rec) else rec / lip
     return [
-        digits(lip), digits(paper and paper.fast_lip), digits(rec), digits(paper and paper.recurjac),
+        lower(lip), digits(paper and paper.fast_lip), lower(rec), digits(paper and paper.recurjac),
         digits(ratio, 3), digits(paper and paper.recurjac / paper.fast_lip, 3),
-        digits(own[CROWN]), digits(own[OURS]), digits(cells.attack(kind)),
+        lower(own[CROWN]), lower(own[OURS]), upper(cells.attack(kind)),
     ]  # fmt: skip

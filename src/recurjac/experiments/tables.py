@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from math import inf, isfinite
 
 
@@ -12,11 +13,23 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
-def digits(number: float | None, places: int = 4) -> str:
+def digits(number: float | None, places: int = 4, rounding: str = ROUND_HALF_EVEN) -> str:
     """A number with so many significant digits; a dash for none."""
     if number is None:
         return "–"
-    return f"{number:.{places}g}" if isfinite(number) else ("∞" if number > 0 else "-∞")
+    if not isfinite(number):
+        return "∞" if number > 0 else "-∞"
+    return f"{float(Context(prec=places, rounding=rounding).create_decimal_from_float(number)):.{places}g}"
+
+
+def upper(number: float | None) -> str:
+    """As `digits`, of an upper bound: rounded up."""
+    return digits(number, rounding=ROUND_CEILING)
+
+
+def lower(number: float | None) -> str:
+    """As `digits`, of a lower bound: rounded down."""
+    return digits(number, rounding=ROUND_FLOOR)
 
 
 def mean(numbers: Sequence[float]) -> float | None:
