@@ -82,6 +82,12 @@ class Value:
         rad = self.rad if self.rad.shape == self.mid.shape else self.rad.expand_as(self.mid)
         return Value(move(self.mid), move(rad))
 
+    def to(self, dtype: torch.dtype, device: torch.device) -> Value:
+        """The same numbers, as `dtype` holds them."""
+        if self.exact:
+            return Value(self.mid.to(dtype=dtype, device=device), zero_of(dtype, device))
+        return self.map(lambda t: t.to(dtype=dtype, device=device))
+
     def known_from(self, row: int) -> Value:
         """The same value, whose rows from number `row` on are known not to be rounded."""
         if self.rad is None or self.exact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import isnan, prod
+from math import inf, isnan, prod
 from pathlib import Path
 from typing import Any, final
 

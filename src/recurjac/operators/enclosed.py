@@ -37,7 +37,7 @@ class Enclosed(AbstractOperator):
         lead = value.shape[: len(value.shape) - len(self.inputs)]
         if len(self.inputs) != 1:
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
-        found = value.matmul(self.matrix)
+        found = value.matmul(replace(self.matrix))  # a new value, that keeps nothing computed from a live tensor
         return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape(*lead, *self.outputs))
 
     def transpose(self) -> Enclosed:
@@ -71,7 +71,7 @@ class Enclosed(AbstractOperator):
         return (self.matrix.mid,)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, matrix=self.matrix.map(lambda t: t.to(dtype=dtype, device=device)))
+        return replace(self, matrix=self.matrix.to(dtype, device))
 
     @classmethod
     def examples(cls) -> list[Self]:
