@@ -60,6 +60,8 @@ def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interva
     if seeds.device.type == "cpu":
         size = min(size, max(_FEW, _CACHE // max(1, 2 * form)))
     lots = max(1, ceil(seeds.count / size))
+    if lots == 1:
+        return _sweep(route, start, seeds)
     return _joined([_sweep(route, start, part) for part in seeds.parts(max(1, ceil(seeds.count / lots)))])
 
 

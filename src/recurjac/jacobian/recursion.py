@@ -59,7 +59,8 @@ class AbstractRecursion(AbstractJacobianMethod):
         chosen, shape = None if everywhere else unstable, (chain.batch, *chain.shapes[node])
         selection = Selection.of(chosen, shape, chain.device)
         bounds = sweep(route, node, selection.units(chain.dtype))
-        bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
+        if bounds.shape[0] != chain.batch:
+            bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
         slope = slopes.map(lambda t: t.unsqueeze(1))
         if everywhere:
             return self.lines(

@@ -50,7 +50,8 @@ class Enclosed(AbstractOperator):
         return replace(self, matrix=Value(size, rad))
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
-        return self.matrix.map(lambda t: t.mT[index].reshape(*index.shape, *self.outputs))
+        columns = self.matrix.map(lambda t: t.mT[index])
+        return columns if len(self.outputs) == 1 else columns.map(lambda t: t.reshape(*index.shape, *self.outputs))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)

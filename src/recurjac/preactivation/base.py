@@ -17,6 +17,7 @@ from recurjac.lines import Lines
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator
+from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.part import part
 from recurjac.region import BoundRegion
 from recurjac.route import AbstractRoute
@@ -153,6 +154,12 @@ class Prefix:
         """Whether no sample's region is bounded."""
         return bool(self.region.unbounded.all())
 
+    def intervals_suffice(self, k: int) -> bool:
+        """Whether interval propagation gives the smallest bounds of stage k: one operator on a bounded box."""
+        edges = self.stage(k).edges
+        first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
+        return first and self.region.is_box and not bool(self.region.unbounded.any())
+
     def unstable(self, k: int, z: Interval) -> Tensor:
         """True where the slope at stage k is not one number on z: (batch, *stage)."""
         return self.stage(k).activation.unstable(z, self.arithmetic)
@@ -196,7 +203,7 @@ class AbstractPreactivation(ABC):
             return self.alone(prefix, k, None)
         bounds = self.cheaper.stage(prefix, k)
         unstable = prefix.unstable(k, bounds)
-        if prefix.everywhere or not bool(unstable.any()):
+        if prefix.everywhere or prefix.intervals_suffice(k) or not bool(unstable.any()):
             return bounds
         return prefix.arithmetic.intersect(bounds, self.alone(prefix, k, unstable))
 

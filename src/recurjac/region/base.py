@@ -73,6 +73,11 @@ class BoundRegion(ABC):
         """The same region in parts of at most `size` samples."""
 
     @property
+    def is_box(self) -> bool:
+        """Whether the features range independently of each other."""
+        return False
+
+    @property
     @abstractmethod
     def unbounded(self) -> Tensor:
         """True for samples whose region is not bounded: (batch,)."""

@@ -28,6 +28,10 @@ class BoundBox(BoundRegion):
     def rigorous(self) -> bool:
         return True
 
+    @property
+    def is_box(self) -> bool:
+        return True
+
     @cached_property
     def unbounded(self) -> Tensor:
         box = self.box(FAST)
