@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import recurjac as rj
 from recurjac.arithmetic import Fast, Rigorous, Value, round_up_to
 from recurjac.lines import Lines, substitute
 from tests.helpers import Exact, exact, numbers
@@ -120,3 +121,15 @@ def test_the_sign_chooses_the_line() -> None:
     assert constant is not None
     assert new.mid.flatten().tolist() == [1.5, -0.5, 0.0]
     assert constant.mid.flatten().tolist() == [10.0, 6.0, 0.0]
+
+
+@pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=["fast", "rigorous"])
+def test_intercepts_that_cancel_in_their_sum_still_count(arithmetic: rj.Fast | rj.Rigorous) -> None:
+    """Neurons saturated at 1 and at -1 are constants whose sum is 0 (this was a bug)."""
+    first, bias = torch.ones(2, 1, dtype=torch.float64), torch.tensor([5.0, -5.0], dtype=torch.float64)
+    last = torch.tensor([[2.0, -3.0]], dtype=torch.float64)
+    network = rj.load([(first, bias), (last, None)], activation="hard_tanh")
+    region = rj.LpBall(torch.zeros(1, 1, dtype=torch.float64), 0.5)
+    out = rj.preactivation_bounds(network, region, rj.Alone(rj.Crown()), arithmetic)[-1]
+    assert float(out.lower) <= 5 <= float(out.upper)
+    assert float(out.upper - out.lower) <= 1e-12

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from math import copysign, isfinite
+from math import isfinite
 from typing import final
 
 import torch
@@ -105,7 +105,7 @@ class Lines:
 @final
 @dataclass(frozen=True)
 class Intercepts:
-    """Numbers of one sign, (B, K, *node), the infinite ones apart: finite + sign * infinity where `infinite`."""
+    """Numbers (B, K, *node), the infinite ones, all of one sign, apart: finite + sign * infinity where `infinite`."""
 
     finite: Tensor
     infinite: Tensor | None
@@ -113,13 +113,14 @@ class Intercepts:
 
     @classmethod
     def of(cls, numbers: Tensor) -> Intercepts | None:
-        total = numbers.detach().sum().item()  # of one sign: 0 only if all are, finite only if all are
+        total = numbers.detach().abs().sum().item()  # 0 only if all are, finite only if all are
         if total == 0:
             return None
         infinite = numbers.isinf()
         if isfinite(total) or not bool(infinite.any()):
             return cls(numbers, None, 1.0)
-        return cls(torch.where(infinite, 0.0, numbers), infinite, copysign(1.0, total))
+        sign = float(torch.where(infinite, numbers.detach(), 0.0).sum().sign())
+        return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
 
     def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Value:
         """The sum over the node of weights of one sign times these numbers, 0 times infinity being 0."""

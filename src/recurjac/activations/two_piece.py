@@ -74,14 +74,14 @@ class AbstractTwoPiece(AbstractActivation):
     def _pieces(self, z: Interval) -> tuple[Tensor, Tensor]:
         """The slopes of the pieces that the lower and the upper end lie in: of both where the interval meets 0."""
         if self.rectifies:
-            return (z.lower > 0).to(z.lower.dtype), (z.upper >= 0).to(z.lower.dtype)
+            return (z.lower > 0).to(z.lower.dtype), (~(z.upper < 0)).to(z.lower.dtype)
         s = self.slope_below(z.lower)
         return torch.where(z.lower > 0, 1.0, s), torch.where(z.upper < 0, s, 1.0)
 
     @final
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
         """True where the interval meets 0, unless both slopes are one."""
-        meets = (z.lower <= 0) & (z.upper >= 0)
+        meets = ~((z.lower > 0) | (z.upper < 0))  # also where an end is NaN
         return meets if self.rectifies else meets & (self.slope_below(z.lower) != 1)
 
     @final

@@ -114,7 +114,10 @@ class Value:
 
     def shares_memory(self, other: Value) -> bool:
         """Whether a change of one in place may change the other."""
-        return self.mid.untyped_storage().data_ptr() == other.mid.untyped_storage().data_ptr()
+        parts = [(self.mid, other.mid)]
+        if self.rad is not None and other.rad is not None and not other.exact:
+            parts.append((self.rad, other.rad))
+        return any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b in parts)
 
     def plus_at_(self, rows: slice, other: Value) -> Value:
         """This value with `other` more in some of its rows, made in the memory of this value, which is gone."""
