@@ -145,11 +145,12 @@ def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron(monkeypatch: pytes
         assert all(float(low) == 0 and float(high) == 2 for low, high in zip(ends[::2], ends[1::2], strict=True))
 
 
-@pytest.mark.parametrize("known", [(1,), (1, 2), (2,), ()], ids=str)
-def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int, ...]) -> None:
-    """On random chain rules in which every node reads all earlier ones, some with known slopes."""
+@pytest.mark.parametrize("outputs", [3, 1])
+@pytest.mark.parametrize("known", [(1,), (1, 2), (2,), (), (1, 2, 3)], ids=str)
+def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int, ...], outputs: int) -> None:
+    """On random chain rules in which every node reads all earlier ones, some with known slopes; one row travels, too."""
     g = torch.Generator().manual_seed(0)
-    sizes, fast = (5, 3, 4, 2, 3), rj.Fast()
+    sizes, fast = (5, 3, 4, 2, outputs), rj.Fast()
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=g, dtype=torch.float64)
