@@ -148,7 +148,7 @@ def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron(monkeypatch: pytes
 @pytest.mark.parametrize("outputs", [3, 1])
 @pytest.mark.parametrize("known", [(1,), (1, 2), (2,), (), (1, 2, 3)], ids=str)
 def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int, ...], outputs: int) -> None:
-    """On random chain rules in which every node reads all earlier ones, some with known slopes; one row travels, too."""
+    """On random chain rules in which every node reads all earlier ones, some with known slopes; one row goes, too."""
     g = torch.Generator().manual_seed(0)
     sizes, fast = (5, 3, 4, 2, outputs), rj.Fast()
 
