@@ -214,6 +214,7 @@ class Case:
     """One measurement.  variable, value: what its table varies, and where it stands.
 
     outputs: 1 for the first output alone, None for all.  memory: whether its peak memory is measured, too.
+    device: where it is computed, the unit as well.
     """
 
     table: str
@@ -226,13 +227,14 @@ class Case:
     batch: int = 1
     threads: int = 1
     memory: bool = False
+    device: str = "cpu"
 
     def network(self) -> Network:
-        net = self.source.network()
+        net = self.source.network().to(torch.float64, torch.device(self.device))
         return net if self.outputs is None else net.output(0)
 
     def region(self) -> rj.LpBall:
-        return rj.LpBall(self.source.centre(self.batch), self.radius)
+        return rj.LpBall(self.source.centre(self.batch).to(self.device), self.radius)
 
     def job(self) -> Callable[[], Any]:
         """The job of its opponent."""

@@ -61,24 +61,29 @@ class Timing:
         return multiply_adds / SIDE**3 * self.unit_seconds
 
 
-def timed(job: Callable[[], Any], effort: Effort) -> Timing:
-    """Time `job` and the unit in turns, after one run of each that is not counted, on the threads that torch uses."""
-    square = torch.ones(SIDE, SIDE, dtype=torch.float64)
+def timed(job: Callable[[], Any], effort: Effort, device: str = "cpu") -> Timing:
+    """Time `job` and the unit in turns, after one run of each that is not counted, on the threads that torch uses.
+
+    device: where both compute; what it still has to do when a call returns is waited for.
+    """
+    square = torch.ones(SIDE, SIDE, dtype=torch.float64, device=device)
+    wait = (lambda: torch.accelerator.synchronize(device)) if square.device.type != "cpu" else (lambda: None)
     jobs: list[float] = []
     units: list[float] = []
-    job()
-    seconds_of(lambda: square @ square)
+    seconds_of(job, wait)
+    seconds_of(lambda: square @ square, wait)
     began = time.perf_counter()
     while len(jobs) < effort.least or (len(jobs) < effort.most and time.perf_counter() - began < effort.seconds):
-        units.append(seconds_of(lambda: square @ square))
-        jobs.append(seconds_of(job))
+        units.append(seconds_of(lambda: square @ square, wait))
+        jobs.append(seconds_of(job, wait))
     return Timing(statistics.median(jobs), min(jobs), statistics.median(units), min(units))
 
 
-def seconds_of(job: Callable[[], Any]) -> float:
-    """The seconds of one run."""
+def seconds_of(job: Callable[[], Any], wait: Callable[[], None] = lambda: None) -> float:
+    """The seconds of one run, until `wait` returns."""
     began = time.perf_counter()
     job()
+    wait()
     return time.perf_counter() - began
 
 

@@ -32,7 +32,7 @@ ONNX = SHARED / "nets" / "mnist_3layer_relu_1024.onnx"
 def measure(case: Case, effort: Effort) -> Row:
     """Measure one case."""
     torch.set_num_threads(case.threads)
-    net, timing = case.network(), timed(case.job(), effort)
+    net, timing = case.network(), timed(case.job(), effort, case.device)
     work = case.opponent.work(case)
     floor = timing.floor(work.multiply_adds)
     memory = memory_of(case.job) if case.memory else None

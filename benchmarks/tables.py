@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TypeVar, final
 
+import torch
+
 import recurjac as rj
 from benchmarks.cases import (
     AbstractLayers,
@@ -73,6 +75,18 @@ def thread_cases(plan: Plan) -> Iterator[Case]:
                 yield replace(case, table=f"threads, radius {radius:g}")
 
 
+def device_cases(plan: Plan) -> Iterator[Case]:
+    """The reference network on one thread of the processor and on the accelerator, where there is one."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is None:
+        return
+    cases = product(RADII[:1] if plan.quick else RADII[:2], ((1, 1), (None, 1), (None, 16)))
+    for (radius, (outputs, batch)), device in product(cases, ("cpu", found.type)):
+        for opponent in (FAST, RIGOROUS):
+            case = Case("devices", "radius", radius, plan.main, radius, opponent, outputs, batch, device=device)
+            yield replace(case, table=f"devices, {device}, batch {batch}")
+
+
 BASE = Generated(200, 100, 6, 10)
 """The network that growth starts from."""
 UNSTABLE = 20
@@ -119,5 +133,6 @@ TABLES: Mapping[str, Callable[[Plan], Iterator[Case]]] = {
     "wide": wide_cases,
     "growth": growth_cases,
     "threads": thread_cases,
+    "devices": device_cases,
 }
 """The tables by the names that the command line gives them."""

@@ -19,6 +19,7 @@ from recurjac.arithmetic import (
     Slopes,
     Value,
     check_matmul,
+    nonnegative_sum,
     round_to,
     round_up_to,
     supported_dtype,
@@ -139,6 +140,59 @@ def test_forms_around_a_centre_are_enclosed(kind: str, seed: int) -> None:
             rows = [c[i * n :][:n] for i in range(6)]
             truth = [total(row, exact(x)) + total([abs(v) for v in row], exact(r)) for row in rows]
             assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+@every_kind
+def test_sums_of_products_of_one_sign_are_enclosed(kind: str, seed: int) -> None:
+    """Weights and numbers >= 0, then both <= 0; the one sum of both."""
+    n, m = 1 + 7 * seed, 4
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        above, below = numbers(kind, 6 * n, seed).abs(), -numbers(other, 6 * m, seed + 100).abs()
+        high, low = numbers(other, n, seed + 200).abs(), -numbers(kind, m, seed + 300).abs()
+        high[::3] = 0
+        result = nonnegative_sum([
+            (above.reshape(1, 1, 6, n), high.reshape(1, 1, n)), (below.reshape(1, 1, 6, m), low.reshape(1, 1, m))
+        ])  # fmt: skip
+        a, b = exact(above), exact(below)
+        truth = [total(a[i * n :][:n], exact(high)) + total(b[i * m :][:m], exact(low)) for i in range(6)]
+        assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+def test_a_product_that_is_added_encloses_exact_sums(seed: int) -> None:
+    """In the memory of forms whose rows lie apart, with zeros that underflow and zeros that are none."""
+    n, m = 1 + 5 * seed, 3
+    for kind, other in pairs(KINDS, KINDS):
+        wide, forms = ball(kind, 8 * (m + 2), seed), ball(other, 8 * n, seed + 100)
+        matrix = ball(kind, m * n, seed + 200)
+        whole = wide.map(lambda t: t.clone().reshape(1, 2, 4, m + 2))
+        base, beside = whole.map(lambda t: t[..., 2:]), whole.mid[..., :2].clone()
+        zero = torch.arange(8).reshape(1, 2, 4, 1) % 3 == 0
+        base.mid.masked_fill_(zero, 0.0)
+        before = base.map(torch.clone)
+        shaped, rows = forms.map(lambda t: t.reshape(1, 2, 4, n)), matrix.map(lambda t: t.reshape(m, n))
+        result = base.plus_matmul_(shaped, rows)
+        assert torch.equal(whole.mid[..., :2], beside)
+        for end in ENDS:
+            start = point_of(before.map(lambda t: t.flatten()), end)
+            c, w = point_of(forms, -end), point_of(matrix, end)
+            truth = [start[i] + total(c[i // m * n :][:n], w[i % m * n :][:n]) for i in range(8 * m)]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+def test_what_is_zero_by_structure_stays_exactly_zero() -> None:
+    """A row of the matrix and a form are 0: where they meet nothing is lost, where products underflow something is."""
+    form = RIGOROUS.exact(torch.tensor([[[[0.0, 0.0], [1e-30, 0.0]]]]))
+    matrix = RIGOROUS.exact(torch.tensor([[1e-30, 1.0], [0.0, 0.0], [0.0, 3.0]]))
+    base = RIGOROUS.exact(torch.zeros(1, 1, 2, 3))
+    for product in (form.matmul(matrix), base.plus_matmul_(form, matrix)):
+        assert (product.upper() > 0).tolist() == [[[[False, False, False], [True, False, False]]]]
+        assert (product.lower() < 0).tolist() == [[[[False, False, False], [True, False, False]]]]
+    several = form.map(lambda t: t.expand(5, 1, 2, 2)).matmul(matrix.map(lambda t: t.expand(5, 1, 3, 2)))
+    assert (several.upper() > 0).tolist() == [[[[False, False, False], [True, False, False]]]] * 5
+    rows = form.dot(RIGOROUS.exact(torch.tensor([[[1e-30, 1.0]]])))
+    assert (rows.upper() > 0).tolist() == [[[False, True]]]
 
 
 @every_seed

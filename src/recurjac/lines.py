@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Slopes, Value
+from recurjac.arithmetic import AbstractArithmetic, Slopes, Value, nonnegative_sum
 
 
 @final
@@ -95,11 +95,14 @@ class Lines:
         """What the intercepts add to forms of coefficients `positive` + `negative`, and at most |w| times `lost`."""
         pairs = ((positive, self.above), (negative, self.below), (lost, None if lost is None else self.sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
-        if arithmetic.rigorous and len(met) > 1 and all(i.infinite is None for _, i in met):
-            # one sum, as each has a radius of its own to be found
-            numbers = torch.cat([i.finite.flatten(2) for _, i in met], -1)
-            return arithmetic.weigh(torch.cat([w.flatten(3) for w, _ in met], -1), numbers)
+        if arithmetic.rigorous and met and self.outward and all(i.infinite is None for _, i in met):
+            return nonnegative_sum([(w.flatten(3), i.finite.flatten(2)) for w, i in met])
         return reduce(Value.__add__, (i.weighed(w, arithmetic) for w, i in met)) if met else None
+
+    @cached_property
+    def outward(self) -> bool:
+        """Whether no upper intercept is negative and no lower one positive, so that all that they add is >= 0."""
+        return bool((self.upper_intercept >= 0).all()) and bool((self.lower_intercept <= 0).all())
 
 
 @final

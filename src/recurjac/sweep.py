@@ -56,7 +56,7 @@ _FEW = 256
 def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     copies = 12 if route.arithmetic.rigorous else 6
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
-    size = max(1, route.arithmetic.memory // max(1, copies * form))
+    size = max(1, route.arithmetic.memory_on(seeds.device) // max(1, copies * form))
     if seeds.device.type == "cpu":
         size = min(size, max(_FEW, _CACHE // max(1, 2 * form)))
     lots = max(1, ceil(seeds.count / size))
@@ -170,9 +170,10 @@ def _send(
 def _arrived(sent: Sequence[_Sent]) -> Value:
     """The sum of all forms that arrive at a node."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
-    terms = [s.passing for s in sent if s.passing is not None] + ([total(pushed)] if pushed else [])
-    new = len(terms) > 1 or all(isinstance(o, Enclosed) for o, _ in pushed)
-    found = reduce(Value.__add__, terms) if terms else None
+    passing = [s.passing for s in sent if s.passing is not None]
+    new = bool(passing) or all(isinstance(o, Enclosed) for o, _ in pushed)
+    found = reduce(Value.__add__, passing) if passing else None
+    found = total(pushed, found) if pushed else found
     for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
         own = seeds.seeds.push(operator, seeds.arithmetic)
         if seeds.both and new and found is not None and found.shape[:2] == own.shape[:2]:

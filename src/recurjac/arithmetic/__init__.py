@@ -16,7 +16,7 @@ from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Fast, Rigorous
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.value import LinearMap, Slopes, Value, concatenate
+from recurjac.arithmetic.value import LinearMap, Slopes, Value, concatenate, nonnegative_sum
 
 __all__ = [
     "AbstractArithmetic",
@@ -31,6 +31,7 @@ __all__ = [
     "check_convolution",
     "check_matmul",
     "concatenate",
+    "nonnegative_sum",
     "round_to",
     "round_up_to",
     "supported_dtype",

@@ -14,13 +14,16 @@ from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
 from recurjac.arithmetic.value import Value
 
 MEMORY = 2**26
-"""Bytes that the coefficient tensors of one sweep may take by default."""
+"""Bytes that the coefficient tensors of one sweep may take by default on a processor."""
 
 
 class AbstractArithmetic(ABC):
-    """How numbers are computed: whether rounding is covered, and how much memory one sweep may take (bytes)."""
+    """How numbers are computed: whether rounding is covered, and how much memory one sweep may take (bytes).
 
-    memory: int
+    memory: None for 64 MiB on a processor, and an eighth of what is free on a CUDA device, where calls are dear.
+    """
+
+    memory: int | None
 
     @property
     @abstractmethod
@@ -60,6 +63,13 @@ class AbstractArithmetic(ABC):
 
         Raises UnsoundBounds if they are proved; unproved ones are exchanged, as crossing can be their rounding.
         """
+
+    @final
+    def memory_on(self, device: torch.device) -> int:
+        """The bytes that the coefficient tensors of one sweep may take there."""
+        if self.memory is not None:
+            return self.memory
+        return MEMORY if device.type != "cuda" else max(MEMORY, torch.cuda.mem_get_info(device)[0] // 8)
 
     @final
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
+from recurjac.arithmetic.base import AbstractArithmetic
 from recurjac.arithmetic.interval import Interval
 from recurjac.arithmetic.rounding import gamma_of, grow, growth_of, tiny_of, zero_of
 from recurjac.arithmetic.value import Value, rows_times
@@ -19,7 +19,7 @@ from recurjac.arithmetic.value import Value, rows_times
 class Fast(AbstractArithmetic):
     """Plain floating point: rounding is not covered, so a result is certified in exact arithmetic only."""
 
-    memory: int = MEMORY
+    memory: int | None = None
 
     @property
     def rigorous(self) -> bool:
@@ -56,7 +56,7 @@ class Rigorous(AbstractArithmetic):
     Needs matrix products in full precision (no TF32 or bfloat16); `check_matmul` says so.
     """
 
-    memory: int = MEMORY
+    memory: int | None = None
 
     @property
     def rigorous(self) -> bool:

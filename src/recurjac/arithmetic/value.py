@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -175,7 +175,12 @@ class Value:
         if self.rad is None:
             return Value(mid, None)
         with torch.no_grad():
-            rad = mid.abs().mul_(torch.finfo(mid.dtype).eps / 2)
+            eps = torch.finfo(mid.dtype).eps
+            rad = mid.abs().mul_(eps / 2)
+            if _negligible(tiny_of(mid), float(self.size.amin()) * slopes.least * eps / 2, mid.dtype):
+                if known is not None and not self.exact:
+                    rad.addcmul_(self.rad, known)
+                return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
             rad += torch.minimum(positive, slopes.tiny_above)
             rad -= torch.maximum(negative, slopes.minus_tiny_below)
             if known is not None and not self.exact:
@@ -218,7 +223,28 @@ class Value:
 
     def matmul(self, matrix: Value) -> Value:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted(_matrix_times, self, matrix, lambda a, b: (a.unsqueeze(-1), b))
+        return _contracted(_matrix_times, self, matrix, _beside)
+
+    def plus_matmul_(self, forms: Value, matrix: Value) -> Value:
+        """This value (..., m) plus forms (..., n) times the transpose of a matrix (m, n): one sum of n + 1 terms.
+
+        Made in the memory of this value, which is gone thereafter, unless a derivative needs it.
+        """
+        live = any(t.requires_grad for t in (self.mid, forms.mid, matrix.mid))
+        if live or self.shape[:-1] != forms.shape[:-1]:
+            return self + forms.matmul(matrix)
+        if self.rad is None or forms.rad is None or matrix.rad is None:
+            return Value(_plus_product_(self.mid, forms.mid, matrix.mid), None)
+        n, dtype = forms.shape[-1] + 1, self.mid.dtype
+        gamma = gamma_of(n, dtype)
+        own, a, b = self.mid.abs(), forms._size(gamma), matrix._size(gamma)
+        own = own if self.exact else own.add_(self.rad, alpha=1 / gamma)
+        mid = _plus_product_(self.mid, forms.mid, matrix.mid)
+        sums = _plus_product_(own, a, b)
+        rad = _over_underflow(
+            sums, n, gamma, lambda: _beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: _matrix_times(a.sign(), b)
+        )
+        return Value(mid, rad)
 
 
 @final
@@ -228,6 +254,12 @@ class Slopes:
 
     above: Tensor
     below: Tensor
+
+    @cached_property
+    def least(self) -> float:
+        """The least size of a slope that is not 0; infinite if there is none."""
+        sizes = torch.minimum(*(torch.where(s == 0, torch.inf, s.detach().abs()) for s in (self.above, self.below)))
+        return float(sizes.amin()) if sizes.numel() else torch.inf
 
     @cached_property
     def tiny_above(self) -> Tensor:
@@ -250,8 +282,36 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
+def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Value:
+    """The sum of exact forms (B, K, R, n) times exact rows (B, K, n), every product being >= 0: it is its own size."""
+    mid = reduce(torch.add, (rows_times(w, r) for w, r in terms))
+    n = sum(w.shape[-1] for w, _ in terms)
+    if n == 0:
+        return Value(mid, torch.zeros_like(mid))
+    with torch.no_grad():
+
+        def structure() -> Tensor:
+            return reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms))
+
+        def lines() -> tuple[Tensor, Tensor]:
+            some = reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
+            return torch.ones_like(mid), some.sign_()
+
+        return Value(mid, _over_underflow(mid.detach().clone(), n, gamma_of(n, mid.dtype), lines, structure))
+
+
+def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
+    """base (..., m) plus forms (..., n) times matrixᵀ, in the memory of `base` if its rows lie evenly there."""
+    return base.flatten(0, -2).addmm_(forms.flatten(0, -2), matrix.mT).view(base.shape)
+
+
 def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(forms, matrix.mT)
+
+
+def _beside(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """A number for each form (...) and one for each row of a matrix (m,), shaped to broadcast to their products."""
+    return forms.unsqueeze(-1), rows.unsqueeze(-2)
 
 
 def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> Value:
@@ -285,14 +345,20 @@ def _over_underflow(
     at some of the former, `structure` is 0 at them all.
     """
     least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
-    zeros = sums.numel() - int(sums.count_nonzero())
-    if zeros == 0:
+    if sums.numel() and _negligible(least, float(sums.amin()) * gamma, sums.dtype):
+        return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
+    zero = sums == 0
+    if not bool(zero.any()):
         return sums.mul_(growth).add_(least)
     rows, columns = lines()
-    rad = sums.mul_(growth)
-    if rows.numel() * columns.numel() == rad.numel() and zeros == rad.numel() - float(rows.sum() * columns.sum()):
-        return rad.addcmul_(rows, columns, value=least)
-    return rad.add_(structure().sign_(), alpha=least)
+    hidden = bool((zero & (rows * columns != 0)).any())
+    rad = sums.mul_(growth).add_(~zero, alpha=least)
+    return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
+
+
+def _negligible(least: float, other: float, dtype: torch.dtype) -> bool:
+    """Whether two roundings more of `other` exceed `least`; not if it is NaN."""
+    return other * torch.finfo(dtype).eps > least
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:

@@ -127,6 +127,15 @@ _LARGE = 5 * 10**7
 
 
 def samples(network: Network, region: BoundRegion, rule: AbstractPreactivation) -> list[BoundRegion]:
-    """The region sample by sample if each has a skeleton of its own that is worth it, else as it is."""
-    apart = region.batch > 1 and network.cost > _LARGE and not rule.holds_samples and pays(network, [])
+    """The region sample by sample if each has a skeleton of its own that is worth it, else as it is.
+
+    Not on an accelerator: what is done there costs by the call, and a batch is one.
+    """
+    apart = (
+        region.batch > 1
+        and network.device.type == "cpu"
+        and network.cost > _LARGE
+        and not rule.holds_samples
+        and pays(network, [])
+    )
     return region.split(1) if apart else [region]

@@ -81,8 +81,20 @@ class Enclosed(AbstractOperator):
         return [cls(Rigorous().exact(matrix), (4,), (3,)), cls(Rigorous().exact(matrix), (2, 2), (3, 1))]
 
 
-def total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
-    """Σ A c for operators A and values c (..., *in); matrices that are alone there are one product side by side."""
+def total(pairs: Sequence[tuple[AbstractOperator, Value]], onto: Value | None = None) -> Value:
+    """Σ A c for operators A and values c (..., *in); matrices that are alone there are one product side by side.
+
+    onto: what else to add; its memory may be used, so it is gone thereafter.
+    """
+    if onto is not None and len(pairs) == 1:
+        operator, value = pairs[0]
+        if isinstance(operator, Enclosed) and len(operator.outputs) == len(operator.inputs) == 1:
+            return onto.plus_matmul_(value, operator.matrix)
+    found = _total(pairs)
+    return found if onto is None else onto + found
+
+
+def _total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
     parts = [(o, c) for o, c in pairs if isinstance(o, Enclosed)]
     if len(parts) < 2 or len(parts) < len(pairs):
         return reduce(Value.__add__, (o.push(c) for o, c in pairs))
