@@ -108,13 +108,15 @@ def test_linear_encloses_exact_products(kind: str, seed: int) -> None:
             assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int) -> None:
+def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int, dtype: torch.dtype) -> None:
     """The radius of an entry whose slope is known goes on; where it is not, the midpoint alone is multiplied."""
     n = 24
     for other in (kind, "ordinary", "subnormal", "huge"):
-        forms, above, below = ball(kind, n, seed), numbers(other, n, seed + 100), numbers(other, n, seed + 200)
+        forms = ball(kind, n, seed, dtype)
+        above, below = numbers(other, n, seed + 100, dtype), numbers(other, n, seed + 200, dtype)
         known = torch.arange(n) % 2 == 0
         below = torch.where(known, above, below)
         slopes = Slopes(above, below)
@@ -179,6 +181,22 @@ def test_a_product_that_is_added_encloses_exact_sums(seed: int) -> None:
             c, w = point_of(forms, -end), point_of(matrix, end)
             truth = [start[i] + total(c[i // m * n :][:n], w[i % m * n :][:n]) for i in range(8 * m)]
             assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_dtype
+def test_a_bound_covers_what_underflows(dtype: torch.dtype) -> None:
+    """In float64 the cover was itself lost by conversion to float32 (this was a bug)."""
+    tiny = torch.finfo(dtype).tiny
+    least = RIGOROUS.at_least(torch.tensor([tiny, 0.0], dtype=dtype), 3)
+    assert least[0] >= 5 * tiny
+    assert least[1] == 0
+    slopes = Slopes(torch.tensor([0.25, 0.0], dtype=dtype), torch.tensor([0.5, 0.5], dtype=dtype))
+    assert slopes.tiny_above.tolist() == [tiny, 0]
+    assert slopes.minus_tiny_below.tolist() == [-tiny, -tiny]
+    forms = RIGOROUS.exact(torch.tensor([1.0, 1.0], dtype=dtype) * tiny)
+    steep = Slopes(torch.tensor([torch.finfo(dtype).eps / 4, 0.0], dtype=dtype), slopes.below)
+    product = forms.by_sign(forms.mid, torch.zeros_like(forms.mid), steep, None)
+    assert (product.upper() > 0).tolist() == [True, False]
 
 
 def test_what_is_zero_by_structure_stays_exactly_zero() -> None:

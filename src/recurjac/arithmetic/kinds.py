@@ -91,7 +91,7 @@ class Rigorous(AbstractArithmetic):
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         radius = grow(computed.detach(), operations) - computed.detach()
-        underflow = (operations + 1) * tiny_of(computed) * (computed.detach() > 0)
+        underflow = (computed.detach() > 0).to(computed.dtype) * ((operations + 1) * tiny_of(computed))
         return Value(computed, grow(radius, 2) + underflow).upper()
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:

@@ -264,11 +264,11 @@ class Slopes:
     @cached_property
     def tiny_above(self) -> Tensor:
         """The smallest normal number where the slope is not 0."""
-        return tiny_of(self.above) * (self.above.detach() != 0)
+        return (self.above.detach() != 0).to(self.above.dtype) * tiny_of(self.above)
 
     @cached_property
     def minus_tiny_below(self) -> Tensor:
-        return -tiny_of(self.below) * (self.below.detach() != 0)
+        return (self.below.detach() != 0).to(self.below.dtype) * -tiny_of(self.below)
 
 
 def _plain(tensor: Tensor) -> Tensor:

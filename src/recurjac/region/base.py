@@ -139,4 +139,4 @@ def positive(computed: Tensor, active: Tensor) -> Tensor:
 
 def stretches(count: int, generator: torch.Generator) -> Tensor:
     """Factors from 1/100 to 1000, evenly spread in their logarithm, for samples of an unbounded region."""
-    return 10 ** (5 * torch.rand(count, generator=generator) - 2)
+    return 10 ** (5 * torch.rand(count, generator=generator, dtype=torch.float32) - 2)
