@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "label boxes": ("--labels box.vnnlib", ("box.vnnlib", "box")),
     "target": ("--target 3", ("target 3", "0 to 2")),
     "target text": ("--target nearest", ("--target", "'nearest'", "runner-up")),
-    "own target": ("--labels 0 --target 0", ("target 0", "label of input 0")),
+    "own target": ("--labels 0 --target 0", ("target 0", "label of every input")),
     "limit": ("--limit 0", ("largest radius", "0.0")),
     "limit NaN": ("--limit nan", ("--limit", "nan")),
     "intervals": ("--intervals 0", ("intervals", "0")),

@@ -146,7 +146,7 @@ def test_results_that_are_no_more_leave_no_files_behind(tmp_path: Path) -> None:
     run(Roots(2), Plan(tmp_path), nothing)
     with pytest.raises(UnsoundBounds):
         run(Roots(2, bad=0), Plan(tmp_path, fresh=True), nothing)
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "manifest.json"}
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=slow)])
@@ -169,6 +169,13 @@ def test_nan_is_no_result(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match="the process of the task number 3 ended with code 9"):
         run(Roots(6, bad=3, failure="killed"), Plan(tmp_path, jobs=2), nothing)
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with Store(tmp_path).alone(), pytest.raises(InvalidRequest, match="another run is writing"):
+        run(Roots(2), Plan(tmp_path), nothing)
+    assert run(Roots(2), Plan(tmp_path), nothing)
 
 
 def test_the_store_keeps_infinities(tmp_path: Path) -> None:

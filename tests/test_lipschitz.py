@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -214,3 +215,22 @@ def test_a_training_step_lowers_the_bound() -> None:
         seen.append(float(loss.detach()))
     assert seen == sorted(seen, reverse=True)
     assert seen[-1] < seen[0]
+
+
+@pytest.fixture
+def default_float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("default_float64")
+@pytest.mark.parametrize("kind", ["relu", "tanh"])
+def test_float32_networks_where_float64_is_the_default(kind: str) -> None:
+    """PyTorch's default dtype is no setting of ours (this was a bug)."""
+    net = random_network(kind, 0, True, torch.float32)
+    x = torch.zeros(1, 2, 2)
+    assert rj.lipschitz(net, rj.LpBall(x, 0.1)).upper.dtype == torch.float32
+    for p in (1, 2, torch.inf):
+        assert float(rj.certified_radius(net, x, p=p).radius) >= 0

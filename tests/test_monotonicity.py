@@ -350,3 +350,19 @@ def test_the_command_refuses(case: str, capsys: pytest.CaptureFixture[str]) -> N
     code, out, err = run(capsys, "monotone", "net.npz", *arguments.split())
     assert (code, out, "Traceback" in err) == (2, "", False)
     assert not [w for w in parts if w not in err.splitlines()[-1]]
+
+
+@pytest.mark.parametrize("bias", [0.0, 30.0])
+def test_derivatives_that_vanish_by_underflow_are_not_called_constant(bias: float) -> None:
+    """tanh is strictly increasing; where its slope underflows, bounds without proved rounding are both 0 (a bug)."""
+    layers = [(torch.tensor([[10.0]]), torch.tensor([bias])), (torch.ones(1, 1), torch.zeros(1))]
+    found = rj.monotone(rj.load(layers, activation="tanh"), rj.LpBall(torch.tensor([[255.0]]), 1.0))
+    assert not found.rigorous
+    assert found.trend(0, 0, 0) is not rj.Trend.CONSTANT
+    assert not bool(found.decreasing[0, 0, 0])
+
+
+def test_what_does_not_read_an_input_is_constant() -> None:
+    net = rj.load([(torch.tensor([[1.0, 0.0]]), torch.zeros(1)), (torch.ones(1, 1), torch.zeros(1))], activation="relu")
+    found = rj.monotone(net, rj.LpBall(torch.tensor([[1.0, 0.0]]), 0.5))
+    assert [found.trend(0, 0, i) for i in range(2)] == [rj.Trend.INCREASING, rj.Trend.CONSTANT]

@@ -302,7 +302,7 @@ def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> N
         ({"label": [0, 1, 2]}, rj.InvalidRequest, "3 labels for 4 inputs"),
         ({"target": "nearest"}, rj.InvalidRequest, "'nearest' is not known"),
         ({"target": 3}, rj.InvalidRequest, "target 3 does not exist"),
-        ({"label": 1, "target": 1}, rj.InvalidRequest, "target 1 is the label of input 0"),
+        ({"label": 1, "target": 1}, rj.InvalidRequest, "target 1 is the label of every input"),
         ({"target": [0, 1]}, rj.InvalidRequest, "2 targets for 4 inputs"),
         ({"p": 3}, rj.InvalidRequest, "norm 3"),
         ({"clip": (2, 3)}, rj.InvalidRegion, "outside the clip box"),
@@ -327,3 +327,19 @@ def test_wrong_objects() -> None:
             rj.Radii(limit=limit)
     with pytest.raises(rj.InvalidRequest, match="too few"):
         rj.Attack(steps=0)
+
+
+def test_a_misclassified_input_that_beats_its_target_is_no_adversary() -> None:
+    """Of classes 0.1, 0.5, 0.9 the label 1 loses to 2 and beats 0 (that the input itself refuted this was a bug)."""
+    net = rj.load([(torch.eye(3), torch.zeros(3))])
+    found = rj.certified_radius(net, torch.tensor([[0.1, 0.5, 0.9]]), label=1, target=0)
+    assert (float(found.radius), float(found.attack)) == (0.0, inf)
+    assert "misclassified as 2" in found.remark[0]
+    lost = rj.certified_radius(net, torch.tensor([[0.1, 0.5, 0.9]]), label=1, target=2)
+    assert (float(lost.radius), float(lost.attack)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("numbers", [{"steps": True}, {"starts": True}, {"seed": False}])
+def test_an_attack_takes_whole_numbers(numbers: dict[str, Any]) -> None:
+    with pytest.raises(rj.InvalidRequest, match="give a whole number"):
+        rj.Attack(**numbers)

@@ -29,6 +29,13 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, remedy: str)
         raise InvalidRequest(f"{what} is a {type(value).__name__}; {remedy}")
 
 
+def expect_whole(owner: str, **numbers: object) -> None:
+    """Raise InvalidRequest unless each of the numbers is an int (True and False are none)."""
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise InvalidRequest(f"{name} of {owner} is {number!r}; give a whole number")
+
+
 class UnreadableFile(RecurJacError, OSError):
     """A file that is missing or is not what it was given as."""
 

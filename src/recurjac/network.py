@@ -231,7 +231,7 @@ class Network:
         """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
         size = prod(self.output_shape)
         for i in index:
-            if not isinstance(i, int) or not 0 <= i < size:
+            if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < size:
                 raise InvalidRequest(f"class {i} does not exist; the network has outputs 0 to {size - 1}")
         return self.combine(torch.eye(size, dtype=self.dtype, device=self.device)[list(index)])
 

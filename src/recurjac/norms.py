@@ -73,7 +73,8 @@ class ChordSum(AbstractRowSum):
         infinite = high.isinf() | low.isinf()
         slope = torch.where(infinite | (high + low == 0), 0.0, (high - low) / torch.where(infinite, 1.0, width))
         known = (entries.lower >= 0) | (entries.upper <= 0)
-        slope = torch.where(known & ~infinite, torch.where(entries.lower >= 0, 1.0, -1.0), slope.clamp(-1, 1))
+        sign = torch.where(entries.lower >= 0, 1.0, -1.0).to(slope.dtype)
+        slope = torch.where(known & ~infinite, sign, slope.clamp(-1, 1))
         ends = [
             (arithmetic.exact(end.abs()) - arithmetic.exact(slope) * arithmetic.exact(end)).upper()
             for end in (entries.lower, entries.upper)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.network import Network
 from recurjac.preactivation import IBP, Prefix
 from recurjac.region import LpBall
@@ -54,6 +54,7 @@ class Attack:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        expect_whole("the attack", steps=self.steps, starts=self.starts, rounds=self.rounds, seed=self.seed)
         if min(self.steps, self.starts) < 1 or self.rounds < 0:
             raise InvalidRequest(f"{self} has too few steps, starts or rounds; at least 1, 1 and 0 make sense")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurjac.applications.signs import strict_signs
 from recurjac.arithmetic import MEMORY, AbstractArithmetic
-from recurjac.errors import InvalidRequest, expect
+from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.jacobian import (
     AbstractJacobianMethod,
     RecurJac,
@@ -57,6 +57,7 @@ class Probe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        expect_whole("the probe", count=self.count, proofs=self.proofs, seed=self.seed)
         if self.count < 0 or self.proofs < 0:
             raise InvalidRequest(f"a probe of {self.count} points and {self.proofs} proofs; neither can be negative")
 
@@ -82,18 +83,23 @@ class Monotonicity:
     reason: str
 
     @property
+    def _vanished(self) -> Tensor:
+        """Where both bounds are 0 and rounding is not covered: derivatives of either sign may have underflowed."""
+        return (self.lower == 0) & (self.upper == 0) & (not self.rigorous)
+
+    @property
     def increasing(self) -> Tensor:
         """Where no step along the input can lower the output."""
-        return (self.lower >= 0) & self.lower.isfinite()
+        return (self.lower >= 0) & self.lower.isfinite() & ~self._vanished
 
     @property
     def decreasing(self) -> Tensor:
         """Where no step along the input can raise the output."""
-        return (self.upper <= 0) & self.upper.isfinite()
+        return (self.upper <= 0) & self.upper.isfinite() & ~self._vanished
 
     @property
     def constant(self) -> Tensor:
-        """Where the output does not depend on the input: both increasing and decreasing."""
+        """Where the output does not depend on the input: both increasing and decreasing, with rounding covered."""
         return self.increasing & self.decreasing
 
     @property

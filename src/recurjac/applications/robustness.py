@@ -48,7 +48,7 @@ class CertifiedRadius:
     """Within `radius` of each input, in the l_p norm and the clip box, its `label` has a larger output than `target`.
 
     radius, attack: (batch,), float64; the nearest adversary found, `adversary` (batch, *input), is at most at distance
-    `attack`, infinite if none was found.  Always radius <= attack.
+    `attack`, infinite if none was found (or sought: a misclassified input is not attacked).  Always radius <= attack.
     by_integral, by_margin: (batch,), what Theorem 2 and the bound of the margin prove alone.
     label, target: (batch,); for several targets the one that the radius is least for.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
@@ -192,11 +192,13 @@ class _Work:
         climbing = {i: self.climbing(i, centres[i]) for i in range(count) if not remarks[i]}
         rungs = self.climbed(climbing)
         attacked = self.attacked(sorted(climbing), centres)
+        beaten = (self.network(self.ball.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
         for i, centre in enumerate(centres):
             own = rungs.get(i, [centre])
             row = _weakest(own)
-            away, point = attacked.get(i, (0.0 if remarks[i].startswith("mis") else inf, self.ball.x[i]))
+            lost = remarks[i].startswith("mis") and beaten[i]
+            away, point = attacked.get(i, (0.0 if lost else inf, self.ball.x[i]))
             entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
         return entries
 

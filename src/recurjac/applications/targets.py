@@ -57,7 +57,10 @@ def rivals(target: Any, labels: Sequence[int], outputs: Tensor, seed: int = 0) -
         )
     for i, (c, k) in enumerate(zip(labels, chosen, strict=True)):
         if c == k:
-            raise InvalidRequest(f"target {k} is the label of input {i}; give another class, or leave that input out")
+            what = (
+                "the label of every input" if labels.count(k) == len(labels) else f"the label of the input in place {i}"
+            )
+            raise InvalidRequest(f"target {k} is {what}; give another class, or leave that input out")
     return [(k,) for k in chosen]
 
 

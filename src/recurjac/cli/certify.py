@@ -138,12 +138,18 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
     ]
 
 
+def _how(row: Row) -> str:
+    """What proves the radius, and a remark on it if there is one."""
+    proof = row["method"] if row["radius"] > 0 else ""
+    return ": ".join(part for part in (proof, row["remark"]) if part)
+
+
 def _table(rows: Sequence[Row]) -> None:
     columns = ["index", "label", "target", "certified", "attacked", "method or remark", "seconds"]
     cells = [
         [
             str(r["index"]), str(r["label"]), str(r["target"]), show_lower(r["radius"]), show_upper(r["attack"]),
-            r["remark"] or r["method"], f"{r['seconds']:.2f}",
+            _how(r), f"{r['seconds']:.2f}",
         ]
         for r in rows
     ]  # fmt: skip

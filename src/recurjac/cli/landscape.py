@@ -175,9 +175,14 @@ def _existence_table(rows: Sequence[Row]) -> None:
         table(
             f"stationary points that exist within l{rows[0]['norm']:g} {rows[0]['existence_radius']:g}", columns, cells
         )
-    none = sum(not r["stationary_points"] for r in rows)
-    if none:
-        stderr().print(f"no stationary point was proved to exist for {none} of {len(rows)} results; there may be some")
+    none = [r for r in rows if not r["stationary_points"]]
+    free = sum(r["radius"] >= r["existence_radius"] for r in none)
+    if free:
+        stderr().print(f"it is proved that there is no stationary point that near for {free} of {len(rows)} results")
+    if len(none) > free:
+        stderr().print(
+            f"no stationary point was proved to exist for {len(none) - free} of {len(rows)} results; there may be some"
+        )
 
 
 _SHOWN = 6

@@ -145,11 +145,18 @@ class Curves(AbstractExperiment[Task]):
         ]
 
     def _means(self, rows: Sequence[Row], network: str, method: str) -> list[float]:
-        """The mean over the images for each radius; NaN where there is none."""
+        """The mean over the images for each radius; NaN where there is none.
+
+        What is attained in a ball is attained in every larger one.
+        """
+        own = [r for r in rows if (r["network"], r["method"]) == (network, method) and r["value"] is not None]
         found = []
         for radius in self.radii:
-            fit = [r for r in rows if (r["network"], r["method"], r["radius"]) == (network, method, radius)]
-            value = mean([float(r["value"]) for r in fit if r["value"] is not None])
+            best: dict[Any, float] = {}
+            for r in own:
+                if r["radius"] == radius or (method == ATTAINED and float(r["radius"] or 0) <= radius):
+                    best[r["image"]] = max(float(r["value"] or 0), best.get(r["image"], 0.0))
+            value = mean(list(best.values()))
             found.append(float("nan") if value is None else value)
         return found
 

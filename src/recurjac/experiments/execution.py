@@ -30,9 +30,15 @@ def run(experiment: AbstractExperiment[T], plan: Plan, step: Callable[[int], Non
 
     step: told how many more tasks are done.  Returns the rows in the order of the tasks.
     However the run is ended, finished tasks are kept, and the next run with the same settings goes on with the rest.
-    Raises InvalidRequest for a folder with other settings, before any work; and what tasks raise.
+    Raises InvalidRequest for a folder with other settings or another run in it, before any work; and what tasks raise.
     """
-    store, tasks = Store(plan.folder), experiment.tasks()
+    store = Store(plan.folder)
+    with store.alone():
+        return _run(experiment, plan, store, step)
+
+
+def _run(experiment: AbstractExperiment[T], plan: Plan, store: Store, step: Callable[[int], None]) -> list[Row]:
+    tasks = experiment.tasks()
     done = {name: d for name, d in store.resume(experiment.identity(), plan.fresh).items() if name in tasks}
     step(len(done))
     if not done:

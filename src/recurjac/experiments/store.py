@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,6 +18,11 @@ import torch
 from recurjac.errors import InvalidRequest, UnsoundBounds
 from recurjac.experiments.study import Row, Scalar
 from recurjac.version import __version__
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _SPECIAL = {"inf": math.inf, "-inf": -math.inf}
 _NAMES = {value: name for name, value in _SPECIAL.items()}
@@ -63,6 +69,25 @@ class Store:
         done = dict(self._lines()) if self.rows.exists() else {}
         write_atomically(self.manifest, json.dumps(now, indent=2, allow_nan=False) + "\n")
         return done
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder for as long; the lock ends with the process, however that ends.
+
+        Raises InvalidRequest if another one is there.  Where the system has no `flock`, nothing is locked.
+        """
+        if fcntl is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InvalidRequest(
+                    f"another run is writing to {self.folder}; wait until it ends, or give another --out"
+                ) from error
+            yield
 
     def append(self, task: str, done: Done) -> None:
         """Add a finished task; once this returns, it outlives the process and the machine's power.
