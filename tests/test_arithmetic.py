@@ -144,14 +144,15 @@ def test_forms_around_a_centre_are_enclosed(kind: str, seed: int) -> None:
             assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_sums_of_products_of_one_sign_are_enclosed(kind: str, seed: int) -> None:
+def test_sums_of_products_of_one_sign_are_enclosed(kind: str, seed: int, dtype: torch.dtype) -> None:
     """Weights and numbers >= 0, then both <= 0; the one sum of both."""
     n, m = 1 + 7 * seed, 4
     for other in (kind, "ordinary", "subnormal", "huge"):
-        above, below = numbers(kind, 6 * n, seed).abs(), -numbers(other, 6 * m, seed + 100).abs()
-        high, low = numbers(other, n, seed + 200).abs(), -numbers(kind, m, seed + 300).abs()
+        above, below = numbers(kind, 6 * n, seed, dtype).abs(), -numbers(other, 6 * m, seed + 100, dtype).abs()
+        high, low = numbers(other, n, seed + 200, dtype).abs(), -numbers(kind, m, seed + 300, dtype).abs()
         high[::3] = 0
         result = nonnegative_sum([
             (above.reshape(1, 1, 6, n), high.reshape(1, 1, n)), (below.reshape(1, 1, 6, m), low.reshape(1, 1, m))
@@ -161,13 +162,14 @@ def test_sums_of_products_of_one_sign_are_enclosed(kind: str, seed: int) -> None
         assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
 @every_seed
-def test_a_product_that_is_added_encloses_exact_sums(seed: int) -> None:
+def test_a_product_that_is_added_encloses_exact_sums(seed: int, dtype: torch.dtype) -> None:
     """In the memory of forms whose rows lie apart, with zeros that underflow and zeros that are none."""
     n, m = 1 + 5 * seed, 3
     for kind, other in pairs(KINDS, KINDS):
-        wide, forms = ball(kind, 8 * (m + 2), seed), ball(other, 8 * n, seed + 100)
-        matrix = ball(kind, m * n, seed + 200)
+        wide, forms = ball(kind, 8 * (m + 2), seed, dtype), ball(other, 8 * n, seed + 100, dtype)
+        matrix = ball(kind, m * n, seed + 200, dtype)
         whole = wide.map(lambda t: t.clone().reshape(1, 2, 4, m + 2))
         base, beside = whole.map(lambda t: t[..., 2:]), whole.mid[..., :2].clone()
         zero = torch.arange(8).reshape(1, 2, 4, 1) % 3 == 0
@@ -184,6 +186,32 @@ def test_a_product_that_is_added_encloses_exact_sums(seed: int) -> None:
 
 
 @every_dtype
+def test_sums_of_what_is_lost_beside_a_larger_number_are_enclosed(dtype: torch.dtype) -> None:
+    """Of 1 and many numbers below its precision each is lost that is added to the 1: far more than a few roundings."""
+    n, eps = 4096, torch.finfo(dtype).eps
+    row = torch.full((1, 1, n), eps / 4, dtype=dtype)
+    row[..., 0] = 1
+    ones = torch.ones(1, 1, 1, n, dtype=dtype)
+    truth = [total(exact(row.flatten()), exact(ones.flatten()))]
+    weights, numbers_, base = (
+        RIGOROUS.exact(ones),
+        RIGOROUS.exact(row),
+        RIGOROUS.exact(torch.ones(1, 1, 1, 1, dtype=dtype)),
+    )
+    sums = (
+        nonnegative_sum([(ones, row)]),
+        weights.dot(numbers_),
+        weights.matmul(numbers_.map(lambda t: t[0])),
+        nonnegative_sum([(ones[..., : n // 2], row[..., : n // 2]), (ones[..., n // 2 :], row[..., n // 2 :])]),
+    )
+    for found in sums:
+        assert truth[0] - exact(found.mid.flatten())[0] > 4 * Fraction(eps)
+        assert not misses(found.lower(), found.upper(), truth)
+    added = base.plus_matmul_(weights, numbers_.map(lambda t: t[0]))
+    assert not misses(added.lower(), added.upper(), [truth[0] + 1])
+
+
+@every_dtype
 def test_a_bound_covers_what_underflows(dtype: torch.dtype) -> None:
     """In float64 the cover was itself lost by conversion to float32 (this was a bug)."""
     tiny = torch.finfo(dtype).tiny
@@ -197,6 +225,9 @@ def test_a_bound_covers_what_underflows(dtype: torch.dtype) -> None:
     steep = Slopes(torch.tensor([torch.finfo(dtype).eps / 4, 0.0], dtype=dtype), slopes.below)
     product = forms.by_sign(forms.mid, torch.zeros_like(forms.mid), steep, None)
     assert (product.upper() > 0).tolist() == [True, False]
+    zero, flat = torch.zeros(2, dtype=dtype), torch.tensor([tiny, 0.0], dtype=dtype)
+    product = RIGOROUS.ball(zero, zero + tiny).by_sign(zero, zero, Slopes(flat, flat), flat)
+    assert (product.upper() > 0).tolist() == [True, False]
 
 
 def test_what_is_zero_by_structure_stays_exactly_zero() -> None:
@@ -209,8 +240,23 @@ def test_what_is_zero_by_structure_stays_exactly_zero() -> None:
         assert (product.lower() < 0).tolist() == [[[[False, False, False], [True, False, False]]]]
     several = form.map(lambda t: t.expand(5, 1, 2, 2)).matmul(matrix.map(lambda t: t.expand(5, 1, 3, 2)))
     assert (several.upper() > 0).tolist() == [[[[False, False, False], [True, False, False]]]] * 5
+    flat = form.map(lambda t: t[0].expand(5, 2, 2)).matmul(matrix.map(lambda t: t.expand(5, 3, 2)))
+    assert (flat.upper() > 0).tolist() == [[[False, False, False], [True, False, False]]] * 5
     rows = form.dot(RIGOROUS.exact(torch.tensor([[[1e-30, 1.0]]])))
     assert (rows.upper() > 0).tolist() == [[[False, True]]]
+
+
+def test_tensors_without_entries() -> None:
+    """No forms, a node of no neurons, and a sum of no products, beside what is 0 and what is not."""
+    none, slopes = torch.zeros(1, 1, 0, 3), Slopes(torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 3))
+    assert RIGOROUS.exact(none).by_sign(none, none, slopes, None).shape == none.shape
+    flat = torch.zeros(1, 1, 2, 0)
+    empty = Slopes(flat[:, :, :1], flat[:, :, :1])
+    assert RIGOROUS.exact(flat).by_sign(flat, flat, empty, None).shape == flat.shape
+    base = torch.tensor([[[[0.0, 2.0, -1.0]]]])
+    found = RIGOROUS.exact(base.clone()).plus_matmul_(RIGOROUS.exact(flat[:, :, :1]), RIGOROUS.exact(torch.zeros(3, 0)))
+    assert torch.equal(found.mid, base)
+    assert bool(((found.lower() <= base) & (base <= found.upper())).all())
 
 
 @every_seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import inf
 
@@ -26,19 +27,30 @@ def total(a: Exact, b: Exact) -> Fraction:
     return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
 
 
-def problem(kind: str, seed: int) -> tuple[Lines, Exact, Exact]:
+CASES = ("no upper line", "any", "outward")
+
+
+def problem(kind: str, seed: int, case: str = CASES[0]) -> tuple[Lines, Exact, Exact]:
     """Lines of N neurons, with v and w between them: at the lower line, at the upper one, or between.
 
-    Every third neuron is known exactly; the last has no upper line, and w lies far above.
+    Every third neuron is known exactly.  Of "no upper line" the last has none, and w lies far above; of "outward" no
+    upper intercept is negative and no lower one positive.
     """
     slope, other, v, low, high = numbers(kind, 5 * N, seed).reshape(5, N).unbind()
-    known = torch.arange(N) % 3 == 0
+    known, outward = torch.arange(N) % 3 == 0, case == "outward"
+    low, high = (-low.abs(), high.abs()) if outward else (low, high)
     slopes = [(slope, torch.where(known, 0.0, low)), (torch.where(known, slope, other), torch.where(known, 0.0, high))]
-    heights = [[a * x + b for a, x, b in zip(exact(s), exact(v), exact(t), strict=True)] for s, t in slopes]
-    crossed = torch.tensor([a > b for a, b in zip(*heights, strict=True)])
+
+    def heights(lines: Sequence[Sequence[Tensor]]) -> list[list[Fraction]]:
+        return [[a * x + b for a, x, b in zip(exact(s), exact(v), exact(t), strict=True)] for s, t in lines]
+
+    crossed = torch.tensor([a > b for a, b in zip(*heights(slopes), strict=True)])
     down, up = ([torch.where(crossed, t, s) for s, t in zip(*ends, strict=True)] for ends in (slopes, slopes[::-1]))
-    w = [min(p, q) + abs(p - q) * Fraction(i % 5, 4) for i, (p, q) in enumerate(zip(*heights, strict=True))]
-    up[1][-1], w[-1] = inf, w[-1] + 1000
+    if outward:  # lines that cross keep their intercepts: those of the slopes are in order then
+        down[1], up[1] = slopes[0][1], slopes[1][1]
+    w = [min(p, q) + abs(p - q) * Fraction(i % 5, 4) for i, (p, q) in enumerate(zip(*heights((down, up)), strict=True))]
+    if case == "no upper line":
+        up[1][-1], w[-1] = inf, w[-1] + 1000
     size = round_up_to(torch.tensor([float(abs(x)) * (1 + 1e-12) for x in w], dtype=torch.float64), torch.float32)
     shaped = (t.reshape(1, 1, N) for t in (*down, *up, size))
     return Lines(*shaped), exact(v), w
@@ -59,8 +71,10 @@ def spread(value: Value, i: int) -> tuple[Exact, Exact]:
 
 @every_seed
 @every_kind
-def test_new_forms_and_constant_bound_the_old_forms(kind: str, seed: int) -> None:
-    (lines, v, w), old = problem(kind, seed), forms(kind, seed)
+@pytest.mark.parametrize("case", CASES)
+def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: int) -> None:
+    (lines, v, w), old = problem(kind, seed, case), forms(kind, seed)
+    assert lines.outward or case != "outward"
     new, constant = substitute(old, lines, RIGOROUS)
     assert constant is not None
     for i, most in enumerate(constant.upper().flatten().tolist()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import pairwise
 from math import inf, nan
 from typing import Any
@@ -339,7 +340,8 @@ def test_a_misclassified_input_that_beats_its_target_is_no_adversary() -> None:
     assert (float(lost.radius), float(lost.attack)) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("numbers", [{"steps": True}, {"starts": True}, {"seed": False}])
-def test_an_attack_takes_whole_numbers(numbers: dict[str, Any]) -> None:
-    with pytest.raises(rj.InvalidRequest, match="give a whole number"):
-        rj.Attack(**numbers)
+@pytest.mark.parametrize("kind", [rj.Attack, rj.Newton, rj.Probe, rj.Radii])
+def test_settings_take_whole_numbers(kind: Any) -> None:
+    for name in {field.name for field in fields(kind)} - {"limit"}:
+        with pytest.raises(rj.InvalidRequest, match=f"{name} of .* is True; give a whole number"):
+            kind(**{name: True})

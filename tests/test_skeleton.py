@@ -172,6 +172,35 @@ def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int
         agree([a.lower, a.upper], [b.lower, b.upper], 1e-12)
 
 
+@pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac()], ids=lambda m: m.title)
+def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: AbstractJacobianMethod) -> None:
+    """All slopes of a node are 1, so that the forms that meet the rows there are those that arrived (a bug once)."""
+    g = torch.Generator().manual_seed(1)
+    sizes, fast = (5, 3, 4, 2), rj.Fast()
+
+    def reads(n: int, k: int) -> list[Tensor]:
+        return [torch.randn(n, sizes[s], generator=g, dtype=torch.float64) for s in range(k)]
+
+    def edges(into: list[Tensor]) -> tuple[Edge, ...]:
+        return tuple(Edge(s, Enclosed(fast.exact(m), (sizes[s],), (len(m),))) for s, m in enumerate(into))
+
+    inner = [edges(reads(n, k)) for k, n in enumerate(sizes)]
+    last = [m.requires_grad_() for m in reads(3, len(sizes))]
+    low = [torch.rand(1, n, generator=g, dtype=torch.float64) for n in sizes]
+    slopes = [None, *(rj.Interval(m, m + 1) for m in low[1:]), None]
+    slopes[2] = rj.Interval.point(torch.ones_like(low[2]))
+    shapes = (*((n,) for n in sizes), (3,))
+    apart = chainrule.ChainRule(
+        shapes, (*inner, edges(last)), tuple(slopes), None, 1, torch.float64, torch.device("cpu"), fast
+    )  # fmt: skip
+    found = []
+    for chain in (apart, replace(apart, skeleton=apart)):
+        upper = method.prepare(chain).push_all().upper
+        found.append(torch.autograd.grad(upper.sum(), last))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
 def _chains(network: Network, region: rj.LpBall) -> list[chainrule.ChainRule]:
     bound = region.bind(network.input_shape, network.dtype, network.device)
     chain = chain_over(network, bound, rj.Crown(), rj.Fast())

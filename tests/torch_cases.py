@@ -132,7 +132,7 @@ PADS = {
     **layers(
         IMAGE,
         zeros=lambda: nn.ZeroPad2d((1, 0, 2, 1)),
-        constant_pad=lambda: nn.ConstantPad2d((1, 2, 0, 1), 3.5),
+        constant_pad=lambda: nn.ConstantPad2d((1, 2, 0, 1), 0.7),
         reflection=lambda: nn.ReflectionPad2d((1, 2, 3, 0)),
         replication=lambda: nn.ReplicationPad2d((1, 2, 0, 3)),
         circular=lambda: nn.CircularPad2d(2),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.jacobian import FastLip
 from recurjac.jacobian.hessian import derivatives
 from recurjac.network import Network
@@ -37,6 +37,7 @@ class Newton:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        expect_whole("the search for stationary points", starts=self.starts, steps=self.steps, seed=self.seed)
         if self.starts < 1 or self.steps < 0:
             raise InvalidRequest(f"{self} has too few starts or steps; at least 1 and 0 make sense")
 

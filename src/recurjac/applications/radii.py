@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import inf, isfinite, isnan, nextafter
 from typing import final
 
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect_whole
 
 _SMALLEST = 0.11
 """The first radius tried, as a share of the radius at which a margin of constant slope would be gone.
@@ -35,7 +35,8 @@ class Radii:
     limit: float = inf
 
     def __post_init__(self) -> None:
-        if not isinstance(self.intervals, int) or isinstance(self.intervals, bool) or self.intervals < 1:
+        expect_whole("the grid of radii", intervals=self.intervals)
+        if self.intervals < 1:
             raise InvalidRequest(f"the number of intervals is {self.intervals!r}; it must be a whole number from 1 on")
         if isinstance(self.limit, bool) or not isinstance(self.limit, int | float) or not self.limit > 0:
             raise InvalidRequest(f"the largest radius is {self.limit!r}; it must be a positive number, or inf for none")

@@ -177,14 +177,14 @@ class Value:
         with torch.no_grad():
             eps = torch.finfo(mid.dtype).eps
             rad = mid.abs().mul_(eps / 2)
-            if _negligible(tiny_of(mid), float(self.size.amin()) * slopes.least * eps / 2, mid.dtype):
-                if known is not None and not self.exact:
-                    rad.addcmul_(self.rad, known)
-                return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
-            rad += torch.minimum(positive, slopes.tiny_above)
-            rad -= torch.maximum(negative, slopes.minus_tiny_below)
-            if known is not None and not self.exact:
-                rad.addcmul_(self.rad, known).add_(torch.minimum(self.rad, slopes.tiny_above))
+            known = None if self.exact else known
+            if known is not None:
+                rad.addcmul_(self.rad, known)
+            if not _negligible(tiny_of(mid), _least(self.size) * slopes.least * eps / 2, mid.dtype):
+                rad += torch.minimum(positive, slopes.tiny_above)
+                rad -= torch.maximum(negative, slopes.minus_tiny_below)
+                if known is not None:
+                    rad.add_(torch.minimum(self.rad, slopes.tiny_above))
             return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
 
     def linear(self, operator: LinearMap) -> Value:
@@ -231,7 +231,7 @@ class Value:
         Made in the memory of this value, which is gone thereafter, unless a derivative needs it.
         """
         live = any(t.requires_grad for t in (self.mid, forms.mid, matrix.mid))
-        if live or self.shape[:-1] != forms.shape[:-1]:
+        if live or self.shape[:-1] != forms.shape[:-1] or forms.shape[-1] == 0:
             return self + forms.matmul(matrix)
         if self.rad is None or forms.rad is None or matrix.rad is None:
             return Value(_plus_product_(self.mid, forms.mid, matrix.mid), None)
@@ -258,8 +258,7 @@ class Slopes:
     @cached_property
     def least(self) -> float:
         """The least size of a slope that is not 0; infinite if there is none."""
-        sizes = torch.minimum(*(torch.where(s == 0, torch.inf, s.detach().abs()) for s in (self.above, self.below)))
-        return float(sizes.amin()) if sizes.numel() else torch.inf
+        return min(_least(torch.where(s == 0, torch.inf, s.detach().abs())) for s in (self.above, self.below))
 
     @cached_property
     def tiny_above(self) -> Tensor:
@@ -345,7 +344,7 @@ def _over_underflow(
     at some of the former, `structure` is 0 at them all.
     """
     least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
-    if sums.numel() and _negligible(least, float(sums.amin()) * gamma, sums.dtype):
+    if _negligible(least, _least(sums) * gamma, sums.dtype):
         return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
     zero = sums == 0
     if not bool(zero.any()):
@@ -354,6 +353,11 @@ def _over_underflow(
     hidden = bool((zero & (rows * columns != 0)).any())
     rad = sums.mul_(growth).add_(~zero, alpha=least)
     return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
+
+
+def _least(tensor: Tensor) -> float:
+    """The least entry (NaN if there is one); infinite if there is none."""
+    return float(tensor.amin()) if tensor.numel() else torch.inf
 
 
 def _negligible(least: float, other: float, dtype: torch.dtype) -> bool:

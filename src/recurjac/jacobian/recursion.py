@@ -274,8 +274,13 @@ class StackedPushRoute(AbstractPushRoute):
         return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []
 
     def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
-        n = prod(self.chain.shapes[node])
-        return forms.map(lambda t: t[..., :n]), forms.map(lambda t: t[..., n:]) if forms.shape[-1] > n else None
+        n, rows = prod(self.chain.shapes[node]), self.rows(node)
+        here = forms.map(lambda t: t[..., :n])
+        if forms.shape[-1] == n:
+            return here, None
+        passing = forms.map(lambda t: t[..., n:])
+        # a derivative by live rows keeps what is here, hence the memory of both
+        return here, passing.map(torch.clone) if rows is not None and rows.mid.requires_grad else passing
 
     def widest(self) -> int:
         return max(1, sum(prod(s) for s in self.chain.shapes[1:-1]))

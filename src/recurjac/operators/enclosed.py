@@ -89,7 +89,7 @@ def total(pairs: Sequence[tuple[AbstractOperator, Value]], onto: Value | None = 
     if onto is not None and len(pairs) == 1:
         operator, value = pairs[0]
         if isinstance(operator, Enclosed) and len(operator.outputs) == len(operator.inputs) == 1:
-            return onto.plus_matmul_(value, operator.matrix)
+            return onto.plus_matmul_(value, replace(operator.matrix))  # as in `push`
     found = _total(pairs)
     return found if onto is None else onto + found
 

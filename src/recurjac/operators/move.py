@@ -87,8 +87,13 @@ def _full_like(x: Expression, value: float, **_: Any) -> Any:
 @torch_ops.reads("aten.constant_pad_nd.default")
 def _constant_pad(x: Expression, pad: Sequence[int], value: float = 0.0) -> Any:
     moved = aten.constant_pad_nd.default(positions(x.shape), list(pad), 0.0)
-    padded = x.apply(gather_positions(moved, x.shape))
-    return padded if value == 0 else padded.shift(torch.where(moved == 0, float(value), 0.0))
+    return _filled(x.apply(gather_positions(moved, x.shape)), moved, float(value))
+
+
+def _filled(padded: Expression, moved: Tensor, value: float) -> Expression:
+    """`padded` with `value` where it reads no position (0 of `moved`)."""
+    around = torch.tensor(value, dtype=torch.float64)  # two numbers would become float32
+    return padded if value == 0 else padded.shift(torch.where(moved == 0, around, 0.0))
 
 
 @torch_ops.reads("aten.pad.default")
@@ -181,8 +186,7 @@ def _onnx_pad(
         raise ValueError(f"a padding of mode {mode}")
     moved = torch.from_numpy(np.pad(positions(x.shape).numpy()[kept], added, mode=mode))  # type: ignore[call-overload]
     y = x.apply(gather_positions(moved, x.shape))
-    around = value if constant is None else float(constant)
-    return y if around == 0 or mode != "constant" else y.shift(torch.where(moved == 0, around, 0.0))
+    return _filled(y, moved, value if constant is None else float(constant)) if mode == "constant" else y
 
 
 @onnx_ops.reads("Shape")
