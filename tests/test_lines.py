@@ -86,6 +86,16 @@ def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: 
             assert c[-1] + radius[-1] > 0
 
 
+def test_intercepts_that_cancel_have_the_radius_of_their_sizes() -> None:
+    """1e8 + 1 - 1e8 is 0 in float32; the upper lines are not all outward, so no sum of one sign."""
+    zero = torch.zeros(1, 1, 3)
+    lines = Lines(zero, zero - 1e8, zero, torch.tensor([[[1e8, 1.0, -1e8]]]), zero + 1e8)
+    assert not lines.outward
+    _, constant = substitute(RIGOROUS.exact(torch.ones(1, 1, 1, 3)), lines, RIGOROUS)
+    assert constant is not None
+    assert constant.lower().item() <= 1 <= constant.upper().item()
+
+
 def test_plain_arithmetic_is_not_enough() -> None:
     """The test above could fail: at the lines themselves plain sums fall short of the form somewhere."""
     short = 0
