@@ -188,3 +188,13 @@ def test_a_network_of_one_output(run: Run) -> None:
 def test_help(run: Run) -> None:
     code, out, _ = run("--help")
     assert (code, "--labels" in out, "--json" in out) == (0, True, True)
+
+
+def test_the_table_names_the_proof_and_the_remark(run: Run) -> None:
+    """Also where the radius is as large as looked for; of a misclassified input there is no proof."""
+    _, out, _ = run("--limit", 1e-6, "--index", 0)
+    assert "integral of Chords: as far as was looked" in out
+    _, out, _ = run("--labels", (right()[0] + 1) % 3, "--index", 0)
+    assert f"misclassified as {right()[0]}" in out
+    assert "Chords" not in out
+    assert "Crown" not in out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ import torch
 
 import recurjac as rj
 from recurjac.cli import main
-from recurjac.experiments.curves import ATTAINED, METHODS, PRODUCT, cost
+from recurjac.experiments.curves import ATTAINED, METHODS, PRODUCT, cost, means
 from recurjac.experiments.data import Images, read_images
 from recurjac.experiments.integral import SlopesOnly
 from recurjac.experiments.recipes import EXPERIMENTS
+from recurjac.experiments.study import Row
 from recurjac.experiments.training import Recipe, trained
 
 pytest.importorskip("sklearn")
@@ -106,6 +107,18 @@ def test_figure_1(tmp_path: Path, files: list[Path], images: Images) -> None:
         assert float(row["value"]) == float(found.upper[0])
     product, best = ([float(r["value"]) for r in rows if r["method"] == m] for m in (PRODUCT, "our default"))
     assert all(b < p for b, p in zip(best, product, strict=True))
+
+
+def test_what_is_attained_in_a_ball_is_attained_in_every_larger_one() -> None:
+    """A search may find less in the larger ball; a bound is as the method gives it."""
+    rows: list[Row] = [
+        {"network": "n", "method": m, "image": image, "radius": radius, "value": value}
+        for m in (ATTAINED, PRODUCT)
+        for image, radius, value in ((0, 0.1, 2.0), (0, 0.2, 1.0), (1, 0.1, None), (1, 0.2, 4.0))
+    ]
+    attained, product, nothing = (means(rows, (0.05, 0.1, 0.2), "n", m) for m in (ATTAINED, PRODUCT, "another"))
+    assert (attained[1:], product[1:]) == ([2.0, 3.0], [2.0, 2.5])
+    assert all(map(isnan, (attained[0], product[0], *nothing)))
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ class Curves(AbstractExperiment[Task]):
             Panel(
                 f"{s.name}, {100 * s.accuracy:.1f} % correct",
                 self.radii,
-                [Curve(m, self._means(rows, s.name, m), m == PRODUCT) for m in (*METHODS, ATTAINED)],
+                [Curve(m, means(rows, self.radii, s.name, m), m == PRODUCT) for m in (*METHODS, ATTAINED)],
             )
             for s in self.material.subjects
         ]
@@ -144,22 +144,6 @@ class Curves(AbstractExperiment[Task]):
             for radius in chosen
         ]
 
-    def _means(self, rows: Sequence[Row], network: str, method: str) -> list[float]:
-        """The mean over the images for each radius; NaN where there is none.
-
-        What is attained in a ball is attained in every larger one.
-        """
-        own = [r for r in rows if (r["network"], r["method"]) == (network, method) and r["value"] is not None]
-        found = []
-        for radius in self.radii:
-            best: dict[Any, float] = {}
-            for r in own:
-                if r["radius"] == radius or (method == ATTAINED and float(r["radius"] or 0) <= radius):
-                    best[r["image"]] = max(float(r["value"] or 0), best.get(r["image"], 0.0))
-            value = mean(list(best.values()))
-            found.append(float("nan") if value is None else value)
-        return found
-
     def _text(self, rows: Sequence[Row]) -> str:
         material, names = self.material, (*METHODS, ATTAINED)
         parts = [
@@ -171,14 +155,31 @@ class Curves(AbstractExperiment[Task]):
             networks([(s.name, s.accuracy, s.given) for s in material.subjects]),
         ]
         for subject in material.subjects:
-            means = {m: self._means(rows, subject.name, m) for m in names}
+            curves = {m: means(rows, self.radii, subject.name, m) for m in names}
             cells = [
-                [digits(r, 3), *(_bound(name, v[k]) for name, v in means.items())] for k, r in enumerate(self.radii)
+                [digits(r, 3), *(_bound(name, v[k]) for name, v in curves.items())] for k, r in enumerate(self.radii)
             ]
             parts += [f"## {subject.name}", markdown(("ε", *names), cells)]
         remarks = dict.fromkeys(f"{r['network']}, {r['method']}: {r['remark']}." for r in rows if r["remark"])
         parts += [*remarks, _comparison(material.shape), WHY_OTHER]
         return "\n\n".join(parts) + "\n"
+
+
+def means(rows: Sequence[Row], radii: Sequence[float], network: str, method: str) -> list[float]:
+    """The mean over the images for each radius; NaN where there is none.
+
+    What is attained in a ball is attained in every larger one.
+    """
+    own = [r for r in rows if (r["network"], r["method"]) == (network, method) and r["value"] is not None]
+    found = []
+    for radius in radii:
+        best: dict[Any, float] = {}
+        for r in own:
+            if r["radius"] == radius or (method == ATTAINED and float(r["radius"] or 0) <= radius):
+                best[r["image"]] = max(float(r["value"] or 0), best.get(r["image"], 0.0))
+        value = mean(list(best.values()))
+        found.append(float("nan") if value is None else value)
+    return found
 
 
 def _bound(name: str, value: float) -> str:
