@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from itertools import pairwise
 from math import inf, nan
@@ -264,6 +265,18 @@ def test_the_proof_by_hand() -> None:
     assert proved([Rung(0.0, (5e-324,), (1.0,)), Rung(1.0, (-1.0,), (1e300,))], 0).radius == 0.0
 
 
+def climbed(rung: Callable[[float], Rung], intervals: int, together: int) -> tuple[list[Rung], list[float]]:
+    """All rungs of a climb, and the radii that it asked for."""
+    climbing, seen = climb(rj.Radii(intervals), rung(0.0), inf, together), list[float]()
+    asked = next(climbing)
+    while True:
+        seen += asked
+        try:
+            asked = climbing.send([rung(t) for t in asked])
+        except StopIteration as finished:
+            return finished.value, seen
+
+
 @pytest.mark.parametrize("power", [0, 1, 5])
 @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
 def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> None:
@@ -274,19 +287,42 @@ def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> N
         big = u > 1e40
         return Rung(t, (-inf if t else 1.0,), (inf if big else (1.0 + power * u**power) / scale,))
 
-    climbing = climb(rj.Radii(200), rung(0.0), inf, 7)
-    asked = next(climbing)
-    seen: list[float] = []
-    while True:
-        seen += asked
-        try:
-            asked = climbing.send([rung(t) for t in asked])
-        except StopIteration as finished:
-            rungs = finished.value
-            break
+    rungs, seen = climbed(rung, 200, 7)
     assert len(seen) == len(set(seen)) == len(rungs) - 1 < 300
     truth = {0: 1.0, 1: 3**0.5 - 1, 5: 0.793}[power]  # t + power t^(power + 1) / (power + 1) = 1
     assert truth * scale * 0.98 <= proved(rungs, 0).radius <= truth * scale * 1.001
+
+
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("slope", [1.02, 2.0, 9.0, inf])
+@pytest.mark.parametrize("curve", [1.0, 3.0])
+def test_the_climb_leaves_out_no_step_that_a_proof_needs(curve: float, slope: float, together: int) -> None:
+    """For the margin 1 - t^curve with constant slopes the integral alone ends at 1 / slope, the margin's bound at 1."""
+
+    def rung(t: float) -> Rung:
+        return Rung(t, (1 - t**curve,), (slope if t else 1.0,))
+
+    (rungs, seen), (whole, _) = (climbed(rung, 300, n) for n in (together, 10**4))
+    assert len(seen) == len(set(seen)) == len(rungs) - 1
+    assert {r.radius for r in rungs} <= {r.radius for r in whole}
+    for alone in (by_margin, by_integral):
+        assert proved(alone(rungs), 0) == proved(alone(whole), 0)
+    ends = [proved(of, 0).radius for of in (rungs, whole)]
+    assert ends[1] * 0.9995 < ends[0] <= ends[1]
+    steps = sum(0.25 < t < 1 for t in (r.radius for r in whole))
+    if slope > 3:
+        assert len(seen) <= steps / slope + 30
+
+
+def test_the_climb_goes_on_while_one_row_is_proved_by_its_margin_and_another_by_its_integral() -> None:
+    def rung(t: float) -> Rung:
+        return Rung(t, (1 - t, -inf if t else 1.0), (9.0 if t else 1.0, 1.3 if t else 1.0))
+
+    (rungs, _), (whole, _) = (climbed(rung, 100, n) for n in (1, 10**4))
+    for row, end in enumerate((1.0, 1 / 1.3)):
+        assert proved(rungs, row).radius <= proved(whole, row).radius
+        assert end * 0.99 < proved(whole, row).radius < end * 1.001
+    assert proved(rungs, 1) == proved(whole, 1)
 
 
 # Requests

@@ -116,6 +116,11 @@ def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor
 
 def point_jacobian(network: Network, x: Tensor) -> Tensor:
     """J at the points x (batch, *input), inputs and outputs flattened: (batch, K, n_in), in plain floating point."""
+    return outputs_and_jacobian(network, x)[1]
+
+
+def outputs_and_jacobian(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network gives at the points x (batch, *input), (batch, *output), and J there."""
     fast = Fast()
     pre = network.preactivations(x)
     rows = torch.eye(prod(network.output_shape), dtype=x.dtype, device=x.device)
@@ -130,7 +135,7 @@ def point_jacobian(network: Network, x: Tensor) -> Tensor:
             more = e.operator.transpose().push(fast.exact(through)).mid
             gradient[e.source] = gradient[e.source] + more if e.source in gradient else more
     zero = x.new_zeros(x.shape[0], rows.shape[0], *network.input_shape)
-    return (gradient.get(0, zero) + zero).flatten(2)
+    return pre[-1], (gradient.get(0, zero) + zero).flatten(2)
 
 
 def _direction(jacobian: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:

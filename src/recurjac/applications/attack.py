@@ -18,7 +18,7 @@ from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.network import Network
 from recurjac.preactivation import IBP, Prefix
 from recurjac.region import LpBall
-from recurjac.search import point_jacobian
+from recurjac.search import outputs_and_jacobian
 
 
 @final
@@ -140,8 +140,9 @@ class _Target:
     def steepest(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The least margin at points (batch, N, *input) and its gradient."""
         flat = points.flatten(0, 1)
-        values, rows = self.margins(flat).min(1)
-        gradient = point_jacobian(self.margins, flat)[torch.arange(len(flat), device=flat.device), rows]
+        margins, slopes = outputs_and_jacobian(self.margins, flat)
+        values, rows = margins.min(1)
+        gradient = slopes[torch.arange(len(flat), device=flat.device), rows]
         values = torch.where(values.isnan(), inf, values)
         return values.reshape(points.shape[:2]), gradient.nan_to_num(0.0, 0.0, 0.0).reshape(points.shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -154,8 +155,10 @@ def climb(radii: Radii, centre: Rung, whole: float, together: int) -> Generator[
     centre: the rung of radius 0.  whole: from this radius on the ball is the whole region; it is called inf then.
     together: how many radii of the linear part are asked for at once.
     The first radius is one that is proved, or near 0; it is doubled until an estimate says that the next one is out of
-    reach, or the radius is unlimited; then the linear steps follow until one is not proved.  The estimate decides where
-    bounds are computed, never what they prove; no radius but the number of the linear ones depends on `intervals`.
+    reach, or the radius is unlimited; then the linear steps follow until one is not proved.  Where the integral alone
+    has ended they need not all be bounded: those around the end of the margin's own bound are.  The estimate decides
+    where bounds are computed, never what they prove; no radius but the number of the linear ones depends on
+    `intervals`.
     """
     rungs = [centre]
     if not least_proved(rungs) >= 0 or min(centre.margins) <= 0 or isnan(sum(centre.margins)):
@@ -190,7 +193,51 @@ def climb(radii: Radii, centre: Rung, whole: float, together: int) -> Generator[
         rungs += yield part
         if least_proved(rungs) < part[-1]:
             break
+        if least_proved(by_integral(rungs)) < part[-1]:
+            yield from _beyond(rungs, steps[begin + together :], end, together)
+            break
     return rungs
+
+
+def _beyond(rungs: list[Rung], steps: Sequence[float], end: float, together: int) -> Generator[list[float], list[Rung]]:
+    """Add the rungs around the last step that a margin's bound proves alone, then following ones while proved at all.
+
+    The steps up to `end` are halved.  If the margin's bound falls faster there than its slope allows, an integral that
+    starts earlier reaches farther: then all steps are bounded.
+    """
+    near, tried = bisect_right(steps, end), set[int]()
+    while True:
+        reached = least_proved(by_margin(rungs))
+        low = max((i for i in tried if steps[i] <= reached), default=-1)
+        high = min((i for i in tried if steps[i] > reached), default=len(steps))
+        if high - low <= 1:
+            break
+        probes = _evenly(low, min(high, near), together) or range(low + 1, min(high, low + 1 + together))
+        rungs += yield [steps[i] for i in probes]
+        tried.update(probes)
+    missing = [s for i, s in enumerate(steps[:high]) if i not in tried]
+    if missing and _falls_faster(rungs, reached):
+        rungs += yield missing
+    while high + 1 < len(steps) and least_proved(rungs) >= steps[high]:
+        high += 1
+        if high not in tried:
+            rungs += yield [steps[high]]
+
+
+def _falls_faster(rungs: Sequence[Rung], radius: float) -> bool:
+    """Whether a margin's bound falls by more than its slope times the distance, up to the last rung in `radius`."""
+    inside = sorted((r for r in rungs if r.radius <= radius), key=lambda rung: rung.radius)
+    if len(inside) < 2:
+        return False
+    before, last = inside[-2:]
+    rows = zip(before.margins, last.margins, last.slopes, strict=True)
+    return any(high - low > slope * (last.radius - before.radius) for high, low, slope in rows)
+
+
+def _evenly(low: int, high: int, most: int) -> list[int]:
+    """Up to `most` whole numbers between both, at even distances."""
+    count = min(most, high - low - 1)
+    return [low + (high - low) * i // (count + 1) for i in range(1, count + 1)]
 
 
 def least_proved(rungs: Sequence[Rung]) -> float:
