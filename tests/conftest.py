@@ -1,9 +1,13 @@
-"""Under pytest every annotation of the library is checked, and torch computes on one thread."""
+"""Under pytest every annotation of the library is checked at every call, and torch computes on one thread."""
 
-import jaxtyping
+from typing import Any
+
+import numpy as np
 import torch
+from beartype import BeartypeConf, FrozenDict
+from beartype.claw import beartype_package
 
-import tests.typecheck  # the hook below takes it as an attribute of `tests`
-
-jaxtyping.install_import_hook("recurjac", f"{tests.typecheck.__name__}.typecheck")
+# beartype reads no array of any shape and type but the plain one
+arrays: FrozenDict[Any, Any] = FrozenDict({np.ndarray[Any, Any]: np.ndarray})
+beartype_package("recurjac", conf=BeartypeConf(is_pep484_tower=True, claw_is_pep526=False, hint_overrides=arrays))
 torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
+from beartype.roar import BeartypeCallHintParamViolation
 
 import recurjac
 from tests.helpers import concrete_classes, import_all
@@ -142,3 +143,9 @@ def test_classes_are_abstract_or_final() -> None:
             assert getattr(concrete, "__final__", False), concrete
             assert is_dataclass(concrete), concrete
             assert concrete.__dataclass_params__.frozen, concrete  # type: ignore[attr-defined]
+
+
+def test_annotations_are_checked_here() -> None:
+    """What `conftest` asks for, so that every test is one of the annotations, too."""
+    with pytest.raises(BeartypeCallHintParamViolation, match="violates type hint"):
+        recurjac.Crown().lines("relu", None, None)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from recurjac._types import Shape
 
 
+@runtime_checkable
 class Expression(Protocol):
     """An affine function of earlier stages, as a reader sees it (`loading.expression.Expression`).
 

@@ -25,6 +25,7 @@ from recurjac.loading.messages import first_line
 
 Array = np.ndarray[Any, Any]
 Sizes = Sequence[int] | None
+Real = float | np.float32
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -201,14 +202,14 @@ def _hard_swish(x: Array) -> Array:
     return x * np.clip(x / 6 + 0.5, 0, 1)
 
 
-def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: float, **_: Any) -> Array:
+def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: Real, **_: Any) -> Array:
     """By the given statistics, which is all that is read."""
     s, b, m, v = (t.reshape(-1, *[1] * (x.ndim - 2)) for t in (scale, bias, mean, variance))
     return np.asarray((x - m) / np.sqrt(v + epsilon) * s + b)
 
 
 def _pad(
-    x: Array, pads: Any = None, constant: Any = None, axes: Any = None, mode: str | None = None, value: float = 0.0
+    x: Array, pads: Any = None, constant: Any = None, axes: Any = None, mode: str | None = None, value: Real = 0.0
 ) -> Array:
     """A negative pad cuts off."""
     chosen = list(range(x.ndim)) if axes is None else [int(a) for a in axes]

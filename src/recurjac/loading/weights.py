@@ -178,7 +178,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         raise UnreadableFile(f"{path} is not a readable .npz file: {first_line(error)}; save it again") from error
 
 
-def _members(archive: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def _members(archive: np.lib.npyio.NpzFile) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     for key in archive:
         try:
             yield key, archive[key]

@@ -118,10 +118,12 @@ class Convolution(AbstractLeaf):
         return replace(self, weight=self.weight.to(dtype=dtype, device=device))
 
     @classmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> list[Convolution]:
         g = torch.Generator().manual_seed(0)
 
-        def made(weight: Shape, inputs: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Self:
+        def made(
+            weight: Shape, inputs: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
+        ) -> Convolution:
             kernel = torch.randn(weight, generator=g, dtype=torch.float64)
             return cls(kernel, inputs, Geometry(stride, padding, dilation, groups))
 

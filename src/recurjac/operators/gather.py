@@ -146,8 +146,8 @@ class Gather(AbstractLeaf):
         return Gather(torch.where(self.table >= 0, first[self.table.clamp(min=0)], -1), inner.inputs, self.outputs)
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        def made(rows: list[list[int]], inputs: Shape, outputs: Shape) -> Self:
+    def examples(cls) -> list[Gather]:
+        def made(rows: list[list[int]], inputs: Shape, outputs: Shape) -> Gather:
             return cls(torch.tensor(rows), inputs, outputs)
 
         return [
