@@ -1,36 +1,21 @@
-"""Interval, Value and the two arithmetics: rigorous results hold in exact arithmetic, with no tolerance."""
+"""Values of the two arithmetics: rigorous results hold in exact arithmetic, with no tolerance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import product as pairs
-from math import inf, nan, nextafter
+from math import inf, nextafter
 
 import pytest
 import torch
 
-from recurjac.arithmetic import (
-    AbstractArithmetic,
-    Fast,
-    Interval,
-    Rigorous,
-    Slopes,
-    Value,
-    check_matmul,
-    nonnegative_sum,
-    round_to,
-    round_up_to,
-    supported_dtype,
-)
-from recurjac.errors import InvalidRequest, UnsoundBounds
+from recurjac.arithmetic import Fast, Rigorous, Slopes, Value, nonnegative_sum
 from recurjac.operators import Dense
-from tests.helpers import KINDS, Exact, concrete_classes, exact, misses, numbers
+from tests.helpers import KINDS, Exact, exact, misses, numbers
+from tests.marks import SEEDS, every_dtype, every_kind, every_seed
 
 FAST, RIGOROUS = Fast(), Rigorous()
-SEEDS = range(4)
-DTYPES = (torch.float32, torch.float64)
 ENDS: tuple[Fraction, ...] = (Fraction(-1), Fraction(0), Fraction(1))
 """Where inside its radius the exact number lies."""
 
@@ -40,10 +25,6 @@ ENTRYWISE: dict[str, Operation] = {
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
 }
-
-every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
-every_kind = pytest.mark.parametrize("kind", KINDS)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 
 
 def ball(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32) -> Value:
@@ -80,12 +61,13 @@ def test_entrywise_operations_enclose_exact_results(name: str, seed: int, dtype:
                 assert not misses(lower, upper, truth)  # type: ignore[arg-type]
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_dot_encloses_exact_sums(kind: str, seed: int) -> None:
+def test_dot_encloses_exact_sums(kind: str, seed: int, dtype: torch.dtype) -> None:
     n = 1 + 7 * seed
     for other in (kind, "ordinary", "subnormal", "huge"):
-        forms, rows = ball(kind, 3 * 2 * 4 * n, seed), ball(other, 3 * 2 * n, seed + 100)
+        forms, rows = ball(kind, 3 * 2 * 4 * n, seed, dtype), ball(other, 3 * 2 * n, seed + 100, dtype)
         shaped, row = forms.map(lambda t: t.reshape(3, 2, 4, n)), rows.map(lambda t: t.reshape(3, 2, n))
         result = shaped.dot(row)
         assert result.shape == (3, 2, 4)
@@ -95,12 +77,13 @@ def test_dot_encloses_exact_sums(kind: str, seed: int) -> None:
             assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_linear_encloses_exact_products(kind: str, seed: int) -> None:
+def test_linear_encloses_exact_products(kind: str, seed: int, dtype: torch.dtype) -> None:
     n, m = 1 + 6 * seed, 5
     for other in (kind, "ordinary", "subnormal", "huge"):
-        weight, x = numbers(kind, m * n, seed).reshape(m, n), ball(other, 8 * n, seed + 100)
+        weight, x = numbers(kind, m * n, seed, dtype).reshape(m, n), ball(other, 8 * n, seed + 100, dtype)
         result = x.map(lambda t: t.reshape(8, n)).linear(Dense.matrix(weight))
         for end in ENDS:
             inputs = point_of(x, end)
@@ -129,13 +112,15 @@ def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int, dtype: torc
             assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_forms_around_a_centre_are_enclosed(kind: str, seed: int) -> None:
+def test_forms_around_a_centre_are_enclosed(kind: str, seed: int, dtype: torch.dtype) -> None:
     """c·x + |c|·r for every c of the ball, x and r exact."""
     n = 1 + 7 * seed
     for other in (kind, "ordinary", "subnormal", "huge"):
-        forms, x, r = ball(kind, 6 * n, seed), numbers(other, n, seed + 100), numbers(other, n, seed + 200).abs()
+        forms, x = ball(kind, 6 * n, seed, dtype), numbers(other, n, seed + 100, dtype)
+        r = numbers(other, n, seed + 200, dtype).abs()
         result = RIGOROUS.around(forms.map(lambda t: t.reshape(1, 2, 3, n)), x[None], r[None])
         for end in ENDS:
             c = point_of(forms, end)
@@ -259,10 +244,11 @@ def test_tensors_without_entries() -> None:
     assert bool(((found.lower() <= base) & (base <= found.upper())).all())
 
 
+@every_dtype
 @every_seed
-def test_what_is_added_in_place_encloses_exact_sums(seed: int) -> None:
+def test_what_is_added_in_place_encloses_exact_sums(seed: int, dtype: torch.dtype) -> None:
     for kind, other in pairs(KINDS, KINDS):
-        forms, common = ball(kind, 12, seed), ball(other, 6, seed + 100)
+        forms, common = ball(kind, 12, seed, dtype), ball(other, 6, seed + 100, dtype)
         kept = Value(forms.mid.clone(), forms.rad)
         whole = forms.map(lambda t: t.clone().reshape(1, 1, 4, 3))
         result = whole.plus_and_minus_(common.map(lambda t: t.reshape(1, 1, 2, 3)))
@@ -349,11 +335,12 @@ def test_what_is_exactly_zero_stays_so(dtype: torch.dtype) -> None:
     assert (RIGOROUS.at_least(torch.zeros(3, dtype=dtype), 5) == 0).all()
 
 
+@every_dtype
 @every_seed
 @every_kind
-def test_at_least_and_at_most_bound_exact_sums_of_products(kind: str, seed: int) -> None:
+def test_at_least_and_at_most_bound_exact_sums_of_products(kind: str, seed: int, dtype: torch.dtype) -> None:
     for other in (kind, "ordinary"):
-        a, b = numbers(kind, 9, seed).abs(), numbers(other, 9, seed + 100).abs()
+        a, b = numbers(kind, 9, seed, dtype).abs(), numbers(other, 9, seed + 100, dtype).abs()
         computed = (a * b).sum().reshape(1)
         truth = total(exact(a), exact(b))
         if float(computed) > 0 or truth == 0:
@@ -369,159 +356,9 @@ def test_a_computed_infinity_bounds_from_above_and_not_from_below() -> None:
     assert RIGOROUS.at_most(torch.tensor([2e38]), 3).item() == pytest.approx(2e38, rel=1e-5)
 
 
-@every_dtype
-@every_seed
-def test_midrad_covers_the_interval(seed: int, dtype: torch.dtype) -> None:
-    for kind in KINDS:
-        ends = numbers(kind, 40, seed, dtype).reshape(2, 20).sort(0).values
-        mid, half = RIGOROUS.midrad(Interval(ends[0], ends[1]))
-        rows = zip(exact(ends[0]), exact(ends[1]), exact(mid), half.tolist(), strict=True)
-        assert all(m - s <= low and high - m <= s for low, high, m, s in rows), kind
-
-
-def interval(kind: str, size: int, seed: int) -> Interval:
-    ends = numbers(kind, 2 * size, seed).reshape(2, size).sort(0).values
-    low = torch.where(torch.arange(size) % 5 == 0, -inf, ends[0])
-    high = torch.where(torch.arange(size) % 7 == 0, inf, ends[1])
-    return Interval(torch.where(torch.arange(size) % 6 == 0, 0.0, low).minimum(high), high)
-
-
-def inside(x: Interval) -> Iterator[Exact]:
-    """Points of the interval: its ends (a far point for an infinite one) and some between."""
-    low, high = x.lower.double().clamp(min=-1e300), x.upper.double().clamp(max=1e300)
-    for share in (0.0, 0.3, 1.0):
-        yield exact((low + share * (high - low)).clamp(low, high))
-
-
-@every_seed
-@every_kind
-def test_products_and_sums_of_intervals_hold_those_of_their_points(kind: str, seed: int) -> None:
-    a, b = interval(kind, 35, seed), interval("ordinary", 35, seed + 100)
-    product, total = RIGOROUS.product(a, b), RIGOROUS.sum([a, b])
-    for x in inside(a):
-        for y in inside(b):
-            points = list(zip(x, y, strict=True))
-            assert not misses(product.lower, product.upper, [p * q for p, q in points])
-            assert not misses(total.lower, total.upper, [p + q for p, q in points])
-
-
-@pytest.mark.parametrize("arithmetic", [FAST, RIGOROUS], ids=["fast", "rigorous"])
-def test_infinite_ends_do_not_blur_the_finite_ones(arithmetic: AbstractArithmetic) -> None:
-    a = Interval(torch.tensor([1.0, 0.0, 0.0, -2.0]), torch.tensor([2.0, 0.0, inf, inf]))
-    b = Interval(torch.tensor([3.0, -inf, -inf, 1.0]), torch.tensor([inf, inf, -1.0, inf]))
-    product = arithmetic.product(a, b)
-    torch.testing.assert_close(product.lower, torch.tensor([3.0, 0.0, -inf, -inf]))
-    torch.testing.assert_close(product.upper, torch.tensor([inf, 0.0, 0.0, inf]))
-    total = arithmetic.sum([Interval.point(torch.ones(2)), Interval(torch.tensor([-inf, 2]), torch.tensor([1, inf]))])
-    torch.testing.assert_close(total.lower, torch.tensor([-inf, 3.0]))
-    torch.testing.assert_close(total.upper, torch.tensor([2.0, inf]))
-
-
-@pytest.mark.parametrize("arithmetic", [c() for c in concrete_classes(AbstractArithmetic)], ids=repr)
-def test_a_nan_bound_is_no_bound(arithmetic: AbstractArithmetic) -> None:
-    bounds = arithmetic.enclose(torch.tensor([nan, 0.0, nan]), torch.tensor([1.0, nan, nan]))
-    assert bounds.lower.tolist() == [-inf, 0.0, -inf]
-    assert bounds.upper.tolist() == [1.0, inf, inf]
-
-
-def test_proved_bounds_that_cross_raise_and_unproved_ones_are_exchanged() -> None:
-    low, high = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 0.5])
-    with pytest.raises(UnsoundBounds, match=r"1\.0 is not at most upper bound 0\.5 at index \(1,\)"):
-        RIGOROUS.enclose(low, high)
-    exchanged = FAST.enclose(low, high)
-    assert exchanged.lower.tolist() == [0.0, 0.5]
-    assert exchanged.upper.tolist() == [2.0, 1.0]
-
-
-def test_intersection_keeps_the_tighter_ends() -> None:
-    a, b = (
-        Interval(torch.tensor([-inf, 0.0]), torch.tensor([1.0, 3.0])),
-        Interval(torch.zeros(2), torch.tensor([2, inf])),
-    )
-    both = RIGOROUS.intersect(a, b)
-    assert both.lower.tolist() == [0.0, 0.0]
-    assert both.upper.tolist() == [1.0, 3.0]
-
-
-@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (nan, 0.0), (0.0, nan), (inf, -inf)])
-def test_an_interval_refuses_ends_out_of_order(low: float, high: float) -> None:
-    for shape in ((), (2, 3)):
-        with pytest.raises(UnsoundBounds, match="is not at most"):
-            Interval(torch.full(shape, low), torch.full(shape, high))
-
-
-def test_an_interval_refuses_ends_of_two_shapes() -> None:
-    with pytest.raises(UnsoundBounds, match="one shape"):
-        Interval(torch.zeros(2), torch.ones(3))
-
-
-def test_facts_of_an_interval() -> None:
-    x = Interval(torch.tensor([-3.0, 1.0, -inf, 2.0, inf]), torch.tensor([2.0, 4.0, -1.0, 2.0, inf]))
-    assert x.width.tolist() == [5.0, 3.0, inf, 0.0, 0.0]
-    assert x.magnitude.tolist() == [3.0, 4.0, inf, 2.0, inf]
-    assert x.mignitude.tolist() == [0.0, 1.0, 1.0, 2.0, inf]
-    assert x.is_point.tolist() == [False, False, False, True, True]
-    assert x.contains(torch.tensor([2.0, 5.0, nan, 2.0, 1.0])).tolist() == [True, False, False, True, False]
-    assert (-x)[0].lower == -2.0
-    assert x[:4].reshape(2, 2).map(lambda t: t.mT).lower.tolist() == [[-3.0, -inf], [1.0, 2.0]]
-
-
-@every_seed
-@every_kind
-def test_rounding_to_float32(kind: str, seed: int) -> None:
-    x = torch.cat([numbers(kind, 40, seed, torch.float64), numbers(kind, 40, seed).double() * (1 + 1e-9)])
-    up, (nearest, moved) = round_up_to(x, torch.float32), round_to(x, torch.float32)
-    for value, above in zip(x.tolist(), up.tolist(), strict=True):
-        below = float(torch.nextafter(torch.tensor(above), torch.tensor(-inf)))
-        assert below < value <= above
-    finite = nearest.isfinite()
-    distances = [abs(a - b) for a, b in zip(exact(x[finite]), exact(nearest[finite]), strict=True)]
-    assert distances == exact(moved[finite])
-
-
 def test_upper_ends_carry_the_derivative_of_the_middle() -> None:
     mid = torch.tensor([1.0, -2.0], requires_grad=True)
     value = Value(mid, torch.tensor([0.0, 1e-3]))
     assert value.upper()[1] > nextafter(-2.0, 0)
     (gradient,) = torch.autograd.grad((value.upper() - 3 * value.lower()).sum(), mid)
     assert gradient.tolist() == [-2.0, -2.0]
-
-
-@contextmanager
-def flushing() -> Iterator[None]:
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this processor cannot flush subnormal numbers")
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-def test_reduced_precision_is_reported() -> None:
-    assert check_matmul(torch.float32) is None
-    assert check_matmul(torch.float64) is None
-    torch.set_float32_matmul_precision("high")
-    try:
-        assert "float32" in (check_matmul(torch.float32) or "")
-        assert check_matmul(torch.float64) is None
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    with flushing():
-        assert "subnormal" in (check_matmul(torch.float64) or "")
-
-
-def test_settings_that_contradict_each_other_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch refuses to say once a single backend was set apart, by torch.backends.cuda.matmul.fp32_precision."""
-
-    def refuse() -> str:
-        raise RuntimeError("mix of the legacy and new APIs")
-
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
-    assert "float32" in (check_matmul(torch.float32) or "")
-    assert check_matmul(torch.float64) is None
-
-
-def test_half_precision_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"float16; pass dtype=torch\.float64"):
-        supported_dtype(torch.float16)
-    assert supported_dtype(torch.float32) == torch.float32

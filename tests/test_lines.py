@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import inf
+from math import inf, nextafter
 
 import pytest
 import torch
@@ -14,12 +14,11 @@ import recurjac as rj
 from recurjac.arithmetic import Fast, Rigorous, Value, round_up_to
 from recurjac.lines import Lines, substitute
 from tests.helpers import Exact, exact, numbers
+from tests.marks import every_dtype, every_seed
 
 FAST, RIGOROUS = Fast(), Rigorous()
-SEEDS = range(4)
 N, FORMS = 9, 5
 
-every_seed = pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"seed{s}")
 every_kind = pytest.mark.parametrize("kind", ["ordinary", "mixed", "tiny", "subnormal", "integers", "sparse"])
 
 
@@ -30,13 +29,15 @@ def total(a: Exact, b: Exact) -> Fraction:
 CASES = ("no upper line", "any", "outward")
 
 
-def problem(kind: str, seed: int, case: str = CASES[0]) -> tuple[Lines, Exact, Exact]:
+def problem(
+    kind: str, seed: int, case: str = CASES[0], dtype: torch.dtype = torch.float32
+) -> tuple[Lines, Exact, Exact]:
     """Lines of N neurons, with v and w between them: at the lower line, at the upper one, or between.
 
     Every third neuron is known exactly.  Of "no upper line" the last has none, and w lies far above; of "outward" no
     upper intercept is negative and no lower one positive.
     """
-    slope, other, v, low, high = numbers(kind, 5 * N, seed).reshape(5, N).unbind()
+    slope, other, v, low, high = numbers(kind, 5 * N, seed, dtype).reshape(5, N).unbind()
     known, outward = torch.arange(N) % 3 == 0, case == "outward"
     low, high = (-low.abs(), high.abs()) if outward else (low, high)
     slopes = [(slope, torch.where(known, 0.0, low)), (torch.where(known, slope, other), torch.where(known, 0.0, high))]
@@ -51,16 +52,16 @@ def problem(kind: str, seed: int, case: str = CASES[0]) -> tuple[Lines, Exact, E
     w = [min(p, q) + abs(p - q) * Fraction(i % 5, 4) for i, (p, q) in enumerate(zip(*heights((down, up)), strict=True))]
     if case == "no upper line":
         up[1][-1], w[-1] = inf, w[-1] + 1000
-    size = round_up_to(torch.tensor([float(abs(x)) * (1 + 1e-12) for x in w], dtype=torch.float64), torch.float32)
+    size = round_up_to(torch.tensor([nextafter(float(abs(x)), inf) for x in w], dtype=torch.float64), dtype)
     shaped = (t.reshape(1, 1, N) for t in (*down, *up, size))
     return Lines(*shaped), exact(v), w
 
 
-def forms(kind: str, seed: int) -> Value:
+def forms(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Value:
     """Coefficients with radii; those of the neuron without an upper line are negative but in the first form."""
-    mid = numbers(kind, FORMS * N, seed + 50).reshape(1, 1, FORMS, N)
+    mid = numbers(kind, FORMS * N, seed + 50, dtype).reshape(1, 1, FORMS, N)
     mid[..., 1:, -1] = -mid[..., 1:, -1].abs()
-    share = torch.tensor([0.0, 0.25, torch.finfo(mid.dtype).eps]).repeat(N)[:N]
+    share = torch.tensor([0.0, 0.25, torch.finfo(dtype).eps], dtype=dtype).repeat(N)[:N]
     return RIGOROUS.ball(mid, mid.abs() * share)
 
 
@@ -69,11 +70,12 @@ def spread(value: Value, i: int) -> tuple[Exact, Exact]:
     return exact(value.mid[0, 0, i]), exact(value.rad.expand_as(value.mid)[0, 0, i])
 
 
+@every_dtype
 @every_seed
 @every_kind
 @pytest.mark.parametrize("case", CASES)
-def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: int) -> None:
-    (lines, v, w), old = problem(kind, seed, case), forms(kind, seed)
+def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: int, dtype: torch.dtype) -> None:
+    (lines, v, w), old = problem(kind, seed, case, dtype), forms(kind, seed, dtype)
     assert lines.outward or case != "outward"
     new, constant = substitute(old, lines, RIGOROUS)
     assert constant is not None

@@ -1,0 +1,68 @@
+"""Rounding to narrower numbers, and settings of the machine that would spoil it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+
+import pytest
+import torch
+
+from recurjac.arithmetic import check_matmul, round_to, round_up_to, supported_dtype
+from recurjac.errors import InvalidRequest
+from tests.helpers import exact, numbers
+from tests.marks import every_kind, every_seed
+
+
+@every_seed
+@every_kind
+def test_rounding_to_float32(kind: str, seed: int) -> None:
+    x = torch.cat([numbers(kind, 40, seed, torch.float64), numbers(kind, 40, seed).double() * (1 + 1e-9)])
+    up, (nearest, moved) = round_up_to(x, torch.float32), round_to(x, torch.float32)
+    for value, above in zip(x.tolist(), up.tolist(), strict=True):
+        below = float(torch.nextafter(torch.tensor(above), torch.tensor(-inf)))
+        assert below < value <= above
+    finite = nearest.isfinite()
+    distances = [abs(a - b) for a, b in zip(exact(x[finite]), exact(nearest[finite]), strict=True)]
+    assert distances == exact(moved[finite])
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_reduced_precision_is_reported() -> None:
+    assert check_matmul(torch.float32) is None
+    assert check_matmul(torch.float64) is None
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert "float32" in (check_matmul(torch.float32) or "")
+        assert check_matmul(torch.float64) is None
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    with flushing():
+        assert "subnormal" in (check_matmul(torch.float64) or "")
+
+
+def test_settings_that_contradict_each_other_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses to say once a single backend was set apart, by torch.backends.cuda.matmul.fp32_precision."""
+
+    def refuse() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert "float32" in (check_matmul(torch.float32) or "")
+    assert check_matmul(torch.float64) is None
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"float16; pass dtype=torch\.float64"):
+        supported_dtype(torch.float16)
+    assert supported_dtype(torch.float32) == torch.float32
