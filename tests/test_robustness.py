@@ -16,6 +16,7 @@ import recurjac as rj
 from recurjac.applications.radii import Proved, Rung, by_integral, by_margin, climb, proved
 from recurjac.applications.robustness import checked
 from recurjac.applications.targets import rivals
+from recurjac.network import chain
 
 NORMS = (1, 2, inf)
 QUIET = rj.Attack(rounds=0)
@@ -294,7 +295,7 @@ def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> N
 
 
 @pytest.mark.parametrize("together", [1, 4])
-@pytest.mark.parametrize("slope", [1.02, 2.0, 9.0, inf])
+@pytest.mark.parametrize("slope", [1.002, 1.004, 1.006, 1.008, 1.02, 2.0, 9.0, inf])
 @pytest.mark.parametrize("curve", [1.0, 3.0])
 def test_the_climb_leaves_out_no_step_that_a_proof_needs(curve: float, slope: float, together: int) -> None:
     """For the margin 1 - t^curve with constant slopes the integral alone ends at 1 / slope, the margin's bound at 1."""
@@ -374,6 +375,17 @@ def test_a_misclassified_input_that_beats_its_target_is_no_adversary() -> None:
     assert "misclassified as 2" in found.remark[0]
     lost = rj.certified_radius(net, torch.tensor([[0.1, 0.5, 0.9]]), label=1, target=2)
     assert (float(lost.radius), float(lost.attack)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_an_attack_descends_along_the_least_margin(row: int) -> None:
+    """Of 1 - mean(x) and a margin that is far from 0; random directions of 60 inputs have a mean of about 0."""
+    weights = torch.zeros(2, 60, dtype=torch.float64)
+    weights[row], weights[1 - row, 0] = -1 / 60, -0.01
+    margins = chain([(weights, torch.tensor([10.0, 10.0]).double().index_fill_(0, torch.tensor(row), 1.0))], [])
+    around = rj.LpBall(torch.zeros(1, 60, dtype=torch.float64), 0.0)
+    found = rj.Attack().nearest(margins, around, torch.ones(1, dtype=torch.float64), rj.Rigorous())
+    assert 1 <= found.distance.item() < 1.001
 
 
 @pytest.mark.parametrize("kind", [rj.Attack, rj.Newton, rj.Probe, rj.Radii])
