@@ -10,7 +10,7 @@ from math import inf, nextafter
 import pytest
 import torch
 
-from recurjac.arithmetic import Fast, Rigorous, Slopes, Value, nonnegative_sum
+from recurjac.arithmetic import Fast, Rigorous, Signed, Slopes, Value, nonnegative_sum
 from recurjac.operators import Dense
 from tests.helpers import KINDS, Exact, exact, misses, numbers
 from tests.marks import SEEDS, every_dtype, every_kind, every_seed
@@ -103,9 +103,8 @@ def test_slopes_by_sign_enclose_exact_products(kind: str, seed: int, dtype: torc
         known = torch.arange(n) % 2 == 0
         below = torch.where(known, above, below)
         slopes = Slopes(above, below)
-        result = forms.by_sign(
-            forms.mid.clamp(min=0), forms.mid.clamp(max=0), slopes, torch.where(known, above.abs(), 0.0)
-        )
+        parts = Signed.of_(forms.map(torch.clone), live=False)
+        result = parts.times_(slopes, torch.where(known, above.abs(), 0.0))
         for end in ENDS:
             mids, moved, up, low = exact(forms.mid), point_of(forms, end), exact(above), exact(below)
             truth = [up[i] * moved[i] if known[i] else (up[i] if mids[i] > 0 else low[i]) * mids[i] for i in range(n)]
@@ -121,7 +120,7 @@ def test_forms_around_a_centre_are_enclosed(kind: str, seed: int, dtype: torch.d
     for other in (kind, "ordinary", "subnormal", "huge"):
         forms, x = ball(kind, 6 * n, seed, dtype), numbers(other, n, seed + 100, dtype)
         r = numbers(other, n, seed + 200, dtype).abs()
-        result = RIGOROUS.around(forms.map(lambda t: t.reshape(1, 2, 3, n)), x[None], r[None])
+        result = RIGOROUS.around_(forms.map(lambda t: t.reshape(1, 2, 3, n).clone()), x[None], r[None])
         for end in ENDS:
             c = point_of(forms, end)
             rows = [c[i * n :][:n] for i in range(6)]
@@ -172,10 +171,13 @@ def test_a_product_that_is_added_encloses_exact_sums(seed: int, dtype: torch.dty
 
 @every_dtype
 def test_sums_of_what_is_lost_beside_a_larger_number_are_enclosed(dtype: torch.dtype) -> None:
-    """Of 1 and many numbers below its precision each is lost that is added to the 1: far more than a few roundings."""
-    n, eps = 4096, torch.finfo(dtype).eps
+    """Of ones and many numbers below their precision each is lost that is added to a 1: far more than a few roundings.
+
+    There are ones enough that each of a processor's partial sums begins with one.
+    """
+    n, first, eps = 2**16, 256, torch.finfo(dtype).eps
     row = torch.full((1, 1, n), eps / 4, dtype=dtype)
-    row[..., 0] = 1
+    row[..., :first] = 1
     ones = torch.ones(1, 1, 1, n, dtype=dtype)
     truth = [total(exact(row.flatten()), exact(ones.flatten()))]
     weights, numbers_, base = (
@@ -190,7 +192,7 @@ def test_sums_of_what_is_lost_beside_a_larger_number_are_enclosed(dtype: torch.d
         nonnegative_sum([(ones[..., : n // 2], row[..., : n // 2]), (ones[..., n // 2 :], row[..., n // 2 :])]),
     )
     for found in sums:
-        assert truth[0] - exact(found.mid.flatten())[0] > 4 * Fraction(eps)
+        assert truth[0] - exact(found.mid.flatten())[0] > 4 * first * Fraction(eps)
         assert not misses(found.lower(), found.upper(), truth)
     added = base.plus_matmul_(weights, numbers_.map(lambda t: t[0]))
     assert not misses(added.lower(), added.upper(), [truth[0] + 1])
@@ -208,10 +210,10 @@ def test_a_bound_covers_what_underflows(dtype: torch.dtype) -> None:
     assert slopes.minus_tiny_below.tolist() == [-tiny, -tiny]
     forms = RIGOROUS.exact(torch.tensor([1.0, 1.0], dtype=dtype) * tiny)
     steep = Slopes(torch.tensor([torch.finfo(dtype).eps / 4, 0.0], dtype=dtype), slopes.below)
-    product = forms.by_sign(forms.mid, torch.zeros_like(forms.mid), steep, None)
+    product = Signed.of_(forms, live=False).times_(steep, None)
     assert (product.upper() > 0).tolist() == [True, False]
     zero, flat = torch.zeros(2, dtype=dtype), torch.tensor([tiny, 0.0], dtype=dtype)
-    product = RIGOROUS.ball(zero, zero + tiny).by_sign(zero, zero, Slopes(flat, flat), flat)
+    product = Signed.of_(RIGOROUS.ball(zero, zero + tiny), live=False).times_(Slopes(flat, flat), flat)
     assert (product.upper() > 0).tolist() == [True, False]
 
 
@@ -234,10 +236,10 @@ def test_what_is_zero_by_structure_stays_exactly_zero() -> None:
 def test_tensors_without_entries() -> None:
     """No forms, a node of no neurons, and a sum of no products, beside what is 0 and what is not."""
     none, slopes = torch.zeros(1, 1, 0, 3), Slopes(torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 3))
-    assert RIGOROUS.exact(none).by_sign(none, none, slopes, None).shape == none.shape
+    assert Signed.of_(RIGOROUS.exact(none), live=False).times_(slopes, None).shape == none.shape
     flat = torch.zeros(1, 1, 2, 0)
     empty = Slopes(flat[:, :, :1], flat[:, :, :1])
-    assert RIGOROUS.exact(flat).by_sign(flat, flat, empty, None).shape == flat.shape
+    assert Signed.of_(RIGOROUS.exact(flat), live=False).times_(empty, None).shape == flat.shape
     base = torch.tensor([[[[0.0, 2.0, -1.0]]]])
     found = RIGOROUS.exact(base.clone()).plus_matmul_(RIGOROUS.exact(flat[:, :, :1]), RIGOROUS.exact(torch.zeros(3, 0)))
     assert torch.equal(found.mid, base)

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Slopes, Value, nonnegative_sum
+from recurjac.arithmetic import AbstractArithmetic, Signed, Slopes, Value, nonnegative_sum
 
 
 @final
@@ -41,7 +41,7 @@ class Lines:
     def at(self, index: Tensor) -> Lines:
         """The lines of the neurons at the flat positions `index`, as a vector."""
         every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept, self.size)
-        return Lines(*(t.flatten(2)[:, :, index] for t in every))
+        return Lines(*(t.flatten(2).index_select(2, index) for t in every))
 
     @cached_property
     def exact(self) -> Tensor:
@@ -89,11 +89,16 @@ class Lines:
             return None
         return torch.where(self.exact, self.upper_slope.detach().abs(), 0.0).unsqueeze(2)
 
-    def constant(
-        self, positive: Tensor, negative: Tensor, lost: Tensor | None, arithmetic: AbstractArithmetic
-    ) -> Value | None:
-        """What the intercepts add to forms of coefficients `positive` + `negative`, and at most |w| times `lost`."""
-        pairs = ((positive, self.above), (negative, self.below), (lost, None if lost is None else self.sizes))
+    @cached_property
+    def live(self) -> bool:
+        """Whether a derivative by the lines is wanted."""
+        every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept)
+        return any(t.requires_grad for t in every)
+
+    def constant(self, forms: Signed, arithmetic: AbstractArithmetic) -> Value | None:
+        """What the intercepts add to forms, and at most |w| times their radius."""
+        sizes = None if forms.rad is None else self.sizes
+        pairs = ((forms.positive, self.above), (forms.negative, self.below), (forms.rad, sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
         if arithmetic.rigorous and met and self.outward and all(i.infinite is None for _, i in met):
             return nonnegative_sum([(w.flatten(3), i.finite.flatten(2)) for w, i in met])
@@ -116,11 +121,10 @@ class Intercepts:
 
     @classmethod
     def of(cls, numbers: Tensor) -> Intercepts | None:
-        total = numbers.detach().abs().sum().item()  # 0 only if all are, finite only if all are
+        total = torch.linalg.vector_norm(numbers.detach(), 1).item()  # 0 only if all are, finite only if all are
         if total == 0:
             return None
-        infinite = numbers.isinf()
-        if isfinite(total) or not bool(infinite.any()):
+        if isfinite(total) or not bool((infinite := numbers.isinf()).any()):
             return cls(numbers, None, 1.0)
         sign = float(torch.where(infinite, numbers.detach(), 0.0).sum().sign())
         return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
@@ -136,17 +140,17 @@ class Intercepts:
         return Value(torch.where(met == 0, found.mid, self.sign * met.sign() * torch.inf), found.rad)
 
 
-def substitute(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tuple[Value, Value | None]:
+def substitute_(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tuple[Value, Value | None]:
     """Coefficients on v and a constant that bound sum_i c_i w_i from above, for forms c of shape (B, K, R, *node).
 
     Where w is not known exactly, a rounding error e of c adds e w to the form, which the constant takes in as
     |e| size; so the coefficients that go on are exact there and the choice of line by their sign is the right one.
+    Made in the memory of the forms, which are gone thereafter, unless a derivative needs them.
     """
     if lines.all_ones:
         return forms, None
     if lines.all_exact:
         return forms * arithmetic.exact(lines.upper_slope.unsqueeze(2)), None
-    positive, negative = forms.mid.clamp(min=0), forms.mid.clamp(max=0)
-    lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
-    constant = lines.constant(positive, negative, lost, arithmetic)
-    return forms.by_sign(positive, negative, lines.slopes, None if lost is None else lines.known), constant
+    parts = Signed.of_(forms, lines.live)
+    constant = lines.constant(parts, arithmetic)
+    return parts.times_(lines.slopes, None if parts.rad is None else lines.known), constant

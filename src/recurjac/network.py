@@ -94,7 +94,7 @@ class Watched:
 
 def _all_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite; if their sum is neither, no entry is."""
-    return isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
+    return isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 @final
@@ -105,7 +105,7 @@ class Network:
     rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
     copied: parameters and buffers of the module that it was read from, to notice changes that it does not follow.
     Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
-    Raises InvalidNetwork if a parameter is NaN or infinite, or if a stage reads a later one.
+    Raises InvalidNetwork if a parameter is NaN or infinite, if a stage reads a later one, or if there is no output.
     """
 
     input_shape: Shape
@@ -118,6 +118,8 @@ class Network:
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
             raise InvalidNetwork("a network needs a last stage without an activation (use Linear())")
+        if prod(self.output_shape) == 0:
+            raise InvalidNetwork(f"the network's output of shape {self.output_shape} has no entries to bound")
         for k, stage in enumerate(self.stages, 1):
             if any(not 0 <= e.source < k for e in stage.edges):
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
@@ -126,8 +128,8 @@ class Network:
     def check_weights(self) -> None:
         """Raise InvalidNetwork if a weight is NaN or infinite, or changed in the module while this network kept it."""
         for k, stage in enumerate(self.stages, 1):
-            numbers = [torch.as_tensor(v) for v in vars(stage.activation).values() if isinstance(v, float)]
-            if not all(_all_finite(t) for t in (*_stage_tensors(stage), *numbers)):
+            numbers = (v for v in vars(stage.activation).values() if isinstance(v, float))
+            if not (all(map(_all_finite, _stage_tensors(stage))) and all(map(isfinite, numbers))):
                 raise InvalidNetwork(
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
                     "no bound of such a network exists"
@@ -159,7 +161,7 @@ class Network:
     @cached_property
     def multiply_adds(self) -> int:
         """Multiplications of one evaluation of the network."""
-        return sum(e.operator.multiply_adds() for s in self.stages for e in s.edges)
+        return sum(self.work)
 
     def tensors(self) -> Iterable[Tensor]:
         """Every tensor that the network holds."""
@@ -170,13 +172,23 @@ class Network:
         return _count(_stage_tensors(self.stages[stage - 1]))
 
     @cached_property
+    def work(self) -> tuple[int, ...]:
+        """Multiplications of one evaluation of each stage."""
+        return tuple(sum(e.operator.multiply_adds() for e in s.edges) for s in self.stages)
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether some operator is, as a convolution is."""
+        return any(e.operator.local for s in self.stages for e in s.edges)
+
+    @cached_property
     def cost(self) -> int:
         """Multiply-adds of bounding the gradient of one output where every neuron is unstable.
 
         Forms of every neuron are pulled back to the input, tangents of every neuron and input pushed on to the output,
         twice each (MATH §5); with a share of unstable neurons it is about that share, and the inputs' part.
         """
-        each = [sum(e.operator.multiply_adds() for e in s.edges) for s in self.stages]
+        each = self.work
         total, before = 0, 0
         for stage, cost in zip(self.stages, each, strict=True):
             total += 2 * prod(stage.shape) * (before + cost) * (not stage.linear)

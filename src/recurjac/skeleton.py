@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import final
 
@@ -34,14 +34,14 @@ from recurjac.route import AbstractRoute
 class Affine:
     """E v for entries of one stage; v is the input, 1, and the kept neurons of the stages in their order.
 
-    columns: Eᵀ, (first entries of v, entries).
+    columns: Eᵀ, (first entries of v, entries); in memory entry by entry, as whole rows of E are what is copied.
     """
 
     columns: Value
 
     def at(self, index: Tensor) -> Affine:
         """The entries number `index` alone."""
-        return Affine(self.columns.map(lambda t: t.index_select(1, index)))
+        return Affine(self.columns.map(lambda t: t.mT.index_select(0, index).mT))
 
     def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
         """Each entry times a number."""
@@ -63,9 +63,14 @@ class _Post:
     kept: Tensor
     begin: int
 
-    @property
+    @cached_property
+    def count(self) -> int:
+        """How many neurons are kept."""
+        return len(self.kept)
+
+    @cached_property
     def end(self) -> int:
-        return self.begin + len(self.kept)
+        return self.begin + self.count
 
 
 @final
@@ -83,7 +88,7 @@ class Skeleton:
         every = torch.arange(_size(self.network, 0), device=self.network.device)
         self.post.append(_Post(every, None, every, 0))
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """The number of inputs, at which v is 1."""
         return self.post[0].end
@@ -106,10 +111,12 @@ class Skeleton:
                 if near is None:
                     continue
                 more = near.push(source.affine.columns)
-                if len(source.kept):
+                if source.count and more.rad is not None:
                     units = torch.searchsorted(source.reads, source.kept)
                     own = near.columns(units, self.network.dtype, self.arithmetic)
                     more = more.known_from(source.begin) if own.exact else more
+                if source.affine.columns.shares_memory(more):  # the operator only moves numbers
+                    more = more.map(torch.clone)
             more = more.map(lambda t: t.reshape(len(t), n))
             columns = more if columns is None else _added(columns, more)
         if columns is None:
@@ -121,23 +128,21 @@ class Skeleton:
         """The columns with a bias more where v is 1."""
         row = bias.map(lambda t: t.reshape(1, -1))
         if len(columns.mid) <= self.inputs:
-            return concatenate([_long(columns, self.inputs), row], 0)
-        if any(p.affine is not None and p.affine.columns.shares_memory(columns) for p in self.post):
-            columns = columns.map(torch.clone)  # a stage that only moves numbers
+            return _stacked([_long(columns, self.inputs), row])
         return columns.plus_at_(slice(self.inputs, self.inputs + 1), row)
 
     def settle(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
-        kept = (~exact).nonzero().flatten()
-        reads = (~exact | (slope != 0)).nonzero().flatten()
-        affine, steep = z.at(reads), torch.where(exact, slope, 1.0)[reads]
+        bent = ~exact
+        kept, reads = bent.nonzero().flatten(), (bent | (slope != 0)).nonzero().flatten()
+        affine, steep = z.at(reads), slope.masked_fill(bent, 1.0).index_select(0, reads)
         if not bool((steep == 1).all()):
             affine = affine.times(steep, self.arithmetic)
         if len(kept):
             units = torch.searchsorted(reads, kept)
             own = self.arithmetic.exact(one_hot(units, tuple(reads.shape), self.network.dtype))
             others = affine.columns.map(lambda t: t.index_fill_(1, units, 0.0))  # made by `at`
-            affine = replace(affine, columns=concatenate([others, own], 0))
+            affine = replace(affine, columns=_stacked([others, own]))
             rows = z.at(kept)
             self.kept_paths[k] = self.paths(rows, next(reversed(self.kept_rows), 0))
             self.kept_rows[k] = rows
@@ -154,7 +159,7 @@ class Skeleton:
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
         """The chain rule of the same Jacobian between kept neurons; `output` is the last stage, without a slope."""
         groups = [0, *self.kept_rows]
-        shapes = [whole.shapes[0], *((len(self.post[g].kept),) for g in groups[1:]), whole.shapes[-1]]
+        shapes = [whole.shapes[0], *((self.post[g].count,) for g in groups[1:]), whole.shapes[-1]]
         ends = [*self.kept_rows.values(), output]
         edges = [
             tuple(
@@ -184,7 +189,12 @@ def _long(columns: Value, length: int) -> Value:
     """The columns with those of the next entries of v, up to `length`, which are 0."""
     if len(columns.mid) == length:
         return columns
-    return columns.map(lambda t: torch.cat([t, t.new_zeros(length - len(t), t.shape[1])]))
+    return columns.map(lambda t: torch.cat([t.mT, t.new_zeros(t.shape[1], length - len(t))], 1).mT)
+
+
+def _stacked(columns: Sequence[Value]) -> Value:
+    """Columns after columns, entry by entry in memory."""
+    return concatenate([c.map(lambda t: t.mT) for c in columns], 1).map(lambda t: t.mT)
 
 
 def _added(a: Value, b: Value) -> Value:
@@ -201,7 +211,7 @@ def pays(network: Network, kept: Sequence[int]) -> bool:
     columns that are pushed, and the sweeps over kept neurons, against sweeps over all (MATH §5, §5.5).  Not with
     convolutions: sweeps along what a form reaches (`reach.py`) do less there than this counts, and measured faster.
     """
-    if any(e.operator.local for s in network.stages for e in s.edges):
+    if network.local:
         return False
     sizes = [_size(network, k) for k in range(network.depth)]
     seen = sum(sizes[1 : len(kept) + 1])
@@ -209,7 +219,7 @@ def pays(network: Network, kept: Sequence[int]) -> bool:
     active = 0.5 * (1 + share)  # of the neurons that are not kept, some half has slope 0
     ahead = zip(network.stages[len(kept) : -1], sizes[len(kept) + 1 :], strict=True)
     u = [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)]
-    work = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
+    work = network.work
     inputs, outputs = sizes[0], _size(network, network.depth)
     before = [sum(u[:k]) for k in range(network.depth)]
     pushed = sum(w * active * (inputs + b) for w, b in zip(work[1:], before[:-1], strict=True))

@@ -17,8 +17,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
-from recurjac.lines import substitute
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate, summed
+from recurjac.lines import substitute_
 from recurjac.operators import AbstractOperator
 from recurjac.operators.enclosed import Enclosed, total
 from recurjac.reach import Restricted, tiles
@@ -76,16 +76,15 @@ class _Tally:
     """The constants collected so far: one for both signs until `split`, then for the forms and their negations."""
 
     def __init__(self) -> None:
-        self.total: Value | None = None
+        self.terms: list[Value] = []
         self.split = False
 
     def add(self, term: Value | None) -> None:
         if term is not None:
-            self.total = term if self.total is None else self.total + term
+            self.terms.append(term)
 
     def double(self) -> None:
-        if self.total is not None:
-            self.total = concatenate([self.total, -self.total], 2)
+        self.terms = [concatenate([t, -t], 2) for t in self.terms]
         self.split = True
 
 
@@ -108,10 +107,10 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
             sent = [s.doubled() for s in sent]
         forms, passing = route.apart(node, _arrived(sent))
         if region is not None:
-            tally.add(region.maximum(forms, arithmetic))
+            tally.add(region.maximum_(forms, arithmetic))
             continue
         if lines is not None:
-            forms, constant = substitute(forms, lines, arithmetic)
+            forms, constant = substitute_(forms, lines, arithmetic)
             tally.add(constant)
         tally.add(None if rows is None else forms.dot(rows))
         _send(pending, route.edges(node), _Forms(forms), passing)
@@ -168,7 +167,7 @@ def _send(
 
 
 def _arrived(sent: Sequence[_Sent]) -> Value:
-    """The sum of all forms that arrive at a node."""
+    """The sum of all forms that arrive at a node, in memory of its own."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
     passing = [s.passing for s in sent if s.passing is not None]
     new = bool(passing) or all(isinstance(o, Enclosed) for o, _ in pushed)
@@ -183,14 +182,16 @@ def _arrived(sent: Sequence[_Sent]) -> Value:
             found = own if found is None else found + own
     if found is None:
         raise ValueError("nothing arrives")
-    return found
+    moved = not new and len(sent) == 1 and found.shares_memory(pushed[0][1])  # along an operator that only renames
+    return found.map(torch.clone) if moved else found
 
 
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
-    if tally.total is None:  # no form meets anything: all are 0
+    if not tally.terms:  # no form meets anything: all are 0
         zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision, device=seeds.device)
         return Interval.point(zero)
+    total = summed(tally.terms)
     if not tally.split:
-        return route.arithmetic.between(tally.total, tally.total)
-    upper = tally.total.upper()
+        return route.arithmetic.between(total, total)
+    upper = total.upper()
     return route.arithmetic.enclose(-upper[:, :, seeds.count :], upper[:, :, : seeds.count])

@@ -52,7 +52,7 @@ class AbstractTwoPiece(AbstractActivation):
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and, where the interval meets 0, of 0."""
         if self.rectifies:
-            return Interval(z.lower.clamp(min=0), z.upper.clamp(min=0))
+            return z.map(lambda end: end.clamp(min=0))
         ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
         low = torch.minimum(ends[0].lower, ends[1].lower)
         high = torch.maximum(ends[0].upper, ends[1].upper)

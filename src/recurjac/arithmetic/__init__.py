@@ -16,7 +16,8 @@ from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Fast, Rigorous
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.value import LinearMap, Slopes, Value, concatenate, nonnegative_sum
+from recurjac.arithmetic.signed import Signed, Slopes
+from recurjac.arithmetic.value import LinearMap, Value, concatenate, nonnegative_sum, summed
 
 __all__ = [
     "AbstractArithmetic",
@@ -26,6 +27,7 @@ __all__ = [
     "MEMORY",
     "MoveTensor",
     "Rigorous",
+    "Signed",
     "Slopes",
     "Value",
     "check_convolution",
@@ -34,5 +36,6 @@ __all__ = [
     "nonnegative_sum",
     "round_to",
     "round_up_to",
+    "summed",
     "supported_dtype",
 ]

@@ -43,8 +43,11 @@ class AbstractArithmetic(ABC):
         """Σ over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
 
     @abstractmethod
-    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
-        """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R)."""
+    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+        """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R).
+
+        Made in the memory of the forms, which are gone thereafter, unless a derivative needs them.
+        """
 
     @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
@@ -94,10 +97,10 @@ class AbstractArithmetic(ABC):
     @final
     def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
         """m and s with the (finite) interval inside [m - s, m + s]."""
-        mid = interval.lower / 2 + interval.upper / 2
+        mid = torch.add(interval.lower / 2, interval.upper, alpha=0.5)
         low = self.exact(mid) - self.exact(interval.lower)
         high = self.exact(interval.upper) - self.exact(mid)
-        return mid, torch.maximum(low.upper(), high.upper()).clamp(min=0)
+        return mid, torch.maximum(low.upper(), high.upper())
 
     @final
     def product(self, a: Interval, b: Interval) -> Interval:

@@ -34,9 +34,10 @@ class Fast(AbstractArithmetic):
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
         return Value(rows_times(weights.flatten(3), numbers.flatten(2)), None)
 
-    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
         flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
-        return Value(rows_times(flat, x) + rows_times(flat.abs(), r), None)
+        middle = rows_times(flat, x)
+        return Value(middle + rows_times(flat.abs() if middle.requires_grad else flat.abs_(), r), None)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return computed
@@ -71,12 +72,13 @@ class Rigorous(AbstractArithmetic):
     def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
         return self.exact(weights).dot(self.exact(numbers))
 
-    def around(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
         """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
         flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
-        n, size = flat.shape[-1], flat.abs() if flat.requires_grad else forms.size.flatten(3)
+        n, middle = flat.shape[-1], rows_times(flat, x)
+        size = flat.abs() if middle.requires_grad else flat.abs_()
         spread = rows_times(size, r)
-        mid = rows_times(flat, x) + spread
+        mid = middle + spread
         with torch.no_grad():
             gamma, info = gamma_of(n, mid.dtype), torch.finfo(mid.dtype)
             rad = rows_times(size, x.abs()).add_(spread).mul_(gamma).add_(mid.abs(), alpha=info.eps / 2)

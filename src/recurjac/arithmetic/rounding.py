@@ -35,6 +35,16 @@ def tiny_of(tensor: Tensor) -> float:
     return float(torch.finfo(tensor.dtype).tiny)
 
 
+def least_of(tensor: Tensor) -> float:
+    """The least entry (NaN if there is one); infinite if there is none."""
+    return float(tensor.amin()) if tensor.numel() else torch.inf
+
+
+def negligible(least: float, other: float, dtype: torch.dtype) -> bool:
+    """Whether two roundings more of `other` exceed `least`; not if it is NaN."""
+    return other * torch.finfo(dtype).eps > least
+
+
 @cache
 def zero_of(dtype: torch.dtype, device: torch.device) -> Tensor:
     """The radius of exact values: this very tensor, so that they are told by identity."""

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.arithmetic.interval import MoveTensor
-from recurjac.arithmetic.rounding import RoundUp, gamma_of, grow, growth_of, round_up, tiny_of, zero_of
+from recurjac.arithmetic.rounding import (
+    RoundUp,
+    gamma_of,
+    grow,
+    growth_of,
+    least_of,
+    negligible,
+    round_up,
+    tiny_of,
+    zero_of,
+)
 
 
 @runtime_checkable
@@ -74,6 +84,11 @@ class Value:
     def _size(self, gamma: float) -> Tensor:
         """|mid| + rad / gamma in two roundings; 0 only where both are 0."""
         return self.size if self.rad is None or self.exact else torch.add(self.size, self.rad, alpha=1 / gamma)
+
+    @cached_property
+    def cover(self) -> Tensor:
+        """`_size` for products that are summed over the last dimension, and one number that is added to them."""
+        return self._size(gamma_of(self.shape[-1] + 1, self.mid.dtype))
 
     def map(self, move: MoveTensor) -> Value:
         """The same value after `move` (a reshape, a permutation, an index) of its entries."""
@@ -164,29 +179,6 @@ class Value:
             rad = a * other.rad + b * self.rad + self.rad * other.rad + u * _plain(mid).abs()
         return Value(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
 
-    def by_sign(self, positive: Tensor, negative: Tensor, slopes: Slopes, known: Tensor | None) -> Value:
-        """mid, which is `positive` + `negative`, times one slope where it is positive and another where it is negative.
-
-        known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.  The radius counts there;
-        elsewhere it is the caller's.  By underflow a product is off by less than the smallest number, hence by less
-        than a factor.
-        """
-        mid = torch.addcmul(positive * slopes.above, negative, slopes.below)  # one of the two terms is 0
-        if self.rad is None:
-            return Value(mid, None)
-        with torch.no_grad():
-            eps = torch.finfo(mid.dtype).eps
-            rad = mid.abs().mul_(eps / 2)
-            known = None if self.exact else known
-            if known is not None:
-                rad.addcmul_(self.rad, known)
-            if not _negligible(tiny_of(mid), _least(self.size) * slopes.least * eps / 2, mid.dtype):
-                rad += torch.minimum(positive, slopes.tiny_above)
-                rad -= torch.maximum(negative, slopes.minus_tiny_below)
-                if known is not None:
-                    rad.add_(torch.minimum(self.rad, slopes.tiny_above))
-            return Value(mid, rad.mul_(growth_of(8, mid.dtype)))
-
     def linear(self, operator: LinearMap) -> Value:
         """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
 
@@ -231,13 +223,16 @@ class Value:
         Made in the memory of this value, which is gone thereafter, unless a derivative needs it.
         """
         live = any(t.requires_grad for t in (self.mid, forms.mid, matrix.mid))
-        if live or self.shape[:-1] != forms.shape[:-1] or forms.shape[-1] == 0:
+        lead = forms.shape[:-1]
+        if live or forms.shape[-1] == 0 or not broadcasts(self.shape[:-1], lead):
             return self + forms.matmul(matrix)
+        if self.shape[:-1] != lead:
+            return self.map(lambda t: t.expand(*lead, -1).clone()).plus_matmul_(forms, matrix)
         if self.rad is None or forms.rad is None or matrix.rad is None:
             return Value(_plus_product_(self.mid, forms.mid, matrix.mid), None)
         n, dtype = forms.shape[-1] + 1, self.mid.dtype
         gamma = gamma_of(n, dtype)
-        own, a, b = self.mid.abs(), forms._size(gamma), matrix._size(gamma)
+        own, a, b = self.mid.abs(), forms.cover, matrix.cover
         own = own if self.exact else own.add_(self.rad, alpha=1 / gamma)
         mid = _plus_product_(self.mid, forms.mid, matrix.mid)
         sums = _plus_product_(own, a, b)
@@ -247,37 +242,24 @@ class Value:
         return Value(mid, rad)
 
 
-@final
-@dataclass(frozen=True)
-class Slopes:
-    """What forms are multiplied with, beside them: a slope where they are positive, another where they are negative."""
-
-    above: Tensor
-    below: Tensor
-
-    @cached_property
-    def least(self) -> float:
-        """The least size of a slope that is not 0; infinite if there is none."""
-        return min(_least(torch.where(s == 0, torch.inf, s.detach().abs())) for s in (self.above, self.below))
-
-    @cached_property
-    def tiny_above(self) -> Tensor:
-        """The smallest normal number where the slope is not 0."""
-        return (self.above.detach() != 0).to(self.above.dtype) * tiny_of(self.above)
-
-    @cached_property
-    def minus_tiny_below(self) -> Tensor:
-        return (self.below.detach() != 0).to(self.below.dtype) * -tiny_of(self.below)
-
-
 def _plain(tensor: Tensor) -> Tensor:
     """`tensor` without its derivative."""
     return tensor.detach() if tensor.requires_grad else tensor
 
 
+def broadcasts(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether a tensor of `shape` beside one of `other`, of as many dimensions, does not enlarge it."""
+    return len(shape) == len(other) and all(s in (1, n) for s, n in zip(shape, other, strict=True))
+
+
 def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
+    """Forms (B, K, R, n) times rows (B, K, n), summed over n: (B, K, R); dimensions B and K of either may be 1."""
     if rows.shape[:2] == (1, 1):
         return torch.matmul(forms, rows.reshape(-1))
+    if forms.shape[1] == 1:
+        return torch.matmul(rows, forms[:, 0].mT)
+    if forms.shape[:2] == rows.shape[:2]:
+        return torch.matmul(forms, rows.unsqueeze(-1)).squeeze(-1)
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
@@ -327,8 +309,7 @@ def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> 
     if n == 0:
         return Value(mid, torch.zeros_like(mid))
     with torch.no_grad():
-        gamma = gamma_of(n, mid.dtype)
-        a, b = ours._size(gamma), theirs._size(gamma)
+        gamma, a, b = gamma_of(n + 1, mid.dtype), ours.cover, theirs.cover
         rad = _over_underflow(
             how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
         )
@@ -344,7 +325,7 @@ def _over_underflow(
     at some of the former, `structure` is 0 at them all.
     """
     least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
-    if _negligible(least, _least(sums) * gamma, sums.dtype):
+    if negligible(least, least_of(sums) * gamma, sums.dtype):
         return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
     zero = sums == 0
     if not bool(zero.any()):
@@ -355,20 +336,24 @@ def _over_underflow(
     return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
 
 
-def _least(tensor: Tensor) -> float:
-    """The least entry (NaN if there is one); infinite if there is none."""
-    return float(tensor.amin()) if tensor.numel() else torch.inf
-
-
-def _negligible(least: float, other: float, dtype: torch.dtype) -> bool:
-    """Whether two roundings more of `other` exceed `least`; not if it is NaN."""
-    return other * torch.finfo(dtype).eps > least
-
-
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
     """`active` with its `in_dims` node dimensions of size 1 replaced by as many as the output `like` has."""
     lead = active.shape[: active.dim() - in_dims]
     return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
+
+
+def summed(values: Sequence[Value]) -> Value:
+    """The sum of values that broadcast to each other, as one of k terms: off by gamma_k Σ |mid| + Σ rad."""
+    if len(values) == 1:
+        return values[0]
+    mids = torch.stack(torch.broadcast_tensors(*(v.mid for v in values)))
+    mid, k, dtype = mids.sum(0), len(values), mids.dtype
+    if any(v.rad is None for v in values):
+        return Value(mid, None)
+    with torch.no_grad():
+        rads = [v.rad for v in values if v.rad is not None and not v.exact]
+        rad = mids.abs().sum(0).mul_(gamma_of(k, dtype))
+        return Value(mid, reduce(torch.add, rads, rad).mul_(growth_of(2 * k + 2, dtype)))
 
 
 def concatenate(values: Sequence[Value], dim: int) -> Value:

@@ -57,6 +57,8 @@ class Dense(AbstractLeaf):
         blocks = prod(self.inputs) // max(self.weight.shape[1], 1)
         rows = (blocks, self.weight.shape[1]) if blocks > 1 else (self.weight.shape[1],)
         flat = tensor.reshape(*lead, *rows)
+        if flat.dim() == 2 and flat.mT.is_contiguous() and not flat.is_contiguous():  # so is the result
+            return torch.matmul(self.weight, flat.mT).mT.reshape(*lead, *self.out_shape)
         return torch.matmul(flat, self.weight.mT).reshape(*lead, *self.out_shape)
 
     def transpose(self) -> Dense:
@@ -72,6 +74,8 @@ class Dense(AbstractLeaf):
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         if prod(self.inputs) != self.weight.shape[1]:
             return super().columns(index, dtype, arithmetic)
+        if index.dim() == 1 and _counts(index, self.weight.shape[1]):
+            return arithmetic.exact(self.weight.mT.reshape(-1, *self.out_shape))
         return arithmetic.exact(self.weight.mT[index].reshape(*index.shape, *self.out_shape))
 
     def taking(self, shape: Shape) -> Self:
@@ -111,6 +115,11 @@ class Dense(AbstractLeaf):
             cls(matrix, (6,), (4,)), cls(holes, (2, 3), (2, 2)), cls(matrix[:, :1] * 0, (1,), (4,)),
             cls(holes[:2, :3], (2, 3), (2, 2)),
         ]  # fmt: skip
+
+
+def _counts(index: Tensor, n: int) -> bool:
+    """Whether `index` is 0, 1, …, n - 1, being n flat positions in their order or fewer."""
+    return len(index) == n and bool((index == torch.arange(n, device=index.device)).all())
 
 
 def along_last(x: Expression, weight: Tensor) -> Any:

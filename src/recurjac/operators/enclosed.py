@@ -37,8 +37,13 @@ class Enclosed(AbstractOperator):
         lead = value.shape[: len(value.shape) - len(self.inputs)]
         if len(self.inputs) != 1:
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
-        found = value.matmul(replace(self.matrix))  # a new value, that keeps nothing computed from a live tensor
+        found = value.matmul(self._afresh)
         return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape(*lead, *self.outputs))
+
+    @property
+    def _afresh(self) -> Value:
+        """The matrix as a new value, that keeps nothing computed from a live tensor."""
+        return Value(self.matrix.mid, self.matrix.rad)
 
     def transpose(self) -> Enclosed:
         return Enclosed(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
@@ -50,8 +55,8 @@ class Enclosed(AbstractOperator):
         return replace(self, matrix=Value(size, rad))
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
-        columns = self.matrix.map(lambda t: t.mT[index])
-        return columns if len(self.outputs) == 1 else columns.map(lambda t: t.reshape(*index.shape, *self.outputs))
+        flat = index.flatten()
+        return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape(*index.shape, *self.outputs))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)
@@ -89,7 +94,7 @@ def total(pairs: Sequence[tuple[AbstractOperator, Value]], onto: Value | None = 
     if onto is not None and len(pairs) == 1:
         operator, value = pairs[0]
         if isinstance(operator, Enclosed) and len(operator.outputs) == len(operator.inputs) == 1:
-            return onto.plus_matmul_(value, replace(operator.matrix))  # as in `push`
+            return onto.plus_matmul_(value, operator._afresh)
     found = _total(pairs)
     return found if onto is None else onto + found
 
@@ -98,10 +103,15 @@ def _total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
     parts = [(o, c) for o, c in pairs if isinstance(o, Enclosed)]
     if len(parts) < 2 or len(parts) < len(pairs):
         return reduce(Value.__add__, (o.push(c) for o, c in pairs))
-    matrix = concatenate([o.matrix for o, _ in parts], 1)
-    lead = torch.broadcast_shapes(*(c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts))
+    matrix = concatenate([o.matrix.map(_transposed) for o, _ in parts], 0).map(_transposed)  # mostly whole rows
+    leads = {c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts}
+    lead = leads.pop() if len(leads) == 1 else torch.broadcast_shapes(*leads)
     values = [c.map(partial(_flat, lead=lead, dims=len(o.inputs))) for o, c in parts]
     return Enclosed(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.mT
 
 
 def _flat(tensor: Tensor, lead: Shape, dims: int) -> Tensor:

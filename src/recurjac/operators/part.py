@@ -10,7 +10,7 @@ from recurjac._types import Shape
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather
-from recurjac.operators.reindex import Reshape
+from recurjac.operators.reindex import Identity, Reshape
 
 
 def part(operator: AbstractOperator, outputs: Tensor | None, inputs: Tensor | None) -> AbstractOperator | None:
@@ -37,4 +37,6 @@ def part(operator: AbstractOperator, outputs: Tensor | None, inputs: Tensor | No
 def _onto(entries: Tensor, shape: Shape) -> AbstractOperator:
     """From a tensor to its entries at rising flat positions."""
     n = prod(shape)
-    return Reshape(shape, (n,)) if len(entries) == n else Gather.of(entries, shape)
+    if len(entries) < n:
+        return Gather.of(entries, shape)
+    return Identity(shape) if shape == (n,) else Reshape(shape, (n,))

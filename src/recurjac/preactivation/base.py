@@ -69,7 +69,7 @@ class Prefix:
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
         skeleton.settle(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
-        counts = [len(p.kept) for p in skeleton.post[1:]]
+        counts = [p.count for p in skeleton.post[1:]]
         if (k == 1 or counts[-1]) and not pays(self.network, counts):
             self._skeleton = None
 

@@ -47,17 +47,18 @@ class BoundRegion(ABC):
     @property
     @abstractmethod
     def rigorous(self) -> bool:
-        """Whether `box` and `maximum` cover rounding under `Rigorous`."""
+        """Whether `box` and `maximum_` cover rounding under `Rigorous`."""
 
     @abstractmethod
     def box(self, arithmetic: AbstractArithmetic) -> Interval:
         """The smallest box around the region: (batch, *input)."""
 
     @abstractmethod
-    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
         """A value whose upper end bounds c·x over the region, for forms c (B, K, R, *input): (B, K, R).
 
-        Dimensions B and K of the forms may be 1; so may K of the result, never B.
+        Dimensions B and K of the forms may be 1; so may K of the result, never B.  The memory of the forms may be used:
+        they are gone thereafter, unless a derivative needs them.
         """
 
     @abstractmethod
@@ -98,7 +99,7 @@ class Convex(Protocol):
 
     @property
     def x(self) -> Tensor: ...
-    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value: ...
+    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value: ...
 
 
 @final
@@ -108,7 +109,7 @@ class One:
 
     x: Tensor
 
-    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
         """The one coefficient of forms (B, K, R, 1): (B, K, R)."""
         return forms.map(lambda t: t[..., 0])
 
@@ -125,11 +126,11 @@ class BesideOne:
         flat = self.region.x.flatten(1)
         return torch.cat([flat, torch.ones_like(flat[:, :1])], 1)
 
-    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
-        """As `BoundRegion.maximum`, of forms (B, K, R, inputs + 1)."""
+    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+        """As `BoundRegion.maximum_`, of forms (B, K, R, inputs + 1)."""
         n, shape = forms.shape[-1] - 1, self.region.x.shape[1:]
         inside = forms.map(lambda t: t[..., :n].reshape(*t.shape[:-1], *shape))
-        return self.region.maximum(inside, arithmetic) + forms.map(lambda t: t[..., n])
+        return self.region.maximum_(inside, arithmetic) + forms.map(lambda t: t[..., n])
 
 
 def positive(computed: Tensor, active: Tensor) -> Tensor:

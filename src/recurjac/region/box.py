@@ -44,10 +44,10 @@ class BoundBox(BoundRegion):
         low, high = torch.where(infinite, -inf, low), torch.where(infinite, inf, high)
         return Interval(torch.maximum(low, self.low), torch.minimum(high, self.high))
 
-    def maximum(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
         right, left = self._reach
         if left is right and right.infinite is None:
-            return arithmetic.around(forms, self.x, right.size)
+            return arithmetic.around_(forms, self.x, right.size)
         if left is right:
             extra = right.spread(forms.mid.abs(), arithmetic)
         else:

@@ -1,0 +1,95 @@
+"""Forms split by sign, and their product with one slope where they are positive and another where they are negative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic.rounding import growth_of, least_of, negligible, tiny_of
+from recurjac.arithmetic.value import Value, broadcasts
+
+
+@final
+@dataclass(frozen=True)
+class Slopes:
+    """What forms are multiplied with, beside them: a slope where they are positive, another where they are negative."""
+
+    above: Tensor
+    below: Tensor
+
+    @cached_property
+    def least(self) -> float:
+        """The least size of a slope that is not 0; infinite if there is none."""
+        return min(least_of(torch.where(s == 0, torch.inf, s.detach().abs())) for s in (self.above, self.below))
+
+    @cached_property
+    def tiny_above(self) -> Tensor:
+        """The smallest normal number where the slope is not 0."""
+        return (self.above.detach() != 0).to(self.above.dtype) * tiny_of(self.above)
+
+    @cached_property
+    def minus_tiny_below(self) -> Tensor:
+        return (self.below.detach() != 0).to(self.below.dtype) * -tiny_of(self.below)
+
+
+@final
+@dataclass(frozen=True)
+class Signed:
+    """Forms whose midpoint is `positive` + `negative`, one of which is 0 at each entry, within the radius `rad`.
+
+    size: |midpoint|, where rounding is covered; rad: None where it is not, or where there is none (`exact`).
+    live: whether a derivative needs the forms, whose memory is otherwise used.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    size: Tensor | None
+    rad: Tensor | None
+    live: bool
+
+    @classmethod
+    def of_(cls, forms: Value, live: bool) -> Signed:
+        """Made in the memory of the forms, which are gone thereafter, unless they or what meets them is `live`."""
+        live = live or forms.mid.requires_grad
+        size = None if forms.rad is None else forms.size  # before that memory is used
+        positive = forms.mid.clamp(min=0)
+        negative = forms.mid.clamp(max=0) if live else forms.mid.clamp_(max=0)
+        lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
+        return cls(positive, negative, size, lost, live)
+
+    def times_(self, slopes: Slopes, known: Tensor | None) -> Value:
+        """The midpoint times the slope of its sign; made in this object's memory as `of_`.
+
+        known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.  The radius counts there;
+        elsewhere it is the caller's.  By underflow a product is off by less than the smallest number, hence by less
+        than a factor.
+        """
+        if self.size is None:
+            return Value(self._product_(slopes), None)
+        with torch.no_grad():
+            eps, known = torch.finfo(self.size.dtype).eps, None if self.rad is None else known
+            small = not negligible(tiny_of(self.size), least_of(self.size) * slopes.least * eps / 2, self.size.dtype)
+            underflow = self._underflow(slopes, known) if small else None
+        mid = self._product_(slopes)
+        with torch.no_grad():
+            room = None if self.live or mid.shape != self.size.shape else self.size
+            rad, growth = torch.abs(mid, out=room), growth_of(8, mid.dtype)
+            rad.mul_(eps / 2 * growth)  # a power of two times a number: exact
+            if known is not None and self.rad is not None:
+                rad.addcmul_(self.rad, known, value=growth)
+            return Value(mid, rad if underflow is None else rad.add_(underflow, alpha=growth))
+
+    def _product_(self, slopes: Slopes) -> Tensor:
+        if self.live or not broadcasts(slopes.above.shape, self.positive.shape):
+            return torch.addcmul(self.positive * slopes.above, self.negative, slopes.below)  # one of the terms is 0
+        return self.positive.mul_(slopes.above).addcmul_(self.negative, slopes.below)
+
+    def _underflow(self, slopes: Slopes, known: Tensor | None) -> Tensor:
+        """At least what underflow may lose."""
+        lost = torch.minimum(self.positive, slopes.tiny_above)
+        lost = lost - torch.maximum(self.negative, slopes.minus_tiny_below)
+        return lost if known is None or self.rad is None else lost.add(torch.minimum(self.rad, slopes.tiny_above))
