@@ -285,10 +285,20 @@ def _over(x: Any, radius: Any = 0.1, p: float = inf, **how: Any) -> Any:
     return rj.lipschitz(_net(), rj.LpBall(x, radius, p), **how)
 
 
+class _Nothing(nn.Module):
+    """A module without outputs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :0]
+
+
 PYTHON: dict[str, tuple[Callable[[], Any], type[Exception], type[Exception], tuple[str, ...]]] = {
     "centre NaN": (lambda: rj.LpBall([0, nan], 1), rj.InvalidRegion, ValueError, ("nan at index [1]",)),
     "centre text": (lambda: rj.LpBall("a", 1), rj.InvalidRegion, ValueError, ("centre x",)),
     "centre empty": (lambda: rj.LpBall(np.zeros((0, 4)), 1), rj.InvalidRegion, ValueError, ("(0, 4)",)),
+    "centre complex": (lambda: rj.LpBall(torch.ones(2) * 1j, 1), rj.InvalidRegion, ValueError, ("centre x", "complex")),
+    "list complex": (lambda: rj.LpBall([0.0, 1j], 1), rj.InvalidRegion, ValueError, ("centre x", "complex")),
+    "array complex": (lambda: rj.Box(np.ones(2) * 1j, [1, 1]), rj.InvalidRegion, ValueError, ("complex",)),
     "radius": (lambda: rj.LpBall([0.0], -2), rj.InvalidRegion, ValueError, ("radius", "-2.0")),
     "radius NaN": (lambda: rj.LpBall([0.0], nan), rj.InvalidRegion, ValueError, ("radius", "nan")),
     "norm": (lambda: rj.LpBall([0.0], 1, 3), rj.InvalidRegion, ValueError, ("p=3", "1, 2 or inf")),
@@ -316,6 +326,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[Exception], type[Exception], tup
     "no example": (lambda: rj.load(nn.Linear(2, 2)), rj.InvalidNetwork, ValueError, ("load(module, example)",)),
     "scalar": (lambda: rj.load(nn.Linear(2, 2), 1.0), rj.InvalidNetwork, ValueError, ("shape ()",)),
     "no batch": (lambda: rj.load(nn.Linear(2, 2), torch.ones(0, 2)), rj.InvalidNetwork, ValueError, ("(0, 2)",)),
+    "no output": (lambda: rj.load(_Nothing(), torch.ones(1, 2)), rj.InvalidNetwork, ValueError, ("(0,)", "output")),
     "text": (lambda: rj.load(nn.Linear(2, 2), "12"), rj.InvalidNetwork, ValueError, ("'str'",)),
     "layer": (lambda: rj.load(nn.Softmax(1), torch.ones(1, 2)), rj.UnsupportedLayer, NotImplementedError, ("softmax",)),
 }  # fmt: skip

@@ -238,6 +238,22 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
 # jacobian
 
 
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock stands at 0, then at 0, 29, 31 and 90 seconds after a step."""
+    clock = iter([0.0, 0.0, 29.0, 31.0, 90.0])
+    with monkeypatch.context() as patch:
+        patch.setattr("recurjac.cli.output.time.monotonic", lambda: next(clock))
+        with output.progress(False, "images", 4) as step:
+            for _ in range(4):
+                step()
+    assert capsys.readouterr().err == "images: 3 of 4 after 31 s\nimages: 4 of 4 after 90 s\n"
+    with output.progress(True, "images", 1) as step:
+        step()
+    assert capsys.readouterr().err == ""
+
+
 def test_jacobian_bounds_are_written(run: Run) -> None:
     np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 1, 4)))
     code, out, err = run("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b.npz", "--json", "j")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,17 +76,38 @@ _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
 
+_SELDOM = 30.0
+"""Seconds, at least, between lines of progress that go to a file or a pipe."""
+
+
 @contextmanager
 def progress(quiet: bool, what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; the function that it gives advances it by one step."""
+    """A progress bar on stderr, elsewhere than on a terminal a line now and then; the function given is one step."""
     console = stderr()
+    if not quiet and not console.is_terminal:
+        yield _in_lines(console, what, total)
+        return
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, disable=quiet or not console.is_terminal, transient=True,
+        console=console, disable=quiet, transient=True,
     )  # fmt: skip
     with bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def _in_lines(console: Console, what: str, total: int) -> Callable[[], None]:
+    began = last = time.monotonic()
+    done = 0
+
+    def step() -> None:
+        nonlocal done, last
+        done, now = done + 1, time.monotonic()
+        if now - last >= _SELDOM:
+            console.print(f"{what}: {done} of {total} after {now - began:.0f} s")
+            last = now
+
+    return step
 
 
 def gather(

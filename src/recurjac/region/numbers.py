@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ Numbers = Any
 
 def numbers(what: str, value: Numbers) -> Tensor:
     try:
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError("complex numbers have no order; give real ones, such as real and imaginary parts")
         # the dtype is named: a Python float would pass through float32 otherwise
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
