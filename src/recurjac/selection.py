@@ -55,4 +55,4 @@ class Selection:
         if index.shape != values.shape:
             index = index.reshape(index.shape[0], *[1] * (len(lead) - 1), -1).expand(*lead, -1)
         flat = values.new_full((*lead, prod(self.shape[1:])), elsewhere)
-        return flat.scatter(-1, index, values).reshape(*lead, *self.shape[1:])
+        return flat.scatter_(-1, index, values).reshape(*lead, *self.shape[1:])

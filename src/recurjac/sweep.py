@@ -9,7 +9,7 @@ the first node where the two differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from math import ceil
 from typing import final
@@ -138,7 +138,7 @@ class _Seeds:
     both: bool = False
 
     def doubled(self) -> _Seeds:
-        return replace(self, both=True)
+        return _Seeds(self.seeds, self.arithmetic, True)
 
 
 @final

@@ -89,25 +89,27 @@ class AbstractTwoPiece(AbstractActivation):
         """The chord on one side; on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
         steep = z.upper >= -z.lower
         free = steep.to(z.lower.dtype) if self.rectifies else torch.where(steep, 1.0, self.slope_below(z.lower))
-        return self._lines(z, free, self._chord(z), arithmetic)
+        sides = _sides(z)
+        return self._lines(z, free, self._chord(z, *sides), *sides, arithmetic)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
         """The chord on one side, its parallel through 0 on the other."""
-        chord = self._chord(z)
-        return self._lines(z, chord, chord, arithmetic)
+        sides = _sides(z)
+        chord = self._chord(z, *sides)
+        return self._lines(z, chord, chord, *sides, arithmetic)
 
-    def _chord(self, z: Interval) -> Tensor:
+    def _chord(self, z: Interval, high: Tensor, low: Tensor) -> Tensor:
         """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity.
 
         Elsewhere the slope of the one piece, exactly.
         """
-        high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
         width = high - low
-        plain = (width > 0) & (width < torch.inf)
-        if bool(plain.all()):
+        least, most = torch.aminmax(width.detach()) if width.numel() else (0.0, 0.0)
+        if float(least) > 0 and float(most) < torch.inf:
             share = high / width
         else:  # infinity is kept out of the quotient, as autograd would make it 0 times infinity
+            plain = (width > 0) & (width < torch.inf)
             share = torch.where(plain, high, 0.0) / torch.where(plain, width, 1.0)
             share = torch.where(high.isinf(), 1.0, share)
         if self.rectifies:
@@ -117,16 +119,17 @@ class AbstractTwoPiece(AbstractActivation):
         chord = torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
         return torch.where(at_lower == at_upper, at_lower, chord)
 
-    def _lines(self, z: Interval, free: Tensor, chord: Tensor, arithmetic: AbstractArithmetic) -> Lines:
+    def _lines(
+        self, z: Interval, free: Tensor, chord: Tensor, high: Tensor, low: Tensor, arithmetic: AbstractArithmetic
+    ) -> Lines:
         """Slopes `free` through 0 on one side and `chord` on the other; on one piece both are its own."""
-        high, low = z.upper.clamp(min=0), z.lower.clamp(max=0)
         s, one = self.slope_below(z.lower), torch.ones_like(z.lower)
         # σ - a z over [l, u] with l <= 0 <= u is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
         ends = torch.stack([high, low])
         gaps = arithmetic.multiple(ends, arithmetic.exact(torch.stack([one, s])) - arithmetic.exact(chord))
         most = gaps[0].upper().amax(0).clamp(min=0)
         if self.rectifies:
-            return _beside(free, torch.zeros_like(s), chord, most, high.detach())
+            return _beside(free, s, chord, most, high.detach())
         unstable, convex = self.unstable(z, arithmetic), s < 1
         least = gaps[1].lower().amin(0).clamp(max=0)
         return _beside(
@@ -134,6 +137,11 @@ class AbstractTwoPiece(AbstractActivation):
             torch.where(convex, chord, free), torch.where(unstable & convex, most, 0.0),
             self.value_range(z, arithmetic).magnitude.detach(),
         )  # fmt: skip
+
+
+def _sides(z: Interval) -> tuple[Tensor, Tensor]:
+    """The end above 0 and the end below it, or 0."""
+    return z.upper.clamp(min=0), z.lower.clamp(max=0)
 
 
 def _beside(*numbers: Tensor) -> Lines:

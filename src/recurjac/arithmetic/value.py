@@ -283,7 +283,8 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Value:
 
 def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
     """base (..., m) plus forms (..., n) times matrixᵀ, in the memory of `base` if its rows lie evenly there."""
-    return base.flatten(0, -2).addmm_(forms.flatten(0, -2), matrix.mT).view(base.shape)
+    flat = base.flatten(0, -2).addmm_(forms.flatten(0, -2), matrix.mT)
+    return base if flat.data_ptr() == base.data_ptr() else flat.view(base.shape)
 
 
 def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
@@ -346,7 +347,8 @@ def summed(values: Sequence[Value]) -> Value:
     """The sum of values that broadcast to each other, as one of k terms: off by gamma_k Σ |mid| + Σ rad."""
     if len(values) == 1:
         return values[0]
-    mids = torch.stack(torch.broadcast_tensors(*(v.mid for v in values)))
+    same = all(v.shape == values[0].shape for v in values)
+    mids = torch.stack([v.mid for v in values] if same else torch.broadcast_tensors(*(v.mid for v in values)))
     mid, k, dtype = mids.sum(0), len(values), mids.dtype
     if any(v.rad is None for v in values):
         return Value(mid, None)

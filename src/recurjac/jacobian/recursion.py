@@ -267,8 +267,9 @@ class StackedPushRoute(AbstractPushRoute):
         return None if self._single else self._rows.get(node)
 
     def region(self, node: int) -> Convex | None:
-        one = torch.ones(1, 1, dtype=self.chain.dtype, device=self.chain.device)
-        return One(one) if node == self.chain.end else None
+        if node != self.chain.end:
+            return None
+        return One(torch.ones(1, 1, dtype=self.chain.dtype, device=self.chain.device))
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []

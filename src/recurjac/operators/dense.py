@@ -53,13 +53,19 @@ class Dense(AbstractLeaf):
         return cls(weight, (weight.shape[1],), (weight.shape[0],))
 
     def apply(self, tensor: Tensor) -> Tensor:
+        out, inn = self.weight.shape
+        if self.inputs == (inn,) and self.outputs == (out,):
+            return self._along_last(tensor)
         lead = tensor.shape[: tensor.dim() - len(self.in_shape)]
-        blocks = prod(self.inputs) // max(self.weight.shape[1], 1)
-        rows = (blocks, self.weight.shape[1]) if blocks > 1 else (self.weight.shape[1],)
-        flat = tensor.reshape(*lead, *rows)
-        if flat.dim() == 2 and flat.mT.is_contiguous() and not flat.is_contiguous():  # so is the result
-            return torch.matmul(self.weight, flat.mT).mT.reshape(*lead, *self.out_shape)
-        return torch.matmul(flat, self.weight.mT).reshape(*lead, *self.out_shape)
+        blocks = prod(self.inputs) // max(inn, 1)
+        flat = tensor.reshape(*lead, *((blocks, inn) if blocks > 1 else (inn,)))
+        return self._along_last(flat).reshape(*lead, *self.out_shape)
+
+    def _along_last(self, tensor: Tensor) -> Tensor:
+        """(..., in) -> (..., out); a matrix that lies in memory column by column gives another one."""
+        if tensor.dim() == 2 and tensor.stride() == (1, tensor.shape[0]) and min(tensor.shape) > 1:
+            return torch.matmul(self.weight, tensor.mT).mT
+        return torch.matmul(tensor, self.weight.mT)
 
     def transpose(self) -> Dense:
         return Dense(self.weight.mT, self.out_shape, self.in_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -30,12 +31,13 @@ def affine_image(
     met: Tensor | None = None
     for operator, interval in terms:
         leaf, near = _at_leaf(operator, interval, arithmetic)
-        if not bool((near.upper - near.lower < torch.inf).all()):
+        mid, half = arithmetic.midrad(near)
+        if not isfinite(half.sum().item()):  # as it is where an end is infinite
             infinite = near.lower.isinf() | near.upper.isinf()
             near = Interval(torch.where(infinite, 0.0, near.lower), torch.where(infinite, 0.0, near.upper))
             reached = leaf.absolute().push(arithmetic.exact(infinite.to(near.lower.dtype))).mid > 0
             met = reached if met is None else met | reached
-        mid, half = arithmetic.midrad(near)
+            mid, half = arithmetic.midrad(near)
         image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
         constant = image if constant is None else constant + image
         spread = width if spread is None else spread + width
