@@ -10,7 +10,7 @@ from math import inf, nextafter
 import pytest
 import torch
 
-from recurjac.arithmetic import Fast, Rigorous, Signed, Slopes, Value, nonnegative_sum
+from recurjac.arithmetic import Fast, Rigorous, Signed, Slopes, Value, nonnegative_sum, summed
 from recurjac.operators import Dense
 from tests.helpers import KINDS, Exact, exact, misses, numbers
 from tests.marks import SEEDS, every_dtype, every_kind, every_seed
@@ -74,6 +74,37 @@ def test_dot_encloses_exact_sums(kind: str, seed: int, dtype: torch.dtype) -> No
         for end in ENDS:
             left, right = point_of(forms, end), point_of(rows, -end)
             truth = [total(left[i * n :][:n], right[i // 4 * n :][:n]) for i in range(24)]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_seed
+@pytest.mark.parametrize("shapes", [((1, 1), (3, 2)), ((3, 1), (3, 2)), ((3, 1), (1, 2)), ((1, 2), (3, 2)),
+                                    ((3, 2), (1, 1)), ((3, 2), (3, 1)), ((3, 2), (1, 2))], ids=str)  # fmt: skip
+def test_forms_and_rows_of_any_batch_and_covectors(shapes: tuple[tuple[int, int], tuple[int, int]], seed: int) -> None:
+    """Small whole numbers, of which every sum is exact."""
+    n = 1 + 3 * seed
+    forms = torch.arange(24 * n, dtype=torch.float64).reshape(3, 2, 4, n)[: shapes[0][0], : shapes[0][1]]
+    rows = torch.arange(6 * n, dtype=torch.float64).reshape(3, 2, n)[: shapes[1][0], : shapes[1][1]]
+    found = RIGOROUS.exact(forms).dot(RIGOROUS.exact(rows))
+    truth = (forms * rows.unsqueeze(2)).sum(-1)
+    assert torch.equal(found.mid, truth)
+    assert bool(((found.lower() <= truth) & (truth <= found.upper())).all())
+
+
+@every_dtype
+@every_seed
+@every_kind
+def test_a_sum_of_many_encloses_exact_sums(kind: str, seed: int, dtype: torch.dtype) -> None:
+    """Terms of one shape, and some that broadcast, exact ones and others."""
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        terms = [ball(kind, 24, seed + i, dtype) for i in range(1 + 3 * seed)]
+        terms += [RIGOROUS.exact(numbers(other, 24, seed + 100, dtype)), ball(other, 24, seed + 101, dtype)]
+        one = ball(other, 1, seed + 102, dtype)
+        result = summed([*(t.map(lambda m: m.reshape(2, 3, 4)) for t in terms), one.map(lambda m: m.reshape(1, 1, 1))])
+        assert result.shape == (2, 3, 4)
+        for end in ENDS:
+            ends = [point_of(t, end) for t in terms]
+            truth = [sum((e[i] for e in ends), point_of(one, end)[0]) for i in range(24)]
             assert not misses(result.lower(), result.upper(), truth)
 
 
@@ -166,6 +197,22 @@ def test_a_product_that_is_added_encloses_exact_sums(seed: int, dtype: torch.dty
             start = point_of(before.map(lambda t: t.flatten()), end)
             c, w = point_of(forms, -end), point_of(matrix, end)
             truth = [start[i] + total(c[i // m * n :][:n], w[i % m * n :][:n]) for i in range(8 * m)]
+            assert not misses(result.lower(), result.upper(), truth)
+
+
+@every_dtype
+@every_seed
+def test_a_product_for_each_covector_is_added_to_one_for_all(seed: int, dtype: torch.dtype) -> None:
+    n, m = 1 + 5 * seed, 3
+    for kind, other in pairs(KINDS, ("ordinary", "subnormal", "huge", "sparse")):
+        base, forms = ball(kind, 4 * m, seed, dtype), ball(other, 8 * n, seed + 100, dtype)
+        matrix = ball(kind, m * n, seed + 200, dtype)
+        single = base.map(lambda t: t.clone().reshape(1, 1, 4, m))
+        result = single.plus_matmul_(forms.map(lambda t: t.reshape(1, 2, 4, n)), matrix.map(lambda t: t.reshape(m, n)))
+        assert result.shape == (1, 2, 4, m)
+        for end in ENDS:
+            start, c, w = point_of(base, end), point_of(forms, -end), point_of(matrix, end)
+            truth = [start[i % (4 * m)] + total(c[i // m * n :][:n], w[i % m * n :][:n]) for i in range(8 * m)]
             assert not misses(result.lower(), result.upper(), truth)
 
 

@@ -63,6 +63,11 @@ class Lines:
         return self.all_exact and bool((self.upper_slope == 1).all())
 
     @cached_property
+    def all_constant(self) -> bool:
+        """Whether both lines of every neuron are constants, so that no form goes on."""
+        return not (self.live or bool(self.upper_slope.any()) or bool(self.lower_slope.any()))
+
+    @cached_property
     def above(self) -> Intercepts | None:
         """The intercepts of the upper lines; None if all are 0."""
         return Intercepts.of(self.upper_intercept)

@@ -112,6 +112,8 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
         if lines is not None:
             forms, constant = substitute_(forms, lines, arithmetic)
             tally.add(constant)
+            if lines.all_constant and passing is None:
+                continue
         tally.add(None if rows is None else forms.dot(rows))
         _send(pending, route.edges(node), _Forms(forms), passing)
     return _bounds(route, seeds, tally)

@@ -1,0 +1,89 @@
+"""What sweeps do on their way: memory that others read stays as it is, and forms of which nothing is left stop."""
+
+from __future__ import annotations
+
+import math
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from benchmarks.measure import counted
+from recurjac.activations import Linear, ReLU
+from recurjac.arithmetic import AbstractArithmetic
+from recurjac.lines import Lines
+from recurjac.network import Constant, Edge, Network, Stage, chain
+from recurjac.operators import AbstractOperator, Dense, Identity, Reshape
+from recurjac.preactivation import base
+
+ARITHMETICS = [rj.Fast(), rj.Rigorous()]
+N = 12
+
+
+def _matrix(seed: int) -> Tensor:
+    numbers = torch.randn(N, N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return numbers / math.sqrt(N)
+
+
+def _skipping(skip: AbstractOperator) -> Network:
+    """z3 = skip h2 + A h1, so that forms of stage 3 come to stage 2 along `skip` alone and go to stage 1 as well."""
+    bias = Constant(Identity((N,)), _matrix(9)[0])
+    stages = (
+        Stage((Edge(0, Dense.matrix(_matrix(1))),), (bias,), ReLU(), (N,)),
+        Stage((Edge(1, Dense.matrix(_matrix(2))),), (bias,), ReLU(), (N,)),
+        Stage((Edge(2, skip), Edge(1, Dense.matrix(_matrix(3)))), (bias,), ReLU(), (N,)),
+        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), Linear(), (N,)),
+    )
+    return Network((N,), stages)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["plain", "skeleton"])
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
+@pytest.mark.parametrize("skip", [Identity((N,)), Reshape((N,), (N,))], ids=["identity", "reshape"])
+def test_an_operator_that_moves_nothing_is_as_one_that_multiplies_by_one(
+    skip: AbstractOperator, arithmetic: AbstractArithmetic, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forms that come along it share their memory with those on their way to another stage."""
+    monkeypatch.setattr(base, "pays", lambda *_: whole)
+    region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
+    for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.Chords())):
+        moved, multiplied = (
+            rj.jacobian_bounds(_skipping(s), region, method, arithmetic=arithmetic)
+            for s in (skip, Dense.matrix(torch.eye(N, dtype=torch.float64)))
+        )
+        torch.testing.assert_close(moved.lower, multiplied.lower, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(moved.upper, multiplied.upper, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
+@pytest.mark.parametrize("radius", [0.3, 3.0, inf])
+def test_forms_of_which_nothing_is_left_stop(
+    radius: float, arithmetic: AbstractArithmetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no gradient has a known sign RecurJac's lines are constants.
+
+    The results are those of going on, or tighter by a rounding.
+    """
+    network = chain([(_matrix(i), None) for i in range(6)], [ReLU()] * 5)
+    region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), radius)
+    found: list[rj.JacobianBounds] = []
+
+    def job() -> None:
+        found.append(rj.jacobian_bounds(network, region, rj.RecurJac(), arithmetic=arithmetic))
+
+    stopped = counted(job).multiply_adds
+    monkeypatch.setattr(Lines, "all_constant", False)
+    assert stopped < 0.7 * counted(job).multiply_adds
+    assert bool((found[0].lower >= found[1].lower).all())
+    assert bool((found[0].upper <= found[1].upper).all())
+    torch.testing.assert_close(found[0].lower, found[1].lower, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found[0].upper, found[1].upper, rtol=1e-12, atol=0)
+
+
+def test_a_derivative_is_not_stopped() -> None:
+    """The slopes of a line may be 0 and still change with the weights."""
+    zero = torch.zeros(1, 1, 3, dtype=torch.float64)
+    assert Lines(zero, zero, zero, zero + 1, zero + 1).all_constant
+    assert not Lines(zero, zero, zero.clone().requires_grad_(), zero + 1, zero + 1).all_constant
