@@ -11,7 +11,7 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks.measure import counted
-from recurjac.activations import Linear, ReLU
+from recurjac.activations import LeakyReLU, Linear, ReLU
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.lines import Lines
 from recurjac.network import Constant, Edge, Network, Stage, chain
@@ -55,6 +55,29 @@ def test_an_operator_that_moves_nothing_is_as_one_that_multiplies_by_one(
         )
         torch.testing.assert_close(moved.lower, multiplied.lower, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(moved.upper, multiplied.upper, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
+def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(
+    arithmetic: AbstractArithmetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """z2 = h1 + b, and z3 reads h1 as well: on the skeleton E of the former begins as that of the latter."""
+    bias, leaky = Constant(Identity((N,)), _matrix(9)[0]), LeakyReLU(0.3)
+    stages = (
+        Stage((Edge(0, Dense.matrix(_matrix(1))),), (bias,), leaky, (N,)),
+        Stage((Edge(1, Identity((N,))),), (bias,), leaky, (N,)),
+        Stage((Edge(2, Dense.matrix(_matrix(2))), Edge(1, Dense.matrix(_matrix(3)))), (bias,), leaky, (N,)),
+        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), Linear(), (N,)),
+    )
+    found = []
+    for choice in (False, True):
+        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+        region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
+        prefix = base.Prefix(Network((N,), stages), region.bind((N,), torch.float64, torch.device("cpu")), arithmetic)
+        prefix.extend(rj.Alone(rj.Crown()), 3)
+        found.append(prefix.pre(3))
+    torch.testing.assert_close(found[0].lower, found[1].lower, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[0].upper, found[1].upper, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
