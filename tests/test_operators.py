@@ -78,7 +78,12 @@ def test_absolute_takes_the_absolute_value_of_every_coefficient(operator: Abstra
 @every_operator
 def test_columns_are_those_of_the_matrix(operator: AbstractOperator) -> None:
     dense, n = matrix(operator), prod(operator.in_shape)
-    for index in (torch.arange(n), torch.arange(2 * n).reshape(2, n) % n, torch.tensor([n - 1])):
+    for index in (
+        torch.arange(n),
+        torch.arange(2 * n).reshape(2, n) % n,
+        torch.tensor([n - 1]),
+        torch.arange(n).flip(0),
+    ):
         columns = operator.columns(index, torch.float64, FAST).mid
         assert tuple(columns.shape) == (*index.shape, *operator.out_shape)
         torch.testing.assert_close(columns.reshape(*index.shape, -1), dense.mT[index], rtol=1e-14, atol=1e-14)

@@ -105,8 +105,11 @@ def test_forms_of_which_nothing_is_left_stop(
     torch.testing.assert_close(found[0].upper, found[1].upper, rtol=1e-12, atol=0)
 
 
-def test_a_derivative_is_not_stopped() -> None:
+def test_a_slope_or_its_derivative_is_not_stopped() -> None:
     """The slopes of a line may be 0 and still change with the weights."""
     zero = torch.zeros(1, 1, 3, dtype=torch.float64)
+    one = torch.tensor([[[0.0, 0.0, 1e-300]]], dtype=torch.float64)
     assert Lines(zero, zero, zero, zero + 1, zero + 1).all_constant
+    assert not Lines(one, zero, zero, zero + 1, zero + 1).all_constant
+    assert not Lines(zero, zero, -one, zero + 1, zero + 1).all_constant
     assert not Lines(zero, zero, zero.clone().requires_grad_(), zero + 1, zero + 1).all_constant
