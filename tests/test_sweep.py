@@ -17,6 +17,8 @@ from recurjac.lines import Lines
 from recurjac.network import Constant, Edge, Network, Stage, chain
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape
 from recurjac.preactivation import base
+from tests.marks import every_dtype
+from tests.random_networks import true_jacobians
 
 ARITHMETICS = [rj.Fast(), rj.Rigorous()]
 N = 12
@@ -82,15 +84,16 @@ def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
 @pytest.mark.parametrize("radius", [0.3, 3.0, inf])
+@every_dtype
 def test_forms_of_which_nothing_is_left_stop(
-    radius: float, arithmetic: AbstractArithmetic, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, radius: float, arithmetic: AbstractArithmetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no gradient has a known sign RecurJac's lines are constants.
 
-    The results are those of going on, or tighter by a rounding.
+    The results are those of going on, or tighter by a rounding, and hold true Jacobians of all outputs.
     """
-    network = chain([(_matrix(i), None) for i in range(6)], [ReLU()] * 5)
-    region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), radius)
+    network = chain([(_matrix(i).to(dtype), None) for i in range(6)], [ReLU()] * 5)
+    region = rj.LpBall(torch.zeros(1, N, dtype=dtype), radius)
     found: list[rj.JacobianBounds] = []
 
     def job() -> None:
@@ -101,8 +104,12 @@ def test_forms_of_which_nothing_is_left_stop(
     assert stopped < 0.7 * counted(job).multiply_adds
     assert bool((found[0].lower >= found[1].lower).all())
     assert bool((found[0].upper <= found[1].upper).all())
-    torch.testing.assert_close(found[0].lower, found[1].lower, rtol=1e-12, atol=0)
-    torch.testing.assert_close(found[0].upper, found[1].upper, rtol=1e-12, atol=0)
+    close = 64 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found[0].lower, found[1].lower, rtol=close, atol=0)
+    torch.testing.assert_close(found[0].upper, found[1].upper, rtol=close, atol=0)
+    points = region.bind((N,), dtype, torch.device("cpu")).sample(200, torch.Generator().manual_seed(0))
+    truth = true_jacobians(network.to(torch.float64), points[0].double())
+    assert bool(((found[0].lower <= truth) & (truth <= found[0].upper)).all())
 
 
 def test_a_slope_or_its_derivative_is_not_stopped() -> None:

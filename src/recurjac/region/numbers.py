@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ Numbers = Any
 
 def numbers(what: str, value: Numbers) -> Tensor:
     try:
-        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+        if torch.as_tensor(value).is_complex():
             raise TypeError("complex numbers have no order; give real ones, such as real and imaginary parts")
         # the dtype is named: a Python float would pass through float32 otherwise
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
