@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
+from benchmarks.measure import counted
 from recurjac import chainrule
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
@@ -228,3 +229,13 @@ def test_the_choice_is_by_counting() -> None:
     wide = network.combine(torch.eye(3, dtype=torch.float64)[:1])
     assert pays(wide, [2, 2, 2])
     assert not pays(wide, [190, 190, 190])
+
+
+def test_where_the_skeleton_cannot_pay_nothing_of_it_is_made() -> None:
+    """Of a convolutional network, one sample needs no more work than two."""
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    network = rj.load(torch.nn.Sequential(*layers).double(), x)
+    one, two = (counted(partial(rj.jacobian_bounds, network, rj.LpBall(x[:n], 0.01))).multiply_adds for n in (1, 2))
+    assert one <= two

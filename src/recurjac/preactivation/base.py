@@ -48,7 +48,7 @@ class Prefix:
     def __post_init__(self) -> None:
         keep_freed_memory()
         self.network.check_weights()
-        if self.region.batch == 1:
+        if self.region.batch == 1 and pays(self.network, ()):
             self._skeleton = Skeleton(self.network, self.arithmetic)
 
     def extend(self, rule: AbstractPreactivation, depth: int) -> None:
