@@ -21,7 +21,7 @@ from recurjac.operators.enclosed import Enclosed
 from recurjac.preactivation import AbstractPreactivation, base
 from recurjac.skeleton import pays
 from tests.conv_networks import CONVOLUTIONAL, convolutional
-from tests.random_networks import KINDS, random_network
+from tests.random_networks import KINDS, random_network, true_jacobians
 
 METHODS: dict[str, AbstractJacobianMethod] = {
     "chords": rj.Chords(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
@@ -48,13 +48,24 @@ RADII = (0.0, 0.01, 0.1, 0.5, math.inf)
 """From no unstable neuron to all of them."""
 
 
-def both(monkeypatch: pytest.MonkeyPatch, job: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """The results without and with the skeleton."""
+WAYS = {"whole": (False, False), "pushed": (True, False), "pulled": (False, True)}
+"""Along the whole network; on the skeleton whose columns are pushed; on one whose rows are pulled for the Jacobian."""
+
+
+def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take that way from now on, whatever it costs."""
+    pushed, pulled = WAYS[way]
+    monkeypatch.setattr(base, "pays", lambda *_: pushed)
+    monkeypatch.setattr(chainrule, "_pays", lambda *_: pulled)
+
+
+def all_ways(monkeypatch: pytest.MonkeyPatch, job: Callable[[], list[Tensor]]) -> list[list[Tensor]]:
+    """The results of each way."""
     results = []
-    for choice in (False, True):
-        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+    for way in WAYS:
+        go(way, monkeypatch)
         results.append([t.detach() for t in job()])
-    return results[0], results[1]
+    return results
 
 
 def agree(plain: list[Tensor], reduced: list[Tensor], tolerance: float) -> None:
@@ -85,15 +96,18 @@ def test_the_results_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) ->
             found.append(JacobianNorm(rj.Chords()).norm(chain_over(flat, bound, rule, arithmetic), math.inf, math.inf))
             return found
 
-        agree(*both(monkeypatch, job), 1e-12)
+        plain, *others = all_ways(monkeypatch, job)
+        for other in others:
+            agree(plain, other, 1e-12)
 
 
+@pytest.mark.parametrize("way", ["pushed", "pulled"])
 @pytest.mark.parametrize("name", ["relu-chain", "hard_tanh-residual", "max-pool", "residual", "concatenated"])
-def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And are hardly wider."""
     network = NETWORKS[name]()
     x = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    monkeypatch.setattr(base, "pays", lambda *_: True)
+    go(way, monkeypatch)
     for radius in RADII[:-1]:
         region = rj.LpBall(x, radius)
         fast, rigorous = (
@@ -142,7 +156,7 @@ def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron(monkeypatch: pytes
         found = [rj.jacobian_bounds(network, region, method, arithmetic=rj.Fast()) for method in METHODS.values()]
         return [end for b in found for end in (b.lower, b.upper)]
 
-    for ends in both(monkeypatch, job):
+    for ends in all_ways(monkeypatch, job):
         assert all(float(low) == 0 and float(high) == 2 for low, high in zip(ends[::2], ends[1::2], strict=True))
 
 
@@ -214,13 +228,14 @@ def test_bounds_are_differentiable_through_the_skeleton(monkeypatch: pytest.Monk
                                  torch.nn.Linear(9, 2)).double()  # fmt: skip
     x, weights = torch.randn(1, 4, dtype=torch.float64), [p for p in module.parameters() if p.dim() == 2]
     gradients = []
-    for choice in (False, True):
-        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+    for way in WAYS:
+        go(way, monkeypatch)
         network = rj.load(module, x)
         bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.2), rj.Chords())
         gradients.append(torch.autograd.grad(bounds.upper.sum(), weights))
-    for a, b in zip(*gradients, strict=True):
+    for a, b, c in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(a, c, rtol=1e-9, atol=1e-11)
 
 
 def test_the_choice_is_by_counting() -> None:
@@ -239,3 +254,38 @@ def test_where_the_skeleton_cannot_pay_nothing_of_it_is_made() -> None:
     network = rj.load(torch.nn.Sequential(*layers).double(), x)
     one, two = (counted(partial(rj.jacobian_bounds, network, rj.LpBall(x[:n], 0.01))).multiply_adds for n in (1, 2))
     assert one <= two
+
+
+def _image_network() -> Network:
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, 2), torch.nn.ReLU(),
+              torch.nn.Flatten(), torch.nn.Linear(100, 10))  # fmt: skip
+    return rj.load(torch.nn.Sequential(*layers), torch.zeros(1, 3, 12, 12))
+
+
+@pytest.mark.parametrize("radius", [1e-5, 0.003, math.inf])
+def test_rows_are_pulled_where_that_is_cheaper(radius: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few unstable neurons a tenth of the work and less; with all of them no more than along the whole network."""
+    region = rj.LpBall(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), radius)
+    job = partial(rj.jacobian_bounds, _image_network(), region, rj.Chords())
+    chosen = counted(job).multiply_adds
+    monkeypatch.setattr(chainrule, "_pays", lambda *_: False)
+    whole = counted(job).multiply_adds
+    assert chosen < 0.1 * whole if radius < 1e-4 else chosen <= whole
+
+
+@pytest.mark.parametrize("memory", [None, 2**15])
+def test_pulled_rows_hold_true_jacobians_in_float32(memory: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few at a time as well."""
+    go("pulled", monkeypatch)
+    network = _image_network().to(torch.float32)
+    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    for radius in (0.0, 1e-5, 0.003):
+        region = rj.LpBall(x, radius)
+        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=rj.Rigorous(memory))
+        bound = region.bind(network.input_shape, network.dtype, network.device)
+        points = bound.sample(20, torch.Generator().manual_seed(0))[0].double()
+        truth = true_jacobians(network.to(torch.float64), points).reshape(20, *bounds.lower.shape[1:])
+        assert bounds.rigorous and bounds.lower.dtype == torch.float32
+        assert bool(((bounds.lower <= truth) & (truth <= bounds.upper)).all())
+        assert float((bounds.upper - bounds.lower).detach().max()) < (1e-4 if radius < 0.001 else 0.02)

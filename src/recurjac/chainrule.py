@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import final
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
+from recurjac.operators.enclosed import Enclosed
 from recurjac.operators.part import part
 from recurjac.seeds import AbstractSeeds, Forms, Units
 
@@ -85,6 +86,20 @@ class ChainRule:
             return self.basis(self.end)
         return Forms(self.covectors.unsqueeze(1), self.arithmetic)
 
+    @cached_property
+    def between_unstable(self) -> ChainRule | None:
+        """The chain rule of the same J between its unstable neurons alone (MATH §5.5); None where that does not pay.
+
+        Where none came along with the network's pre-activations, which is so with convolutions, its matrices are rows
+        that are pulled back from the unstable neurons and the output of one sample.
+        """
+        if self.skeleton is not None or self.batch > 1:
+            return self.skeleton
+        kept = {
+            k: mask.flatten().nonzero().flatten() for k in range(self.end) if (mask := self.unstable(k)) is not None
+        }
+        return between(self, kept) if _pays(self, kept) else None
+
     def reversed(self, tangents: Tensor | None = None) -> ChainRule:
         """The chain rule of Jᵀ, whose covectors are these tangents (batch or 1, R, *input), by default the basis."""
         k = self.end
@@ -134,6 +149,94 @@ class ChainRule:
         )
         slopes = (None, *self.slopes[node + 1 :])
         return replace(self, shapes=self.shapes[node:], edges=((), *edges[1:]), slopes=slopes, skeleton=None)
+
+
+def between(whole: ChainRule, kept: Mapping[int, Tensor]) -> ChainRule:
+    """The chain rule of the same J, of one sample, between the neurons numbered `kept` at some nodes, rising.
+
+    All neurons whose slope is not known must be among them.
+    """
+    every = torch.arange(prod(whole.shapes[0]), device=whole.device)
+    sources = {0: every, **kept}
+    outputs = torch.arange(prod(whole.shapes[-1]), device=whole.device)
+    shapes = [whole.shapes[0], *((len(index),) for index in kept.values()), whole.shapes[-1]]
+    edges: list[tuple[Edge, ...]] = [()]
+    for target, (node, entries) in enumerate([*kept.items(), (whole.end, outputs)], 1):
+        rows = _pulled(whole, node, entries, sources)
+        edges.append(tuple(Edge(s, Enclosed(r, shapes[s], shapes[target])) for s, r in enumerate(rows)))
+    slopes = [s.map(partial(_taken, index=i)) for k, i in kept.items() if (s := whole.slopes[k]) is not None]
+    return replace(whole, shapes=tuple(shapes), edges=tuple(edges), slopes=(None, *slopes, None), skeleton=None)
+
+
+def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Value]:
+    """For every node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
+
+    What is between them is linear: the slope of its lower end, and 0 at `sources`.
+    """
+    widest = max(prod(s) for s in whole.shapes)
+    bits = torch.finfo(whole.dtype).bits
+    lot = max(1, 8 * whole.arithmetic.memory_on(whole.device) // (12 * widest * bits))
+    parts = [_pull(whole, start, some, sources) for some in entries.split(lot)]
+    return [concatenate(p, 0) for p in zip(*parts, strict=True)]
+
+
+def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Value]:
+    arithmetic, pending = whole.arithmetic, dict[int, Value]()
+    found = [
+        arithmetic.exact(torch.zeros(len(entries), len(index), dtype=whole.dtype, device=whole.device))
+        for k, index in sources.items() if k < start
+    ]  # fmt: skip
+    place = {k: i for i, k in enumerate(sources)}
+    for node in range(start, -1, -1):
+        forms = pending.pop(node, None)
+        if node != start:
+            if forms is None:
+                continue
+            if node in sources:
+                found[place[node]] = forms.map(partial(_taken, index=sources[node]))
+            forms = _through(whole, node, forms, sources)
+        for e in whole.edges[node]:
+            back = e.operator.transpose()
+            more = back.columns(entries, whole.dtype, arithmetic) if forms is None else back.push(forms)
+            pending[e.source] = more if e.source not in pending else pending[e.source] + more
+    return found
+
+
+def _through(whole: ChainRule, node: int, forms: Value, sources: Mapping[int, Tensor]) -> Value:
+    """Forms (R, *node) times the slopes of the neurons that are not among `sources`, where these are 0."""
+    slopes = whole.slopes[node]
+    if slopes is None:
+        return forms
+    slope = slopes.lower[0]
+    if node in sources:
+        slope = slope.flatten().index_fill(0, sources[node], 0.0).reshape(slope.shape)
+    if bool(((slope == 0) | (slope == 1)).all()):  # without rounding
+        return forms.map(lambda t: t * slope)
+    return forms * whole.arithmetic.exact(slope)
+
+
+def _pays(whole: ChainRule, kept: Mapping[int, Tensor]) -> bool:
+    """Whether pulling rows and pushing tangents between `kept` takes fewer multiply-adds than pushing all along J.
+
+    The basis of the input needs no products to leave it, and the covectors meet the last edges once for all.  Not
+    where all is dense: a network's skeleton is then pushed along with its pre-activations, if it pays at all.
+    """
+    if not any(e.operator.local for into in whole.edges for e in into):
+        return False
+    inputs, outputs, total = prod(whole.shapes[0]), prod(whole.shapes[-1]), sum(map(len, kept.values()))
+    pulled, plain, reduced, later = 0, 0, total * total * inputs // 2, 0
+    inner = 0
+    for k in range(whole.end, 0, -1):
+        here = len(kept[k]) if k in kept else 0
+        plain += here * inner
+        reduced += here * later * later // 2
+        later += here
+        work = sum(e.operator.multiply_adds() for e in whole.edges[k])
+        pulled += (outputs + later) * work
+        if k < whole.end:
+            inner += sum(e.operator.multiply_adds() for e in whole.edges[k] if e.source > 0)
+    reduced += (total + 1) * (total + inputs)
+    return pulled + 2 * whole.rows * reduced <= 2 * whole.rows * (plain + inputs * inner)
 
 
 def worth_leaving(live: Tensor) -> Tensor | None:

@@ -19,6 +19,11 @@ class AbstractRoute(ABC):
     def arithmetic(self) -> AbstractArithmetic:
         """How forms are computed."""
 
+    @property
+    def dense(self) -> bool:
+        """Whether a form reaches all of every next node, so that it cannot go along a part of the route."""
+        return False
+
     @abstractmethod
     def nodes(self, start: int) -> Sequence[int]:
         """The nodes that a form starting at `start` may visit, in order, `start` first."""

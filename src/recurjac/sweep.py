@@ -31,7 +31,7 @@ def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
 
     Source: MATH §3 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783, Algorithm 1.
     """
-    if isinstance(seeds, Units) and (chosen := tiles(seeds)) is not None:
+    if isinstance(seeds, Units) and not route.dense and (chosen := tiles(seeds)) is not None:
         parts = [_tile(route, start, seeds, tile) for tile in chosen]
         order = torch.cat(list(chosen)).argsort()
         return _joined(parts).map(lambda t: t.index_select(2, order))

@@ -136,6 +136,6 @@ def samples(network: Network, region: BoundRegion, rule: AbstractPreactivation) 
         and network.device.type == "cpu"
         and network.cost > _LARGE
         and not rule.holds_samples
-        and pays(network, [])
+        and (network.local or pays(network, []))
     )
     return region.split(1) if apart else [region]

@@ -39,7 +39,7 @@ class AbstractRecursion(AbstractJacobianMethod):
 
     @final
     def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        skeleton = chain.skeleton
+        skeleton = chain.between_unstable
         route = PushRoute(chain.without_dead(), {}) if skeleton is None else StackedPushRoute(skeleton, {})
         chain = route.chain
         for node in range(chain.end - 1, 0, -1):
@@ -241,6 +241,10 @@ class StackedPushRoute(AbstractPushRoute):
 
     A single covector travels with them: it makes the last node a number, of which the form has one coefficient.
     """
+
+    @property
+    def dense(self) -> bool:
+        return True
 
     @cached_property
     def _single(self) -> bool:
