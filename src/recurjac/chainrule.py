@@ -193,13 +193,17 @@ def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, T
             if forms is None:
                 continue
             if node in sources:
-                found[place[node]] = forms.map(partial(_taken, index=sources[node]))
+                found[place[node]] = forms.map(partial(_columns, index=sources[node]))
             forms = _through(whole, node, forms, sources)
         for e in whole.edges[node]:
             back = e.operator.transpose()
             more = back.columns(entries, whole.dtype, arithmetic) if forms is None else back.push(forms)
             pending[e.source] = more if e.source not in pending else pending[e.source] + more
     return found
+
+
+def _columns(forms: Tensor, index: Tensor) -> Tensor:
+    return forms.reshape(len(forms), prod(forms.shape[1:])).index_select(1, index)
 
 
 def _through(whole: ChainRule, node: int, forms: Value, sources: Mapping[int, Tensor]) -> Value:
