@@ -286,6 +286,7 @@ def test_pulled_rows_hold_true_jacobians_in_float32(memory: int | None, monkeypa
         bound = region.bind(network.input_shape, network.dtype, network.device)
         points = bound.sample(20, torch.Generator().manual_seed(0))[0].double()
         truth = true_jacobians(network.to(torch.float64), points).reshape(20, *bounds.lower.shape[1:])
-        assert bounds.rigorous and bounds.lower.dtype == torch.float32
+        assert bounds.rigorous
+        assert bounds.lower.dtype == torch.float32
         assert bool(((bounds.lower <= truth) & (truth <= bounds.upper)).all())
         assert float((bounds.upper - bounds.lower).detach().max()) < (1e-4 if radius < 0.001 else 0.02)
