@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import pytest
@@ -14,9 +15,11 @@ from torch import Tensor
 import recurjac as rj
 from benchmarks.measure import counted
 from recurjac import chainrule
+from recurjac.activations import LeakyReLU, Linear
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
-from recurjac.network import Edge, Network
+from recurjac.network import Edge, Network, Stage
+from recurjac.operators import Identity
 from recurjac.operators.enclosed import Enclosed
 from recurjac.preactivation import AbstractPreactivation, base
 from recurjac.skeleton import pays
@@ -290,3 +293,18 @@ def test_pulled_rows_hold_true_jacobians_in_float32(memory: int | None, monkeypa
         assert bounds.lower.dtype == torch.float32
         assert bool(((bounds.lower <= truth) & (truth <= bounds.upper)).all())
         assert float((bounds.upper - bounds.lower).detach().max()) < (1e-4 if radius < 0.001 else 0.02)
+
+
+@pytest.mark.parametrize("way", ["pushed", "pulled"])
+def test_every_product_by_a_slope_is_covered(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else rounds here, and exact fractions tell the truth."""
+    go(way, monkeypatch)
+    same, slope = Identity((1,)), 0.3
+    for n in range(2, 40):
+        inner = [Stage((Edge(k, same),), (), LeakyReLU(slope), (1,)) for k in range(n)]
+        network = Network((1,), (*inner, Stage((Edge(n, same),), (), Linear(), (1,))))
+        region = rj.LpBall(torch.full((1, 1), -1.0, dtype=torch.float64), 0.0)
+        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=rj.Rigorous())
+        truth = Fraction(slope) ** n
+        assert Fraction(float(bounds.lower)) <= truth <= Fraction(float(bounds.upper))
+        assert float(bounds.upper - bounds.lower) < 1e-13 * float(truth)

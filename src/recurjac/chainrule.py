@@ -214,9 +214,7 @@ def _through(whole: ChainRule, node: int, forms: Value, sources: Mapping[int, Te
     slope = slopes.lower[0]
     if node in sources:
         slope = slope.flatten().index_fill(0, sources[node], 0.0).reshape(slope.shape)
-    if bool(((slope == 0) | (slope == 1)).all()):  # without rounding
-        return forms.map(lambda t: t * slope)
-    return forms * whole.arithmetic.exact(slope)
+    return whole.arithmetic.scaled(forms, slope)
 
 
 def _pays(whole: ChainRule, kept: Mapping[int, Tensor]) -> bool:

@@ -45,9 +45,7 @@ class Affine:
 
     def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
         """Each entry times a number."""
-        if bool(((slope == 0) | (slope == 1)).all()):  # without rounding
-            return Affine(self.columns.map(lambda t: t * slope))
-        return Affine(self.columns * arithmetic.exact(slope))
+        return Affine(arithmetic.scaled(self.columns, slope))
 
 
 @final

@@ -103,6 +103,13 @@ class AbstractArithmetic(ABC):
         return mid, torch.maximum(low.upper(), high.upper())
 
     @final
+    def scaled(self, value: Value, slope: Tensor) -> Value:
+        """The value times exact numbers, which broadcast to it: without rounding where all of them are 0 or 1."""
+        if bool(((slope == 0) | (slope == 1)).all()):
+            return value.map(lambda t: t * slope)
+        return value * self.exact(slope)
+
+    @final
     def product(self, a: Interval, b: Interval) -> Interval:
         """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
         ends = torch.broadcast_tensors(a.lower, a.upper, b.lower, b.upper)
