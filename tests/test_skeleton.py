@@ -19,7 +19,7 @@ from recurjac.activations import LeakyReLU, Linear
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
 from recurjac.network import Edge, Network, Stage
-from recurjac.operators import Identity
+from recurjac.operators import Dense, Identity
 from recurjac.operators.enclosed import Enclosed
 from recurjac.preactivation import AbstractPreactivation, base
 from recurjac.skeleton import pays
@@ -308,3 +308,29 @@ def test_every_product_by_a_slope_is_covered(way: str, monkeypatch: pytest.Monke
         truth = Fraction(slope) ** n
         assert Fraction(float(bounds.lower)) <= truth <= Fraction(float(bounds.upper))
         assert float(bounds.upper - bounds.lower) < 1e-13 * float(truth)
+
+
+@pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
+@pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=["fast", "rigorous"])
+def test_an_output_that_is_one_number_goes_every_way(
+    arithmetic: rj.Fast | rj.Rigorous, method: AbstractJacobianMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reversed, it is an input without dimensions."""
+    torch.manual_seed(0)
+    first, second = (torch.randn(9, n, dtype=torch.float64) for n in (4, 9))
+    mean = Dense(torch.full((1, 9), 1 / 9, dtype=torch.float64), (9,), ())
+    stages = (
+        Stage((Edge(0, Dense.matrix(first)),), (), LeakyReLU(0.3), (9,)),
+        Stage((Edge(1, Dense.matrix(second)),), (), LeakyReLU(0.3), (9,)),
+        Stage((Edge(2, mean),), (), Linear(), ()),
+    )
+    region = rj.LpBall(torch.randn(1, 4, dtype=torch.float64), 0.3)
+
+    def job() -> list[Tensor]:
+        bounds = rj.jacobian_bounds(Network((4,), stages), region, method, arithmetic=arithmetic)
+        assert bounds.lower.shape == (1, 4)
+        return [bounds.lower, bounds.upper]
+
+    plain, *others = all_ways(monkeypatch, job)
+    for other in others:
+        agree(plain, other, 1e-12)

@@ -71,7 +71,7 @@ class Units(AbstractSeeds):
 
     def dot(self, rows: Value) -> Value:
         def gather(t: Tensor) -> Tensor:
-            flat = t.flatten(2)
+            flat = t.flatten(2) if t.dim() > 2 else t.unsqueeze(2)  # of a node that is one number
             b = max(flat.shape[0], self.index.shape[0])
             index = self.index.unsqueeze(1).expand(b, flat.shape[1], -1)
             return flat.expand(b, -1, -1).gather(2, index)

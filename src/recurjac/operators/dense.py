@@ -59,7 +59,7 @@ class Dense(AbstractLeaf):
         lead = tensor.shape[: tensor.dim() - len(self.in_shape)]
         blocks = prod(self.inputs) // max(inn, 1)
         flat = tensor.reshape(*lead, *((blocks, inn) if blocks > 1 else (inn,)))
-        return self._along_last(flat).reshape(*lead, *self.out_shape)
+        return self._along_last(flat).reshape((*lead, *self.out_shape))
 
     def _along_last(self, tensor: Tensor) -> Tensor:
         """(..., in) -> (..., out); a matrix that lies in memory column by column gives another one."""
