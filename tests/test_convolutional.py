@@ -134,3 +134,24 @@ def _by_input(bound: Tensor) -> list[list[float]]:
     """The bounds of one sample, one row for each input."""
     rows: list[list[float]] = bound[0].reshape(-1, 32).T.tolist()
     return rows
+
+
+class _Total(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_convolution_with_a_bias_may_end_in_one_number(deep: bool) -> None:
+    """Its bias, which comes without a batch, is then summed to a tensor without dimensions."""
+    torch.manual_seed(0)
+    more = (torch.nn.ReLU(), torch.nn.Conv2d(2, 2, 3, padding=1)) if deep else ()
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), *more, _Total()).double()
+    x = torch.rand(1, 1, 4, 4, dtype=torch.float64)
+    network = rj.load(module, x)
+    assert network.output_shape == ()
+    torch.testing.assert_close(network(x), module(x))
+    bounds, point = rj.jacobian_bounds(network, rj.LpBall(x, 0.01)), x.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(module(point).sum(), point)
+    assert bounds.rigorous
+    assert bool(((bounds.lower <= truth) & (truth <= bounds.upper)).all())

@@ -122,4 +122,4 @@ class AbstractLeaf(AbstractOperator):
 def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
     """Unit tensors: 1 at the flat position `index` of a tensor of `shape`: (...,) -> (..., *shape)."""
     flat = torch.zeros(*index.shape, prod(shape), dtype=dtype, device=index.device)
-    return flat.scatter_(-1, index.unsqueeze(-1), 1.0).reshape(*index.shape, *shape)
+    return flat.scatter_(-1, index.unsqueeze(-1), 1.0).reshape((*index.shape, *shape))

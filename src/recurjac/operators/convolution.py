@@ -77,7 +77,7 @@ class Convolution(AbstractLeaf):
         flat = tensor.reshape(prod(lead), *self.inputs)
         with torch.backends.nnpack.flags(enabled=False):
             y = _FORWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, g.dilation, g.groups)
-        return y.reshape(*lead, *self.out_shape)
+        return y.reshape((*lead, *self.out_shape))
 
     def transpose(self) -> TransposedConvolution:
         return TransposedConvolution(self.weight, self.out_shape, self.inputs, self.geometry)
@@ -167,7 +167,7 @@ class TransposedConvolution(AbstractLeaf):
         flat = tensor.reshape(prod(lead), *self.inputs)
         with torch.backends.nnpack.flags(enabled=False):
             y = _BACKWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, extra, g.groups, g.dilation)
-        return y.reshape(*lead, *self.outputs)
+        return y.reshape((*lead, *self.outputs))
 
     def transpose(self) -> Convolution:
         return Convolution(self.weight, self.outputs, self.geometry)

@@ -82,7 +82,7 @@ class Dense(AbstractLeaf):
             return super().columns(index, dtype, arithmetic)
         if index.dim() == 1 and _counts(index, self.weight.shape[1]):
             return arithmetic.exact(self.weight.mT.reshape(-1, *self.out_shape))
-        return arithmetic.exact(self.weight.mT[index].reshape(*index.shape, *self.out_shape))
+        return arithmetic.exact(self.weight.mT[index].reshape((*index.shape, *self.out_shape)))
 
     def taking(self, shape: Shape) -> Self:
         return replace(self, inputs=shape)

@@ -38,7 +38,7 @@ class Enclosed(AbstractOperator):
         if len(self.inputs) != 1:
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
         found = value.matmul(self._afresh)
-        return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape(*lead, *self.outputs))
+        return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape((*lead, *self.outputs)))
 
     @property
     def _afresh(self) -> Value:
@@ -56,7 +56,7 @@ class Enclosed(AbstractOperator):
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
         flat = index.flatten()
-        return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape(*index.shape, *self.outputs))
+        return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape((*index.shape, *self.outputs)))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)

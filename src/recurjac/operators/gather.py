@@ -62,7 +62,7 @@ class Gather(AbstractLeaf):
                 total = total + self._pick(flat, row)
         else:
             total = self._pick(flat, self.table.flatten()).reshape(*lead, *self.table.shape).sum(-2)
-        return total.reshape(*lead, *self.outputs)
+        return total.reshape((*lead, *self.outputs))
 
     def _pick(self, flat: Tensor, index: Tensor) -> Tensor:
         picked = flat.index_select(-1, index.clamp(min=0)) if flat.shape[-1] else flat.new_zeros(
@@ -104,7 +104,7 @@ class Gather(AbstractLeaf):
             place = row[index]
             some = torch.where(place >= 0, 1.0, 0.0).to(dtype)
             flat.scatter_add_(-1, place.clamp(min=0).unsqueeze(-1), some.unsqueeze(-1))
-        return arithmetic.exact(flat.reshape(*index.shape, *self.outputs))
+        return arithmetic.exact(flat.reshape((*index.shape, *self.outputs)))
 
     def taking(self, shape: Shape) -> Self:
         return replace(self, inputs=shape)
