@@ -14,7 +14,7 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks.measure import counted
-from recurjac import chainrule
+from recurjac import chainrule, jacobian
 from recurjac.activations import LeakyReLU, Linear
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
@@ -23,7 +23,8 @@ from recurjac.operators import Dense, Identity
 from recurjac.operators.enclosed import Enclosed
 from recurjac.preactivation import AbstractPreactivation, base
 from recurjac.skeleton import pays
-from tests.conv_networks import CONVOLUTIONAL, convolutional
+from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
+from tests.marks import every_dtype
 from tests.random_networks import KINDS, random_network, true_jacobians
 
 METHODS: dict[str, AbstractJacobianMethod] = {
@@ -277,22 +278,44 @@ def test_rows_are_pulled_where_that_is_cheaper(radius: float, monkeypatch: pytes
     assert chosen < 0.1 * whole if radius < 1e-4 else chosen <= whole
 
 
-@pytest.mark.parametrize("memory", [None, 2**15])
-def test_pulled_rows_hold_true_jacobians_in_float32(memory: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few at a time as well."""
+@every_dtype
+@pytest.mark.parametrize("name", ["image", *PIECEWISE])
+def test_pulled_rows_hold_true_jacobians(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every kind of network, from a point to all inputs; all rows at once and a few at a time."""
     go("pulled", monkeypatch)
-    network = _image_network().to(torch.float32)
-    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    for radius in (0.0, 1e-5, 0.003):
-        region = rj.LpBall(x, radius)
-        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=rj.Rigorous(memory))
+    network = _image_network().to(dtype) if name == "image" else convolutional(name, dtype=dtype)[1]
+    x = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    widths = []
+    for i, radius in enumerate((0.0, 1e-5, 0.003, 0.3, math.inf)):
+        region = rj.LpBall(x, radius, (math.inf, 2)[i % 2])
+        arithmetic = rj.Rigorous((2**15, None)[i % 2])
+        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=arithmetic)
         bound = region.bind(network.input_shape, network.dtype, network.device)
         points = bound.sample(20, torch.Generator().manual_seed(0))[0].double()
         truth = true_jacobians(network.to(torch.float64), points).reshape(20, *bounds.lower.shape[1:])
         assert bounds.rigorous
-        assert bounds.lower.dtype == torch.float32
+        assert bounds.lower.dtype == dtype
         assert bool(((bounds.lower <= truth) & (truth <= bounds.upper)).all())
-        assert float((bounds.upper - bounds.lower).detach().max()) < (1e-4 if radius < 0.001 else 0.02)
+        widths.append(float((bounds.upper - bounds.lower).detach().max()))
+    assert widths[0] < 500 * torch.finfo(dtype).eps
+    assert widths == sorted(widths)
+    assert math.isfinite(widths[-1])
+
+
+def test_a_batch_of_a_convolutional_network_is_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a skeleton of its own, in the order of the batch."""
+    monkeypatch.setattr(jacobian, "_LARGE", 0)
+    network = _image_network()
+    x = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1)).double()
+    found: list[rj.JacobianBounds] = []
+
+    def job(x: Tensor) -> None:
+        found.append(rj.jacobian_bounds(network, rj.LpBall(x, 0.001)))
+
+    together = counted(partial(job, x)).multiply_adds
+    assert together == sum(counted(partial(job, x[i : i + 1])).multiply_adds for i in range(3))
+    for ends in ([b.lower for b in found], [b.upper for b in found]):
+        assert torch.equal(ends[0], torch.cat(ends[1:]))
 
 
 @pytest.mark.parametrize("way", ["pushed", "pulled"])

@@ -181,29 +181,24 @@ def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int,
 
 
 def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Value]:
-    arithmetic, pending = whole.arithmetic, dict[int, Value]()
-    found = [
-        arithmetic.exact(torch.zeros(len(entries), len(index), dtype=whole.dtype, device=whole.device))
-        for k, index in sources.items() if k < start
-    ]  # fmt: skip
-    place = {k: i for i, k in enumerate(sources)}
+    arithmetic, pending, found = whole.arithmetic, dict[int, Value](), dict[int, Value]()
     for node in range(start, -1, -1):
         forms = pending.pop(node, None)
         if node != start:
             if forms is None:
                 continue
             if node in sources:
-                found[place[node]] = forms.map(partial(_columns, index=sources[node]))
+                found[node] = forms.map(partial(_taken, index=sources[node]))
             forms = _through(whole, node, forms, sources)
         for e in whole.edges[node]:
             back = e.operator.transpose()
             more = back.columns(entries, whole.dtype, arithmetic) if forms is None else back.push(forms)
             pending[e.source] = more if e.source not in pending else pending[e.source] + more
-    return found
-
-
-def _columns(forms: Tensor, index: Tensor) -> Tensor:
-    return forms.reshape(len(forms), prod(forms.shape[1:])).index_select(1, index)
+    nothing = torch.zeros(len(entries), 1, dtype=whole.dtype, device=whole.device)
+    return [
+        found[k] if k in found else arithmetic.exact(nothing.expand(-1, len(index)))
+        for k, index in sources.items() if k < start
+    ]  # fmt: skip
 
 
 def _through(whole: ChainRule, node: int, forms: Value, sources: Mapping[int, Tensor]) -> Value:
@@ -248,7 +243,8 @@ def worth_leaving(live: Tensor) -> Tensor | None:
 
 
 def _taken(tensor: Tensor, index: Tensor) -> Tensor:
-    return tensor.flatten(1)[:, index]
+    """The entries of a node (..., *node) at flat positions."""
+    return tensor.reshape(len(tensor), prod(tensor.shape[1:])).index_select(1, index)
 
 
 def chain_rule(

@@ -71,7 +71,7 @@ class Units(AbstractSeeds):
 
     def dot(self, rows: Value) -> Value:
         def gather(t: Tensor) -> Tensor:
-            flat = t.flatten(2) if t.dim() > 2 else t.unsqueeze(2)  # of a node that is one number
+            flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also of a node without dimensions
             b = max(flat.shape[0], self.index.shape[0])
             index = self.index.unsqueeze(1).expand(b, flat.shape[1], -1)
             return flat.expand(b, -1, -1).gather(2, index)

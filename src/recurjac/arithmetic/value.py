@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import prod
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -209,8 +210,8 @@ class Value:
 
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
         """
-        ours = self if self.mid.dim() == 4 else self.map(lambda t: t.flatten(3) if t.dim() > 3 else t.unsqueeze(3))
-        theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.flatten(2) if t.dim() > 2 else t.unsqueeze(2))
+        ours = self if self.mid.dim() == 4 else self.map(lambda t: t.reshape(*t.shape[:3], prod(t.shape[3:])))
+        theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
         return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
 
     def matmul(self, matrix: Value) -> Value:
