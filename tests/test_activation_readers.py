@@ -23,7 +23,7 @@ from recurjac.activations import (
     HardTanh,
     SiLU,
 )
-from recurjac.reading import Registry, onnx_ops, torch_ops
+from recurjac.registry import Registry, onnx_ops, torch_ops
 from tests.helpers import concrete_classes
 
 

@@ -29,7 +29,7 @@ from recurjac.activations.periodic import AbstractPeriodic
 from recurjac.activations.sigmoidal import AbstractSigmoidal
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
-from recurjac.lines import Lines
+from recurjac.relaxations import LinearRelaxation
 from tests.exact import pieces
 from tests.helpers import CPU, KINDS, examples, numbers
 
@@ -42,7 +42,7 @@ BETWEEN = (0.1 + 5e-10,)
 """Points between kinks that lie close together."""
 COUNT, FEW = 24, 8
 
-Choose = Callable[[AbstractActivation, Interval, AbstractArithmetic], Lines]
+Choose = Callable[[AbstractActivation, Interval, AbstractArithmetic], LinearRelaxation]
 CHOICES: dict[str, Choose] = {
     "lines": lambda a, z, arithmetic: a.lines(z, arithmetic),
     "parallel": lambda a, z, arithmetic: a.parallel_lines(z, arithmetic),
@@ -230,7 +230,7 @@ def test_lines_hold_at_samples(activation: AbstractActivation, family: str, choi
         assert below(found.abs(), lines.size[:, 0], slack(dtype, found, swing(activation.value, points))), dtype
 
 
-def _half_planes(lines: Lines) -> list[tuple[Fraction | float, ...]]:
+def _half_planes(lines: LinearRelaxation) -> list[tuple[Fraction | float, ...]]:
     sides = (lines.lower_slope, lines.lower_intercept, lines.upper_slope, lines.upper_intercept, lines.size)
     columns = zip(*(t.flatten().tolist() for t in sides), strict=True)
     return [tuple(Fraction(v) if abs(v) < inf else v for v in column) for column in columns]
@@ -242,7 +242,9 @@ def _points(low: float, high: float, kinks: Sequence[Fraction]) -> list[Fraction
     return [v for v in (*ends, *kinks) if low <= v <= high]
 
 
-def _violations(activation: AbstractActivation, z: Interval, lines: Lines, values: Interval, slopes: Interval) -> int:
+def _violations(
+    activation: AbstractActivation, z: Interval, lines: LinearRelaxation, values: Interval, slopes: Interval
+) -> int:
     """How often lines, size, values and slopes fail in exact arithmetic."""
     functions = pieces(activation, z.lower)
     ranges = zip(values.lower[0].tolist(), values.upper[0].tolist(), strict=True)

@@ -10,7 +10,7 @@ from math import inf, nextafter
 import pytest
 import torch
 
-from recurjac.arithmetic import Fast, Rigorous, Signed, Slopes, Value, nonnegative_sum, summed
+from recurjac.arithmetic import Ball, Fast, Rigorous, Signed, Slopes, nonnegative_sum, summed
 from recurjac.operators import Dense
 from tests.helpers import KINDS, Exact, exact, misses, numbers
 from tests.marks import SEEDS, every_dtype, every_kind, every_seed
@@ -27,14 +27,14 @@ ENTRYWISE: dict[str, Operation] = {
 }
 
 
-def ball(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32) -> Value:
+def ball(kind: str, size: int, seed: int, dtype: torch.dtype = torch.float32) -> Ball:
     """Numbers with radii of their own size, of rounding size, and 0."""
     mid = numbers(kind, size, seed, dtype)
     share = torch.tensor([0.0, 0.25, torch.finfo(dtype).eps], dtype=dtype).repeat(size)[:size]
     return RIGOROUS.ball(mid, mid.abs() * share)
 
 
-def point_of(value: Value, end: Fraction) -> Exact:
+def point_of(value: Ball, end: Fraction) -> Exact:
     """The exact numbers at one place of the value's ball."""
     assert value.rad is not None
     rows = zip(exact(value.mid), exact(value.rad.expand_as(value.mid)), strict=True)
@@ -53,7 +53,7 @@ def test_entrywise_operations_enclose_exact_results(name: str, seed: int, dtype:
     for kind, other in pairs(KINDS, ("ordinary", "subnormal", "huge", "mixed")):
         a, b = ball(kind, 30, seed, dtype), ball(other, 30, seed + 100, dtype)
         result = operation(a, b)
-        assert isinstance(result, Value)
+        assert isinstance(result, Ball)
         lower, upper = result.lower(), result.upper()
         for i in ENDS:
             for j in ENDS:
@@ -298,7 +298,7 @@ def test_tensors_without_entries() -> None:
 def test_what_is_added_in_place_encloses_exact_sums(seed: int, dtype: torch.dtype) -> None:
     for kind, other in pairs(KINDS, KINDS):
         forms, common = ball(kind, 12, seed, dtype), ball(other, 6, seed + 100, dtype)
-        kept = Value(forms.mid.clone(), forms.rad)
+        kept = Ball(forms.mid.clone(), forms.rad)
         whole = forms.map(lambda t: t.clone().reshape(1, 1, 4, 3))
         result = whole.plus_and_minus_(common.map(lambda t: t.reshape(1, 1, 2, 3)))
         for end in ENDS:
@@ -407,7 +407,7 @@ def test_a_computed_infinity_bounds_from_above_and_not_from_below() -> None:
 
 def test_upper_ends_carry_the_derivative_of_the_middle() -> None:
     mid = torch.tensor([1.0, -2.0], requires_grad=True)
-    value = Value(mid, torch.tensor([0.0, 1e-3]))
+    value = Ball(mid, torch.tensor([0.0, 1e-3]))
     assert value.upper()[1] > nextafter(-2.0, 0)
     (gradient,) = torch.autograd.grad((value.upper() - 3 * value.lower()).sum(), mid)
     assert gradient.tolist() == [-2.0, -2.0]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac import reach
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network
-from recurjac.seeds import Units
+from recurjac.propagation import receptive_field
+from recurjac.propagation.forms import Units
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.helpers import exact, exact_image
 from tests.random_networks import true_jacobians
@@ -58,8 +58,8 @@ def test_going_along_a_part_changes_nothing(
     for batch, radius in ((1, 0.05), (1, 1.0), (3, 0.2)):
         region, found = rj.LpBall(inputs(batch), radius), []
         for together, worth in ((10**6, 0.0), (6, 10.0)):
-            monkeypatch.setattr(reach, "_TOGETHER", together)
-            monkeypatch.setattr(reach, "_WORTH", worth)
+            monkeypatch.setattr(receptive_field, "_TOGETHER", together)
+            monkeypatch.setattr(receptive_field, "_WORTH", worth)
             pre = rj.preactivation_bounds(network, region, arithmetic=arithmetic)
             method = rj.Intersection(rj.Chords(), rj.RecurJac())
             found.append((rj.jacobian_bounds(network, region, method, arithmetic=arithmetic), pre))
@@ -73,7 +73,7 @@ def test_going_along_a_part_changes_nothing(
 
 def test_lots_are_of_neighbours_and_complete() -> None:
     seeds = Units.all((3, 16, 16), torch.float64, torch.device("cpu"))
-    lots = reach.tiles(seeds)
+    lots = receptive_field.tiles(seeds)
     assert lots is not None
     assert torch.equal(torch.cat(list(lots)).sort().values, torch.arange(768))
     assert len(lots) == 4

@@ -178,7 +178,7 @@ def test_gradients_agree_with_finite_differences(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where biases alone are live, lines are and the forms of one sample that meet them, unreduced, are not."""
-    monkeypatch.setattr(base, "pays", lambda *_: False)
+    monkeypatch.setattr(base, "is_cheaper", lambda *_: False)
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 6), activation, nn.Linear(6, 3)).double()
     region = rj.LpBall(torch.randn(2 if live != "bias" else 1, 4, dtype=torch.float64), 0.2, p)

@@ -64,7 +64,7 @@ def test_a_file_that_disagrees_with_its_normal_form_has_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recurjac.cli import main
-    from recurjac.reading import onnx_ops
+    from recurjac.registry import onnx_ops
 
     path = tmp_path / "model.onnx"
     path.write_bytes(model([node("Neg", "x")], ["batch", 4]).SerializeToString())

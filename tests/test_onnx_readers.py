@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 import recurjac as rj
 from recurjac.loading.onnx_file import _CASTS, _MOVES
 from recurjac.network import Network
-from recurjac.reading import onnx_ops
+from recurjac.registry import onnx_ops
 from tests import onnx_cases, onnx_cases_shapes
 
 runtime = pytest.importorskip("onnxruntime")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense, Identity, Reshape, Standardise, compose
-from recurjac.operators.enclosed import Enclosed
 from recurjac.operators.interval import interval_image
+from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
 from tests.helpers import CPU, KINDS, Exact, exact, exact_image, examples, matrix, misses, numbers
 
@@ -205,9 +205,9 @@ def test_a_part_is_a_part_of_the_matrix(operator: AbstractOperator, seed: int) -
 
 @every_seed
 def test_every_matrix_within_the_radius_is_enclosed(seed: int) -> None:
-    """Products, transposes, columns, rows, intervals and norms of `Enclosed`, at corners, in exact arithmetic."""
+    """Products, transposes, columns, rows, intervals and norms of `IntervalMatrix`, at corners, in exact arithmetic."""
     mid, rad = numbers("ordinary", 12, seed).reshape(3, 4), numbers("ordinary", 12, seed + 1).reshape(3, 4).abs() / 64
-    operator = Enclosed(RIGOROUS.ball(mid, rad), (4,), (3,))
+    operator = IntervalMatrix(RIGOROUS.ball(mid, rad), (4,), (3,))
     x, y, z = numbers("ordinary", 4, seed + 2), numbers("ordinary", 3, seed + 3), numbers("ordinary", 4, seed + 4).abs()
     forward, back = operator.push(RIGOROUS.exact(x)), operator.transpose().push(RIGOROUS.exact(y))
     columns, (rows, _) = operator.columns(torch.arange(4), torch.float32, RIGOROUS), operator.rows(torch.tensor([0, 2]))

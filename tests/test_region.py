@@ -123,7 +123,7 @@ def _most_l2(gain: np.ndarray[Any, Any], room: np.ndarray[Any, Any], radius: flo
 def test_maximum_is_the_exact_one(p: float, seed: int) -> None:
     c = forms(seed)
     for name, region in bind_all(p, seed):
-        found = region.maximum_(FAST.exact(c.clone()), FAST).mid
+        found = region.support_function_(FAST.exact(c.clone()), FAST).mid
         assert found.shape == (BATCH, 2, 5)
         centre = torch.einsum("bkrij,cij->ckr", c, region.x)
         for i in range(BATCH):
@@ -139,7 +139,7 @@ def test_maximum_is_the_exact_one(p: float, seed: int) -> None:
 def test_maximum_holds_at_every_sampled_point(p: float, seed: int) -> None:
     c = forms(seed)
     for name, region in bind_all(p, seed):
-        most = region.maximum_(FAST.exact(c.clone()), FAST).mid
+        most = region.support_function_(FAST.exact(c.clone()), FAST).mid
         points = region.sample(200, generator(seed))
         reached = torch.einsum("bkrij,csij->cskr", c, points)
         slack = 1e-12 * torch.einsum("bkrij,csij->cskr", c.abs(), points.abs() + region.x.abs().unsqueeze(1))
@@ -157,7 +157,7 @@ def test_maximum_is_differentiable_in_the_coefficients(p: float) -> None:
         if name != "half-space":
 
             def most(c: Tensor, region: BoundRegion = region) -> Tensor:
-                return region.maximum_(FAST.exact(c.clone()), FAST).mid
+                return region.support_function_(FAST.exact(c.clone()), FAST).mid
 
             assert torch.autograd.gradcheck(most, (c,), eps=1e-7, atol=1e-5, rtol=1e-5), name
 
@@ -169,7 +169,7 @@ def test_rigorous_maxima_hold_in_exact_arithmetic(p: float, kind: str, seed: int
     """float32 points that lie inside exactly against bounds with no tolerance; coefficients of all sizes."""
     c = numbers(kind, 3 * N, seed).reshape(1, 1, 3, *SHAPE)
     for name, region in bind_all(p, seed, torch.float32):
-        most = region.maximum_(RIGOROUS.exact(c.clone()), RIGOROUS).upper()
+        most = region.support_function_(RIGOROUS.exact(c.clone()), RIGOROUS).upper()
         rows = [exact(row) for row in c[0, 0]]
         points = _extremes(region, c) if name != "half-space" else region.sample(3, generator(seed))
         for i in range(BATCH):
@@ -196,7 +196,7 @@ def test_rigorous_maxima_are_at_least_the_exact_ones(p: float, clipped: bool) ->
         ends = torch.full((n,), 1.0 if p == inf else 0.5)
         clip = (-ends, ends) if clipped else None
         region = LpBall(torch.zeros(1, n), 1 if p < inf else ends, p, clip=clip).bind((n,), torch.float32, CPU)
-        bound = float(region.maximum_(RIGOROUS.exact(row.reshape(1, 1, 1, n)), RIGOROUS).upper())
+        bound = float(region.support_function_(RIGOROUS.exact(row.reshape(1, 1, 1, n)), RIGOROUS).upper())
         room = ends.tolist() if clipped or p == inf else [inf] * n
         least = _exactly(exact(row.abs()), room, Fraction(1), p)
         assert least <= bound <= least * (1 + Fraction(1, 1000))
@@ -208,8 +208,8 @@ def test_rigorous_maxima_of_many_forms_are_at_least_those_in_float64(p: float, n
     """One form in a thousand is rounded down by more than the last step alone would cover."""
     c = torch.randn(1, 1, 20_000, n, generator=generator(0))
     single, double = (LpBall(torch.zeros(1, n), 0.5625, p).bind((n,), t, CPU) for t in (torch.float32, torch.float64))
-    most = single.maximum_(RIGOROUS.exact(c.clone()), RIGOROUS).upper().double()
-    least = double.maximum_(FAST.exact(c.double()), FAST).mid
+    most = single.support_function_(RIGOROUS.exact(c.clone()), RIGOROUS).upper().double()
+    least = double.support_function_(FAST.exact(c.double()), FAST).mid
     assert (most >= least * (1 - 1e-13)).all()
     assert (most <= least * (1 + 1e-4)).all()
 
@@ -238,7 +238,7 @@ def test_rigorous_maxima_cover_a_radius_of_the_coefficients(p: float, seed: int)
     mid = numbers("ordinary", 2 * N, seed).reshape(1, 1, 2, *SHAPE)
     rad = numbers("ordinary", 2 * N, seed + 9).abs().reshape(1, 1, 2, *SHAPE) / 4
     for name, region in bind_all(p, seed, torch.float32):
-        most = region.maximum_(RIGOROUS.ball(mid.clone(), rad), RIGOROUS).upper()
+        most = region.support_function_(RIGOROUS.ball(mid.clone(), rad), RIGOROUS).upper()
         points = region.sample(8, generator(seed))
         for sample, bounds in zip(points, most[:, 0].tolist(), strict=True):
             for x in sample:
@@ -254,8 +254,8 @@ def test_small_and_large_coefficients_neither_vanish_nor_explode(p: float, scale
     x = torch.full((1, 4), 0.5)
     region = LpBall(x, 0.25, p, clip=(0.4, 1)).bind((4,), torch.float32, CPU)
     c = torch.tensor([3.0, 2.0, -1.0, 0.5]) * scale
-    most = region.maximum_(RIGOROUS.exact(c.reshape(1, 1, 1, 4)), RIGOROUS).upper()
-    at_scale_1 = region.maximum_(RIGOROUS.exact((c / scale).reshape(1, 1, 1, 4)), RIGOROUS).upper()
+    most = region.support_function_(RIGOROUS.exact(c.reshape(1, 1, 1, 4)), RIGOROUS).upper()
+    at_scale_1 = region.support_function_(RIGOROUS.exact((c / scale).reshape(1, 1, 1, 4)), RIGOROUS).upper()
     assert float(most) == pytest.approx(float(at_scale_1) * scale, rel=1e-5, abs=0)
 
 
@@ -264,7 +264,7 @@ def test_a_product_that_underflows_is_not_zero(p: float) -> None:
     """c ε is 1e-60, which float32 rounds to 0 (this was a bug)."""
     for clip in (None, (-1, 1), (-1e-31, 1)):
         region = LpBall([0.0, 0.0], 1e-30, p, clip=clip).bind((2,), torch.float32, CPU)
-        most = region.maximum_(RIGOROUS.exact(torch.full((1, 1, 1, 2), 1e-30)), RIGOROUS).upper()
+        most = region.support_function_(RIGOROUS.exact(torch.full((1, 1, 1, 2), 1e-30)), RIGOROUS).upper()
         assert float(most) > 0
 
 
@@ -273,9 +273,9 @@ def test_a_form_of_zeros_is_zero_even_over_the_whole_space(p: float) -> None:
     for radius in (0.0, 0.3, inf):
         region = LpBall(torch.ones(1, *SHAPE), radius, p).bind(SHAPE, torch.float32, CPU)
         for arithmetic in (FAST, RIGOROUS):
-            most = region.maximum_(arithmetic.exact(torch.zeros(1, 1, 2, *SHAPE)), arithmetic).upper()
+            most = region.support_function_(arithmetic.exact(torch.zeros(1, 1, 2, *SHAPE)), arithmetic).upper()
             assert most.tolist() == [[[0.0, 0.0]]]
-            one = region.maximum_(arithmetic.exact(torch.ones(1, 1, 1, *SHAPE)), arithmetic).upper()
+            one = region.support_function_(arithmetic.exact(torch.ones(1, 1, 1, *SHAPE)), arithmetic).upper()
             assert float(one) >= N
             assert one.isinf().all() == (radius == inf)
 
@@ -343,7 +343,7 @@ def test_box_and_splits_agree_with_the_region(p: float, seed: int) -> None:
     for name, region in bind_all(p, seed):
         box = region.box(RIGOROUS)
         basis = torch.eye(N, dtype=torch.float64).reshape(1, 1, N, *SHAPE)
-        most = region.maximum_(FAST.exact(torch.cat([basis, -basis], 2)), FAST).mid[:, 0]
+        most = region.support_function_(FAST.exact(torch.cat([basis, -basis], 2)), FAST).mid[:, 0]
         torch.testing.assert_close(box.upper.flatten(1), most[:, :N], rtol=1e-12, atol=1e-12, msg=name)
         torch.testing.assert_close(box.lower.flatten(1), -most[:, N:], rtol=1e-12, atol=1e-12, msg=name)
         parts = region.split(3)

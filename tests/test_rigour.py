@@ -57,7 +57,7 @@ def test_rigorous_bounds_hold_in_rational_arithmetic(group: int) -> None:
 
 def test_rigorous_bounds_through_the_skeleton_hold_in_rational_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the choice by counting would not take it."""
-    monkeypatch.setattr(base, "pays", lambda *_: True)
+    monkeypatch.setattr(base, "is_cheaper", lambda *_: True)
     assert sum(violations(i, rj.Rigorous()) for i in range(100)) == 0
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.applications.radii import Proved, Rung, by_integral, by_margin, climb, proved
+from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, proved, search_radii
 from recurjac.applications.robustness import checked
 from recurjac.applications.targets import rivals
 from recurjac.network import chain
@@ -250,7 +250,7 @@ def test_a_crossing_is_a_bug_and_raises(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_proof_by_hand() -> None:
-    rungs = [Rung(0.0, (8.0,), (1.0,)), Rung(1.0, (7.0,), (4.0,)), Rung(2.0, (-5.0,), (8.0,))]
+    rungs = [RadiusBound(0.0, (8.0,), (1.0,)), RadiusBound(1.0, (7.0,), (4.0,)), RadiusBound(2.0, (-5.0,), (8.0,))]
     both, slopes, margins = (proved(r, 0) for r in (rungs, by_integral(rungs), by_margin(rungs)))
     assert margins == Proved(1.0, 1.0)
     assert slopes.start == 0.0
@@ -258,17 +258,19 @@ def test_the_proof_by_hand() -> None:
     assert both.start == 1.0
     assert both.radius == pytest.approx(1.875)  # 7 - 8 (t - 1) = 0
     assert both.radius < 1.875
-    spoiled = [*rungs[:1], Rung(1.0, (nan,), (nan,)), Rung(2.0, (-inf,), (inf,))]
+    spoiled = [*rungs[:1], RadiusBound(1.0, (nan,), (nan,)), RadiusBound(2.0, (-inf,), (inf,))]
     assert proved(spoiled, 0).radius == 0.0
     for margin in (0.0, -1.0, nan, inf, -inf):
-        assert proved([Rung(0.0, (margin,), (1.0,)), rungs[1]], 0).radius in (0.0, 1.0)
-    assert proved([Rung(0.0, (1.0,), (0.0,)), Rung(inf, (-inf,), (0.0,))], 0).radius == inf
-    assert proved([Rung(0.0, (5e-324,), (1.0,)), Rung(1.0, (-1.0,), (1e300,))], 0).radius == 0.0
+        assert proved([RadiusBound(0.0, (margin,), (1.0,)), rungs[1]], 0).radius in (0.0, 1.0)
+    assert proved([RadiusBound(0.0, (1.0,), (0.0,)), RadiusBound(inf, (-inf,), (0.0,))], 0).radius == inf
+    assert proved([RadiusBound(0.0, (5e-324,), (1.0,)), RadiusBound(1.0, (-1.0,), (1e300,))], 0).radius == 0.0
 
 
-def climbed(rung: Callable[[float], Rung], intervals: int, together: int) -> tuple[list[Rung], list[float]]:
-    """All rungs of a climb, and the radii that it asked for."""
-    climbing, seen = climb(rj.Radii(intervals), rung(0.0), inf, together), list[float]()
+def climbed(
+    rung: Callable[[float], RadiusBound], intervals: int, together: int
+) -> tuple[list[RadiusBound], list[float]]:
+    """All rungs of a search_radii, and the radii that it asked for."""
+    climbing, seen = search_radii(rj.Radii(intervals), rung(0.0), inf, together), list[float]()
     asked = next(climbing)
     while True:
         seen += asked
@@ -283,10 +285,10 @@ def climbed(rung: Callable[[float], Rung], intervals: int, together: int) -> tup
 def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> None:
     """For the margin 1 - t^(power + 1) / scale, of slope (power + 1) t^power / scale, the radius comes near 1."""
 
-    def rung(t: float) -> Rung:
+    def rung(t: float) -> RadiusBound:
         u = t / scale
         big = u > 1e40
-        return Rung(t, (-inf if t else 1.0,), (inf if big else (1.0 + power * u**power) / scale,))
+        return RadiusBound(t, (-inf if t else 1.0,), (inf if big else (1.0 + power * u**power) / scale,))
 
     rungs, seen = climbed(rung, 200, 7)
     assert len(seen) == len(set(seen)) == len(rungs) - 1 < 300
@@ -300,8 +302,8 @@ def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> N
 def test_the_climb_leaves_out_no_step_that_a_proof_needs(curve: float, slope: float, together: int) -> None:
     """For the margin 1 - t^curve with constant slopes the integral alone ends at 1 / slope, the margin's bound at 1."""
 
-    def rung(t: float) -> Rung:
-        return Rung(t, (1 - t**curve,), (slope if t else 1.0,))
+    def rung(t: float) -> RadiusBound:
+        return RadiusBound(t, (1 - t**curve,), (slope if t else 1.0,))
 
     (rungs, seen), (whole, _) = (climbed(rung, 300, n) for n in (together, 10**4))
     assert len(seen) == len(set(seen)) == len(rungs) - 1
@@ -316,8 +318,8 @@ def test_the_climb_leaves_out_no_step_that_a_proof_needs(curve: float, slope: fl
 
 
 def test_the_climb_goes_on_while_one_row_is_proved_by_its_margin_and_another_by_its_integral() -> None:
-    def rung(t: float) -> Rung:
-        return Rung(t, (1 - t, -inf if t else 1.0), (9.0 if t else 1.0, 1.3 if t else 1.0))
+    def rung(t: float) -> RadiusBound:
+        return RadiusBound(t, (1 - t, -inf if t else 1.0), (9.0 if t else 1.0, 1.3 if t else 1.0))
 
     (rungs, _), (whole, _) = (climbed(rung, 100, n) for n in (1, 10**4))
     for row, end in enumerate((1.0, 1 / 1.3)):

@@ -14,15 +14,17 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks.measure import counted
-from recurjac import chainrule, jacobian
-from recurjac.activations import LeakyReLU, Linear
+from recurjac import jacobian
+from recurjac.activations import Identity as NoActivation
+from recurjac.activations import LeakyReLU
 from recurjac.jacobian import AbstractJacobianMethod, chain_over
 from recurjac.lipschitz import JacobianNorm
 from recurjac.network import Edge, Network, Stage
 from recurjac.operators import Dense, Identity
-from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.preactivation import AbstractPreactivation, base
-from recurjac.skeleton import pays
+from recurjac.propagation import chain_rule
+from recurjac.propagation.skeleton import is_cheaper
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.marks import every_dtype
 from tests.random_networks import KINDS, random_network, true_jacobians
@@ -59,8 +61,8 @@ WAYS = {"whole": (False, False), "pushed": (True, False), "pulled": (False, True
 def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take that way from now on, whatever it costs."""
     pushed, pulled = WAYS[way]
-    monkeypatch.setattr(base, "pays", lambda *_: pushed)
-    monkeypatch.setattr(chainrule, "_pays", lambda *_: pulled)
+    monkeypatch.setattr(base, "is_cheaper", lambda *_: pushed)
+    monkeypatch.setattr(chain_rule, "_pays", lambda *_: pulled)
 
 
 def all_ways(monkeypatch: pytest.MonkeyPatch, job: Callable[[], list[Tensor]]) -> list[list[Tensor]]:
@@ -130,12 +132,12 @@ def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str, mo
 def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain sweeps without neurons that are always 0, for single samples and batches."""
     network = random_network(kind, 3, residual, width=48, depth=4)
-    monkeypatch.setattr(base, "pays", lambda *_: False)
+    monkeypatch.setattr(base, "is_cheaper", lambda *_: False)
     x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for radius, batch in ((0.01, 1), (0.1, 3), (math.inf, 1)):
         results = []
         for many in (10**9, 2):
-            monkeypatch.setattr(chainrule, "_MANY", many)
+            monkeypatch.setattr(chain_rule, "_MANY", many)
             region, found = rj.LpBall(x[:batch], radius), []
             for arithmetic in (rj.Fast(), rj.Rigorous()):
                 pre = rj.preactivation_bounds(network, region, rj.Alone(rj.Crown()), arithmetic)
@@ -175,14 +177,14 @@ def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int
         return torch.randn(shape, generator=g, dtype=torch.float64)
 
     edges = [
-        tuple(Edge(s, Enclosed(fast.exact(random(n, sizes[s])), (sizes[s],), (n,))) for s in range(k))
+        tuple(Edge(s, IntervalMatrix(fast.exact(random(n, sizes[s])), (sizes[s],), (n,))) for s in range(k))
         for k, n in enumerate(sizes)
     ]
     slopes: list[rj.Interval | None] = [None]
     for k, n in enumerate(sizes[1:-1], 1):
         low = random(1, n)
         slopes.append(rj.Interval(low, low if k in known else low + random(1, n).abs()))
-    apart = chainrule.ChainRule(
+    apart = chain_rule.ChainRule(
         tuple((n,) for n in sizes), tuple(edges), (*slopes, None), None, 1, torch.float64, torch.device("cpu"), fast
     )  # fmt: skip
     together = replace(apart, skeleton=apart)
@@ -201,7 +203,7 @@ def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: Ab
         return [torch.randn(n, sizes[s], generator=g, dtype=torch.float64) for s in range(k)]
 
     def edges(into: list[Tensor]) -> tuple[Edge, ...]:
-        return tuple(Edge(s, Enclosed(fast.exact(m), (sizes[s],), (len(m),))) for s, m in enumerate(into))
+        return tuple(Edge(s, IntervalMatrix(fast.exact(m), (sizes[s],), (len(m),))) for s, m in enumerate(into))
 
     inner = [edges(reads(n, k)) for k, n in enumerate(sizes)]
     last = [m.requires_grad_() for m in reads(3, len(sizes))]
@@ -209,7 +211,7 @@ def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: Ab
     slopes = [None, *(rj.Interval(m, m + 1) for m in low[1:]), None]
     slopes[2] = rj.Interval.point(torch.ones_like(low[2]))
     shapes = (*((n,) for n in sizes), (3,))
-    apart = chainrule.ChainRule(
+    apart = chain_rule.ChainRule(
         shapes, (*inner, edges(last)), tuple(slopes), None, 1, torch.float64, torch.device("cpu"), fast
     )  # fmt: skip
     found = []
@@ -220,7 +222,7 @@ def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: Ab
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def _chains(network: Network, region: rj.LpBall) -> list[chainrule.ChainRule]:
+def _chains(network: Network, region: rj.LpBall) -> list[chain_rule.ChainRule]:
     bound = region.bind(network.input_shape, network.dtype, network.device)
     chain = chain_over(network, bound, rj.Crown(), rj.Fast())
     return [chain, chain.without_dead()]
@@ -246,8 +248,8 @@ def test_the_choice_is_by_counting() -> None:
     """Few unstable neurons: the skeleton; nearly all: plain sweeps."""
     network = random_network("relu", 0, False, width=200, depth=8)
     wide = network.combine(torch.eye(3, dtype=torch.float64)[:1])
-    assert pays(wide, [2, 2, 2])
-    assert not pays(wide, [190, 190, 190])
+    assert is_cheaper(wide, [2, 2, 2])
+    assert not is_cheaper(wide, [190, 190, 190])
 
 
 def test_where_the_skeleton_cannot_pay_nothing_of_it_is_made() -> None:
@@ -273,7 +275,7 @@ def test_rows_are_pulled_where_that_is_cheaper(radius: float, monkeypatch: pytes
     region = rj.LpBall(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), radius)
     job = partial(rj.jacobian_bounds, _image_network(), region, rj.Chords())
     chosen = counted(job).multiply_adds
-    monkeypatch.setattr(chainrule, "_pays", lambda *_: False)
+    monkeypatch.setattr(chain_rule, "_pays", lambda *_: False)
     whole = counted(job).multiply_adds
     assert chosen < 0.1 * whole if radius < 1e-4 else chosen <= whole
 
@@ -325,7 +327,7 @@ def test_every_product_by_a_slope_is_covered(way: str, monkeypatch: pytest.Monke
     same, slope = Identity((1,)), 0.3
     for n in range(2, 40):
         inner = [Stage((Edge(k, same),), (), LeakyReLU(slope), (1,)) for k in range(n)]
-        network = Network((1,), (*inner, Stage((Edge(n, same),), (), Linear(), (1,))))
+        network = Network((1,), (*inner, Stage((Edge(n, same),), (), NoActivation(), (1,))))
         region = rj.LpBall(torch.full((1, 1), -1.0, dtype=torch.float64), 0.0)
         bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=rj.Rigorous())
         truth = Fraction(slope) ** n
@@ -345,7 +347,7 @@ def test_an_output_that_is_one_number_goes_every_way(
     stages = (
         Stage((Edge(0, Dense.matrix(first)),), (), LeakyReLU(0.3), (9,)),
         Stage((Edge(1, Dense.matrix(second)),), (), LeakyReLU(0.3), (9,)),
-        Stage((Edge(2, mean),), (), Linear(), ()),
+        Stage((Edge(2, mean),), (), NoActivation(), ()),
     )
     region = rj.LpBall(torch.randn(1, 4, dtype=torch.float64), 0.3)
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractActivation, Cube, Linear, Square, Tanh
+from recurjac.activations import AbstractActivation, Cube, Square, Tanh
+from recurjac.activations import Identity as NoActivation
 from recurjac.activations.base import AbstractSmooth
 from recurjac.applications.krawczyk import Krawczyk, StationaryKind, kinds
 from recurjac.arithmetic import Fast, Interval, Rigorous
@@ -63,7 +64,7 @@ def beside(activation: AbstractActivation, bent: Tensor, straight: Tensor) -> Ne
     shape = (len(bent),)
     first = Stage((Edge(0, Dense.matrix(eye(1))),), (), activation, (1,))
     return Network(
-        (1,), (first, Stage((Edge(1, Dense.matrix(bent)), Edge(0, Dense.matrix(straight))), (), Linear(), shape))
+        (1,), (first, Stage((Edge(1, Dense.matrix(bent)), Edge(0, Dense.matrix(straight))), (), NoActivation(), shape))
     )
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks.measure import counted
-from recurjac.activations import LeakyReLU, Linear, ReLU
+from recurjac.activations import Identity as NoActivation
+from recurjac.activations import LeakyReLU, ReLU
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.lines import Lines
 from recurjac.network import Constant, Edge, Network, Stage, chain
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape
 from recurjac.preactivation import base
+from recurjac.relaxations import LinearRelaxation
 from tests.marks import every_dtype
 from tests.random_networks import true_jacobians
 
@@ -36,7 +37,7 @@ def _skipping(skip: AbstractOperator) -> Network:
         Stage((Edge(0, Dense.matrix(_matrix(1))),), (bias,), ReLU(), (N,)),
         Stage((Edge(1, Dense.matrix(_matrix(2))),), (bias,), ReLU(), (N,)),
         Stage((Edge(2, skip), Edge(1, Dense.matrix(_matrix(3)))), (bias,), ReLU(), (N,)),
-        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), Linear(), (N,)),
+        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), NoActivation(), (N,)),
     )
     return Network((N,), stages)
 
@@ -48,7 +49,7 @@ def test_an_operator_that_moves_nothing_is_as_one_that_multiplies_by_one(
     skip: AbstractOperator, arithmetic: AbstractArithmetic, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forms that come along it share their memory with those on their way to another stage."""
-    monkeypatch.setattr(base, "pays", lambda *_: whole)
+    monkeypatch.setattr(base, "is_cheaper", lambda *_: whole)
     region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
     for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.Chords())):
         moved, multiplied = (
@@ -69,11 +70,11 @@ def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(
         Stage((Edge(0, Dense.matrix(_matrix(1))),), (bias,), leaky, (N,)),
         Stage((Edge(1, Identity((N,))),), (bias,), leaky, (N,)),
         Stage((Edge(2, Dense.matrix(_matrix(2))), Edge(1, Dense.matrix(_matrix(3)))), (bias,), leaky, (N,)),
-        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), Linear(), (N,)),
+        Stage((Edge(3, Dense.matrix(_matrix(4))),), (), NoActivation(), (N,)),
     )
     found = []
     for choice in (False, True):
-        monkeypatch.setattr(base, "pays", lambda *_, choice=choice: choice)
+        monkeypatch.setattr(base, "is_cheaper", lambda *_, choice=choice: choice)
         region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
         prefix = base.Prefix(Network((N,), stages), region.bind((N,), torch.float64, torch.device("cpu")), arithmetic)
         prefix.extend(rj.Alone(rj.Crown()), 3)
@@ -100,7 +101,7 @@ def test_forms_of_which_nothing_is_left_stop(
         found.append(rj.jacobian_bounds(network, region, rj.RecurJac(), arithmetic=arithmetic))
 
     stopped = counted(job).multiply_adds
-    monkeypatch.setattr(Lines, "all_constant", False)
+    monkeypatch.setattr(LinearRelaxation, "all_constant", False)
     assert stopped < 0.7 * counted(job).multiply_adds
     assert bool((found[0].lower >= found[1].lower).all())
     assert bool((found[0].upper <= found[1].upper).all())
@@ -116,7 +117,7 @@ def test_a_slope_or_its_derivative_is_not_stopped() -> None:
     """The slopes of a line may be 0 and still change with the weights."""
     zero = torch.zeros(1, 1, 3, dtype=torch.float64)
     one = torch.tensor([[[0.0, 0.0, 1e-300]]], dtype=torch.float64)
-    assert Lines(zero, zero, zero, zero + 1, zero + 1).all_constant
-    assert not Lines(one, zero, zero, zero + 1, zero + 1).all_constant
-    assert not Lines(zero, zero, -one, zero + 1, zero + 1).all_constant
-    assert not Lines(zero, zero, zero.clone().requires_grad_(), zero + 1, zero + 1).all_constant
+    assert LinearRelaxation(zero, zero, zero, zero + 1, zero + 1).all_constant
+    assert not LinearRelaxation(one, zero, zero, zero + 1, zero + 1).all_constant
+    assert not LinearRelaxation(zero, zero, -one, zero + 1, zero + 1).all_constant
+    assert not LinearRelaxation(zero, zero, zero.clone().requires_grad_(), zero + 1, zero + 1).all_constant

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.network import Network
-from recurjac.reading import torch_ops
+from recurjac.registry import torch_ops
 from tests.torch_cases import CASES, EVERY, ONE_INPUT, norm
 
 DECOMPOSED = (

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
-from recurjac.chainrule import ChainRule
 from recurjac.errors import expect
 from recurjac.jacobian import (
     AbstractJacobianMethod,
@@ -25,6 +24,7 @@ from recurjac.jacobian import (
 from recurjac.network import Network
 from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm, norm_is_rigorous
 from recurjac.preactivation import AbstractPreactivation, Crown
+from recurjac.propagation.chain_rule import ChainRule
 from recurjac.region import AbstractRegion
 from recurjac.search import Search
 

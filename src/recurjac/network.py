@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation, Linear
-from recurjac.arithmetic import AbstractArithmetic, Fast, Value, check_matmul
+from recurjac.activations import AbstractActivation
+from recurjac.activations import Identity as NoActivation
+from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, check_matmul
 from recurjac.errors import InvalidNetwork, InvalidRequest
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
 
@@ -49,11 +50,11 @@ class Stage:
     @property
     def linear(self) -> bool:
         """Whether the stage has no activation."""
-        return isinstance(self.activation, Linear)
+        return isinstance(self.activation, NoActivation)
 
-    def bias(self, arithmetic: AbstractArithmetic) -> Value | None:
+    def bias(self, arithmetic: AbstractArithmetic) -> Ball | None:
         """b, with its rounding; None if there is none.  Shape: that of the stage."""
-        total: Value | None = None
+        total: Ball | None = None
         for c in self.constants:
             term = c.operator.push(arithmetic.exact(c.tensor))
             total = term if total is None else total + term
@@ -117,7 +118,7 @@ class Network:
 
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
-            raise InvalidNetwork("a network needs a last stage without an activation (use Linear())")
+            raise InvalidNetwork("a network needs a last stage without an activation (use activations.Identity())")
         if prod(self.output_shape) == 0:
             raise InvalidNetwork(f"the network's output of shape {self.output_shape} has no entries to bound")
         for k, stage in enumerate(self.stages, 1):
@@ -308,6 +309,6 @@ def chain(weights: Sequence[tuple[Tensor, Tensor | None]], activations: Sequence
     for k, (weight, bias) in enumerate(weights):
         shape = (weight.shape[0],)
         constants = () if bias is None else (Constant(Identity(shape), bias),)
-        stages.append(Stage((Edge(k, Dense.matrix(weight)),), constants, (*activations, Linear())[k], shape))
+        stages.append(Stage((Edge(k, Dense.matrix(weight)),), constants, (*activations, NoActivation())[k], shape))
     first = weights[0][0]
     return Network((first.shape[1],), tuple(stages), first.dtype, first.device)

@@ -13,8 +13,8 @@ from recurjac.arithmetic import MEMORY, AbstractArithmetic, Fast
 from recurjac.jacobian import RecurJac, chain_over
 from recurjac.network import Network
 from recurjac.preactivation import IBP
+from recurjac.propagation.forms import DenseForms
 from recurjac.region import AbstractRegion, BoundRegion, LpBall
-from recurjac.seeds import Forms
 
 
 @final
@@ -183,7 +183,7 @@ def _prove(
     flat, ways = points.flatten(0, 1), directions.flatten(0, 1)
     region = LpBall(flat, 0.0).bind(network.input_shape, network.dtype, network.device)
     prepared = RecurJac().prepare(chain_over(network, region, IBP(), arithmetic))
-    image = prepared.push(Forms(ways[:, None, None], arithmetic)).mignitude[:, :, 0]
+    image = prepared.push(DenseForms(ways[:, None, None], arithmetic)).mignitude[:, :, 0]
     gain = arithmetic.at_most(torch.linalg.vector_norm(image, q, dim=-1), image.shape[-1] + 4)
     if p == 2:
         length = arithmetic.at_least(torch.linalg.vector_norm(ways.flatten(1), 2, dim=-1), ways[0].numel() + 4)

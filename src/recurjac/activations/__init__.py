@@ -5,7 +5,7 @@ from recurjac.activations.clamp import HardTanh, ReLU6
 from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
 from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
-from recurjac.activations.identity import Linear
+from recurjac.activations.identity import Identity
 from recurjac.activations.periodic import Cos, Sin
 from recurjac.activations.power import Cube
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
@@ -13,6 +13,6 @@ from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
     "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "ELU", "Erf", "Exp", "GELU", "GELUTanh", "HardSwish",
-    "HardTanh", "LeakyReLU", "Linear", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Sin",
-    "Softplus", "Softsign", "Square", "Tanh",
+    "HardTanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid",
+    "Sin", "Softplus", "Softsign", "Square", "Tanh",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractActivation(ABC):
@@ -50,14 +50,14 @@ class AbstractActivation(ABC):
         return None
 
     @abstractmethod
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """CROWN's lines of σ on z (batch, *node): two good ones, of unrelated slopes; of shape (batch, 1, *node).
 
         Source: arXiv:1811.00866, Section 3 and Table 2.
         """
 
     @abstractmethod
-    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """Fast-Lin's lines of σ on z (batch, *node): two of one slope; of shape (batch, 1, *node).
 
         Source: arXiv:1804.09699, Section 3.3.
@@ -139,7 +139,7 @@ class AbstractSmooth(AbstractActivation):
         return None if values is None else _hull(values, values, arithmetic)
 
     @final
-    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its ends are the intercepts."""
         core = self.core(z)
         slope = self.slope_range(core, arithmetic).lower
@@ -168,14 +168,14 @@ class AbstractSmooth(AbstractActivation):
         arithmetic: AbstractArithmetic,
         lower: tuple[Tensor, Tensor],
         upper: tuple[Tensor, Tensor],
-    ) -> Lines:
+    ) -> LinearRelaxation:
         """Lines from slopes and intercepts over the core of z; where that is not z, the constants that bound σ."""
         core, values = self.core(z), self.value_range(z, arithmetic)
         whole = (core.lower == z.lower) & (core.upper == z.upper)
         zero = torch.zeros_like(z.lower)
         sides = ((lower[0], zero), (lower[1], values.lower), (upper[0], zero), (upper[1], values.upper))
         chosen = [torch.where(whole, line, constant) for line, constant in sides]
-        return Lines(*(t.unsqueeze(1) for t in (*chosen, values.magnitude)))
+        return LinearRelaxation(*(t.unsqueeze(1) for t in (*chosen, values.magnitude)))
 
 
 def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation, within
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
-from recurjac.reading import Expression, torch_ops
+from recurjac.registry import Expression, torch_ops
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractClamp(AbstractActivation):
@@ -60,7 +60,7 @@ class AbstractClamp(AbstractActivation):
         return Interval((~flat).to(a.dtype), rising.to(a.dtype))
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The lines that are best at the middle m of z.
 
         The concave envelope of σ is the chord from l to min(u, b), of slope 1 if l >= a, and constant after it; the
@@ -75,13 +75,13 @@ class AbstractClamp(AbstractActivation):
         return self._lines(z, (down, up), arithmetic)
 
     @final
-    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """Both of the chord's slope."""
         values = self.value_range(z, arithmetic)
         chord = _quotient(values.upper - values.lower, z.upper - z.lower, z.upper > z.lower)
         return self._lines(z, (chord, chord), arithmetic)
 
-    def _lines(self, z: Interval, slopes: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> Lines:
+    def _lines(self, z: Interval, slopes: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """σ - s v is extreme at an end or a kink, whatever the slope s; where σ is linear on z, the lines are σ."""
         a, b = self._kinks(z.lower)
         rising, flat = (z.lower >= a) & (z.upper <= b), (z.upper <= a) | (z.lower >= b)
@@ -98,7 +98,7 @@ class AbstractClamp(AbstractActivation):
         (low, least), (high, most) = sides
         bottom = torch.where(rising, zero, least.lower().amin(0))
         top = torch.where(rising, zero, most.upper().amax(0))
-        return Lines(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
+        return LinearRelaxation(*(t.unsqueeze(1) for t in (low, bottom, high, top, size)))
 
 
 def _quotient(rise: Tensor, run: Tensor, wanted: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractSmooth, bounded, within
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractBent(AbstractSmooth):
@@ -40,7 +40,7 @@ class AbstractConvex(AbstractBent):
     """σ' is non-decreasing."""
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         core = self.core(z)
         slope, _, top = self._chord(core, arithmetic)
         return self._over(z, arithmetic, self._tangent(core), (slope, top))
@@ -50,7 +50,7 @@ class AbstractConcave(AbstractBent):
     """σ' is non-increasing."""
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         core = self.core(z)
         slope, bottom, _ = self._chord(core, arithmetic)
         return self._over(z, arithmetic, (slope, bottom), self._tangent(core))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
+from recurjac.relaxations import LinearRelaxation
 
 _HALVINGS = 42
 """Of a piece, in search of a point of given slope; it is at most some 10^3 wide, as `slope_turns` are to see to.
@@ -37,7 +37,7 @@ class AbstractCurved(AbstractSmooth):
     """σ of any shape; `slope_turns` also cut off what is so far out that σ' is constant there in floating point."""
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The upper line is found for σ, the lower one for -σ; each is the best at the middle of z."""
         core = self.core(z)
         both = core.map(lambda end: torch.stack([end, end]))

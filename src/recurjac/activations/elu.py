@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 _UNDERFLOW = -800.0
 """exp of it and of anything less is 0 in float64."""

@@ -16,7 +16,7 @@ from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
 from recurjac.activations.sigmoidal import Sigmoid
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
 class AbstractGated(AbstractCurved):

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
+from recurjac.relaxations import LinearRelaxation
 
 
 @final
 @dataclass(frozen=True)
-class Linear(AbstractActivation):
+class Identity(AbstractActivation):
     """σ(z) = z."""
 
     name: ClassVar[str] = "linear"
@@ -36,10 +36,10 @@ class Linear(AbstractActivation):
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         return Interval.point(torch.zeros_like(z.lower))
 
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
-        return Lines.proportional(torch.ones_like(z.lower).unsqueeze(1))
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
+        return LinearRelaxation.proportional(torch.ones_like(z.lower).unsqueeze(1))
 
-    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         return self.lines(z, arithmetic)
 
     @classmethod

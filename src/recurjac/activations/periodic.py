@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurjac.activations.curved import AbstractCurved
 from recurjac.arithmetic import Interval
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
 class AbstractPeriodic(AbstractCurved):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractSmooth, within
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.lines import Lines
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
+from recurjac.relaxations import LinearRelaxation
 
 _BISECTIONS = 60
 """Halvings of a bracket: more than float64 has bits, for brackets up to some 10^3; wider ones only lose tightness."""
@@ -35,7 +35,7 @@ class AbstractSigmoidal(AbstractSmooth):
         return within(lower, upper, 0.0)
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The upper line, and by symmetry the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
         up_slope, up = self._upper_line(z, arithmetic)
         low_slope, mirrored = self._upper_line(-z, arithmetic)

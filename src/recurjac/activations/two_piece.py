@@ -13,8 +13,8 @@ from torch import Tensor
 from recurjac.activations.base import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
-from recurjac.lines import Lines
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractTwoPiece(AbstractActivation):
@@ -68,7 +68,7 @@ class AbstractTwoPiece(AbstractActivation):
         """{s} below 0, {1} above, their hull where the interval meets 0 (also at one end: Clarke's derivative)."""
         at_lower, at_upper = self._pieces(z)
         if self.rectifies:
-            return Interval.of(at_lower, at_upper)  # 0 and 1, in order
+            return Interval.unchecked(at_lower, at_upper)  # 0 and 1, in order
         return Interval(torch.minimum(at_lower, at_upper), torch.maximum(at_lower, at_upper))
 
     def _pieces(self, z: Interval) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class AbstractTwoPiece(AbstractActivation):
         return meets if self.rectifies else meets & (self.slope_below(z.lower) != 1)
 
     @final
-    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The chord on one side; on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
         steep = z.upper >= -z.lower
         free = steep.to(z.lower.dtype) if self.rectifies else torch.where(steep, 1.0, self.slope_below(z.lower))
@@ -93,7 +93,7 @@ class AbstractTwoPiece(AbstractActivation):
         return self._lines(z, free, self._chord(z, *sides), *sides, arithmetic)
 
     @final
-    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The chord on one side, its parallel through 0 on the other."""
         sides = _sides(z)
         chord = self._chord(z, *sides)
@@ -121,7 +121,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     def _lines(
         self, z: Interval, free: Tensor, chord: Tensor, high: Tensor, low: Tensor, arithmetic: AbstractArithmetic
-    ) -> Lines:
+    ) -> LinearRelaxation:
         """Slopes `free` through 0 on one side and `chord` on the other; on one piece both are its own."""
         s, one = self.slope_below(z.lower), torch.ones_like(z.lower)
         # σ - a z over [l, u] with l <= 0 <= u is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
@@ -144,9 +144,9 @@ def _sides(z: Interval) -> tuple[Tensor, Tensor]:
     return z.upper.clamp(min=0), z.lower.clamp(max=0)
 
 
-def _beside(*numbers: Tensor) -> Lines:
+def _beside(*numbers: Tensor) -> LinearRelaxation:
     """Lines of numbers (batch, *node) for all covectors."""
-    return Lines(*(t.unsqueeze(1) for t in numbers))
+    return LinearRelaxation(*(t.unsqueeze(1) for t in numbers))
 
 
 @final

@@ -25,9 +25,9 @@ from recurjac.jacobian import (
 )
 from recurjac.network import Network
 from recurjac.preactivation import IBP, AbstractPreactivation, Crown
+from recurjac.propagation.forms import DenseForms
 from recurjac.region import AbstractRegion, LpBall, Numbers
 from recurjac.search import point_jacobian
-from recurjac.seeds import Forms
 
 
 @final
@@ -281,7 +281,7 @@ def directional_bounds(
         own = ways if len(ways) == 1 else ways[start : start + part.batch]
         start += part.batch
         prepared = how.prepare(chain_over(network, part, rule, chosen))
-        found = prepared.push(Forms(own[:, None, None], chosen)).reshape(part.batch, *network.output_shape)
+        found = prepared.push(DenseForms(own[:, None, None], chosen)).reshape(part.batch, *network.output_shape)
         lower.append(found.lower)
         upper.append(found.upper)
     return DirectionalBounds(torch.cat(lower), torch.cat(upper), ways, chosen.rigorous, reason, how, rule)

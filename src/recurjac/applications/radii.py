@@ -45,7 +45,7 @@ class Radii:
 
 @final
 @dataclass(frozen=True)
-class Rung:
+class RadiusBound:
     """On the ball of `radius` each margin is at least `margins`, its dual gradient norm at most `slopes` (one a row).
 
     NaN and infinite numbers bound nothing.
@@ -75,7 +75,7 @@ class Proved:
         return self.radius > self.start
 
 
-def proved(rungs: Sequence[Rung], row: int) -> Proved:
+def proved(rungs: Sequence[RadiusBound], row: int) -> Proved:
     """The largest radius at which the margin is proved to be positive; 0 if not even at the first rung, radius 0.
 
     Let g be the margin, t_0 = 0 < t_1 < … the radii, C_i a lower bound of g on the ball B_i of radius t_i, L_i an upper
@@ -139,17 +139,19 @@ def _below(number: Fraction) -> float:
     return nearest if Fraction(nearest) < number else nextafter(nearest, 0.0)
 
 
-def by_margin(rungs: Sequence[Rung]) -> list[Rung]:
+def by_margin(rungs: Sequence[RadiusBound]) -> list[RadiusBound]:
     """The rungs without their slopes: what bounds of the margin prove alone."""
     return [replace(r, slopes=tuple(inf for _ in r.slopes)) for r in rungs]
 
 
-def by_integral(rungs: Sequence[Rung]) -> list[Rung]:
+def by_integral(rungs: Sequence[RadiusBound]) -> list[RadiusBound]:
     """The rungs without margins at radii other than 0: what Theorem 2 proves alone."""
     return [r if r.radius == 0 else replace(r, margins=tuple(-inf for _ in r.margins)) for r in rungs]
 
 
-def climb(radii: Radii, centre: Rung, whole: float, together: int) -> Generator[list[float], list[Rung], list[Rung]]:
+def search_radii(
+    radii: Radii, centre: RadiusBound, whole: float, together: int
+) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
     """All rungs of one sample: yields the radii to bound next, none twice, takes their rungs, returns them all.
 
     centre: the rung of radius 0.  whole: from this radius on the ball is the whole region; it is called inf then.
@@ -199,7 +201,9 @@ def climb(radii: Radii, centre: Rung, whole: float, together: int) -> Generator[
     return rungs
 
 
-def _beyond(rungs: list[Rung], steps: Sequence[float], end: float, together: int) -> Generator[list[float], list[Rung]]:
+def _beyond(
+    rungs: list[RadiusBound], steps: Sequence[float], end: float, together: int
+) -> Generator[list[float], list[RadiusBound]]:
     """Add the rungs around the last step that a margin's bound proves alone, then following ones while proved at all.
 
     The steps up to `end` are halved.  If the margin's bound falls faster there than its slope allows, an integral that
@@ -224,7 +228,7 @@ def _beyond(rungs: list[Rung], steps: Sequence[float], end: float, together: int
             rungs += yield [steps[high]]
 
 
-def _falls_faster(rungs: Sequence[Rung], radius: float) -> bool:
+def _falls_faster(rungs: Sequence[RadiusBound], radius: float) -> bool:
     """Whether a margin's bound falls by more than its slope times the distance, up to the last rung in `radius`."""
     inside = sorted((r for r in rungs if r.radius <= radius), key=lambda rung: rung.radius)
     if len(inside) < 2:
@@ -240,7 +244,7 @@ def _evenly(low: int, high: int, most: int) -> list[int]:
     return [low + (high - low) * i // (count + 1) for i in range(1, count + 1)]
 
 
-def least_proved(rungs: Sequence[Rung]) -> float:
+def least_proved(rungs: Sequence[RadiusBound]) -> float:
     """The radius that is proved for every row."""
     return min(proved(rungs, row).radius for row in range(len(rungs[0].margins)))
 
@@ -249,19 +253,19 @@ def _capped(radius: float, limit: float, whole: float) -> float:
     return inf if min(radius, limit) >= whole else min(radius, limit)
 
 
-def first_order(centre: Rung) -> float:
+def first_order(centre: RadiusBound) -> float:
     """The radius at which a margin would be gone at the slope of the centre; 1 where that says nothing."""
     pairs = zip(centre.margins, centre.slopes, strict=True)
     gone = min((m / s for m, s in pairs if 0 < s < inf), default=1.0)
     return gone if 0 < gone < inf else 1.0
 
 
-def _reach(rungs: Sequence[Rung]) -> float:
+def _reach(rungs: Sequence[RadiusBound]) -> float:
     """About how far the proofs will reach: no less, if slopes grow with the radius and margins fall ever faster."""
     return min(_reach_of(rungs, row) for row in range(len(rungs[0].margins)))
 
 
-def _reach_of(rungs: Sequence[Rung], row: int) -> float:
+def _reach_of(rungs: Sequence[RadiusBound], row: int) -> float:
     ordered = sorted(rungs, key=lambda rung: rung.radius)
     radius = proved(ordered, row).radius
     inside = [r for r in ordered if r.radius <= radius]

@@ -18,13 +18,13 @@ from recurjac.applications.attack import Attack
 from recurjac.applications.radii import (
     Proved,
     Radii,
-    Rung,
+    RadiusBound,
     by_integral,
     by_margin,
-    climb,
     first_order,
     least_proved,
     proved,
+    search_radii,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
@@ -142,7 +142,7 @@ def _classifier(network: Network, rule: AbstractPreactivation) -> Network:
 class _Entry:
     """What is found of one input."""
 
-    rungs: list[Rung]
+    rungs: list[RadiusBound]
     row: int
     label: int
     target: int
@@ -202,15 +202,17 @@ class _Work:
             entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
         return entries
 
-    def climbing(self, i: int, centre: Rung) -> Generator[list[float], list[Rung], list[Rung]]:
+    def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         together = max(1, min(self.radii.intervals, _CHEAP // max(1, self.network.cost)))
-        return climb(self.radii, centre, _whole(_taken(self.ball, [i])), together)
+        return search_radii(self.radii, centre, _whole(_taken(self.ball, [i])), together)
 
-    def climbed(self, climbing: Mapping[int, Generator[list[float], list[Rung], list[Rung]]]) -> dict[int, list[Rung]]:
+    def climbed(
+        self, climbing: Mapping[int, Generator[list[float], list[RadiusBound], list[RadiusBound]]]
+    ) -> dict[int, list[RadiusBound]]:
         """The rungs of each input: what all of them ask for next is bounded together."""
-        done: dict[int, list[Rung]] = {}
+        done: dict[int, list[RadiusBound]] = {}
         asked: dict[int, list[float]] = {}
-        answers: dict[int, list[Rung] | None] = dict.fromkeys(climbing)
+        answers: dict[int, list[RadiusBound] | None] = dict.fromkeys(climbing)
         while answers:
             asked.clear()
             for i, answer in answers.items():
@@ -223,9 +225,9 @@ class _Work:
             answers = {i: [next(rungs) for _ in radii] for i, radii in asked.items()}
         return done
 
-    def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[Rung]:
+    def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[RadiusBound]:
         """Bounds of the margins and of their gradients on balls around the inputs number `index`."""
-        found: list[Rung] = []
+        found: list[RadiusBound] = []
         for begin in range(0, len(index), _TOGETHER):
             rows, some = list(index[begin : begin + _TOGETHER]), radii[begin : begin + _TOGETHER]
             ball = _taken(self.ball, rows, torch.tensor(some, dtype=torch.float64))
@@ -236,10 +238,10 @@ class _Work:
                 prefix.extend(self.pre, self.network.depth - 1)
                 margins += self.pre.output(prefix).lower.tolist()
                 slopes += self.how.rows(chain_of(prefix), self.ball.p).tolist()
-            found += [Rung(r, tuple(m), tuple(s)) for r, m, s in zip(some, margins, slopes, strict=True)]
+            found += [RadiusBound(r, tuple(m), tuple(s)) for r, m, s in zip(some, margins, slopes, strict=True)]
         return found
 
-    def attacked(self, index: Sequence[int], centres: Sequence[Rung]) -> dict[int, tuple[float, Tensor]]:
+    def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound]) -> dict[int, tuple[float, Tensor]]:
         """The nearest adversary of each of these inputs: its distance and the point."""
         if not index:
             return {}
@@ -248,7 +250,7 @@ class _Work:
         return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
 
 
-def _weakest(rungs: Sequence[Rung]) -> int:
+def _weakest(rungs: Sequence[RadiusBound]) -> int:
     """The row that the least radius is proved for; of equal ones that of the least margin."""
     margins = rungs[0].margins
     return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
@@ -285,7 +287,7 @@ def _whole(ball: LpBall) -> float:
     return float(Rigorous().at_least(torch.linalg.vector_norm(room, ball.p), 2 * len(room) + 8))
 
 
-def _doubt(centre: Rung) -> str:
+def _doubt(centre: RadiusBound) -> str:
     """Why nothing can be proved of an input that is classified as its label; empty if something can."""
     if not all(isfinite(m) for m in centre.margins):
         return "the outputs at the input have no finite bounds"

@@ -12,12 +12,12 @@ numbers are computed with relative error gamma, hence every radius below is comp
 grown by `_grow`.
 """
 
+from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Fast, Rigorous
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.arithmetic.signed import Signed, Slopes
-from recurjac.arithmetic.value import LinearMap, Value, concatenate, nonnegative_sum, summed
 
 __all__ = [
     "AbstractArithmetic",
@@ -29,7 +29,7 @@ __all__ = [
     "Rigorous",
     "Signed",
     "Slopes",
-    "Value",
+    "Ball",
     "check_convolution",
     "check_matmul",
     "concatenate",

@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.arithmetic.ball import Ball
 from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
-from recurjac.arithmetic.value import Value
 
 MEMORY = 2**26
 """Bytes that the coefficient tensors of one sweep may take by default on a processor."""
@@ -31,19 +31,19 @@ class AbstractArithmetic(ABC):
         """Whether results hold in real arithmetic."""
 
     @abstractmethod
-    def exact(self, tensor: Tensor) -> Value:
+    def exact(self, tensor: Tensor) -> Ball:
         """The value that is `tensor` itself."""
 
     @abstractmethod
-    def ball(self, mid: Tensor, rad: Tensor) -> Value:
+    def ball(self, mid: Tensor, rad: Tensor) -> Ball:
         """The value that lies within `rad` of `mid` (a proved error; ignored by `Fast`)."""
 
     @abstractmethod
-    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
         """Σ over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
 
     @abstractmethod
-    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
         """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R).
 
         Made in the memory of the forms, which are gone thereafter, unless a derivative needs them.
@@ -81,11 +81,11 @@ class AbstractArithmetic(ABC):
         Raises UnsoundBounds where proved bounds cross.
         """
         if lower.shape == upper.shape and in_order(lower, upper):
-            return Interval.of(lower, upper)
+            return Interval.unchecked(lower, upper)
         return self.crossed(no_nan(lower, -torch.inf), no_nan(upper, torch.inf))
 
     @final
-    def between(self, lower: Value, upper: Value) -> Interval:
+    def between(self, lower: Ball, upper: Ball) -> Interval:
         """The interval from the least possible `lower` to the greatest possible `upper`."""
         return self.enclose(lower.lower(), upper.upper())
 
@@ -103,7 +103,7 @@ class AbstractArithmetic(ABC):
         return mid, torch.maximum(low.upper(), high.upper())
 
     @final
-    def scaled(self, value: Value, slope: Tensor) -> Value:
+    def scaled(self, value: Ball, slope: Tensor) -> Ball:
         """The value times exact numbers, which broadcast to it: without rounding where all of them are 0 or 1."""
         if bool(((slope == 0) | (slope == 1)).all()):
             return value.map(lambda t: t * slope)
@@ -120,7 +120,7 @@ class AbstractArithmetic(ABC):
         return self.enclose(lower, upper)
 
     @final
-    def multiple(self, number: Tensor, slope: Value) -> tuple[Value, Value]:
+    def multiple(self, number: Tensor, slope: Ball) -> tuple[Ball, Ball]:
         """Values at least and at most `number` times the exact value of `slope`; 0 times infinity is 0."""
         if all_finite([number]):
             product = self.exact(number) * slope

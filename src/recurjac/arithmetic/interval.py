@@ -36,7 +36,7 @@ class Interval:
             )
 
     @classmethod
-    def of(cls, lower: Tensor, upper: Tensor) -> Interval:
+    def unchecked(cls, lower: Tensor, upper: Tensor) -> Interval:
         """The interval between ends of one shape that are known to be in order, without another look."""
         interval = object.__new__(cls)
         object.__setattr__(interval, "lower", lower)
@@ -77,16 +77,16 @@ class Interval:
 
     def map(self, move: MoveTensor) -> Interval:
         """The same interval after `move` (a reshape, a permutation, an index) of both ends."""
-        return Interval.of(move(self.lower), move(self.upper))
+        return Interval.unchecked(move(self.lower), move(self.upper))
 
     def reshape(self, *shape: int) -> Interval:
-        return Interval.of(self.lower.reshape(*shape), self.upper.reshape(*shape))
+        return Interval.unchecked(self.lower.reshape(*shape), self.upper.reshape(*shape))
 
     def __getitem__(self, index: Any) -> Interval:
-        return Interval.of(self.lower[index], self.upper[index])
+        return Interval.unchecked(self.lower[index], self.upper[index])
 
     def __neg__(self) -> Interval:
-        return Interval.of(-self.upper, -self.lower)
+        return Interval.unchecked(-self.upper, -self.lower)
 
 
 def in_order(lower: Tensor, upper: Tensor) -> bool:

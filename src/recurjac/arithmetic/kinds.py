@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.arithmetic.ball import Ball, rows_times
 from recurjac.arithmetic.base import AbstractArithmetic
 from recurjac.arithmetic.interval import Interval
 from recurjac.arithmetic.rounding import gamma_of, grow, growth_of, tiny_of, zero_of
-from recurjac.arithmetic.value import Value, rows_times
 
 
 @final
@@ -25,19 +25,19 @@ class Fast(AbstractArithmetic):
     def rigorous(self) -> bool:
         return False
 
-    def exact(self, tensor: Tensor) -> Value:
-        return Value(tensor, None)
+    def exact(self, tensor: Tensor) -> Ball:
+        return Ball(tensor, None)
 
-    def ball(self, mid: Tensor, rad: Tensor) -> Value:
-        return Value(mid, None)
+    def ball(self, mid: Tensor, rad: Tensor) -> Ball:
+        return Ball(mid, None)
 
-    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
-        return Value(rows_times(weights.flatten(3), numbers.flatten(2)), None)
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
+        return Ball(rows_times(weights.flatten(3), numbers.flatten(2)), None)
 
-    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
         flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
         middle = rows_times(flat, x)
-        return Value(middle + rows_times(flat.abs() if middle.requires_grad else flat.abs_(), r), None)
+        return Ball(middle + rows_times(flat.abs() if middle.requires_grad else flat.abs_(), r), None)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return computed
@@ -63,16 +63,16 @@ class Rigorous(AbstractArithmetic):
     def rigorous(self) -> bool:
         return True
 
-    def exact(self, tensor: Tensor) -> Value:
-        return Value(tensor, zero_of(tensor.dtype, tensor.device))
+    def exact(self, tensor: Tensor) -> Ball:
+        return Ball(tensor, zero_of(tensor.dtype, tensor.device))
 
-    def ball(self, mid: Tensor, rad: Tensor) -> Value:
-        return Value(mid, rad.detach())
+    def ball(self, mid: Tensor, rad: Tensor) -> Ball:
+        return Ball(mid, rad.detach())
 
-    def weigh(self, weights: Tensor, numbers: Tensor) -> Value:
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
         return self.exact(weights).dot(self.exact(numbers))
 
-    def around_(self, forms: Value, centre: Tensor, reach: Tensor) -> Value:
+    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
         """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
         flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
         n, middle = flat.shape[-1], rows_times(flat, x)
@@ -89,12 +89,12 @@ class Rigorous(AbstractArithmetic):
                 active = active + off.amax(-1)
             some = (x.abs() + r).amax(-1).sign_().unsqueeze(-1)
             rad.mul_(growth_of(n + 10, mid.dtype)).addcmul_(active.sign_(), some, value=(4 * n + 5) * info.tiny)
-        return Value(mid, rad)
+        return Ball(mid, rad)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         radius = grow(computed.detach(), operations) - computed.detach()
         underflow = (computed.detach() > 0).to(computed.dtype) * ((operations + 1) * tiny_of(computed))
-        return Value(computed, grow(radius, 2) + underflow).upper()
+        return Ball(computed, grow(radius, 2) + underflow).upper()
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         excess = self.at_least(computed, operations + 4) - computed

@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.arithmetic.ball import Ball, broadcasts
 from recurjac.arithmetic.rounding import growth_of, least_of, negligible, tiny_of
-from recurjac.arithmetic.value import Value, broadcasts
 
 
 @final
@@ -52,7 +52,7 @@ class Signed:
     live: bool
 
     @classmethod
-    def of_(cls, forms: Value, live: bool) -> Signed:
+    def of_(cls, forms: Ball, live: bool) -> Signed:
         """Made in the memory of the forms, which are gone thereafter, unless they or what meets them is `live`."""
         live = live or forms.mid.requires_grad
         size = None if forms.rad is None else forms.size  # before that memory is used
@@ -61,7 +61,7 @@ class Signed:
         lost = None if forms.rad is None or forms.exact else forms.rad.expand_as(forms.mid)
         return cls(positive, negative, size, lost, live)
 
-    def times_(self, slopes: Slopes, known: Tensor | None) -> Value:
+    def times_(self, slopes: Slopes, known: Tensor | None) -> Ball:
         """The midpoint times the slope of its sign; made in this object's memory as `of_`.
 
         known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.  The radius counts there;
@@ -69,7 +69,7 @@ class Signed:
         than a factor.
         """
         if self.size is None:
-            return Value(self._product_(slopes), None)
+            return Ball(self._product_(slopes), None)
         with torch.no_grad():
             eps, known = torch.finfo(self.size.dtype).eps, None if self.rad is None else known
             small = not negligible(tiny_of(self.size), least_of(self.size) * slopes.least * eps / 2, self.size.dtype)
@@ -81,7 +81,7 @@ class Signed:
             rad.mul_(eps / 2 * growth)  # a power of two times a number: exact
             if known is not None and self.rad is not None:
                 rad.addcmul_(self.rad, known, value=growth)
-            return Value(mid, rad if underflow is None else rad.add_(underflow, alpha=growth))
+            return Ball(mid, rad if underflow is None else rad.add_(underflow, alpha=growth))
 
     def _product_(self, slopes: Slopes) -> Tensor:
         if self.live or not broadcasts(slopes.above.shape, self.positive.shape):

@@ -21,8 +21,8 @@ from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
 from recurjac.network import Network
 from recurjac.preactivation import AbstractPreactivation
-from recurjac.reading import concrete_classes
 from recurjac.region import AbstractRegion, Box, LpBall
+from recurjac.registry import concrete_classes
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
-from recurjac.chainrule import ChainRule, chain_rule
 from recurjac.errors import expect
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import Intersection
@@ -18,8 +17,9 @@ from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.recursion import Chords, RecurJac
 from recurjac.network import Network
 from recurjac.preactivation import AbstractPreactivation, Crown, Prefix
+from recurjac.propagation.chain_rule import ChainRule, chain_rule
+from recurjac.propagation.skeleton import is_cheaper
 from recurjac.region import AbstractRegion, BoundRegion
-from recurjac.skeleton import pays
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractPrepared", "Chords", "FastLip", "Intersection", "JacobianBounds", "RecurJac",
@@ -138,6 +138,6 @@ def samples(network: Network, region: BoundRegion, rule: AbstractPreactivation) 
         and network.device.type == "cpu"
         and network.cost > _LARGE
         and not rule.holds_samples
-        and (network.local or pays(network, []))
+        and (network.local or is_cheaper(network, []))
     )
     return region.split(1) if apart else [region]

@@ -9,8 +9,8 @@ from typing import final
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.chainrule import ChainRule
-from recurjac.seeds import AbstractSeeds, Forms
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds, DenseForms
 
 
 class AbstractPrepared(ABC):
@@ -30,7 +30,7 @@ class AbstractPrepared(ABC):
     @final
     def push_each(self, tangents: Tensor) -> Interval:
         """Bounds for one tangent a covector, (B or 1, K, *input): (batch, K)."""
-        return self.push(Forms(tangents.unsqueeze(2), self.chain.arithmetic)).map(lambda t: t[:, :, 0])
+        return self.push(DenseForms(tangents.unsqueeze(2), self.chain.arithmetic)).map(lambda t: t[:, :, 0])
 
     @final
     def _whole(self, bounds: Interval) -> Interval:

@@ -8,10 +8,10 @@ from functools import reduce
 from typing import final
 
 from recurjac.arithmetic import Interval
-from recurjac.chainrule import ChainRule
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.seeds import AbstractSeeds
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds
 
 
 @final

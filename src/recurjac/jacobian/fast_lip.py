@@ -8,11 +8,11 @@ from typing import final
 
 import torch
 
-from recurjac.arithmetic import Interval, Value
-from recurjac.chainrule import ChainRule
+from recurjac.arithmetic import Ball, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.operators.interval import interval_image
-from recurjac.seeds import AbstractSeeds
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds
 
 
 @final
@@ -80,11 +80,11 @@ class LastProduct(AbstractPrepared):
             total = Interval.point(zero)
         return self._whole(total)
 
-    def _product(self, column: Value, gradient: Interval) -> Interval:
+    def _product(self, column: Ball, gradient: Interval) -> Interval:
         """Bounds of column · g for g in `gradient`: column · m ± |column| · s."""
         arithmetic = self.chain.arithmetic
         middle, half = arithmetic.midrad(gradient)
         centre = column.dot(arithmetic.exact(middle))
-        size = arithmetic.exact(Value(column.mid.abs(), column.rad).upper())
+        size = arithmetic.exact(Ball(column.mid.abs(), column.rad).upper())
         spread = size.dot(arithmetic.exact(half))
         return arithmetic.between(centre - spread, centre + spread)

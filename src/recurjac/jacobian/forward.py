@@ -9,11 +9,11 @@ from typing import final
 import torch
 
 from recurjac.arithmetic import Interval
-from recurjac.chainrule import ChainRule
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.fast_lip import LastProduct, through_slopes
 from recurjac.jacobian.recursion import RecurJac
-from recurjac.seeds import AbstractSeeds, Forms
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds, DenseForms
 
 
 @final
@@ -50,7 +50,7 @@ class _ReversedChain(AbstractPrepared):
         if coefficients.shape[1] == 1:
             return self._whole(self._push(coefficients[:, 0], self.chain.covector_seeds()))
         rows = [
-            self._push(coefficients[:, k], Forms(row.unsqueeze(1), self.chain.arithmetic))
+            self._push(coefficients[:, k], DenseForms(row.unsqueeze(1), self.chain.arithmetic))
             for k, row in enumerate(self._covectors())
         ]
         return Interval(torch.cat([r.lower for r in rows], 1), torch.cat([r.upper for r in rows], 1))

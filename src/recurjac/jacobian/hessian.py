@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
-from recurjac.chainrule import ChainRule
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import chain_of
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.network import Network
 from recurjac.preactivation import AbstractPreactivation, Prefix
+from recurjac.propagation.chain_rule import ChainRule
 from recurjac.region import BoundRegion
 
 

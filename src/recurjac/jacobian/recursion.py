@@ -17,24 +17,24 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
-from recurjac.chainrule import ChainRule
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.lines import Lines
 from recurjac.operators import AbstractOperator
-from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds
+from recurjac.propagation.neuron_subset import NeuronSubset
+from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.sweep import sweep
 from recurjac.region import Convex, One
-from recurjac.route import AbstractRoute
-from recurjac.seeds import AbstractSeeds
-from recurjac.selection import Selection
-from recurjac.sweep import sweep
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractRecursion(AbstractJacobianMethod):
     """A rule that chooses lines for y δ; everything else is written here."""
 
     @abstractmethod
-    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """Lines of y δ for y in `y` (B, K, *node) and δ in `slope` (B, 1, *node), not a point anywhere it is used."""
 
     @final
@@ -48,16 +48,16 @@ class AbstractRecursion(AbstractJacobianMethod):
                 continue
             unstable = chain.unstable(node)
             if unstable is None:
-                route.found[node] = Lines.proportional(slopes.lower.unsqueeze(1))
+                route.found[node] = LinearRelaxation.proportional(slopes.lower.unsqueeze(1))
             else:
                 route.found[node] = self._lines_at(route, node, slopes, unstable)
         return _Pushed(chain, route)
 
-    def _lines_at(self, route: AbstractPushRoute, node: int, slopes: Interval, unstable: Tensor) -> Lines:
+    def _lines_at(self, route: AbstractPushRoute, node: int, slopes: Interval, unstable: Tensor) -> LinearRelaxation:
         """Bound g_h at the unstable neurons and choose their lines; stable ones pass with their slope."""
         chain, everywhere = route.chain, bool(unstable.all())
         chosen, shape = None if everywhere else unstable, (chain.batch, *chain.shapes[node])
-        selection = Selection.of(chosen, shape, chain.device)
+        selection = NeuronSubset.of(chosen, shape, chain.device)
         bounds = sweep(route, node, selection.units(chain.dtype))
         if bounds.shape[0] != chain.batch:
             bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
@@ -68,7 +68,7 @@ class AbstractRecursion(AbstractJacobianMethod):
             )
         y = bounds.map(lambda t: selection.scatter(t, 0.0))
         lines, exact = self.lines(y, slope, chain.arithmetic), ~unstable.unsqueeze(1)
-        return Lines(
+        return LinearRelaxation(
             torch.where(exact, slope.lower, lines.lower_slope),
             torch.where(exact, 0.0, lines.lower_intercept),
             torch.where(exact, slope.lower, lines.upper_slope),
@@ -93,13 +93,13 @@ class RecurJac(AbstractRecursion):
     def title(self) -> str:
         return "RecurJac-B"
 
-    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         positive, negative = y.lower >= 0, y.upper <= 0
         unknown = ~(positive | negative)
         product = arithmetic.product(y, slope)
         low = torch.where(positive, slope.lower, torch.where(negative, slope.upper, 0.0))
         high = torch.where(positive, slope.upper, torch.where(negative, slope.lower, 0.0))
-        return Lines(
+        return LinearRelaxation(
             low,
             torch.where(unknown, product.lower, 0.0),
             high,
@@ -125,7 +125,7 @@ class Chords(AbstractRecursion):
     def title(self) -> str:
         return "Chords"
 
-    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         share = _share(y)
         d, top = slope.lower, slope.upper
         # through (L, d L), (U, D U) above and (L, D L), (U, d U) below
@@ -136,7 +136,7 @@ class Chords(AbstractRecursion):
         high = torch.where(unknown, high, torch.where(y.upper <= 0, d, top))
         low = torch.where(unknown, low, torch.where(y.upper <= 0, top, d))
         zero = torch.zeros_like(high)
-        return Lines(
+        return LinearRelaxation(
             low, torch.where(unknown, least, zero), high, torch.where(unknown, most, zero),
             _size(y, slope, arithmetic),
         )  # fmt: skip
@@ -166,8 +166,8 @@ def _intercept(slope: Tensor, y: Interval, arithmetic: AbstractArithmetic, at: t
 @final
 @dataclass(frozen=True)
 class _Ends:
-    right: Value
-    left: Value
+    right: Ball
+    left: Ball
 
     def upper(self) -> Tensor:
         return torch.maximum(self.right.upper(), self.left.upper())
@@ -181,7 +181,7 @@ class AbstractPushRoute(AbstractRoute):
     """From a node forward to the last one, where a form meets the covectors."""
 
     chain: ChainRule
-    found: dict[int, Lines]
+    found: dict[int, LinearRelaxation]
 
     @property
     def arithmetic(self) -> AbstractArithmetic:
@@ -196,9 +196,9 @@ class AbstractPushRoute(AbstractRoute):
         return out
 
     @cached_property
-    def _rows(self) -> dict[int, Value]:
+    def _rows(self) -> dict[int, Ball]:
         """For each node that the last one reads, the covectors pulled back to it."""
-        rows: dict[int, Value] = {}
+        rows: dict[int, Ball] = {}
         for e in self.chain.edges[-1]:
             more = self.chain.gradient_rows(e.operator)
             rows[e.source] = more if e.source not in rows else rows[e.source] + more
@@ -208,10 +208,10 @@ class AbstractPushRoute(AbstractRoute):
         return range(start, self.chain.end)
 
     @final
-    def lines(self, node: int) -> Lines | None:
+    def lines(self, node: int) -> LinearRelaxation | None:
         return self.found.get(node)
 
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         return self._rows.get(node)
 
     def region(self, node: int) -> Convex | None:
@@ -252,22 +252,22 @@ class StackedPushRoute(AbstractPushRoute):
         return self.chain.rows == 1 and len(rows) == self.chain.end and all(r.shape[0] == 1 for r in rows)
 
     @cached_property
-    def _stacks(self) -> list[Enclosed]:
+    def _stacks(self) -> list[IntervalMatrix]:
         """From each node to all later ones but the last, one after the other, and to the covector if it is one."""
         chain, stacks = self.chain, []
         for node, out in enumerate(self._out[:-1]):
-            parts = [o.matrix for _, o in out if isinstance(o, Enclosed)]
+            parts = [o.matrix for _, o in out if isinstance(o, IntervalMatrix)]
             if self._single:
                 parts.append(self._rows[node].map(lambda t: t.reshape(1, -1)))
             if parts:
                 matrix = concatenate(parts, 0)
-                stacks.append(Enclosed(matrix, chain.shapes[node], (matrix.shape[0],)))
+                stacks.append(IntervalMatrix(matrix, chain.shapes[node], (matrix.shape[0],)))
         return stacks
 
     def nodes(self, start: int) -> Sequence[int]:
         return range(start, self.chain.end + self._single)
 
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         return None if self._single else self._rows.get(node)
 
     def region(self, node: int) -> Convex | None:
@@ -278,7 +278,7 @@ class StackedPushRoute(AbstractPushRoute):
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []
 
-    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+    def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
         n, rows = prod(self.chain.shapes[node]), self.rows(node)
         here = forms.map(lambda t: t[..., :n])
         if forms.shape[-1] == n:

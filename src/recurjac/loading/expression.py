@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation, Linear
+from recurjac.activations import AbstractActivation
+from recurjac.activations import Identity as NoActivation
 from recurjac.network import Constant, Edge, Network, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
@@ -82,7 +83,7 @@ class Builder:
 
     def finish(self, output: Expression) -> Network:
         """The network with this output, without the stages that it does not need."""
-        stages = [*self.stages, self._stage(output, Linear())]
+        stages = [*self.stages, self._stage(output, NoActivation())]
         needed = {len(stages)}
         for k in range(len(stages), 0, -1):
             if k in needed:
@@ -128,7 +129,7 @@ class Expression:
             return self.as_node().apply(operator)
         operators = [e.operator for e in self.edges] + [c.operator for c in self.constants]
         if any(_depth(o) >= _DEEPEST for o in operators):
-            return self.builder.add(self, Linear()).apply(operator)
+            return self.builder.add(self, NoActivation()).apply(operator)
         if isinstance(operator, Gather):
             self.builder.spend(2 * operator.table.numel())  # and its transpose
         return self.followed(operator)
@@ -159,13 +160,13 @@ class Expression:
 
     def as_node(self) -> Expression:
         """The same value as a stage of its own."""
-        return self if self.terms <= 2 and len(self.edges) <= 1 else self.builder.add(self, Linear())
+        return self if self.terms <= 2 and len(self.edges) <= 1 else self.builder.add(self, NoActivation())
 
     def settled(self) -> Expression:
         """The same value, cheap to read many times: a stage of its own if it takes multiplications or sums to make."""
         if len(self.edges) <= 1 and all(e.operator.multiply_adds() == 0 for e in self.edges) and not self.constants:
             return self
-        return self.builder.add(self, Linear())
+        return self.builder.add(self, NoActivation())
 
     def shift(self, constant: Tensor) -> Expression:
         """self + constant, each broadcast to the other."""

@@ -26,7 +26,7 @@ from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
-from recurjac.reading import Unread, import_all, onnx_ops
+from recurjac.registry import Unread, import_all, onnx_ops
 
 import_all(operators)
 import_all(activations)

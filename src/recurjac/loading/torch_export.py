@@ -22,7 +22,7 @@ from recurjac.loading import rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.network import Network, Watched
-from recurjac.reading import Unread, import_all, torch_ops
+from recurjac.registry import Unread, import_all, torch_ops
 
 import_all(operators)
 import_all(activations)

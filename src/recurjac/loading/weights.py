@@ -16,7 +16,7 @@ from recurjac.activations import AbstractActivation
 from recurjac.errors import InvalidNetwork, UnreadableFile
 from recurjac.loading.messages import first_line
 from recurjac.network import Network, chain
-from recurjac.reading import concrete_classes
+from recurjac.registry import concrete_classes
 
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
 """One activation for all hidden layers or one for each; names are those of `activation_names`."""

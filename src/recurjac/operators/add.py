@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recurjac.operators.scale import is_constant, scaled
-from recurjac.reading import onnx_ops, torch_ops
+from recurjac.registry import onnx_ops, torch_ops
 
 
 @torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball
 
 
 class AbstractOperator(ABC):
@@ -26,7 +26,7 @@ class AbstractOperator(ABC):
     def out_shape(self) -> Shape: ...
 
     @abstractmethod
-    def push(self, value: Value) -> Value:
+    def push(self, value: Ball) -> Ball:
         """A applied to a value of shape (..., *in_shape), with its rounding."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class AbstractOperator(ABC):
         return None
 
     @abstractmethod
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""
 
     @abstractmethod
@@ -103,10 +103,10 @@ class AbstractLeaf(AbstractOperator):
     def transpose(self) -> AbstractLeaf: ...
 
     @final
-    def push(self, value: Value) -> Value:
+    def push(self, value: Ball) -> Ball:
         return value.linear(self)
 
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import Identity, Negate, Reshape
@@ -37,7 +37,7 @@ class Compose(AbstractOperator):
     def out_shape(self) -> Shape:
         return self.outer.out_shape
 
-    def push(self, value: Value) -> Value:
+    def push(self, value: Ball) -> Ball:
         return self.outer.push(self.inner.push(value))
 
     def transpose(self) -> AbstractOperator:
@@ -50,7 +50,7 @@ class Compose(AbstractOperator):
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
         return self.outer.unproved_rounding(dtype, device) or self.inner.unproved_rounding(dtype, device)
 
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         return self.outer.push(self.inner.columns(index, dtype, arithmetic))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:

@@ -15,7 +15,7 @@ from recurjac.arithmetic import check_convolution
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather, gather
-from recurjac.reading import Expression, torch_ops
+from recurjac.registry import Expression, torch_ops
 
 _FORWARD = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather, gather
 from recurjac.operators.reindex import Reshape
 from recurjac.operators.scale import scaled
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
 @final
@@ -77,7 +77,7 @@ class Dense(AbstractLeaf):
     def summands(self) -> int:
         return int(self.weight.shape[1])
 
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         if prod(self.inputs) != self.weight.shape[1]:
             return super().columns(index, dtype, arithmetic)
         if index.dim() == 1 and _counts(index, self.weight.shape[1]):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Reshape
 
@@ -96,7 +96,7 @@ class Gather(AbstractLeaf):
     def summands(self) -> int:
         return 0 if self._terms <= 1 else len(self.table)
 
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         """Exact, as long as no position is met twice by one entry."""
         back = self._transposed.table
         flat = torch.zeros(*index.shape, prod(self.outputs), dtype=dtype, device=index.device)

@@ -8,10 +8,10 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose
-from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.interval_matrix import IntervalMatrix
 
 
 def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
@@ -24,10 +24,10 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
 
 
 def affine_image(
-    terms: Sequence[tuple[AbstractOperator, Interval]], constant: Value | None, arithmetic: AbstractArithmetic
+    terms: Sequence[tuple[AbstractOperator, Interval]], constant: Ball | None, arithmetic: AbstractArithmetic
 ) -> Interval:
     """The same of Σ A h + b, each h in its interval; there must be one term."""
-    spread: Value | None = None
+    spread: Ball | None = None
     met: Tensor | None = None
     for operator, interval in terms:
         leaf, near = _at_leaf(operator, interval, arithmetic)
@@ -51,9 +51,9 @@ def affine_image(
 
 def _at_leaf(
     operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic
-) -> tuple[AbstractLeaf | Enclosed, Interval]:
+) -> tuple[AbstractLeaf | IntervalMatrix, Interval]:
     """The last of composed operators, and an interval around what the others make of `interval`."""
     if isinstance(operator, Compose):
         return _at_leaf(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
-    assert isinstance(operator, AbstractLeaf | Enclosed)  # noqa: S101  # (the others are compositions)
+    assert isinstance(operator, AbstractLeaf | IntervalMatrix)  # noqa: S101  # (the others are compositions)
     return operator, interval

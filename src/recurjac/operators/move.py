@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from recurjac.operators.gather import gather, gather_positions, positions
 from recurjac.operators.onnx_windows import check_padding
-from recurjac.reading import Expression, onnx_ops, torch_ops
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 aten = torch.ops.aten
 

@@ -14,7 +14,7 @@ from recurjac.operators.convolution import Geometry, convolved, transposed, with
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import divided
 from recurjac.operators.sums import average_pool, mean_over, sum_over
-from recurjac.reading import Expression, onnx_ops
+from recurjac.registry import Expression, onnx_ops
 
 
 @final

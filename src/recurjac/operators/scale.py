@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
-from recurjac.reading import Expression, Unread, onnx_ops, torch_ops
+from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
 
 
 class AbstractDiagonal(AbstractLeaf):

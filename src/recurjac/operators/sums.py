@@ -14,7 +14,7 @@ from recurjac._types import Shape
 from recurjac.operators.convolution import spread
 from recurjac.operators.gather import positions, summed
 from recurjac.operators.scale import divided
-from recurjac.reading import Expression, torch_ops
+from recurjac.registry import Expression, torch_ops
 
 _MOST = 2**23
 """The most entries that the windows of one layer may see together."""

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.chainrule import ChainRule, worth_leaving
-from recurjac.lines import Lines
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.part import part
+from recurjac.propagation.chain_rule import ChainRule, worth_leaving
+from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.skeleton import Affine, Skeleton, SkeletonRoute, is_cheaper
 from recurjac.region import BoundRegion
-from recurjac.route import AbstractRoute
-from recurjac.skeleton import Affine, Skeleton, SkeletonRoute, pays
+from recurjac.relaxations import LinearRelaxation
 
 
 @final
@@ -34,12 +34,12 @@ class Prefix:
     arithmetic: AbstractArithmetic
     _pre: list[Interval] = field(default_factory=list)
     _post: dict[int, Interval] = field(default_factory=dict)
-    _lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+    _lines: dict[tuple[AbstractPreactivation, int], LinearRelaxation] = field(default_factory=dict)
     _skeleton: Skeleton | None = None
     _affine: dict[int, Affine] = field(default_factory=dict)
     _slopes: dict[int, Interval] = field(default_factory=dict)
-    _kept_lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
-    _live_lines: dict[tuple[AbstractPreactivation, int], Lines] = field(default_factory=dict)
+    _kept_lines: dict[tuple[AbstractPreactivation, int], LinearRelaxation] = field(default_factory=dict)
+    _live_lines: dict[tuple[AbstractPreactivation, int], LinearRelaxation] = field(default_factory=dict)
     _live: dict[tuple[AbstractPreactivation, int], Tensor | None] = field(default_factory=dict)
     _pulls: dict[tuple[AbstractPreactivation, int, bool], Sequence[tuple[int, AbstractOperator]]] = field(
         default_factory=dict
@@ -48,7 +48,7 @@ class Prefix:
     def __post_init__(self) -> None:
         keep_freed_memory()
         self.network.check_weights()
-        if self.region.batch == 1 and pays(self.network, ()):
+        if self.region.batch == 1 and is_cheaper(self.network, ()):
             self._skeleton = Skeleton(self.network, self.arithmetic)
 
     def extend(self, rule: AbstractPreactivation, depth: int) -> None:
@@ -67,10 +67,10 @@ class Prefix:
         else:
             lines = self.stage(k).activation.lines(self.pre(k), self.arithmetic)
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
-        skeleton.settle(k, z, lines.upper_slope[0, 0].flatten(), exact)
+        skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
         counts = [p.count for p in skeleton.post[1:]]
-        if (k == 1 or counts[-1]) and not pays(self.network, counts):
+        if (k == 1 or counts[-1]) and not is_cheaper(self.network, counts):
             self._skeleton = None
 
     def affine(self, k: int) -> Affine | None:
@@ -89,7 +89,7 @@ class Prefix:
         found = {g: self._lines_of_kept(self._skeleton, rule, g) for g in self._skeleton.kept_rows}
         return SkeletonRoute(self._skeleton, k, z, found, self.region)
 
-    def live_lines(self, rule: AbstractRelaxation, k: int) -> Lines:
+    def live_lines(self, rule: AbstractRelaxation, k: int) -> LinearRelaxation:
         """The lines that `rule` takes at the neurons `live` of stage k, or at all."""
         live = self.live(rule, k)
         if live is None:
@@ -98,7 +98,7 @@ class Prefix:
             self._live_lines[rule, k] = self.lines(rule, k).at(live)
         return self._live_lines[rule, k]
 
-    def _lines_of_kept(self, skeleton: Skeleton, rule: AbstractRelaxation, k: int) -> Lines:
+    def _lines_of_kept(self, skeleton: Skeleton, rule: AbstractRelaxation, k: int) -> LinearRelaxation:
         if (rule, k) not in self._kept_lines:
             self._kept_lines[rule, k] = self.lines(rule, k).at(skeleton.post[k].kept)
         return self._kept_lines[rule, k]
@@ -140,7 +140,7 @@ class Prefix:
                 self._post[k] = self.stage(k).activation.value_range(self.pre(k), self.arithmetic)
         return self._post[k]
 
-    def lines(self, rule: AbstractRelaxation, k: int) -> Lines:
+    def lines(self, rule: AbstractRelaxation, k: int) -> LinearRelaxation:
         """The lines that `rule` takes at stage k."""
         if (rule, k) not in self._lines:
             self._lines[rule, k] = rule.lines(self.stage(k).activation, self.pre(k), self.arithmetic)
@@ -219,7 +219,7 @@ class AbstractRelaxation(AbstractPreactivation):
     """A rule that chooses lines for each activation; see `relaxation`."""
 
     @abstractmethod
-    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The lines of `activation` on z (batch, *stage)."""
 
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
-from recurjac.lines import Lines
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.operators import AbstractOperator
 from recurjac.preactivation.base import AbstractPreactivation, AbstractRelaxation, Prefix
 from recurjac.preactivation.ibp import IBP
+from recurjac.propagation.forms import Units
+from recurjac.propagation.neuron_subset import NeuronSubset
+from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.sweep import sweep
 from recurjac.region import BoundRegion
-from recurjac.route import AbstractRoute
-from recurjac.seeds import Units
-from recurjac.selection import Selection
-from recurjac.sweep import sweep
+from recurjac.relaxations import LinearRelaxation
 
 
 class _LineRule(AbstractRelaxation):
@@ -35,14 +35,14 @@ class _LineRule(AbstractRelaxation):
     def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
         route = PullRoute(self, prefix, k)
         shape = (prefix.region.batch, *prefix.stage(k).shape)
-        selection = Selection.of(chosen, shape, prefix.network.device)
+        selection = NeuronSubset.of(chosen, shape, prefix.network.device)
         along = prefix.route(self, k)
         if along is None:
             bounds = sweep(route, k, selection.units(prefix.network.dtype))
         else:
             bounds = sweep(along, k, Units(selection.index, (prod(prefix.stage(k).shape),), prefix.network.dtype))
         low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
-        return Interval.of(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
+        return Interval.unchecked(selection.scatter(low, -torch.inf), selection.scatter(high, torch.inf))
 
 
 @final
@@ -57,7 +57,7 @@ class Crown(_LineRule):
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
         return {"crown": cls()}
 
-    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         return activation.lines(z, arithmetic)
 
 
@@ -70,7 +70,7 @@ class FastLin(_LineRule):
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
         return {"fastlin": cls()}
 
-    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> Lines:
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         return activation.parallel_lines(z, arithmetic)
 
 
@@ -96,12 +96,12 @@ class PullRoute(AbstractRoute):
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return self.prefix.pulls(self.rule, node, node == self.start)
 
-    def lines(self, node: int) -> Lines | None:
+    def lines(self, node: int) -> LinearRelaxation | None:
         if node == 0 or self.prefix.stage(node).linear:
             return None
         return self.prefix.live_lines(self.rule, node)
 
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         bias = None if node == 0 else self.prefix.stage(node).bias(self.arithmetic)
         if bias is None:
             return None

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.region.base import FAST, RIGOROUS, BoundRegion, positive, stretches
 from recurjac.region.box import BoundBox
 
@@ -48,7 +48,7 @@ class BoundBall(BoundRegion):
         r = self.radius.reshape(-1, *[1] * (self.x.dim() - 1))
         return ((self.x - r < self.low) | (self.x + r > self.high)).flatten(1).any(1)
 
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
         """The least of the ball's bound, the box's bound and, where both matter, a Lagrangian of their intersection.
 
         Any multiplier gives a valid bound (weak duality); the one used is optimal up to rounding, so that the bound is

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, Rigorous
 
 FAST, RIGOROUS = Fast(), Rigorous()
 """For points that are only looked at, and for ends that must be on the safe side whatever the caller's arithmetic."""
@@ -47,14 +47,14 @@ class BoundRegion(ABC):
     @property
     @abstractmethod
     def rigorous(self) -> bool:
-        """Whether `box` and `maximum_` cover rounding under `Rigorous`."""
+        """Whether `box` and `support_function_` cover rounding under `Rigorous`."""
 
     @abstractmethod
     def box(self, arithmetic: AbstractArithmetic) -> Interval:
         """The smallest box around the region: (batch, *input)."""
 
     @abstractmethod
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
         """A value whose upper end bounds c·x over the region, for forms c (B, K, R, *input): (B, K, R).
 
         Dimensions B and K of the forms may be 1; so may K of the result, never B.  The memory of the forms may be used:
@@ -99,7 +99,7 @@ class Convex(Protocol):
 
     @property
     def x(self) -> Tensor: ...
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value: ...
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball: ...
 
 
 @final
@@ -109,7 +109,7 @@ class One:
 
     x: Tensor
 
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
         """The one coefficient of forms (B, K, R, 1): (B, K, R)."""
         return forms.map(lambda t: t[..., 0])
 
@@ -126,11 +126,11 @@ class BesideOne:
         flat = self.region.x.flatten(1)
         return torch.cat([flat, torch.ones_like(flat[:, :1])], 1)
 
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
-        """As `BoundRegion.maximum_`, of forms (B, K, R, inputs + 1)."""
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
+        """As `BoundRegion.support_function_`, of forms (B, K, R, inputs + 1)."""
         n, shape = forms.shape[-1] - 1, self.region.x.shape[1:]
         inside = forms.map(lambda t: t[..., :n].reshape(*t.shape[:-1], *shape))
-        return self.region.maximum_(inside, arithmetic) + forms.map(lambda t: t[..., n])
+        return self.region.support_function_(inside, arithmetic) + forms.map(lambda t: t[..., n])
 
 
 def positive(computed: Tensor, active: Tensor) -> Tensor:

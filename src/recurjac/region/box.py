@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.region.base import FAST, RIGOROUS, BoundRegion, positive, stretches
 
 
@@ -44,7 +44,7 @@ class BoundBox(BoundRegion):
         low, high = torch.where(infinite, -inf, low), torch.where(infinite, inf, high)
         return Interval(torch.maximum(low, self.low), torch.minimum(high, self.high))
 
-    def maximum_(self, forms: Value, arithmetic: AbstractArithmetic) -> Value:
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
         right, left = self._reach
         if left is right and right.infinite is None:
             return arithmetic.around_(forms, self.x, right.size)

@@ -12,7 +12,7 @@ from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.forms import form, node_of
 from recurjac.loading.rewrites.maximum import maximum, minimum
 from recurjac.operators.scale import divided, scaled
-from recurjac.reading import onnx_ops, torch_ops
+from recurjac.registry import onnx_ops, torch_ops
 
 
 @torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")

@@ -19,7 +19,7 @@ from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.onnx_windows import Frame, reduced
 from recurjac.operators.scale import Scale, is_constant, scaled
 from recurjac.operators.sums import adaptive_windows, windows
-from recurjac.reading import Unread, onnx_ops, torch_ops
+from recurjac.registry import Unread, onnx_ops, torch_ops
 
 _LARGEST = 4096
 """The most entries that one maximum may see: each takes a stage."""

@@ -36,7 +36,7 @@ from recurjac.activations import (
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
 from recurjac.operators.scale import divided, is_constant, scaled
-from recurjac.reading import onnx_ops, torch_ops
+from recurjac.registry import onnx_ops, torch_ops
 
 
 @final

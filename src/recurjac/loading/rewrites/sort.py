@@ -11,7 +11,7 @@ from recurjac.activations import ReLU
 from recurjac.loading.expression import Expression
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import scaled
-from recurjac.reading import Unread, torch_ops
+from recurjac.registry import Unread, torch_ops
 
 _MOST = 32
 """The longest axis that is sorted: k entries take some k² / 2 comparisons."""

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Rigorous, Value, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate
 from recurjac.operators.base import AbstractOperator
 
 
 @final
 @dataclass(frozen=True)
-class Enclosed(AbstractOperator):
+class IntervalMatrix(AbstractOperator):
     """A matrix (out, in) within the radius of `matrix`, between tensors of any shape, in row-major order."""
 
-    matrix: Value
+    matrix: Ball
     inputs: Shape
     outputs: Shape
 
@@ -33,7 +33,7 @@ class Enclosed(AbstractOperator):
     def out_shape(self) -> Shape:
         return self.outputs
 
-    def push(self, value: Value) -> Value:
+    def push(self, value: Ball) -> Ball:
         lead = value.shape[: len(value.shape) - len(self.inputs)]
         if len(self.inputs) != 1:
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
@@ -41,26 +41,26 @@ class Enclosed(AbstractOperator):
         return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape((*lead, *self.outputs)))
 
     @property
-    def _afresh(self) -> Value:
+    def _afresh(self) -> Ball:
         """The matrix as a new value, that keeps nothing computed from a live tensor."""
-        return Value(self.matrix.mid, self.matrix.rad)
+        return Ball(self.matrix.mid, self.matrix.rad)
 
-    def transpose(self) -> Enclosed:
-        return Enclosed(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
+    def transpose(self) -> IntervalMatrix:
+        return IntervalMatrix(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
 
-    def absolute(self) -> Enclosed:
+    def absolute(self) -> IntervalMatrix:
         """The matrix of the largest absolute values that its entries may have."""
         size = torch.maximum(self.matrix.upper().abs(), self.matrix.lower().abs())
         rad = None if self.matrix.rad is None else torch.zeros_like(size)
-        return replace(self, matrix=Value(size, rad))
+        return replace(self, matrix=Ball(size, rad))
 
-    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Value:
+    def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         flat = index.flatten()
         return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape((*index.shape, *self.outputs)))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)
-        part = Enclosed(self.matrix.map(lambda t: t[index]), (n,), (len(index),))
+        part = IntervalMatrix(self.matrix.map(lambda t: t[index]), (n,), (len(index),))
         return part, torch.arange(n, device=index.device)
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
@@ -86,28 +86,28 @@ class Enclosed(AbstractOperator):
         return [cls(Rigorous().exact(matrix), (4,), (3,)), cls(Rigorous().exact(matrix), (2, 2), (3, 1))]
 
 
-def total(pairs: Sequence[tuple[AbstractOperator, Value]], onto: Value | None = None) -> Value:
+def total(pairs: Sequence[tuple[AbstractOperator, Ball]], onto: Ball | None = None) -> Ball:
     """Σ A c for operators A and values c (..., *in); matrices that are alone there are one product side by side.
 
     onto: what else to add; its memory may be used, so it is gone thereafter.
     """
     if onto is not None and len(pairs) == 1:
         operator, value = pairs[0]
-        if isinstance(operator, Enclosed) and len(operator.outputs) == len(operator.inputs) == 1:
+        if isinstance(operator, IntervalMatrix) and len(operator.outputs) == len(operator.inputs) == 1:
             return onto.plus_matmul_(value, operator._afresh)
     found = _total(pairs)
     return found if onto is None else onto + found
 
 
-def _total(pairs: Sequence[tuple[AbstractOperator, Value]]) -> Value:
-    parts = [(o, c) for o, c in pairs if isinstance(o, Enclosed)]
+def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
+    parts = [(o, c) for o, c in pairs if isinstance(o, IntervalMatrix)]
     if len(parts) < 2 or len(parts) < len(pairs):
-        return reduce(Value.__add__, (o.push(c) for o, c in pairs))
+        return reduce(Ball.__add__, (o.push(c) for o, c in pairs))
     matrix = concatenate([o.matrix.map(_transposed) for o, _ in parts], 0).map(_transposed)  # mostly whole rows
     leads = {c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts}
     lead = leads.pop() if len(leads) == 1 else torch.broadcast_shapes(*leads)
     values = [c.map(partial(_flat, lead=lead, dims=len(o.inputs))) for o, c in parts]
-    return Enclosed(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
+    return IntervalMatrix(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
 
 
 def _transposed(tensor: Tensor) -> Tensor:

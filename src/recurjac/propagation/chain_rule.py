@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
-from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
-from recurjac.seeds import AbstractSeeds, Forms, Units
+from recurjac.propagation.forms import AbstractSeeds, DenseForms, Units
 
 _WORTH = 0.85
 """The share of live neurons up to which the others are left out."""
@@ -72,7 +72,7 @@ class ChainRule:
         """The edges out of `node`, each with its target in place of its source."""
         return [Edge(k, e.operator) for k in range(node + 1, self.end + 1) for e in self.edges[k] if e.source == node]
 
-    def gradient_rows(self, operator: AbstractOperator) -> Value:
+    def gradient_rows(self, operator: AbstractOperator) -> Ball:
         """Aᵀ applied to each covector, A an operator into the last node: (batch or 1, K, *source)."""
         back = operator.transpose()
         if self.covectors is None:
@@ -84,7 +84,7 @@ class ChainRule:
         """The covectors as tangents of the reversed chain."""
         if self.covectors is None:
             return self.basis(self.end)
-        return Forms(self.covectors.unsqueeze(1), self.arithmetic)
+        return DenseForms(self.covectors.unsqueeze(1), self.arithmetic)
 
     @cached_property
     def between_unstable(self) -> ChainRule | None:
@@ -163,12 +163,12 @@ def between(whole: ChainRule, kept: Mapping[int, Tensor]) -> ChainRule:
     edges: list[tuple[Edge, ...]] = [()]
     for target, (node, entries) in enumerate([*kept.items(), (whole.end, outputs)], 1):
         rows = _pulled(whole, node, entries, sources)
-        edges.append(tuple(Edge(s, Enclosed(r, shapes[s], shapes[target])) for s, r in enumerate(rows)))
+        edges.append(tuple(Edge(s, IntervalMatrix(r, shapes[s], shapes[target])) for s, r in enumerate(rows)))
     slopes = [s.map(partial(_taken, index=i)) for k, i in kept.items() if (s := whole.slopes[k]) is not None]
     return replace(whole, shapes=tuple(shapes), edges=tuple(edges), slopes=(None, *slopes, None), skeleton=None)
 
 
-def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Value]:
+def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
     """For every node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
 
     What is between them is linear: the slope of its lower end, and 0 at `sources`.
@@ -180,8 +180,8 @@ def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int,
     return [concatenate(p, 0) for p in zip(*parts, strict=True)]
 
 
-def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Value]:
-    arithmetic, pending, found = whole.arithmetic, dict[int, Value](), dict[int, Value]()
+def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
+    arithmetic, pending, found = whole.arithmetic, dict[int, Ball](), dict[int, Ball]()
     for node in range(start, -1, -1):
         forms = pending.pop(node, None)
         if node != start:
@@ -201,7 +201,7 @@ def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, T
     ]  # fmt: skip
 
 
-def _through(whole: ChainRule, node: int, forms: Value, sources: Mapping[int, Tensor]) -> Value:
+def _through(whole: ChainRule, node: int, forms: Ball, sources: Mapping[int, Tensor]) -> Ball:
     """Forms (R, *node) times the slopes of the neurons that are not among `sources`, where these are 0."""
     slopes = whole.slopes[node]
     if slopes is None:

@@ -46,7 +46,7 @@ _Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @final
 @dataclass(frozen=True)
-class Value:
+class Ball:
     """A tensor and how far the exact one may be: |exact - mid| <= rad; `rad` None makes no claim (`Fast`).
 
     `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0, otherwise it
@@ -91,61 +91,61 @@ class Value:
         """`_size` for products that are summed over the last dimension, and one number that is added to them."""
         return self._size(gamma_of(self.shape[-1] + 1, self.mid.dtype))
 
-    def map(self, move: MoveTensor) -> Value:
+    def map(self, move: MoveTensor) -> Ball:
         """The same value after `move` (a reshape, a permutation, an index) of its entries."""
         if self.rad is None or self.exact:
-            return Value(move(self.mid), self.rad)
+            return Ball(move(self.mid), self.rad)
         rad = self.rad if self.rad.shape == self.mid.shape else self.rad.expand_as(self.mid)
-        return Value(move(self.mid), move(rad))
+        return Ball(move(self.mid), move(rad))
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> Value:
+    def to(self, dtype: torch.dtype, device: torch.device) -> Ball:
         """The same numbers, as `dtype` holds them."""
         if self.exact:
-            return Value(self.mid.to(dtype=dtype, device=device), zero_of(dtype, device))
+            return Ball(self.mid.to(dtype=dtype, device=device), zero_of(dtype, device))
         return self.map(lambda t: t.to(dtype=dtype, device=device))
 
-    def known_from(self, row: int) -> Value:
+    def known_from(self, row: int) -> Ball:
         """The same value, whose rows from number `row` on are known not to be rounded."""
         if self.rad is None or self.exact:
             return self
         rad = self.rad.expand_as(self.mid).clone()
         rad[row:] = 0
-        return Value(self.mid, rad)
+        return Ball(self.mid, rad)
 
-    def __neg__(self) -> Value:
-        return Value(-self.mid, self.rad)
+    def __neg__(self) -> Ball:
+        return Ball(-self.mid, self.rad)
 
-    def __add__(self, other: Value) -> Value:
+    def __add__(self, other: Ball) -> Ball:
         return self._sum(other, self.mid + other.mid)
 
-    def __sub__(self, other: Value) -> Value:
+    def __sub__(self, other: Ball) -> Ball:
         return self._sum(other, self.mid - other.mid)
 
-    def _sum(self, other: Value, mid: Tensor) -> Value:
+    def _sum(self, other: Ball, mid: Tensor) -> Ball:
         if self.rad is None or other.rad is None:
-            return Value(mid, None)
+            return Ball(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
-        return Value(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
+        return Ball(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
 
-    def shares_memory(self, other: Value) -> bool:
+    def shares_memory(self, other: Ball) -> bool:
         """Whether a change of one in place may change the other."""
         parts = [(self.mid, other.mid)]
         if self.rad is not None and other.rad is not None and not other.exact:
             parts.append((self.rad, other.rad))
         return any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b in parts)
 
-    def plus_at_(self, rows: slice, other: Value) -> Value:
+    def plus_at_(self, rows: slice, other: Ball) -> Ball:
         """This value with `other` more in some of its rows, made in the memory of this value, which is gone."""
-        total = Value(self.mid[rows], self.rad if self.rad is None or self.exact else self.rad[rows]) + other
+        total = Ball(self.mid[rows], self.rad if self.rad is None or self.exact else self.rad[rows]) + other
         self.mid[rows] = total.mid
         if self.rad is None or total.rad is None:
-            return Value(self.mid, None)
+            return Ball(self.mid, None)
         rad = torch.zeros_like(self.mid.detach()) if self.exact else self.rad
         rad[rows] = total.rad
-        return Value(self.mid, rad)
+        return Ball(self.mid, rad)
 
-    def plus_and_minus_(self, other: Value) -> Value:
+    def plus_and_minus_(self, other: Ball) -> Ball:
         """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
 
         Made in the memory of this value, which is gone thereafter.
@@ -154,22 +154,22 @@ class Value:
         self.mid[:, :, :r].add_(other.mid)  # (`+=` would copy the half onto itself)
         self.mid[:, :, r:].sub_(other.mid)
         if self.rad is None or other.rad is None:
-            return Value(self.mid, None)
+            return Ball(self.mid, None)
         with torch.no_grad():
             rad = self.mid.abs().mul_(torch.finfo(self.mid.dtype).eps / 2).add_(self.rad)
             if not other.exact:
                 rad[:, :, :r].add_(other.rad)
                 rad[:, :, r:].add_(other.rad)
-            return Value(self.mid, rad.mul_(growth_of(5, rad.dtype)))
+            return Ball(self.mid, rad.mul_(growth_of(5, rad.dtype)))
 
-    def __mul__(self, other: Value) -> Value:
+    def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
         if self.rad is None or other.rad is None:
-            return Value(mid, None)
+            return Ball(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         if self.exact and other.exact:
             nonzero = (self.mid != 0) & (other.mid != 0)
-            return Value(mid, torch.where(nonzero, grow(_plain(mid).abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
+            return Ball(mid, torch.where(nonzero, grow(_plain(mid).abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
         a, b = self.size, other.size
         if self.exact or other.exact:
             size, off = (a, other.rad) if self.exact else (b, self.rad)
@@ -178,19 +178,19 @@ class Value:
         else:
             nonzero = (a + self.rad > 0) & (b + other.rad > 0)
             rad = a * other.rad + b * self.rad + self.rad * other.rad + u * _plain(mid).abs()
-        return Value(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
+        return Ball(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
 
-    def linear(self, operator: LinearMap) -> Value:
+    def linear(self, operator: LinearMap) -> Ball:
         """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
 
         |A v - fl(A mid)| <= |A| rad + gamma |A| |mid| + underflow = gamma |A| (|mid| + rad / gamma) + underflow.
         """
         mid = operator.apply(self.mid)
         if self.rad is None:
-            return Value(mid, None)
+            return Ball(mid, None)
         n = operator.summands
         if n == 0:
-            return Value(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
+            return Ball(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
         with torch.no_grad():
             gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
             size = self._size(gamma)
@@ -203,9 +203,9 @@ class Value:
                 ).sign_()
 
             rad = _over_underflow(sums, n, gamma, lines, lambda: absolute.apply(size.sign()))
-        return Value(mid, rad)
+        return Ball(mid, rad)
 
-    def dot(self, rows: Value) -> Value:
+    def dot(self, rows: Ball) -> Ball:
         """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
 
         Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
@@ -214,11 +214,11 @@ class Value:
         theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
         return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
 
-    def matmul(self, matrix: Value) -> Value:
+    def matmul(self, matrix: Ball) -> Ball:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
         return _contracted(_matrix_times, self, matrix, _beside)
 
-    def plus_matmul_(self, forms: Value, matrix: Value) -> Value:
+    def plus_matmul_(self, forms: Ball, matrix: Ball) -> Ball:
         """This value (..., m) plus forms (..., n) times the transpose of a matrix (m, n): one sum of n + 1 terms.
 
         Made in the memory of this value, which is gone thereafter, unless a derivative needs it.
@@ -230,7 +230,7 @@ class Value:
         if self.shape[:-1] != lead:
             return self.map(lambda t: t.expand(*lead, -1).clone()).plus_matmul_(forms, matrix)
         if self.rad is None or forms.rad is None or matrix.rad is None:
-            return Value(_plus_product_(self.mid, forms.mid, matrix.mid), None)
+            return Ball(_plus_product_(self.mid, forms.mid, matrix.mid), None)
         n, dtype = forms.shape[-1] + 1, self.mid.dtype
         gamma = gamma_of(n, dtype)
         own, a, b = self.mid.abs(), forms.cover, matrix.cover
@@ -240,7 +240,7 @@ class Value:
         rad = _over_underflow(
             sums, n, gamma, lambda: _beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: _matrix_times(a.sign(), b)
         )
-        return Value(mid, rad)
+        return Ball(mid, rad)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -264,12 +264,12 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 
-def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Value:
+def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
     """The sum of exact forms (B, K, R, n) times exact rows (B, K, n), every product being >= 0: it is its own size."""
     mid = reduce(torch.add, (rows_times(w, r) for w, r in terms))
     n = sum(w.shape[-1] for w, _ in terms)
     if n == 0:
-        return Value(mid, torch.zeros_like(mid))
+        return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
 
         def structure() -> Tensor:
@@ -279,7 +279,7 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Value:
             some = reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
             return torch.ones_like(mid), some.sign_()
 
-        return Value(mid, _over_underflow(mid.detach().clone(), n, gamma_of(n, mid.dtype), lines, structure))
+        return Ball(mid, _over_underflow(mid.detach().clone(), n, gamma_of(n, mid.dtype), lines, structure))
 
 
 def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
@@ -297,7 +297,7 @@ def _beside(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return forms.unsqueeze(-1), rows.unsqueeze(-2)
 
 
-def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> Value:
+def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ball:
     """The product `how`, which sums over the last dimension of both.
 
     beside: numbers for the rows of either, so that they broadcast to the results.  With radii r and s of a and b,
@@ -306,16 +306,16 @@ def _contracted(how: _Pairing, ours: Value, theirs: Value, beside: _Meeting) -> 
     """
     mid = how(ours.mid, theirs.mid)
     if ours.rad is None or theirs.rad is None:
-        return Value(mid, None)
+        return Ball(mid, None)
     n = ours.shape[-1]
     if n == 0:
-        return Value(mid, torch.zeros_like(mid))
+        return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
         gamma, a, b = gamma_of(n + 1, mid.dtype), ours.cover, theirs.cover
         rad = _over_underflow(
             how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
         )
-    return Value(mid, rad)
+    return Ball(mid, rad)
 
 
 def _over_underflow(
@@ -344,7 +344,7 @@ def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
     return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
 
 
-def summed(values: Sequence[Value]) -> Value:
+def summed(values: Sequence[Ball]) -> Ball:
     """The sum of values that broadcast to each other, as one of k terms: off by gamma_k Σ |mid| + Σ rad."""
     if len(values) == 1:
         return values[0]
@@ -352,17 +352,17 @@ def summed(values: Sequence[Value]) -> Value:
     mids = torch.stack([v.mid for v in values] if same else torch.broadcast_tensors(*(v.mid for v in values)))
     mid, k, dtype = mids.sum(0), len(values), mids.dtype
     if any(v.rad is None for v in values):
-        return Value(mid, None)
+        return Ball(mid, None)
     with torch.no_grad():
         rads = [v.rad for v in values if v.rad is not None and not v.exact]
         rad = mids.abs().sum(0).mul_(gamma_of(k, dtype))
-        return Value(mid, reduce(torch.add, rads, rad).mul_(growth_of(2 * k + 2, dtype)))
+        return Ball(mid, reduce(torch.add, rads, rad).mul_(growth_of(2 * k + 2, dtype)))
 
 
-def concatenate(values: Sequence[Value], dim: int) -> Value:
+def concatenate(values: Sequence[Ball], dim: int) -> Ball:
     """The values one after the other along `dim`."""
     mid = torch.cat([v.mid for v in values], dim)
     if all(v.exact for v in values):
-        return Value(mid, values[0].rad)
+        return Ball(mid, values[0].rad)
     rads = [v.rad.expand_as(v.mid) for v in values if v.rad is not None]
-    return Value(mid, torch.cat(rads, dim) if rads else None)
+    return Ball(mid, torch.cat(rads, dim) if rads else None)

@@ -17,16 +17,16 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate
-from recurjac.chainrule import ChainRule
-from recurjac.lines import Lines
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
-from recurjac.operators.enclosed import Enclosed
+from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.route import AbstractRoute
 from recurjac.region import BesideOne, BoundRegion, Convex
-from recurjac.route import AbstractRoute
+from recurjac.relaxations import LinearRelaxation
 
 
 @final
@@ -37,7 +37,7 @@ class Affine:
     columns: Eᵀ, (first entries of v, entries); in memory entry by entry, as whole rows of E are what is copied.
     """
 
-    columns: Value
+    columns: Ball
 
     def at(self, index: Tensor) -> Affine:
         """The entries number `index` alone."""
@@ -80,7 +80,7 @@ class Skeleton:
     arithmetic: AbstractArithmetic
     post: list[_Post] = field(default_factory=list)
     kept_rows: dict[int, Affine] = field(default_factory=dict)
-    kept_paths: dict[int, Sequence[tuple[int, Enclosed]]] = field(default_factory=dict)
+    kept_paths: dict[int, Sequence[tuple[int, IntervalMatrix]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         every = torch.arange(_size(self.network, 0), device=self.network.device)
@@ -99,7 +99,7 @@ class Skeleton:
     def pre(self, k: int) -> Affine:
         """z_k in terms of the kept neurons of earlier stages; all of them must be settled."""
         stage, n = self.network.stages[k - 1], _size(self.network, k)
-        columns: Value | None = None
+        columns: Ball | None = None
         for e in stage.edges:
             source = self.post[e.source]
             if source.affine is None:
@@ -122,14 +122,14 @@ class Skeleton:
         bias = stage.bias(self.arithmetic)
         return Affine(_long(columns if bias is None else self._shifted(columns, bias), self.length))
 
-    def _shifted(self, columns: Value, bias: Value) -> Value:
+    def _shifted(self, columns: Ball, bias: Ball) -> Ball:
         """The columns with a bias more where v is 1."""
         row = bias.map(lambda t: t.reshape(1, -1))
         if len(columns.mid) <= self.inputs:
             return _stacked([_long(columns, self.inputs), row])
         return columns.plus_at_(slice(self.inputs, self.inputs + 1), row)
 
-    def settle(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
+    def append_stage(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
         bent = ~exact
         kept, reads = bent.nonzero().flatten(), (bent | (slope != 0)).nonzero().flatten()
@@ -146,13 +146,13 @@ class Skeleton:
             self.kept_rows[k] = rows
         self.post.append(_Post(reads, affine, kept, self.length))
 
-    def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, Enclosed]]:
+    def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, IntervalMatrix]]:
         """Where forms of `entries` go: to all kept neurons of stages up to `before`, together, and to (input, 1)."""
         (m, n), first = entries.columns.shape, self.inputs + 1
-        own = (0, Enclosed(entries.columns.map(lambda t: t[:first]), (n,), (first,)))
+        own = (0, IntervalMatrix(entries.columns.map(lambda t: t[:first]), (n,), (first,)))
         if before == 0:
             return [own]
-        return [(before, Enclosed(entries.columns.map(lambda t: t[first:]), (n,), (m - first,))), own]
+        return [(before, IntervalMatrix(entries.columns.map(lambda t: t[first:]), (n,), (m - first,))), own]
 
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
         """The chain rule of the same Jacobian between kept neurons; `output` is the last stage, without a slope."""
@@ -161,7 +161,7 @@ class Skeleton:
         ends = [*self.kept_rows.values(), output]
         edges = [
             tuple(
-                Edge(s, Enclosed(end.columns.map(partial(_rows_of, self.post[g])), shapes[s], shapes[i]))
+                Edge(s, IntervalMatrix(end.columns.map(partial(_rows_of, self.post[g])), shapes[s], shapes[i]))
                 for s, g in enumerate(groups[:i])
             )
             for i, end in enumerate(ends, 1)
@@ -183,26 +183,26 @@ def _size(network: Network, node: int) -> int:
     return prod(network.shape(node))
 
 
-def _long(columns: Value, length: int) -> Value:
+def _long(columns: Ball, length: int) -> Ball:
     """The columns with those of the next entries of v, up to `length`, which are 0."""
     if len(columns.mid) == length:
         return columns
     return columns.map(lambda t: torch.cat([t.mT, t.new_zeros(t.shape[1], length - len(t))], 1).mT)
 
 
-def _stacked(columns: Sequence[Value]) -> Value:
+def _stacked(columns: Sequence[Ball]) -> Ball:
     """Columns after columns, entry by entry in memory."""
     return concatenate([c.map(lambda t: t.mT) for c in columns], 1).map(lambda t: t.mT)
 
 
-def _added(a: Value, b: Value) -> Value:
+def _added(a: Ball, b: Ball) -> Ball:
     if not len(a.mid):
         return b
     length = max(len(a.mid), len(b.mid))
     return _long(a, length) + _long(b, length)
 
 
-def pays(network: Network, kept: Sequence[int]) -> bool:
+def is_cheaper(network: Network, kept: Sequence[int]) -> bool:
     """Whether the skeleton of a network costs fewer multiply-adds than plain sweeps, as far as one can tell.
 
     kept: how many neurons of the first stages are kept; of the others the same share is expected.  Counted are the
@@ -242,7 +242,7 @@ class SkeletonRoute(AbstractRoute):
     skeleton: Skeleton
     start: int
     z: Affine
-    found: Mapping[int, Lines]
+    found: Mapping[int, LinearRelaxation]
     inputs: BoundRegion
 
     @property
@@ -261,17 +261,17 @@ class SkeletonRoute(AbstractRoute):
             return self.skeleton.paths(self.z, self.nodes(node)[1])
         return self.skeleton.kept_paths[node]
 
-    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+    def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
         if node == 0:
             return forms, None
         begin = self.skeleton.post[node].begin - self.skeleton.inputs - 1
         here = forms.map(lambda t: t[..., begin:])
         return here, forms.map(lambda t: t[..., :begin]) if begin else None
 
-    def lines(self, node: int) -> Lines | None:
+    def lines(self, node: int) -> LinearRelaxation | None:
         return None if node == 0 else self.found[node]
 
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         return None
 
     def region(self, node: int) -> Convex | None:

@@ -15,12 +15,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Signed, Slopes, Value, nonnegative_sum
+from recurjac.arithmetic import AbstractArithmetic, Ball, Signed, Slopes, nonnegative_sum
 
 
 @final
 @dataclass(frozen=True)
-class Lines:
+class LinearRelaxation:
     """lower_slope v + lower_intercept <= w <= upper_slope v + upper_intercept, and |w| <= size, for each neuron.
 
     All are of shape (B, K, *node), either of B and K possibly 1; intercepts and size may be infinite, slopes not.
@@ -33,15 +33,15 @@ class Lines:
     size: Tensor
 
     @classmethod
-    def proportional(cls, slope: Tensor) -> Lines:
+    def proportional(cls, slope: Tensor) -> LinearRelaxation:
         """w = slope * v exactly."""
         zero = torch.zeros_like(slope)
         return cls(slope, zero, slope, zero, torch.full_like(slope, torch.inf))
 
-    def at(self, index: Tensor) -> Lines:
+    def at(self, index: Tensor) -> LinearRelaxation:
         """The lines of the neurons at the flat positions `index`, as a vector."""
         every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept, self.size)
-        return Lines(*(t.flatten(2).index_select(2, index) for t in every))
+        return LinearRelaxation(*(t.flatten(2).index_select(2, index) for t in every))
 
     @cached_property
     def exact(self) -> Tensor:
@@ -100,14 +100,14 @@ class Lines:
         every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept)
         return any(t.requires_grad for t in every)
 
-    def constant(self, forms: Signed, arithmetic: AbstractArithmetic) -> Value | None:
+    def constant(self, forms: Signed, arithmetic: AbstractArithmetic) -> Ball | None:
         """What the intercepts add to forms, and at most |w| times their radius."""
         sizes = None if forms.rad is None else self.sizes
         pairs = ((forms.positive, self.above), (forms.negative, self.below), (forms.rad, sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
         if arithmetic.rigorous and met and self.outward and all(i.infinite is None for _, i in met):
             return nonnegative_sum([(w.flatten(3), i.finite.flatten(2)) for w, i in met])
-        return reduce(Value.__add__, (i.weighed(w, arithmetic) for w, i in met)) if met else None
+        return reduce(Ball.__add__, (i.weighed(w, arithmetic) for w, i in met)) if met else None
 
     @cached_property
     def outward(self) -> bool:
@@ -134,7 +134,7 @@ class Intercepts:
         sign = float(torch.where(infinite, numbers.detach(), 0.0).sum().sign())
         return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
 
-    def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Value:
+    def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Ball:
         """The sum over the node of weights of one sign times these numbers, 0 times infinity being 0."""
         found = arithmetic.weigh(weights, self.finite)
         if self.infinite is None:
@@ -142,10 +142,10 @@ class Intercepts:
         met = torch.einsum(
             "bkrn,bkn->bkr", weights.detach().sign().flatten(3), self.infinite.to(weights.dtype).flatten(2)
         )
-        return Value(torch.where(met == 0, found.mid, self.sign * met.sign() * torch.inf), found.rad)
+        return Ball(torch.where(met == 0, found.mid, self.sign * met.sign() * torch.inf), found.rad)
 
 
-def substitute_(forms: Value, lines: Lines, arithmetic: AbstractArithmetic) -> tuple[Value, Value | None]:
+def relax_(forms: Ball, lines: LinearRelaxation, arithmetic: AbstractArithmetic) -> tuple[Ball, Ball | None]:
     """Coefficients on v and a constant that bound sum_i c_i w_i from above, for forms c of shape (B, K, R, *node).
 
     Where w is not known exactly, a rounding error e of c adds e w to the form, which the constant takes in as

@@ -17,13 +17,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, Value, concatenate, summed
-from recurjac.lines import substitute_
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, summed
 from recurjac.operators import AbstractOperator
-from recurjac.operators.enclosed import Enclosed, total
-from recurjac.reach import Restricted, tiles
-from recurjac.route import AbstractRoute
-from recurjac.seeds import AbstractSeeds, Units
+from recurjac.operators.interval_matrix import IntervalMatrix, total
+from recurjac.propagation.forms import AbstractSeeds, Units
+from recurjac.propagation.receptive_field import Restricted, tiles
+from recurjac.propagation.route import AbstractRoute
+from recurjac.relaxations import relax_
 
 
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
@@ -76,10 +76,10 @@ class _Tally:
     """The constants collected so far: one for both signs until `split`, then for the forms and their negations."""
 
     def __init__(self) -> None:
-        self.terms: list[Value] = []
+        self.terms: list[Ball] = []
         self.split = False
 
-    def add(self, term: Value | None) -> None:
+    def add(self, term: Ball | None) -> None:
         if term is not None:
             self.terms.append(term)
 
@@ -105,12 +105,12 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
             tally.double()
             pending = {k: [s.doubled() for s in v] for k, v in pending.items()}
             sent = [s.doubled() for s in sent]
-        forms, passing = route.apart(node, _arrived(sent))
+        forms, passing = route.split_passthrough(node, _arrived(sent))
         if region is not None:
-            tally.add(region.maximum_(forms, arithmetic))
+            tally.add(region.support_function_(forms, arithmetic))
             continue
         if lines is not None:
-            forms, constant = substitute_(forms, lines, arithmetic)
+            forms, constant = relax_(forms, lines, arithmetic)
             tally.add(constant)
             if lines.all_constant and passing is None:
                 continue
@@ -124,7 +124,7 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
 class _Forms:
     """Forms on their way."""
 
-    value: Value
+    value: Ball
 
     def doubled(self) -> _Forms:
         return _Forms(concatenate([self.value, -self.value], 2))
@@ -150,7 +150,7 @@ class _Sent:
 
     operator: AbstractOperator
     forms: _Seeds | _Forms
-    passing: Value | None
+    passing: Ball | None
 
     def doubled(self) -> _Sent:
         passing = None if self.passing is None else concatenate([self.passing, -self.passing], 2)
@@ -161,19 +161,19 @@ def _send(
     pending: dict[int, list[_Sent]],
     edges: Sequence[tuple[int, AbstractOperator]],
     forms: _Seeds | _Forms,
-    passing: Value | None = None,
+    passing: Ball | None = None,
 ) -> None:
     """Forms along every edge; those that pass a node go on along its first one."""
     for i, (target, operator) in enumerate(edges):
         pending.setdefault(target, []).append(_Sent(operator, forms, passing if i == 0 else None))
 
 
-def _arrived(sent: Sequence[_Sent]) -> Value:
+def _arrived(sent: Sequence[_Sent]) -> Ball:
     """The sum of all forms that arrive at a node, in memory of its own."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
     passing = [s.passing for s in sent if s.passing is not None]
-    new = bool(passing) or all(isinstance(o, Enclosed) for o, _ in pushed)
-    found = reduce(Value.__add__, passing) if passing else None
+    new = bool(passing) or all(isinstance(o, IntervalMatrix) for o, _ in pushed)
+    found = reduce(Ball.__add__, passing) if passing else None
     found = total(pushed, found) if pushed else found
     for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
         own = seeds.seeds.push(operator, seeds.arithmetic)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.arithmetic import Fast, Rigorous, Value, round_up_to
-from recurjac.lines import Lines, substitute_
+from recurjac.arithmetic import Ball, Fast, Rigorous, round_up_to
+from recurjac.relaxations import LinearRelaxation, relax_
 from tests.helpers import Exact, exact, numbers
 from tests.marks import every_dtype, every_seed
 
@@ -31,7 +31,7 @@ CASES = ("no upper line", "any", "outward")
 
 def problem(
     kind: str, seed: int, case: str = CASES[0], dtype: torch.dtype = torch.float32
-) -> tuple[Lines, Exact, Exact]:
+) -> tuple[LinearRelaxation, Exact, Exact]:
     """Lines of N neurons, with v and w between them: at the lower line, at the upper one, or between.
 
     Every third neuron is known exactly.  Of "no upper line" the last has none, and w lies far above; of "outward" no
@@ -54,10 +54,10 @@ def problem(
         up[1][-1], w[-1] = inf, w[-1] + 1000
     size = round_up_to(torch.tensor([nextafter(float(abs(x)), inf) for x in w], dtype=torch.float64), dtype)
     shaped = (t.reshape(1, 1, N) for t in (*down, *up, size))
-    return Lines(*shaped), exact(v), w
+    return LinearRelaxation(*shaped), exact(v), w
 
 
-def forms(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Value:
+def forms(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Ball:
     """Coefficients with radii; those of the neuron without an upper line are negative but in the first form."""
     mid = numbers(kind, FORMS * N, seed + 50, dtype).reshape(1, 1, FORMS, N)
     mid[..., 1:, -1] = -mid[..., 1:, -1].abs()
@@ -65,7 +65,7 @@ def forms(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Value:
     return RIGOROUS.ball(mid, mid.abs() * share)
 
 
-def spread(value: Value, i: int) -> tuple[Exact, Exact]:
+def spread(value: Ball, i: int) -> tuple[Exact, Exact]:
     assert value.rad is not None
     return exact(value.mid[0, 0, i]), exact(value.rad.expand_as(value.mid)[0, 0, i])
 
@@ -77,7 +77,7 @@ def spread(value: Value, i: int) -> tuple[Exact, Exact]:
 def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: int, dtype: torch.dtype) -> None:
     (lines, v, w), old = problem(kind, seed, case, dtype), forms(kind, seed, dtype)
     assert lines.outward or case != "outward"
-    new, constant = substitute_(old.map(torch.clone), lines, RIGOROUS)
+    new, constant = relax_(old.map(torch.clone), lines, RIGOROUS)
     assert constant is not None
     for i, most in enumerate(constant.upper().flatten().tolist()):
         (c, radius), (slopes, error) = spread(old, i), spread(new, i)
@@ -91,9 +91,9 @@ def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: 
 def test_intercepts_that_cancel_have_the_radius_of_their_sizes() -> None:
     """1e8 + 1 - 1e8 is 0 in float32; the upper lines are not all outward, so no sum of one sign."""
     zero = torch.zeros(1, 1, 3)
-    lines = Lines(zero, zero - 1e8, zero, torch.tensor([[[1e8, 1.0, -1e8]]]), zero + 1e8)
+    lines = LinearRelaxation(zero, zero - 1e8, zero, torch.tensor([[[1e8, 1.0, -1e8]]]), zero + 1e8)
     assert not lines.outward
-    _, constant = substitute_(RIGOROUS.exact(torch.ones(1, 1, 1, 3)), lines, RIGOROUS)
+    _, constant = relax_(RIGOROUS.exact(torch.ones(1, 1, 1, 3)), lines, RIGOROUS)
     assert constant is not None
     assert constant.lower().item() <= 1 <= constant.upper().item()
 
@@ -105,7 +105,7 @@ def test_plain_arithmetic_is_not_enough() -> None:
         (lines, v, w), mid = problem("ordinary", seed), -forms("ordinary", seed).mid.abs()
         touching = (torch.arange(N) % 5 == 0) | (torch.arange(N) % 3 == 0)  # w is on the lower line
         mid = torch.where(touching, mid, 0.0)
-        new, constant = substitute_(FAST.exact(mid), lines, FAST)
+        new, constant = relax_(FAST.exact(mid), lines, FAST)
         assert constant is not None
         for old, slopes, most in zip(mid[0, 0], new.mid[0, 0], constant.mid.flatten().tolist(), strict=True):
             short += total(exact(slopes), v) + Fraction(most) < total(exact(old), w)
@@ -115,19 +115,21 @@ def test_plain_arithmetic_is_not_enough() -> None:
 def test_known_neurons_pass_without_a_constant() -> None:
     slope = torch.tensor([[[0.5, 0.0, -2.0]]])
     old = RIGOROUS.exact(torch.tensor([[[[1.0, 2.0, 3.0]]]]))
-    new, constant = substitute_(old.map(torch.clone), Lines.proportional(slope), RIGOROUS)
+    new, constant = relax_(old.map(torch.clone), LinearRelaxation.proportional(slope), RIGOROUS)
     assert constant is None
     assert new.mid.tolist() == [[[[0.5, 0.0, -6.0]]]]
-    same, nothing = substitute_(old, Lines.proportional(torch.ones(1, 1, 3)), RIGOROUS)
+    same, nothing = relax_(old, LinearRelaxation.proportional(torch.ones(1, 1, 3)), RIGOROUS)
     assert same is old
     assert nothing is None
 
 
 def test_a_radius_stays_with_known_neurons_and_moves_to_the_constant_of_others() -> None:
     """The coefficients are 1 ± ¼ and 2 ± ½; w = 3 v at the first neuron and |w| <= 10 at the second."""
-    lines = Lines(*(torch.tensor([[row]]) for row in ([3.0, 0.5], [0.0, -1.0], [3.0, 2.0], [0.0, 1.0], [inf, 10.0])))
+    lines = LinearRelaxation(
+        *(torch.tensor([[row]]) for row in ([3.0, 0.5], [0.0, -1.0], [3.0, 2.0], [0.0, 1.0], [inf, 10.0]))
+    )
     old = RIGOROUS.ball(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.25, 0.5]]]]))
-    new, constant = substitute_(old.map(torch.clone), lines, RIGOROUS)
+    new, constant = relax_(old.map(torch.clone), lines, RIGOROUS)
     assert constant is not None
     assert new.rad is not None
     assert new.mid.flatten().tolist() == [3.0, 4.0]
@@ -137,9 +139,9 @@ def test_a_radius_stays_with_known_neurons_and_moves_to_the_constant_of_others()
     assert constant.upper().item() >= 7
 
 
-def choice(sign: Tensor) -> tuple[Value, Value | None]:
+def choice(sign: Tensor) -> tuple[Ball, Ball | None]:
     bounds = (torch.tensor([[[a]]]) for a in (0.25, -3.0, 0.75, 5.0, 9.0))
-    return substitute_(FAST.exact(sign.reshape(1, 1, -1, 1)), Lines(*bounds), FAST)
+    return relax_(FAST.exact(sign.reshape(1, 1, -1, 1)), LinearRelaxation(*bounds), FAST)
 
 
 def test_the_sign_chooses_the_line() -> None:

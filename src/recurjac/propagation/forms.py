@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Value
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
 
@@ -21,11 +21,11 @@ class AbstractSeeds(ABC):
     """The forms with which a sweep starts."""
 
     @abstractmethod
-    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Ball:
         """The operator applied to every form: (B, K, R, *out)."""
 
     @abstractmethod
-    def dot(self, rows: Value) -> Value:
+    def dot(self, rows: Ball) -> Ball:
         """The forms times known numbers (B, K, *node): (B, K, R)."""
 
     @abstractmethod
@@ -66,10 +66,10 @@ class Units(AbstractSeeds):
         """Every unit form of the node: its basis."""
         return cls(torch.arange(prod(shape), device=device).unsqueeze(0), shape, dtype)
 
-    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Ball:
         return operator.columns(self.index.unsqueeze(1), self.dtype, arithmetic)
 
-    def dot(self, rows: Value) -> Value:
+    def dot(self, rows: Ball) -> Ball:
         def gather(t: Tensor) -> Tensor:
             flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also of a node without dimensions
             b = max(flat.shape[0], self.index.shape[0])
@@ -99,20 +99,20 @@ class Units(AbstractSeeds):
 
 @final
 @dataclass(frozen=True)
-class Forms(AbstractSeeds):
+class DenseForms(AbstractSeeds):
     """Forms given by their coefficients, (B or 1, K or 1, R, *node), exact as stored."""
 
     coefficients: Tensor
     arithmetic: AbstractArithmetic
 
-    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Value:
+    def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Ball:
         return operator.push(arithmetic.exact(self.coefficients))
 
-    def dot(self, rows: Value) -> Value:
+    def dot(self, rows: Ball) -> Ball:
         return self.arithmetic.exact(self.coefficients).dot(rows)
 
     def parts(self, size: int) -> Iterator[AbstractSeeds]:
-        return (Forms(c, self.arithmetic) for c in self.coefficients.split(size, dim=2))
+        return (DenseForms(c, self.arithmetic) for c in self.coefficients.split(size, dim=2))
 
     @property
     def count(self) -> int:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.seeds import Units
+from recurjac.propagation.forms import Units
 
 
 @final
 @dataclass(frozen=True)
-class Selection:
+class NeuronSubset:
     """The neurons numbered `index` (batch or 1, R) of a node; short rows are filled up with other neurons.
 
     shape: (batch, *node).
@@ -25,7 +25,7 @@ class Selection:
     shape: Shape
 
     @classmethod
-    def of(cls, chosen: Tensor | None, shape: Shape, device: torch.device) -> Selection:
+    def of(cls, chosen: Tensor | None, shape: Shape, device: torch.device) -> NeuronSubset:
         """The neurons where `chosen` (batch, *node) is True, None meaning all; shape: (batch, *node).
 
         One list serves all samples if it is not much longer than the longest of the samples' own lists.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from recurjac.arithmetic import AbstractArithmetic, Value
-from recurjac.lines import Lines
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator
 from recurjac.region import Convex
+from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractRoute(ABC):
@@ -32,7 +32,7 @@ class AbstractRoute(ABC):
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         """Where forms go from `node`, and the operator that takes them there."""
 
-    def apart(self, node: int, forms: Value) -> tuple[Value, Value | None]:
+    def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
         """Of the forms that come to `node`, the part on its own entries, and what is only on its way to the next one.
 
         Usually nothing is; what there is joins what the node sends along its one edge.
@@ -40,11 +40,11 @@ class AbstractRoute(ABC):
         return forms, None
 
     @abstractmethod
-    def lines(self, node: int) -> Lines | None:
+    def lines(self, node: int) -> LinearRelaxation | None:
         """The lines of a node that forms arrive at (not of their start); None if nothing happens there."""
 
     @abstractmethod
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         """Known numbers that a form at `node` is multiplied with and sheds, (B, K, *node); None if there are none."""
 
     @abstractmethod

@@ -10,12 +10,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Value
-from recurjac.lines import Lines
+from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator, Gather, Identity, compose
+from recurjac.propagation.forms import Units
+from recurjac.propagation.route import AbstractRoute
 from recurjac.region import Convex
-from recurjac.route import AbstractRoute
-from recurjac.seeds import Units
+from recurjac.relaxations import LinearRelaxation
 
 _TOGETHER = 192
 """About so many forms go together: enough to be fast, few enough to stay in one place."""
@@ -88,11 +88,11 @@ class Restricted(AbstractRoute):
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return self.out.get(node, [])
 
-    def lines(self, node: int) -> Lines | None:
+    def lines(self, node: int) -> LinearRelaxation | None:
         lines = self.whole.lines(node)
         return None if lines is None else lines.at(self.reached[node])
 
-    def rows(self, node: int) -> Value | None:
+    def rows(self, node: int) -> Ball | None:
         rows = self.whole.rows(node)
         return None if rows is None else rows.map(lambda t: t.flatten(2)[:, :, self.reached[node]])
 
