@@ -20,7 +20,7 @@ from benchmarks import textbook
 from benchmarks.measure import Work, counted
 from recurjac.activations import ReLU
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.jacobian import AbstractJacobianMethod, chain_over, samples
+from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network, chain
 
 Weights = Sequence[tuple[Tensor, Tensor]]
@@ -169,12 +169,11 @@ class Ours(AbstractOpponent):
 
     def job(self, case: Case) -> Callable[[], Any]:
         net = case.network().flattened_output()
-        region = case.region().bind(net.input_shape, net.dtype, net.device)
-        norm, pre = rj.JacobianNorm(self.method), rj.Crown()
+        problem = rj.Problem(net, case.region(), arithmetic=self.arithmetic)
+        norm = rj.JacobianNorm(self.method)
 
         def run() -> list[Tensor]:
-            parts = samples(net, region, pre)
-            return [norm.norm(chain_over(net, part, pre, self.arithmetic), inf, inf) for part in parts]
+            return [norm.norm(Gradients(part), inf, inf) for part in problem.batches()]
 
         return run
 
@@ -244,10 +243,10 @@ class Case:
 def unstable(network: Network, region: rj.LpBall) -> float:
     """How many neurons have no known slope over the region, by `Crown`: the mean over the batch."""
     net = network.flattened_output()
-    bound = region.bind(net.input_shape, net.dtype, net.device)
-    rule = chain_over(net, bound, rj.Crown(), rj.Fast())
+    problem = rj.Problem(net, region, arithmetic=rj.Fast())
+    rule = problem.chain()
     masks = [rule.unstable(k) for k in range(1, rule.end)]
-    return sum(int(m.sum()) for m in masks if m is not None) / bound.batch
+    return sum(int(m.sum()) for m in masks if m is not None) / problem.bound.batch
 
 
 @lru_cache

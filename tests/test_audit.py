@@ -89,11 +89,13 @@ def test_overflow_is_no_lower_bound(p: float, q: float) -> None:
         sizes = ((2, 7), (7, 7), (7, 7), (7, 3))
         layers = [(torch.randn(b, a, generator=g) * scale, torch.randn(b, generator=g)) for a, b in sizes]
         network = rj.load(layers, activation="relu", dtype=torch.float32)
-        lip = rj.lipschitz(network, rj.LpBall(torch.rand(1, 2, generator=g), 0.1), p, q, search=BRIEF)
+        lip = rj.lipschitz(network, rj.LpBall(torch.rand(1, 2, generator=g), 0.1), p=p, q=q, search=BRIEF)
         assert bool((lip.lower <= lip.upper).all())
     ones = rj.load([(torch.ones(3, 2), None), (torch.ones(1, 3), None)], activation="relu")
     for radius in (1e308, rj.inf):
-        lip = rj.lipschitz(ones, rj.LpBall(torch.full((1, 2), 1e308, dtype=torch.float64), radius), p, q, search=BRIEF)
+        lip = rj.lipschitz(
+            ones, rj.LpBall(torch.full((1, 2), 1e308, dtype=torch.float64), radius), p=p, q=q, search=BRIEF
+        )
         assert float(lip.upper[0]) >= 3.0
 
 

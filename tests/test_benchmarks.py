@@ -23,11 +23,9 @@ from benchmarks.report import Row, growth, read_rows, report, show, show_compari
 from benchmarks.run import measure
 from benchmarks.tables import FAST, RIGOROUS, TEXTBOOK
 from recurjac.activations import ReLU
-from recurjac.jacobian import chain_over
-from recurjac.lipschitz import JacobianNorm
+from recurjac.jacobian import Gradients
 from recurjac.network import chain
-from recurjac.norms import SignSum
-from recurjac.preactivation import Prefix
+from recurjac.norms import JacobianNorm, SignSum
 
 PRE = rj.Alone(rj.Crown())
 SIZES = (6, 12, 12, 12, 3)
@@ -48,18 +46,17 @@ def test_the_textbook_computes_the_same_bounds(radius: float) -> None:
     net = chain(layers(), [ReLU()] * (len(SIZES) - 2))
     x = torch.rand(1, SIZES[0], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ball = rj.LpBall(x, radius)
-    region = ball.bind(net.input_shape, net.dtype, net.device)
     dense = textbook.Dense(tuple(W.numpy() for W, _ in layers()), tuple(b.numpy() for _, b in layers()))
     pre = textbook.preactivations(dense, x[0].numpy(), radius)
-    prefix = Prefix(net, region, rj.Fast())
-    prefix.extend(PRE, net.depth - 1)
+    problem = rj.Problem(net, ball, pre=PRE, arithmetic=rj.Fast())
+    prefix = problem.preactivations()
     for k, z in enumerate(pre, 1):
         same(prefix.pre(k), z)
     assert any(bool(prefix.unstable(k, prefix.pre(k)).any()) for k in range(1, net.depth))
     found, _ = textbook.gradients(dense, pre)
-    bounds = rj.jacobian_bounds(net, ball, rj.RecurJac(), PRE, rj.Fast())
+    bounds = rj.jacobian_bounds(net, ball, method=rj.RecurJac(), pre=PRE, arithmetic=rj.Fast())
     same(bounds, found)
-    norm = JacobianNorm(rj.RecurJac(), SignSum()).norm(chain_over(net, region, PRE, rj.Fast()), np.inf, np.inf)
+    norm = JacobianNorm(rj.RecurJac(), SignSum()).norm(Gradients(problem), np.inf, np.inf)
     assert textbook.constant(dense, x[0].numpy(), radius) == pytest.approx(float(norm), rel=CLOSE)
 
 

@@ -279,7 +279,7 @@ def test_jacobian_of_what_was_asked_for(run: Run, arguments: tuple[Any, ...]) ->
     network = {"--class": network.output(1), "--margin": network.margin(2, 0)}.get(arguments[0], network)
     method: AbstractJacobianMethod | None = rj.FastLip() if arguments[0] == "--method" else None
     pre = rj.IBP() if arguments[0] == "--pre" else None
-    want = rj.jacobian_bounds(network, rj.LpBall(samples(), 0.2), method, pre)
+    want = rj.jacobian_bounds(network, rj.LpBall(samples(), 0.2), method=method, pre=pre)
     with np.load("b") as found:
         np.testing.assert_array_equal(found["lower"], want.lower.numpy())
         np.testing.assert_array_equal(found["upper"], want.upper.numpy())

@@ -14,6 +14,7 @@ from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network
 from recurjac.propagation import receptive_field
 from recurjac.propagation.forms import Units
+from recurjac.propagation.planning import Thresholds
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.helpers import exact, exact_image
 from tests.random_networks import true_jacobians
@@ -39,7 +40,7 @@ def test_sampled_jacobians_are_inside(name: str, method: str) -> None:
     _, network = convolutional(name)
     for radius, p in ((0.0, 2), (1e-3, math.inf), (0.1, 2), (0.3, math.inf), (2.0, 1), (math.inf, math.inf)):
         region = rj.LpBall(inputs(2), radius, p)
-        bounds = rj.jacobian_bounds(network, region, METHODS[method])
+        bounds = rj.jacobian_bounds(network, region, method=METHODS[method])
         bound = region.bind(network.input_shape, network.dtype, network.device)
         points = torch.cat([bound.x.unsqueeze(1), bound.sample(30, torch.Generator().manual_seed(1))], 1)
         for sample, low, high in zip(points, bounds.lower.detach(), bounds.upper.detach(), strict=True):
@@ -50,19 +51,17 @@ def test_sampled_jacobians_are_inside(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=["fast", "rigorous"])
 @every_network
-def test_going_along_a_part_changes_nothing(
-    name: str, arithmetic: rj.Fast | rj.Rigorous, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_going_along_a_part_changes_nothing(name: str, arithmetic: rj.Fast | rj.Rigorous) -> None:
     """Lots of a few forms that start near each other, against all forms through the whole network."""
     _, network = convolutional(name)
     for batch, radius in ((1, 0.05), (1, 1.0), (3, 0.2)):
         region, found = rj.LpBall(inputs(batch), radius), []
         for together, worth in ((10**6, 0.0), (6, 10.0)):
-            monkeypatch.setattr(receptive_field, "_TOGETHER", together)
-            monkeypatch.setattr(receptive_field, "_WORTH", worth)
-            pre = rj.preactivation_bounds(network, region, arithmetic=arithmetic)
+            planner = rj.Planner(Thresholds(tile=together, restricted_share=worth))
+            problem = rj.Problem(network, region, arithmetic=arithmetic, planner=planner)
+            pre = rj.preactivation_bounds(problem).stages
             method = rj.Intersection(rj.Chords(), rj.RecurJac())
-            found.append((rj.jacobian_bounds(network, region, method, arithmetic=arithmetic), pre))
+            found.append((rj.jacobian_bounds(problem, method=method), pre))
         (whole, whole_pre), (parts, parts_pre) = found
         for a, b in ((whole, parts), *zip(whole_pre, parts_pre, strict=True)):
             size = max(float(getattr(a, end).detach().abs().max()) for end in ("lower", "upper"))
@@ -73,7 +72,7 @@ def test_going_along_a_part_changes_nothing(
 
 def test_lots_are_of_neighbours_and_complete() -> None:
     seeds = Units.all((3, 16, 16), torch.float64, torch.device("cpu"))
-    lots = receptive_field.tiles(seeds)
+    lots = receptive_field.tiles(seeds, rj.Planner())
     assert lots is not None
     assert torch.equal(torch.cat(list(lots)).sort().values, torch.arange(768))
     assert len(lots) == 4
@@ -123,7 +122,7 @@ def test_rigorous_bounds_hold_in_rational_arithmetic(name: str) -> None:
     x = inputs(1, 5).float()
     for radius in (0.0, 1e-6, 0.05):
         for method in (rj.Chords(), rj.RecurJac(), rj.FastLip()):
-            bounds = rj.jacobian_bounds(network, rj.LpBall(x, radius), method)
+            bounds = rj.jacobian_bounds(network, rj.LpBall(x, radius), method=method)
             assert bounds.rigorous
             true = rational_jacobian(network, x[0])
             for row, low, high in zip(true, _by_input(bounds.lower), _by_input(bounds.upper), strict=True):

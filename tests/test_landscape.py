@@ -59,7 +59,7 @@ def proves(net: rj.Network, x: Tensor, found: rj.StationaryFree, clip: tuple[Any
 def test_a_linear_output_has_no_stationary_point_anywhere(p: float) -> None:
     net = rj.load([(t([0.0, -2.0, 1.0], [0.0, 0.0, 0.0]), t(1.0, 2.0))], activation="relu")
     x = t([0.0, 0.0, 0.0], [5.0, -1.0, 2.0])
-    found = rj.stationary_free_radius(net, x, 0, p)
+    found = rj.stationary_free_radius(net, x, output=0, p=p)
     assert found.radius.tolist() == [inf, inf]
     assert found.everywhere.all()
     assert found.witness.tolist() == [1, 1]
@@ -67,7 +67,7 @@ def test_a_linear_output_has_no_stationary_point_anywhere(p: float) -> None:
     assert (found.lower <= -2).all()
     assert (found.upper >= -2).all()
     assert found.rigorous
-    none = rj.stationary_free_radius(net, x, 1, p)
+    none = rj.stationary_free_radius(net, x, output=1, p=p)
     assert none.radius.tolist() == [0.0, 0.0]
     assert none.witness.tolist() == [-1, -1]
     assert (none.lower.tolist(), none.upper.tolist()) == ([-inf] * 2, [inf] * 2)
@@ -78,7 +78,7 @@ def test_a_linear_output_has_no_stationary_point_anywhere(p: float) -> None:
 def test_a_leaky_neuron_has_no_stationary_point_anywhere(p: float) -> None:
     """Leaky slopes are in [0.3, 1]; x is at the kink."""
     net = rj.load([(t([3.0, 0.0]), None), (t([-1.0]), None)], activation=LeakyReLU(0.3))
-    found = rj.stationary_free_radius(net, t([0.0, 7.0]), 0, p)
+    found = rj.stationary_free_radius(net, t([0.0, 7.0]), output=0, p=p)
     assert (found.radius.item(), found.witness.item()) == (inf, 0)
     assert found.lower.item() <= -3 < -0.9 <= found.upper.item() + 1e-12
 
@@ -86,7 +86,7 @@ def test_a_leaky_neuron_has_no_stationary_point_anywhere(p: float) -> None:
 @every_p
 @pytest.mark.parametrize("far", [1e-6, 1.0, 1e6])
 def test_the_distance_to_the_bottom_of_a_parabola(p: float, far: float) -> None:
-    found = rj.stationary_free_radius(square(t(0.0)), t([far], [-far]), 0, p)
+    found = rj.stationary_free_radius(square(t(0.0)), t([far], [-far]), output=0, p=p)
     assert (found.radius < far).all()
     assert (found.radius >= far * (1 - 1.1e-3)).all()
     assert found.witness.tolist() == [0, 0]
@@ -95,7 +95,7 @@ def test_the_distance_to_the_bottom_of_a_parabola(p: float, far: float) -> None:
 
 @pytest.mark.parametrize("tolerance", [0.5, 1e-6])
 def test_the_tolerance_is_met(tolerance: float) -> None:
-    found = rj.stationary_free_radius(square(t(0.0)), t([math.pi]), 0, tolerance=tolerance)
+    found = rj.stationary_free_radius(square(t(0.0)), t([math.pi]), output=0, tolerance=tolerance)
     assert math.pi / (1 + max(tolerance, 1e-7)) <= found.radius.item() < math.pi
 
 
@@ -103,7 +103,7 @@ def test_the_tolerance_is_met(tolerance: float) -> None:
 def test_the_distance_to_the_top_of_a_tanh_bump(p: float) -> None:
     """tanh(x + 1) - tanh(x - 1) is stationary at 0 alone."""
     net = rj.load([(t([1.0], [1.0]), t(1.0, -1.0)), (t([1.0, -1.0]), None)], activation="tanh")
-    found = rj.stationary_free_radius(net, t([0.4], [-0.05], [0.0]), 0, p)
+    found = rj.stationary_free_radius(net, t([0.4], [-0.05], [0.0]), output=0, p=p)
     assert (found.radius[:2] < t(0.4, 0.05)).all()
     assert (found.radius[:2] > 0.25 * t(0.4, 0.05)).all()
     assert found.radius[2] == 0
@@ -115,7 +115,7 @@ def test_the_distance_to_the_top_of_a_tanh_bump(p: float) -> None:
 def test_never_beyond_the_distance_in_several_dimensions(p: float) -> None:
     """In the l∞ norm a box around x holds the bottom only if every coordinate does: the witness is the farthest."""
     shift, x = t(0.0, 1.0, -1.0), t([0.5, 1.1, -3.0], [0.0, 1.0, -0.75])
-    found = rj.stationary_free_radius(square(shift, t(1.0, 3.0, 0.5)), x, 0, p)
+    found = rj.stationary_free_radius(square(shift, t(1.0, 3.0, 0.5)), x, output=0, p=p)
     distance = torch.linalg.vector_norm(x - shift, p, dim=1)
     assert (found.radius < distance).all()
     per_entry = (x - shift).abs().amax(1)
@@ -128,7 +128,7 @@ def test_relu_networks_against_the_gradients_of_all_patterns(seed: int, p: float
     """In a segment of one input, gradients between kinks are known; the ball must not reach one that is 0 or turns."""
     net = random_net(seed, (1, 6, 4, 1))
     x = torch.linspace(-2, 2, 5, dtype=torch.float64).unsqueeze(1)
-    found = rj.stationary_free_radius(net, x, 0, p, method=rj.RecurJac(), tolerance=0.05)
+    found = rj.stationary_free_radius(net, x, output=0, p=p, method=rj.RecurJac(), tolerance=0.05)
     grid = torch.linspace(-60, 60, 40001, dtype=torch.float64).unsqueeze(1)
     moving = grid.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(net(moving).sum(), moving)
@@ -153,13 +153,13 @@ def _only(found: rj.StationaryFree, mask: Tensor) -> rj.StationaryFree:
 def test_at_a_kink_all_of_the_generalised_gradient_counts(p: float) -> None:
     """relu(x) at 0 and |x| at 0: 0 is in Clarke's gradient.  relu(x) at 1 ends at its kink."""
     relu = rj.load([(t([1.0]), None), (t([1.0]), None)], activation="relu")
-    found = rj.stationary_free_radius(relu, t([0.0], [1.0], [-1.0]), 0, p)
+    found = rj.stationary_free_radius(relu, t([0.0], [1.0], [-1.0]), output=0, p=p)
     assert found.radius[0] == 0
     assert found.radius[2] == 0
     assert found.witness.tolist() == [-1, 0, -1]
     assert 1 - 1.1e-3 <= found.radius[1].item() < 1
     both = rj.load([(t([1.0], [-1.0]), None), (t([1.0, 1.0]), None)], activation="relu")
-    at_kink = rj.stationary_free_radius(both, t([0.0], [2.0]), 0, p)
+    at_kink = rj.stationary_free_radius(both, t([0.0], [2.0]), output=0, p=p)
     assert at_kink.witness.tolist() == [-1, 0]
     assert 2 * (1 - 1.1e-3) <= at_kink.radius[1].item() < 2
 
@@ -168,28 +168,28 @@ def test_at_a_kink_all_of_the_generalised_gradient_counts(p: float) -> None:
 def test_the_clip_box_counts(p: float) -> None:
     """x² is stationary at 0, outside of the box [0.2, 2]; inside of [-2, 2]."""
     x = t([1.0], [0.3])
-    assert rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(0.2, 2)).everywhere.all()
-    inside = rj.stationary_free_radius(square(t(0.0)), x, 0, p, clip=(-2, 2), method=rj.FastLip())
+    assert rj.stationary_free_radius(square(t(0.0)), x, output=0, p=p, clip=(0.2, 2)).everywhere.all()
+    inside = rj.stationary_free_radius(square(t(0.0)), x, output=0, p=p, clip=(-2, 2), method=rj.FastLip())
     assert (inside.radius < x.squeeze(1)).all()
     assert (inside.radius >= x.squeeze(1) * (1 - 1.1e-3)).all()
     mixed = rj.stationary_free_radius(
-        square(t(0.0)), x, 0, p, clip=(t([0.5], [-1.0]), t([2.0], [1.0])), method=rj.FastLip()
+        square(t(0.0)), x, output=0, p=p, clip=(t([0.5], [-1.0]), t([2.0], [1.0])), method=rj.FastLip()
     )
     assert mixed.everywhere.tolist() == [True, False]
-    assert rj.stationary_free_radius(square(t(0.0)), t([0.0]), 0, p, clip=(0, 0)).radius.item() == 0
-    assert rj.stationary_free_radius(square(t(0.0)), t([1.0]), 0, p, clip=(1, 1)).everywhere.all()
+    assert rj.stationary_free_radius(square(t(0.0)), t([0.0]), output=0, p=p, clip=(0, 0)).radius.item() == 0
+    assert rj.stationary_free_radius(square(t(0.0)), t([1.0]), output=0, p=p, clip=(1, 1)).everywhere.all()
 
 
 def test_slopes_that_only_vanish_at_infinity() -> None:
     """tanh has no stationary point; no sign is proved over the whole line, but far out it is."""
     net = rj.load([(t([1.0]), None), (t([1.0]), None)], activation="tanh")
-    found = rj.stationary_free_radius(net, t([0.0]), 0)
+    found = rj.stationary_free_radius(net, t([0.0]), output=0)
     assert 3 < found.radius.item() < inf
 
 
 def test_overflow_proves_nothing() -> None:
     net = rj.load([(t([1e100]), None), (t([1e100]), None)], activation="square")
-    found = rj.stationary_free_radius(net, t([1.0], [0.0], [1e200]), 0)
+    found = rj.stationary_free_radius(net, t([1.0], [0.0], [1e200]), output=0)
     assert found.radius[0] < 1
     assert found.radius[1:].tolist() == [0.0, 0.0]
     assert found.witness[1:].tolist() == [-1, -1]
@@ -200,7 +200,7 @@ def test_a_float32_radius_is_one_that_was_proved() -> None:
     layers = [(torch.randn(8, 5, generator=g), torch.randn(8, generator=g)), (torch.randn(2, 8, generator=g), None)]
     net = rj.load(layers, activation="relu", dtype=torch.float32)
     x = torch.randn(4, 5, generator=g)
-    found = rj.stationary_free_radius(net, x, 1, 2)
+    found = rj.stationary_free_radius(net, x, output=1, p=2)
     assert found.radius.dtype == torch.float32
     known = found.witness >= 0
     assert known.any()
@@ -214,8 +214,11 @@ def test_a_float32_radius_is_one_that_was_proved() -> None:
 def test_a_batch_is_its_samples(p: float, clip: tuple[float, float] | None) -> None:
     net = random_net(3, (4, 6, 5, 3))
     x = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    together = rj.stationary_free_radius(net, x, 1, p, clip, rj.RecurJac(), tolerance=0.1)
-    alone = [rj.stationary_free_radius(net, one, 1, p, clip, rj.RecurJac(), tolerance=0.1) for one in x[:2]]
+    together = rj.stationary_free_radius(net, x, output=1, p=p, clip=clip, method=rj.RecurJac(), tolerance=0.1)
+    alone = [
+        rj.stationary_free_radius(net, one, output=1, p=p, clip=clip, method=rj.RecurJac(), tolerance=0.1)
+        for one in x[:2]
+    ]
     assert together.radius[:2].tolist() == pytest.approx([a.radius.item() for a in alone], rel=0.2)
     assert together.witness[:2].tolist() == [a.witness.item() for a in alone]
     assert proves(net, x, together, clip)
@@ -225,49 +228,57 @@ def test_a_batch_is_its_samples(p: float, clip: tuple[float, float] | None) -> N
 def test_margins_and_methods() -> None:
     net = random_net(4, (4, 12, 3))
     x = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    margin = rj.stationary_free_radius(net.margin(2, 0), x, 0, 2, method=rj.RecurJac(), tolerance=0.1)
+    margin = rj.stationary_free_radius(net.margin(2, 0), x, output=0, p=2, method=rj.RecurJac(), tolerance=0.1)
     assert proves(net.margin(2, 0), x, margin)
-    best = rj.stationary_free_radius(net, x, 0, 2)
+    best = rj.stationary_free_radius(net, x, output=0, p=2)
     for method in (rj.FastLip(), rj.Reversed(rj.RecurJac())):
-        found = rj.stationary_free_radius(net, x, 0, 2, method=method, pre=rj.IBP(), tolerance=0.05)
+        found = rj.stationary_free_radius(net, x, output=0, p=2, method=method, pre=rj.IBP(), tolerance=0.05)
         assert (found.radius <= best.radius * (1 + 2e-3)).all()
-        assert found.method == method
+        assert found.method == method.title
 
 
 def test_images_keep_their_shape() -> None:
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(18, 3))
     x = torch.rand(2, 1, 5, 5, dtype=torch.float64)
-    found = rj.stationary_free_radius(rj.load(model, x[:1].float()), x, 2, clip=(0, 1), tolerance=0.2)
+    found = rj.stationary_free_radius(rj.load(model, x[:1].float()), x, output=2, clip=(0, 1), tolerance=0.2)
     assert ((found.witness >= 0) & (found.witness < 25)).all()
     assert (found.radius > 0).all()
 
 
 def test_what_it_says() -> None:
-    shown = repr(rj.stationary_free_radius(square(t(0.0)), t([1.0], [0.0]), 0, 2, clip=(0, 1)))
+    shown = repr(rj.stationary_free_radius(square(t(0.0)), t([1.0], [0.0]), output=0, p=2, clip=(0, 1)))
     assert re.match(r"StationaryFree\(output 0, l2 radius 0\.99\d*, 0; Chords ∩ RecurJac-B, not rounding-safe", shown)
     assert "no entry of the gradient has a proved sign at the input itself" in shown
     linear = rj.load([(t([1.0]), None)], activation="relu")
-    assert "radius everywhere; " in repr(rj.stationary_free_radius(linear, t([1.0]), 0))
-    assert "rigorous)" in repr(rj.stationary_free_radius(linear, t([1.0]), 0))
+    assert "radius everywhere; " in repr(rj.stationary_free_radius(linear, t([1.0]), output=0))
+    assert "rigorous)" in repr(rj.stationary_free_radius(linear, t([1.0]), output=0))
 
 
 # Wrong requests
 
 ONE = square(t(0.0, 0.0))
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = {
-    "output": (lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), 1), rj.InvalidRequest, ("class 1", "0 to 0")),
-    "norm": (lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), 0, 3), rj.InvalidRegion, ("p=3",)),
-    "NaN": (lambda: rj.stationary_free_radius(ONE, t([0.0, nan]), 0), rj.InvalidRegion, ("nan", "[0, 1]")),
-    "infinite": (lambda: rj.stationary_free_radius(ONE, t([inf, 0.0]), 0), rj.InvalidRegion, ("inf", "[0, 0]")),
-    "shape": (lambda: rj.stationary_free_radius(ONE, t([0.0] * 3), 0), rj.InvalidRegion, ("(1, 3)", "(2,)")),
+    "output": (
+        lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), output=1),
+        rj.InvalidRequest,
+        ("class 1", "0 to 0"),
+    ),
+    "norm": (lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), output=0, p=3), rj.InvalidRegion, ("p=3",)),
+    "NaN": (lambda: rj.stationary_free_radius(ONE, t([0.0, nan]), output=0), rj.InvalidRegion, ("nan", "[0, 1]")),
+    "infinite": (lambda: rj.stationary_free_radius(ONE, t([inf, 0.0]), output=0), rj.InvalidRegion, ("inf", "[0, 0]")),
+    "shape": (lambda: rj.stationary_free_radius(ONE, t([0.0] * 3), output=0), rj.InvalidRegion, ("(1, 3)", "(2,)")),
     "outside": (
-        lambda: rj.stationary_free_radius(ONE, t([0.0, 2.0]), 0, clip=(0, 1)), rj.InvalidRegion, ("outside", "2.0"),
+        lambda: rj.stationary_free_radius(ONE, t([0.0, 2.0]), output=0, clip=(0, 1)),
+        rj.InvalidRegion,
+        ("outside", "2.0"),
     ),
     "tolerance": (
-        lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), 0, tolerance=nan), rj.InvalidRequest, ("nan", "0 and 1"),
+        lambda: rj.stationary_free_radius(ONE, t([0.0, 1.0]), output=0, tolerance=nan),
+        rj.InvalidRequest,
+        ("nan", "0 and 1"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -303,7 +314,7 @@ def test_the_command_reports_what_the_library_finds(capsys: pytest.CaptureFixtur
         capsys, "landscape", "net.npz", "--input", "x.npy", "--class", 1, "--norm", 2, "--json", "r.json"
     )
     report = json.loads(Path("r.json").read_text())
-    want = rj.stationary_free_radius(rj.load("net.npz"), np.load("x.npy"), 1, 2)
+    want = rj.stationary_free_radius(rj.load("net.npz"), np.load("x.npy"), output=1, p=2)
     assert (code, report["command"]) == (0, "landscape")
     rows = report["results"]
     assert list(rows[0])[:5] == ["index", "class", "radius", "witness", "seconds"]
@@ -328,7 +339,7 @@ def test_classes_margins_and_choices(capsys: pytest.CaptureFixture[str]) -> None
     each = results("net.npz", "--input", "x.npy", "--class", "each", "--index", 2, 0)
     assert [(r["index"], r["class"]) for r in each] == [(2, 0), (0, 0), (2, 1), (0, 1)]
     (margin,) = results("net.npz", "--input", "x.npy", "--margin", 0, 1, "--index", 0)
-    want = rj.stationary_free_radius(rj.load("net.npz").margin(0, 1), np.load("x.npy")[:1], 0)
+    want = rj.stationary_free_radius(rj.load("net.npz").margin(0, 1), np.load("x.npy")[:1], output=0)
     assert (margin["class"], float(margin["radius"])) == ("0-1", want.radius.item())
     one = results("one.npz", "--input", "y.npy", "--method", "fastlip")
     assert [r["class"] for r in one] == [0, 0, 0]
@@ -343,11 +354,11 @@ def test_classes_margins_and_choices(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def second_is_interrupted(*args: Any) -> rj.StationaryFree:
+    def second_is_interrupted(*args: Any, **settings: Any) -> rj.StationaryFree:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return rj.stationary_free_radius(*args)
+        return rj.stationary_free_radius(*args, **settings)
 
     monkeypatch.setattr("recurjac.cli.landscape.stationary_free_radius", second_is_interrupted)
     code, _, err = run(capsys, "landscape", "net.npz", "--input", "x.npy", "--class", "each", "--json", "r.json")

@@ -14,17 +14,19 @@ import pytest
 from beartype.roar import BeartypeCallHintParamViolation
 
 import recurjac
+from recurjac.preactivation import CrownLines
 from tests.helpers import concrete_classes, import_all
 
 ROOT = Path(recurjac.__file__).parent
 LEVELS = (
-    ("errors", "_types", "version"),
+    ("errors", "_types", "version", "digest"),
     ("machine", "arithmetic", "relaxations", "registry"),
     ("operators", "activations", "region"),
     ("network",),
     ("loading",),
     ("propagation",),
-    ("preactivation",),
+    ("provenance", "preactivation"),
+    ("problem", "preactivation_bounds"),
     ("jacobian",),
     ("norms", "lipschitz", "search"),
     ("applications",),
@@ -149,4 +151,4 @@ def test_classes_are_abstract_or_final() -> None:
 def test_annotations_are_checked_here() -> None:
     """What `conftest` asks for, so that every test is one of the annotations, too."""
     with pytest.raises(BeartypeCallHintParamViolation, match="violates type hint"):
-        recurjac.Crown().lines("relu", None, None)  # type: ignore[arg-type]
+        CrownLines().lines("relu", None, None)  # type: ignore[arg-type]

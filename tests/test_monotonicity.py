@@ -181,7 +181,7 @@ def test_directions_hold_and_are_exact_at_a_point(method: AbstractJacobianMethod
     x = torch.rand(3, 4, dtype=torch.float64, generator=g)
     v = torch.randn(3, 4, dtype=torch.float64, generator=g)
     region = rj.LpBall(x, 0.1, 2)
-    found = rj.directional_bounds(net, region, v, method)
+    found = rj.directional_bounds(net, region, direction=v, method=method)
     assert found.lower.shape == (3, 3)
     assert found.rigorous
     points = region.bind((4,), torch.float64, torch.device("cpu")).sample(100, g)
@@ -189,7 +189,7 @@ def test_directions_hold_and_are_exact_at_a_point(method: AbstractJacobianMethod
         images = jacobians(net, points[i]) @ v[i]
         assert (images >= found.lower[i] - 1e-12).all()
         assert (images <= found.upper[i] + 1e-12).all()
-    at = rj.directional_bounds(net, rj.LpBall(x, 0.0), v, method)
+    at = rj.directional_bounds(net, rj.LpBall(x, 0.0), direction=v, method=method)
     torch.testing.assert_close(at.lower, at.upper)
     torch.testing.assert_close(at.lower, (jacobians(net, x) @ v.unsqueeze(2)).squeeze(2))
 
@@ -200,10 +200,10 @@ def test_one_direction_for_all_samples_and_unit_directions_are_entries() -> None
     region = rj.LpBall(x, 0.2)
     bounds = rj.jacobian_bounds(net, region)
     for r, unit in enumerate(torch.eye(4, dtype=torch.float64)):
-        found = rj.directional_bounds(net, region, unit)
+        found = rj.directional_bounds(net, region, direction=unit)
         torch.testing.assert_close(found.lower, bounds.lower[:, :, r])
         torch.testing.assert_close(found.upper, bounds.upper[:, :, r])
-    shown = repr(rj.directional_bounds(net, region, [1.0, 0.0, 0.0, 0.0]))
+    shown = repr(rj.directional_bounds(net, region, direction=[1.0, 0.0, 0.0, 0.0]))
     assert shown.startswith("DirectionalBounds(2, 3)(")
     assert shown.endswith("Chords ∩ RecurJac-B, rigorous)")
 
@@ -212,7 +212,7 @@ def test_a_direction_can_be_certain_where_its_entries_are_not() -> None:
     """|x + y| is constant along (1, -1), and rises and falls along both axes."""
     net = rj.load([(t([1.0, 1.0], [-1.0, -1.0]), None), (t([1.0, 1.0]), None)], activation="relu")
     region = rj.LpBall(t([0.0, 0.0]), 1.0)
-    found = rj.directional_bounds(net, region, [1.0, -1.0])
+    found = rj.directional_bounds(net, region, direction=[1.0, -1.0])
     assert abs(found.lower.item()) < 1e-12
     assert abs(found.upper.item()) < 1e-12
     assert rj.monotone(net, region).violated.all()
@@ -222,7 +222,7 @@ def test_bounds_of_directions_are_differentiable() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
     net = rj.load(model, torch.zeros(1, 3), dtype=torch.float32)
-    rj.directional_bounds(net, rj.LpBall(torch.zeros(1, 3), 0.5), torch.ones(3)).upper.sum().backward()
+    rj.directional_bounds(net, rj.LpBall(torch.zeros(1, 3), 0.5), direction=torch.ones(3)).upper.sum().backward()
     (slope,) = [p.grad for name, p in model.named_parameters() if name == "2.weight"]
     assert slope is not None
     assert slope.abs().sum() > 0
@@ -232,17 +232,35 @@ def test_bounds_of_directions_are_differentiable() -> None:
 
 BALL = rj.LpBall(t([0.0, 0.0, 0.0, 0.0]), 1.0)
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = {
-    "NaN": (lambda: rj.directional_bounds(hat(), BALL, [nan, 0, 0, 0]), rj.InvalidRequest, ("direction", "NaN")),
-    "infinite": (lambda: rj.directional_bounds(hat(), BALL, [inf, 0, 0, 0]), rj.InvalidRequest, ("infinite",)),
-    "length": (lambda: rj.directional_bounds(hat(), BALL, [1.0, 0.0]), rj.InvalidRequest, ("(2,)", "(4,)")),
-    "batch": (lambda: rj.directional_bounds(hat(), BALL, np.ones((3, 4))), rj.InvalidRequest, ("(3, 4)", "1 samples")),
-    "text": (lambda: rj.directional_bounds(hat(), BALL, "north"), rj.InvalidRequest, ("direction", "numbers")),
+    "NaN": (
+        lambda: rj.directional_bounds(hat(), BALL, direction=[nan, 0, 0, 0]),
+        rj.InvalidRequest,
+        ("direction", "NaN"),
+    ),
+    "infinite": (
+        lambda: rj.directional_bounds(hat(), BALL, direction=[inf, 0, 0, 0]),
+        rj.InvalidRequest,
+        ("infinite",),
+    ),
+    "length": (lambda: rj.directional_bounds(hat(), BALL, direction=[1.0, 0.0]), rj.InvalidRequest, ("(2,)", "(4,)")),
+    "batch": (
+        lambda: rj.directional_bounds(hat(), BALL, direction=np.ones((3, 4))),
+        rj.InvalidRequest,
+        ("(3, 4)", "1 samples"),
+    ),
+    "text": (
+        lambda: rj.directional_bounds(hat(), BALL, direction="north"),
+        rj.InvalidRequest,
+        ("direction", "numbers"),
+    ),
     "dtype": (
-        lambda: rj.directional_bounds(hat().to(torch.float32), BALL, [0.1, 0, 0, 0]), rj.InvalidRequest, ("float32",),
+        lambda: rj.directional_bounds(hat().to(torch.float32), BALL, direction=[0.1, 0, 0, 0]),
+        rj.InvalidRequest,
+        ("float32",),
     ),
     "region": (lambda: rj.monotone(hat(), rj.LpBall(t([0.0]), 1.0)), rj.InvalidRegion, ("(1, 1)", "(4,)")),
     "probe": (lambda: rj.Probe(count=-1), rj.InvalidRequest, ("-1", "negative")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

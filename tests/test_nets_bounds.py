@@ -47,9 +47,9 @@ def test_bounds_are_sound_and_those_of_the_module(name: str) -> None:
         true = gradient(points).detach()
         slack = 1e-9 * float(true.abs().max()) + 1e-300
         for method in METHODS:
-            bounds = rj.jacobian_bounds(one, region, method)
+            bounds = rj.jacobian_bounds(one, region, method=method)
             assert bool((true >= bounds.lower[0, 0] - slack).all())
             assert bool((true <= bounds.upper[0, 0] + slack).all())
-        again = rj.jacobian_bounds(twin, region, METHODS[-1])
+        again = rj.jacobian_bounds(twin, region, method=METHODS[-1])
         for a, b in ((bounds.lower, again.lower), (bounds.upper, again.upper)):
             assert float((a - b).abs().max().detach()) <= 1e-9 * float(a.abs().max()) + 1e-300

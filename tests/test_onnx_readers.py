@@ -89,12 +89,12 @@ def test_bounds_of_a_model_hold(name: str, load: Callable[[str], Network]) -> No
     """At a point they are its Jacobian, and around it they hold those of nearby points."""
     network = load(name)
     x = points(name, network, 1)
-    exact = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), rj.Chords())
+    exact = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), method=rj.Chords())
     truth = jacobians(network, x)
     for side in (exact.lower, exact.upper):
         torch.testing.assert_close(side, truth, rtol=1e-8, atol=1e-8 * float(truth.abs().max()))
     near = x + 0.05 * (2 * torch.rand(4, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype) - 1)
-    bounds, found = rj.jacobian_bounds(network, rj.LpBall(x, 0.05), rj.Chords()), jacobians(network, near)
+    bounds, found = rj.jacobian_bounds(network, rj.LpBall(x, 0.05), method=rj.Chords()), jacobians(network, near)
     assert bool((bounds.lower - 1e-9 <= found).all())
     assert bool((found <= bounds.upper + 1e-9).all())
 

@@ -115,7 +115,7 @@ def test_a_formula_is_one_activation(name: str) -> None:
     x = torch.randn(9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
     torch.testing.assert_close(network(x), original.double()(x), rtol=1e-9, atol=1e-12)
     point = x[:1] * 0.4
-    exact = rj.jacobian_bounds(network, rj.LpBall(point, 0.0), rj.Chords())
+    exact = rj.jacobian_bounds(network, rj.LpBall(point, 0.0), method=rj.Chords())
     truth = torch.autograd.functional.jacobian(original, point)[0, :, 0]
     torch.testing.assert_close(exact.upper[0], truth, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(exact.lower[0], truth, rtol=1e-7, atol=1e-9)

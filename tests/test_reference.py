@@ -44,7 +44,9 @@ def test_jacobian_bounds_equal_the_2018_code(name: str, i: int, method: str) -> 
     if not ref.has(f"{method}_lower"):
         pytest.skip("no figure")
     for arithmetic in (rj.Fast(), rj.Rigorous()) if not name.startswith("mnist") else (rj.Fast(),):
-        bounds = rj.jacobian_bounds(ref.network, ref.region, METHODS[method], ref.given, arithmetic)
+        bounds = rj.jacobian_bounds(
+            ref.network, ref.region, method=METHODS[method], pre=ref.given, arithmetic=arithmetic
+        )
         largest = max(np.abs(ref.figure(f"{method}_{end}")).max() for end in ("lower", "upper"))
         for end in ("lower", "upper"):
             ours = getattr(bounds, end)[0]
@@ -63,7 +65,16 @@ def test_lipschitz_constants_equal_the_2018_code(name: str, i: int, method: str)
         how = rj.JacobianNorm(METHODS[method], rj.PlainSum() if method == "fastlip" else sums)
         rows = range(len(theirs)) if not name.startswith("mnist") else (0, 7)
         for k in rows:
-            lip = rj.lipschitz(ref.network.output(k), ref.region, ref.p, rj.inf, how, ref.given, rj.Fast(), ONLY_CENTRE)
+            lip = rj.lipschitz(
+                ref.network.output(k),
+                ref.region,
+                p=ref.p,
+                q=rj.inf,
+                method=how,
+                pre=ref.given,
+                arithmetic=rj.Fast(),
+                search=ONLY_CENTRE,
+            )
             assert float(lip.upper[0]) == pytest.approx(float(theirs[k]), rel=1e-9)
     if not found:
         pytest.skip("no figure")
@@ -73,8 +84,8 @@ def test_lipschitz_constants_equal_the_2018_code(name: str, i: int, method: str)
 def test_crown_equals_crown_adaptive(name: str, i: int) -> None:
     """Also a radius that passes through float32 on its way in would show here."""
     ref = reference(name, i)
-    alone = rj.preactivation_bounds(ref.network, ref.region, rj.Alone(rj.Crown()), rj.Fast())
-    default = rj.preactivation_bounds(ref.network, ref.region, rj.Crown(), rj.Fast())
+    alone = rj.preactivation_bounds(ref.network, ref.region, pre=rj.Alone(rj.Crown()), arithmetic=rj.Fast()).stages
+    default = rj.preactivation_bounds(ref.network, ref.region, pre=rj.Crown(), arithmetic=rj.Fast()).stages
     for k in range(len(alone) - 1):
         low, high = ref.figure(f"preact_lb_{k}"), ref.figure(f"preact_ub_{k}")
         assert gap(alone[k].lower[0], low) <= 1e-9
@@ -88,7 +99,7 @@ def test_crown_equals_crown_adaptive(name: str, i: int) -> None:
 @pytest.mark.parametrize(("name", "i"), [r for r in RADII if "_relu" in str(r.id)])
 def test_fast_lin_equals_the_2018_code(name: str, i: int) -> None:
     ref = reference(name, i)
-    alone = rj.preactivation_bounds(ref.network, ref.region, rj.Alone(rj.FastLin()), rj.Fast())
+    alone = rj.preactivation_bounds(ref.network, ref.region, pre=rj.Alone(rj.FastLin()), arithmetic=rj.Fast()).stages
     for k in range(len(alone) - 1):
         assert gap(alone[k].lower[0], ref.figure(f"preact_fastlin_lb_{k}")) <= 1e-9
         assert gap(alone[k].upper[0], ref.figure(f"preact_fastlin_ub_{k}")) <= 1e-9
@@ -98,7 +109,7 @@ def test_fast_lin_equals_the_2018_code(name: str, i: int) -> None:
 def test_crown_for_smooth_activations_is_on_average_no_wider(name: str, i: int) -> None:
     ref = reference(name, i)
     for rule in (rj.Alone(rj.Crown()), rj.Crown()):
-        ours = rj.preactivation_bounds(ref.network, ref.region, rule)
+        ours = rj.preactivation_bounds(ref.network, ref.region, pre=rule).stages
         for k in range(len(ours) - 1):
             theirs = ref.figure(f"preact_ub_{k}") - ref.figure(f"preact_lb_{k}")
             assert float(ours[k].width.mean()) <= float(theirs.mean()) * (1 + 1e-9)
@@ -136,7 +147,7 @@ def test_product_of_norms(name: str, i: int) -> None:
         pytest.skip("no figure")
     network, everywhere = ref.network, rj.LpBall(ref.arrays["x"], rj.inf, ref.p)
     for k, theirs in enumerate(ref.arrays[key]):
-        lip = rj.lipschitz(network.output(k), everywhere, ref.p, method=rj.ProductOfNorms(), search=ONLY_CENTRE)
+        lip = rj.lipschitz(network.output(k), everywhere, p=ref.p, method=rj.ProductOfNorms(), search=ONLY_CENTRE)
         assert float(lip.upper[0]) == pytest.approx(float(theirs), rel=1e-6)
 
 
@@ -157,8 +168,8 @@ def test_exact_constants_lie_between_the_bounds(name: str, width: float | None, 
     n = network.input_shape[0]
     region = rj.LpBall(np.zeros(n), rj.inf) if width is None else rj.Box(np.zeros(n), np.full(n, width))
     for method in (None, rj.RecurJac(), rj.Reversed(rj.Chords()), rj.FastLip(), rj.ProductOfNorms()):
-        lip = rj.lipschitz(network, region, p, p, method, search=ONLY_CENTRE)
+        lip = rj.lipschitz(network, region, p=p, q=p, method=method, search=ONLY_CENTRE)
         assert float(lip.upper[0]) >= exact * (1 - 1e-12)
-    found = rj.lipschitz(network, region, p, p).lower
+    found = rj.lipschitz(network, region, p=p, q=p).lower
     assert float(found[0]) * (1 - 1e-12) <= exact
     assert float(found[0]) >= 0.95 * exact

@@ -158,6 +158,6 @@ def test_intercepts_that_cancel_in_their_sum_still_count(arithmetic: rj.Fast | r
     last = torch.tensor([[2.0, -3.0]], dtype=torch.float64)
     network = rj.load([(first, bias), (last, None)], activation="hard_tanh")
     region = rj.LpBall(torch.zeros(1, 1, dtype=torch.float64), 0.5)
-    out = rj.preactivation_bounds(network, region, rj.Alone(rj.Crown()), arithmetic)[-1]
+    out = rj.preactivation_bounds(network, region, pre=rj.Alone(rj.Crown()), arithmetic=arithmetic).stages[-1]
     assert float(out.lower) <= 5 <= float(out.upper)
     assert float(out.upper - out.lower) <= 1e-12

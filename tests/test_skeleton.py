@@ -14,17 +14,16 @@ from torch import Tensor
 
 import recurjac as rj
 from benchmarks.measure import counted
-from recurjac import jacobian
 from recurjac.activations import Identity as NoActivation
 from recurjac.activations import LeakyReLU
-from recurjac.jacobian import AbstractJacobianMethod, chain_over
-from recurjac.lipschitz import JacobianNorm
+from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Edge, Network, Stage
+from recurjac.norms import JacobianNorm
 from recurjac.operators import Dense, Identity
 from recurjac.operators.interval_matrix import IntervalMatrix
-from recurjac.preactivation import AbstractPreactivation, base
+from recurjac.preactivation import AbstractPreactivation
 from recurjac.propagation import chain_rule
-from recurjac.propagation.skeleton import is_cheaper
+from recurjac.propagation.planning import AbstractPlanner, PlainOnly, Planner, PulledOnly, SkeletonOnly, Thresholds
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.marks import every_dtype
 from tests.random_networks import KINDS, random_network, true_jacobians
@@ -54,24 +53,13 @@ RADII = (0.0, 0.01, 0.1, 0.5, math.inf)
 """From no unstable neuron to all of them."""
 
 
-WAYS = {"whole": (False, False), "pushed": (True, False), "pulled": (False, True)}
+WAYS: dict[str, AbstractPlanner] = {"whole": PlainOnly(), "pushed": SkeletonOnly(), "pulled": PulledOnly()}
 """Along the whole network; on the skeleton whose columns are pushed; on one whose rows are pulled for the Jacobian."""
 
 
-def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take that way from now on, whatever it costs."""
-    pushed, pulled = WAYS[way]
-    monkeypatch.setattr(base, "is_cheaper", lambda *_: pushed)
-    monkeypatch.setattr(chain_rule, "_pays", lambda *_: pulled)
-
-
-def all_ways(monkeypatch: pytest.MonkeyPatch, job: Callable[[], list[Tensor]]) -> list[list[Tensor]]:
+def all_ways(job: Callable[[AbstractPlanner], list[Tensor]]) -> list[list[Tensor]]:
     """The results of each way."""
-    results = []
-    for way in WAYS:
-        go(way, monkeypatch)
-        results.append([t.detach() for t in job()])
-    return results
+    return [[t.detach() for t in job(planner)] for planner in WAYS.values()]
 
 
 def agree(plain: list[Tensor], reduced: list[Tensor], tolerance: float) -> None:
@@ -83,41 +71,42 @@ def agree(plain: list[Tensor], reduced: list[Tensor], tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
-def test_the_results_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_results_are_the_same(name: str) -> None:
     network = NETWORKS[name]()
     x = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for i, radius in enumerate(RADII):
         region = rj.LpBall(x, radius, (math.inf, 2)[i % 2])
         rule = list(RULES.values())[i % len(RULES)]
 
-        def job(region: rj.LpBall = region, rule: AbstractPreactivation = rule) -> list[Tensor]:
-            arithmetic = rj.Fast()
-            pre = rj.preactivation_bounds(network, region, rule, arithmetic)
+        def job(
+            planner: AbstractPlanner, region: rj.LpBall = region, rule: AbstractPreactivation = rule
+        ) -> list[Tensor]:
+            problem = rj.Problem(network, region, pre=rule, arithmetic=rj.Fast(), planner=planner)
+            pre = rj.preactivation_bounds(problem).stages
             found = [end for z in pre for end in (z.lower, z.upper)]
             for method in METHODS.values():
-                bounds = rj.jacobian_bounds(network, region, method, rule, arithmetic)
+                bounds = rj.jacobian_bounds(problem, method=method)
                 found += [bounds.lower, bounds.upper]
-            bound = region.bind(network.input_shape, network.dtype, network.device)
-            flat = network.flattened_output()
-            found.append(JacobianNorm(rj.Chords()).norm(chain_over(flat, bound, rule, arithmetic), math.inf, math.inf))
+            flat = problem.of(network.flattened_output())
+            found.append(JacobianNorm(rj.Chords()).norm(Gradients(flat), math.inf, math.inf))
             return found
 
-        plain, *others = all_ways(monkeypatch, job)
+        plain, *others = all_ways(job)
         for other in others:
             agree(plain, other, 1e-12)
 
 
 @pytest.mark.parametrize("way", ["pushed", "pulled"])
 @pytest.mark.parametrize("name", ["relu-chain", "hard_tanh-residual", "max-pool", "residual", "concatenated"])
-def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str) -> None:
     """And are hardly wider."""
     network = NETWORKS[name]()
     x = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    go(way, monkeypatch)
     for radius in RADII[:-1]:
         region = rj.LpBall(x, radius)
         fast, rigorous = (
-            rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=a) for a in (rj.Fast(), rj.Rigorous())
+            rj.jacobian_bounds(rj.Problem(network, region, arithmetic=a, planner=WAYS[way]), method=rj.Chords())
+            for a in (rj.Fast(), rj.Rigorous())
         )
         assert rigorous.rigorous
         size = float(fast.upper.abs().max().detach())
@@ -129,40 +118,43 @@ def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str, mo
 
 @pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
 @pytest.mark.parametrize("kind", ["relu", "hard_tanh", "leaky"])
-def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool) -> None:
     """Plain sweeps without neurons that are always 0, for single samples and batches."""
     network = random_network(kind, 3, residual, width=48, depth=4)
-    monkeypatch.setattr(base, "is_cheaper", lambda *_: False)
     x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for radius, batch in ((0.01, 1), (0.1, 3), (math.inf, 1)):
         results = []
         for many in (10**9, 2):
-            monkeypatch.setattr(chain_rule, "_MANY", many)
+            planner = PlainOnly(Thresholds(live_least=many))
             region, found = rj.LpBall(x[:batch], radius), []
             for arithmetic in (rj.Fast(), rj.Rigorous()):
-                pre = rj.preactivation_bounds(network, region, rj.Alone(rj.Crown()), arithmetic)
+                rule = rj.Alone(rj.Crown())
+                problem = rj.Problem(network, region, pre=rule, arithmetic=arithmetic, planner=planner)
+                pre = rj.preactivation_bounds(problem).stages
+                problem = rj.Problem(network, region, arithmetic=arithmetic, planner=planner)
                 found += [end for z in pre for end in (z.lower, z.upper)]
                 for name in ("chords", "recurjac") if arithmetic.rigorous else METHODS:
-                    bounds = rj.jacobian_bounds(network, region, METHODS[name], arithmetic=arithmetic)
+                    bounds = rj.jacobian_bounds(problem, method=METHODS[name])
                     found += [bounds.lower, bounds.upper]
             results.append(found)
         agree(results[0], results[1], 1e-9)
         if kind == "relu" and radius == 0.01:
-            shapes = [c.shapes for c in _chains(network, rj.LpBall(x[:1], radius))]
+            shapes = [c.shapes for c in _chains(network, rj.LpBall(x[:1], radius), planner)]
             assert any(a != b for a, b in zip(*shapes, strict=True))
 
 
-def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kink_at_the_end_of_an_interval_is_no_linear_neuron() -> None:
     """Over z in [0, 1] ReLU is z, but at 0 Clarke's derivative is [0, 1]: such a neuron is kept."""
     one, two = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
     network = rj.load([(one, None), (two, None), (one, None)], activation="relu")
     region = rj.Box(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
 
-    def job() -> list[Tensor]:
-        found = [rj.jacobian_bounds(network, region, method, arithmetic=rj.Fast()) for method in METHODS.values()]
+    def job(planner: AbstractPlanner) -> list[Tensor]:
+        problem = rj.Problem(network, region, arithmetic=rj.Fast(), planner=planner)
+        found = [rj.jacobian_bounds(problem, method=method) for method in METHODS.values()]
         return [end for b in found for end in (b.lower, b.upper)]
 
-    for ends in all_ways(monkeypatch, job):
+    for ends in all_ways(job):
         assert all(float(low) == 0 and float(high) == 2 for low, high in zip(ends[::2], ends[1::2], strict=True))
 
 
@@ -185,11 +177,12 @@ def test_forms_that_travel_together_are_those_that_travel_apart(known: tuple[int
         low = random(1, n)
         slopes.append(rj.Interval(low, low if k in known else low + random(1, n).abs()))
     apart = chain_rule.ChainRule(
-        tuple((n,) for n in sizes), tuple(edges), (*slopes, None), None, 1, torch.float64, torch.device("cpu"), fast
+        tuple((n,) for n in sizes), tuple(edges), (*slopes, None), None, 1, torch.float64, torch.device("cpu"), fast,
+        PlainOnly(),
     )  # fmt: skip
     together = replace(apart, skeleton=apart)
     for method in (rj.Chords(), rj.RecurJac()):
-        a, b = (method.prepare(c).push_all() for c in (apart, together))
+        a, b = (method.prepare(Gradients(given=c)).push_all() for c in (apart, together))
         agree([a.lower, a.upper], [b.lower, b.upper], 1e-12)
 
 
@@ -212,32 +205,30 @@ def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: Ab
     slopes[2] = rj.Interval.point(torch.ones_like(low[2]))
     shapes = (*((n,) for n in sizes), (3,))
     apart = chain_rule.ChainRule(
-        shapes, (*inner, edges(last)), tuple(slopes), None, 1, torch.float64, torch.device("cpu"), fast
+        shapes, (*inner, edges(last)), tuple(slopes), None, 1, torch.float64, torch.device("cpu"), fast, PlainOnly()
     )  # fmt: skip
     found = []
     for chain in (apart, replace(apart, skeleton=apart)):
-        upper = method.prepare(chain).push_all().upper
+        upper = method.prepare(Gradients(given=chain)).push_all().upper
         found.append(torch.autograd.grad(upper.sum(), last))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def _chains(network: Network, region: rj.LpBall) -> list[chain_rule.ChainRule]:
-    bound = region.bind(network.input_shape, network.dtype, network.device)
-    chain = chain_over(network, bound, rj.Crown(), rj.Fast())
+def _chains(network: Network, region: rj.LpBall, planner: AbstractPlanner) -> list[chain_rule.ChainRule]:
+    chain = rj.Problem(network, region, arithmetic=rj.Fast(), planner=planner).chain()
     return [chain, chain.without_dead()]
 
 
-def test_bounds_are_differentiable_through_the_skeleton(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_are_differentiable_through_the_skeleton() -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 9), torch.nn.ReLU(),
                                  torch.nn.Linear(9, 2)).double()  # fmt: skip
     x, weights = torch.randn(1, 4, dtype=torch.float64), [p for p in module.parameters() if p.dim() == 2]
     gradients = []
-    for way in WAYS:
-        go(way, monkeypatch)
-        network = rj.load(module, x)
-        bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.2), rj.Chords())
+    for planner in WAYS.values():
+        problem = rj.Problem(rj.load(module, x), rj.LpBall(x, 0.2), planner=planner)
+        bounds = rj.jacobian_bounds(problem, method=rj.Chords())
         gradients.append(torch.autograd.grad(bounds.upper.sum(), weights))
     for a, b, c in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
@@ -248,8 +239,8 @@ def test_the_choice_is_by_counting() -> None:
     """Few unstable neurons: the skeleton; nearly all: plain sweeps."""
     network = random_network("relu", 0, False, width=200, depth=8)
     wide = network.combine(torch.eye(3, dtype=torch.float64)[:1])
-    assert is_cheaper(wide, [2, 2, 2])
-    assert not is_cheaper(wide, [190, 190, 190])
+    assert Planner().pushes_skeleton(wide, [2, 2, 2])
+    assert not Planner().pushes_skeleton(wide, [190, 190, 190])
 
 
 def test_where_the_skeleton_cannot_pay_nothing_of_it_is_made() -> None:
@@ -270,28 +261,29 @@ def _image_network() -> Network:
 
 
 @pytest.mark.parametrize("radius", [1e-5, 0.003, math.inf])
-def test_rows_are_pulled_where_that_is_cheaper(radius: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_pulled_where_that_is_cheaper(radius: float) -> None:
     """With few unstable neurons a tenth of the work and less; with all of them no more than along the whole network."""
     region = rj.LpBall(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), radius)
-    job = partial(rj.jacobian_bounds, _image_network(), region, rj.Chords())
-    chosen = counted(job).multiply_adds
-    monkeypatch.setattr(chain_rule, "_pays", lambda *_: False)
-    whole = counted(job).multiply_adds
+    network = _image_network()
+    chosen, whole = (
+        counted(partial(rj.jacobian_bounds, rj.Problem(network, region, planner=p), method=rj.Chords())).multiply_adds
+        for p in (Planner(), PlainOnly())
+    )
     assert chosen < 0.1 * whole if radius < 1e-4 else chosen <= whole
 
 
 @every_dtype
 @pytest.mark.parametrize("name", ["image", *PIECEWISE])
-def test_pulled_rows_hold_true_jacobians(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulled_rows_hold_true_jacobians(name: str, dtype: torch.dtype) -> None:
     """Of every kind of network, from a point to all inputs; all rows at once and a few at a time."""
-    go("pulled", monkeypatch)
     network = _image_network().to(dtype) if name == "image" else convolutional(name, dtype=dtype)[1]
     x = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     widths = []
     for i, radius in enumerate((0.0, 1e-5, 0.003, 0.3, math.inf)):
         region = rj.LpBall(x, radius, (math.inf, 2)[i % 2])
         arithmetic = rj.Rigorous((2**15, None)[i % 2])
-        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=arithmetic)
+        problem = rj.Problem(network, region, arithmetic=arithmetic, planner=WAYS["pulled"])
+        bounds = rj.jacobian_bounds(problem, method=rj.Chords())
         bound = region.bind(network.input_shape, network.dtype, network.device)
         points = bound.sample(20, torch.Generator().manual_seed(0))[0].double()
         truth = true_jacobians(network.to(torch.float64), points).reshape(20, *bounds.lower.shape[1:])
@@ -304,15 +296,15 @@ def test_pulled_rows_hold_true_jacobians(name: str, dtype: torch.dtype, monkeypa
     assert math.isfinite(widths[-1])
 
 
-def test_a_batch_of_a_convolutional_network_is_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_a_convolutional_network_is_its_samples() -> None:
     """Each with a skeleton of its own, in the order of the batch."""
-    monkeypatch.setattr(jacobian, "_LARGE", 0)
+    planner = Planner(Thresholds(batch_work=0))
     network = _image_network()
     x = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1)).double()
     found: list[rj.JacobianBounds] = []
 
     def job(x: Tensor) -> None:
-        found.append(rj.jacobian_bounds(network, rj.LpBall(x, 0.001)))
+        found.append(rj.jacobian_bounds(rj.Problem(network, rj.LpBall(x, 0.001), planner=planner)))
 
     together = counted(partial(job, x)).multiply_adds
     assert together == sum(counted(partial(job, x[i : i + 1])).multiply_adds for i in range(3))
@@ -321,15 +313,15 @@ def test_a_batch_of_a_convolutional_network_is_its_samples(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("way", ["pushed", "pulled"])
-def test_every_product_by_a_slope_is_covered(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_product_by_a_slope_is_covered(way: str) -> None:
     """Nothing else rounds here, and exact fractions tell the truth."""
-    go(way, monkeypatch)
     same, slope = Identity((1,)), 0.3
     for n in range(2, 40):
         inner = [Stage((Edge(k, same),), (), LeakyReLU(slope), (1,)) for k in range(n)]
         network = Network((1,), (*inner, Stage((Edge(n, same),), (), NoActivation(), (1,))))
         region = rj.LpBall(torch.full((1, 1), -1.0, dtype=torch.float64), 0.0)
-        bounds = rj.jacobian_bounds(network, region, rj.Chords(), arithmetic=rj.Rigorous())
+        problem = rj.Problem(network, region, arithmetic=rj.Rigorous(), planner=WAYS[way])
+        bounds = rj.jacobian_bounds(problem, method=rj.Chords())
         truth = Fraction(slope) ** n
         assert Fraction(float(bounds.lower)) <= truth <= Fraction(float(bounds.upper))
         assert float(bounds.upper - bounds.lower) < 1e-13 * float(truth)
@@ -338,7 +330,7 @@ def test_every_product_by_a_slope_is_covered(way: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
 @pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=["fast", "rigorous"])
 def test_an_output_that_is_one_number_goes_every_way(
-    arithmetic: rj.Fast | rj.Rigorous, method: AbstractJacobianMethod, monkeypatch: pytest.MonkeyPatch
+    arithmetic: rj.Fast | rj.Rigorous, method: AbstractJacobianMethod
 ) -> None:
     """Reversed, it is an input without dimensions."""
     torch.manual_seed(0)
@@ -351,11 +343,12 @@ def test_an_output_that_is_one_number_goes_every_way(
     )
     region = rj.LpBall(torch.randn(1, 4, dtype=torch.float64), 0.3)
 
-    def job() -> list[Tensor]:
-        bounds = rj.jacobian_bounds(Network((4,), stages), region, method, arithmetic=arithmetic)
+    def job(planner: AbstractPlanner) -> list[Tensor]:
+        problem = rj.Problem(Network((4,), stages), region, arithmetic=arithmetic, planner=planner)
+        bounds = rj.jacobian_bounds(problem, method=method)
         assert bounds.lower.shape == (1, 4)
         return [bounds.lower, bounds.upper]
 
-    plain, *others = all_ways(monkeypatch, job)
+    plain, *others = all_ways(job)
     for other in others:
         agree(plain, other, 1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.activations import ReLU
-from recurjac.jacobian import AbstractJacobianMethod, chain_over
+from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network, chain
 from recurjac.preactivation import AbstractPreactivation
 from tests.random_networks import KINDS, random_network, true_jacobians
@@ -84,7 +84,7 @@ def test_sampled_jacobians_are_inside(kind: str, seed: int, residual: bool, meth
     x = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for radius, p in BALLS:
         region = rj.LpBall(x, radius, p)
-        bounds = rj.jacobian_bounds(network, region, METHODS[method])
+        bounds = rj.jacobian_bounds(network, region, method=METHODS[method])
         for sample, low, high in zip(points_of(region, network), bounds.lower, bounds.upper, strict=True):
             true = true_jacobians(network, sample)
             assert bool((true >= low - slack(true)).all())
@@ -98,7 +98,7 @@ def test_sampled_preactivations_are_inside(kind: str, seed: int, residual: bool,
     for radius, p in BALLS:
         for clip in (None, (-4.0, 4.0)):
             region = rj.LpBall(x, radius, p, clip)
-            bounds = rj.preactivation_bounds(network, region, RULES[rule])
+            bounds = rj.preactivation_bounds(network, region, pre=RULES[rule]).stages
             sample = points_of(region, network)
             for b in range(2):
                 for z, interval in zip(network.preactivations(sample[b]), bounds, strict=True):
@@ -111,7 +111,7 @@ def test_sampled_preactivations_are_inside(kind: str, seed: int, residual: bool,
 def test_radius_zero_gives_the_jacobian(kind: str, seed: int, residual: bool, method: str) -> None:
     network = random_network(kind, seed, residual)
     x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), METHODS[method])
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), method=METHODS[method])
     true = true_jacobians(network, x)
     for end in (bounds.lower, bounds.upper):
         assert float((end - true).abs().max()) <= 1e-11 * float(true.abs().max())
@@ -136,9 +136,9 @@ def test_every_activation_pattern_is_inside(seed: int, method: str) -> None:
     x = torch.randn(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for radius in (0.05, 0.4, 2.0, rj.inf):
         region = rj.LpBall(x, radius)
-        bounds = rj.jacobian_bounds(network, region, METHODS[method])
+        bounds = rj.jacobian_bounds(network, region, method=METHODS[method])
         bound = region.bind((3,), torch.float64, torch.device("cpu"))
-        slopes = chain_over(network, bound, rj.Crown(), rj.Rigorous()).slopes
+        slopes = rj.Problem(network, bound, arithmetic=rj.Rigorous()).chain().slopes
         ends = [
             sorted({float(s.lower[0, i]), float(s.upper[0, i])}) for s in slopes[1:3] if s is not None for i in range(4)
         ]
@@ -157,7 +157,7 @@ def test_one_hidden_layer_is_exact(method: str) -> None:
     g = torch.Generator().manual_seed(5)
     first, last = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((6, 4), (3, 6)))
     network = chain([(first, None), (last, None)], [ReLU()])
-    bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(4), rj.inf), METHODS[method])
+    bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(4), rj.inf), method=METHODS[method])
     terms = last[:, :, None] * first[None]
     assert torch.allclose(bounds.upper[0], terms.clamp(min=0).sum(1), rtol=1e-13, atol=1e-13)
     assert torch.allclose(bounds.lower[0], terms.clamp(max=0).sum(1), rtol=1e-13, atol=1e-13)
@@ -170,7 +170,7 @@ def test_chords_are_never_worse_than_recurjac_nor_that_than_fast_lip(kind: str, 
     for radius in RADII:
         region = rj.LpBall(x, radius)
         found = [
-            rj.jacobian_bounds(network, region, m, arithmetic=rj.Fast())
+            rj.jacobian_bounds(network, region, method=m, arithmetic=rj.Fast())
             for m in (rj.Chords(), rj.RecurJac(), rj.FastLip())
         ]
         for better, worse in pairwise(found):
@@ -187,8 +187,8 @@ def test_small_memory_gives_the_same_bounds(
     """Tangents one at a time or all together."""
     network, x = random_network(kind, seed, residual), torch.zeros(2, 2, 2, dtype=torch.float64)
     for method in METHODS.values():
-        whole = rj.jacobian_bounds(network, rj.LpBall(x, 0.3), method, arithmetic=arithmetic)
-        parts = rj.jacobian_bounds(network, rj.LpBall(x, 0.3), method, arithmetic=type(arithmetic)(memory=1))
+        whole = rj.jacobian_bounds(network, rj.LpBall(x, 0.3), method=method, arithmetic=arithmetic)
+        parts = rj.jacobian_bounds(network, rj.LpBall(x, 0.3), method=method, arithmetic=type(arithmetic)(memory=1))
         assert torch.allclose(whole.upper, parts.upper, rtol=1e-12)
         assert torch.allclose(whole.lower, parts.lower, rtol=1e-12)
 
@@ -200,9 +200,9 @@ def test_a_batch_is_its_samples(kind: str, seed: int, residual: bool) -> None:
     x = 2 * torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     radius = torch.tensor([0.0, 0.01, 0.1, 1.0, 0.05], dtype=torch.float64)
     for method in METHODS.values():
-        together = rj.jacobian_bounds(network, rj.LpBall(x, radius), method)
+        together = rj.jacobian_bounds(network, rj.LpBall(x, radius), method=method)
         for b in range(5):
-            alone = rj.jacobian_bounds(network, rj.LpBall(x[b], radius[b]), method)
+            alone = rj.jacobian_bounds(network, rj.LpBall(x[b], radius[b]), method=method)
             assert torch.allclose(together.upper[b], alone.upper[0], rtol=1e-10, atol=1e-12)
             assert torch.allclose(together.lower[b], alone.lower[0], rtol=1e-10, atol=1e-12)
 
@@ -215,6 +215,6 @@ def test_permuting_neurons_changes_nothing() -> None:
     shuffled = chain([(w[0][p], b[0][p]), (w[1][q][:, p], b[1][q]), (w[2][:, q], b[2])], [ReLU(), ReLU()])
     region = rj.LpBall(torch.ones(3), 0.4)
     for method in METHODS.values():
-        one, other = (rj.jacobian_bounds(n, region, method) for n in (network, shuffled))
+        one, other = (rj.jacobian_bounds(n, region, method=method) for n in (network, shuffled))
         assert torch.allclose(one.upper, other.upper, rtol=1e-12)
         assert torch.allclose(one.lower, other.lower, rtol=1e-12)

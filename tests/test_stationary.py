@@ -215,8 +215,7 @@ def test_kinds_of_hessians() -> None:
 
 
 def over(net: Network, x: Tensor, radius: float, method: AbstractJacobianMethod) -> Derivatives:
-    region = rj.LpBall(x, radius).bind(net.input_shape, net.dtype, net.device)
-    return derivatives(net, region, method, rj.Crown(), FAST)
+    return derivatives(rj.Problem(net, rj.LpBall(x, radius), arithmetic=FAST), method)
 
 
 def true_hessian(net: Network, x: Tensor) -> Tensor:
@@ -302,7 +301,7 @@ def test_bowls_and_saddles_of_squares() -> None:
     shift = t(1.0, -2.0)
     for signs, kind in ((t(1.0, 2.0), MINIMUM), (t(-1.0, -2.0), MAXIMUM), (t(1.0, -2.0), SADDLE)):
         net = rj.load([(eye(2), -shift), (signs.unsqueeze(0), None)], activation="square")
-        point = only(rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 4.0), 0))
+        point = only(rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 4.0), output=0))
         assert point.kind is kind
         assert point.enclosure.contains(shift).all()
         assert (point.enclosure.width < 1e-6).all()
@@ -313,7 +312,7 @@ def test_bowls_and_saddles_of_squares() -> None:
 def test_a_landscape_of_waves(p: float) -> None:
     """In a ball of radius 3.5 around (1.6, 1.5) lie (0, 0), (0, π), (π, 0), (π, π), in the l1 norm as well."""
     x = t(1.6, 1.5)
-    found = rj.stationary_points(waves(2), rj.LpBall(x, 3.5, p), 0, search=rj.Newton(starts=64))
+    found = rj.stationary_points(waves(2), rj.LpBall(x, 3.5, p), output=0, search=rj.Newton(starts=64))
     truth = {(i, j): t(i * math.pi, j * math.pi) for i in range(-2, 4) for j in range(-2, 4)}
     seen = {}
     for point in found.points[0]:
@@ -336,7 +335,7 @@ def test_bumps_of_tanh_and_valleys_of_softplus() -> None:
     bump = rj.load([(torch.cat([eye(3), eye(3)]), signs), (signs.unsqueeze(0), None)], activation="tanh")
     valley = rj.load([(torch.cat([eye(3), -eye(3)]), None), (torch.ones(1, 6).double(), None)], activation="softplus")
     for net, kind in ((bump, MAXIMUM), (valley, MINIMUM)):
-        point = only(rj.stationary_points(net, rj.LpBall(t(0.2, -0.1, 0.3), 1.0, 2), 0))
+        point = only(rj.stationary_points(net, rj.LpBall(t(0.2, -0.1, 0.3), 1.0, 2), output=0))
         assert point.kind is kind
         assert point.enclosure.contains(torch.zeros(3).double()).all()
         assert (point.enclosure.width < 1e-5).all()
@@ -347,29 +346,29 @@ def test_a_margin_a_clip_box_and_a_shape() -> None:
     """Of x² and 2 x the margin is stationary at 1."""
     both = beside(Square(), t([1.0], [0.0]), t([0.0], [2.0]))
     region = rj.LpBall(t(0.5), 3.0, clip=(0.0, 1.5))
-    point = only(rj.stationary_points(both.margin(0, 1), region, 0))
+    point = only(rj.stationary_points(both.margin(0, 1), region, output=0))
     assert point.enclosure.contains(t(1.0)).all()
     assert (point.box.lower >= 0).all()
     assert (point.box.upper <= 1.5).all()
-    assert rj.stationary_points(both, region, 1).count == (0,)
-    assert rj.stationary_points(both.margin(0, 1), rj.LpBall(t(0.5), 3.0, clip=(0.0, 1.0)), 0).count == (0,)
-    assert rj.stationary_points(both.margin(0, 1), rj.Box(t(1.0), t(1.0)), 0).count == (0,)
-    assert rj.stationary_points(both.margin(0, 1), rj.Box(t(-inf), t(inf)), 0).count == (1,)
+    assert rj.stationary_points(both, region, output=1).count == (0,)
+    assert rj.stationary_points(both.margin(0, 1), rj.LpBall(t(0.5), 3.0, clip=(0.0, 1.0)), output=0).count == (0,)
+    assert rj.stationary_points(both.margin(0, 1), rj.Box(t(1.0), t(1.0)), output=0).count == (0,)
+    assert rj.stationary_points(both.margin(0, 1), rj.Box(t(-inf), t(inf)), output=0).count == (1,)
     torch.manual_seed(0)
     image = nn.Sequential(nn.Conv2d(1, 3, 2), nn.GELU(), nn.Flatten(), nn.Linear(12, 2)).double()
     net = rj.load(image, torch.zeros(1, 1, 3, 3, dtype=torch.float64))
-    for point in rj.stationary_points(net, rj.LpBall(torch.zeros(2, 1, 3, 3), 1.0), 1).points[1]:
+    for point in rj.stationary_points(net, rj.LpBall(torch.zeros(2, 1, 3, 3), 1.0), output=1).points[1]:
         assert point.box.shape == (1, 3, 3)
 
 
 def test_batches_are_their_samples() -> None:
     x = t([0.3], [3.0], [8.0])
-    together = rj.stationary_points(waves(1), rj.LpBall(x, 1.0), 0)
+    together = rj.stationary_points(waves(1), rj.LpBall(x, 1.0), output=0)
     assert together.count == (1, 1, 0)
     assert [p[0].kind for p in together.points[:2]] == [MAXIMUM, MINIMUM]
     assert "none" not in together.notes[0]
     assert [bool(n) for n in together.notes] == [False, False, True]
-    alone = rj.stationary_points(waves(1), rj.LpBall(x[1], 1.0), 0)
+    alone = rj.stationary_points(waves(1), rj.LpBall(x[1], 1.0), output=0)
     assert only(alone).enclosure.contains(t(math.pi)).all()
 
 
@@ -378,7 +377,7 @@ def test_float32() -> None:
     layers = [(torch.eye(2), torch.tensor([0.1, -0.3])), (torch.ones(1, 2), None)]
     net = rj.load(layers, activation="cos", dtype=torch.float32)
     x = t(0.1, 0.1)
-    point = only(rj.stationary_points(net, rj.LpBall(x, 0.9, 2), 0))
+    point = only(rj.stationary_points(net, rj.LpBall(x, 0.9, 2), output=0))
     truth = t(-float(torch.tensor(0.1)), float(torch.tensor(0.3)))
     assert point.box.lower.dtype == torch.float32
     assert point.kind is MAXIMUM
@@ -394,16 +393,22 @@ def test_almost_stationary_is_not_stationary() -> None:
     """x³ + c x has no stationary point for c > 0, a degenerate one for c = 0, and two for c < 0."""
     cube = Cube()
     for c in (1e-6, 0.0):
-        found = rj.stationary_points(with_line(cube, c), rj.LpBall(t([0.0], [1e-4]), 1.0), 0, rj.FastLip(), search=FEW)
+        found = rj.stationary_points(
+            with_line(cube, c), rj.LpBall(t([0.0], [1e-4]), 1.0), output=0, method=rj.FastLip(), search=FEW
+        )
         assert found.count == (0, 0), c
-    points = rj.stationary_points(with_line(cube, -0.03), rj.LpBall(t(0.02), 1.0), 0, rj.FastLip()).points[0]
+    points = rj.stationary_points(
+        with_line(cube, -0.03), rj.LpBall(t(0.02), 1.0), output=0, method=rj.FastLip()
+    ).points[0]
     assert sorted((round(float(p.point), 6), p.kind.value) for p in points) == [(-0.1, "maximum"), (0.1, "minimum")]
 
 
 @pytest.mark.parametrize("shift", [1e-3, 1e-12])
 def test_a_near_miss_of_two_slopes(shift: float) -> None:
     """tanh(x) - (1 + c) x has slopes of at most -c, which it has at 0."""
-    assert rj.stationary_points(with_line(Tanh(), -(1 + shift)), rj.LpBall(t(0.0), 2.0), 0, search=FEW).count == (0,)
+    assert rj.stationary_points(
+        with_line(Tanh(), -(1 + shift)), rj.LpBall(t(0.0), 2.0), output=0, search=FEW
+    ).count == (0,)
 
 
 FEW = rj.Newton(starts=5, steps=12)
@@ -414,19 +419,19 @@ def test_where_slopes_only_vanish_far_out(activation: str) -> None:
     """Monotone activations have no stationary point, however flat they are far out."""
     net = rj.load([(eye(1), None), (eye(1), None)], activation=activation)
     for region in (rj.LpBall(t([0.0], [40.0], [-40.0], [-700.0]), 3.0), rj.LpBall(t(0.0), inf)):
-        assert not any(rj.stationary_points(net, region, 0, rj.FastLip(), search=FEW).count)
+        assert not any(rj.stationary_points(net, region, output=0, method=rj.FastLip(), search=FEW).count)
 
 
 def test_linear_and_constant_outputs() -> None:
     """A gradient that is constant is 0 nowhere or everywhere: never at one point alone."""
     for row in (t([1.0, 2.0]), t([0.0, 0.0])):
-        found = rj.stationary_points(rj.load([(row, None)], activation="relu"), rj.LpBall(t(0.0, 0.0), 1.0), 0)
+        found = rj.stationary_points(rj.load([(row, None)], activation="relu"), rj.LpBall(t(0.0, 0.0), 1.0), output=0)
         assert (found.count, found.rigorous) == ((0,), True)
         assert "there may be some" in found.notes[0]
     ridge = rj.load([(t([1.0, 1.0]), None), (t([1.0]), None)], activation="square")
-    assert rj.stationary_points(ridge, rj.LpBall(t(0.1, 0.0), 1.0), 0, search=FEW).count == (0,)
+    assert rj.stationary_points(ridge, rj.LpBall(t(0.1, 0.0), 1.0), output=0, search=FEW).count == (0,)
     unread = rj.load([(t([1.0, 0.0]), None), (t([1.0]), None)], activation="tanh")
-    assert rj.stationary_points(unread, rj.LpBall(t(0.1, 0.0), 1.0), 0, search=FEW).count == (0,)
+    assert rj.stationary_points(unread, rj.LpBall(t(0.1, 0.0), 1.0), output=0, search=FEW).count == (0,)
 
 
 @pytest.mark.parametrize("activation", ["square", "tanh", "gelu", "sin"])
@@ -435,7 +440,9 @@ def test_huge_weights_fail_closed(activation: str, size: float) -> None:
     """What overflows bounds nothing; what is proved is true."""
     one = next(e.values[0] for e in SMOOTH if e.values[0].name == activation)  # type: ignore[union-attr]
     net = chain([(t([size], [-size]), t(1.0, 2.0)), (t([size, 1.0]), None)], [one])  # type: ignore[list-item]
-    for point in rj.stationary_points(net, rj.LpBall(t([0.0], [1.0]), 1.0), 0, rj.FastLip(), search=FEW).points[0]:
+    for point in rj.stationary_points(
+        net, rj.LpBall(t([0.0], [1.0]), 1.0), output=0, method=rj.FastLip(), search=FEW
+    ).points[0]:
         slope = over(net, point.point.unsqueeze(0), 0.0, rj.FastLip())
         assert slope.gradient.lower.isfinite().all()
 
@@ -445,13 +452,16 @@ def test_huge_weights_fail_closed(activation: str, size: float) -> None:
 )
 def test_never_in_a_ball_that_is_free_of_them(activation: str, seed: int, p: float) -> None:
     net = random_net(seed, (2, 8, 1), activation)
-    found = rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 3.0), 0, search=FEW)
+    found = rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 3.0), output=0, search=FEW)
     for point in found.points[0]:
         x = point.point + t([0.1, 0.05], [-0.4, 0.3])
-        free = rj.stationary_free_radius(net, x, 0, p, method=rj.RecurJac(), tolerance=0.05)
+        free = rj.stationary_free_radius(net, x, output=0, p=p, method=rj.RecurJac(), tolerance=0.05)
         far = torch.maximum((point.enclosure.lower - x).abs(), (point.enclosure.upper - x).abs())
         assert (free.radius < torch.linalg.vector_norm(far, p, dim=1)).all()
-        assert rj.stationary_free_radius(net, point.point, 0, p, tolerance=0.5).radius < point.enclosure.width.sum()
+        assert (
+            rj.stationary_free_radius(net, point.point, output=0, p=p, tolerance=0.5).radius
+            < point.enclosure.width.sum()
+        )
 
 
 def test_random_networks_have_some() -> None:
@@ -459,7 +469,7 @@ def test_random_networks_have_some() -> None:
     seen = set()
     for activation, seed in (("gelu", 0), ("sin", 1)):
         net = random_net(seed, (2, 8, 1), activation)
-        for point in rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 3.0), 0, search=FEW).points[0]:
+        for point in rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 3.0), output=0, search=FEW).points[0]:
             signs = torch.linalg.eigvalsh(true_hessian(net, point.point)).sign().unique().tolist()
             assert {MINIMUM: [1.0], MAXIMUM: [-1.0], SADDLE: [-1.0, 1.0]}[point.kind] == signs
             assert point.box.contains(point.enclosure.lower).all()
@@ -472,8 +482,10 @@ def test_random_networks_have_some() -> None:
 def test_methods_and_what_it_says() -> None:
     net = random_net(1, (2, 8, 1), "sin")
     region = rj.LpBall(t(0.0, 0.0), 3.0)
-    best = rj.stationary_points(net, region, 0, search=FEW)
-    plain = rj.stationary_points(net, region, 0, rj.FastLip(), rj.IBP(), Fast(), FEW)
+    best = rj.stationary_points(net, region, output=0, search=FEW)
+    plain = rj.stationary_points(
+        net, region, output=0, method=rj.FastLip(), pre=rj.IBP(), arithmetic=Fast(), search=FEW
+    )
     assert plain.count[0] >= 1
     assert best.count[0] >= 1
     assert not best.rigorous
@@ -482,7 +494,7 @@ def test_methods_and_what_it_says() -> None:
     assert re.match(
         r"StationaryPoint\((minimum|maximum|saddle) at \(.*\) up to .*, alone within ±", repr(best.points[0][0])
     )
-    assert repr(rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 0.0), 0)).startswith(
+    assert repr(rj.stationary_points(net, rj.LpBall(t(0.0, 0.0), 0.0), output=0)).startswith(
         "StationaryPoints(output 0, none proved"
     )
 
@@ -491,27 +503,39 @@ def test_methods_and_what_it_says() -> None:
 
 ONE = waves(2)
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = {
-    "output": (lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0), 1), 1), rj.InvalidRequest, ("class 1", "0 to 0")),
-    "shape": (lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0, 0), 1), 0), rj.InvalidRegion, ("(3,)", "(2,)")),
+    "output": (
+        lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0), 1), output=1),
+        rj.InvalidRequest,
+        ("class 1", "0 to 0"),
+    ),
+    "shape": (
+        lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0, 0), 1), output=0),
+        rj.InvalidRegion,
+        ("(3,)", "(2,)"),
+    ),
     "relu": (
-        lambda: rj.stationary_points(random_net(0, (2, 3, 1), "relu"), rj.LpBall(t(0, 0), 1), 0),
-        rj.InvalidRequest, ("relu", "not continuous", "tanh"),
+        lambda: rj.stationary_points(random_net(0, (2, 3, 1), "relu"), rj.LpBall(t(0, 0), 1), output=0),
+        rj.InvalidRequest,
+        ("relu", "not continuous", "tanh"),
     ),
     "softsign": (
-        lambda: rj.stationary_points(random_net(0, (2, 3, 1), "softsign"), rj.LpBall(t(0, 0), 1), 0),
-        rj.InvalidRequest, ("softsign",),
+        lambda: rj.stationary_points(random_net(0, (2, 3, 1), "softsign"), rj.LpBall(t(0, 0), 1), output=0),
+        rj.InvalidRequest,
+        ("softsign",),
     ),
     "inputs": (
-        lambda: rj.stationary_points(waves(65), rj.LpBall(torch.zeros(65), 1), 0), rj.InvalidRequest,
+        lambda: rj.stationary_points(waves(65), rj.LpBall(torch.zeros(65), 1), output=0),
+        rj.InvalidRequest,
         ("65 inputs", "64", "fold"),
     ),
     "given": (
-        lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0), 1), 0, pre=rj.Given([t([-1, -1])], [t([1, 1])])),
-        rj.InvalidRequest, ("given", "Crown()"),
+        lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0), 1), output=0, pre=rj.Given([t([-1, -1])], [t([1, 1])])),
+        rj.InvalidRequest,
+        ("given", "Crown()"),
     ),
     "starts": (lambda: rj.Newton(starts=0), rj.InvalidRequest, ("starts=0", "at least 1")),
     "steps": (lambda: rj.Newton(steps=-1), rj.InvalidRequest, ("steps=-1",)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -546,7 +570,7 @@ def test_the_command_reports_what_exists(capsys: pytest.CaptureFixture[str]) -> 
     assert "no stationary point that near for 1 of 2 results" in err
     assert "there may be some" not in err  # its table proves that there is none
     ((point,), none) = (r["stationary_points"] for r in rows)
-    want = only(rj.stationary_points(waves(2), rj.LpBall(t(0.3, 0.1), 1.0, 2), 0))
+    want = only(rj.stationary_points(waves(2), rj.LpBall(t(0.3, 0.1), 1.0, 2), output=0))
     assert (point["kind"], point["lower"], point["most"]) == (
         "maximum", want.box.lower.tolist(), want.enclosure.upper.tolist()
     )  # fmt: skip

@@ -155,7 +155,7 @@ def test_figure_2(tmp_path: Path, files: list[Path], images: Images, monkeypatch
     x = images.x_test[int(one["image"])].double()
     radius = float(one["radius"])
     assert radius < inf
-    bounds = rj.jacobian_bounds(rj.load(files[1]).output(1), rj.LpBall(x, radius, p=2), rj.RecurJac())
+    bounds = rj.jacobian_bounds(rj.load(files[1]).output(1), rj.LpBall(x, radius, p=2), method=rj.RecurJac())
     k = int(one["witness"])
     assert float(bounds.lower.flatten()[k]) > 0 or float(bounds.upper.flatten()[k]) < 0
     text = (tmp_path / "figure2.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from recurjac.activations import LeakyReLU, ReLU
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.network import Constant, Edge, Network, Stage, chain
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape
-from recurjac.preactivation import base
+from recurjac.propagation.planning import PlainOnly, SkeletonOnly
 from recurjac.relaxations import LinearRelaxation
 from tests.marks import every_dtype
 from tests.random_networks import true_jacobians
@@ -46,14 +46,14 @@ def _skipping(skip: AbstractOperator) -> Network:
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
 @pytest.mark.parametrize("skip", [Identity((N,)), Reshape((N,), (N,))], ids=["identity", "reshape"])
 def test_an_operator_that_moves_nothing_is_as_one_that_multiplies_by_one(
-    skip: AbstractOperator, arithmetic: AbstractArithmetic, whole: bool, monkeypatch: pytest.MonkeyPatch
+    skip: AbstractOperator, arithmetic: AbstractArithmetic, whole: bool
 ) -> None:
     """Forms that come along it share their memory with those on their way to another stage."""
-    monkeypatch.setattr(base, "is_cheaper", lambda *_: whole)
+    planner = SkeletonOnly() if whole else PlainOnly()
     region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
     for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.Chords())):
         moved, multiplied = (
-            rj.jacobian_bounds(_skipping(s), region, method, arithmetic=arithmetic)
+            rj.jacobian_bounds(rj.Problem(_skipping(s), region, arithmetic=arithmetic, planner=planner), method=method)
             for s in (skip, Dense.matrix(torch.eye(N, dtype=torch.float64)))
         )
         torch.testing.assert_close(moved.lower, multiplied.lower, rtol=1e-12, atol=1e-12)
@@ -61,9 +61,7 @@ def test_an_operator_that_moves_nothing_is_as_one_that_multiplies_by_one(
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=["fast", "rigorous"])
-def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(
-    arithmetic: AbstractArithmetic, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(arithmetic: AbstractArithmetic) -> None:
     """z2 = h1 + b, and z3 reads h1 as well: on the skeleton E of the former begins as that of the latter."""
     bias, leaky = Constant(Identity((N,)), _matrix(9)[0]), LeakyReLU(0.3)
     stages = (
@@ -73,12 +71,10 @@ def test_a_stage_that_only_shifts_leaves_what_it_reads_as_it_is(
         Stage((Edge(3, Dense.matrix(_matrix(4))),), (), NoActivation(), (N,)),
     )
     found = []
-    for choice in (False, True):
-        monkeypatch.setattr(base, "is_cheaper", lambda *_, choice=choice: choice)
-        region = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3)
-        prefix = base.Prefix(Network((N,), stages), region.bind((N,), torch.float64, torch.device("cpu")), arithmetic)
-        prefix.extend(rj.Alone(rj.Crown()), 3)
-        found.append(prefix.pre(3))
+    for planner in (PlainOnly(), SkeletonOnly()):
+        region, rule = rj.LpBall(torch.zeros(1, N, dtype=torch.float64), 0.3), rj.Alone(rj.Crown())
+        problem = rj.Problem(Network((N,), stages), region, pre=rule, arithmetic=arithmetic, planner=planner)
+        found.append(problem.preactivations().pre(3))
     torch.testing.assert_close(found[0].lower, found[1].lower, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found[0].upper, found[1].upper, rtol=1e-12, atol=1e-12)
 
@@ -98,7 +94,7 @@ def test_forms_of_which_nothing_is_left_stop(
     found: list[rj.JacobianBounds] = []
 
     def job() -> None:
-        found.append(rj.jacobian_bounds(network, region, rj.RecurJac(), arithmetic=arithmetic))
+        found.append(rj.jacobian_bounds(network, region, method=rj.RecurJac(), arithmetic=arithmetic))
 
     stopped = counted(job).multiply_adds
     monkeypatch.setattr(LinearRelaxation, "all_constant", False)

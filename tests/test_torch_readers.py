@@ -71,12 +71,12 @@ def test_an_operation_is_read_and_bounded(name: str) -> None:
 
 
 def check_bounds(network: Network, module: nn.Module, x: Tensor) -> None:
-    exact = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), rj.Chords())
+    exact = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), method=rj.Chords())
     truth = jacobians(module, x)
     torch.testing.assert_close(exact.lower, truth, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(exact.upper, truth, rtol=1e-8, atol=1e-8)
     near = x + 0.05 * (2 * torch.rand(3, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype) - 1)
-    bounds, found = rj.jacobian_bounds(network, rj.LpBall(x, 0.05), rj.Chords()), jacobians(module, near)
+    bounds, found = rj.jacobian_bounds(network, rj.LpBall(x, 0.05), method=rj.Chords()), jacobians(module, near)
     # PyTorch's own derivative of hardsigmoid has the float32 number next to 1/6
     assert bool((bounds.lower - 1e-7 <= found).all())
     assert bool((found <= bounds.upper + 1e-7).all())

@@ -38,30 +38,40 @@ from recurjac.errors import (
 )
 from recurjac.jacobian import (
     Chords,
+    Clamped,
     FastLip,
+    Gradients,
     Intersection,
     JacobianBounds,
+    NodeIntersection,
     RecurJac,
     Reversed,
     ReversedAfterFirst,
     jacobian_bounds,
 )
-from recurjac.lipschitz import JacobianNorm, Lipschitz, ProductOfNorms, lipschitz
+from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
+from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
-from recurjac.norms import ChordSum, PlainSum, SignSum
-from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, preactivation_bounds
+from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, SignSum, TightestNorm
+from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine
+from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
+from recurjac.problem import Problem
+from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
+from recurjac.provenance import Provenance
 from recurjac.region import Box, LpBall
 from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "Alone", "Attack", "Box", "CertifiedRadius", "Chords", "ChordSum", "ConversionError", "Crown",
-    "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "IBP", "Intersection", "Interval", "InvalidNetwork",
-    "InvalidRegion", "InvalidRequest", "JacobianBounds", "JacobianNorm", "Lipschitz", "LpBall", "MissingDependency",
-    "Monotonicity", "Network", "Newton", "PlainSum", "PreIntersection", "Probe", "ProductOfNorms", "Radii",
-    "RecurJac", "RecurJacError", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "StationaryFree",
-    "StationaryKind", "StationaryPoint", "StationaryPoints", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer", "__version__", "certified_radius", "directional_bounds", "inf", "jacobian_bounds",
-    "lipschitz", "load", "monotone", "preactivation_bounds", "stationary_free_radius", "stationary_points",
+    "__version__", "Alone", "Attack", "Box", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
+    "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given",
+    "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "Intersection", "Interval", "InvalidNetwork",
+    "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Lipschitz", "lipschitz",
+    "load", "LpBall", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
+    "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
+    "Problem", "ProductOfNorms", "Provenance", "Radii", "RecurJac", "RecurJacError", "Refine", "Reversed",
+    "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "SkeletonOnly", "stationary_free_radius",
+    "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
+    "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from recurjac._types import Shape
 from recurjac.activations import AbstractActivation
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, check_matmul
+from recurjac.digest import digest
 from recurjac.errors import InvalidNetwork, InvalidRequest
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
 
@@ -115,6 +116,7 @@ class Network:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rounded: bool = False
     copied: tuple[Watched, ...] = ()
+    _digests: dict[tuple[int, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
@@ -272,6 +274,19 @@ class Network:
         edges = tuple(Edge(e.source, compose(operator, e.operator)) for e in last.edges)
         constants = tuple(Constant(compose(operator, c.operator), c.tensor) for c in last.constants)
         return replace(self, stages=(*self.stages[:-1], Stage(edges, constants, last.activation, operator.out_shape)))
+
+    def digest(self) -> str:
+        """The SHA-256 digest of the normal form: shapes, operators, activations and every weight's bytes."""
+        versions = tuple(t._version for t in self.tensors())
+        if versions not in self._digests:
+            self._digests.clear()
+            self._digests[versions] = digest((self.input_shape, self.stages))
+        return self._digests[versions]
+
+    @property
+    def live(self) -> bool:
+        """Whether some weight asks for a gradient."""
+        return any(t.requires_grad for t in self.tensors())
 
     def unproved_rounding(self) -> list[str]:
         """Why bounds of this network do not cover rounding yet; empty if they do."""

@@ -9,12 +9,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import MEMORY, AbstractArithmetic, Fast
-from recurjac.jacobian import RecurJac, chain_over
+from recurjac.arithmetic import MEMORY, Fast
+from recurjac.jacobian import Gradients, RecurJac
 from recurjac.network import Network
 from recurjac.preactivation import IBP
+from recurjac.problem import Problem
 from recurjac.propagation.forms import DenseForms
-from recurjac.region import AbstractRegion, BoundRegion, LpBall
+from recurjac.region import BoundRegion, LpBall
 
 
 @final
@@ -40,18 +41,17 @@ class Search:
     kept: int = 16
     seed: int = 0
 
-    def attained(
-        self, network: Network, region: AbstractRegion, p: float, q: float, arithmetic: AbstractArithmetic
-    ) -> Attained:
+    def attained(self, problem: Problem, p: float, q: float) -> Attained:
         """The best proved gain of a network with a vector of outputs, at points that are certainly in the region.
 
         At a point where a pre-activation is within its rounding of a kink, only what holds for every element of
-        Clarke's Jacobian counts; so the gain is one that the network has.
+        Clarke's Jacobian counts; so the gain is one that the network has.  Of a problem with constraints only points
+        that certainly satisfy them count.
         """
-        bound = region.bind(network.input_shape, network.dtype, network.device)
         with torch.no_grad():
-            points = self._refine(network, bound, p, q)
-            return _prove(network, points, region.holds(points), p, q, arithmetic)
+            points = self._refine(problem.network, problem.bound, p, q)
+            inside = problem.region.holds(points) & _satisfied(problem, points)
+            return _prove(problem, points, inside, p, q)
 
     def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
         """The best points found, (batch, kept, *input), the centre always among those first tried."""
@@ -172,17 +172,28 @@ def _dual(y: Tensor, q: float) -> Tensor:
     return torch.where(y >= 0, 1.0, -1.0).to(y.dtype) if q == 1 else y
 
 
-def _prove(
-    network: Network, points: Tensor, inside: Tensor, p: float, q: float, arithmetic: AbstractArithmetic
-) -> Attained:
+def _satisfied(problem: Problem, points: Tensor) -> Tensor:
+    """Which points (batch, N, *input) certainly satisfy the problem's constraints: (batch, N)."""
+    certain = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    if not problem.known:
+        return certain
+    state = problem.over(LpBall(points.flatten(0, 1), 0.0)).by(IBP()).preactivations()
+    for k, known in problem.known.items():
+        z = state.pre(k).map(lambda t: t.reshape(*points.shape[:2], *t.shape[1:]))
+        held = (z.lower >= known.lower.unsqueeze(1)) & (z.upper <= known.upper.unsqueeze(1))
+        certain = certain & held.flatten(2).all(2)
+    return certain
+
+
+def _prove(problem: Problem, points: Tensor, inside: Tensor, p: float, q: float) -> Attained:
     """Bound J v at each of the points (batch, N, *input) by a region of radius 0 and keep the largest gain.
 
     Points not `inside` (batch, N) count 0, which every constant is at least.
     """
-    directions = _gains(network, points, p, q)[1]
+    arithmetic = problem.arithmetic
+    directions = _gains(problem.network, points, p, q)[1]
     flat, ways = points.flatten(0, 1), directions.flatten(0, 1)
-    region = LpBall(flat, 0.0).bind(network.input_shape, network.dtype, network.device)
-    prepared = RecurJac().prepare(chain_over(network, region, IBP(), arithmetic))
+    prepared = RecurJac().prepare(Gradients(problem.over(LpBall(flat, 0.0)).by(IBP())))
     image = prepared.push(DenseForms(ways[:, None, None], arithmetic)).mignitude[:, :, 0]
     gain = arithmetic.at_most(torch.linalg.vector_norm(image, q, dim=-1), image.shape[-1] + 4)
     if p == 2:

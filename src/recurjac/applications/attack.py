@@ -16,7 +16,8 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
 from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.network import Network
-from recurjac.preactivation import IBP, Prefix
+from recurjac.preactivation import IBP
+from recurjac.problem import Problem
 from recurjac.region import LpBall
 from recurjac.search import outputs_and_jacobian
 
@@ -186,10 +187,8 @@ class _Target:
                 tried = torch.minimum(torch.maximum(tried, self.clip[0]), self.clip[1])
             if not bool(tried.isfinite().all()):
                 continue
-            region = LpBall(tried, 0.0).bind(self.shape, x.dtype, x.device)
-            prefix = Prefix(self.margins, region, arithmetic)
-            prefix.extend(IBP(), self.margins.depth - 1)
-            over = found & (IBP().output(prefix).upper.amin(1) <= 0) & inside.holds(tried.unsqueeze(1))[:, 0]
+            at = Problem(self.margins, LpBall(tried, 0.0), pre=IBP(), arithmetic=arithmetic)
+            over = found & (at.output(at.preactivations()).upper.amin(1) <= 0) & inside.holds(tried.unsqueeze(1))[:, 0]
             away = _distance(tried.double(), exact, self.ball.p)
             nearer = over & (away < distance)
             distance, point = torch.where(nearer, away, distance), torch.where(_like(nearer, point), tried, point)

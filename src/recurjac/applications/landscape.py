@@ -13,9 +13,11 @@ from recurjac._types import Shape
 from recurjac.applications.signs import strict_signs
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian import AbstractJacobianMethod, check_request, default_method, jacobian_bounds
+from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation, Crown
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.problem import Problem
+from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import LpBall, Numbers
 from recurjac.region.numbers import batched, numbers
 
@@ -25,15 +27,14 @@ _LARGEST_FACTOR = 2.0**256
 
 
 @final
-@dataclass(frozen=True)
-class StationaryFree:
+@dataclass(frozen=True, repr=False)
+class StationaryFree(AbstractResult):
     """No point within `radius` of x is stationary for the output: there, some entry of the gradient keeps its sign.
 
     radius: (batch,), the largest that was proved; inf: no stationary point in the whole space, or the whole clip box.
     witness: (batch,), which entry keeps its sign, numbered row-major, or -1 where none does even at x; lower, upper:
     (batch,), bounds of that entry over the ball, for every element of Clarke's gradient.  At -1 the radius is 0.
     output, p: which output, and the norm of the ball.  notes: for each sample why its radius is 0, else empty.
-    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  method: what gave the bounds.
     """
 
     radius: Tensor
@@ -43,9 +44,7 @@ class StationaryFree:
     output: int
     p: float
     notes: tuple[str, ...]
-    method: AbstractJacobianMethod
-    rigorous: bool
-    reason: str
+    provenance: Provenance
 
     @property
     def everywhere(self) -> Tensor:
@@ -54,16 +53,16 @@ class StationaryFree:
 
     def __repr__(self) -> str:
         radii = ", ".join("everywhere" if r == inf else f"{r:.6g}" for r in self.radius.tolist())
-        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
         notes = "".join(f"; {note}" for note in sorted({n for n in self.notes if n}))
         return (
-            f"StationaryFree(output {self.output}, l{self.p:g} radius {radii}; {self.method.title}, {kind}{notes})"
+            f"StationaryFree(output {self.output}, l{self.p:g} radius {radii}; {self.method}, {self._kind()}{notes})"
         )  # fmt: skip
 
 
 def stationary_free_radius(
     network: Network,
     x: Numbers,
+    *,
     output: int,
     p: float = inf,
     clip: tuple[Numbers, Numbers] | None = None,
@@ -85,16 +84,16 @@ def stationary_free_radius(
     """
     if not 0 < tolerance < 1:
         raise InvalidRequest(f"the tolerance {tolerance!r} is not between 0 and 1; give a relative one such as 1e-3")
-    how, rule = method or default_method(), pre or Crown()
-    check_request(network, LpBall(x, 0.0, p, clip), rule, arithmetic)
-    one = network.output(output)
-    probe = _Probe(one, *_samples(x, clip, one.input_shape), p, how, rule, arithmetic)
+    how, ball = as_jacobian_method(method), LpBall(x, 0.0, p, clip)
+    asked = Problem(network, ball, pre=pre, arithmetic=arithmetic)
+    problem = asked.of(network.output(output))
+    probe = _Probe(problem, *_samples(x, clip, network.input_shape), p, how)
     with torch.no_grad():
-        found, notes, reason = _largest(probe, tolerance)
+        found, notes = _largest(probe, tolerance)
     device = network.device
     return StationaryFree(
         found.radius.to(network.dtype).to(device), found.witness.to(device), found.lower.to(device),
-        found.upper.to(device), output, float(p), notes, how, reason is None, reason or "",
+        found.upper.to(device), output, float(p), notes, problem.provenance(how.title),
     )  # fmt: skip
 
 
@@ -127,31 +126,32 @@ class _Proofs:
 class _Probe:
     """A network of one output and balls around x (batch, *input) in float64, whose clip box, if any, is as large."""
 
-    network: Network
+    problem: Problem
     x: Tensor
     clip: tuple[Tensor, Tensor] | None
     p: float
     method: AbstractJacobianMethod
-    pre: AbstractPreactivation
-    arithmetic: AbstractArithmetic | None
 
-    def __call__(self, index: Tensor, radius: Tensor) -> tuple[_Proofs, str | None]:
-        """What is proved for the samples `index` in balls of `radius`, and why rounding is not covered, if it is not.
+    @property
+    def network(self) -> Network:
+        return self.problem.network
+
+    def __call__(self, index: Tensor, radius: Tensor) -> _Proofs:
+        """What is proved for the samples `index` in balls of `radius`.
 
         Of several entries with a certain sign the one farthest from 0 is the witness.
         """
         clip = None if self.clip is None else (self.clip[0][index], self.clip[1][index])
         each = radius.reshape(-1, *[1] * (self.x.dim() - 1))  # (batch,) could be taken for one radius a feature
         ball = LpBall(self.x[index], each, self.p, clip)
-        found = jacobian_bounds(self.network, ball, self.method, self.pre, self.arithmetic)
+        found = jacobian_bounds(self.problem.over(ball), method=self.method)
         lower, upper = found.lower.flatten(1).cpu(), found.upper.flatten(1).cpu()
         positive, negative = strict_signs(lower, upper, found.rigorous)
         margin = torch.where(positive, lower, torch.where(negative, -upper, -inf))
         best = margin.max(1)
         at, known = best.indices.unsqueeze(1), best.values > 0
         low, high = lower.gather(1, at).squeeze(1), upper.gather(1, at).squeeze(1)
-        proofs = _Proofs(radius, torch.where(known, best.indices, -1), low, high)
-        return proofs, None if found.rigorous else found.reason
+        return _Proofs(radius, torch.where(known, best.indices, -1), low, high)
 
     def nothing(self) -> _Proofs:
         """Before any proof: no entry is known at radius 0."""
@@ -180,18 +180,18 @@ def _samples(
     return centre, (low, high)
 
 
-def _largest(probe: _Probe, tolerance: float) -> tuple[_Proofs, tuple[str, ...], str | None]:
-    """The largest radii found, why some are 0, and why rounding is not covered."""
+def _largest(probe: _Probe, tolerance: float) -> tuple[_Proofs, tuple[str, ...]]:
+    """The largest radii found, and why some are 0."""
     every = torch.arange(len(probe.x))
     found = probe.nothing()
-    tried, reason = probe(every, torch.full((len(every),), inf, dtype=torch.float64))
+    tried = probe(every, torch.full((len(every),), inf, dtype=torch.float64))
     found = found.updated(every, tried)
     left = every[~found.proved]
     if len(left):
-        found = found.updated(left, probe(left, torch.zeros(len(left), dtype=torch.float64))[0])
+        found = found.updated(left, probe(left, torch.zeros(len(left), dtype=torch.float64)))
         found = _searched(probe, found, left[found.proved[left]], tolerance)
     notes = tuple(_note(bool(k), float(r)) for k, r in zip(found.proved, found.radius, strict=True))
-    return found, notes, reason
+    return found, notes
 
 
 def _note(known: bool, radius: float) -> str:
@@ -253,7 +253,7 @@ def _searched(probe: _Probe, found: _Proofs, left: Tensor, tolerance: float) -> 
     bracket = _Bracket.below(probe.limits()[left], probe.network.dtype)
     while len(index := bracket.open(tolerance).nonzero().flatten()):
         radius = bracket.next()[index]
-        tried, _ = probe(left[index], radius)
+        tried = probe(left[index], radius)
         bracket = bracket.after(index, radius, tried.proved)
         found = found.updated(left[index], tried)
     return found

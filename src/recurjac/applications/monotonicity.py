@@ -13,19 +13,12 @@ from torch import Tensor
 from recurjac.applications.signs import strict_signs
 from recurjac.arithmetic import MEMORY, AbstractArithmetic
 from recurjac.errors import InvalidRequest, expect, expect_whole
-from recurjac.jacobian import (
-    AbstractJacobianMethod,
-    RecurJac,
-    chain_over,
-    check_request,
-    choose_arithmetic,
-    default_method,
-    jacobian_bounds,
-    samples,
-)
+from recurjac.jacobian import AbstractJacobianMethod, Gradients, RecurJac, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
-from recurjac.preactivation import IBP, AbstractPreactivation, Crown
+from recurjac.preactivation import IBP, AbstractPreactivation
+from recurjac.problem import Problem, as_problem
 from recurjac.propagation.forms import DenseForms
+from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion, LpBall, Numbers
 from recurjac.search import point_jacobian
 
@@ -63,14 +56,13 @@ class Probe:
 
 
 @final
-@dataclass(frozen=True)
-class Monotonicity:
+@dataclass(frozen=True, repr=False)
+class Monotonicity(AbstractResult):
     """Which entries of the Jacobian keep their sign over the region, for every element of Clarke's Jacobian.
 
     lower, upper: (batch, *output, *input), bounds of the Jacobian, in outputs per unit of input.
     points: for each sample some inputs (count, *input) of its region; rising, falling: (batch, *output, *input), at
     which of them the derivative is certainly > 0, and at which < 0, or -1; sought only where `lower` < 0 < `upper`.
-    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  method: what gave the bounds.
     """
 
     lower: Tensor
@@ -78,9 +70,7 @@ class Monotonicity:
     rising: Tensor
     falling: Tensor
     points: tuple[Tensor, ...]
-    method: AbstractJacobianMethod
-    rigorous: bool
-    reason: str
+    provenance: Provenance
 
     @property
     def _vanished(self) -> Tensor:
@@ -135,13 +125,13 @@ class Monotonicity:
     def __repr__(self) -> str:
         trends = self.trends
         counts = ", ".join(f"{int((trends == place).sum())} {trend.value}" for trend, place in _PLACE.items())
-        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
-        return f"Monotonicity{tuple(self.lower.shape)}({counts}; {self.method.title}, {kind})"
+        return f"Monotonicity{tuple(self.lower.shape)}({counts}; {self.method}, {self._kind()})"
 
 
 def monotone(
-    network: Network,
-    region: AbstractRegion,
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
     method: AbstractJacobianMethod | None = None,
     pre: AbstractPreactivation | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -158,34 +148,31 @@ def monotone(
     """
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
+    problem = as_problem(network, region, pre, arithmetic)
     with torch.no_grad():
-        bounds = jacobian_bounds(network, region, method, pre, arithmetic)
+        bounds, net = jacobian_bounds(problem, method=method), problem.network
         lower, upper = bounds.lower, bounds.upper
-        open_ = ~((lower >= 0) | (upper <= 0)).reshape(len(lower), prod(network.output_shape), -1)
+        open_ = ~((lower >= 0) | (upper <= 0)).reshape(len(lower), prod(net.output_shape), -1)
         found = [
-            _refuted(network, points, mask, arithmetic, how.proofs)
-            for points, mask in zip(_points(network, region, how), open_, strict=True)
+            _refuted(problem, points, mask, how.proofs)
+            for points, mask in zip(_points(problem, how), open_, strict=True)
         ]
     rising, falling = (torch.stack(index).reshape(lower.shape) for index in zip(*(f[1:] for f in found), strict=True))
-    return Monotonicity(
-        lower, upper, rising, falling, tuple(f[0] for f in found), bounds.method, bounds.rigorous, bounds.reason
-    )  # fmt: skip
+    return Monotonicity(lower, upper, rising, falling, tuple(f[0] for f in found), bounds.provenance)
 
 
-def _points(network: Network, region: AbstractRegion, probe: Probe) -> list[Tensor]:
+def _points(problem: Problem, probe: Probe) -> list[Tensor]:
     """Finite points that are certainly in the region, (N, *input) for each sample."""
-    bound = region.bind(network.input_shape, network.dtype, network.device)
+    network, bound = problem.network, problem.bound
     entries = prod(network.output_shape) * prod(network.input_shape)
     count = min(probe.count, max(2, MEMORY // entries))
     spread = bound.sample(count, torch.Generator().manual_seed(probe.seed))
     points = torch.cat([bound.x.unsqueeze(1), spread], 1)
-    kept = region.holds(points) & points.isfinite().flatten(2).all(2)
+    kept = problem.region.holds(points) & points.isfinite().flatten(2).all(2)
     return [x[k] for x, k in zip(points, kept, strict=True)]
 
 
-def _refuted(
-    network: Network, points: Tensor, open_: Tensor, arithmetic: AbstractArithmetic | None, proofs: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _refuted(problem: Problem, points: Tensor, open_: Tensor, proofs: int) -> tuple[Tensor, Tensor, Tensor]:
     """Those of the points (N, *input) that prove signs, and at which of them each entry is > 0 and < 0, or -1.
 
     open_: (outputs, inputs), the entries of interest.  The point that would prove most of the signs still missing
@@ -195,7 +182,7 @@ def _refuted(
     used: list[Tensor] = []
     if not bool(open_.any()) or not len(points):
         return points[:0], rising, falling
-    positive, negative = _seeming_signs(network, points)
+    positive, negative = _seeming_signs(problem.network, points)
     both = open_ & positive.any(0) & negative.any(0)
     untried = torch.ones(len(points), dtype=torch.bool, device=points.device)
     for _ in range(min(proofs, len(points))):
@@ -205,7 +192,7 @@ def _refuted(
         if not bool(untried[best]) or int(gain[best]) == 0:
             break
         untried[best] = False
-        up, down = _proved_signs(network, points[best], arithmetic)
+        up, down = _proved_signs(problem, points[best])
         rising = torch.where(up & missing_up, len(used), rising)
         falling = torch.where(down & missing_down, len(used), falling)
         used.append(points[best])
@@ -220,71 +207,65 @@ def _seeming_signs(network: Network, points: Tensor) -> tuple[Tensor, Tensor]:
     return signs > 0, signs < 0
 
 
-def _proved_signs(network: Network, point: Tensor, arithmetic: AbstractArithmetic | None) -> tuple[Tensor, Tensor]:
+def _proved_signs(problem: Problem, point: Tensor) -> tuple[Tensor, Tensor]:
     """Where every element of Clarke's Jacobian at the point is > 0, and where < 0: (outputs, inputs) each."""
-    found = jacobian_bounds(network, LpBall(point.unsqueeze(0), 0.0), RecurJac(), IBP(), arithmetic)
-    rows = (prod(network.output_shape), -1)
+    found = jacobian_bounds(problem.over(LpBall(point.unsqueeze(0), 0.0)).by(IBP()), method=RecurJac())
+    rows = (prod(problem.network.output_shape), -1)
     return strict_signs(found.lower.reshape(rows), found.upper.reshape(rows), found.rigorous)
 
 
 @final
-@dataclass(frozen=True)
-class DirectionalBounds:
+@dataclass(frozen=True, repr=False)
+class DirectionalBounds(AbstractResult):
     """lower <= J v <= upper for every x of the region and every element J of Clarke's Jacobian.
 
     lower, upper: (batch, *output), in outputs per step of `direction`, (batch or 1, *input).
-    rigorous: whether floating-point rounding is covered; if not, `reason` says why.  method, pre: what gave the bounds.
     """
 
     lower: Tensor
     upper: Tensor
     direction: Tensor
-    rigorous: bool
-    reason: str
-    method: AbstractJacobianMethod
-    pre: AbstractPreactivation
+    provenance: Provenance
 
     def __repr__(self) -> str:
         ends = zip(self.lower.detach().flatten().tolist(), self.upper.detach().flatten().tolist(), strict=True)
         pairs = [f"{a:.6g} … {b:.6g}" for a, b in ends]
         shown = ", ".join(pairs[:6]) + (", …" if len(pairs) > 6 else "")
-        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
-        return f"DirectionalBounds{tuple(self.lower.shape)}({shown}; {self.method.title}, {kind})"
+        return f"DirectionalBounds{tuple(self.lower.shape)}({shown}; {self.method}, {self._kind()})"
 
 
 def directional_bounds(
-    network: Network,
-    region: AbstractRegion,
-    v: Numbers,
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    direction: Numbers,
     method: AbstractJacobianMethod | None = None,
     pre: AbstractPreactivation | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> DirectionalBounds:
     """Bounds of the derivative J v of every output in the direction v over `region`.
 
-    v: (*input), or (batch, *input) for one direction a sample; not normalised.  method, pre, arithmetic: as in
-    `jacobian_bounds`.  Often tighter than the sum over its entries, as v is pushed through the network as one tangent.
+    direction: v, (*input), or (batch, *input) for one direction a sample; not normalised.  method, pre, arithmetic: as
+    in `jacobian_bounds`.  Often tighter than the sum over entries, as v is pushed through the network as one tangent.
     The bounds are differentiable with respect to the network's live parameters.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for a direction that does not fit it,
     that is not finite, or that the network's dtype cannot hold.
 
     Source: MATH §7.
     """
-    rule, how = pre or Crown(), method or default_method()
-    check_request(network, region, rule, arithmetic)
-    expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
-    bound = region.bind(network.input_shape, network.dtype, network.device)
-    ways = _directions(v, network, bound.batch)
-    chosen, reason = choose_arithmetic(network, bound, arithmetic)
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    ways = _directions(direction, problem.network, problem.bound.batch)
     lower, upper, start = [], [], 0
-    for part in samples(network, bound, rule):
-        own = ways if len(ways) == 1 else ways[start : start + part.batch]
-        start += part.batch
-        prepared = how.prepare(chain_over(network, part, rule, chosen))
-        found = prepared.push(DenseForms(own[:, None, None], chosen)).reshape(part.batch, *network.output_shape)
+    for part in problem.batches():
+        batch = part.bound.batch
+        own = ways if len(ways) == 1 else ways[start : start + batch]
+        start += batch
+        image = how.prepare(Gradients(part)).push(DenseForms(own[:, None, None], part.arithmetic))
+        found = image.reshape(batch, *problem.network.output_shape)
         lower.append(found.lower)
         upper.append(found.upper)
-    return DirectionalBounds(torch.cat(lower), torch.cat(upper), ways, chosen.rigorous, reason, how, rule)
+    low, high = (problem.detached(torch.cat(end)) for end in (lower, upper))
+    return DirectionalBounds(low, high, ways, problem.provenance(how.title))
 
 
 def _directions(v: Numbers, network: Network, batch: int) -> Tensor:

@@ -14,6 +14,7 @@ from recurjac.jacobian import FastLip
 from recurjac.jacobian.hessian import derivatives
 from recurjac.network import Network
 from recurjac.preactivation import IBP
+from recurjac.problem import Problem
 from recurjac.region import AbstractRegion, BoundBox, BoundRegion
 from recurjac.search import point_jacobian
 
@@ -41,12 +42,12 @@ class Newton:
         if self.starts < 1 or self.steps < 0:
             raise InvalidRequest(f"{self} has too few starts or steps; at least 1 and 0 make sense")
 
-    def candidates(self, network: Network, region: AbstractRegion) -> tuple[Tensor, Tensor]:
+    def candidates(self, network: Network, region: AbstractRegion | BoundRegion) -> tuple[Tensor, Tensor]:
         """Points of the region (batch, starts, *input), float64, and which of them differ: (batch, starts).
 
         network: of one smooth output, float64.
         """
-        bound = region.bind(network.input_shape, network.dtype, network.device)
+        bound = Problem(network, region, arithmetic=Fast()).bound
         points = self._first(bound)
         size = self._size(network, points)
         for _ in range(self.steps):
@@ -83,7 +84,8 @@ class Newton:
         """Where steps -H (H² + λ²)⁻¹ g lead for several λ, each of the shape of the points."""
         flat = points.flatten(0, 1)
         zero = torch.zeros_like(flat)
-        found = derivatives(network, BoundBox(flat, zero, flat, flat), FastLip(), IBP(), Fast())
+        points_alone = Problem(network, BoundBox(flat, zero, flat, flat), pre=IBP(), arithmetic=Fast())
+        found = derivatives(points_alone, FastLip())
         g, h = (i.lower / 2 + i.upper / 2 for i in (found.gradient, found.hessian))
         known = g.isfinite().all(1) & h.isfinite().flatten(1).all(1)
         g, h = torch.where(known[:, None], g, 0.0), torch.where(known[:, None, None], h, 0.0)

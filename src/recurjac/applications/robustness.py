@@ -27,24 +27,20 @@ from recurjac.applications.radii import (
     search_radii,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
-from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
+from recurjac.arithmetic import AbstractArithmetic, Rigorous
 from recurjac.errors import InvalidRequest, UnsoundBounds, expect
-from recurjac.jacobian import AbstractJacobianMethod, Chords, chain_of, check_request, choose_arithmetic, samples
-from recurjac.lipschitz import AbstractNormMethod, JacobianNorm, as_norm_method
+from recurjac.jacobian import AbstractJacobianMethod, Chords, Gradients
 from recurjac.network import Network
-from recurjac.norms import check_norm
-from recurjac.preactivation import AbstractPreactivation, Crown, Prefix
+from recurjac.norms import AbstractNormMethod, as_norm_method, check_norm, check_supported
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.problem import Problem
+from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import LpBall, Numbers
-
-_TOGETHER = 256
-"""Balls that are bounded in one call."""
-_CHEAP = 10**9
-"""Multiply-adds for which radii of the linear part of a grid are bounded together, unneeded ones included."""
 
 
 @final
-@dataclass(frozen=True)
-class CertifiedRadius:
+@dataclass(frozen=True, repr=False)
+class CertifiedRadius(AbstractResult):
     """Within `radius` of each input, in the l_p norm and the clip box, its `label` has a larger output than `target`.
 
     radius, attack: (batch,), float64; the nearest adversary found, `adversary` (batch, *input), is at most at distance
@@ -52,8 +48,7 @@ class CertifiedRadius:
     by_integral, by_margin: (batch,), what Theorem 2 and the bound of the margin prove alone.
     label, target: (batch,); for several targets the one that the radius is least for.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
-    method: what proves each radius; remark: why a radius is 0 or as large as looked for, else empty.
-    rigorous: whether floating-point rounding is covered; if not, `reason` says why.
+    proof: what proves each radius; remark: why a radius is 0 or as large as looked for, else empty.
     """
 
     radius: Tensor
@@ -64,11 +59,10 @@ class CertifiedRadius:
     target: Tensor
     margin: Tensor
     adversary: Tensor
-    method: tuple[str, ...]
+    proof: tuple[str, ...]
     remark: tuple[str, ...]
     p: float
-    rigorous: bool
-    reason: str
+    provenance: Provenance
 
     def __repr__(self) -> str:
         rows = zip(self.label, self.target, self.radius, self.attack, self.remark, strict=True)
@@ -76,8 +70,7 @@ class CertifiedRadius:
             f"{int(c)} over {int(k)}: {float(r):.6g} … {float(a):.6g}{f' ({why})' if why else ''}"
             for c, k, r, a, why in rows
         )
-        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
-        return f"CertifiedRadius(l{self.p:g}, certified … attacked: {each}; {kind})"
+        return f"CertifiedRadius(l{self.p:g}, certified … attacked: {each}; {self._kind()})"
 
 
 def certified_radius(
@@ -108,23 +101,20 @@ def certified_radius(
     """
     p = check_norm(p, "input")
     ball, grid, search = LpBall(x, 0.0, p, clip), radii or Radii(), attack or Attack()
-    rule, how = pre or Crown(), JacobianNorm(Chords()) if method is None else as_norm_method(method)
-    check_request(network, ball, rule, arithmetic)
+    how = as_norm_method(Chords() if method is None else method)
+    check_supported(how, p, inf)
+    asked = Problem(network, ball, pre=pre, arithmetic=arithmetic)
     expect(grid, Radii, "the grid", "give Radii(intervals, limit)")
     expect(search, Attack, "the attack", "give an object such as Attack()")
-    flat = _classifier(network, rule)
-    bound = ball.bind(flat.input_shape, flat.dtype, flat.device)
-    chosen, reason = choose_arithmetic(flat, bound, arithmetic)
-    more = how.unproved_rounding(p, inf, 1) if chosen.rigorous else []
-    if more:
-        chosen, reason = Fast(chosen.memory), "; ".join(more)
+    flat = _classifier(network, asked.pre)
+    problem = asked.of(flat).covering(how.unproved_rounding(p, inf, 1))
     with torch.no_grad():
-        outputs = flat(bound.x)
+        outputs = flat(problem.bound.x)
         labels = read_labels(label, outputs)
         against = rivals(target, labels, outputs, search.seed)
-        work = _Work(flat, _plain(ball, flat), how, rule, chosen, grid, search)
+        work = _Work(problem, _plain(ball, flat), how, grid, search)
         found = work.entries(labels, against, [int(k) for k in predicted(outputs)])
-    return _result(found, work, p, reason)
+    return _result(found, work, p)
 
 
 def _classifier(network: Network, rule: AbstractPreactivation) -> Network:
@@ -161,13 +151,19 @@ class _Entry:
 class _Work:
     """Inputs, the centres of `ball` with its norm and clip box, and how `network` is proved to be positive there."""
 
-    network: Network
+    problem: Problem
     ball: LpBall
     how: AbstractNormMethod
-    pre: AbstractPreactivation
-    arithmetic: AbstractArithmetic
     radii: Radii
     attack: Attack
+
+    @property
+    def network(self) -> Network:
+        return self.problem.network
+
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
+        return self.problem.arithmetic
 
     def entries(self, labels: Sequence[int], against: Sequence[tuple[int, ...]], given: Sequence[int]) -> list[_Entry]:
         """One entry for each input; those with one label and the same targets are certified together."""
@@ -179,7 +175,8 @@ class _Work:
             rows = torch.zeros(len(others), self.network.output_shape[0], dtype=self.network.dtype)
             rows[:, label] = 1.0
             rows[range(len(others)), list(others)] = -1.0
-            part = replace(self, network=self.network.combine(rows), ball=_taken(self.ball, members))
+            margins = self.problem.of(self.network.combine(rows))
+            part = replace(self, problem=margins, ball=_taken(self.ball, members))
             remarks = ["" if given[i] == label else f"misclassified as {given[i]}" for i in members]
             found.update(zip(members, part.certified(label, others, remarks), strict=True))
         return [found[i] for i in range(len(labels))]
@@ -203,7 +200,7 @@ class _Work:
         return entries
 
     def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
-        together = max(1, min(self.radii.intervals, _CHEAP // max(1, self.network.cost)))
+        together = min(self.radii.intervals, self.problem.planner.radii_ahead(self.network))
         return search_radii(self.radii, centre, _whole(_taken(self.ball, [i])), together)
 
     def climbed(
@@ -228,16 +225,15 @@ class _Work:
     def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[RadiusBound]:
         """Bounds of the margins and of their gradients on balls around the inputs number `index`."""
         found: list[RadiusBound] = []
-        for begin in range(0, len(index), _TOGETHER):
-            rows, some = list(index[begin : begin + _TOGETHER]), radii[begin : begin + _TOGETHER]
+        together = self.problem.planner.thresholds.balls
+        for begin in range(0, len(index), together):
+            rows, some = list(index[begin : begin + together]), radii[begin : begin + together]
             ball = _taken(self.ball, rows, torch.tensor(some, dtype=torch.float64))
-            bound = ball.bind(self.network.input_shape, self.network.dtype, self.network.device)
             margins, slopes = [], []
-            for part in samples(self.network, bound, self.pre):
-                prefix = Prefix(self.network, part, self.arithmetic)
-                prefix.extend(self.pre, self.network.depth - 1)
-                margins += self.pre.output(prefix).lower.tolist()
-                slopes += self.how.rows(chain_of(prefix), self.ball.p).tolist()
+            for part in self.problem.over(ball).batches():
+                known = Gradients(part)
+                margins += part.output(known.state).lower.tolist()
+                slopes += self.how.rows(known, self.ball.p).tolist()
             found += [RadiusBound(r, tuple(m), tuple(s)) for r, m, s in zip(some, margins, slopes, strict=True)]
         return found
 
@@ -294,7 +290,7 @@ def _doubt(centre: RadiusBound) -> str:
     return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
 
 
-def _result(entries: Sequence[_Entry], work: _Work, p: float, reason: str) -> CertifiedRadius:
+def _result(entries: Sequence[_Entry], work: _Work, p: float) -> CertifiedRadius:
     proofs = [e.proof for e in entries]
     attack = _numbers(e.attack for e in entries)
     radius = checked(_numbers(f.radius for f in proofs), attack, work.arithmetic)
@@ -306,7 +302,7 @@ def _result(entries: Sequence[_Entry], work: _Work, p: float, reason: str) -> Ce
         torch.tensor([e.label for e in entries]), torch.tensor([e.target for e in entries]),
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]), tuple(_name(f, work) for f in proofs), tuple(remarks),
-        p, work.arithmetic.rigorous, reason,
+        p, work.problem.provenance(work.how.title),
     )  # fmt: skip
 
 
@@ -343,7 +339,7 @@ def _remark(radius: float, limit: float) -> str:
 def _name(found: Proved, work: _Work) -> str:
     if found.radius == 0:
         return "none"
-    rule, integral = type(work.pre).__name__, f"integral of {work.how.title}"
+    rule, integral = work.problem.pre.title, f"integral of {work.how.title}"
     if not found.by_margin:
         return integral
     return f"{rule}, then {integral}" if found.by_integral else rule

@@ -15,10 +15,12 @@ from recurjac.applications.krawczyk import Krawczyk, StationaryKind, kinds
 from recurjac.applications.newton import Newton
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
 from recurjac.errors import InvalidRequest, expect
-from recurjac.jacobian import AbstractJacobianMethod, check_request, choose_arithmetic, default_method
+from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method
 from recurjac.jacobian.hessian import Derivatives, check_smooth, derivatives
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation, Crown
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.problem import Problem, as_problem
+from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion, BoundBox, BoundRegion
 
 MOST_INPUTS = 64
@@ -50,22 +52,18 @@ class StationaryPoint:
 
 
 @final
-@dataclass(frozen=True)
-class StationaryPoints:
+@dataclass(frozen=True, repr=False)
+class StationaryPoints(AbstractResult):
     """For each sample the stationary points of one output that were found and proved, the nearest to x first.
 
     They are different points, and their boxes lie in the region; there may be more that were not found or not proved.
-    notes: for each sample why there is none, else empty.  rigorous: whether floating-point rounding is covered; if not,
-    `reason` says why.  method, pre: what gave the bounds.
+    notes: for each sample why there is none, else empty.
     """
 
     points: tuple[tuple[StationaryPoint, ...], ...]
     output: int
     notes: tuple[str, ...]
-    method: AbstractJacobianMethod
-    pre: AbstractPreactivation
-    rigorous: bool
-    reason: str
+    provenance: Provenance
 
     @property
     def count(self) -> tuple[int, ...]:
@@ -73,9 +71,8 @@ class StationaryPoints:
         return tuple(len(found) for found in self.points)
 
     def __repr__(self) -> str:
-        kind = "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
         found = "; ".join(_summary(points) for points in self.points)
-        return f"StationaryPoints(output {self.output}, {found}; {self.method.title}, {kind})"
+        return f"StationaryPoints(output {self.output}, {found}; {self.method}, {self._kind()})"
 
 
 def _summary(points: Sequence[StationaryPoint]) -> str:
@@ -84,8 +81,9 @@ def _summary(points: Sequence[StationaryPoint]) -> str:
 
 
 def stationary_points(
-    network: Network,
-    region: AbstractRegion,
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
     output: int,
     method: AbstractJacobianMethod | None = None,
     pre: AbstractPreactivation | None = None,
@@ -103,26 +101,22 @@ def stationary_points(
 
     Sources: `krawczyk` for the test, `jacobian.hessian` for the enclosure of the Hessian.
     """
-    rule, how, newton = pre or Crown(), method or default_method(), search or Newton()
-    check_request(network, region, rule, arithmetic)
-    expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
+    problem, how, newton = as_problem(network, region, pre, arithmetic), as_jacobian_method(method), search or Newton()
     expect(newton, Newton, "the search", "give Newton(starts=…)")
-    if rule.holds_samples:
+    if problem.pre.holds_samples or problem.known:
         raise InvalidRequest("given pre-activation bounds are of one region, but many boxes are tried; give Crown()")
-    one = network.output(output)
+    one = problem.network.output(output)
     check_inputs(one.input_shape)
     check_smooth(one)
-    bound = region.bind(one.input_shape, one.dtype, one.device)
-    chosen, reason = choose_arithmetic(one, bound, arithmetic)
     with torch.no_grad():
         wide = one if one.dtype == torch.float64 else one.to(torch.float64)
-        points, open_ = newton.candidates(wide, region)
-        probe = _Probe(one, region, bound, points.to(one.dtype), how, rule, chosen)
+        points, open_ = newton.candidates(wide, problem.region)
+        probe = _Probe(problem.of(one), points.to(one.dtype), how)
         found = _proved(probe, open_)
     notes = tuple(
         "" if f else "no box with a stationary point was proved; there may be some all the same" for f in found
     )
-    return StationaryPoints(found, output, notes, how, rule, chosen.rigorous, reason)
+    return StationaryPoints(found, output, notes, probe.problem.provenance(how.title))
 
 
 def check_inputs(shape: Shape) -> None:
@@ -139,20 +133,28 @@ def check_inputs(shape: Shape) -> None:
 class _Probe:
     """A network of one output, a region and candidates in it, (batch, N, *input)."""
 
-    network: Network
-    region: AbstractRegion
-    bound: BoundRegion
+    problem: Problem
     points: Tensor
     method: AbstractJacobianMethod
-    pre: AbstractPreactivation
-    arithmetic: AbstractArithmetic
+
+    @property
+    def network(self) -> Network:
+        return self.problem.network
+
+    @property
+    def bound(self) -> BoundRegion:
+        return self.problem.bound
+
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
+        return self.problem.arithmetic
 
     def derivatives(self, index: Tensor, box: Interval) -> Derivatives:
         """Over boxes (candidates, n) around the candidates number `index`."""
         middle = self.points.flatten(0, 1)[index]
         low, high = (end.reshape(middle.shape) for end in (box.lower, box.upper))
         around = BoundBox(middle, torch.full_like(middle, torch.inf), low, high)
-        return derivatives(self.network, around, self.method, self.pre, self.arithmetic)
+        return derivatives(self.problem.over(around), self.method)
 
     def inside(self, box: Interval) -> Tensor:
         """Which boxes (batch, N, *input) certainly lie in the region: both ends, and the corner that is farthest off.
@@ -165,7 +167,7 @@ class _Probe:
         certain = torch.ones(self.points.shape[:2], dtype=torch.bool, device=self.points.device)
         for corner in (box.lower, box.upper, torch.where(right >= left, box.upper, box.lower)):
             kept = (self.bound.project(corner) == corner).flatten(2).all(2)
-            certain = certain & kept & self.region.holds(corner)
+            certain = certain & kept & self.problem.region.holds(corner)
         return certain
 
 

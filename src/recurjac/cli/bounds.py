@@ -109,8 +109,8 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     def rows_of(task: Case) -> list[Row]:
         began = time.perf_counter()
         found = lipschitz(
-            task.network, task.region, args.norm, args.output_norm, method, options.rules()[args.pre],
-            options.chosen_arithmetic(args),
+            task.network, task.region, p=args.norm, q=args.output_norm, method=method, pre=options.rules()[args.pre],
+            arithmetic=options.chosen_arithmetic(args),
         )  # fmt: skip
         return _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
 
@@ -176,7 +176,11 @@ def run_jacobian(args: argparse.Namespace) -> int:
         for task in tasks:
             began = time.perf_counter()
             found = jacobian_bounds(
-                task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+                task.network,
+                task.region,
+                method=method,
+                pre=options.rules()[args.pre],
+                arithmetic=options.chosen_arithmetic(args),
             )
             rows += _jacobian_rows(task, found, (time.perf_counter() - began) / len(task.index))
             done.append(found)
@@ -198,7 +202,7 @@ def _jacobian_rows(task: Case, found: JacobianBounds, seconds: float) -> list[Ro
             "index": index,
             "radius": task.radius,
             "class": task.target,
-            "method": found.method.title,
+            "method": found.method,
             "smallest": float(lower[i].min()),
             "largest": float(upper[i].max()),
             "widest": float((upper[i] - lower[i]).max()),

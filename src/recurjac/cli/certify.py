@@ -123,7 +123,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "label": int(found.label[i]),
             "target": int(found.target[i]),
             "radius": float(found.radius[i]),
-            "method": found.method[i],
+            "method": found.proof[i],
             "seconds": seconds,
             "attack": float(found.attack[i]),
             "norm": found.p,

@@ -26,10 +26,11 @@ from recurjac.cli.output import (
     write_json,
 )
 from recurjac.errors import InvalidRequest, MissingDependency
-from recurjac.lipschitz import AbstractNormMethod, lipschitz
+from recurjac.lipschitz import lipschitz
 from recurjac.loading import load, load_arrays
 from recurjac.machine import one_thread
 from recurjac.network import Network
+from recurjac.norms import AbstractNormMethod
 from recurjac.plot import Curve, check_format, log_log
 from recurjac.region import LpBall
 from recurjac.search import Search

@@ -55,7 +55,14 @@ def run(args: argparse.Namespace) -> int:
         part, (target, one, output) = task
         ball, began = inputs.points(part), time.perf_counter()
         found = stationary_free_radius(
-            one, ball.x, output, ball.p, ball.clip, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+            one,
+            ball.x,
+            output=output,
+            p=ball.p,
+            clip=ball.clip,
+            method=method,
+            pre=options.rules()[args.pre],
+            arithmetic=options.chosen_arithmetic(args),
         )
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
         if args.existence is None:
@@ -63,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
         around = LpBall(ball.x, args.existence, ball.p, ball.clip)
         began = time.perf_counter()
         points = stationary_points(
-            one, around, output, method, options.rules()[args.pre], options.chosen_arithmetic(args)
+            one,
+            around,
+            output=output,
+            method=method,
+            pre=options.rules()[args.pre],
+            arithmetic=options.chosen_arithmetic(args),
         )
         seconds = (time.perf_counter() - began) / len(rows)
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
@@ -109,7 +121,7 @@ def _rows(index: Sequence[int], target: int | str, found: StationaryFree, second
             "norm": found.p,
             "lower": float(found.lower[i]),
             "upper": float(found.upper[i]),
-            "method": found.method.title,
+            "method": found.method,
             "rigorous": found.rigorous,
             "reason": found.reason,
             "note": found.notes[i],

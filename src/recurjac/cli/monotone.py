@@ -42,7 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
     def rows_of(task: Case) -> list[Row]:
         began = time.perf_counter()
-        found = monotone(task.network, task.region, method, options.rules()[args.pre], options.chosen_arithmetic(args))
+        found = monotone(
+            task.network,
+            task.region,
+            method=method,
+            pre=options.rules()[args.pre],
+            arithmetic=options.chosen_arithmetic(args),
+        )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 
     rows, code = gather(args, "monotonicity", list(cases(options.chosen_outputs(network, args), inputs)), rows_of)
@@ -60,7 +66,7 @@ def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float)
             "index": index,
             "radius": task.radius,
             "class": k if task.target is None else task.target,
-            "method": found.method.title,
+            "method": found.method,
             "features": _features(found, i, outputs, k, names),
             "points": found.points[i].flatten(1).tolist(),
             "seconds": seconds,

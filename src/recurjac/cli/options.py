@@ -16,10 +16,10 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.jacobian import AbstractJacobianMethod
-from recurjac.lipschitz import AbstractNormMethod, as_norm_method
 from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
 from recurjac.network import Network
+from recurjac.norms import AbstractNormMethod, as_norm_method
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.region import AbstractRegion, Box, LpBall
 from recurjac.registry import concrete_classes

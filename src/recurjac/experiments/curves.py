@@ -16,9 +16,9 @@ from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
-from recurjac.lipschitz import AbstractNormMethod, JacobianNorm, ProductOfNorms, lipschitz
+from recurjac.lipschitz import lipschitz
 from recurjac.network import Network
-from recurjac.norms import PlainSum, SignSum
+from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, ProductOfNorms, SignSum
 from recurjac.plot import Curve, Panel, log_log_panels
 from recurjac.region import LpBall
 from recurjac.search import Search

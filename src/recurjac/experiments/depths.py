@@ -101,7 +101,7 @@ class Depths(AbstractExperiment[Task]):
     def _rows(self, task: Task, network: Network) -> list[Row]:
         samples = [self.material.samples[j] for j in task.samples]
         x = torch.stack([s.centre(network) for s in samples])
-        found = stationary_free_radius(network, x, self.output, NORMS[task.norm], method=METHODS[task.method])
+        found = stationary_free_radius(network, x, output=self.output, p=NORMS[task.norm], method=METHODS[task.method])
         subject = self.material.subjects[task.subject]
         return [
             {

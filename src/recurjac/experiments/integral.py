@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.preactivation import AbstractPreactivation, Crown, Prefix
+from recurjac.preactivation import AbstractLineChoice, AbstractPreactivation, Crown, PreactivationState
 
 
 @final
@@ -23,30 +23,34 @@ class SlopesOnly(AbstractPreactivation):
     grid that ends where that does; with a bound of the margin the grid would end farther out and be coarser for it.
     """
 
-    rule: AbstractPreactivation = Crown()  # noqa: RUF009  # (a frozen object)
+    rule: AbstractPreactivation = field(default_factory=Crown)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
         return {}
 
     @property
-    def cheaper(self) -> None:
-        return None
+    def title(self) -> str:
+        return f"{self.rule.title}, slopes only"
+
+    @property
+    def choice(self) -> AbstractLineChoice | None:
+        return self.rule.choice
 
     @property
     def holds_samples(self) -> bool:
         return self.rule.holds_samples
 
-    def stage(self, prefix: Prefix, k: int) -> Interval:
-        return self.rule.stage(prefix, k)
+    def stage(self, state: PreactivationState, k: int) -> Interval:
+        return self.rule.stage(state, k)
 
-    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
-        if k < prefix.network.depth:
-            return self.rule.alone(prefix, k, chosen)
-        x, shape = prefix.region.x, prefix.network.output_shape
-        ball = (prefix.region.scale > 0).flatten(1).any(1)
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        if k < state.network.depth:
+            return self.rule.bound(state, k, chosen)
+        x, shape = state.region.x, state.network.output_shape
+        ball = (state.region.scale > 0).flatten(1).any(1)
         if bool(ball.all()):
             end = x.new_full((len(x), *shape), inf)
             return Interval(-end, end)
-        known, wide = self.rule.output(prefix), ball.reshape(-1, *[1] * len(shape))
+        known, wide = self.rule.output(state), ball.reshape(-1, *[1] * len(shape))
         return Interval(torch.where(wide, -inf, known.lower), torch.where(wide, inf, known.upper))

@@ -24,9 +24,8 @@ from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac
-from recurjac.lipschitz import AbstractNormMethod, JacobianNorm
 from recurjac.network import Network
-from recurjac.norms import PlainSum, SignSum
+from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, SignSum
 from recurjac.plot import BarPanel, bar_panels
 
 INTEGRALS: dict[str, AbstractNormMethod] = {

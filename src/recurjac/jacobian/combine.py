@@ -1,4 +1,4 @@
-"""The intersection of several methods is a method."""
+"""Methods that combine others: intersections of results, and intersections node by node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import final
 
 from recurjac.arithmetic import Interval
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, Descended, descend
+from recurjac.jacobian.gradients import Gradients
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
 
@@ -17,7 +18,7 @@ from recurjac.propagation.forms import AbstractSeeds
 @final
 @dataclass(frozen=True, init=False)
 class Intersection(AbstractJacobianMethod):
-    """Every bound is the tightest of those of `methods`.  Raises InvalidRequest without a method."""
+    """Every bound is the tightest of those of `methods`, each on its own.  Raises InvalidRequest without a method."""
 
     methods: tuple[AbstractJacobianMethod, ...]
 
@@ -34,15 +35,51 @@ class Intersection(AbstractJacobianMethod):
     def title(self) -> str:
         return " ∩ ".join(m.title for m in self.methods)
 
-    def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        return _All(chain, tuple(m.prepare(chain) for m in self.methods))
+    def prepare(self, gradients: Gradients) -> AbstractPrepared:
+        return All(gradients.chain, tuple(m.prepare(gradients) for m in self.methods))
 
 
 @final
 @dataclass(frozen=True)
-class _All(AbstractPrepared):
-    chain: ChainRule
+class All(AbstractPrepared):
+    """What several methods prepared of one chain rule; their bounds intersect."""
+
+    whole: ChainRule
     prepared: tuple[AbstractPrepared, ...]
+
+    @property
+    def chain(self) -> ChainRule:
+        return self.whole
 
     def push(self, tangents: AbstractSeeds) -> Interval:
         return reduce(self.chain.arithmetic.intersect, (p.push(tangents) for p in self.prepared))
+
+
+@final
+@dataclass(frozen=True, init=False)
+class NodeIntersection(AbstractJacobianMethod):
+    """The intersection of `methods` at every node, so that each chooses its lines from the tightest bounds of all.
+
+    Not always inside `Intersection` of the same methods, as tighter bounds of g at a node can make RecurJac's lines
+    worse.  Raises InvalidRequest without a method.
+    """
+
+    methods: tuple[AbstractNodewise, ...]
+
+    def __init__(self, *methods: AbstractNodewise) -> None:
+        if not methods:
+            raise InvalidRequest("an intersection of no methods bounds nothing; give at least one")
+        object.__setattr__(self, "methods", methods)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return " ∩ ".join(m.title for m in self.methods) + ", node by node"
+
+    def prepare(self, gradients: Gradients) -> AbstractPrepared:
+        known = gradients.shortened()
+        descend(known, self.methods)
+        return Descended(known, self.methods)

@@ -10,7 +10,8 @@ import torch
 
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.jacobian.fast_lip import LastProduct, through_slopes
+from recurjac.jacobian.fast_lip import last_product
+from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import RecurJac
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds, DenseForms
@@ -34,15 +35,19 @@ class Reversed(AbstractJacobianMethod):
     def title(self) -> str:
         return "RecurJac-F0" if self.method.title == "RecurJac-B" else f"{self.method.title}, reversed"
 
-    def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        return _ReversedChain(chain, self.method)
+    def prepare(self, gradients: Gradients) -> AbstractPrepared:
+        return _ReversedChain(gradients.chain, self.method)
 
 
 @final
 @dataclass(frozen=True)
 class _ReversedChain(AbstractPrepared):
-    chain: ChainRule
+    whole: ChainRule
     method: AbstractJacobianMethod
+
+    @property
+    def chain(self) -> ChainRule:
+        return self.whole
 
     def push(self, tangents: AbstractSeeds) -> Interval:
         """Tangents are the covectors of the reversed chain; those that differ between rows run row by row."""
@@ -56,7 +61,7 @@ class _ReversedChain(AbstractPrepared):
         return Interval(torch.cat([r.lower for r in rows], 1), torch.cat([r.upper for r in rows], 1))
 
     def _push(self, covectors: torch.Tensor, rows: AbstractSeeds) -> Interval:
-        bounds = self.method.prepare(self.chain.reversed(covectors)).push(rows)
+        bounds = self.method.prepare(Gradients(given=self.chain.reversed(covectors))).push(rows)
         return bounds.map(lambda t: t.transpose(1, 2).expand(self.chain.batch, -1, -1))
 
     def _covectors(self) -> list[torch.Tensor]:
@@ -82,11 +87,25 @@ class ReversedAfterFirst(AbstractJacobianMethod):
     def title(self) -> str:
         return "RecurJac-F1" if self.method.title == "RecurJac-B" else f"{self.method.title}, reversed after the first"
 
-    def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        gradients = {}
+    def prepare(self, gradients: Gradients) -> AbstractPrepared:
+        known, chain = gradients.own(), gradients.chain
         for node in {e.source for e in chain.successors(0)} - {chain.end}:
-            rest = chain.starting_at(node)
+            rest = Gradients(given=chain.starting_at(node))
             bounds = Reversed(self.method).prepare(rest).push_all()
-            shaped = bounds.map(lambda t, shape=chain.shapes[node]: t.reshape(*t.shape[:2], *shape))
-            gradients[node] = through_slopes(chain, node, shaped)
-        return LastProduct(chain, gradients)
+            known.learn(node, bounds.map(lambda t, shape=chain.shapes[node]: t.reshape(*t.shape[:2], *shape)))
+        return _LastProduct(known)
+
+
+@final
+@dataclass(frozen=True)
+class _LastProduct(AbstractPrepared):
+    """Bounds of g at the first hidden nodes, which one interval product takes to the input."""
+
+    known: Gradients
+
+    @property
+    def chain(self) -> ChainRule:
+        return self.known.chain
+
+    def push(self, tangents: AbstractSeeds) -> Interval:
+        return self._whole(last_product(self.known, tangents))

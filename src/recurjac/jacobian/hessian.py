@@ -21,12 +21,15 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian import chain_of
 from recurjac.jacobian.base import AbstractJacobianMethod
+from recurjac.jacobian.bounds import as_jacobian_method
+from recurjac.jacobian.gradients import Gradients
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation, Prefix
+from recurjac.preactivation import AbstractPreactivation, PreactivationState
+from recurjac.problem import Problem, as_problem
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.region import BoundRegion
+from recurjac.provenance import AbstractResult, Provenance
+from recurjac.region import AbstractRegion
 
 
 @final
@@ -53,25 +56,69 @@ def check_smooth(network: Network) -> None:
             )
 
 
-def derivatives(
-    network: Network,
-    region: BoundRegion,
-    method: AbstractJacobianMethod,
-    pre: AbstractPreactivation,
-    arithmetic: AbstractArithmetic,
-) -> Derivatives:
-    """Enclosures over `region` for a smooth network (`check_smooth`) of one output; see the module's docstring."""
-    prefix = Prefix(network, region, arithmetic)
-    prefix.extend(pre, network.depth - 1)
-    chain = chain_of(prefix)
-    gradient = method.prepare(chain).push_all().map(lambda t: t[:, 0])
+@final
+@dataclass(frozen=True, repr=False)
+class HessianBounds(AbstractResult):
+    """lower <= ∂²f_k/∂x² <= upper for every x of the region, for one output k of a smooth network.
+
+    lower, upper: (batch, *input, *input), symmetric.  gradient_lower, gradient_upper: (batch, *input), of ∂f_k/∂x.
+    output: the number k, row-major.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    gradient_lower: Tensor
+    gradient_upper: Tensor
+    output: int
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        most = float(torch.maximum(self.lower.detach().abs(), self.upper.detach().abs()).max())
+        return (
+            f"HessianBounds{tuple(self.lower.shape)} of output {self.output} by {self.method} ({self._kind()}): "
+            f"largest entry at most {most:.4g}"
+        )
+
+
+def hessian_bounds(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    output: int = 0,
+    method: AbstractJacobianMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> HessianBounds:
+    """Bounds of every entry of the Hessian of one output of a smooth network over a region.
+
+    output: its number, row-major.  method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives
+    between stages that the Hessian is made of (docs/mathematics.md, §11).
+    Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
+    continuous; InvalidRegion if the region does not fit the network.
+    """
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    one = problem.of(problem.network.output(output))
+    check_smooth(one.network)
+    found = derivatives(one, how)
+    shape = (problem.bound.batch, *problem.network.input_shape)
+    hessian = [t.reshape(*shape, *shape[1:]) for t in (found.hessian.lower, found.hessian.upper)]
+    gradient = [t.reshape(shape) for t in (found.gradient.lower, found.gradient.upper)]
+    lower, upper, least, most = (problem.detached(t) for t in (*hessian, *gradient))
+    return HessianBounds(lower, upper, least, most, output, one.provenance(how.title))
+
+
+def derivatives(problem: Problem, method: AbstractJacobianMethod) -> Derivatives:
+    """Enclosures over a region for a smooth network (`check_smooth`) of one output; see the module's docstring."""
+    state = problem.preactivations()
+    network, region, arithmetic, chain = problem.network, problem.bound, problem.arithmetic, state.chain()
+    gradient = method.prepare(Gradients(problem, chain)).push_all().map(lambda t: t[:, 0])
     zero = torch.zeros(region.batch, *gradient.shape[1:], gradient.shape[1], dtype=network.dtype, device=network.device)
     terms, sizes = [Interval.point(zero)], [(_direct(chain), zero)]
     for k in range(1, network.depth):
-        if not prefix.stage(k).linear:
-            found = _Stage.bounded(prefix, chain, method, k)
+        if not state.stage(k).linear:
+            found = _Stage.bounded(state, chain, method, k)
             terms.append(found.hessian(arithmetic))
-            sizes.append(found.sizes(prefix.post(0).magnitude.flatten(1)))
+            sizes.append(found.sizes(state.post(0).magnitude.flatten(1)))
     hessian = arithmetic.sum(terms)
     hessian = arithmetic.intersect(hessian, hessian.map(lambda t: t.mT))
     if arithmetic.rigorous:
@@ -106,13 +153,13 @@ class _Stage:
     inner: Interval
 
     @classmethod
-    def bounded(cls, prefix: Prefix, chain: ChainRule, method: AbstractJacobianMethod, k: int) -> _Stage:
-        curvature = prefix.stage(k).activation.curvature_range(prefix.pre(k), prefix.arithmetic)
+    def bounded(cls, state: PreactivationState, chain: ChainRule, method: AbstractJacobianMethod, k: int) -> _Stage:
+        curvature = state.stage(k).activation.curvature_range(state.pre(k), state.arithmetic)
         if curvature is None:
-            raise InvalidRequest(f"the second derivative of {prefix.stage(k).activation.name} is not continuous")
-        outer = method.prepare(chain.starting_at(k)).push_all().map(lambda t: t[:, 0])
-        inner = method.prepare(chain.reversed().starting_at(chain.end - k)).push_all()
-        pre, slope, bend = (i.map(lambda t: t.flatten(1)) for i in (prefix.pre(k), prefix.slopes(k), curvature))
+            raise InvalidRequest(f"the second derivative of {state.stage(k).activation.name} is not continuous")
+        outer = method.prepare(Gradients(given=chain.starting_at(k))).push_all().map(lambda t: t[:, 0])
+        inner = method.prepare(Gradients(given=chain.reversed().starting_at(chain.end - k))).push_all()
+        pre, slope, bend = (i.map(lambda t: t.flatten(1)) for i in (state.pre(k), state.slopes(k), curvature))
         return cls(pre, slope, bend, outer, inner)
 
     def hessian(self, arithmetic: AbstractArithmetic) -> Interval:

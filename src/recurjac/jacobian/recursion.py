@@ -8,29 +8,24 @@ in those lines alone.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.operators import AbstractOperator
-from recurjac.operators.interval_matrix import IntervalMatrix
-from recurjac.propagation.chain_rule import ChainRule
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise
+from recurjac.jacobian.gradients import Gradients
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.neuron_subset import NeuronSubset
-from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.push_route import AbstractPushRoute
 from recurjac.propagation.sweep import sweep
-from recurjac.region import Convex, One
 from recurjac.relaxations import LinearRelaxation
 
 
-class AbstractRecursion(AbstractJacobianMethod):
+class AbstractRecursion(AbstractNodewise):
     """A rule that chooses lines for y δ; everything else is written here."""
 
     @abstractmethod
@@ -38,36 +33,55 @@ class AbstractRecursion(AbstractJacobianMethod):
         """Lines of y δ for y in `y` (B, K, *node) and δ in `slope` (B, 1, *node), not a point anywhere it is used."""
 
     @final
-    def prepare(self, chain: ChainRule) -> AbstractPrepared:
-        skeleton = chain.between_unstable
-        route = PushRoute(chain.without_dead(), {}) if skeleton is None else StackedPushRoute(skeleton, {})
-        chain = route.chain
-        for node in range(chain.end - 1, 0, -1):
-            slopes = chain.slopes[node]
-            if slopes is None:
-                continue
-            unstable = chain.unstable(node)
-            if unstable is None:
-                route.found[node] = LinearRelaxation.proportional(slopes.lower.unsqueeze(1))
-            else:
-                route.found[node] = self._lines_at(route, node, slopes, unstable)
-        return _Pushed(chain, route)
+    def view(self, gradients: Gradients) -> Gradients:
+        return gradients.shortened()
 
-    def _lines_at(self, route: AbstractPushRoute, node: int, slopes: Interval, unstable: Tensor) -> LinearRelaxation:
-        """Bound g_h at the unstable neurons and choose their lines; stable ones pass with their slope."""
-        chain, everywhere = route.chain, bool(unstable.all())
-        chosen, shape = None if everywhere else unstable, (chain.batch, *chain.shapes[node])
-        selection = NeuronSubset.of(chosen, shape, chain.device)
-        bounds = sweep(route, node, selection.units(chain.dtype))
+    @final
+    def node(self, known: Gradients, node: int) -> Interval | None:
+        """Bounds at the neurons whose slope is not known; nothing is needed of the others."""
+        chain = known.chain
+        unstable = chain.unstable(node)
+        if unstable is None:
+            return None
+        everywhere = bool(unstable.all())
+        subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
+        bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
         if bounds.shape[0] != chain.batch:
             bounds = bounds.map(lambda t: t.expand(chain.batch, t.shape[1], -1))
-        slope = slopes.map(lambda t: t.unsqueeze(1))
         if everywhere:
-            return self.lines(
-                bounds.map(lambda t: t.reshape(*t.shape[:2], *chain.shapes[node])), slope, chain.arithmetic
-            )
-        y = bounds.map(lambda t: selection.scatter(t, 0.0))
-        lines, exact = self.lines(y, slope, chain.arithmetic), ~unstable.unsqueeze(1)
+            return bounds.map(lambda t: t.reshape(*t.shape[:2], *chain.shapes[node]))
+        low, high = subset.scatter(bounds.lower, -torch.inf), subset.scatter(bounds.upper, torch.inf)
+        return Interval.unchecked(low, high)
+
+    @final
+    def pushed(self, known: Gradients, tangents: AbstractSeeds) -> Interval:
+        return sweep(self._route(known, 0), 0, tangents)
+
+    def _route(self, known: Gradients, node: int) -> AbstractPushRoute:
+        """The route on which all nodes after `node` have their lines."""
+        route = known.route(self)
+        for later in range(known.chain.end - 1, node, -1):
+            if later not in route.found:
+                route.found[later] = self._relaxed(known, later)
+        return route
+
+    def _relaxed(self, known: Gradients, node: int) -> LinearRelaxation | None:
+        """The lines at a node: the slopes where they are known, else lines for what is known of g there."""
+        chain = known.chain
+        slopes, y = chain.slopes[node], known.at(node)
+        if slopes is None:
+            return None
+        slope, unstable = slopes.map(lambda t: t.unsqueeze(1)), chain.unstable(node)
+        if unstable is None:
+            return LinearRelaxation.proportional(slope.lower)
+        if y is None:
+            end = torch.full_like(slope.lower, torch.inf)
+            y = Interval(-end, end)
+        if bool(unstable.all()):
+            return self.lines(y, slope, chain.arithmetic)
+        exact = ~unstable.unsqueeze(1)
+        y = y.map(lambda t: torch.where(exact, 0.0, t))
+        lines = self.lines(y, slope, chain.arithmetic)
         return LinearRelaxation(
             torch.where(exact, slope.lower, lines.lower_slope),
             torch.where(exact, 0.0, lines.lower_intercept),
@@ -174,130 +188,3 @@ class _Ends:
 
     def lower(self) -> Tensor:
         return torch.minimum(self.right.lower(), self.left.lower())
-
-
-@dataclass(frozen=True)
-class AbstractPushRoute(AbstractRoute):
-    """From a node forward to the last one, where a form meets the covectors."""
-
-    chain: ChainRule
-    found: dict[int, LinearRelaxation]
-
-    @property
-    def arithmetic(self) -> AbstractArithmetic:
-        return self.chain.arithmetic
-
-    @cached_property
-    def _out(self) -> list[list[tuple[int, AbstractOperator]]]:
-        out: list[list[tuple[int, AbstractOperator]]] = [[] for _ in self.chain.shapes]
-        for target, into in enumerate(self.chain.edges[:-1]):
-            for e in into:
-                out[e.source].append((target, e.operator))
-        return out
-
-    @cached_property
-    def _rows(self) -> dict[int, Ball]:
-        """For each node that the last one reads, the covectors pulled back to it."""
-        rows: dict[int, Ball] = {}
-        for e in self.chain.edges[-1]:
-            more = self.chain.gradient_rows(e.operator)
-            rows[e.source] = more if e.source not in rows else rows[e.source] + more
-        return rows
-
-    def nodes(self, start: int) -> Sequence[int]:
-        return range(start, self.chain.end)
-
-    @final
-    def lines(self, node: int) -> LinearRelaxation | None:
-        return self.found.get(node)
-
-    def rows(self, node: int) -> Ball | None:
-        return self._rows.get(node)
-
-    def region(self, node: int) -> Convex | None:
-        return None
-
-    @final
-    def floats(self) -> int:
-        return self.chain.batch * self.chain.rows * self.widest()
-
-
-@final
-@dataclass(frozen=True)
-class PushRoute(AbstractPushRoute):
-    """From node to node along the edges of the chain rule."""
-
-    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return self._out[node]
-
-    def widest(self) -> int:
-        return max((prod(s) for s in self.chain.shapes[1:-1]), default=1)
-
-
-@final
-@dataclass(frozen=True)
-class StackedPushRoute(AbstractPushRoute):
-    """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one.
-
-    A single covector travels with them: it makes the last node a number, of which the form has one coefficient.
-    """
-
-    @property
-    def dense(self) -> bool:
-        return True
-
-    @cached_property
-    def _single(self) -> bool:
-        rows = self._rows.values()
-        return self.chain.rows == 1 and len(rows) == self.chain.end and all(r.shape[0] == 1 for r in rows)
-
-    @cached_property
-    def _stacks(self) -> list[IntervalMatrix]:
-        """From each node to all later ones but the last, one after the other, and to the covector if it is one."""
-        chain, stacks = self.chain, []
-        for node, out in enumerate(self._out[:-1]):
-            parts = [o.matrix for _, o in out if isinstance(o, IntervalMatrix)]
-            if self._single:
-                parts.append(self._rows[node].map(lambda t: t.reshape(1, -1)))
-            if parts:
-                matrix = concatenate(parts, 0)
-                stacks.append(IntervalMatrix(matrix, chain.shapes[node], (matrix.shape[0],)))
-        return stacks
-
-    def nodes(self, start: int) -> Sequence[int]:
-        return range(start, self.chain.end + self._single)
-
-    def rows(self, node: int) -> Ball | None:
-        return None if self._single else self._rows.get(node)
-
-    def region(self, node: int) -> Convex | None:
-        if node != self.chain.end:
-            return None
-        return One(torch.ones(1, 1, dtype=self.chain.dtype, device=self.chain.device))
-
-    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []
-
-    def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
-        n, rows = prod(self.chain.shapes[node]), self.rows(node)
-        here = forms.map(lambda t: t[..., :n])
-        if forms.shape[-1] == n:
-            return here, None
-        passing = forms.map(lambda t: t[..., n:])
-        # a derivative by live rows keeps what is here, hence the memory of both
-        return here, passing.map(torch.clone) if rows is not None and rows.mid.requires_grad else passing
-
-    def widest(self) -> int:
-        return max(1, sum(prod(s) for s in self.chain.shapes[1:-1]))
-
-
-@final
-@dataclass(frozen=True)
-class _Pushed(AbstractPrepared):
-    """Tangents are pushed along the route whose lines are all known."""
-
-    chain: ChainRule
-    route: AbstractPushRoute
-
-    def push(self, tangents: AbstractSeeds) -> Interval:
-        return self._whole(sweep(self.route, 0, tangents))

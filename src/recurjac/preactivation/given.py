@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.errors import InvalidRequest
-from recurjac.preactivation.base import AbstractPreactivation, Prefix
+from recurjac.preactivation.base import AbstractPreactivation
+from recurjac.preactivation.state import PreactivationState
 from recurjac.region import Numbers
 
 
@@ -32,32 +33,32 @@ class Given(AbstractPreactivation):
         return {}
 
     @property
-    def cheaper(self) -> None:
-        return None
+    def title(self) -> str:
+        return "given bounds"
 
     @property
     def holds_samples(self) -> bool:
         return True
 
-    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
-        active = [i for i, s in enumerate(prefix.network.stages, 1) if not s.linear]
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        active = [i for i, s in enumerate(state.network.stages, 1) if not s.linear]
         if k not in active:
-            everything = prefix.region.x.new_full((prefix.region.batch, *prefix.stage(k).shape), torch.inf)
+            everything = state.region.x.new_full((state.region.batch, *state.stage(k).shape), torch.inf)
             return Interval(-everything, everything)
         if not len(self.lower) == len(self.upper) == len(active):
             raise InvalidRequest(
                 f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with "
                 f"{len(active)} activations; give one of each for every one"
             )
-        low, high = (self._at(prefix, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
+        low, high = (self._at(state, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
         if not bool((low <= high).all()):
             raise InvalidRequest(f"the bounds given for stage {k} are NaN or have a lower end above the upper one")
         return Interval(low, high)
 
-    def _at(self, prefix: Prefix, k: int, bound: Numbers) -> Tensor:
+    def _at(self, state: PreactivationState, k: int, bound: Numbers) -> Tensor:
         tensor, shape = (
-            torch.as_tensor(bound, dtype=torch.float64).to(prefix.region.x),
-            (prefix.region.batch, *prefix.stage(k).shape),
+            torch.as_tensor(bound, dtype=torch.float64).to(state.region.x),
+            (state.region.batch, *state.stage(k).shape),
         )
         if tuple(tensor.shape) not in (shape, shape[1:], (1, *shape[1:])):
             raise InvalidRequest(f"the bound given for stage {k} has shape {tuple(tensor.shape)}, not {shape}")

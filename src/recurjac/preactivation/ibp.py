@@ -10,7 +10,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.operators.interval import affine_image
-from recurjac.preactivation.base import AbstractPreactivation, Prefix
+from recurjac.preactivation.base import AbstractPreactivation
+from recurjac.preactivation.state import PreactivationState
 
 
 @final
@@ -23,18 +24,18 @@ class IBP(AbstractPreactivation):
         return {"ibp": cls()}
 
     @property
-    def cheaper(self) -> None:
-        return None
+    def title(self) -> str:
+        return "IBP"
 
-    def alone(self, prefix: Prefix, k: int, chosen: Tensor | None) -> Interval:
-        stage, arithmetic = prefix.stage(k), prefix.arithmetic
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        stage, arithmetic = state.stage(k), state.arithmetic
         bias = stage.bias(arithmetic)
         if stage.edges:
             return affine_image(
-                [(e.operator, prefix.post(e.source)) for e in stage.edges],
+                [(e.operator, state.post(e.source)) for e in stage.edges],
                 None if bias is None else bias.map(lambda t: t.unsqueeze(0)),
                 arithmetic,
             )
-        zero = arithmetic.exact(prefix.region.x.new_zeros(prefix.region.batch, *stage.shape))
+        zero = arithmetic.exact(state.region.x.new_zeros(state.region.batch, *stage.shape))
         constant = zero if bias is None else zero + bias
         return arithmetic.between(constant, constant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import prod
 from typing import final
 
 import torch
@@ -13,25 +13,21 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator, Gather, Identity, compose
 from recurjac.propagation.forms import Units
+from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute
 from recurjac.region import Convex
 from recurjac.relaxations import LinearRelaxation
 
-_TOGETHER = 192
-"""About so many forms go together: enough to be fast, few enough to stay in one place."""
-_WORTH = 0.5
-"""The share of a route's entries up to which going along a part of it is worth its preparation."""
 
-
-def tiles(seeds: Units) -> Sequence[Tensor] | None:
+def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
     """The numbers of the forms in lots that start near each other in (channels, *positions), or None.
 
     None where all are few, where the node has no positions, and where samples have forms of their own.
     """
-    if len(seeds.shape) < 2 or len(seeds.index) > 1 or seeds.count <= _TOGETHER // 2:
-        return None
     spatial = seeds.shape[1:]
-    parts = ceil((seeds.count / _TOGETHER) ** (1 / len(spatial)))
+    parts = 0 if len(seeds.index) > 1 else planner.tiles(seeds.count, len(spatial))
+    if parts == 0:
+        return None
     coordinates = torch.unravel_index(seeds.index[0] % prod(spatial), spatial)
     tile = torch.zeros_like(seeds.index[0])
     for c, n in zip(coordinates, spatial, strict=True):
@@ -71,7 +67,7 @@ class Restricted(AbstractRoute):
                     reached[target] = torch.arange(sizes[target], device=index.device)
                 else:
                     reached[target] = torch.cat([reached.get(target, read[:0]), read]).unique()
-            if sizes and sum(len(reached[n]) for n in sizes) > _WORTH * max(sum(sizes.values()), 1) + 2 * _TOGETHER:
+            if sizes and not route.planner.restricts(sum(len(reached[n]) for n in sizes), sum(sizes.values())):
                 return None
         return cls(route, reached, {
             node: [(target, _into(back, read, reached[target], route, target)) for target, back, read in edges]
@@ -81,6 +77,10 @@ class Restricted(AbstractRoute):
     @property
     def arithmetic(self) -> AbstractArithmetic:
         return self.whole.arithmetic
+
+    @property
+    def planner(self) -> AbstractPlanner:
+        return self.whole.planner
 
     def nodes(self, start: int) -> Sequence[int]:
         return [n for n in self.whole.nodes(start) if n in self.reached]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator
+from recurjac.propagation.planning import AbstractPlanner
 from recurjac.region import Convex
 from recurjac.relaxations import LinearRelaxation
 
@@ -18,6 +19,11 @@ class AbstractRoute(ABC):
     @abstractmethod
     def arithmetic(self) -> AbstractArithmetic:
         """How forms are computed."""
+
+    @property
+    @abstractmethod
+    def planner(self) -> AbstractPlanner:
+        """What decides how many forms travel together."""
 
     @property
     def dense(self) -> bool:

@@ -31,7 +31,7 @@ def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
 
     Source: MATH §3 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783, Algorithm 1.
     """
-    if isinstance(seeds, Units) and not route.dense and (chosen := tiles(seeds)) is not None:
+    if isinstance(seeds, Units) and not route.dense and (chosen := tiles(seeds, route.planner)) is not None:
         parts = [_tile(route, start, seeds, tile) for tile in chosen]
         order = torch.cat(list(chosen)).argsort()
         return _joined(parts).map(lambda t: t.index_select(2, order))
@@ -47,18 +47,10 @@ def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Inter
     return _in_parts(near, start, Units.all((len(index),), seeds.dtype, index.device))
 
 
-_CACHE = 2**20
-"""Bytes that one coefficient tensor should take on a processor, so that it stays near it."""
-_FEW = 256
-"""So many forms at a time are worth it whatever the cache."""
-
-
 def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     copies = 12 if route.arithmetic.rigorous else 6
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
-    size = max(1, route.arithmetic.memory_on(seeds.device) // max(1, copies * form))
-    if seeds.device.type == "cpu":
-        size = min(size, max(_FEW, _CACHE // max(1, 2 * form)))
+    size = route.planner.together(form, copies, route.arithmetic.memory_on(seeds.device), seeds.device)
     lots = max(1, ceil(seeds.count / size))
     if lots == 1:
         return _sweep(route, start, seeds)

@@ -44,6 +44,11 @@ class BoundRegion(ABC):
     def batch(self) -> int:
         return int(self.x.shape[0])
 
+    @final
+    def holds(self, points: Tensor) -> Tensor:
+        """True for all of the points (batch, N, *input), as nothing was enlarged: (batch, N)."""
+        return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+
     @property
     @abstractmethod
     def rigorous(self) -> bool:

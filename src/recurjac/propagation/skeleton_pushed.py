@@ -23,7 +23,8 @@ from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
-from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.chain_rule import ChainRule, Place
+from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute
 from recurjac.region import BesideOne, BoundRegion, Convex
 from recurjac.relaxations import LinearRelaxation
@@ -78,6 +79,7 @@ class Skeleton:
 
     network: Network
     arithmetic: AbstractArithmetic
+    planner: AbstractPlanner
     post: list[_Post] = field(default_factory=list)
     kept_rows: dict[int, Affine] = field(default_factory=dict)
     kept_paths: dict[int, Sequence[tuple[int, IntervalMatrix]]] = field(default_factory=dict)
@@ -167,7 +169,10 @@ class Skeleton:
             for i, end in enumerate(ends, 1)
         ]
         slopes = [None, *(_slopes(whole, g, self.post[g].kept) for g in groups[1:]), None]
-        return replace(whole, shapes=tuple(shapes), edges=((), *edges), slopes=tuple(slopes), skeleton=None)
+        places = (Place(0, None), *(Place(g, self.post[g].kept) for g in groups[1:]), Place(whole.end, None))
+        return replace(
+            whole, shapes=tuple(shapes), edges=((), *edges), slopes=tuple(slopes), skeleton=None, places=places
+        )
 
 
 def _rows_of(post: _Post, columns: Tensor) -> Tensor:
@@ -202,34 +207,6 @@ def _added(a: Ball, b: Ball) -> Ball:
     return _long(a, length) + _long(b, length)
 
 
-def is_cheaper(network: Network, kept: Sequence[int]) -> bool:
-    """Whether the skeleton of a network costs fewer multiply-adds than plain sweeps, as far as one can tell.
-
-    kept: how many neurons of the first stages are kept; of the others the same share is expected.  Counted are the
-    columns that are pushed, and the sweeps over kept neurons, against sweeps over all (MATH §5, §5.5).  Not with
-    convolutions: sweeps along what a form reaches (`reach.py`) do less there than this counts, and measured faster.
-    """
-    if network.local:
-        return False
-    sizes = [_size(network, k) for k in range(network.depth)]
-    seen = sum(sizes[1 : len(kept) + 1])
-    share = sum(kept) / seen if seen else 0.0
-    active = 0.5 * (1 + share)  # of the neurons that are not kept, some half has slope 0
-    ahead = zip(network.stages[len(kept) : -1], sizes[len(kept) + 1 :], strict=True)
-    u = [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)]
-    work = network.work
-    inputs, outputs = sizes[0], _size(network, network.depth)
-    before = [sum(u[:k]) for k in range(network.depth)]
-    pushed = sum(w * active * (inputs + b) for w, b in zip(work[1:], before[:-1], strict=True))
-    pulled = sum(n * b * (inputs + b / 2) for n, b in zip(u, before, strict=False))
-    tangents = inputs * sum(u) ** 2 / 2 + sum(n * (sum(u) - b - n) ** 2 / 2 for n, b in zip(u, before, strict=False))
-    reduced = 2 * pulled + 2 * outputs * tangents
-    done = [sum(work[: k + 1]) for k in range(network.depth)]
-    plain = 2 * sum(n * d for n, d in zip(u, done, strict=False))
-    plain += 2 * outputs * (inputs * sum(work[1:]) + sum(n * (sum(work) - d) for n, d in zip(u, done, strict=False)))
-    return pushed + reduced <= plain
-
-
 @final
 @dataclass(frozen=True)
 class SkeletonRoute(AbstractRoute):
@@ -252,6 +229,10 @@ class SkeletonRoute(AbstractRoute):
     @property
     def arithmetic(self) -> AbstractArithmetic:
         return self.skeleton.arithmetic
+
+    @property
+    def planner(self) -> AbstractPlanner:
+        return self.skeleton.planner
 
     def nodes(self, start: int) -> Sequence[int]:
         return [start, *reversed([g for g in self.skeleton.kept_rows if g < start]), 0]

@@ -1,0 +1,80 @@
+"""Bounds of the entries of a network's Jacobian over a region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic
+from recurjac.errors import expect
+from recurjac.jacobian.base import AbstractJacobianMethod
+from recurjac.jacobian.combine import Intersection
+from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.recursion import Chords, RecurJac
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.problem import Problem, as_problem
+from recurjac.provenance import AbstractResult, Provenance
+from recurjac.region import AbstractRegion
+
+
+def default_method() -> AbstractJacobianMethod:
+    """The best that the library has."""
+    return Intersection(Chords(), RecurJac())
+
+
+def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
+    """`method`, or the default.  Raises InvalidRequest for anything else."""
+    how = default_method() if method is None else method
+    expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
+    return how
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class JacobianBounds(AbstractResult):
+    """lower <= ∂f/∂x <= upper for every x of the region and every element of Clarke's Jacobian.
+
+    lower, upper: (batch, *output, *input), in outputs per unit of input.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        width = (self.upper - self.lower).detach()
+        known = ((self.lower > 0) | (self.upper < 0)).detach().double().mean()
+        return (
+            f"JacobianBounds{tuple(self.lower.shape)} by {self.method} ({self._kind()}): widest "
+            f"{float(width.max()):.4g}, sign known for {100 * float(known):.1f} % of the entries"
+        )
+
+
+def jacobian_bounds(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    method: AbstractJacobianMethod | None = None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> JacobianBounds:
+    """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` may stand for both.
+
+    method: by default the best that the library has.  pre: the rule for pre-activation bounds, by default `Crown()`.
+    arithmetic: by default `Rigorous()` where that is complete for the network, else `Fast()`; the result says which.
+    Bounds are differentiable with respect to the network's live parameters.
+    Raises InvalidRegion if the region does not fit the network, UnsoundBounds if a proof contradicts itself (a bug).
+
+    Source: arXiv:1810.11783 for the problem; each method names its own.
+    """
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    found = [how.prepare(Gradients(part)).push_all() for part in problem.batches()]
+    net = problem.network
+    shape = (problem.bound.batch, *net.output_shape, *net.input_shape)
+    ends = (torch.cat(e).reshape(shape) for e in zip(*((b.lower, b.upper) for b in found), strict=True))
+    lower, upper = (problem.detached(e) for e in ends)
+    return JacobianBounds(lower, upper, problem.provenance(how.title))

@@ -1,0 +1,138 @@
+"""What is known of the gradient at every node of a chain rule; the backward twin of `PreactivationState`.
+
+g_h is the derivative of each covector's output with respect to the output h of a node, g_z with respect to its
+pre-activation z (docs/mathematics.md, §1).  Methods bound g_h from the last node to the first.  Every method has a
+`Gradients` of its own, on the chain rule that suits it, so that one method's lines do not change another's; what
+all of them found is known to the object they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.preactivation import PreactivationState
+from recurjac.problem import Problem
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.push_route import AbstractPushRoute, PushRoute, StackedPushRoute
+from recurjac.propagation.skeleton_pulled import between_unstable
+
+
+@final
+@dataclass
+class Gradients:
+    """Bounds [L, U] of g_h, and lines of g_z in terms of g_h, at the nodes of a chain rule; grows node by node.
+
+    problem: whose Jacobian it is; None for a part of a chain rule or a reversed one (`given`).
+    stacked: whether the chain rule is a skeleton, in which every node reads all earlier ones through matrices.
+    """
+
+    problem: Problem | None = None
+    given: ChainRule | None = None
+    stacked: bool = False
+    _bounds: dict[int, Interval] = field(default_factory=dict)
+    _through: dict[int, Interval] = field(default_factory=dict)
+    _routes: dict[Hashable, AbstractPushRoute] = field(default_factory=dict)
+    _views: list[Gradients] = field(default_factory=list)
+
+    @cached_property
+    def state(self) -> PreactivationState:
+        """The pre-activations that the slopes come from.  Raises ValueError without a problem."""
+        if self.problem is None:
+            raise ValueError("this chain rule is a part of another one; it has no pre-activations of its own")
+        return self.problem.preactivations()
+
+    @cached_property
+    def chain(self) -> ChainRule:
+        """The chain rule whose gradients these are."""
+        return self.state.chain() if self.given is None else self.given
+
+    def own(self) -> Gradients:
+        """An object of the same chain rule for one method, of whose knowledge this one learns."""
+        return self._view(self.chain, False)
+
+    def shortened(self) -> Gradients:
+        """The same on the exact skeleton where that is cheaper, else without neurons of slope 0."""
+        skeleton = self._skeleton
+        return self._view(self.chain.without_dead(), False) if skeleton is None else self._view(skeleton, True)
+
+    @cached_property
+    def _skeleton(self) -> ChainRule | None:
+        return between_unstable(self.chain)
+
+    def _view(self, chain: ChainRule, stacked: bool) -> Gradients:
+        view = Gradients(self.problem, chain, stacked)
+        self._views.append(view)
+        return view
+
+    def learn(self, node: int, bounds: Interval) -> None:
+        """Add bounds of g_h at a node, (batch or 1, K, *node), infinite where nothing is known."""
+        known = self._bounds.get(node)
+        self._bounds[node] = bounds if known is None else self.chain.arithmetic.intersect(known, bounds)
+        self._through.pop(node, None)
+
+    def at(self, node: int) -> Interval | None:
+        """Bounds of g_h that were learned at a node for this object, (batch or 1, K, *node); None: nothing."""
+        return self._bounds.get(node)
+
+    def through(self, node: int) -> Interval | None:
+        """Bounds of g_z at a node, from those of g_h and the slopes."""
+        bounds = self._bounds.get(node)
+        if bounds is None:
+            return None
+        if node not in self._through:
+            self._through[node] = through_slopes(self.chain, node, bounds)
+        return self._through[node]
+
+    def known(self, node: int) -> Interval:
+        """All that any method found of g_h at a node of `chain`: (batch, K, *node), infinite where nothing is known."""
+        shape = (self.chain.batch, self.chain.rows, *self.chain.shapes[node])
+        end = torch.full(shape, torch.inf, dtype=self.chain.dtype, device=self.chain.device)
+        found = Interval(-end, end)
+        if node in self._bounds:
+            found = self.chain.arithmetic.intersect(found, self._bounds[node].map(lambda t: t.expand(shape)))
+        for view in self._views:
+            for i, place in enumerate(_places(view.chain)):
+                if place[0] == node:
+                    found = self.chain.arithmetic.intersect(found, _placed(view.known(i), place[1], shape))
+        return found
+
+    def route(self, method: Hashable) -> AbstractPushRoute:
+        """The way of a method's forms forward to the covectors; the lines that it chose are on it."""
+        if method not in self._routes:
+            kind = StackedPushRoute if self.stacked else PushRoute
+            self._routes[method] = kind(self.chain, {})
+        return self._routes[method]
+
+
+def through_slopes(chain: ChainRule, node: int, gradient: Interval) -> Interval:
+    """g_z from g_h at a node: the interval product with its slopes."""
+    slopes = chain.slopes[node]
+    if slopes is None:
+        return gradient
+    return chain.arithmetic.product(gradient, slopes.map(lambda t: t.unsqueeze(1)))
+
+
+def _places(chain: ChainRule) -> list[tuple[int, Tensor | None]]:
+    if chain.places is None:
+        return [(node, None) for node in range(len(chain.shapes))]
+    return [(p.node, p.index) for p in chain.places]
+
+
+def _placed(bounds: Interval, index: Tensor | None, shape: tuple[int, ...]) -> Interval:
+    """Bounds of the neurons `index` of a node as bounds of the node, infinite elsewhere."""
+    if index is None:
+        return bounds.map(lambda t: t.reshape(shape))
+
+    def put(t: Tensor, elsewhere: float) -> Tensor:
+        flat = t.new_full((*shape[:2], prod(shape[2:])), elsewhere)
+        return flat.index_copy(2, index, t.flatten(2)).reshape(shape)
+
+    return Interval(put(bounds.lower, -torch.inf), put(bounds.upper, torch.inf))

@@ -1,0 +1,82 @@
+"""What a norm method states."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+from torch import Tensor
+
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import Gradients
+
+
+def check_norm(p: float, what: str) -> float:
+    """p as a float.  Raises InvalidRequest unless it is 1, 2 or inf."""
+    if isinstance(p, bool) or p not in (1, 2, inf):
+        raise InvalidRequest(f"the {what} norm {p!r} is not known; use 1, 2 or inf")
+    return float(p)
+
+
+@final
+@dataclass(frozen=True)
+class NormBound:
+    """‖J‖ <= upper (batch,) over the region.
+
+    status: "bounded", or for methods that search "exact" (within their tolerance), "time", "parts" or "interrupted".
+    note: what else one should know.
+    """
+
+    upper: Tensor
+    status: str = "bounded"
+    note: str = ""
+
+
+class AbstractNormMethod(ABC):
+    """A way to bound the induced norm of a Jacobian over a region; a frozen object that holds its settings."""
+
+    @classmethod
+    @abstractmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        """What `--method` calls objects of this class; empty if it has no name there."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name for tables and plots."""
+
+    @abstractmethod
+    def supports(self, p: float, q: float) -> bool:
+        """Whether the method bounds ‖J‖_{p→q}."""
+
+    @abstractmethod
+    def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
+        """An upper bound of ‖J‖_{p→q}: (batch,).  Infinite or NaN entries bound nothing.
+
+        A method reads the chain rule (`gradients.chain`) and may read the problem behind it.
+        """
+
+    @abstractmethod
+    def rows(self, gradients: Gradients, p: float) -> Tensor:
+        """Upper bounds of the norm of each row of J alone, as a map from ‖·‖_p to numbers: (batch, K)."""
+
+    @abstractmethod
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        """Why rounding is not covered, for that many outputs; empty if it is."""
+
+    def bound(self, gradients: Gradients, p: float, q: float) -> NormBound:
+        """As `norm`, with what else the method knows of the bound."""
+        return NormBound(self.norm(gradients, p, q))
+
+    def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
+        """Whether it is known at little cost that `norm` will not be less than `upper` (batch,) anywhere."""
+        return False
+
+
+def check_supported(method: AbstractNormMethod, p: float, q: float) -> None:
+    """Raise InvalidRequest unless the method bounds ‖J‖_{p→q}."""
+    if not method.supports(p, q):
+        raise InvalidRequest(f"{method.title} does not bound the norm l{p:g} → l{q:g}; choose another method or norm")

@@ -1,0 +1,63 @@
+"""Induced norms of a matrix whose entries are known to lie in intervals (docs/mathematics.md, §6).
+
+‖J‖_{p→q} = max ‖J v‖_q over ‖v‖_p <= 1.  With M = max(|L|, |U|) entry by entry, ‖J‖ <= ‖M‖, exactly so over the box of
+entries for 1→q and p→inf.  For p = inf, sums of absolute values along a row are bounded better by pushing one signed
+tangent (`row_sums`), since the entries of a row are not independent.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval
+
+
+def norm_is_rigorous(p: float, q: float, rows: int) -> bool:
+    """Whether `induced_norm` covers rounding: all but the spectral norm of several rows."""
+    return not (p == 2 and q == 2 and rows > 1)
+
+
+def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArithmetic, row_sums: Tensor) -> Tensor:
+    """An upper bound of ‖J‖_{p→q} for every J in `entries` (batch, K, n_in): (batch,).
+
+    row_sums: upper bounds of Σ_r |J_kr|, (batch, K), read for p = inf only.
+    Several bounds are valid for 2→1 and 2→2; the least is taken.
+    """
+    size, rows = entries.magnitude, entries.shape[1]
+    if p == inf:
+        return _vector_norm(row_sums, q, arithmetic)
+    if p == 1:
+        return _vector_norm(size.transpose(1, 2), q, arithmetic).amax(-1)
+    of_rows = _vector_norm(size, 2, arithmetic)
+    if q == inf or rows == 1:
+        return of_rows.amax(-1)
+    if q == 1:
+        total = arithmetic.at_least(size.sum(1), rows)
+        return torch.minimum(_vector_norm(of_rows, 1, arithmetic), _vector_norm(total, 2, arithmetic))
+    return _spectral(entries)
+
+
+def _vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
+    """An upper bound of the q-norm over the last dimension of a non-negative tensor."""
+    if q == inf:
+        return x.amax(-1)
+    if q == 1:
+        return arithmetic.at_least(x.sum(-1), x.shape[-1])
+    most = x.detach().amax(-1, keepdim=True)
+    scale = torch.where((most > 0) & most.isfinite(), most, 1.0)
+    squares = (x / scale).square().sum(-1)
+    root = torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0) * scale.squeeze(-1)
+    return arithmetic.at_least(root, x.shape[-1] + 6)
+
+
+def _spectral(entries: Interval) -> Tensor:
+    """The least of ‖M‖₂ and ‖C‖₂ + ‖R‖₂, C the centre and R the radius of the entries; infinite if an entry is."""
+    infinite = ~entries.magnitude.isfinite().flatten(1).all(1)
+    low = torch.where(infinite[:, None, None], 0.0, entries.lower)
+    high = torch.where(infinite[:, None, None], 0.0, entries.upper)
+    bounded = Interval(low, high)
+    parts = torch.linalg.matrix_norm(low / 2 + high / 2, 2) + torch.linalg.matrix_norm(high / 2 - low / 2, 2)
+    return torch.where(infinite, inf, torch.minimum(torch.linalg.matrix_norm(bounded.magnitude, 2), parts))

@@ -1,0 +1,63 @@
+"""The product of the layers' norms: the baseline of every paper (docs/mathematics.md, §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.jacobian import Gradients
+from recurjac.norms.base import AbstractNormMethod
+from recurjac.norms.induced import induced_norm
+from recurjac.propagation.chain_rule import ChainRule
+
+
+@final
+@dataclass(frozen=True)
+class ProductOfNorms(AbstractNormMethod):
+    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        return {"product": cls()}
+
+    @property
+    def title(self) -> str:
+        return "product of norms"
+
+    def supports(self, p: float, q: float) -> bool:
+        return True
+
+    def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
+        return _product(gradients.chain, p, q)
+
+    def rows(self, gradients: Gradients, p: float) -> Tensor:
+        """That of the largest row, for each."""
+        return self.norm(gradients, p, inf).unsqueeze(1).expand(-1, gradients.chain.rows)
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return ["no rounding error is proved for spectral norms"] if p == 2 else []
+
+
+def _product(chain: ChainRule, p: float, q: float) -> Tensor:
+    exact, one = chain.arithmetic.exact, torch.ones(chain.batch, dtype=chain.dtype, device=chain.device)
+    found = [exact(one)]
+    for node in range(1, chain.end + 1):
+        total = exact(torch.zeros_like(one))
+        for e in chain.edges[node]:
+            if node < chain.end:
+                factor = e.operator.norm(p, chain.arithmetic)
+            else:
+                rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
+                entries = chain.arithmetic.between(rows, rows)
+                sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
+                factor = induced_norm(entries, p, q, chain.arithmetic, sums)
+            total = total + found[e.source] * exact(factor.to(one))
+        slopes = chain.slopes[node]
+        steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
+        found.append(exact((total * exact(steepest)).upper()))
+    return found[-1].upper()

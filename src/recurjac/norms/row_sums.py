@@ -1,0 +1,80 @@
+"""Bounds of sums of absolute values along the rows of a Jacobian (docs/mathematics.md, §6)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.jacobian import AbstractPrepared
+
+
+class AbstractRowSum(ABC):
+    """A way to bound Σ_r |J_kr| for each row k."""
+
+    @abstractmethod
+    def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
+        """Upper bounds, (batch, K), from the entries (batch, K, n_in) and the means to push further tangents."""
+
+
+@final
+@dataclass(frozen=True)
+class PlainSum(AbstractRowSum):
+    """Σ_r max(|L_r|, |U_r|)."""
+
+    def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
+        return prepared.chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
+
+
+@final
+@dataclass(frozen=True)
+class SignSum(AbstractRowSum):
+    """Entries of known sign are summed as one tangent, the others by their magnitude.
+
+    Source: arXiv:1810.11783, equations 22 and 23.
+    """
+
+    def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
+        positive, negative = entries.lower >= 0, entries.upper <= 0
+        slope = torch.where(positive, 1.0, torch.where(negative, -1.0, 0.0)).to(entries.lower.dtype)
+        return _pushed(slope, torch.where(positive | negative, 0.0, entries.magnitude), prepared)
+
+
+@final
+@dataclass(frozen=True)
+class ChordSum(AbstractRowSum):
+    """|y| on [L, U] is below its chord s y + t, so Σ|J_kr| <= Σ (s_r J_kr + t_r), and Σ s_r J_kr is one tangent.
+
+    Never above `SignSum` for methods that push (MATH §6); as in auto_LiRPA's norm of the gradient (arXiv:2210.07394).
+    """
+
+    def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
+        arithmetic = prepared.chain.arithmetic
+        high, low = entries.upper.clamp(min=0), (-entries.lower).clamp(min=0)
+        width = torch.where(high + low > 0, high + low, 1.0)
+        infinite = high.isinf() | low.isinf()
+        slope = torch.where(infinite | (high + low == 0), 0.0, (high - low) / torch.where(infinite, 1.0, width))
+        known = (entries.lower >= 0) | (entries.upper <= 0)
+        sign = torch.where(entries.lower >= 0, 1.0, -1.0).to(slope.dtype)
+        slope = torch.where(known & ~infinite, sign, slope.clamp(-1, 1))
+        ends = [
+            (arithmetic.exact(end.abs()) - arithmetic.exact(slope) * arithmetic.exact(end)).upper()
+            for end in (entries.lower, entries.upper)
+        ]
+        gap = torch.maximum(*ends).clamp(min=0)
+        gap = torch.where(infinite, inf, torch.where(known, 0.0, gap))
+        return _pushed(slope, gap, prepared)
+
+
+def _pushed(slope: Tensor, rest: Tensor, prepared: AbstractPrepared) -> Tensor:
+    """Upper bounds of Σ_r slope_r J_kr + Σ_r rest_r."""
+    chain = prepared.chain
+    arithmetic = chain.arithmetic
+    signed = prepared.push_each(slope.reshape(*slope.shape[:2], *chain.shapes[0])).upper
+    extra = arithmetic.at_least(rest.sum(-1), rest.shape[-1])
+    return (arithmetic.exact(signed) + arithmetic.exact(extra)).upper()

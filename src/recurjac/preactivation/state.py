@@ -1,0 +1,276 @@
+"""What is known of pre-activations over a region: bounds, stage after stage, and the network relaxed by them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.machine import keep_freed_memory
+from recurjac.network import Network, Stage
+from recurjac.operators import AbstractOperator
+from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.part import part
+from recurjac.propagation.chain_rule import ChainRule, chain_rule
+from recurjac.propagation.planning import AbstractPlanner
+from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
+from recurjac.region import BoundRegion
+from recurjac.relaxations import LinearRelaxation
+
+
+class AbstractLineChoice(ABC):
+    """A rule that chooses two lines for an activation; a frozen object, so that lines are found by it."""
+
+    @abstractmethod
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
+        """The lines of `activation` on z (batch, *stage): (batch, 1, *stage)."""
+
+
+@final
+@dataclass
+class PreactivationState:
+    """Bounds of the stages of a network that are known so far; `append` adds the next stage.
+
+    known: for some stages an interval, (batch or 1, *stage), outside of which nothing is asked; bounds are cut to it.
+    empty: (batch,), True where bounds and `known` exclude each other, so that nothing is left of that sample's region.
+    """
+
+    network: Network
+    region: BoundRegion
+    arithmetic: AbstractArithmetic
+    planner: AbstractPlanner
+    known: Mapping[int, Interval] = field(default_factory=dict)
+    empty: Tensor = field(init=False)
+    _pre: list[Interval] = field(default_factory=list)
+    _post: dict[int, Interval] = field(default_factory=dict)
+    _slopes: dict[int, Interval] = field(default_factory=dict)
+    _relaxed: dict[AbstractLineChoice, RelaxedNetwork] = field(default_factory=dict)
+    _affine: dict[int, Affine] = field(default_factory=dict)
+    skeleton: Skeleton | None = None
+
+    def __post_init__(self) -> None:
+        keep_freed_memory()
+        self.network.check_weights()
+        self.empty = torch.zeros(self.region.batch, dtype=torch.bool, device=self.network.device)
+        if self.region.batch == 1 and self.planner.pushes_skeleton(self.network, ()):
+            self.skeleton = Skeleton(self.network, self.arithmetic, self.planner)
+
+    @property
+    def bounded(self) -> int:
+        """The number of the last stage that is bounded."""
+        return len(self._pre)
+
+    def append(self, z: Interval, choice: AbstractLineChoice | None) -> None:
+        """Go on with bounds of the next stage; `choice` has the lines that were used, if lines were."""
+        k = self.bounded + 1
+        self._pre.append(self.cut(k, z))
+        self._extend_skeleton(choice, k)
+
+    def cut(self, k: int, z: Interval) -> Interval:
+        """Bounds of stage k, cut to what is known of it; where nothing is left, the known interval."""
+        if k not in self.known:
+            return z
+        known = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower))
+        lower, upper = torch.maximum(z.lower, known.lower), torch.minimum(z.upper, known.upper)
+        crossed = lower > upper
+        if self.arithmetic.rigorous:
+            self.empty = self.empty | crossed.flatten(1).any(1)
+        return Interval(torch.where(crossed, known.lower, lower), torch.where(crossed, known.upper, upper))
+
+    def _extend_skeleton(self, choice: AbstractLineChoice | None, k: int) -> None:
+        """Go on with the skeleton, as long as it is cheaper."""
+        skeleton, z = self.skeleton, self.affine(k)
+        if skeleton is None or z is None:
+            return
+        if choice is not None:
+            lines = self.relaxed(choice).lines(k)
+        else:
+            lines = self.stage(k).activation.lines(self.pre(k), self.arithmetic)
+        exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
+        skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact)
+        del self._affine[k]
+        counts = [p.count for p in skeleton.post[1:]]
+        if (k == 1 or counts[-1]) and not self.planner.pushes_skeleton(self.network, counts):
+            self.skeleton = None
+
+    def affine(self, k: int) -> Affine | None:
+        """z_k in terms of the input and the neurons that are not linear; None without a skeleton."""
+        if self.skeleton is None:
+            return None
+        if k not in self._affine:
+            self._affine[k] = self.skeleton.pre(k)
+        return self._affine[k]
+
+    def relaxed(self, choice: AbstractLineChoice) -> RelaxedNetwork:
+        """The bounded stages with the lines of `choice` in place of their activations."""
+        if choice not in self._relaxed:
+            self._relaxed[choice] = RelaxedNetwork(self, choice)
+        return self._relaxed[choice]
+
+    def chain(self) -> ChainRule:
+        """The chain rule of the network's Jacobian over the region; all inner stages must be bounded."""
+        network = self.network
+        inner = [None if self.stage(k).linear else self.slopes(k) for k in range(1, network.depth)]
+        whole = chain_rule(network, [None, *inner, None], self.region.batch, self.arithmetic, self.planner)
+        output = self.affine(network.depth)
+        reduced = None if self.skeleton is None or output is None else self.skeleton.chain(whole, output)
+        return replace(whole, skeleton=reduced)
+
+    def pre(self, k: int) -> Interval:
+        """Bounds of z_k."""
+        return self._pre[k - 1]
+
+    def post(self, k: int) -> Interval:
+        """Bounds of h_k; h_0 is the input."""
+        if k not in self._post:
+            if k == 0:
+                self._post[k] = self.region.box(self.arithmetic)
+            else:
+                self._post[k] = self.stage(k).activation.value_range(self.pre(k), self.arithmetic)
+        return self._post[k]
+
+    def slopes(self, k: int) -> Interval:
+        """All slopes at stage k: (batch, *stage)."""
+        if k not in self._slopes:
+            self._slopes[k] = self.stage(k).activation.slope_range(self.pre(k), self.arithmetic)
+        return self._slopes[k]
+
+    def unstable(self, k: int, z: Interval) -> Tensor:
+        """True where the slope at stage k is not one number on z: (batch, *stage)."""
+        return self.stage(k).activation.unstable(z, self.arithmetic)
+
+    def stage(self, k: int) -> Stage:
+        return self.network.stages[k - 1]
+
+    @cached_property
+    def everywhere(self) -> bool:
+        """Whether no sample's region is bounded."""
+        return bool(self.region.unbounded.all())
+
+    def intervals_suffice(self, k: int) -> bool:
+        """Whether interval propagation gives the smallest bounds of stage k: one operator on a bounded box."""
+        edges = self.stage(k).edges
+        first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
+        return first and self.region.is_box and not bool(self.region.unbounded.any())
+
+
+@final
+@dataclass
+class RelaxedNetwork:
+    """The bounded stages of a network, each activation between the lines that `choice` takes for it."""
+
+    state: PreactivationState
+    choice: AbstractLineChoice
+    _lines: dict[int, LinearRelaxation] = field(default_factory=dict)
+    _kept: dict[int, LinearRelaxation] = field(default_factory=dict)
+    _live_lines: dict[int, LinearRelaxation] = field(default_factory=dict)
+    _live: dict[int, Tensor | None] = field(default_factory=dict)
+    _pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
+
+    def lines(self, k: int) -> LinearRelaxation:
+        """The lines of stage k."""
+        if k not in self._lines:
+            state = self.state
+            self._lines[k] = self.choice.lines(state.stage(k).activation, state.pre(k), state.arithmetic)
+        return self._lines[k]
+
+    def live_lines(self, k: int) -> LinearRelaxation:
+        """The lines of the neurons `live` of stage k, or of all."""
+        live = self.live(k)
+        if live is None:
+            return self.lines(k)
+        if k not in self._live_lines:
+            self._live_lines[k] = self.lines(k).at(live)
+        return self._live_lines[k]
+
+    def live(self, k: int) -> Tensor | None:
+        """The neurons of stage k that are not known to be 0; None where leaving out the others is not worthwhile."""
+        if k not in self._live:
+            network = self.state.network
+            beside = [e for i, s in enumerate(network.stages, 1) for e in s.edges if k in (e.source, i)]
+            local = k == 0 or self.state.stage(k).linear or any(e.operator.local for e in beside)
+            planner = self.state.planner
+            self._live[k] = None if local else planner.live(~self.lines(k).zero.flatten(2).all((0, 1)))
+        return self._live[k]
+
+    def pulls(self, k: int, whole: bool) -> Sequence[tuple[int, AbstractOperator]]:
+        """Where forms of stage k go on their way to the input, and the transposed operators between live neurons.
+
+        whole: of all neurons of stage k.
+        """
+        if (k, whole) not in self._pulls:
+            outputs = None if whole else self.live(k)
+            edges = self.state.stage(k).edges
+            parts = [(e.source, part(e.operator, outputs, self.live(e.source))) for e in edges]
+            self._pulls[k, whole] = [(source, o.transpose()) for source, o in parts if o is not None]
+        return self._pulls[k, whole]
+
+    def along_skeleton(self, k: int) -> AbstractRoute | None:
+        """From the entries of stage k, as a vector, back to the input along the skeleton; None without one."""
+        skeleton, z = self.state.skeleton, self.state.affine(k)
+        if skeleton is None or z is None:
+            return None
+        found = {g: self._lines_of_kept(skeleton, g) for g in skeleton.kept_rows}
+        return SkeletonRoute(skeleton, k, z, found, self.state.region)
+
+    def _lines_of_kept(self, skeleton: Skeleton, k: int) -> LinearRelaxation:
+        if k not in self._kept:
+            self._kept[k] = self.lines(k).at(skeleton.post[k].kept)
+        return self._kept[k]
+
+
+@final
+@dataclass(frozen=True)
+class PullRoute(AbstractRoute):
+    """From a stage back to the input: operators are transposed, biases are shed, the region ends it.
+
+    Neurons that are always 0 are left out on the way, where that is worthwhile.
+    """
+
+    relaxed: RelaxedNetwork
+    start: int
+
+    @property
+    def arithmetic(self) -> AbstractArithmetic:
+        return self.relaxed.state.arithmetic
+
+    @property
+    def planner(self) -> AbstractPlanner:
+        return self.relaxed.state.planner
+
+    def nodes(self, start: int) -> Sequence[int]:
+        return range(start, -1, -1)
+
+    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
+        return self.relaxed.pulls(node, node == self.start)
+
+    def lines(self, node: int) -> LinearRelaxation | None:
+        if node == 0 or self.relaxed.state.stage(node).linear:
+            return None
+        return self.relaxed.live_lines(node)
+
+    def rows(self, node: int) -> Ball | None:
+        bias = None if node == 0 else self.relaxed.state.stage(node).bias(self.arithmetic)
+        if bias is None:
+            return None
+        live = None if node == self.start else self.relaxed.live(node)
+        return bias.map(lambda t: t[None, None] if live is None else t.flatten()[live][None, None])
+
+    def region(self, node: int) -> BoundRegion | None:
+        return self.relaxed.state.region if node == 0 else None
+
+    def floats(self) -> int:
+        return self.relaxed.state.region.batch * self.widest()
+
+    def widest(self) -> int:
+        network = self.relaxed.state.network
+        return max(prod(network.shape(k)) for k in range(network.depth + 1))

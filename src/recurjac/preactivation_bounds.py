@@ -1,0 +1,54 @@
+"""Bounds of a network's pre-activations as a result of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.problem import Problem, as_problem
+from recurjac.provenance import AbstractResult, Provenance
+from recurjac.region import AbstractRegion
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class PreactivationBounds(AbstractResult):
+    """lower[i] <= z_{i+1} <= upper[i] over the region, each (batch, *stage); the last stage is the output."""
+
+    lower: tuple[Tensor, ...]
+    upper: tuple[Tensor, ...]
+    provenance: Provenance
+
+    @property
+    def stages(self) -> tuple[Interval, ...]:
+        """The same bounds as one interval a stage."""
+        return tuple(Interval.unchecked(low, high) for low, high in zip(self.lower, self.upper, strict=True))
+
+    def __repr__(self) -> str:
+        return f"PreactivationBounds({len(self.lower)} stages by {self.method}, {self._kind()})"
+
+
+def preactivation_bounds(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> PreactivationBounds:
+    """Bounds of z_1, …, z_K over the region; a `Problem` may stand for network and region.
+
+    pre: the rule, by default `Crown()`.  arithmetic: by default `Rigorous()` where it is complete, else `Fast()`.
+    Raises InvalidRegion if the region does not fit the network.
+    """
+    problem = as_problem(network, region, pre, arithmetic)
+    state = problem.preactivations()
+    bounds = [*(state.pre(k) for k in range(1, problem.network.depth)), problem.output(state)]
+    lower, upper = (
+        tuple(problem.detached(t) for t in ends) for ends in zip(*((b.lower, b.upper) for b in bounds), strict=True)
+    )
+    return PreactivationBounds(lower, upper, problem.provenance(problem.pre.title))

@@ -1,0 +1,210 @@
+"""The request: a network over a region, with the rule for its pre-activations and the arithmetic, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to
+from recurjac.errors import InvalidRegion, InvalidRequest, expect
+from recurjac.network import Network
+from recurjac.preactivation import AbstractPreactivation, Crown, PreactivationState, extend
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.planning import AbstractPlanner, Planner
+from recurjac.provenance import Provenance
+from recurjac.region import AbstractRegion, BoundRegion
+from recurjac.version import __version__
+
+
+@final
+@dataclass(frozen=True, init=False)
+class Problem:
+    """A network over a region, bound to the network's input shape, dtype and device.
+
+    network: any number of outputs.  region: an `AbstractRegion`, or one that is bound already.  pre: the rule for
+    pre-activations, by default `Crown()`.  arithmetic: by default `Rigorous()`; where rounding cannot be covered it is
+    `Fast()`, and `reason` says why.  planner: decides how bounds are computed, by default by counting operations.
+    known: for some stages an interval (batch or 1, *stage) that pre-activations are restricted to (`constrained`).
+    Raises InvalidRequest for objects of other kinds, InvalidRegion if the region does not fit the network.
+    """
+
+    network: Network
+    region: AbstractRegion | BoundRegion
+    pre: AbstractPreactivation
+    arithmetic: AbstractArithmetic
+    planner: AbstractPlanner
+    bound: BoundRegion
+    reason: str
+    known: Mapping[int, Interval]
+
+    def __init__(
+        self,
+        network: Network,
+        region: AbstractRegion | BoundRegion,
+        *,
+        pre: AbstractPreactivation | None = None,
+        arithmetic: AbstractArithmetic | None = None,
+        planner: AbstractPlanner | None = None,
+    ) -> None:
+        expect(network, Network, "the network", "read it first: load(module, example)")
+        expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
+        rule, plan = Crown() if pre is None else pre, Planner() if planner is None else planner
+        expect(rule, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
+        expect(plan, AbstractPlanner, "the planner", "give an object such as Planner()")
+        if arithmetic is not None:
+            expect(arithmetic, AbstractArithmetic, "the arithmetic", "give Rigorous() or Fast()")
+        bound = _bound(region, network)
+        chosen, reason = _arithmetic(network, bound, arithmetic)
+        self._set(network, region, rule, chosen, plan, bound, reason, {})
+
+    def _set(self, *values: object) -> None:
+        for name, value in zip(self.__dataclass_fields__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def _with(self, **changes: object) -> Self:
+        """The same problem with other fields; nothing is validated again."""
+        problem = object.__new__(type(self))
+        problem._set(*(changes.get(name, getattr(self, name)) for name in self.__dataclass_fields__))
+        return problem
+
+    def over(self, region: AbstractRegion | BoundRegion) -> Problem:
+        """The same question on another region, without constraints.  Raises InvalidRegion if it does not fit."""
+        expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
+        bound = _bound(region, self.network)
+        return self._with(region=region, bound=bound, known={})
+
+    def of(self, network: Network) -> Problem:
+        """The same question of another network of the same inputs, such as one of its outputs."""
+        if network.input_shape != self.network.input_shape:
+            raise InvalidRequest(f"the network takes inputs of shape {network.input_shape}, not those of the problem")
+        chosen, reason = self.arithmetic, self.reason
+        if chosen.rigorous:
+            chosen, reason = _arithmetic(network, self.bound, chosen)
+        return self._with(network=network, arithmetic=chosen, reason=reason)
+
+    def by(self, pre: AbstractPreactivation) -> Problem:
+        """The same question with another rule for pre-activations."""
+        return self._with(pre=pre)
+
+    def constrained(self, stage: int, interval: Interval) -> Problem:
+        """The same question where the pre-activations of a stage, 1 to depth - 1, are known to lie in an interval.
+
+        interval: (batch or 1, *stage), infinite ends allowed.  It is intersected with what is known already, and with
+        all bounds of that stage.  Results then hold for the inputs of the region whose pre-activations lie there.
+        Raises InvalidRequest for a stage that is missing, and for an interval that does not fit it or excludes what is
+        known.
+        """
+        if not 1 <= stage < self.network.depth:
+            raise InvalidRequest(f"stage {stage} cannot be constrained; give one from 1 to {self.network.depth - 1}")
+        shape = (self.bound.batch, *self.network.shape(stage))
+        if tuple(interval.shape) not in (shape, (1, *shape[1:])):
+            raise InvalidRequest(f"the interval for stage {stage} has shape {tuple(interval.shape)}, not {shape}")
+        dtype, device = self.network.dtype, self.network.device
+        low, high = (round_up_to(t.double().cpu(), dtype).to(device) for t in (-interval.lower, interval.upper))
+        low = -low
+        if stage in self.known:
+            before = self.known[stage]
+            low, high = torch.maximum(low, before.lower), torch.minimum(high, before.upper)
+        if not bool((low <= high).all()):
+            raise InvalidRequest(f"the intervals for stage {stage} exclude each other; nothing is left of the region")
+        return self._with(known={**self.known, stage: Interval(low, high)})
+
+    def batches(self) -> list[Problem]:
+        """The same question in the parts in which its samples are bounded: sample by sample, or all together."""
+        split = not self.pre.holds_samples and self.planner.splits_batch(self.network, self.bound.batch)
+        return self.samples() if split else [self]
+
+    def samples(self) -> list[Problem]:
+        """The question for each sample alone."""
+        parts = self.bound.split(1)
+        return [
+            self._with(region=part, bound=part, known={k: _row(z, i) for k, z in self.known.items()})
+            for i, part in enumerate(parts)
+        ]
+
+    def preactivations(self) -> PreactivationState:
+        """Bounds of all stages but the last, computed anew: weights may be live."""
+        state = PreactivationState(self.network, self.bound, self.arithmetic, self.planner, self.known)
+        extend(state, self.pre, self.network.depth - 1)
+        return state
+
+    def chain(self) -> ChainRule:
+        """The chain rule of the Jacobian over the region, computed anew."""
+        return self.preactivations().chain()
+
+    def output(self, state: PreactivationState) -> Interval:
+        """Bounds of the network's output, (batch, *output), from those of the stages before."""
+        return self.pre.output(state)
+
+    def covering(self, unproved: list[str]) -> Problem:
+        """The problem with `Fast` arithmetic if there are reasons why rounding cannot be covered, else itself."""
+        if not unproved or not self.arithmetic.rigorous:
+            return self
+        return self._with(arithmetic=Fast(self.arithmetic.memory), reason="; ".join(unproved))
+
+    def provenance(self, method: str, *notes: str) -> Provenance:
+        """Where a result comes from that `method` gave for this problem."""
+        return Provenance(
+            method, self.pre.title, type(self.arithmetic).__name__, self.arithmetic.rigorous, self.reason,
+            repr(self.region), self.network.digest(), __version__, tuple(n for n in notes if n),
+        )  # fmt: skip
+
+    def detached(self, tensor: Tensor) -> Tensor:
+        """A tensor of a result: with its derivative if the network holds live weights that ask for one."""
+        return tensor if self.network.live else tensor.detach()
+
+
+def as_problem(
+    network: Network | Problem,
+    region: AbstractRegion | BoundRegion | None,
+    pre: AbstractPreactivation | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+) -> Problem:
+    """The problem that an application is asked: a `Problem`, or a network and a region with their settings.
+
+    Raises InvalidRequest if both are given, or neither.
+    """
+    if isinstance(network, Problem):
+        if region is not None or pre is not None or arithmetic is not None:
+            raise InvalidRequest(
+                "a Problem has its own region, pre-activation rule and arithmetic; give them to Problem(…) instead"
+            )
+        return network
+    if region is None and isinstance(network, Network):
+        raise InvalidRequest("the region is missing; give one such as LpBall(x, radius), or a Problem")
+    return Problem(network, region, pre=pre, arithmetic=arithmetic)
+
+
+def _bound(region: AbstractRegion | BoundRegion, network: Network) -> BoundRegion:
+    if isinstance(region, BoundRegion):
+        _check_bound(region, network)
+        return region
+    return region.bind(network.input_shape, network.dtype, network.device)
+
+
+def _row(interval: Interval, i: int) -> Interval:
+    return interval if interval.shape[0] == 1 else interval.map(lambda t: t[i : i + 1])
+
+
+def _arithmetic(
+    network: Network, region: BoundRegion, asked: AbstractArithmetic | None
+) -> tuple[AbstractArithmetic, str]:
+    """The arithmetic to compute with, and why it is not rigorous if it is not."""
+    wanted = Rigorous() if asked is None else asked
+    if not wanted.rigorous:
+        return wanted, "Fast arithmetic was asked for"
+    reasons = network.unproved_rounding() + ([] if region.rigorous else ["no rounding error is proved for the region"])
+    return (Fast(wanted.memory), "; ".join(reasons)) if reasons else (wanted, "")
+
+
+def _check_bound(region: BoundRegion, network: Network) -> None:
+    """Raise InvalidRegion unless a bound region fits the network."""
+    if tuple(region.x.shape[1:]) != network.input_shape or region.x.dtype != network.dtype:
+        raise InvalidRegion(
+            f"the region is bound to inputs of shape {tuple(region.x.shape[1:])} in {region.x.dtype}, but the network "
+            f"takes {network.input_shape} in {network.dtype}; bind it for this network"
+        )

@@ -1,0 +1,96 @@
+"""The skeleton of one sample's chain rule by rows that are pulled back (docs/mathematics.md, §5.5).
+
+Between neurons of unknown slope everything is linear.  Its matrices are rows, one for each unstable neuron and each
+output, that are pulled back through it: cheap with convolutions, where columns for every input would be many.
+`skeleton_pushed` builds the same from columns, along with the pre-activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from math import prod
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Ball, concatenate
+from recurjac.network import Edge
+from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.propagation.chain_rule import ChainRule, Place, taken
+
+
+def between_unstable(chain: ChainRule) -> ChainRule | None:
+    """The chain rule of the same J between its unstable neurons alone; None where that is not cheaper.
+
+    It is the one that came along with the network's pre-activations, if there is one, and else a pulled one.
+    """
+    if chain.skeleton is not None or chain.batch > 1:
+        return chain.skeleton
+    kept = {k: mask.flatten().nonzero().flatten() for k in range(chain.end) if (mask := chain.unstable(k)) is not None}
+    return between(chain, kept) if chain.planner.pulls_skeleton(chain, kept) else None
+
+
+def between(whole: ChainRule, kept: Mapping[int, Tensor]) -> ChainRule:
+    """The chain rule of the same J, of one sample, between the neurons numbered `kept` at some nodes, rising.
+
+    All neurons whose slope is not known must be among them.
+    """
+    every = torch.arange(prod(whole.shapes[0]), device=whole.device)
+    sources = {0: every, **kept}
+    outputs = torch.arange(prod(whole.shapes[-1]), device=whole.device)
+    shapes = [whole.shapes[0], *((len(index),) for index in kept.values()), whole.shapes[-1]]
+    edges: list[tuple[Edge, ...]] = [()]
+    for target, (node, entries) in enumerate([*kept.items(), (whole.end, outputs)], 1):
+        rows = _pulled(whole, node, entries, sources)
+        edges.append(tuple(Edge(s, IntervalMatrix(r, shapes[s], shapes[target])) for s, r in enumerate(rows)))
+    slopes = [s.map(partial(taken, index=i)) for k, i in kept.items() if (s := whole.slopes[k]) is not None]
+    places = (Place(0, None), *(Place(k, index) for k, index in kept.items()), Place(whole.end, None))
+    return replace(
+        whole, shapes=tuple(shapes), edges=tuple(edges), slopes=(None, *slopes, None), skeleton=None, places=places
+    )
+
+
+def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
+    """For every node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
+
+    What is between them is linear: the slope of its lower end, and 0 at `sources`.
+    """
+    widest = max(prod(s) for s in whole.shapes)
+    bits = torch.finfo(whole.dtype).bits
+    lot = max(1, 8 * whole.arithmetic.memory_on(whole.device) // (12 * widest * bits))
+    parts = [_pull(whole, start, some, sources) for some in entries.split(lot)]
+    return [concatenate(p, 0) for p in zip(*parts, strict=True)]
+
+
+def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
+    arithmetic, pending, found = whole.arithmetic, dict[int, Ball](), dict[int, Ball]()
+    for node in range(start, -1, -1):
+        forms = pending.pop(node, None)
+        if node != start:
+            if forms is None:
+                continue
+            if node in sources:
+                found[node] = forms.map(partial(taken, index=sources[node]))
+            forms = _through(whole, node, forms, sources)
+        for e in whole.edges[node]:
+            back = e.operator.transpose()
+            more = back.columns(entries, whole.dtype, arithmetic) if forms is None else back.push(forms)
+            pending[e.source] = more if e.source not in pending else pending[e.source] + more
+    nothing = torch.zeros(len(entries), 1, dtype=whole.dtype, device=whole.device)
+    return [
+        found[k] if k in found else arithmetic.exact(nothing.expand(-1, len(index)))
+        for k, index in sources.items() if k < start
+    ]  # fmt: skip
+
+
+def _through(whole: ChainRule, node: int, forms: Ball, sources: Mapping[int, Tensor]) -> Ball:
+    """Forms (R, *node) times the slopes of the neurons that are not among `sources`, where these are 0."""
+    slopes = whole.slopes[node]
+    if slopes is None:
+        return forms
+    slope = slopes.lower[0]
+    if node in sources:
+        slope = slope.flatten().index_fill(0, sources[node], 0.0).reshape(slope.shape)
+    return whole.arithmetic.scaled(forms, slope)
