@@ -93,7 +93,10 @@ class JacobianNorm(AbstractNormMethod):
 @final
 @dataclass(frozen=True)
 class ProductOfNorms(AbstractNormMethod):
-    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added: the baseline of every paper (MATH §6)."""
+    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added: the baseline of every paper.
+
+    Source: docs/mathematics.md, §6.3.
+    """
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -179,7 +182,7 @@ def lipschitz(
     `upper` is differentiable with respect to the network's live parameters.
     Raises InvalidRequest for an unknown norm, InvalidRegion if the region does not fit the network.
 
-    Source: MATH §6; arXiv:1810.11783, Section 3.5.
+    Source: docs/mathematics.md, §6; arXiv:1810.11783, Section 3.5.
     """
     check_request(network, region, pre or Crown(), arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")

@@ -1,4 +1,4 @@
-"""Induced norms of a Jacobian whose entries are known to lie in intervals (MATH §6).
+"""Induced norms of a Jacobian whose entries are known to lie in intervals (docs/mathematics.md, §6).
 
 ‖J‖_{p→q} = max ‖J v‖_q over ‖v‖_p <= 1.  With M = max(|L|, |U|) entry by entry, ‖J‖ <= ‖M‖, exactly so over the box of
 entries for 1→q and p→inf.  For p = inf, sums of absolute values along a row are bounded better by pushing one signed
@@ -63,7 +63,8 @@ class SignSum(AbstractRowSum):
 class ChordSum(AbstractRowSum):
     """|y| on [L, U] is below its chord s y + t, so Σ|J_kr| <= Σ (s_r J_kr + t_r), and Σ s_r J_kr is one tangent.
 
-    Never above `SignSum` for methods that push (MATH §6); as in auto_LiRPA's norm of the gradient (arXiv:2210.07394).
+    Never above `SignSum` for RecurJac-B and Chords (docs/mathematics.md, §6.2); as in auto_LiRPA's norm of the gradient
+    (arXiv:2210.07394).
     """
 
     def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:

@@ -39,7 +39,7 @@ class AbstractActivation(ABC):
 
     @abstractmethod
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """All σ'(v), v in z (MATH: derivative range [d, D]); infinite ends stand for limits."""
+        """All σ'(v), v in z (docs/mathematics.md, §4: the range [d, D]); infinite ends stand for limits."""
 
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
         """True where σ' is not one number on z."""

@@ -18,7 +18,10 @@ from recurjac.propagation.forms import AbstractSeeds
 @final
 @dataclass(frozen=True)
 class FastLip(AbstractJacobianMethod):
-    """g_z = σ' g_h and g_h = Aᵀ g_z in interval arithmetic.  Source: arXiv:1804.09699, Section 3.4; MATH §5.1."""
+    """g_z = σ' g_h and g_h = Aᵀ g_z in interval arithmetic.
+
+    Source: arXiv:1804.09699, Section 3.4; docs/mathematics.md, §5.1.
+    """
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

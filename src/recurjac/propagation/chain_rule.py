@@ -88,7 +88,9 @@ class ChainRule:
 
     @cached_property
     def between_unstable(self) -> ChainRule | None:
-        """The chain rule of the same J between its unstable neurons alone (MATH §5.5); None where that does not pay.
+        """The chain rule of the same J between its unstable neurons alone; None where that does not pay.
+
+        Source: docs/mathematics.md, §5.5.
 
         Where none came along with the network's pre-activations, which is so with convolutions, its matrices are rows
         that are pulled back from the unstable neurons and the output of one sample.

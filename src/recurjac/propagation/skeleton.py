@@ -1,4 +1,4 @@
-"""The exact skeleton: between neurons that are not linear, a network is (MATH §5.5).
+"""The exact skeleton: between neurons that are not linear, a network is (docs/mathematics.md, §5.5).
 
 z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those
 that are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what
@@ -206,8 +206,9 @@ def is_cheaper(network: Network, kept: Sequence[int]) -> bool:
     """Whether the skeleton of a network costs fewer multiply-adds than plain sweeps, as far as one can tell.
 
     kept: how many neurons of the first stages are kept; of the others the same share is expected.  Counted are the
-    columns that are pushed, and the sweeps over kept neurons, against sweeps over all (MATH §5, §5.5).  Not with
-    convolutions: sweeps along what a form reaches (`reach.py`) do less there than this counts, and measured faster.
+    columns that are pushed, and the sweeps over kept neurons, against sweeps over all (docs/mathematics.md, §5, §5.5).
+    Not with convolutions: sweeps along what a form reaches (`receptive_field.py`) do less there than this counts, and
+    measured faster.
     """
     if network.local:
         return False
