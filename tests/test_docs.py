@@ -101,3 +101,28 @@ def test_links_lead_somewhere(page: str) -> None:
     for tree in blocks(page, r"\{toctree\}[^`]*?"):
         for entry in (line for line in tree.splitlines() if line and not line.startswith(":")):
             assert ((DOCS / page).parent / f"{entry}.md").exists(), entry
+
+
+CITED = re.compile(r"docs/mathematics\.md((?:, §[\d.]*\d)*)")
+
+
+def sources(*folders: str) -> dict[str, str]:
+    """The text of every file with Python or prose below some folders of the repository."""
+    files = (p for folder in folders for ending in ("py", "md") for p in (ROOT / folder).rglob(f"*.{ending}"))
+    return {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files if "_build" not in p.parts}
+
+
+def test_citations_of_the_mathematics_name_sections_that_exist() -> None:
+    sections = re.findall(r"^#{2,3} (\d+(?:\.\d+)?) ", PAGES["mathematics.md"], re.MULTILINE)
+    assert len(sections) == len(set(sections))
+    found = [(name, cited) for name, text in sources("src").items() for cited in CITED.findall(text)]
+    assert found
+    for name, cited in found:
+        numbers = re.findall(r"[\d.]*\d", cited)
+        assert numbers, f"{name} cites the page without a section"
+        assert set(numbers) <= set(sections), (name, cited)
+
+
+def test_nothing_cites_a_document_outside_the_repository() -> None:
+    name = "MATH" + " §"  # in two parts, as this file is searched, too
+    assert [f for f, text in sources("src", "tests", "benchmarks", "docs", "scripts").items() if name in text] == []

@@ -15,7 +15,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 _CODE = re.compile(r"(`[^`]+`)")
 _MARKUP = re.compile(r"[*|\\]|(?<=\w)_(?!\w)")
-_MATH = re.compile(r"MATH(?: §[\d.]+(?:, §[\d.]+)*|(?=:))")
+_PAGE = "docs/mathematics.md"
 _HEADS = ("Raises ", "Source: ")
 _NAMES = re.compile(r"(?:^|(?<=[.,;] )|(?<=\.  ))([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*)(?: (?=\()|: )")
 
@@ -24,7 +24,7 @@ def text(line: str) -> str:
     """`line` with code as code and nothing else as markup."""
     pieces = _CODE.split(line)
     escaped = (f"`{p}`" if _CODE.fullmatch(p) else _MARKUP.sub(r"\\\g<0>", p) for p in pieces)
-    return _MATH.sub(":doc:`/mathematics`", "".join(escaped))
+    return "".join(escaped).replace(_PAGE, ":doc:`/mathematics`")
 
 
 def parameters(obj: object) -> set[str]:

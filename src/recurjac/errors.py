@@ -1,22 +1,22 @@
-"""Every exception that recurjac raises on purpose.
+"""All exceptions that recurjac raises on purpose.
 
-Each one is also the builtin exception a caller would expect, and each message names the thing, its value and the
-remedy.  The command line prints the message alone and exits with code 2 for a wrong request, 1 for a failed run.
+Each is also the builtin exception that a caller would expect.  Each message names the object, its value and a remedy.
+The command line prints only the message and exits with code 2 for an invalid request, 1 for a failed run.
 """
 
 from __future__ import annotations
 
 
 class RecurJacError(Exception):
-    """The base of every exception of this library."""
+    """The base class of all exceptions of this library."""
 
 
 class InvalidRegion(RecurJacError, ValueError):
-    """A region that is empty, not finite, negative, or of the wrong shape for the network."""
+    """A region that is empty, not finite, negative, or has the wrong shape for the network."""
 
 
 class InvalidNetwork(RecurJacError, ValueError):
-    """A network whose description is incomplete or holds NaN or infinite numbers."""
+    """A network whose description is incomplete or contains NaN or infinite numbers."""
 
 
 class InvalidRequest(RecurJacError, ValueError):
@@ -30,18 +30,18 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, remedy: str)
 
 
 def expect_whole(owner: str, **numbers: object) -> None:
-    """Raise InvalidRequest unless each of the numbers is an int (True and False are none)."""
+    """Raise InvalidRequest unless each of the numbers is an int (True and False do not count)."""
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool):
             raise InvalidRequest(f"{name} of {owner} is {number!r}; give a whole number")
 
 
 class UnreadableFile(RecurJacError, OSError):
-    """A file that is missing or is not what it was given as."""
+    """A file that is missing, damaged, or not of the expected kind."""
 
 
 class UnsupportedLayer(RecurJacError, NotImplementedError):
-    """An operation outside the normal form; the message names it, where it is, and what would work."""
+    """An operation outside the normal form; the message names it, its place, and an alternative."""
 
 
 class ConversionError(RecurJacError, RuntimeError):
@@ -49,12 +49,12 @@ class ConversionError(RecurJacError, RuntimeError):
 
 
 class TrainingFailed(RecurJacError, ArithmeticError):
-    """A network's weights did not stay finite while it was trained."""
+    """The weights of a network did not stay finite during training."""
 
 
 class MissingDependency(RecurJacError, ImportError):
-    """An optional extra is not installed; the message names the `pip install` that brings it."""
+    """An optional extra is not installed; the message names the `pip install` command for it."""
 
 
 class UnsoundBounds(RecurJacError, ArithmeticError):
-    """A lower bound above its upper bound: a bug, or a NaN, never a result."""
+    """A lower bound above its upper bound, or NaN; this indicates a bug and is never a result."""

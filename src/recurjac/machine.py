@@ -1,4 +1,4 @@
-"""What is asked of the machine: memory and threads."""
+"""Settings of the machine: memory and threads."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of temporary tensors for the next ones, instead of asking for it anew.
+    """Let the C library keep the memory of temporary tensors for reuse, instead of requesting it from the system again.
 
-    Where that library is glibc, blocks of the size of the largest one freed so far, up to 32 MiB, come from memory that
-    it keeps, of which up to twice as much may lie idle (its mallopt(3), M_MMAP_THRESHOLD): so one is asked for and
-    freed, untouched.  Bounds of middling networks then take about two thirds of the time.
+    glibc serves blocks up to the size of the largest one freed so far, at most 32 MiB, from memory that it keeps; up to
+    twice that size may stay unused (see mallopt(3), M_MMAP_THRESHOLD).  So one such block is allocated and freed,
+    untouched.  Bounds of medium-sized networks then take about two thirds of the time.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, as before afterwards.
+    """Run PyTorch on one thread; the previous setting is restored afterwards.
 
-    Sums over several threads depend on their number, and on small tensors threads only wait for each other.
+    Sums over several threads depend on their number, and for small tensors threads only wait for each other.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

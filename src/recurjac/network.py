@@ -189,7 +189,8 @@ class Network:
         """Multiply-adds of bounding the gradient of one output where every neuron is unstable.
 
         Forms of every neuron are pulled back to the input, tangents of every neuron and input pushed on to the output,
-        twice each (MATH §5); with a share of unstable neurons it is about that share, and the inputs' part.
+        twice each (docs/mathematics.md, §5); with a share of unstable neurons it is about that share, and the inputs'
+        part.
         """
         each = self.work
         total, before = 0, 0

@@ -1,4 +1,4 @@
-"""Figures: curves and bars of bounds, readable in grey and by colour-blind eyes."""
+"""Figures: curves and bars of bounds, readable in greyscale and by colour-blind readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, final
 
 from recurjac.errors import InvalidRequest, MissingDependency
 
-# Okabe and Ito's palette, in an order of falling contrast to white; each curve has its own marker, too
+# Okabe and Ito's palette, in order of decreasing contrast to white; each curve also has its own marker
 _COLOURS = ("#000000", "#E69F00", "#0072B2", "#56B4E9", "#CC79A7", "#009E73", "#D55E00")
 _MARKERS = ("", "s", "o", "v", "^", "D", "x")
 
@@ -18,13 +18,13 @@ _MARKERS = ("", "s", "o", "v", "^", "D", "x")
 _HATCHES = ("//", "", "..", "xx")
 _LIMIT = "nearest adversary found"
 _ACROSS = 3
-"""Panels beside each other."""
+"""The number of panels in a row."""
 
 
 @final
 @dataclass(frozen=True)
 class Curve:
-    """A named curve, one value for each abscissa."""
+    """A named curve with one value for each abscissa."""
 
     title: str
     values: Sequence[float]
@@ -44,7 +44,7 @@ class Panel:
 @final
 @dataclass(frozen=True)
 class BarPanel:
-    """Bars over `groups`: the heights of every name in each group, and a limit of each group."""
+    """Bars over `groups`: the height for every name in each group, and a limit for each group."""
 
     title: str
     groups: Sequence[str]
@@ -53,7 +53,7 @@ class BarPanel:
 
 
 def check_format(path: Path) -> None:
-    """Raise InvalidRequest for a format that a figure is not written in, MissingDependency without matplotlib."""
+    """Raise InvalidRequest for a format that figures cannot be written in, MissingDependency without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -63,10 +63,10 @@ def check_format(path: Path) -> None:
 
 
 def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: str, y_label: str) -> None:
-    """Write a log-log figure to `path` (its suffix chooses the format: .png, .svg, .pdf).
+    """Write a log-log figure to `path` (the suffix selects the format: .png, .svg, .pdf).
 
-    Points that a logarithm cannot show (0, infinity) are left out.
-    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write or without a point.
+    Points that a logarithmic axis cannot show (0, infinity) are omitted.
+    Raises MissingDependency without matplotlib, InvalidRequest for an unsupported format or if no point remains.
     """
     check_format(path)
     from matplotlib.figure import Figure
@@ -82,9 +82,9 @@ def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: st
 
 
 def log_log_panels(paths: Sequence[Path], panels: Sequence[Panel], x_label: str, y_label: str) -> None:
-    """Write log-log curves, a panel each, with one legend; a panel without a point says so.
+    """Write panels of log-log curves with one legend; a panel without any point says so.
 
-    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write.
+    Raises MissingDependency without matplotlib, InvalidRequest for an unsupported format.
     """
     figure, axes = _grid(paths, len(panels))
     for i, (panel, ax) in enumerate(zip(panels, axes, strict=True)):
@@ -101,9 +101,9 @@ def log_log_panels(paths: Sequence[Path], panels: Sequence[Panel], x_label: str,
 def depth_panels(
     paths: Sequence[Path], panels: Sequence[tuple[Panel, Sequence[float]]], x_label: str, y_label: str
 ) -> None:
-    """Write curves on a logarithmic axis over whole numbers; above each stands which share of its values is infinite.
+    """Write curves on a logarithmic axis over integers; the share of infinite values is written above each integer.
 
-    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write.
+    Raises MissingDependency without matplotlib, InvalidRequest for an unsupported format.
     """
     figure, axes = _grid(paths, len(panels))
     for i, ((panel, shares), ax) in enumerate(zip(panels, axes, strict=True)):
@@ -125,9 +125,9 @@ def depth_panels(
 
 
 def bar_panels(paths: Sequence[Path], panels: Sequence[BarPanel], names: Sequence[str], y_label: str) -> None:
-    """Write groups of bars, one bar a name, with a dash at each group's limit where that is finite.
+    """Write groups of bars, one bar per name, with a dash at the limit of each group where that is finite.
 
-    Raises MissingDependency without matplotlib, InvalidRequest for a format that it does not write.
+    Raises MissingDependency without matplotlib, InvalidRequest for an unsupported format.
     """
     figure, axes = _grid(paths, len(panels))
     width = 0.8 / len(names)
@@ -151,7 +151,7 @@ def bar_panels(paths: Sequence[Path], panels: Sequence[BarPanel], names: Sequenc
 
 
 def _shown(x: Sequence[float], curve: Curve) -> list[tuple[float, float]]:
-    """The points that a logarithm shows."""
+    """The points that a logarithmic axis can show."""
     return [(a, b) for a, b in zip(x, curve.values, strict=True) if 0 < a < inf and 0 < b < inf]
 
 
@@ -165,7 +165,7 @@ def _log_log(axes: Any, x: Sequence[float], curves: Sequence[Curve], x_label: st
 
 
 def _curve(axes: Any, i: int, curve: Curve, shown: Sequence[tuple[float, float]]) -> None:
-    """The curve number i, in its own colour and with its own marker."""
+    """Draw curve number i, in its own colour and with its own marker."""
     axes.plot(
         [a for a, _ in shown], [b for _, b in shown], label=curve.title, color=_COLOURS[i % len(_COLOURS)],
         marker=_MARKERS[i % len(_MARKERS)], markersize=5, fillstyle="none", linewidth=1.6,
@@ -174,7 +174,7 @@ def _curve(axes: Any, i: int, curve: Curve, shown: Sequence[tuple[float, float]]
 
 
 def _grid(paths: Sequence[Path], count: int) -> tuple[Any, list[Any]]:
-    """A figure of `count` panels, rows of at most three, four as two by two."""
+    """A figure of `count` panels, in rows of at most three; four panels are arranged two by two."""
     for path in paths:
         check_format(path)
     from matplotlib.figure import Figure
@@ -195,7 +195,7 @@ def _legend(figure: Any, axes: Sequence[Any], labels: Sequence[str]) -> None:
 
 
 def _save(figure: Any, paths: Sequence[Path]) -> None:
-    """Write the figure to every path, the same bytes for the same figure."""
+    """Write the figure to every path; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": "recurjac"}):

@@ -1,4 +1,4 @@
-"""Activations: what each one states, one family a file."""
+"""Activations: the facts that each one states, with one family per file."""
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.activations.clamp import HardTanh, ReLU6

@@ -1,4 +1,4 @@
-"""What an activation states, and what follows from it."""
+"""The facts that an activation states, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class AbstractActivation(ABC):
     """An element-wise function σ with its slope σ'; where σ has a kink, σ' is the interval of Clarke's derivative."""
 
     name: ClassVar[str]
-    """How weight lists and the command line call it."""
+    """The name in weight lists and on the command line."""
 
     @property
     @abstractmethod
     def rigorous(self) -> bool:
-        """Whether ranges and lines below cover rounding under `Rigorous`."""
+        """Whether the ranges and lines below cover rounding under `Rigorous`."""
 
     @property
     def piecewise_linear(self) -> bool:
-        """Whether the slope is one number on some intervals, so that a neuron can be linear over a region."""
+        """Whether the slope is constant on some intervals, so that a neuron can be linear over a region."""
         return False
 
     @abstractmethod
@@ -35,112 +35,116 @@ class AbstractActivation(ABC):
 
     @abstractmethod
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """All σ(v), v in z; infinite ends stand for limits."""
+        """The range of σ(v) for v in z; infinite ends stand for limits."""
 
     @abstractmethod
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """All σ'(v), v in z (MATH: derivative range [d, D]); infinite ends stand for limits."""
+        """The range [d, D] of σ'(v) for v in z (docs/mathematics.md, §4); infinite ends stand for limits."""
 
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """True where σ' is not one number on z."""
+        """True where σ' is not constant on z."""
         return ~self.slope_range(z, arithmetic).is_point
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
-        """All σ''(v), v in z; infinite ends stand for limits.  None if σ'' is not continuous, or not known: here."""
+        """The range of σ''(v) for v in z; infinite ends stand for limits.
+
+        None, as here by default, if σ'' is not continuous or not known.
+        """
         return None
 
     @abstractmethod
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """CROWN's lines of σ on z (batch, *node): two good ones, of unrelated slopes; of shape (batch, 1, *node).
+        """CROWN's lines of σ on z (batch, *node): two tight lines with independent slopes, of shape (batch, 1, *node).
 
         Source: arXiv:1811.00866, Section 3 and Table 2.
         """
 
     @abstractmethod
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """Fast-Lin's lines of σ on z (batch, *node): two of one slope; of shape (batch, 1, *node).
+        """Fast-Lin's lines of σ on z (batch, *node): two lines with the same slope, of shape (batch, 1, *node).
 
         Source: arXiv:1804.09699, Section 3.3.
         """
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        """The same activation with its parameters in `dtype` on `device`; most have none that depend on it."""
+        """The same activation with its parameters in `dtype` on `device`; most have no such parameters."""
         return self
 
     @classmethod
-    def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # some classes have some
-        """The activation that a weight list calls `name`, with the numbers that the list gives beside it.
+    def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # (some classes use it)
+        """The activation called `name` in a weight list, with the parameters that the list gives for it.
 
-        Raises InvalidNetwork if a number without a universal default is missing.
+        Raises InvalidNetwork if a parameter without a universal default is missing.
         """
         return cls()
 
     @classmethod
     @abstractmethod
     def examples(cls) -> list[Self]:
-        """A few activations of this class, for the tests that hold for every class."""
+        """A few activations of this class, for the tests that run on every class."""
 
 
 class AbstractSmooth(AbstractActivation):
-    """A continuous activation that states its value, its slope and where these turn; its slope may jump."""
+    """A continuous activation that states its value, its slope, and their turning points; its slope may jump."""
 
     @abstractmethod
     def slope(self, z: Tensor) -> Tensor:
-        """σ'(z), its limits at ±inf; at a jump either of the one-sided limits."""
+        """σ'(z), with its limits at ±inf; at a jump, either of the one-sided limits."""
 
     @abstractmethod
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Points of [lower, upper], (n, *shape), between which σ' is continuous and monotone; see `within`."""
 
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Points of [lower, upper], (n, *shape), between which σ is monotone: none, as most σ are monotone."""
+        """Points of [lower, upper], (n, *shape), between which σ is monotone; none by default (most σ are)."""
         return within(lower, upper)
 
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The limits of σ' from the left and from the right, which differ only where it jumps: here nowhere."""
+        """The limits of σ' from the left and from the right, which differ only where it jumps; by default nowhere."""
         slope = self.slope(z)
         return slope, slope
 
     def curvature(self, z: Tensor) -> Tensor | None:
-        """σ''(z), its limits at ±inf; None if σ'' is not continuous: here."""
+        """σ''(z), with its limits at ±inf; None, as here by default, if σ'' is not continuous."""
         return None
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Points of [lower, upper], (n, *shape), between which σ'' is monotone: none, where it is so everywhere."""
+        """Points of [lower, upper], (n, *shape), between which σ'' is monotone; none if it is everywhere."""
         return within(lower, upper)
 
     def core(self, z: Interval) -> Interval:
-        """z itself where products of its points with slopes and values are safe to form, otherwise another interval.
+        """z itself where products of its points with slopes and values cannot overflow, else another interval.
 
-        On the latter lines are constant; what is computed from the core, and its derivatives, must be finite.
+        Where it is another interval, the lines are constants.  Whatever is computed from the core, and its
+        derivatives, must be finite.
         """
         return bounded(z)
 
     @property
     def rigorous(self) -> bool:
-        """No error bound of the elementary functions is proved yet."""
+        """False: no error bound of the elementary functions is proved yet."""
         return False
 
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of σ at both ends and wherever it turns between them."""
+        """The hull of σ at both ends and at its turning points between them."""
         values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
         return _hull(values, values, arithmetic)
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of σ' on both sides of both ends and of every turn between them (an end at a jump: Clarke)."""
+        """The hull of both one-sided σ' at both ends and at every turning point between them (at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
         return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
-        """The hull of σ'' at both ends and wherever it turns between them."""
+        """The hull of σ'' at both ends and at its turning points between them."""
         values = self.curvature(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
         return None if values is None else _hull(values, values, arithmetic)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its ends are the intercepts."""
+        """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its end values are the intercepts."""
         core = self.core(z)
         slope = self.slope_range(core, arithmetic).lower
         low = self.value(core.lower) - slope * core.lower
@@ -149,7 +153,7 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def chord(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """The slope of the chord over a bounded z, kept within the slopes of σ, by the mean value theorem."""
+        """The slope of the chord over a bounded z, clamped to the range of σ' (valid by the mean value theorem)."""
         slopes = self.slope_range(z, arithmetic)
         width = torch.where(z.upper > z.lower, z.upper - z.lower, 1.0)
         slope = (self.value(z.upper) - self.value(z.lower)) / width
@@ -169,7 +173,7 @@ class AbstractSmooth(AbstractActivation):
         lower: tuple[Tensor, Tensor],
         upper: tuple[Tensor, Tensor],
     ) -> LinearRelaxation:
-        """Lines from slopes and intercepts over the core of z; where that is not z, the constants that bound σ."""
+        """Lines from slopes and intercepts over the core of z; where the core is not z, constants that bound σ."""
         core, values = self.core(z), self.value_range(z, arithmetic)
         whole = (core.lower == z.lower) & (core.upper == z.upper)
         zero = torch.zeros_like(z.lower)
@@ -179,13 +183,13 @@ class AbstractSmooth(AbstractActivation):
 
 
 def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:
-    """The numbers, each moved to the nearest point of [lower, upper]: (len(numbers), *shape)."""
+    """The numbers, each clamped to [lower, upper]: (len(numbers), *shape)."""
     points = lower.new_tensor(numbers).reshape(-1, *[1] * lower.dim())
     return torch.minimum(torch.maximum(points, lower), upper)
 
 
 def _hull(least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Interval:
-    """From the least to the greatest along the first axis; an overflow to infinity bounds nothing on its other side."""
+    """From the minimum to the maximum along axis 0; an overflow to infinity bounds nothing on the other side."""
     largest = torch.finfo(least.dtype).max
     return arithmetic.enclose(least.amin(0).clamp(max=largest), most.amax(0).clamp(min=-largest))
 
@@ -195,10 +199,10 @@ def _with_ends(z: Interval, points: Tensor) -> Tensor:
 
 
 def bounded(z: Interval) -> Interval:
-    """z without what lies beyond `far`; also the derivatives of what is computed from it are finite."""
+    """z clamped to ±`far`, so that what is computed from it, and its derivatives, are finite."""
     return z.map(lambda end: end.clamp(min=-far(end), max=far(end)))
 
 
 def far(tensor: Tensor) -> float:
-    """Past this number no product of a slope and a point is formed, as it could overflow."""
+    """The magnitude beyond which no product of a slope and a point is formed, because it could overflow."""
     return float(torch.finfo(tensor.dtype).max ** 0.25)

@@ -1,4 +1,4 @@
-"""Activations that cut off at two ends: hard tanh, ReLU6."""
+"""Activations that clamp at both ends: hard tanh, ReLU6."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recurjac.relaxations import LinearRelaxation
 class AbstractClamp(AbstractActivation):
     """σ(z) = min(max(z, a), b), a < b finite: slope 0, then 1, then 0.
 
-    In float32 both are the nearest float32 numbers, as in PyTorch's own kernels.
+    In float32, a and b are rounded to the nearest float32 numbers, as in PyTorch's own kernels.
     """
 
     @property
@@ -35,7 +35,7 @@ class AbstractClamp(AbstractActivation):
     @property
     @final
     def rigorous(self) -> bool:
-        """Values and slopes are exact, and the lines' intercepts are computed with their rounding."""
+        """True: values and slopes are exact, and the intercepts of the lines include their rounding errors."""
         return True
 
     @final
@@ -54,17 +54,17 @@ class AbstractClamp(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of the slopes of the pieces met; an end at a kink meets both (Clarke's derivative)."""
+        """The hull of the slopes of the pieces that z meets; an end at a kink meets both (Clarke's derivative)."""
         a, b = self._kinks(z.lower)
         flat, rising = (z.lower <= a) | (z.upper >= b), (z.upper >= a) & (z.lower <= b)
         return Interval((~flat).to(a.dtype), rising.to(a.dtype))
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The lines that are best at the middle m of z.
+        """The lines that are tightest at the midpoint m of z.
 
-        The concave envelope of σ is the chord from l to min(u, b), of slope 1 if l >= a, and constant after it; the
-        convex one is constant until max(l, a), from where the chord goes to u.
+        The concave envelope of σ is the chord from l to min(u, b), with slope 1 if l >= a, and constant after that.
+        The convex envelope is constant up to max(l, a), and then the chord to u.
         """
         a, b = self._kinks(z.lower)
         middle, values = z.lower / 2 + z.upper / 2, self.value_range(z, arithmetic)
@@ -76,13 +76,13 @@ class AbstractClamp(AbstractActivation):
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """Both of the chord's slope."""
+        """Two lines with the slope of the chord."""
         values = self.value_range(z, arithmetic)
         chord = _quotient(values.upper - values.lower, z.upper - z.lower, z.upper > z.lower)
         return self._lines(z, (chord, chord), arithmetic)
 
     def _lines(self, z: Interval, slopes: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """σ - s v is extreme at an end or a kink, whatever the slope s; where σ is linear on z, the lines are σ."""
+        """σ - s v is extreme at an end or a kink for any slope s; where σ is linear on z, both lines equal σ."""
         a, b = self._kinks(z.lower)
         rising, flat = (z.lower >= a) & (z.upper <= b), (z.upper <= a) | (z.lower >= b)
         bounded = z.lower.isfinite() & z.upper.isfinite()
@@ -92,7 +92,7 @@ class AbstractClamp(AbstractActivation):
         sides = []
         for wanted in slopes:
             slope = torch.where(rising, one, torch.where(flat | ~bounded, zero, wanted))
-            # an infinite point has slope 0, and 0 times infinity is NaN
+            # the slope at an infinite point is 0, and 0 times infinity is NaN
             gaps = values - arithmetic.exact(slope) * arithmetic.exact(torch.where(bounded, points, 0.0))
             sides.append((slope, gaps))
         (low, least), (high, most) = sides
@@ -102,7 +102,7 @@ class AbstractClamp(AbstractActivation):
 
 
 def _quotient(rise: Tensor, run: Tensor, wanted: Tensor) -> Tensor:
-    """rise / run where wanted and run is positive and finite, elsewhere 0."""
+    """rise / run where `wanted` holds and run is positive and finite; 0 elsewhere."""
     plain = wanted & (run > 0) & run.isfinite()
     return torch.where(plain, rise, 0.0) / torch.where(plain, run, 1.0)
 
@@ -110,7 +110,7 @@ def _quotient(rise: Tensor, run: Tensor, wanted: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class HardTanh(AbstractClamp):
-    """`low` where z is less, `high` where z is more, otherwise z."""
+    """min(max(z, low), high)."""
 
     low: float = -1.0
     high: float = 1.0

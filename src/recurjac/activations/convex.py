@@ -17,7 +17,7 @@ from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractBent(AbstractSmooth):
-    """σ' is monotone: the chord on one side and the tangent at the middle on the other are the best lines there."""
+    """σ' is monotone: the chord on one side and the midpoint's tangent on the other are the tightest lines there."""
 
     @final
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class AbstractBent(AbstractSmooth):
 
     @final
     def _chord(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor]:
-        """Its slope, and the least and the greatest intercept that its two ends ask for."""
+        """The slope of the chord, and the smallest and the largest intercept that its two ends require."""
         slope = self.chord(z, arithmetic)
         return slope, *self.intercepts(slope, z.lower, z.upper)
 
@@ -75,7 +75,7 @@ class Softplus(AbstractConvex):
         return torch.sigmoid(self.beta * z)
 
     def curvature(self, z: Tensor) -> Tensor:
-        """Rises until 0 and falls after it."""
+        """σ'' increases up to 0 and decreases after it."""
         return self.beta * torch.sigmoid(self.beta * z) * torch.sigmoid(-self.beta * z)
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class LogSigmoid(AbstractConcave):
         return torch.sigmoid(-z)
 
     def curvature(self, z: Tensor) -> Tensor:
-        """Falls until 0 and rises after it."""
+        """σ'' decreases up to 0 and increases after it."""
         return -torch.sigmoid(z) * torch.sigmoid(-z)
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class CELU(AbstractConvex):
 @final
 @dataclass(frozen=True)
 class Exp(AbstractConvex):
-    """The exponential function; past what the type can hold its value is infinite, and so bounds nothing."""
+    """The exponential function; beyond the range of the dtype its value is infinite, which gives no bound."""
 
     name: ClassVar[str] = "exp"
 
@@ -160,7 +160,7 @@ class Exp(AbstractConvex):
         return self.value(z)
 
     def core(self, z: Interval) -> Interval:
-        """As far as products of z and exp(z) are finite."""
+        """The part of z where products of z and exp(z) are finite."""
         highest = math.log(torch.finfo(z.lower.dtype).max) / 2
         return bounded(z).map(lambda end: end.clamp(max=highest))
 
@@ -197,7 +197,7 @@ class Square(AbstractConvex):
 @onnx_ops.reads("Softplus")
 @torch_ops.reads("aten.softplus.default")
 def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """PyTorch's `threshold`, past which it returns z, changes the value by less than exp(-threshold) / β."""
+    """PyTorch's `threshold`, beyond which it returns z, changes the value by less than exp(-threshold) / β."""
     if threshold < 20:
         raise ValueError(f"softplus with threshold={threshold}, where it jumps; only 20 (the default) or more is read")
     return x.activate(Softplus(float(beta)))

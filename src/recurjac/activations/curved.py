@@ -1,15 +1,16 @@
-"""Smooth activations of any shape: the best lines at the middle of an interval are searched for.
+"""Smooth activations of any shape: a search for the lines that are tightest at the midpoint of an interval.
 
-Of all lines above f on [l, u] the lowest at the middle m has height min_a h(a) there, where
+Of all lines above f on [l, u], the one that is lowest at the midpoint m has the height min_a h(a) there, where
 
     h(a) = max over v in [l, u] of  f(v) - a (v - m)
 
 is convex in the slope a.  The maximum is attained at an end, where f' turns or jumps, or where f'(v) = a, which has at
-most one solution on each piece between those (bisection).  Let p be the best v <= m and q the best v >= m for a slope:
-as it grows, p gains on q, and at the minimum both are equally high; the line then touches f at p and q, or at m alone.
+most one solution on each piece between those points (found by bisection).  For a given slope, let p be the best v <= m
+and q the best v >= m.  As the slope grows, the value at p grows relative to the one at q.  At the minimum the two are
+equal, and the line touches f at p and q, or at m alone.
 
-Whatever slope the search ends with, its intercept is the maximum of f(v) - a v over those same candidates, so the line
-holds; the search only makes it tight.  (CROWN, arXiv:1811.00866, Section 3, for the idea of free slopes.)
+For any slope that the search returns, the intercept is the maximum of f(v) - a v over the same candidates, so the line
+is valid; the search only makes it tight.  The idea of free slopes is from CROWN (arXiv:1811.00866, Section 3).
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.relaxations import LinearRelaxation
 
 _HALVINGS = 42
-"""Of a piece, in search of a point of given slope; it is at most some 10^3 wide, as `slope_turns` are to see to.
+"""Bisection steps on a piece in the search for a point with a given slope.  `slope_turns` must keep pieces at most
+about 10^3 wide.
 
-An error e in the point changes the intercept by e² σ'' / 2 only, as the intercept is stationary there."""
+An error e in the point changes the intercept only by e² σ'' / 2, because the intercept is stationary there."""
 _STEPS = 30
-"""Of the search for a slope, at most: Newton's method in a bracket, which is halved where that fails or is slow."""
+"""The most steps in the search for a slope: Newton's method in a bracket, halved where Newton fails or is slow."""
 
 
 class AbstractCurved(AbstractSmooth):
-    """σ of any shape; `slope_turns` also cut off what is so far out that σ' is constant there in floating point."""
+    """σ of any shape; `slope_turns` also cut off the far tails, where σ' is constant in floating point."""
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The upper line is found for σ, the lower one for -σ; each is the best at the middle of z."""
+        """The upper line is found for σ, the lower one for -σ; each is the tightest at the midpoint of z."""
         core = self.core(z)
         both = core.map(lambda end: torch.stack([end, end]))
         below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
@@ -48,10 +50,10 @@ class AbstractCurved(AbstractSmooth):
     def _lines(
         self, z: Interval, below: Tensor, arithmetic: AbstractArithmetic
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The slope of the best line below or above σ and the least and greatest intercepts that it may need.
+        """The slope of the best line below or above σ, and the smallest and largest intercepts that it may need.
 
-        Differentiable in the ends of z: touching points inside z may be held fixed, as the slope of the line through
-        them is stationary in them.
+        Differentiable in the ends of z: touching points inside z may be held fixed, because the slope of the line
+        through them is stationary in them.
         """
         sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
         ends = z.map(lambda t: t.detach().double().flatten())
@@ -75,7 +77,7 @@ class _Search:
     upper: Tensor
 
     def live(self, points: Tensor, z: Interval) -> Tensor:
-        """Points (..., n) in the shape and type of z, whose intervals these are, its own ends and middle among them."""
+        """Points (..., n) in the shape and dtype of z, whose intervals these are, with its exact ends and midpoint."""
         shape = (*points.shape[:-1], *z.shape)
         cast = points.reshape(shape).to(z.lower.dtype)
         live = torch.minimum(torch.maximum(cast, z.lower.detach()), z.upper.detach())
@@ -92,12 +94,12 @@ class _Search:
 
     @cached_property
     def _cuts(self) -> Tensor:
-        """The ends, the middle and where f' turns, in ascending order: (k + 1, n)."""
+        """The ends, the midpoint and the turning points of f', in ascending order: (k + 1, n)."""
         turns = self.activation.slope_turns(self.lower, self.upper)
         return torch.cat([torch.stack([self.lower, self.middle, self.upper]), turns]).sort(0).values
 
     def candidates(self, slope: Tensor) -> Tensor:
-        """Points among which f(v) - slope v is greatest on the interval, and on either side of its middle: (m, n)."""
+        """Candidates for the maximum of f(v) - slope v on the interval, and on either side of its midpoint: (m, n)."""
         cuts = self._cuts
         used = (cuts[1:] > cuts[:-1]).any(-1)
         left, right = cuts[:-1][used], cuts[1:][used]
@@ -112,7 +114,7 @@ class _Search:
         return torch.cat([cuts, torch.where(exists, left / 2 + right / 2, start)])
 
     def _best(self, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best points p <= m <= q for a slope, and by how much p is better."""
+        """The best points p <= m <= q for a slope, and by how much p is better than q."""
         points, middle = self.candidates(slope), self.middle
         heights = self.f(points) - slope * (points - middle)
         left = torch.where(points <= middle, heights, -torch.inf).max(0)
@@ -121,7 +123,7 @@ class _Search:
         return p, q, left.values - right.values
 
     def touching_points(self) -> tuple[Tensor, Tensor]:
-        """Where the line that is lowest at the middle touches f: p < m < q, or m twice."""
+        """Where the line that is lowest at the midpoint touches f: p < m < q, or m twice."""
         p, q = self.lower.clone(), self.upper.clone()
         chord = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
         tangent, middle = self.sign * self.activation.slope(self.middle), self.middle
@@ -134,19 +136,19 @@ class _Search:
         return p, q
 
     def _is_above(self, slope: Tensor, at: Tensor) -> Tensor:
-        """Whether the line of this slope through (at, f(at)) is above f, but for rounding."""
+        """Whether the line with this slope through (at, f(at)) is above f, up to rounding."""
         points, through = self.candidates(slope), self.f(at) - slope * at
         return (self.f(points) - slope * points).amax(0) <= through + self._rounding(slope, at)
 
     def _rounding(self, slope: Tensor, at: Tensor) -> Tensor:
-        """How far f(at) - slope at may be off, roughly: only tightness hangs on it."""
+        """A rough estimate of the error of f(at) - slope at; only tightness depends on it."""
         size = self.f(at).abs() + slope.abs() * torch.maximum(self.lower.abs(), self.upper.abs())
         return 4 * torch.finfo(size.dtype).eps * size
 
     def _searched(self, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Newton's method for the slope at which the best points on both sides are equally good.
 
-        For fixed p and q they are so at the slope of the chord through both.
+        For fixed p and q, this is the slope of the chord through both.
         """
         before, after = self.activation.slopes_beside(self._cuts)
         slopes = self.sign * torch.cat([before, after])

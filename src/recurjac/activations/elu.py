@@ -15,7 +15,7 @@ from recurjac.activations.curved import AbstractCurved
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 _UNDERFLOW = -800.0
-"""exp of it and of anything less is 0 in float64."""
+"""exp of this number and of anything below it is 0 in float64."""
 
 
 class AbstractELU(AbstractCurved):

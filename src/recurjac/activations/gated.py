@@ -1,4 +1,4 @@
-"""Gated units z g(z), whose gate g rises from 0 to 1: GELU in both forms, SiLU, Mish, hard swish."""
+"""Gated units z g(z) whose gate g rises from 0 to 1: GELU in both forms, SiLU, Mish, hard swish."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
 class AbstractGated(AbstractCurved):
-    """σ(z) = z g(z): falls from 0 until one point, then rises; σ' falls, rises and falls between two turns."""
+    """σ(z) = z g(z) falls from 0 to one minimum, then rises; σ' falls, rises and falls, with two turning points."""
 
     @property
     @abstractmethod
     def reach(self) -> tuple[float, float]:
-        """Before the first point σ and σ' are 0 in float64, after the second they are z and 1."""
+        """Two points: below the first, σ and σ' are 0 in float64; above the second, they are z and 1."""
 
     @property
     @abstractmethod
     def lowest(self) -> float:
-        """Where σ is least."""
+        """The point where σ is smallest."""
 
     @property
     @abstractmethod
     def steepest(self) -> tuple[float, float]:
-        """Where σ' is least and where it is greatest."""
+        """The points where σ' is smallest and where it is largest."""
 
     @abstractmethod
     def gate(self, z: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class AbstractGated(AbstractCurved):
         """g'(z), z within `reach`."""
 
     def gate_curvature(self, z: Tensor) -> Tensor | None:
-        """g''(z), z within `reach`; None if it is not continuous: here."""
+        """g''(z), z within `reach`; None, as here by default, if it is not continuous."""
         return None
 
     @final
@@ -61,7 +61,7 @@ class AbstractGated(AbstractCurved):
 
     @final
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Different only at the ends of `reach`, if g has kinks there."""
+        """They differ only at the ends of `reach`, if g has kinks there."""
         before, after = self.reach
         inner = z.clamp(before, after)
         slope = self.gate(inner) + inner * self.gate_slope(inner)
@@ -89,7 +89,7 @@ class AbstractGated(AbstractCurved):
 @final
 @dataclass(frozen=True)
 class GELU(AbstractGated):
-    """z Φ(z), Φ the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    """z Φ(z), where Φ is the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
     σ'' = φ(z) (2 - z²).
     """
@@ -98,7 +98,7 @@ class GELU(AbstractGated):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """φ is 0 from about 38.6 on."""
+        """φ is 0 in float64 above about 38.6."""
         return -40.0, 40.0
 
     @property
@@ -132,12 +132,12 @@ class GELU(AbstractGated):
 @final
 @dataclass(frozen=True)
 class GELUTanh(AbstractGated):
-    """z (1 + tanh(w)) / 2, w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; files may hold c and k rounded.
+    """z (1 + tanh(w)) / 2, w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; c and k may be rounded in files.
 
-    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), even in z and 2 at 0.  Let x = c z > 0, κ = k / c²;
-    the middle term's derivative in x is 12 κ x / (1 + 3 κ x²)², the last one's at least 2 tanh(x) in size.  As
-    6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x) for x >= 1, the sum falls:
-    σ'' has one zero t > 0, and -t.  On (-t, 0) the slope rises from below 0 to 1/2.
+    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), even in z and 2 at 0.  Let x = c z > 0, κ = k / c².
+    The derivative of the middle term in x is 12 κ x / (1 + 3 κ x²)², that of the last at least 2 tanh(x) in size.
+    As 6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x) for x >= 1, the sum
+    falls: σ'' has one zero t > 0, and -t.  On (-t, 0) the slope rises from below 0 to 1/2.
     """
 
     c: float = math.sqrt(2 / math.pi)
@@ -152,7 +152,7 @@ class GELUTanh(AbstractGated):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The gate, or what it lacks to 1, is at most exp(-2 c |z|), times z: 0 in float64."""
+        """The gate, or 1 minus the gate, is at most exp(-2 c |z|); times z this is 0 in float64."""
         return -400 / self.c, 400 / self.c
 
     @cached_property
@@ -160,7 +160,7 @@ class GELUTanh(AbstractGated):
         return _root(self._bend, 0.0, 10 / self.c)
 
     def _bend(self, z: float) -> float:
-        """Of the sign of -σ''(z)."""
+        """A number with the sign of -σ''(z)."""
         w, share = self.c * (z + self.k * z**3), 3 * self.k * z**2
         return 2 * z * self.c * (1 + share) * math.tanh(w) - 2 - 2 * share / (1 + share)
 
@@ -177,7 +177,7 @@ class GELUTanh(AbstractGated):
         return gate + z * 2 * self.c * (1 + 3 * self.k * z**2) * gate * (1 - gate)
 
     def gate(self, z: Tensor) -> Tensor:
-        """(1 + tanh(w)) / 2 without its cancellation."""
+        """(1 + tanh(w)) / 2, computed without cancellation."""
         return torch.sigmoid(2 * self._inner(z))
 
     def gate_slope(self, z: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class GELUTanh(AbstractGated):
         return 2 * self.c * (1 + 3 * self.k * z.square()) * torch.sigmoid(w) * torch.sigmoid(-w)
 
     def gate_curvature(self, z: Tensor) -> Tensor:
-        """s''(2 w) (2 w')² + s'(2 w) 2 w'' with s the sigmoid."""
+        """s''(2 w) (2 w')² + s'(2 w) 2 w'' where s is the sigmoid."""
         w, inner = 2 * self._inner(z), 2 * self.c * (1 + 3 * self.k * z.square())
         slope = torch.sigmoid(w) * torch.sigmoid(-w)
         return slope * (12 * self.c * self.k * z - inner.square() * torch.tanh(w / 2))

@@ -1,4 +1,4 @@
-"""No activation: a stage that is only affine."""
+"""No activation: a purely affine stage."""
 
 from __future__ import annotations
 

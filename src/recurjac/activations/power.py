@@ -1,4 +1,4 @@
-"""The cube, of which polynomials of degree three and the `tanh` form of GELU are made."""
+"""The cube, from which polynomials of degree three and the `tanh` form of GELU are built."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from recurjac.activations.curved import AbstractCurved
 from recurjac.arithmetic import Interval
 
 _WIDEST = 1e3
-"""Past it lines are constant, as the search for lines wants short pieces (`curved`)."""
+"""Beyond this number, lines are constant, because the search for lines needs short pieces (`curved`)."""
 
 
 @final
 @dataclass(frozen=True)
 class Cube(AbstractCurved):
-    """z³: σ' = 3 z² falls until 0 and rises after it."""
+    """z³: σ' = 3 z² falls up to 0 and rises after it."""
 
     name: ClassVar[str] = "cube"
 

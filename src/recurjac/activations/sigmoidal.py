@@ -1,4 +1,4 @@
-"""Sigmoid-shaped activations: increasing, odd about 0, with a slope that rises until 0 and falls after it."""
+"""Sigmoid-shaped activations: increasing, odd about 0, with a slope that rises up to 0 and falls after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
 _BISECTIONS = 60
-"""Halvings of a bracket: more than float64 has bits, for brackets up to some 10^3; wider ones only lose tightness."""
+"""Halvings of a bracket: more than float64 has bits, for brackets up to about 10^3; wider ones lose only tightness."""
 
 _FLAT = 30.0
 """exp(-z²) is 0 in float64 from here on, and erf(z) is 1."""
@@ -36,17 +36,17 @@ class AbstractSigmoidal(AbstractSmooth):
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The upper line, and by symmetry the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
+        """The upper line and, by symmetry, the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
         up_slope, up = self._upper_line(z, arithmetic)
         low_slope, mirrored = self._upper_line(-z, arithmetic)
         return self._over(z, arithmetic, (low_slope, 2 * self.middle - mirrored), (up_slope, up))
 
     def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of the line above σ that is lowest at the middle of z (CROWN, Table 2).
+        """Slope and intercept of the line above σ that is lowest at the midpoint of z (CROWN, Table 2).
 
-        A tangent at d >= 0 lies above the concave part, and, as σ is convex before 0, above the rest of [l, u] iff it
-        does so at l; this holds from some d* on.  So: the tangent at the middle or at d*, whichever is further right;
-        where even the tangent at u fails, the chord.
+        A tangent at d >= 0 lies above the concave part.  As σ is convex before 0, it lies above the rest of [l, u] iff
+        it does so at l, which holds for all d from some d* on.  So the line is the tangent at the midpoint or at d*,
+        whichever is further right; where even the tangent at u fails, it is the chord.
         """
         finite = self.core(z)
         low, high = finite.lower, finite.upper
@@ -69,7 +69,7 @@ class AbstractSigmoidal(AbstractSmooth):
         return self.value(d) + self.slope(d) * (z - d) >= self.value(z)
 
     def _touching_point(self, low: Tensor, high: Tensor) -> Tensor:
-        """A point d >= max(low, 0) near the least one whose tangent is above σ at `low`, if one is left of `high`."""
+        """A point d >= max(low, 0) near the least one whose tangent is above σ at `low`, if one is below `high`."""
         left, right = low.clamp(min=0), torch.maximum(high, low.clamp(min=0))
         for _ in range(_BISECTIONS):
             middle = left / 2 + right / 2
@@ -123,7 +123,7 @@ class Tanh(AbstractSigmoidal):
         return torch.tanh(z)
 
     def slope(self, z: Tensor) -> Tensor:
-        """1 - tanh² without its cancellation."""
+        """1 - tanh², computed without cancellation."""
         return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
 
     def curvature(self, z: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Arctan(AbstractSigmoidal):
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
 
     def curvature(self, z: Tensor) -> Tensor:
-        """-2 z σ'², whose derivative is (6 z² - 2) σ'³; one factor at a time, as z² σ' would overflow."""
+        """-2 z σ'², whose derivative is (6 z² - 2) σ'³; multiplied one factor at a time, as z² σ' would overflow."""
         slope = self.slope(z)
         return -2 * (torch.where(z.isinf(), 0.0, z) * slope) * slope
 

@@ -1,4 +1,4 @@
-"""Activations of two linear pieces that meet at 0: ReLU, leaky-ReLU, PReLU, absolute value."""
+"""Activations with two linear pieces that meet at 0: ReLU, leaky-ReLU, PReLU, absolute value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recurjac.relaxations import LinearRelaxation
 class AbstractTwoPiece(AbstractActivation):
     """σ(z) = z for z >= 0 and s z for z < 0, s the `negative_slope`, of any size and sign.
 
-    σ is convex for s <= 1 and concave for s >= 1; both cases are one, told apart by the sign of 1 - s.
+    σ is convex for s <= 1 and concave for s >= 1; the sign of 1 - s tells the two cases apart.
     """
 
     @abstractmethod
@@ -29,7 +29,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     @property
     def rectifies(self) -> bool:
-        """Whether the negative slope is 0 for every neuron, as in a ReLU, which needs fewer steps."""
+        """Whether the negative slope is 0 for every neuron, as in a ReLU; this needs fewer steps."""
         return False
 
     @property
@@ -40,7 +40,7 @@ class AbstractTwoPiece(AbstractActivation):
     @property
     @final
     def rigorous(self) -> bool:
-        """Slopes are exact and the lines' intercepts are computed with their rounding."""
+        """True: slopes are exact, and the intercepts of the lines include their rounding errors."""
         return True
 
     @final
@@ -65,14 +65,14 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """{s} below 0, {1} above, their hull where the interval meets 0 (also at one end: Clarke's derivative)."""
+        """{s} below 0, {1} above 0, and their hull where the interval meets 0 (even at an end: Clarke's derivative)."""
         at_lower, at_upper = self._pieces(z)
         if self.rectifies:
             return Interval.unchecked(at_lower, at_upper)  # 0 and 1, in order
         return Interval(torch.minimum(at_lower, at_upper), torch.maximum(at_lower, at_upper))
 
     def _pieces(self, z: Interval) -> tuple[Tensor, Tensor]:
-        """The slopes of the pieces that the lower and the upper end lie in: of both where the interval meets 0."""
+        """The slopes of the pieces that contain the lower and the upper end; one of each where the interval meets 0."""
         if self.rectifies:
             return (z.lower > 0).to(z.lower.dtype), (~(z.upper < 0)).to(z.lower.dtype)
         s = self.slope_below(z.lower)
@@ -80,13 +80,13 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """True where the interval meets 0, unless both slopes are one."""
+        """True where the interval meets 0, unless both slopes are 1."""
         meets = ~((z.lower > 0) | (z.upper < 0))  # also where an end is NaN
         return meets if self.rectifies else meets & (self.slope_below(z.lower) != 1)
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The chord on one side; on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
+        """The chord on one side; on the other, a line through 0 with slope 1 if u >= -l, else s (CROWN-adaptive)."""
         steep = z.upper >= -z.lower
         free = steep.to(z.lower.dtype) if self.rectifies else torch.where(steep, 1.0, self.slope_below(z.lower))
         sides = _sides(z)
@@ -94,7 +94,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The chord on one side, its parallel through 0 on the other."""
+        """The chord on one side; on the other, the parallel line through 0."""
         sides = _sides(z)
         chord = self._chord(z, *sides)
         return self._lines(z, chord, chord, *sides, arithmetic)
@@ -102,27 +102,27 @@ class AbstractTwoPiece(AbstractActivation):
     def _chord(self, z: Interval, high: Tensor, low: Tensor) -> Tensor:
         """The slope of the chord over [l, u] with l <= 0 <= u: s + (1 - s) u / (u - l), with limits at infinity.
 
-        Elsewhere the slope of the one piece, exactly.
+        Elsewhere it is exactly the slope of the only piece.
         """
         width = high - low
         least, most = torch.aminmax(width.detach()) if width.numel() else (0.0, 0.0)
         if float(least) > 0 and float(most) < torch.inf:
             share = high / width
-        else:  # infinity is kept out of the quotient, as autograd would make it 0 times infinity
+        else:  # keep infinity out of the quotient: autograd would compute 0 times infinity
             plain = (width > 0) & (width < torch.inf)
             share = torch.where(plain, high, 0.0) / torch.where(plain, width, 1.0)
             share = torch.where(high.isinf(), 1.0, share)
         if self.rectifies:
             return share
         s, (at_lower, at_upper) = self.slope_below(z.lower), self._pieces(z)
-        # rounding must not carry the chord past the slopes of the two pieces: parallels rest on that
+        # rounding must not move the chord beyond the slopes of the two pieces: the parallel lines rely on it
         chord = torch.minimum(torch.maximum(s + (1 - s) * share, s.clamp(max=1)), s.clamp(min=1))
         return torch.where(at_lower == at_upper, at_lower, chord)
 
     def _lines(
         self, z: Interval, free: Tensor, chord: Tensor, high: Tensor, low: Tensor, arithmetic: AbstractArithmetic
     ) -> LinearRelaxation:
-        """Slopes `free` through 0 on one side and `chord` on the other; on one piece both are its own."""
+        """Slopes `free` through 0 on one side and `chord` on the other; on a single piece both are its slope."""
         s, one = self.slope_below(z.lower), torch.ones_like(z.lower)
         # σ - a z over [l, u] with l <= 0 <= u is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
         ends = torch.stack([high, low])
@@ -140,12 +140,12 @@ class AbstractTwoPiece(AbstractActivation):
 
 
 def _sides(z: Interval) -> tuple[Tensor, Tensor]:
-    """The end above 0 and the end below it, or 0."""
+    """The upper end clamped to >= 0 and the lower end clamped to <= 0."""
     return z.upper.clamp(min=0), z.lower.clamp(max=0)
 
 
 def _beside(*numbers: Tensor) -> LinearRelaxation:
-    """Lines of numbers (batch, *node) for all covectors."""
+    """Lines from numbers (batch, *node), the same for all covectors."""
     return LinearRelaxation(*(t.unsqueeze(1) for t in numbers))
 
 
@@ -171,9 +171,9 @@ class ReLU(AbstractTwoPiece):
 @final
 @dataclass(frozen=True)
 class LeakyReLU(AbstractTwoPiece):
-    """z for z >= 0, else `negative_slope` times z; one slope for all neurons.
+    """z for z >= 0, else `negative_slope` times z, with the same slope for all neurons.
 
-    In float32 the slope is the nearest float32 number, as in PyTorch's own kernels.
+    In float32, the slope is rounded to the nearest float32 number, as in PyTorch's own kernels.
     """
 
     negative_slope: float = 0.01
@@ -259,7 +259,7 @@ def _onnx_leaky_relu(x: Expression, alpha: float = 0.01) -> Any:
 
 @torch_ops.reads("aten.prelu.default", "aten._prelu_kernel.default")
 def _prelu(x: Expression, weight: Tensor) -> Any:
-    # nn.PReLU has one slope, or one for each channel: the axis after the batch's
+    # nn.PReLU has one slope, or one per channel: the axis after the batch axis
     ones = [1] * (len(x.shape) - 2)
     slope = weight.reshape(()) if weight.numel() == 1 else weight.reshape(-1, *ones)
     return x.activate(PReLU(slope))
@@ -269,5 +269,5 @@ def _prelu(x: Expression, weight: Tensor) -> Any:
 def _onnx_prelu(x: Expression, slope: Tensor) -> Any:
     if torch.broadcast_shapes(slope.shape, x.shape) != torch.Size(x.shape):
         raise ValueError(f"slopes of shape {tuple(slope.shape)} for a tensor of shape {x.shape}")
-    # a leading axis of one entry says nothing, and a neuron has no batch axis
+    # a leading axis of one entry carries no information, and a neuron has no batch axis
     return x.activate(PReLU(slope[0] if slope.dim() == len(x.shape) and slope.shape[:1] == (1,) else slope))

@@ -80,7 +80,7 @@ def stationary_free_radius(
     Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that is not
     there and for a tolerance that is not between 0 and 1.
 
-    Source: MATH §7; arXiv:1810.11783, Section 4 (local optimisation landscape).
+    Source: docs/mathematics.md, §7.3; arXiv:1810.11783, Section 4 (local optimisation landscape).
     """
     if not 0 < tolerance < 1:
         raise InvalidRequest(f"the tolerance {tolerance!r} is not between 0 and 1; give a relative one such as 1e-3")

@@ -144,7 +144,7 @@ def monotone(
     derivative is exactly 0, covering rounding can leave an entry undecided, by bounds of some 1e-307 on its far side.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for what is none of these objects.
 
-    Source: MATH §7.
+    Source: docs/mathematics.md, §7.4.
     """
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
@@ -251,7 +251,7 @@ def directional_bounds(
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for a direction that does not fit it,
     that is not finite, or that the network's dtype cannot hold.
 
-    Source: MATH §7.
+    Source: docs/mathematics.md, §7.4.
     """
     problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
     ways = _directions(direction, problem.network, problem.bound.batch)

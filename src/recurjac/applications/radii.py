@@ -86,9 +86,9 @@ def proved(rungs: Sequence[RadiusBound], row: int) -> Proved:
     than (s - t_{i-1}) L_i by the mean value theorem (Lebourg's, where g has kinks).  For the same reason g > 0 at all
     distances s < t_{i-1} + F_{i-1} / L_i up to t_i.
 
-    With C_i = -inf for i > 0 this is the right-end sum of Theorem 2 (MATH §7); with L_i = inf it is the margin's bound
-    alone.  A bound on a ball also holds on smaller ones: L_i is the least of those of all larger radii, C_i the
-    greatest.  Fractions make the sums exact; the radius is the next floating-point number below.
+    With C_i = -inf for i > 0 this is the right-end sum of Theorem 2 (docs/mathematics.md, §7.2); with L_i = inf it is
+    the margin's bound alone.  A bound on a ball also holds on smaller ones: L_i is the least of those of all larger
+    radii, C_i the greatest.  Fractions make the sums exact; the radius is the next floating-point number below.
     Source: arXiv:1810.11783, Theorem 2; the combination with C_i is ours.
     """
     ordered = sorted(rungs, key=lambda rung: rung.radius)

@@ -1,7 +1,7 @@
 """Certified radii: how far an input may move while its class keeps winning, proved; beside the nearest adversary found.
 
 Proofs: the margin f_c - f_j, one network of its own, is positive at x and cannot fall faster than its local Lipschitz
-constants (MATH §7, Lemma 1 and Theorem 2), or its own lower bound on a ball is positive, or both one after the other.
+constants (docs/mathematics.md, §7.1, §7.2), or its own lower bound on a ball is positive, or both one after the other.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def certified_radius(
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for labels, targets and norms that do
     not exist, UnsoundBounds for an adversary within the radius: a bug.
 
-    Source: arXiv:1810.11783, Theorem 2 and Section 4.3; MATH §7.
+    Source: arXiv:1810.11783, Theorem 2 and Section 4.3; docs/mathematics.md, §7.1, §7.2.
     """
     p = check_norm(p, "input")
     ball, grid, search = LpBall(x, 0.0, p, clip), radii or Radii(), attack or Attack()

@@ -1,15 +1,16 @@
-"""Intervals, values with a rounding radius, and the two arithmetics: the only package that thinks about rounding.
+"""Intervals, balls (midpoint and radius), and the two arithmetics: all handling of rounding is in this package.
 
-The truth is the stored network's operations in real arithmetic.  A product computed in working precision obeys, in any
-order of summation and with or without fused multiply-adds,
+The truth is the stored network's operations in real arithmetic.  For any order of summation, with or without fused
+multiply-adds, a product computed in working precision satisfies
 
     |fl(W c) - W c|  <=  gamma_n |W| |c| + n eta,      gamma_n = n u / (1 - n u)
 
-(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), u the unit roundoff.  For eta we take the smallest
-*normal* number, so that products that are flushed to zero are covered; sums of two numbers never underflow, as long as
-subnormal numbers exist (`check_matmul`).  Sums of non-negative
-numbers are computed with relative error gamma, hence every radius below is computed from non-negative terms and then
-grown by `_grow`.
+(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), where u is the unit roundoff.  eta is the smallest
+*normal* number, so that products that are flushed to zero are covered.  Sums of two numbers never underflow, as long as
+subnormal numbers exist (`check_matmul`).  Sums of non-negative numbers are computed with a relative error of at most
+gamma.  Therefore every radius below is computed from non-negative terms and then increased by `grow`.
+
+Source: docs/mathematics.md, §8.
 """
 
 from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed

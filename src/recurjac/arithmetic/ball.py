@@ -1,4 +1,4 @@
-"""Values with a rounding radius, and their sums and products."""
+"""Balls (a midpoint with a rounding radius), and their sums and products."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from recurjac.arithmetic.rounding import (
 
 @runtime_checkable
 class LinearMap(Protocol):
-    """What arithmetic needs to know of a linear operator A (`operators.AbstractLeaf`)."""
+    """What arithmetic needs to know about a linear operator A (`operators.AbstractLeaf`)."""
 
     @property
     def in_shape(self) -> Shape: ...
@@ -47,10 +47,10 @@ _Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 @final
 @dataclass(frozen=True)
 class Ball:
-    """A tensor and how far the exact one may be: |exact - mid| <= rad; `rad` None makes no claim (`Fast`).
+    """A tensor and a bound of its error: |exact - mid| <= rad; with `rad` None nothing is claimed (`Fast`).
 
-    `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0, otherwise it
-    overflowed and says nothing; neither does NaN.
+    `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0.  Otherwise it
+    overflowed and carries no information; nor does NaN.
     """
 
     mid: Tensor
@@ -74,7 +74,7 @@ class Ball:
 
     @property
     def exact(self) -> bool:
-        """Whether the value is known to be `mid` itself (and is not NaN, which is no number)."""
+        """Whether the value is known to be exactly `mid` (and is not NaN)."""
         return self.rad is zero_of(self.mid.dtype, self.mid.device)
 
     @cached_property
@@ -99,13 +99,13 @@ class Ball:
         return Ball(move(self.mid), move(rad))
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Ball:
-        """The same numbers, as `dtype` holds them."""
+        """The same numbers, converted to `dtype`."""
         if self.exact:
             return Ball(self.mid.to(dtype=dtype, device=device), zero_of(dtype, device))
         return self.map(lambda t: t.to(dtype=dtype, device=device))
 
     def known_from(self, row: int) -> Ball:
-        """The same value, whose rows from number `row` on are known not to be rounded."""
+        """The same value, where the rows from index `row` on are known to be exact."""
         if self.rad is None or self.exact:
             return self
         rad = self.rad.expand_as(self.mid).clone()
@@ -129,14 +129,14 @@ class Ball:
         return Ball(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
 
     def shares_memory(self, other: Ball) -> bool:
-        """Whether a change of one in place may change the other."""
+        """Whether changing one in place may change the other."""
         parts = [(self.mid, other.mid)]
         if self.rad is not None and other.rad is not None and not other.exact:
             parts.append((self.rad, other.rad))
         return any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b in parts)
 
     def plus_at_(self, rows: slice, other: Ball) -> Ball:
-        """This value with `other` more in some of its rows, made in the memory of this value, which is gone."""
+        """This value with `other` added to some of its rows, in place: this value is invalid afterwards."""
         total = Ball(self.mid[rows], self.rad if self.rad is None or self.exact else self.rad[rows]) + other
         self.mid[rows] = total.mid
         if self.rad is None or total.rad is None:
@@ -148,7 +148,7 @@ class Ball:
     def plus_and_minus_(self, other: Ball) -> Ball:
         """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
 
-        Made in the memory of this value, which is gone thereafter.
+        The result uses the memory of this value, which is invalid afterwards.
         """
         r = other.shape[2]
         self.mid[:, :, :r].add_(other.mid)  # (`+=` would copy the half onto itself)
@@ -208,7 +208,7 @@ class Ball:
     def dot(self, rows: Ball) -> Ball:
         """The product of forms (B, K, R, *node) with one row (B, K, *node) each, summed over the node: (B, K, R).
 
-        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `lines.Intercepts`.
+        Dimensions B and K of either may be 1.  0 times infinity is NaN, no bound: see `relaxations.Intercepts`.
         """
         ours = self if self.mid.dim() == 4 else self.map(lambda t: t.reshape(*t.shape[:3], prod(t.shape[3:])))
         theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
@@ -221,7 +221,7 @@ class Ball:
     def plus_matmul_(self, forms: Ball, matrix: Ball) -> Ball:
         """This value (..., m) plus forms (..., n) times the transpose of a matrix (m, n): one sum of n + 1 terms.
 
-        Made in the memory of this value, which is gone thereafter, unless a derivative needs it.
+        The result uses the memory of this value, which is invalid afterwards, unless a derivative needs it.
         """
         live = any(t.requires_grad for t in (self.mid, forms.mid, matrix.mid))
         lead = forms.shape[:-1]
@@ -244,12 +244,12 @@ class Ball:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """`tensor` without its derivative."""
+    """`tensor` detached from its derivative."""
     return tensor.detach() if tensor.requires_grad else tensor
 
 
 def broadcasts(shape: torch.Size, other: torch.Size) -> bool:
-    """Whether a tensor of `shape` beside one of `other`, of as many dimensions, does not enlarge it."""
+    """Whether a tensor of `shape` broadcasts to `other`, with the same number of dimensions, without enlarging it."""
     return len(shape) == len(other) and all(s in (1, n) for s, n in zip(shape, other, strict=True))
 
 
@@ -265,7 +265,10 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
 
 
 def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
-    """The sum of exact forms (B, K, R, n) times exact rows (B, K, n), every product being >= 0: it is its own size."""
+    """The sum of exact forms (B, K, R, n) times exact rows (B, K, n), where every product is >= 0.
+
+    The sum is then also the sum of the magnitudes that its rounding error is proportional to.
+    """
     mid = reduce(torch.add, (rows_times(w, r) for w, r in terms))
     n = sum(w.shape[-1] for w, _ in terms)
     if n == 0:
@@ -283,7 +286,7 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
 
 
 def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
-    """base (..., m) plus forms (..., n) times matrixᵀ, in the memory of `base` if its rows lie evenly there."""
+    """base (..., m) plus forms (..., n) times matrixᵀ, in the memory of `base` if its rows are evenly spaced."""
     flat = base.flatten(0, -2).addmm_(forms.flatten(0, -2), matrix.mT)
     return base if flat.data_ptr() == base.data_ptr() else flat.view(base.shape)
 
@@ -345,7 +348,7 @@ def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
 
 
 def summed(values: Sequence[Ball]) -> Ball:
-    """The sum of values that broadcast to each other, as one of k terms: off by gamma_k Σ |mid| + Σ rad."""
+    """The sum of k values that broadcast to each other, with the error gamma_k Σ |mid| + Σ rad."""
     if len(values) == 1:
         return values[0]
     same = all(v.shape == values[0].shape for v in values)
@@ -360,7 +363,7 @@ def summed(values: Sequence[Ball]) -> Ball:
 
 
 def concatenate(values: Sequence[Ball], dim: int) -> Ball:
-    """The values one after the other along `dim`."""
+    """The values concatenated along `dim`."""
     mid = torch.cat([v.mid for v in values], dim)
     if all(v.exact for v in values):
         return Ball(mid, values[0].rad)

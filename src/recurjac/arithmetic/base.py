@@ -1,4 +1,4 @@
-"""What an arithmetic states, and what follows from it."""
+"""The operations that an arithmetic defines, and those derived from them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from recurjac.arithmetic.ball import Ball
 from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
 
 MEMORY = 2**26
-"""Bytes that the coefficient tensors of one sweep may take by default on a processor."""
+"""The default limit for the coefficient tensors of one sweep on a CPU, in bytes."""
 
 
 class AbstractArithmetic(ABC):
     """How numbers are computed: whether rounding is covered, and how much memory one sweep may take (bytes).
 
-    memory: None for 64 MiB on a processor, and an eighth of what is free on a CUDA device, where calls are dear.
+    memory: None for 64 MiB on a CPU, and an eighth of the free memory on a CUDA device, where calls are expensive.
     """
 
     memory: int | None
@@ -32,11 +32,11 @@ class AbstractArithmetic(ABC):
 
     @abstractmethod
     def exact(self, tensor: Tensor) -> Ball:
-        """The value that is `tensor` itself."""
+        """The ball that is exactly `tensor`."""
 
     @abstractmethod
     def ball(self, mid: Tensor, rad: Tensor) -> Ball:
-        """The value that lies within `rad` of `mid` (a proved error; ignored by `Fast`)."""
+        """The ball of radius `rad` around `mid` (a proved error; ignored by `Fast`)."""
 
     @abstractmethod
     def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
@@ -44,39 +44,39 @@ class AbstractArithmetic(ABC):
 
     @abstractmethod
     def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
-        """c·x + |c|·r of forms c (B, K, R, *node), x and r >= 0 being (B, *node), finite: (B, K, R).
+        """c·x + |c|·r for forms c (B, K, R, *node) and finite x and r >= 0 (B, *node): (B, K, R).
 
-        Made in the memory of the forms, which are gone thereafter, unless a derivative needs them.
+        The result uses the memory of the forms, which are invalid afterwards, unless a derivative needs them.
         """
 
     @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
-        """An upper bound of a non-negative expression that was `computed` with at most `operations` roundings each.
+        """An upper bound of a non-negative expression whose value `computed` has at most `operations` roundings.
 
         Products may underflow, but a result of 0 must be exact.
         """
 
     @abstractmethod
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
-        """A lower bound of a non-negative expression that was `computed` with at most `operations` roundings each."""
+        """A lower bound of a non-negative expression whose value `computed` has at most `operations` roundings."""
 
     @abstractmethod
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
-        """The interval between two bounds of one number that cross somewhere; neither is NaN.
+        """The interval between two bounds of the same number that cross somewhere; neither is NaN.
 
-        Raises UnsoundBounds if they are proved; unproved ones are exchanged, as crossing can be their rounding.
+        Raises UnsoundBounds if they are proved.  Unproved ones are swapped, because rounding can make them cross.
         """
 
     @final
     def memory_on(self, device: torch.device) -> int:
-        """The bytes that the coefficient tensors of one sweep may take there."""
+        """The limit for the coefficient tensors of one sweep on that device, in bytes."""
         if self.memory is not None:
             return self.memory
         return MEMORY if device.type != "cuda" else max(MEMORY, torch.cuda.mem_get_info(device)[0] // 8)
 
     @final
     def enclose(self, lower: Tensor, upper: Tensor) -> Interval:
-        """The interval between two bounds of one number; a NaN bound is no bound, hence infinite.
+        """The interval between two bounds of the same number; a NaN bound is replaced by an infinite one.
 
         Raises UnsoundBounds where proved bounds cross.
         """
@@ -86,17 +86,17 @@ class AbstractArithmetic(ABC):
 
     @final
     def between(self, lower: Ball, upper: Ball) -> Interval:
-        """The interval from the least possible `lower` to the greatest possible `upper`."""
+        """The interval from the lower end of `lower` to the upper end of `upper`."""
         return self.enclose(lower.lower(), upper.upper())
 
     @final
     def intersect(self, a: Interval, b: Interval) -> Interval:
-        """The numbers in both; each must hold the same exact number."""
+        """The intersection; both must contain the same exact number."""
         return self.enclose(torch.maximum(a.lower, b.lower), torch.minimum(a.upper, b.upper))
 
     @final
     def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
-        """m and s with the (finite) interval inside [m - s, m + s]."""
+        """m and s such that [m - s, m + s] contains the (finite) interval."""
         mid = torch.add(interval.lower / 2, interval.upper, alpha=0.5)
         low = self.exact(mid) - self.exact(interval.lower)
         high = self.exact(interval.upper) - self.exact(mid)
@@ -104,14 +104,14 @@ class AbstractArithmetic(ABC):
 
     @final
     def scaled(self, value: Ball, slope: Tensor) -> Ball:
-        """The value times exact numbers, which broadcast to it: without rounding where all of them are 0 or 1."""
+        """The value times exact numbers that broadcast to it, without rounding if all of them are 0 or 1."""
         if bool(((slope == 0) | (slope == 1)).all()):
             return value.map(lambda t: t * slope)
         return value * self.exact(slope)
 
     @final
     def product(self, a: Interval, b: Interval) -> Interval:
-        """All products of a number in `a` and one in `b`; 0 times infinity is 0."""
+        """The interval of all products of a number in `a` and a number in `b`; 0 times infinity is 0."""
         ends = torch.broadcast_tensors(a.lower, a.upper, b.lower, b.upper)
         times = self._times if all_finite(ends) else self._limits
         corners = [times(x, y) for x in ends[:2] for y in ends[2:]]
@@ -121,7 +121,7 @@ class AbstractArithmetic(ABC):
 
     @final
     def multiple(self, number: Tensor, slope: Ball) -> tuple[Ball, Ball]:
-        """Values at least and at most `number` times the exact value of `slope`; 0 times infinity is 0."""
+        """Lower and upper bounds of `number` times the exact value of `slope`; 0 times infinity is 0."""
         if all_finite([number]):
             product = self.exact(number) * slope
             return product, product
@@ -135,7 +135,7 @@ class AbstractArithmetic(ABC):
 
     @final
     def _limits(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of x y; infinite factors are kept apart, as autograd would make them 0 times infinity."""
+        """Bounds of x y; infinite factors are handled separately, because autograd would compute 0 times infinity."""
         infinite = x.isinf() | y.isinf()
         limit = (x.detach() * y.detach()).nan_to_num(0.0, torch.inf, -torch.inf)
         low, high = self._times(torch.where(infinite, 0.0, x), torch.where(infinite, 0.0, y))
@@ -143,10 +143,10 @@ class AbstractArithmetic(ABC):
 
     @final
     def matmul(self, a: Interval, b: Interval) -> Interval:
-        """An interval around A Bᵀ for all matrices in `a` (..., m, n) and `b` (..., k, n): (..., m, k).
+        """An interval that contains A Bᵀ for all matrices in `a` (..., m, n) and `b` (..., k, n): (..., m, k).
 
-        With middles and half-widths, |A Bᵀ - a bᵀ| <= |a| sᵀ + r (|b| + s)ᵀ (Rump 1999, BIT 39, 534); an infinite end
-        leaves all that it meets unbounded.
+        With midpoints and half-widths, |A Bᵀ - a bᵀ| <= |a| sᵀ + r (|b| + s)ᵀ (Rump 1999, BIT 39, 534).  An infinite
+        end makes every entry that depends on it unbounded.
         """
         (mid, half), (other, rest) = self.midrad(a), self.midrad(b)
         centre, size = self.exact(mid).matmul(self.exact(other)), self.exact(other.abs()) + self.exact(rest)
@@ -155,7 +155,7 @@ class AbstractArithmetic(ABC):
 
     @final
     def sum(self, intervals: Sequence[Interval]) -> Interval:
-        """All sums of one number from each."""
+        """The interval of all sums of one number from each interval."""
         lower, upper = self.exact(intervals[0].lower), self.exact(intervals[0].upper)
         for term in intervals[1:]:
             lower, upper = lower + self.exact(term.lower), upper + self.exact(term.upper)

@@ -26,7 +26,7 @@ class Interval:
     def __post_init__(self) -> None:
         if self.lower.shape != self.upper.shape:
             raise UnsoundBounds(
-                f"an interval needs ends of one shape, not {tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
+                f"an interval needs ends of the same shape, not {tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
             )
         if not in_order(self.lower, self.upper):
             at = tuple(int(i) for i in (~(self.lower <= self.upper)).nonzero()[0])
@@ -37,7 +37,7 @@ class Interval:
 
     @classmethod
     def unchecked(cls, lower: Tensor, upper: Tensor) -> Interval:
-        """The interval between ends of one shape that are known to be in order, without another look."""
+        """The interval between ends of the same shape that are known to be in order; this is not checked."""
         interval = object.__new__(cls)
         object.__setattr__(interval, "lower", lower)
         object.__setattr__(interval, "upper", upper)
@@ -45,7 +45,7 @@ class Interval:
 
     @classmethod
     def point(cls, value: Tensor) -> Interval:
-        """The interval that holds `value` alone."""
+        """The interval that contains only `value`."""
         return cls(value, value)
 
     @property
@@ -54,7 +54,7 @@ class Interval:
 
     @property
     def width(self) -> Tensor:
-        """upper - lower, 0 where both ends are equal (also at infinity)."""
+        """upper - lower; 0 where both ends are equal (even at infinity)."""
         return torch.where(self.lower == self.upper, 0.0, self.upper - self.lower)
 
     @property

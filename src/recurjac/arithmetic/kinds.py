@@ -1,4 +1,4 @@
-"""The two arithmetics: plain floating point, and midpoint and radius."""
+"""The two arithmetics: plain floating point, and midpoint-radius."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recurjac.arithmetic.rounding import gamma_of, grow, growth_of, tiny_of, zer
 @final
 @dataclass(frozen=True)
 class Fast(AbstractArithmetic):
-    """Plain floating point: rounding is not covered, so a result is certified in exact arithmetic only."""
+    """Plain floating point: rounding is not covered, so a result is certified only in exact arithmetic."""
 
     memory: int | None = None
 
@@ -52,9 +52,9 @@ class Fast(AbstractArithmetic):
 @final
 @dataclass(frozen=True)
 class Rigorous(AbstractArithmetic):
-    """Midpoint and radius: every result covers the rounding of its own computation, in float32 or float64.
+    """Midpoint-radius arithmetic: every result covers the rounding of its own computation, in float32 or float64.
 
-    Needs matrix products in full precision (no TF32 or bfloat16); `check_matmul` says so.
+    Requires matrix products in full precision (no TF32 or bfloat16), which `check_matmul` checks.
     """
 
     memory: int | None = None

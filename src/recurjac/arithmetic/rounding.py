@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 def growth_of(operations: int, dtype: torch.dtype) -> float:
-    """What a non-negative expression computed in so many roundings is multiplied with, to be at least the exact one.
+    """The factor that makes a non-negative expression, computed with that many roundings, at least the exact value.
 
     (1 + u)^k / (1 - u) <= 1 + 2 (k + 2) u for k u <= 1/4, and 1 + (k + 2) eps is a floating-point number; underflow is
-    the caller's.  Past k u = 1/4 nothing is claimed: infinity.
+    handled by the caller.  Above k u = 1/4 nothing is claimed: the factor is infinity.
     """
     eps = torch.finfo(dtype).eps
     return float("inf") if operations * eps > 0.5 else 1 + (operations + 2) * eps
 
 
 def grow(radius: Tensor, operations: int) -> Tensor:
-    """At least the exact value of a non-negative expression computed as `radius` in at most `operations` roundings."""
+    """An upper bound of a non-negative expression that was computed as `radius` with at most `operations` roundings."""
     growth = growth_of(operations, radius.dtype)
     return radius * growth if growth < torch.inf else torch.full_like(radius, torch.inf)
 
@@ -36,18 +36,18 @@ def tiny_of(tensor: Tensor) -> float:
 
 
 def least_of(tensor: Tensor) -> float:
-    """The least entry (NaN if there is one); infinite if there is none."""
+    """The smallest entry (NaN if any entry is NaN); infinite if the tensor is empty."""
     return float(tensor.amin()) if tensor.numel() else torch.inf
 
 
 def negligible(least: float, other: float, dtype: torch.dtype) -> bool:
-    """Whether two roundings more of `other` exceed `least`; not if it is NaN."""
+    """Whether two more roundings of `other` exceed `least`; False if it is NaN."""
     return other * torch.finfo(dtype).eps > least
 
 
 @cache
 def zero_of(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The radius of exact values: this very tensor, so that they are told by identity."""
+    """The radius of exact values: always this same tensor, so that they are recognised by identity."""
     return torch.zeros((), dtype=dtype, device=device)
 
 
@@ -64,7 +64,7 @@ def round_up(mid: Tensor, rad: Tensor) -> Tensor:
 
 
 class RoundUp(torch.autograd.Function):
-    """`_round_up`, whose derivative is that of mid."""
+    """`round_up`, with the derivative of mid."""
 
     @staticmethod
     def forward(ctx: Any, mid: Tensor, rad: Tensor) -> Tensor:  # noqa: ARG004  # (torch fixes the signature)

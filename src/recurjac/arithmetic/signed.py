@@ -16,14 +16,14 @@ from recurjac.arithmetic.rounding import growth_of, least_of, negligible, tiny_o
 @final
 @dataclass(frozen=True)
 class Slopes:
-    """What forms are multiplied with, beside them: a slope where they are positive, another where they are negative."""
+    """The slopes that forms are multiplied with: one where they are positive, another where they are negative."""
 
     above: Tensor
     below: Tensor
 
     @cached_property
     def least(self) -> float:
-        """The least size of a slope that is not 0; infinite if there is none."""
+        """The smallest magnitude of a nonzero slope; infinite if there is none."""
         return min(least_of(torch.where(s == 0, torch.inf, s.detach().abs())) for s in (self.above, self.below))
 
     @cached_property
@@ -39,10 +39,10 @@ class Slopes:
 @final
 @dataclass(frozen=True)
 class Signed:
-    """Forms whose midpoint is `positive` + `negative`, one of which is 0 at each entry, within the radius `rad`.
+    """Forms with the midpoint `positive` + `negative`, one of which is 0 at each entry, and the radius `rad`.
 
-    size: |midpoint|, where rounding is covered; rad: None where it is not, or where there is none (`exact`).
-    live: whether a derivative needs the forms, whose memory is otherwise used.
+    size: |midpoint|, where rounding is covered.  rad: None where rounding is not covered or the forms are exact.
+    live: whether a derivative needs the forms; otherwise their memory is reused.
     """
 
     positive: Tensor
@@ -53,7 +53,7 @@ class Signed:
 
     @classmethod
     def of_(cls, forms: Ball, live: bool) -> Signed:
-        """Made in the memory of the forms, which are gone thereafter, unless they or what meets them is `live`."""
+        """Uses the memory of the forms, which are invalid afterwards, unless they or their factors are live."""
         live = live or forms.mid.requires_grad
         size = None if forms.rad is None else forms.size  # before that memory is used
         positive = forms.mid.clamp(min=0)
@@ -62,11 +62,11 @@ class Signed:
         return cls(positive, negative, size, lost, live)
 
     def times_(self, slopes: Slopes, known: Tensor | None) -> Ball:
-        """The midpoint times the slope of its sign; made in this object's memory as `of_`.
+        """The midpoint times the slope for its sign, in this object's memory as in `of_`.
 
-        known: the absolute slope where both are one, 0 elsewhere; None if they nowhere are.  The radius counts there;
-        elsewhere it is the caller's.  By underflow a product is off by less than the smallest number, hence by less
-        than a factor.
+        known: the absolute slope where both slopes are the same, 0 elsewhere; None if they are the same nowhere.  Only
+        there is the radius included; elsewhere the caller handles it.  Underflow changes a product by less than the
+        smallest number, hence by less than a factor.
         """
         if self.size is None:
             return Ball(self._product_(slopes), None)
@@ -89,7 +89,7 @@ class Signed:
         return self.positive.mul_(slopes.above).addcmul_(self.negative, slopes.below)
 
     def _underflow(self, slopes: Slopes, known: Tensor | None) -> Tensor:
-        """At least what underflow may lose."""
+        """An upper bound of what underflow may lose."""
         lost = torch.minimum(self.positive, slopes.tiny_above)
         lost = lost - torch.maximum(self.negative, slopes.minus_tiny_below)
         return lost if known is None or self.rad is None else lost.add(torch.minimum(self.rad, slopes.tiny_above))

@@ -92,7 +92,7 @@ def hessian_bounds(
     """Bounds of every entry of the Hessian of one output of a smooth network over a region.
 
     output: its number, row-major.  method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives
-    between stages that the Hessian is made of (docs/mathematics.md, §11).
+    between stages that the Hessian is made of (docs/mathematics.md, §9).
     Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
     continuous; InvalidRegion if the region does not fit the network.
     """

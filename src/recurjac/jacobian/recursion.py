@@ -128,7 +128,7 @@ class Chords(AbstractRecursion):
     """The best lines: min(dy, Dy) is concave and max(dy, Dy) convex in y, so their chords over [L, U] bound y δ.
 
     They are RecurJac's where the sign of y is known and never worse where it is not; no sign of δ is needed.
-    Source: Shi et al., NeurIPS 2022, arXiv:2210.07394; MATH §5.3.
+    Source: Shi et al., NeurIPS 2022, arXiv:2210.07394; docs/mathematics.md, §5.3.
     """
 
     @classmethod

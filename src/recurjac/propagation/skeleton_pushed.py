@@ -1,4 +1,4 @@
-"""The exact skeleton: between neurons that are not linear, a network is (MATH §5.5).
+"""The exact skeleton: between neurons that are not linear, a network is (docs/mathematics.md, §5.5).
 
 z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those
 that are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what

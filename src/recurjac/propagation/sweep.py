@@ -29,7 +29,8 @@ from recurjac.relaxations import relax_
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     """Bounds of the forms `seeds` at node `start`: (B, K, R), in parts that keep to the arithmetic's memory.
 
-    Source: MATH §3 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783, Algorithm 1.
+    Source: docs/mathematics.md, §3.2 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783,
+    Algorithm 1.
     """
     if isinstance(seeds, Units) and not route.dense and (chosen := tiles(seeds, route.planner)) is not None:
         parts = [_tile(route, start, seeds, tile) for tile in chosen]

@@ -34,10 +34,10 @@ __all__ = [
 @final
 @dataclass(frozen=True)
 class LpBall(AbstractRegion):
-    """All inputs within `radius` of `x` in the l_p norm, and inside the box `clip` if one is given.
+    """All inputs within `radius` of `x` in the l_p norm, and within the box `clip` if one is given.
 
     x: one input or a batch.  radius: a number; a tensor (batch,) or (batch, 1, ...); for p = inf also one number for
-    each input feature (*input) or (batch, *input); 0 is the point, inf the whole space (or the whole clip box).
+    each input feature (*input) or (batch, *input); 0 is a single point, inf the whole space (or the whole clip box).
     p: 1, 2 or inf.  clip: (lo, hi), numbers or tensors that broadcast against x.
     Raises InvalidRegion for NaN or infinite centres, negative or NaN radii, an unknown norm, an empty batch, a centre
     outside the clip box.
@@ -60,7 +60,7 @@ class LpBall(AbstractRegion):
             self._check_clip(x)
 
     def _check_clip(self, x: Tensor) -> None:
-        assert self.clip is not None  # noqa: S101  # (narrows the type; the caller has checked)
+        assert self.clip is not None  # noqa: S101  # (narrows the type; checked by the caller)
         ends = [numbers("the clip box", c) for c in self.clip]
         if len(ends) != 2:
             raise InvalidRegion(f"the clip box has {len(ends)} ends; give (lo, hi)")
@@ -116,7 +116,7 @@ class LpBall(AbstractRegion):
         return (near & ((low <= wide) & (wide <= high)).flatten(2).all(2)).to(points.device)
 
     def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The ends of the clip box, (batch, *input), rounded outwards; infinite without one."""
+        """The ends of the clip box, (batch, *input), rounded outwards; infinite if there is none."""
         clip, shape = (-inf, inf) if self.clip is None else self.clip, numbers("x", self.x).shape
         ends = (numbers("the clip box", c).broadcast_to(shape) for c in clip)
         low, high = (batched("the clip box", e, input_shape)[0] for e in ends)
@@ -126,7 +126,7 @@ class LpBall(AbstractRegion):
 @final
 @dataclass(frozen=True)
 class Box(AbstractRegion):
-    """All inputs between `lower` and `upper`, one input or a batch each; ends may be infinite.
+    """All inputs between `lower` and `upper`, each one input or a batch; ends may be infinite.
 
     Raises InvalidRegion for NaN, for lower > upper, and for ends of different shapes.
     """
@@ -137,7 +137,7 @@ class Box(AbstractRegion):
     def __post_init__(self) -> None:
         low, high = numbers("the lower end", self.lower), numbers("the upper end", self.upper)
         if low.shape != high.shape:
-            raise InvalidRegion(f"a box needs ends of one shape, not {tuple(low.shape)} and {tuple(high.shape)}")
+            raise InvalidRegion(f"a box needs ends of the same shape, not {tuple(low.shape)} and {tuple(high.shape)}")
         wrong = ~(low <= high) | (low == inf) | (high == -inf)
         if bool(wrong.any()):
             at = first(wrong)

@@ -1,4 +1,4 @@
-"""Balls of the l1 and l2 norms cut by a box, and the largest value of a linear form over them."""
+"""Balls of the l1 and l2 norms intersected with a box, and the maximum of a linear form over them."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class BoundBall(BoundRegion):
 
     @cached_property
     def _clipped(self) -> Tensor:
-        """Whether the clip box cuts the ball: (batch,)."""
+        """Whether the clip box cuts off a part of the ball: (batch,)."""
         r = self.radius.reshape(-1, *[1] * (self.x.dim() - 1))
         return ((self.x - r < self.low) | (self.x + r > self.high)).flatten(1).any(1)
 
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
-        """The least of the ball's bound, the box's bound and, where both matter, a Lagrangian of their intersection.
+        """The least of the bounds for the ball, the box and, where both matter, their intersection (a Lagrangian).
 
-        Any multiplier gives a valid bound (weak duality); the one used is optimal up to rounding, so that the bound is
-        the exact maximum up to rounding.
+        Any multiplier gives a valid bound (weak duality).  The one used is optimal up to rounding, so the bound is the
+        exact maximum up to rounding.
         """
         flat = forms.mid.flatten(3)
         extra = self._ball(flat)
@@ -79,7 +79,7 @@ class BoundBall(BoundRegion):
         infinite, radius = room.isinf(), self.radius.reshape(-1, 1, 1)
         whole = (gain * torch.where(infinite, 0.0, room)).sum(-1)
         whole = torch.where((infinite & (gain > 0)).any(-1), inf, whole)
-        # an infinite radius binds nothing; a stand-in keeps infinity out of what autograd sees
+        # an infinite radius is no constraint; a stand-in keeps infinity out of what autograd sees
         reach = torch.where(radius.isinf(), 1.0, radius)
         dual = (_dual_l1 if self.p == 1 else _dual_l2)(gain, torch.minimum(room, reach.unsqueeze(-1)), reach)
         extra = torch.minimum(whole, torch.where(radius.isinf(), inf, dual))
@@ -88,7 +88,7 @@ class BoundBall(BoundRegion):
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         shape = (self.batch, count, *self.x.shape[1:])
         normal = torch.randn(shape, generator=generator, dtype=self.x.dtype).to(self.x.device)
-        if self.p == 1:  # some points move along few coordinates, as the vertices of the ball do
+        if self.p == 1:  # some points move along a few coordinates only, like the vertices of the ball
             kept = torch.rand(shape, generator=generator, dtype=self.x.dtype).to(self.x.device)
             few = torch.arange(count, device=self.x.device).reshape(1, -1, *[1] * (self.x.dim() - 1)) % 2 == 0
             most = kept.flatten(2).amax(-1).reshape(self.batch, count, *[1] * (self.x.dim() - 1))
@@ -102,7 +102,7 @@ class BoundBall(BoundRegion):
         return self.project(self.x.unsqueeze(1) + step * normal)
 
     def project(self, points: Tensor) -> Tensor:
-        """Clip to the box, then shrink towards x, which stays inside a convex set; both are rounded inwards."""
+        """Clip to the box, then shrink towards x, which stays within the convex set; both steps round inwards."""
         x, ones = self.x.unsqueeze(1), [1] * (self.x.dim() - 1)
         inside = self._around().project(points)
         move = RIGOROUS.exact(inside) - RIGOROUS.exact(x)
@@ -142,11 +142,11 @@ def _dual_l1(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
 
 def _dual_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
-    """max Σ gain δ, 0 <= δ <= room, ‖δ‖₂ <= radius, is at most m radius²/2 + Σ max_δ (gain δ - m δ²/2), any m > 0.
+    """max Σ gain δ, 0 <= δ <= room, ‖δ‖₂ <= radius, is at most m radius²/2 + Σ max_δ (gain δ - m δ²/2) for m > 0.
 
-    At the optimum δ = min(gain / m, room): the rooms of the coordinates with the largest gain / room are full, and m
-    makes the rest fill what is left of radius².
-    Powers of two bring the largest gain and the radius near 1, so that underflow is no more than `tiny` a term.
+    At the optimum, δ = min(gain / m, room): the coordinates with the largest gain / room use their whole room, and m
+    makes the others use up the rest of radius².
+    Powers of two scale the largest gain and the radius to about 1, so that underflow is at most `tiny` per term.
     """
     tiny = torch.finfo(gain.dtype).tiny
     most, reach = _exponent(gain.amax(-1)), _exponent(radius)
@@ -160,7 +160,7 @@ def _dual_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
 
 def _multiplier_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
-    """The best m of `_dual_l2`, up to rounding; 0 if the radius fills no room."""
+    """The best m for `_dual_l2`, up to rounding; 0 if the radius fills no room."""
     ratio = torch.where(gain == 0, 0.0, gain / room)
     order = ratio.sort(-1, descending=True).indices
     g2 = gain.square().gather(-1, order)
@@ -175,7 +175,7 @@ def _multiplier_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
 
 def _exponent(numbers: Tensor) -> Tensor:
-    """A whole number e with numbers / 2^e in [1/2, 1), up to the range of the dtype; 0 for 0 and infinity."""
+    """An integer e with numbers / 2^e in [1/2, 1), within the range of the dtype; 0 for 0 and infinity."""
     limit = frexp(torch.finfo(numbers.dtype).max)[1] - 2
     exponent = torch.frexp(torch.where(numbers.isfinite(), numbers.detach(), 0.0)).exponent
     return exponent.clamp(min=-limit, max=limit)
@@ -187,7 +187,7 @@ def _power(exponent: Tensor, like: Tensor) -> Tensor:
 
 
 def _norm2(flat: Tensor) -> Tensor:
-    """The 2-norm over the last dimension, scaled against overflow, with a derivative also at 0."""
+    """The 2-norm over the last dimension, scaled against overflow, differentiable at 0 as well."""
     most = flat.detach().abs().amax(-1, keepdim=True)
     scale = torch.where((most > 0) & most.isfinite(), most, 1.0)
     squares = (flat / scale).square().sum(-1)

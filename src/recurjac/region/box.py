@@ -1,4 +1,4 @@
-"""Boxes around a point, and the largest value of a linear form over them."""
+"""Boxes around a point, and the maximum of a linear form over them."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class BoundBox(BoundRegion):
 
     @cached_property
     def _reach(self) -> tuple[_Reach, _Reach]:
-        """How far the box goes to the right and to the left of x: exact where nothing is clipped, else rounded up.
+        """The extent of the box to the right and to the left of x: exact where nothing is clipped, else rounded up.
 
-        One object twice where both are equal.
+        Returns the same object twice if both are equal.
         """
         box, x = self.box(RIGOROUS), RIGOROUS.exact(self.x)
         room = [RIGOROUS.exact(box.upper) - x, x - RIGOROUS.exact(box.lower)]
@@ -77,7 +77,7 @@ class BoundBox(BoundRegion):
         box, shape = self.box(FAST), (self.batch, count, *self.x.shape[1:])
         low, high = _finite_ends(box, self.x, self.scale)
         uniform = torch.rand(shape, generator=generator, dtype=self.x.dtype).to(self.x.device)
-        # a third of the points are corners, a third lie inside, a third have some coordinates at an end
+        # a third of the points are corners, a third are interior, a third have some coordinates at an end
         kind = torch.arange(count, device=self.x.device).reshape(1, -1, *[1] * (self.x.dim() - 1)) % 3
         corner = (uniform > 0.5).to(uniform.dtype)
         chosen = torch.rand(shape, generator=generator, dtype=self.x.dtype).to(self.x.device) > 0.5
@@ -88,7 +88,7 @@ class BoundBox(BoundRegion):
         return self.project(torch.where((box.width.isinf()).unsqueeze(1), wide, points))
 
     def project(self, points: Tensor) -> Tensor:
-        """Clip to ends rounded inwards, which keep x inside."""
+        """Clip to ends that are rounded inwards but still contain x."""
         x, radius = RIGOROUS.exact(self.x), RIGOROUS.exact(self.radius)
         low = torch.where(self.radius.isinf(), -inf, torch.minimum((x - radius).upper(), self.x))
         high = torch.where(self.radius.isinf(), inf, torch.maximum((x + radius).lower(), self.x))
@@ -103,7 +103,7 @@ class BoundBox(BoundRegion):
 @final
 @dataclass(frozen=True)
 class _Reach:
-    """Non-negative numbers for each entry of the input, (batch, *input), the infinite ones also apart."""
+    """Non-negative numbers for each entry of the input, (batch, *input), with the infinite ones kept separately."""
 
     size: Tensor
     finite: Tensor
@@ -119,7 +119,7 @@ class _Reach:
     def spread(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
         """Σ weights times these numbers, (B, K, R); weights are non-negative; 0 times infinity is 0.
 
-        Where rounding is covered, underflow is not 0.
+        Where rounding is covered, a sum that underflows is not 0.
         """
         flat = weights.flatten(3)
         total = _times(flat, self.finite)

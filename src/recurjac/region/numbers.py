@@ -1,4 +1,4 @@
-"""Reading the numbers of a region: shapes, batches and what is wrong with them."""
+"""Reading the numbers of a region: shapes, batches and error messages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidRegion
 
 Numbers = Any
-"""What `torch.as_tensor` reads: a tensor, a NumPy array, nested lists, a number."""
+"""Anything that `torch.as_tensor` reads: a tensor, a NumPy array, nested lists, a number."""
 
 
 def numbers(what: str, value: Numbers) -> Tensor:
     try:
         if torch.as_tensor(value).is_complex():
             raise TypeError("complex numbers have no order; give real ones, such as real and imaginary parts")
-        # the dtype is named: a Python float would pass through float32 otherwise
+        # the dtype is explicit: otherwise a Python float would pass through float32
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidRegion(f"{what} is not an array of numbers: {error}") from error
@@ -41,7 +41,7 @@ def first(mask: Tensor) -> tuple[int, ...]:
 
 
 def batched(what: str, tensor: Tensor, input_shape: Shape) -> tuple[Tensor, bool]:
-    """`tensor` with a batch dimension, and whether it had none."""
+    """`tensor` with a batch dimension, and whether that dimension was added."""
     if tuple(tensor.shape) == input_shape:
         return tensor.unsqueeze(0), True
     if tuple(tensor.shape[1:]) == input_shape and tensor.dim() == len(input_shape) + 1:
@@ -57,7 +57,7 @@ def batched(what: str, tensor: Tensor, input_shape: Shape) -> tuple[Tensor, bool
 
 
 def radius_like(radius: Tensor, x: Tensor, input_shape: Shape) -> Tensor:
-    """The radius as (batch or 1 -> batch, *input or *1) for centres x (batch, *input)."""
+    """The radius as (batch, *input) or (batch, 1, …) for centres x (batch, *input)."""
     batch, ones = x.shape[0], (1,) * len(input_shape)
     if radius.numel() == 1:
         return radius.reshape(1, *ones).expand(batch, *ones)
@@ -82,6 +82,6 @@ def radius_like(radius: Tensor, x: Tensor, input_shape: Shape) -> Tensor:
 
 
 def up(tensor: Tensor) -> Tensor:
-    """A little more than `tensor` (float64): covers the additions that made it."""
+    """Slightly more than `tensor` (float64), to cover the rounding of the additions that computed it."""
     n = prod(tensor.shape[1:]) + 4
     return tensor * (1 + n * torch.finfo(torch.float64).eps)

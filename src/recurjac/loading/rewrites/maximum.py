@@ -1,4 +1,7 @@
-"""Maxima and minima, exactly: max(a, b) = a + relu(b - a), over windows in ⌈log₂ k⌉ levels (MATH §1)."""
+"""Maxima and minima, exactly: max(a, b) = a + relu(b - a), over windows in ⌈log₂ k⌉ levels.
+
+Source: docs/mathematics.md, §1.
+"""
 
 from __future__ import annotations
 
