@@ -50,7 +50,8 @@ class SignSum(AbstractRowSum):
 class ChordSum(AbstractRowSum):
     """|y| on [L, U] is below its chord s y + t, so Σ|J_kr| <= Σ (s_r J_kr + t_r), and Σ s_r J_kr is one tangent.
 
-    Never above `SignSum` for methods that push (docs/mathematics.md, §6.2); as in auto_LiRPA's norm of the gradient (arXiv:2210.07394).
+    Never above `SignSum` for methods that push (docs/mathematics.md, §6.2); as in auto_LiRPA's norm of the gradient
+    (arXiv:2210.07394).
     """
 
     def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
