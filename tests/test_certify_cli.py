@@ -81,7 +81,7 @@ def test_the_report_is_what_the_library_finds(run: Run) -> None:
     assert [(r["index"], r["label"], r["target"]) for r in rows] == [
         (i, c, k) for i, (c, k) in enumerate(zip(want.label.tolist(), want.target.tolist(), strict=True))
     ]
-    assert [r["method"] for r in rows] == list(want.method)
+    assert [r["method"] for r in rows] == list(want.proof)
     assert len([line for line in out.splitlines() if line.strip()[:1].isdigit()]) == 3
     assert "rounding is covered" in err
 
@@ -137,7 +137,7 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
 
 
 def test_a_crossing_has_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rj.JacobianNorm, "rows", lambda _, chain, __: torch.full((chain.batch, 1), 1e-3).double())
+    monkeypatch.setattr(rj.JacobianNorm, "rows", lambda _, known, __: torch.full((known.chain.batch, 1), 1e-3).double())
     code, out, err = run()
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "please report" in err

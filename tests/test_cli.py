@@ -220,11 +220,11 @@ def test_many_samples_are_all_reported(results: Results) -> None:
 def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def second_is_interrupted(*args: Any) -> Any:
+    def second_is_interrupted(*args: Any, **settings: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return quick(*args)
+        return quick(*args, **settings)
 
     monkeypatch.setattr("recurjac.cli.bounds.lipschitz", second_is_interrupted)
     code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, 0.2, 0.3, "--json", "r.json")

@@ -338,11 +338,11 @@ def test_other_requests(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def second_is_interrupted(*args: Any) -> rj.Monotonicity:
+    def second_is_interrupted(*args: Any, **settings: Any) -> rj.Monotonicity:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return rj.monotone(*args)
+        return rj.monotone(*args, **settings)
 
     monkeypatch.setattr("recurjac.cli.monotone.monotone", second_is_interrupted)
     code, _, err = run(

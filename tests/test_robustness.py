@@ -98,7 +98,7 @@ def test_a_misclassified_input_has_radius_0() -> None:
     found = rj.certified_radius(network, x, label=wrong)
     assert found.radius.tolist() == found.attack.tolist() == found.by_margin.tolist() == [0.0] * 4
     assert list(found.remark) == [f"misclassified as {k}" for k in right.tolist()]
-    assert set(found.method) == {"none"}
+    assert set(found.proof) == {"none"}
     assert "misclassified" in repr(found)
     some = torch.cat([right[:2], wrong[2:]])
     mixed = rj.certified_radius(network, x, label=some, target="all")
@@ -164,7 +164,7 @@ def test_both_proofs_together_are_no_worse_than_each(seed: int) -> None:
     assert bool((found.radius >= found.by_integral).all())
     assert bool((found.radius >= found.by_margin).all())
     assert bool((found.by_integral > 0).all())
-    assert any("Crown" in m for m in found.method)
+    assert any("CROWN" in m for m in found.proof)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_crossing_is_a_bug_and_raises(monkeypatch: pytest.MonkeyPatch) -> None
         checked(two, one, rj.Fast())
     assert checked(one * (1 + 1e-9), one, rj.Fast()).tolist() == [1.0]
     assert checked(one * inf, one * inf, rj.Rigorous()).tolist() == [inf]
-    monkeypatch.setattr(rj.JacobianNorm, "rows", lambda _, chain, __: torch.full((chain.batch, 1), 1e-3))
+    monkeypatch.setattr(rj.JacobianNorm, "rows", lambda _, known, __: torch.full((known.chain.batch, 1), 1e-3))
     with pytest.raises(rj.UnsoundBounds):
         rj.certified_radius(net(0), inputs(0))
 
