@@ -14,6 +14,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate
 from recurjac.operators.base import AbstractOperator
+from recurjac.operators.spectral import spectral_norm
 
 
 @final
@@ -64,9 +65,9 @@ class IntervalMatrix(AbstractOperator):
         return part, torch.arange(n, device=index.device)
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
+        """For p = 1 and inf the largest column or row sum, for p = 2 see `spectral_norm`."""
         if p == 2:
-            return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
+            return spectral_norm(self)
         size, dim = self.absolute().matrix.mid, 1 if p == torch.inf else 0
         return arithmetic.at_least(size.sum(dim), size.shape[dim]).max()
 

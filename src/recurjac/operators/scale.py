@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
@@ -41,6 +43,11 @@ class AbstractDiagonal(AbstractLeaf):
     @final
     def rows(self, index: Tensor) -> tuple[Self, Tensor]:
         return self._with(self.diagonal.flatten()[index]), index
+
+    @final
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """The largest absolute factor, whatever p."""
+        return super().norm(inf, arithmetic)
 
     @final
     def multiply_adds(self) -> int:
