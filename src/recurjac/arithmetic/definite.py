@@ -20,10 +20,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.ball import Ball, concatenate
+from recurjac.arithmetic.ball import Ball
 from recurjac.arithmetic.lanczos import largest_eigenpair
 from recurjac.arithmetic.platform import round_up_to
-from recurjac.arithmetic.rounding import grow, round_up, with_derivative_of, zero_of
+from recurjac.arithmetic.rounding import gamma_of, grow, round_up, tiny_of, with_derivative_of, zero_of
 
 _DENSE = 1024
 """Up to this size all eigenvalues are computed to guess the largest; beyond, Lanczos' iteration finds it faster."""
@@ -35,9 +35,8 @@ _FURTHER = 16.0
 """How many times as far above it as the guess before."""
 _EXPONENT = 1000
 """Matrices are scaled by powers of two between those of minus and plus this."""
-
-_Factor = tuple[list[Tensor], list[Tensor]]
-"""The blocks on the diagonal and under it of a block bidiagonal matrix."""
+_MODERATE = 64
+"""Matrices whose largest entry lies between the powers of two of minus and plus this need no scale."""
 
 
 def largest_eigenvalue(matrix: Ball) -> Tensor:
@@ -73,17 +72,22 @@ def spectral_norm(matrix: Ball) -> Tensor:
     where the radius is None.
     """
     if matrix.rad is None:
-        return torch.linalg.matrix_norm(matrix.mid, 2)
+        return _plain_norm(matrix.mid)
     with torch.no_grad():
         bound = round_up_to(_proved_norm(matrix.to(torch.float64, matrix.mid.device)), matrix.mid.dtype)
     if not matrix.mid.requires_grad:
         return bound
-    return with_derivative_of(torch.linalg.matrix_norm(matrix.mid, 2), bound)
+    return with_derivative_of(_plain_norm(matrix.mid), bound)
 
 
 def root_up(square: Tensor) -> Tensor:
     """A number not below the square root of a number; of a negative one, 0."""
     return grow(square.clamp(min=0).sqrt(), 1)
+
+
+def _plain_norm(matrix: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.matrix_norm(matrix, 2)
+    return found
 
 
 def _proved_norm(matrix: Ball) -> Tensor:
@@ -113,22 +117,12 @@ def _finite(parts: Sequence[Ball]) -> Tensor:
 
 
 def _power_of_two(parts: Sequence[Ball], finite: Tensor) -> tuple[Tensor, Tensor]:
-    """A power of two that brings the largest entry of all near to 1, (..., 1, 1), and its inverse (...,)."""
+    """A power of two that brings the largest entry near to 1 if it is far from it, (..., 1, 1), and its inverse (...,)."""
     most = torch.stack([p.mid.abs().flatten(-2).amax(-1) for p in parts]).amax(0)
-    exponents = torch.frexp(torch.where(finite, most, 1.0)).exponent.clamp(-_EXPONENT, _EXPONENT).flatten().tolist()
+    found = torch.frexp(torch.where(finite, most, 1.0)).exponent.clamp(-_EXPONENT, _EXPONENT).flatten().tolist()
+    exponents = [0 if abs(e) <= _MODERATE else e for e in found]
     down, up = (most.new_tensor([ldexp(1.0, s * e) for e in exponents]).reshape(most.shape) for s in (-1, 1))
     return down[..., None, None], up
-
-
-def _row_sums(diagonal: Sequence[Ball], below: Sequence[Ball]) -> Tensor:
-    """Upper bounds of the sums of absolute values along each row of a symmetric matrix of blocks: (..., n)."""
-    sizes = [b.mid.abs() + b.rad for b in diagonal]
-    under = [b.mid.abs() + b.rad for b in below]
-    sums = [t.sum(-1) for t in sizes]
-    for i, t in enumerate(under):
-        sums[i] = sums[i] + t.sum(-2)
-        sums[i + 1] = sums[i + 1] + t.sum(-1)
-    return grow(torch.cat(sums, -1), sum(t.shape[-1] for t in sizes) + 3)
 
 
 @final
@@ -155,11 +149,12 @@ class BlockTridiagonal:
             double = self._map(lambda b: b.to(torch.float64, like.device))
             finite = _finite(double._parts)
             down, up = _power_of_two(double._parts, finite)
-            bounded = double._map(lambda b: _cleared(b, finite) * _exact(down))
+            if bool((down != 1).any()) or not bool(finite.all()):
+                double = double._map(lambda b: _cleared(b, finite) * _exact(down))
             if any(b.rad is None for b in self._parts):
-                found = bounded._guess()[0] * up
+                found = double._guess()[0] * up
             else:
-                found = (_exact(bounded._proved()) * _exact(up)).upper()
+                found = (_exact(double._proved()) * _exact(up)).upper()
             return round_up_to(torch.where(finite, found, torch.inf), like.dtype)
 
     @property
@@ -203,44 +198,68 @@ class BlockTridiagonal:
 
     def _discs(self) -> Tensor:
         """An upper bound of all eigenvalues: the largest M_ii + Σ_j≠i |M_ij| (Gershgorin): (...,)."""
-        middles = torch.cat([b.map(lambda t: t.diagonal(dim1=-2, dim2=-1)).upper() for b in self.diagonal], -1)
-        off = [b.map(lambda t: t - torch.diag_embed(t.diagonal(dim1=-2, dim2=-1))) for b in self.diagonal]
-        return round_up(middles, _row_sums(off, self.below)).amax(-1)
+        middles, sums = [], []
+        for i, block in enumerate(self.diagonal):
+            middles.append(block.map(lambda t: t.diagonal(dim1=-2, dim2=-1)).upper())
+            eye = torch.eye(block.shape[-1], dtype=torch.bool, device=block.mid.device)
+            total = _sums(block.map(lambda t, at=eye: torch.where(at, 0.0, t)), -1)
+            total = total if i == 0 else total + _sums(self.below[i - 1], -1)
+            sums.append(total if i == len(self.below) else total + _sums(self.below[i], -2))
+        return round_up(torch.cat(middles, -1), grow(torch.cat(sums, -1), 2)).amax(-1)
 
     def _shortfall(self, s: Tensor) -> Tensor:
         """A number r >= 0 for which s + r is proved not to be below any eigenvalue: (...,); infinite without a factor.
 
+        It is the largest row sum of |s I - M - L Lᵀ|, L of blocks on its diagonal and under it, one after the other.
         s: (...,).
         """
-        shifts = [torch.diag_embed(s.unsqueeze(-1).expand(b.shape[:-1])) for b in self.diagonal]
-        on = tuple(_exact(t) - b for t, b in zip(shifts, self.diagonal, strict=True))
-        rest = BlockTridiagonal(on, tuple(-b for b in self.below))
-        factor, ended = rest._factor()
-        if factor is None:
-            return torch.full_like(s, torch.inf)
-        short = _row_sums(*rest._residual(factor)).amax(-1)
-        return torch.where(ended & short.isfinite(), short, torch.inf)
-
-    def _factor(self) -> tuple[_Factor | None, Tensor]:
-        """About a Cholesky factor of the midpoints, and whether it was found; nothing is proved of either."""
-        ended: Tensor = torch.ones((), dtype=torch.bool, device=self.diagonal[0].mid.device)
-        diagonal: list[Tensor] = []
-        below: list[Tensor] = []
+        sums: list[Tensor] = []
+        ended = torch.ones_like(s, dtype=torch.bool)
+        over: Ball | None = None  # what L under the last block adds to L Lᵀ
+        beside = torch.zeros((), dtype=s.dtype, device=s.device)  # the row sums under the last block
         for i, block in enumerate(self.diagonal):
-            rest = block.mid - below[-1] @ below[-1].mT if below else block.mid
-            lower, info = torch.linalg.cholesky_ex(rest)
-            ended = ended & (info == 0)
-            diagonal.append(lower.nan_to_num(0.0, 0.0, 0.0).tril())
-            if i < len(self.below):
-                under = torch.linalg.solve_triangular(diagonal[-1], self.below[i].mid.mT, upper=False).mT
-                below.append(under.nan_to_num(0.0, 0.0, 0.0))
+            rest = _exact(torch.diag_embed(s.unsqueeze(-1).expand(block.shape[:-1]))) - block
+            rest = rest if over is None else rest - over
+            lower, found = _cholesky(rest.mid)
+            ended = ended & found
             if not bool(ended.any()):
-                return None, ended
-        return (diagonal, below), ended
+                return torch.full_like(s, torch.inf)
+            total = _sums(rest - _exact(lower @ lower.mT), -1) + _error_sums(lower, lower)
+            sums.append(total + beside)
+            if i < len(self.below):
+                under = _divided(-self.below[i].mid, lower)
+                low = -self.below[i] - _exact(under @ lower.mT)
+                sums[-1] = sums[-1] + _sums(low, -2) + _error_sums(lower, under)
+                beside = _sums(low, -1) + _error_sums(under, lower) + _error_sums(under, under)
+                over = _exact(under @ under.mT)
+        most = grow(torch.cat(sums, -1), 8).amax(-1)
+        return torch.where(ended & most.isfinite(), most, torch.inf)
 
-    def _residual(self, factor: _Factor) -> tuple[list[Ball], list[Ball]]:
-        """The blocks of this matrix minus L Lᵀ, for the factor L of blocks on its diagonal and below."""
-        lower, under = ([_exact(t) for t in blocks] for blocks in factor)
-        rows = [lower[0], *(concatenate([a, b], -1) for a, b in zip(under, lower[1:], strict=True))]
-        on = [m - r.matmul(r) for m, r in zip(self.diagonal, rows, strict=True)]
-        return on, [m - a.matmul(b) for m, a, b in zip(self.below, under, lower, strict=False)]
+
+def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """About a Cholesky factor (..., n, n), and whether it was found (...,): nothing is proved of either."""
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    return lower.nan_to_num_(0.0, 0.0, 0.0).tril_(), info == 0
+
+
+def _divided(matrix: Tensor, lower: Tensor) -> Tensor:
+    """About the X (..., m, n) for which X lowerᵀ is `matrix`: nothing is proved of it."""
+    found: Tensor = torch.linalg.solve_triangular(lower.mT, matrix, upper=True, left=False)
+    return found.nan_to_num_(0.0, 0.0, 0.0)
+
+
+def _sums(matrix: Ball, dim: int) -> Tensor:
+    """Upper bounds of the sums of absolute values along `dim` of a matrix."""
+    size = matrix.mid.abs() if matrix.rad is None else matrix.mid.abs() + matrix.rad
+    return grow(size.sum(dim), size.shape[dim] + 1)
+
+
+def _error_sums(a: Tensor, b: Tensor) -> Tensor:
+    """Upper bounds of Σ_j |fl(a bᵀ) - a bᵀ|_ij, which is at most γ_n |a| (|b|ᵀ 1) and underflow: (..., m).
+
+    a: (..., m, n), b: (..., k, n).
+    """
+    n, k = b.shape[-1], b.shape[-2]
+    columns = b.abs().sum(-2).unsqueeze(-1)
+    found = (a.abs() @ columns).squeeze(-1) * gamma_of(n, a.dtype)
+    return grow(found, n + k + 2) + (4 * (n + 1) * (k + 1) * tiny_of(a))

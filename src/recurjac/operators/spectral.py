@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import frexp, inf, ldexp, prod
 from typing import Protocol, Self, final, runtime_checkable
 
@@ -153,9 +154,12 @@ def _weighted(operator: LinearOperator, device: torch.device) -> Tensor:
 
 
 def _radius(operator: LinearOperator, radius: Tensor) -> Tensor:
-    """What the image of a vector known to be 0 within `radius` is known to be 0 within: (*in) -> (*out)."""
+    """What the image of a vector known to be 0 within `radius` is known to be 0 within: (*in) -> (*out).
+
+    Infinite for a matrix without a radius, of which nothing is known.
+    """
     found = operator.push(Rigorous().ball(torch.zeros_like(radius), radius))
-    return torch.zeros_like(found.mid) if found.rad is None else found.rad.expand_as(found.mid)
+    return torch.full_like(found.mid, inf) if found.rad is None else found.rad.expand_as(found.mid)
 
 
 @final
@@ -175,33 +179,93 @@ class _Gram:
     def matrix(self, factor: Tensor) -> BlockTridiagonal:
         """The matrix times the square of `factor`."""
         if len(self.layers) == 1:
-            return BlockTridiagonal((_product(self.operator, self.layers[0], factor),), ())
-        nothing = self.layers[0][:0]
-        diagonal, below = [], []
-        for layer, after in zip(self.layers, (*self.layers[1:], nothing), strict=True):
-            both = torch.cat([layer, after]).sort().values
-            own, other = torch.searchsorted(both, layer), torch.searchsorted(both, after)
-            back, met = self.operator.transpose().rows(both)
-            rows = _product(back.transpose(), own, factor) if len(met) else _nothing(len(own), len(both), factor)
-            diagonal.append(rows.map(lambda t, at=own: t[:, at]))
-            below.append(rows.map(lambda t, at=other: t[:, at].mT))
-        return BlockTridiagonal(tuple(diagonal), tuple(below[:-1]))
+            n = prod(self.operator.in_shape)
+            lots = _lots(self.operator, n)
+            columns = (self.operator.columns(some, torch.float64, Rigorous()) for some in self.layers[0].split(lots))
+            return BlockTridiagonal((concatenate([self._back(c, factor) for c in columns], 0),), ())
+        compact = _Compact.of(self.operator, factor.device)
+        vectors = compact.vectors(factor)
+        pushed = [self.operator.push(Rigorous().exact(v)) for v in vectors.split(_lots(self.operator, len(vectors)))]
+        images = concatenate([self._back(p, factor) for p in pushed], 0)
+        below = pairwise(self.layers)
+        return BlockTridiagonal(
+            tuple(compact.block(images, layer, layer) for layer in self.layers),
+            tuple(compact.block(images, after, layer) for layer, after in below),
+        )
+
+    def _back(self, images: Ball, factor: Tensor) -> Ball:
+        """Images (k, *out) through Aᵀ, times the square of `factor`: (k, in)."""
+        scale, n = Rigorous().exact(factor), prod(self.operator.in_shape)
+        return self.operator.transpose().push(images * scale * scale).map(lambda t: t.reshape(-1, n))
 
 
-def _nothing(rows: int, columns: int, like: Tensor) -> Ball:
-    return Rigorous().exact(like.new_zeros(rows, columns))
+def _lots(operator: LinearOperator, most: int) -> int:
+    """How many vectors are pushed together."""
+    return max(1, min(most, _ROOM // max(prod(operator.in_shape), prod(operator.out_shape), 1)))
 
 
-def _product(operator: LinearOperator, index: Tensor, factor: Tensor) -> Ball:
-    """The rows `index` of AᵀA times the square of `factor`: (len(index), in)."""
-    arithmetic, back = Rigorous(), operator.transpose()
-    scale, n = arithmetic.exact(factor), prod(operator.in_shape)
-    lot = max(1, _ROOM // max(n, prod(operator.out_shape), 1))
-    lots = []
-    for some in index.split(lot):
-        columns = operator.columns(some, torch.float64, arithmetic)
-        lots.append(back.push(columns * scale * scale).map(lambda t: t.reshape(-1, n)))
-    return concatenate(lots, 0)
+@final
+@dataclass(frozen=True)
+class _Compact:
+    """Which unit vectors are pushed through AᵀA together, so that every entry of it can be told from their images.
+
+    Entry (i, j) is 0 unless i and j are within `reach` of each other along every axis.  Vectors j of one colour are
+    further apart than twice that along some axis, so that entry i of the image of their sum is (i, j) of one j alone.
+    coordinates: (axes, n) of the flat positions; colours: (n,).  Source: Curtis, Powell and Reid 1974.
+    """
+
+    shape: Shape
+    coordinates: Tensor
+    reach: Shape
+    colours: Tensor
+
+    @classmethod
+    def of(cls, operator: LinearOperator, device: torch.device) -> Self:
+        shape = operator.in_shape
+        coordinates = _coordinates(shape, device)
+        reach = tuple(_reach(operator, c, size) for c, size in zip(coordinates, shape, strict=True))
+        colours = torch.zeros_like(coordinates[0])
+        for c, size, r in zip(coordinates, shape, reach, strict=True):
+            apart = min(size, 2 * r + 1)
+            colours = colours * apart + c % apart
+        return cls(shape, coordinates, reach, colours)
+
+    def vectors(self, like: Tensor) -> Tensor:
+        """The sums of the unit vectors of each colour: (colours, *shape)."""
+        count = int(self.colours.max()) + 1
+        flat = like.new_zeros(count, len(self.colours))
+        flat[self.colours, torch.arange(len(self.colours), device=like.device)] = 1
+        return flat.reshape(count, *self.shape)
+
+    def block(self, images: Ball, rows: Tensor, columns: Tensor) -> Ball:
+        """The entries at `rows` and `columns`, from the `images` (colours, n) of the vectors."""
+        near = torch.ones(len(rows), len(columns), dtype=torch.bool, device=rows.device)
+        for c, r in zip(self.coordinates, self.reach, strict=True):
+            near &= (c[rows].unsqueeze(1) - c[columns]).abs() <= r
+        colours = self.colours[columns]
+        return images.map(lambda t: torch.where(near, t[:, rows].index_select(0, colours).mT, 0.0))
+
+
+def _coordinates(shape: Shape, device: torch.device) -> Tensor:
+    """The coordinates of the flat positions of a tensor of `shape`: (axes, n)."""
+    return torch.stack(torch.unravel_index(torch.arange(prod(shape), device=device), shape))
+
+
+def _reach(operator: LinearOperator, coordinate: Tensor, size: int) -> int:
+    """How far apart along one axis two entries of the input may be that meet; `size` if it is half of the axis."""
+    furthest = 0
+    for c in range(size):
+        met = coordinate[_met(operator, coordinate == c)]
+        furthest = max(furthest, int((met - c).abs().max()) if len(met) else 0)
+        if 2 * furthest + 1 >= size:
+            return size
+    return furthest
+
+
+def _met(operator: LinearOperator, chosen: Tensor) -> Tensor:
+    """Where entries of the input meet any of the `chosen` in an output, both (n,); perhaps elsewhere, too."""
+    touched = _radius(operator, chosen.to(torch.float64).reshape(operator.in_shape)) != 0
+    return (_radius(operator.transpose(), touched.to(torch.float64)) != 0).flatten()
 
 
 def _grams(operator: LinearOperator, device: torch.device) -> Iterator[_Gram]:
@@ -211,16 +275,13 @@ def _grams(operator: LinearOperator, device: torch.device) -> Iterator[_Gram]:
         yield _Gram(side, (torch.arange(n, device=device),))
     if min(prod(operator.in_shape), prod(operator.out_shape)) <= _SMALL:
         return
-    most = min(prod(operator.in_shape), prod(operator.out_shape)) ** 3 // _BESIDE
+    most = min(_WORK, min(prod(operator.in_shape), prod(operator.out_shape)) ** 3) // _BESIDE
     for side in (operator, operator.transpose()):
+        coordinates = _coordinates(side.in_shape, device)
         for axis, size in enumerate(side.in_shape):
-            if size > 1:
-                shape = [1] * len(side.in_shape)
-                shape[axis] = size
-                coordinate = torch.arange(size, device=device).reshape(shape).expand(side.in_shape)
-                layers = _layers(side, coordinate.flatten(), min(most, _WORK // _BESIDE))
-                if layers is not None:
-                    yield _Gram(side, layers)
+            layers = _layers(side, coordinates[axis], most) if size > 1 else None
+            if layers is not None:
+                yield _Gram(side, layers)
 
 
 def _layers(operator: LinearOperator, coordinate: Tensor, most: int) -> tuple[Tensor, ...] | None:
@@ -238,7 +299,5 @@ def _layers(operator: LinearOperator, coordinate: Tensor, most: int) -> tuple[Te
         if sum(len(layer) ** 3 for layer in layers) > most:
             return None
         left = left & ~front
-        touched = _radius(operator, front.to(torch.float64).reshape(operator.in_shape)) != 0
-        back = _radius(operator.transpose(), touched.to(torch.float64))
-        front = (back != 0).flatten() & left
+        front = _met(operator, front) & left
     return tuple(layers)
