@@ -68,13 +68,17 @@ def is_psd(matrix: Ball) -> Tensor:
 def spectral_norm(matrix: Ball) -> Tensor:
     """A number not below ‖M‖₂ for each matrix M (..., m, n) in the ball: (...,); its derivative is that of ‖mid‖₂.
 
-    ‖M‖₂² is the largest eigenvalue of M Mᵀ.  Infinite where an entry is not finite; the plain floating-point number
-    where the radius is None.
+    For |M - mid| <= rad entry by entry, ‖M‖₂ <= ‖mid‖₂ + ‖rad‖₂; the square of each is an eigenvalue.  Infinite where
+    an entry is not finite; the plain floating-point number where the radius is None.
     """
     if matrix.rad is None:
         return _plain_norm(matrix.mid)
     with torch.no_grad():
-        bound = round_up_to(_proved_norm(matrix.to(torch.float64, matrix.mid.device)), matrix.mid.dtype)
+        bound = _proved_norm(matrix.mid.to(torch.float64))
+        if not matrix.exact:
+            rest = _proved_norm(matrix.rad.expand_as(matrix.mid).to(torch.float64))
+            bound = (_exact(bound) + _exact(rest)).upper()
+        bound = round_up_to(bound, matrix.mid.dtype)
     if not matrix.mid.requires_grad:
         return bound
     return with_derivative_of(_plain_norm(matrix.mid), bound)
@@ -90,12 +94,13 @@ def _plain_norm(matrix: Tensor) -> Tensor:
     return found
 
 
-def _proved_norm(matrix: Ball) -> Tensor:
-    if matrix.mid.numel() == 0:
-        return matrix.mid.new_zeros(matrix.shape[:-2])
-    finite = _finite([matrix])
-    down, up = _power_of_two([matrix], finite)
-    scaled = _cleared(matrix, finite) * _exact(down)
+def _proved_norm(matrix: Tensor) -> Tensor:
+    """`spectral_norm` of an exact matrix: the root of the largest eigenvalue of M Mᵀ or MᵀM."""
+    if matrix.numel() == 0:
+        return matrix.new_zeros(matrix.shape[:-2])
+    finite = _finite([_exact(matrix)])
+    down, up = _power_of_two([_exact(matrix)], finite)
+    scaled = _cleared(_exact(matrix), finite) * _exact(down)
     wide = scaled if matrix.shape[-2] <= matrix.shape[-1] else scaled.map(lambda t: t.mT)
     found = (_exact(root_up(largest_eigenvalue(wide.matmul(wide)))) * _exact(up)).upper()
     return torch.where(finite, found, torch.inf)
@@ -117,7 +122,7 @@ def _finite(parts: Sequence[Ball]) -> Tensor:
 
 
 def _power_of_two(parts: Sequence[Ball], finite: Tensor) -> tuple[Tensor, Tensor]:
-    """A power of two that brings the largest entry near to 1 if it is far from it, (..., 1, 1), and its inverse (...,)."""
+    """A power of two that brings the largest entry near to 1, if it is far off: (..., 1, 1), and its inverse (...,)."""
     most = torch.stack([p.mid.abs().flatten(-2).amax(-1) for p in parts]).amax(0)
     found = torch.frexp(torch.where(finite, most, 1.0)).exponent.clamp(-_EXPONENT, _EXPONENT).flatten().tolist()
     exponents = [0 if abs(e) <= _MODERATE else e for e in found]

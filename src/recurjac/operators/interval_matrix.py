@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, spectral_norm
 from recurjac.operators.base import AbstractOperator
-from recurjac.operators.spectral import spectral_norm
 
 
 @final
@@ -65,9 +64,9 @@ class IntervalMatrix(AbstractOperator):
         return part, torch.arange(n, device=index.device)
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum, for p = 2 see `spectral_norm`."""
+        """For p = 1 and inf the largest column or row sum, for p = 2 those of midpoint and radius."""
         if p == 2:
-            return spectral_norm(self)
+            return spectral_norm(self._afresh)
         size, dim = self.absolute().matrix.mid, 1 if p == torch.inf else 0
         return arithmetic.at_least(size.sum(dim), size.shape[dim]).max()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic
+from recurjac.arithmetic import AbstractArithmetic, Rigorous, round_up_to, with_derivative_of
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
@@ -46,8 +46,14 @@ class AbstractDiagonal(AbstractLeaf):
 
     @final
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """The largest absolute factor, whatever p."""
-        return super().norm(inf, arithmetic)
+        """The largest absolute factor, whatever p; for p = 2 found in float64 and rounded up, as `spectral_norm`."""
+        plain, tensor = super().norm(inf, arithmetic), self.diagonal
+        if p != 2:
+            return plain
+        with torch.no_grad():
+            double = AbstractLeaf.norm(self.to(torch.float64, tensor.device), inf, Rigorous())
+            bound = round_up_to(double, tensor.dtype)
+        return with_derivative_of(plain, bound) if tensor.requires_grad else bound
 
     @final
     def multiply_adds(self) -> int:

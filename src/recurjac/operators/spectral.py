@@ -194,9 +194,11 @@ class _Gram:
         )
 
     def _back(self, images: Ball, factor: Tensor) -> Ball:
-        """Images (k, *out) through Aᵀ, times the square of `factor`: (k, in)."""
-        scale, n = Rigorous().exact(factor), prod(self.operator.in_shape)
-        return self.operator.transpose().push(images * scale * scale).map(lambda t: t.reshape(-1, n))
+        """Images (k, *out) through Aᵀ, times the square of `factor`: (k, in); no number on the way is very small."""
+        scale, n, back = Rigorous().exact(factor), prod(self.operator.in_shape), self.operator.transpose()
+        large = images * scale
+        found = back.push(large * scale) if bool(factor > 1) else back.push(large) * scale
+        return found.map(lambda t: t.reshape(-1, n))
 
 
 def _lots(operator: LinearOperator, most: int) -> int:
