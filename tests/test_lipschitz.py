@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -14,7 +15,9 @@ from recurjac.arithmetic import Interval
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.norms import AbstractNormMethod, AbstractRowSum, induced_norm
 from recurjac.search import _direction, point_jacobian
+from tests import exact
 from tests.random_networks import KINDS, random_network, true_jacobians
+from tests.test_definite import above
 
 NORMS = (1.0, 2.0, rj.inf)
 PAIRS = list(product(NORMS, NORMS))
@@ -222,6 +225,38 @@ def test_a_training_step_lowers_the_bound() -> None:
         seen.append(float(loss.detach()))
     assert seen == sorted(seen, reverse=True)
     assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("method", [rj.Chords(), rj.ProductOfNorms()], ids=lambda m: m.title)
+@pytest.mark.parametrize("seed", range(6))
+def test_spectral_constants_hold_in_rational_arithmetic(
+    seed: int, method: AbstractJacobianMethod | AbstractNormMethod, dtype: torch.dtype
+) -> None:
+    """No singular value of the exact Jacobian at the witness is above `upper`, and rounding is said to be covered."""
+    network = random_network(("relu", "leaky")[seed % 2], seed, seed % 3 == 0, dtype, width=5, depth=2)
+    lip = rj.lipschitz(network, rj.LpBall(torch.ones(2, 2), 0.3 * (seed % 2)), 2, 2, method, search=QUICK)
+    assert lip.rigorous
+    jacobian = exact.jacobian(network, lip.witness[0])
+    gram = jacobian.T.dot(jacobian)
+    assert above(Fraction(float(lip.upper[0])) ** 2, gram)
+    direction = exact.rational(lip.direction[0].flatten())
+    gain = direction.dot(gram.dot(direction)) / direction.dot(direction)
+    assert Fraction(float(lip.lower[0])) ** 2 <= gain
+
+
+def test_a_product_of_spectral_norms_counts_a_normalised_convolution_as_one_matrix() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4).double()
+    norm.running_var = torch.rand(4).double() + 0.1
+    first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1).double(), norm)
+    module = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3).double()).eval()
+    x = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
+    found = rj.lipschitz(rj.load(module, x), rj.LpBall(x, rj.inf), 2, 2, rj.ProductOfNorms(), search=QUICK)
+    matrix = torch.autograd.functional.jacobian(lambda v: first(v).flatten(), x).flatten(1)
+    truth = float((torch.linalg.matrix_norm(matrix, 2) * torch.linalg.matrix_norm(module[3].weight, 2)).detach())
+    assert found.rigorous
+    assert truth * (1 - 1e-14) <= float(found.upper.detach()) <= truth * (1 + 1e-9)
 
 
 @pytest.fixture

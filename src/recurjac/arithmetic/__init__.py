@@ -15,13 +15,25 @@ Source: docs/mathematics.md, §8.
 
 from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
+from recurjac.arithmetic.definite import (
+    BlockTridiagonal,
+    is_psd,
+    largest_eigenvalue,
+    least_eigenvalue,
+    root_up,
+    spectral_norm,
+)
 from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Fast, Rigorous
+from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
+from recurjac.arithmetic.rounding import with_derivative_of
 from recurjac.arithmetic.signed import Signed, Slopes
 
 __all__ = [
     "AbstractArithmetic",
+    "BlockTridiagonal",
+    "Eigenpair",
     "Fast",
     "Interval",
     "LinearMap",
@@ -34,9 +46,16 @@ __all__ = [
     "check_convolution",
     "check_matmul",
     "concatenate",
+    "is_psd",
+    "largest_eigenpair",
+    "largest_eigenvalue",
+    "least_eigenvalue",
     "nonnegative_sum",
+    "root_up",
     "round_to",
     "round_up_to",
+    "spectral_norm",
     "summed",
     "supported_dtype",
+    "with_derivative_of",
 ]

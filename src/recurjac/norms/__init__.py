@@ -6,7 +6,7 @@ from recurjac.errors import expect
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.norms.base import AbstractNormMethod, NormBound, check_norm, check_supported
 from recurjac.norms.entrywise import JacobianNorm
-from recurjac.norms.induced import induced_norm, norm_is_rigorous
+from recurjac.norms.induced import induced_norm
 from recurjac.norms.product import ProductOfNorms
 from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.tightest import TightestNorm
@@ -14,7 +14,7 @@ from recurjac.norms.tightest import TightestNorm
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "JacobianNorm", "NormBound", "PlainSum", "ProductOfNorms",
     "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported", "default_norm_method",
-    "induced_norm", "norm_is_rigorous",
+    "induced_norm",
 ]  # fmt: skip
 
 

@@ -12,12 +12,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval
-
-
-def norm_is_rigorous(p: float, q: float, rows: int) -> bool:
-    """Whether `induced_norm` covers rounding: all but the spectral norm of several rows."""
-    return not (p == 2 and q == 2 and rows > 1)
+from recurjac.arithmetic import AbstractArithmetic, Interval, spectral_norm
 
 
 def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArithmetic, row_sums: Tensor) -> Tensor:
@@ -37,7 +32,7 @@ def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArit
     if q == 1:
         total = arithmetic.at_least(size.sum(1), rows)
         return torch.minimum(_vector_norm(of_rows, 1, arithmetic), _vector_norm(total, 2, arithmetic))
-    return _spectral(entries)
+    return _spectral(entries, arithmetic)
 
 
 def _vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
@@ -53,11 +48,11 @@ def _vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
     return arithmetic.at_least(root, x.shape[-1] + 6)
 
 
-def _spectral(entries: Interval) -> Tensor:
+def _spectral(entries: Interval, arithmetic: AbstractArithmetic) -> Tensor:
     """The least of ‖M‖₂ and ‖C‖₂ + ‖R‖₂, C the centre and R the radius of the entries; infinite if an entry is."""
     infinite = ~entries.magnitude.isfinite().flatten(1).all(1)
     low = torch.where(infinite[:, None, None], 0.0, entries.lower)
     high = torch.where(infinite[:, None, None], 0.0, entries.upper)
-    bounded = Interval(low, high)
-    parts = torch.linalg.matrix_norm(low / 2 + high / 2, 2) + torch.linalg.matrix_norm(high / 2 - low / 2, 2)
-    return torch.where(infinite, inf, torch.minimum(torch.linalg.matrix_norm(bounded.magnitude, 2), parts))
+    exact, bounded = arithmetic.exact, Interval(low, high)
+    centre, radius = (exact(spectral_norm(exact(part))) for part in arithmetic.midrad(bounded))
+    return torch.where(infinite, inf, torch.minimum(spectral_norm(exact(bounded.magnitude)), (centre + radius).upper()))

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.arithmetic import round_up_to
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import induced_norm
@@ -40,7 +41,12 @@ class ProductOfNorms(AbstractNormMethod):
         return self.norm(gradients, p, inf).unsqueeze(1).expand(-1, gradients.chain.rows)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
-        return ["no rounding error is proved for spectral norms"] if p == 2 else []
+        return []
+
+
+def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
+    """A norm that is not less than `norm`, of the dtype and the device of `like`; some operators give float64."""
+    return norm.to(like) if norm.dtype == like.dtype else round_up_to(norm, like.dtype).to(like)
 
 
 def _product(chain: ChainRule, p: float, q: float) -> Tensor:
@@ -50,13 +56,13 @@ def _product(chain: ChainRule, p: float, q: float) -> Tensor:
         total = exact(torch.zeros_like(one))
         for e in chain.edges[node]:
             if node < chain.end:
-                factor = e.operator.norm(p, chain.arithmetic)
+                factor = _rounded_up(e.operator.norm(p, chain.arithmetic), one)
             else:
                 rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
                 entries = chain.arithmetic.between(rows, rows)
                 sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
                 factor = induced_norm(entries, p, q, chain.arithmetic, sums)
-            total = total + found[e.source] * exact(factor.to(one))
+            total = total + found[e.source] * exact(factor)
         slopes = chain.slopes[node]
         steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
         found.append(exact((total * exact(steepest)).upper()))

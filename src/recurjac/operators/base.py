@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.operators.spectral import spectral_norm
 
 
 class AbstractOperator(ABC):
@@ -63,7 +64,7 @@ class AbstractOperator(ABC):
 
     @abstractmethod
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """An upper bound of ‖A‖_{p→p}, p in {1, 2, inf}: a scalar; rounding is covered but for p = 2."""
+        """An upper bound of ‖A‖_{p→p}, p in {1, 2, inf}: a scalar; rounding is covered, for p = 2 by any arithmetic."""
 
     @abstractmethod
     def multiply_adds(self) -> int:
@@ -110,9 +111,9 @@ class AbstractLeaf(AbstractOperator):
         return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
+        """For p = 1 and inf the largest column or row sum, for p = 2 see `spectral_norm`."""
         if p == 2:
-            return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
+            return spectral_norm(self)
         some = next(iter(self.tensors()), torch.zeros((), dtype=torch.float64))
         absolute = self.absolute() if p == torch.inf else self.absolute().transpose()
         ones = torch.ones(absolute.in_shape, dtype=some.dtype, device=some.device)

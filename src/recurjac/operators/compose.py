@@ -13,8 +13,9 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.gather import Gather
-from recurjac.operators.reindex import Identity, Negate, Reshape
+from recurjac.operators.reindex import AbstractWeightless, Identity, Negate, Reshape
 from recurjac.operators.scale import Scale
+from recurjac.operators.spectral import spectral_norm
 
 
 @final
@@ -59,6 +60,12 @@ class Compose(AbstractOperator):
         return compose(outer, inner), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """The product of both norms; for p = 2 the norm of the one matrix that both are."""
+        for plain, other in ((self.outer, self.inner), (self.inner, self.outer)):
+            if isinstance(plain, AbstractWeightless):
+                return other.norm(p, arithmetic)
+        if p == 2:
+            return spectral_norm(self)
         return (
             arithmetic.exact(self.outer.norm(p, arithmetic)) * arithmetic.exact(self.inner.norm(p, arithmetic))
         ).upper()

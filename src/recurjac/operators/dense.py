@@ -101,7 +101,10 @@ class Dense(AbstractLeaf):
         return compose(Gather.of(place, part.outputs), part), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        return torch.linalg.matrix_norm(self.weight, 2) if p == 2 else super().norm(p, arithmetic)
+        """Of one block, if there are several."""
+        if self.inputs == (self.weight.shape[1],):
+            return super().norm(p, arithmetic)
+        return Dense.matrix(self.weight).norm(p, arithmetic)
 
     def multiply_adds(self) -> int:
         return self.weight.numel() * prod(self.inputs) // max(self.weight.shape[1], 1)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic, Ball, root_up
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Reshape
+from recurjac.operators.spectral import spectral_norm
 
 _ONE_BY_ONE = 32
 """Up to so many terms of a sum are added one after the other, which needs no room for all of them."""
@@ -119,10 +120,15 @@ class Gather(AbstractLeaf):
         return Gather(torch.where(table >= 0, place, -1), (len(read),), (len(index),)), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """The largest number of terms, exactly; for p = 2 the geometric mean of both (Schur's test)."""
+        """The largest number of terms, exactly; for p = 2 the root of the larger where the smaller is 1.
+
+        Then one of AᵀA and A Aᵀ is diagonal, and counts terms there.
+        """
         into, out = self._terms, self._transposed._terms
-        value = {1: float(out), inf: float(into)}.get(p, float(into * out) ** 0.5)
-        return torch.tensor(value, dtype=torch.float64, device=self.table.device)
+        if p == 2 and min(into, out) > 1:
+            return spectral_norm(self)
+        value = torch.tensor(float({1: out, inf: into}.get(p, into * out)), dtype=torch.float64)
+        return (value if p != 2 or into * out <= 1 else root_up(value)).to(self.table.device)
 
     def multiply_adds(self) -> int:
         return 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, spectral_norm
 from recurjac.operators.base import AbstractOperator
 
 
@@ -64,9 +64,9 @@ class IntervalMatrix(AbstractOperator):
         return part, torch.arange(n, device=index.device)
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum; for p = 2 their geometric mean (Schur's test)."""
+        """For p = 1 and inf the largest column or row sum, for p = 2 those of midpoint and radius."""
         if p == 2:
-            return (self.norm(1, arithmetic) * self.norm(torch.inf, arithmetic)).sqrt()
+            return spectral_norm(self._afresh)
         size, dim = self.absolute().matrix.mid, 1 if p == torch.inf else 0
         return arithmetic.at_least(size.sum(dim), size.shape[dim]).max()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.arithmetic import AbstractArithmetic, Rigorous, round_up_to, with_derivative_of
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
@@ -41,6 +43,17 @@ class AbstractDiagonal(AbstractLeaf):
     @final
     def rows(self, index: Tensor) -> tuple[Self, Tensor]:
         return self._with(self.diagonal.flatten()[index]), index
+
+    @final
+    def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """The largest absolute factor, whatever p; for p = 2 found in float64 and rounded up, as `spectral_norm`."""
+        plain, tensor = super().norm(inf, arithmetic), self.diagonal
+        if p != 2:
+            return plain
+        with torch.no_grad():
+            double = AbstractLeaf.norm(self.to(torch.float64, tensor.device), inf, Rigorous())
+            bound = round_up_to(double, tensor.dtype)
+        return with_derivative_of(plain, bound) if tensor.requires_grad else bound
 
     @final
     def multiply_adds(self) -> int:
