@@ -33,7 +33,7 @@ from recurjac.arithmetic import (
 _SMALL = 256
 """A Gram matrix up to this size is one block: layers would save nothing."""
 _WORK = 2**36
-"""The most multiplications of a product of the blocks: one block of 4096, or seven of 2048 beside each other."""
+"""The most multiplications of a product of the blocks: one block of 4096, or twenty-one of 1024 in a row."""
 _BESIDE = 3
 """What blocks in a row cost more each than one block alone."""
 _ROOM = 2**22
