@@ -235,7 +235,7 @@ def test_spectral_constants_hold_in_rational_arithmetic(
 ) -> None:
     """No singular value of the exact Jacobian at the witness is above `upper`, and rounding is said to be covered."""
     network = random_network(("relu", "leaky")[seed % 2], seed, seed % 3 == 0, dtype, width=5, depth=2)
-    lip = rj.lipschitz(network, rj.LpBall(torch.ones(2, 2), 0.3 * (seed % 2)), 2, 2, method, search=QUICK)
+    lip = rj.lipschitz(network, rj.LpBall(torch.ones(2, 2), 0.3 * (seed % 2)), p=2, q=2, method=method, search=QUICK)
     assert lip.rigorous
     jacobian = exact.jacobian(network, lip.witness[0])
     gram = jacobian.T.dot(jacobian)
@@ -252,7 +252,7 @@ def test_a_product_of_spectral_norms_counts_a_normalised_convolution_as_one_matr
     first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1).double(), norm)
     module = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3).double()).eval()
     x = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
-    found = rj.lipschitz(rj.load(module, x), rj.LpBall(x, rj.inf), 2, 2, rj.ProductOfNorms(), search=QUICK)
+    found = rj.lipschitz(rj.load(module, x), rj.LpBall(x, rj.inf), p=2, q=2, method=rj.ProductOfNorms(), search=QUICK)
     matrix = torch.autograd.functional.jacobian(lambda v: first(v).flatten(), x).flatten(1)
     truth = float((torch.linalg.matrix_norm(matrix, 2) * torch.linalg.matrix_norm(module[3].weight, 2)).detach())
     assert found.rigorous

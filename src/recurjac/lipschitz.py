@@ -87,7 +87,7 @@ def lipschitz(
     """
     problem = as_problem(network, region, pre, arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")
-    how = default_norm_method() if method is None else as_norm_method(method)
+    how = default_norm_method(p) if method is None else as_norm_method(method)
     check_supported(how, p, q)
     flat = problem.network.flattened_output()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))

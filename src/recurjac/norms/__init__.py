@@ -18,9 +18,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def default_norm_method() -> AbstractNormMethod:
-    """The best that the library has."""
-    return JacobianNorm()
+def default_norm_method(p: float) -> AbstractNormMethod:
+    """The best that the library has for inputs in the p-norm.
+
+    For p = 2 the product of spectral norms can be below norms of entry-wise bounds; for p = 1 and inf it cannot, as
+    interval products are never above it.
+    """
+    return TightestNorm(JacobianNorm(), ProductOfNorms()) if p == 2 else JacobianNorm()
 
 
 def as_norm_method(method: AbstractJacobianMethod | AbstractNormMethod) -> AbstractNormMethod:

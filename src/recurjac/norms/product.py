@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import final
@@ -14,6 +14,8 @@ from recurjac.arithmetic import round_up_to
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import induced_norm
+from recurjac.operators import AbstractOperator
+from recurjac.operators.spectral import spectral_estimate
 from recurjac.propagation.chain_rule import ChainRule
 
 
@@ -34,7 +36,14 @@ class ProductOfNorms(AbstractNormMethod):
         return True
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
-        return _product(gradients.chain, p, q)
+        return _product(gradients.chain, p, q, lambda operator: operator.norm(p, gradients.chain.arithmetic))
+
+    def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
+        """Whether even the product of what a few power iterations reach, which is no more, is not below `upper`."""
+        if p != 2:
+            return False
+        with torch.no_grad():
+            return bool((_product(gradients.chain, p, q, spectral_estimate) >= upper).all())
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         """That of the largest row, for each."""
@@ -49,14 +58,14 @@ def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
     return norm.to(like) if norm.dtype == like.dtype else round_up_to(norm, like.dtype).to(like)
 
 
-def _product(chain: ChainRule, p: float, q: float) -> Tensor:
+def _product(chain: ChainRule, p: float, q: float, norm: Callable[[AbstractOperator], Tensor]) -> Tensor:
     exact, one = chain.arithmetic.exact, torch.ones(chain.batch, dtype=chain.dtype, device=chain.device)
     found = [exact(one)]
     for node in range(1, chain.end + 1):
         total = exact(torch.zeros_like(one))
         for e in chain.edges[node]:
             if node < chain.end:
-                factor = _rounded_up(e.operator.norm(p, chain.arithmetic), one)
+                factor = _rounded_up(norm(e.operator), one)
             else:
                 rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
                 entries = chain.arithmetic.between(rows, rows)
