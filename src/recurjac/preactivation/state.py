@@ -53,7 +53,7 @@ class PreactivationState:
     _pre: list[Interval] = field(default_factory=list)
     _post: dict[int, Interval] = field(default_factory=dict)
     _slopes: dict[int, Interval] = field(default_factory=dict)
-    _relaxed: dict[AbstractLineChoice, RelaxedNetwork] = field(default_factory=dict)
+    _relaxed: dict[AbstractLineChoice, _Found] = field(default_factory=dict)
     _affine: dict[int, Affine] = field(default_factory=dict)
     skeleton: Skeleton | None = None
 
@@ -112,9 +112,7 @@ class PreactivationState:
 
     def relaxed(self, choice: AbstractLineChoice) -> RelaxedNetwork:
         """The bounded stages with the lines of `choice` in place of their activations."""
-        if choice not in self._relaxed:
-            self._relaxed[choice] = RelaxedNetwork(self, choice)
-        return self._relaxed[choice]
+        return RelaxedNetwork(self, choice, self._relaxed.setdefault(choice, _Found()))
 
     def chain(self) -> ChainRule:
         """The chain rule of the network's Jacobian over the region; all inner stages must be bounded."""
@@ -165,54 +163,65 @@ class PreactivationState:
 
 @final
 @dataclass
+class _Found:
+    """What a relaxed network has computed so far; the state keeps it, without a reference back to the state.
+
+    A cycle of references would keep the tensors of every call until Python looks for cycles.
+    """
+
+    lines: dict[int, LinearRelaxation] = field(default_factory=dict)
+    kept: dict[int, LinearRelaxation] = field(default_factory=dict)
+    live_lines: dict[int, LinearRelaxation] = field(default_factory=dict)
+    live: dict[int, Tensor | None] = field(default_factory=dict)
+    pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
 class RelaxedNetwork:
     """The bounded stages of a network, each activation between the lines that `choice` takes for it."""
 
     state: PreactivationState
     choice: AbstractLineChoice
-    _lines: dict[int, LinearRelaxation] = field(default_factory=dict)
-    _kept: dict[int, LinearRelaxation] = field(default_factory=dict)
-    _live_lines: dict[int, LinearRelaxation] = field(default_factory=dict)
-    _live: dict[int, Tensor | None] = field(default_factory=dict)
-    _pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
+    found: _Found
 
     def lines(self, k: int) -> LinearRelaxation:
         """The lines of stage k."""
-        if k not in self._lines:
+        if k not in self.found.lines:
             state = self.state
-            self._lines[k] = self.choice.lines(state.stage(k).activation, state.pre(k), state.arithmetic)
-        return self._lines[k]
+            self.found.lines[k] = self.choice.lines(state.stage(k).activation, state.pre(k), state.arithmetic)
+        return self.found.lines[k]
 
     def live_lines(self, k: int) -> LinearRelaxation:
         """The lines of the neurons `live` of stage k, or of all."""
         live = self.live(k)
         if live is None:
             return self.lines(k)
-        if k not in self._live_lines:
-            self._live_lines[k] = self.lines(k).at(live)
-        return self._live_lines[k]
+        if k not in self.found.live_lines:
+            self.found.live_lines[k] = self.lines(k).at(live)
+        return self.found.live_lines[k]
 
     def live(self, k: int) -> Tensor | None:
         """The neurons of stage k that are not known to be 0; None where leaving out the others is not worthwhile."""
-        if k not in self._live:
+        if k not in self.found.live:
             network = self.state.network
             beside = [e for i, s in enumerate(network.stages, 1) for e in s.edges if k in (e.source, i)]
             local = k == 0 or self.state.stage(k).linear or any(e.operator.local for e in beside)
             planner = self.state.planner
-            self._live[k] = None if local else planner.live(~self.lines(k).zero.flatten(2).all((0, 1)))
-        return self._live[k]
+            self.found.live[k] = None if local else planner.live(~self.lines(k).zero.flatten(2).all((0, 1)))
+        return self.found.live[k]
 
     def pulls(self, k: int, whole: bool) -> Sequence[tuple[int, AbstractOperator]]:
         """Where forms of stage k go on their way to the input, and the transposed operators between live neurons.
 
         whole: of all neurons of stage k.
         """
-        if (k, whole) not in self._pulls:
+        if (k, whole) not in self.found.pulls:
             outputs = None if whole else self.live(k)
             edges = self.state.stage(k).edges
             parts = [(e.source, part(e.operator, outputs, self.live(e.source))) for e in edges]
-            self._pulls[k, whole] = [(source, o.transpose()) for source, o in parts if o is not None]
-        return self._pulls[k, whole]
+            self.found.pulls[k, whole] = [(source, o.transpose()) for source, o in parts if o is not None]
+        return self.found.pulls[k, whole]
 
     def along_skeleton(self, k: int) -> AbstractRoute | None:
         """From the entries of stage k, as a vector, back to the input along the skeleton; None without one."""
@@ -223,9 +232,9 @@ class RelaxedNetwork:
         return SkeletonRoute(skeleton, k, z, found, self.state.region)
 
     def _lines_of_kept(self, skeleton: Skeleton, k: int) -> LinearRelaxation:
-        if k not in self._kept:
-            self._kept[k] = self.lines(k).at(skeleton.post[k].kept)
-        return self._kept[k]
+        if k not in self.found.kept:
+            self.found.kept[k] = self.lines(k).at(skeleton.post[k].kept)
+        return self.found.kept[k]
 
 
 @final
