@@ -1,4 +1,4 @@
-"""The images that the experiments train and measure on: what is named, checked, in one form."""
+"""The images for training and measuring in the experiments: read from a name or file, checked, in one format."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from recurjac.loading.weights import load_arrays
 Array = np.ndarray[Any, Any]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _OPENML = {"mnist": ("mnist_784", (28, 28), 60000), "cifar10": ("CIFAR_10", (3, 32, 32), 50000)}
-"""By its name here: the data set's name at OpenML, the shape of an image, how many of the images are to train on."""
+"""For each name: the name of the data set at OpenML, the shape of an image, the number of training images."""
 _MOST_CLASSES = 1000
 
 
 @final
 @dataclass(frozen=True)
 class Images:
-    """Labelled images, to train on and to test on.
+    """Labelled images for training and for testing.
 
-    shape: of one image; x_*: (n, d) float32 in [0, 1], d the product of `shape`; y_*: (n,) int64 from 0 on; sha256: of
-    the four arrays, which tells data sets apart.  Raises InvalidRequest for anything else.
+    shape: of one image; x_*: (n, d) float32 in [0, 1], where d is the product of `shape`; y_*: (n,) int64 from 0 up;
+    sha256: of the four arrays, to identify the data set.  Raises InvalidRequest for anything else.
     """
 
     name: str
@@ -86,11 +86,11 @@ class Images:
 def read_images(source: str) -> Images:
     """The images that `source` names.
 
-    "digits": scikit-learn's 1797 handwritten digits of 8×8 pixels, three quarters to train on; "mnist", "cifar10": from
-    OpenML, the standard split; a .npz file of x_train, y_train, x_test, y_test; a folder of MNIST's four idx files,
-    plain or .gz.  Whole numbers are bytes, divided by 255; others must lie in [0, 1].
-    Raises InvalidRequest for another source or what is no labelled images, UnreadableFile for a file that is missing or
-    damaged or data that cannot be fetched, MissingDependency where scikit-learn is needed and missing.
+    "digits": scikit-learn's 1797 handwritten digits of 8×8 pixels, three quarters for training; "mnist", "cifar10":
+    from OpenML, with the standard split; a .npz file of x_train, y_train, x_test, y_test; a folder with MNIST's four
+    idx files, plain or .gz.  Integers are bytes and are divided by 255; other numbers must lie in [0, 1].
+    Raises InvalidRequest for another source or for anything but labelled images, UnreadableFile for a file that is
+    missing or damaged or data that cannot be fetched, MissingDependency if scikit-learn is needed but missing.
     """
     if source == "digits":
         return _digits()
@@ -110,7 +110,7 @@ def read_images(source: str) -> Images:
 
 
 def _digits() -> Images:
-    """The bundled digits with pixels of sixteenths, split by a fixed seed with the same share of each class."""
+    """The bundled digits with pixels in sixteenths, split with a fixed seed, stratified by class."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -148,7 +148,7 @@ def _missing(source: str) -> MissingDependency:
 
 
 def _checked(name: str, arrays: Mapping[str, Array]) -> Images:
-    """The images of four arrays from a file; raises InvalidRequest for what they are not."""
+    """The images in four arrays from a file.  Raises InvalidRequest for invalid arrays."""
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise InvalidRequest(f"{name} has no {', '.join(missing)}; it needs {', '.join(KEYS)}")

@@ -1,4 +1,4 @@
-"""Which features the outputs rise and fall with: counts, a table where there are few or they have names, else maps."""
+"""The features that outputs rise and fall with: counts, and a table if they are few or have names, else maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recurjac.report.panels import Panel, markup
 from recurjac.report.tables import Table
 
 _FEW = 40
-"""Features up to which each is listed; those that have names always are."""
+"""The number of features up to which each is listed; named features always are."""
 
 
 def trend_words() -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def trend_words() -> tuple[str, ...]:
 
 
 def trend_count(word: str) -> cells.Cell:
-    """How many of a row's features have the trend `word`."""
+    """How many features of a row have the trend `word`."""
 
     def count(features: Any) -> str:
         if not isinstance(features, list) or not features:
@@ -46,7 +46,7 @@ def _check(feature: Any) -> None:
 
 
 def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
-    """What each row says of its features."""
+    """The content of each row about its features."""
     named = any(not f["feature"].isdecimal() for f in rows[0]["features"])
     if named or len(rows[0]["features"]) <= _FEW:
         return [folded(f"{len(rows)} tables of features", *(_table(r).markup() for r in rows))]
