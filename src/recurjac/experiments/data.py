@@ -55,7 +55,7 @@ class Images:
                 raise InvalidRequest(f"{where} has pixels outside [0, 1], or NaN; scale them")
             if y.dtype != torch.int64 or y.shape != x.shape[:1]:
                 raise InvalidRequest(
-                    f"{where} has {len(x)} images but y_{part} has shape {tuple(y.shape)}; give a label each"
+                    f"{where} has {len(x)} images but y_{part} has shape {tuple(y.shape)}; give one label per image"
                 )
             if int(y.min()) < 0 or int(y.max()) >= _MOST_CLASSES:
                 raise InvalidRequest(
@@ -64,8 +64,8 @@ class Images:
                 )
         if int(self.y_test.max()) > int(self.y_train.max()):
             raise InvalidRequest(
-                f"{self.name}: y_test has the label {int(self.y_test.max())}, but those to train on end at "
-                f"{int(self.y_train.max())}; train on every class"
+                f"{self.name}: y_test has the label {int(self.y_test.max())}, but the training labels end at "
+                f"{int(self.y_train.max())}; include every class in training"
             )
         object.__setattr__(self, "sha256", self._digest())
 
@@ -157,9 +157,7 @@ def _checked(name: str, arrays: Mapping[str, Array]) -> Images:
         if arrays[key].ndim < 2 or arrays[key].size == 0:
             raise InvalidRequest(f"{name}: {key} has shape {arrays[key].shape}; it must be (n, …) with n > 0 images")
     if x_train.shape[1:] != x_test.shape[1:]:
-        raise InvalidRequest(
-            f"{name}: images to train on have shape {x_train.shape[1:]}, those to test on {x_test.shape[1:]}"
-        )
+        raise InvalidRequest(f"{name}: training images have shape {x_train.shape[1:]}, test images {x_test.shape[1:]}")
     parts = (_pixels(name, "x_train", x_train), _labels(name, "y_train", y_train),
              _pixels(name, "x_test", x_test), _labels(name, "y_test", y_test))  # fmt: skip
     return _images(name, tuple(x_train.shape[1:]), parts)
@@ -177,7 +175,7 @@ def _pixels(name: str, key: str, array: Array) -> Array:
 
 def _labels(name: str, key: str, array: Array) -> Array:
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InvalidRequest(f"{name}: {key} is {array.dtype} of shape {array.shape}; give whole numbers of shape (n,)")
+        raise InvalidRequest(f"{name}: {key} is {array.dtype} of shape {array.shape}; give integers of shape (n,)")
     return array.astype(np.int64)
 
 

@@ -50,7 +50,7 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     axes = content[3] if len(content) > 3 else 0
     start = 4 + 4 * axes
     if len(content) < start or content[:3] != bytes((0, 0, _BYTES)) or axes == 0:
-        raise UnreadableFile(f"{path} does not begin as an idx file of bytes does; fetch it again")
+        raise UnreadableFile(f"{path} does not begin like an idx file of bytes; fetch it again")
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
     if len(content) - start != prod(shape):
         raise UnreadableFile(f"{path} has {len(content) - start} bytes for the shape {shape}; fetch it again")

@@ -112,7 +112,7 @@ class Files:
             if name not in names:
                 raise InvalidRequest(f"this experiment has no network {name!r}; it has {', '.join(names)}")
             if not path.is_file():
-                raise UnreadableFile(f"there is no file {path} to take for the network {name}; give another")
+                raise UnreadableFile(f"there is no file {path} for the network {name}; give another")
 
 
 def gather(
@@ -167,8 +167,8 @@ def _chosen(images: Images, right: Tensor, choice: Choice) -> tuple[Sample, ...]
     fit = right if choice.label is None else right & (images.y_test == choice.label)
     if choice.count < 1 or int(fit.sum()) < choice.count:
         raise InvalidRequest(
-            f"{choice.count} images were asked for; of the test images{kind} of {images.name} every network classifies "
-            f"{int(fit.sum())} correctly: give --images from 1 to that"
+            f"{choice.count} images were requested, but all networks classify only {int(fit.sum())} of the test "
+            f"images{kind} of {images.name} correctly; give --images from 1 to that number"
         )
     order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(choice.seed))
     index = order[fit[order]][: choice.count].sort().values

@@ -9,8 +9,8 @@ from typing import final
 PAPER = "Zhang, Zhang, Hsieh 2019 (arXiv:1810.11783)"
 WHY_OTHER = (
     "Absolute values differ from the paper's because the networks differ: they are trained anew, with other initial "
-    "weights and another optimiser, and a bound is one of these weights on these images. What should agree is the "
-    "order of the methods and about how far they are apart."
+    "weights and another optimiser, and every bound depends on these weights and these images. What should agree is "
+    "the order of the methods and, roughly, the gaps between them."
 )
 
 

@@ -76,10 +76,10 @@ class Place:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidRequest(
-                f"networks cannot be kept in {self.folder}: {error.strerror}; choose another"
+                f"networks cannot be kept in {self.folder}: {error.strerror}; choose another folder"
             ) from error
         if not os.access(self.folder, os.W_OK):
-            raise InvalidRequest(f"networks cannot be kept in {self.folder}: it may not be written; choose another")
+            raise InvalidRequest(f"networks cannot be kept in {self.folder}: it is not writable; choose another folder")
 
     def outcome(self, wanted: Description) -> Outcome | None:
         """The record of the network, or None if it is not finished.
@@ -118,7 +118,7 @@ class Place:
             made = json.loads(found.pop("made"))
             kept = Checkpoint(**found)
         except Exception as error:
-            raise UnreadableFile(f"{self.unfinished} is no checkpoint: {first_line(error)}; remove it") from error
+            raise UnreadableFile(f"{self.unfinished} is not a checkpoint: {first_line(error)}; remove it") from error
         self._same(self.unfinished, made, wanted)
         return kept
 
@@ -149,13 +149,13 @@ class Place:
         """Raise InvalidRequest unless `file` was made by the requested recipe and from the requested data."""
         if made["data"]["sha256"] != wanted["data"]["sha256"]:
             raise InvalidRequest(
-                f"{file} was trained on other data, {made['data']['name']} and not {wanted['data']['name']}; "
+                f"{file} was trained on other data ({made['data']['name']}, not {wanted['data']['name']}); "
                 "choose another folder, or remove it"
             )
         old, new = made["recipe"], wanted["recipe"]
         changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
-            was = ", ".join(f"{key} {old.get(key)} and not {new.get(key)}" for key in changed)
+            was = ", ".join(f"{key} {old.get(key)}, not {new.get(key)}" for key in changed)
             raise InvalidRequest(f"{file} was trained with {was}; choose another folder, or remove it")
 
 

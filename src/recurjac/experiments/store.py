@@ -105,7 +105,7 @@ class Store:
             _sync_folder(self.folder)
 
     def _check(self, now: Mapping[str, Any]) -> None:
-        remedy = "continue with the same, or give --fresh to begin anew or another --out"
+        remedy = "continue with the same, or give --fresh to restart or another --out"
         try:
             before = json.loads(self.manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -124,7 +124,7 @@ class Store:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if line.endswith(b"\n"):
                     raise InvalidRequest(
-                        f"line {number} of {self.rows} is no finished task; give --fresh to begin anew or another --out"
+                        f"line {number} of {self.rows} is not a finished task; give --fresh to restart or another --out"
                     ) from error
                 break
             if not line.endswith(b"\n"):

@@ -63,7 +63,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise InvalidRequest(f"the recipe's name {self.name!r} is no plain file name; use letters and digits")
+            raise InvalidRequest(f"the recipe's name {self.name!r} is not a plain file name; use letters and digits")
         for what in ("epochs", "steps", "batch", "attack_steps"):
             if getattr(self, what) < 1:
                 raise InvalidRequest(f"{self.name} has {what} = {getattr(self, what)}; there must be at least 1")
@@ -86,7 +86,7 @@ class Recipe:
         names = activation_names()
         if self.activation not in names:
             known = ", ".join(sorted(names))
-            raise InvalidRequest(f"{self.name} has the activation {self.activation!r}, unknown; known are {known}")
+            raise InvalidRequest(f"{self.name} has the unknown activation {self.activation!r}; known are {known}")
         if not math.isfinite(self.slope):
             raise InvalidRequest(f"{self.name} has the slope {self.slope}; it must be finite")
         try:

@@ -118,12 +118,12 @@ COMMANDS: Mapping[str, Command] = {
         Column("remark", "remark", cells.text, numeric=False), _SECONDS), _certify),
     "landscape": Command("Balls without a stationary point", (
         _INDEX, _CLASS, Column("radius", "radius", cells.lower),
-        Column("witness", "witness", cells.count_if_any), Column("its least derivative", "lower", cells.lower),
+        Column("witness", "witness", cells.count_if_any), Column("its smallest derivative", "lower", cells.lower),
         Column("its largest", "upper", cells.upper), _METHOD, _SECONDS), _landscape),
     "jacobian": Command("Bounds of the Jacobian", (
         _INDEX, _RADIUS, _CLASS, Column("smallest", "smallest", cells.lower), Column("largest", "largest", cells.upper),
         Column("widest", "widest", cells.upper), Column("sign known", "sign_known", cells.percent), _METHOD, _SECONDS)),
-    "monotone": Command("Features by what each output does as they grow", (
+    "monotone": Command("Features with which each output rises or falls", (
         _INDEX, _RADIUS, _CLASS, *(Column(w, "features", trend_count(w)) for w in trend_words()), _METHOD, _SECONDS),
         of_features),
     "inspect": Command("Stages of the network", (

@@ -62,7 +62,7 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
         )
     manifest = read_json(path)
     if not isinstance(manifest, dict):
-        raise UnreadableFile(f"{path} is no JSON object; give the folder of one experiment as it was written")
+        raise UnreadableFile(f"{path} is not a JSON object; give the unchanged folder of one experiment")
     return manifest
 
 

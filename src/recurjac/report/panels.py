@@ -75,7 +75,7 @@ def _range(width: Array) -> str:
 def markup(panels: Sequence[Panel]) -> Markup:
     """The first `SHOWN` panels below their legend."""
     keys = [
-        ("rises", "certainly rises with this entry"), ("falls", "certainly falls"), ("unsure", "no certain sign"),
+        ("rises", "proved to rise with this entry"), ("falls", "proved to fall"), ("unsure", "sign not proved"),
         ("scale", "width of the bounds, from the panel's smallest to its largest"),
     ]  # fmt: skip
     if not all(np.isfinite(ends).all() for p in panels[:SHOWN] for ends in (p.lower, p.upper)):
@@ -123,7 +123,9 @@ def _arrays(path: Path) -> dict[str, Array]:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                raise UnreadableFile(f"{path} holds one array; give a .npz file of x (or image), lower and upper")
+                raise UnreadableFile(
+                    f"{path} holds a single array; give a .npz file with x (or image), lower and upper"
+                )
             with loaded:
                 return {key: loaded[key] for key in _KEYS if key in loaded.files}
     except UnreadableFile:
@@ -153,6 +155,6 @@ def _titles(path: Path, arrays: dict[str, Array], count: int) -> list[str]:
     titles = arrays["title"]
     if titles.dtype.kind != "U" or titles.shape != (count,):
         raise UnreadableFile(
-            f"{path}: title is of type {titles.dtype} and shape {titles.shape}; save {count} strings, one a panel"
+            f"{path}: title is of type {titles.dtype} and shape {titles.shape}; save {count} strings, one per panel"
         )
     return [str(t) for t in titles]

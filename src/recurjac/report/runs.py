@@ -43,28 +43,28 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _checked(path: Path, run: Any) -> dict[str, Any]:
     """`run` as a report in the JSON format of the command line."""
     parts = {"recurjac": str, "command": str, "model": dict, "settings": dict, "results": list}
     if not isinstance(run, dict):
-        raise UnreadableFile(f"{path} is not a result of recurjac: it is no JSON object; {_REMEDY}")
+        raise UnreadableFile(f"{path} is not a result of recurjac: it is not a JSON object; {_REMEDY}")
     for key, kind in parts.items():
         if not isinstance(run.get(key), kind):
             raise UnreadableFile(f"{path} is not a result of recurjac: it has no {key!r}; {_REMEDY}")
     if run["command"] not in COMMANDS:
         raise UnreadableFile(
-            f"{path} is of the command {short(run['command'])!r}, of which no page is made; {_REMEDY}, "
+            f"{path} is from the command {short(run['command'])!r}, which has no report; {_REMEDY}, "
             f"one of {', '.join(COMMANDS)}"
         )
     for key in ("path", "sha256"):
         if not isinstance(run["model"].get(key), str | None):
-            raise UnreadableFile(f"{path} is not a result of recurjac: the model's {key!r} is no text; {_REMEDY}")
+            raise UnreadableFile(f"{path} is not a result of recurjac: the model's {key!r} is not a string; {_REMEDY}")
     for i, row in enumerate(run["results"]):
         if not isinstance(row, dict):
-            raise UnreadableFile(f"{path} is not a result of recurjac: result {i} is no JSON object; {_REMEDY}")
+            raise UnreadableFile(f"{path} is not a result of recurjac: result {i} is not a JSON object; {_REMEDY}")
     return run
 
 

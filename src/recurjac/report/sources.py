@@ -24,7 +24,7 @@ def read_source(path: Path) -> Section:
             head = file.read(2)
         return _panels(path) if head == b"PK" or path.suffix.lower() == ".npz" else read_run(path)
     except RecursionError as error:
-        raise UnreadableFile(f"{path} is nested too deeply for a result; give what a command wrote") from error
+        raise UnreadableFile(f"{path} is nested too deeply for a result; give a file that a command wrote") from error
     except FileNotFoundError as error:
         raise UnreadableFile(f"there is no file {path}; check the path") from error
     except (InvalidRequest, UnreadableFile):
@@ -48,4 +48,4 @@ def check_kept(output: Path, sources: list[Path]) -> None:
     for source in sources:
         for file in [source, *(source.iterdir() if source.is_dir() else ())]:
             if file.exists() and output.samefile(file):
-                raise InvalidRequest(f"--output {output}: it is a result itself, {file}; choose another name")
+                raise InvalidRequest(f"--output {output}: it is one of the results, {file}; choose another name")

@@ -39,7 +39,7 @@ def _check(feature: Any) -> None:
     if not isinstance(feature, dict) or not {"feature", "trend", "lower", "upper"} <= feature.keys():
         raise ValueError("holds a feature without name, trend and bounds")
     if feature["trend"] not in trend_words():
-        raise ValueError(f"holds a trend that is none of {', '.join(trend_words())}")
+        raise ValueError(f"holds a trend that is not one of {', '.join(trend_words())}")
     cells.text(feature["feature"])
     for end in ("lower", "upper"):
         cells.number(feature[end])
@@ -58,7 +58,7 @@ def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
 
 
 def _table(row: Mapping[str, Any]) -> Table:
-    columns = ("feature", "trend", "least derivative", "largest")
+    columns = ("feature", "trend", "smallest derivative", "largest")
     lines = [(f["feature"], f["trend"], cells.lower(f["lower"]), cells.upper(f["upper"])) for f in row["features"]]
     return Table(_title(row), columns, (False, False, True, True), tuple(lines))
 
