@@ -1,6 +1,6 @@
 """Measurements of speed; nothing here is a test.
 
-NumPy computes on one thread: its libraries read that when they are first imported.
+NumPy computes on one thread; its libraries read this setting when they are first imported.
 """
 
 import os

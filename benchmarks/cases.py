@@ -32,15 +32,15 @@ class AbstractSource(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What the tables call it."""
+        """The name used in the tables."""
 
     @abstractmethod
     def network(self) -> Network:
-        """The network, all of its outputs."""
+        """The network with all of its outputs."""
 
     @abstractmethod
     def centre(self, batch: int) -> Tensor:
-        """Inputs to bound it around, (batch, *input)."""
+        """The inputs around which it is bounded, (batch, *input)."""
 
 
 class AbstractLayers(AbstractSource):
@@ -59,7 +59,7 @@ class AbstractLayers(AbstractSource):
 @final
 @dataclass(frozen=True)
 class Generated(AbstractLayers):
-    """Normal weights of variance 2 / in, no biases; `depth` is the number of weight layers."""
+    """Normal weights with variance 2 / in, without biases; `depth` is the number of weight layers."""
 
     inputs: int
     width: int
@@ -86,7 +86,7 @@ class Generated(AbstractLayers):
 @final
 @dataclass(frozen=True)
 class Reference(AbstractLayers):
-    """An archive of `n_layers`, `W0`, `b0`, … with the input `x`, all of a ReLU network."""
+    """A ReLU network from an archive of `n_layers`, `W0`, `b0`, … and the input `x`."""
 
     path: Path
 
@@ -114,7 +114,7 @@ def _archive(path: Path) -> tuple[Tensor, Weights]:
 @final
 @dataclass(frozen=True)
 class OnnxFile(AbstractSource):
-    """A network that an ONNX file holds, around a random input in [0, 1]."""
+    """A network from an ONNX file, around a random input in [0, 1]."""
 
     path: Path
 
@@ -144,21 +144,21 @@ class AbstractOpponent(ABC):
     @property
     @abstractmethod
     def titles(self) -> tuple[str, str]:
-        """The names of the method and of the arithmetic."""
+        """The names of the method and the arithmetic."""
 
     @abstractmethod
     def job(self, case: Case) -> Callable[[], Any]:
-        """Pre-activation bounds, Jacobian bounds and l∞ constant of the case, to run again and again."""
+        """A function that computes pre-activation bounds, Jacobian bounds and the l∞ constant; it can be repeated."""
 
     @abstractmethod
     def work(self, case: Case) -> Work:
-        """What one run does."""
+        """The work done by one run."""
 
 
 @final
 @dataclass(frozen=True)
 class Ours(AbstractOpponent):
-    """This library, with CROWN's pre-activation bounds."""
+    """This library, with CROWN bounds of the pre-activations."""
 
     method: AbstractJacobianMethod
     arithmetic: AbstractArithmetic
@@ -184,7 +184,7 @@ class Ours(AbstractOpponent):
 @final
 @dataclass(frozen=True)
 class Textbook(AbstractOpponent):
-    """CROWN and RecurJac-B in plain NumPy, without what the papers do not say; for one sample of dense layers."""
+    """CROWN and RecurJac-B in plain NumPy, exactly as in the papers; for one sample and dense layers."""
 
     @property
     def titles(self) -> tuple[str, str]:
@@ -210,10 +210,10 @@ class Textbook(AbstractOpponent):
 @final
 @dataclass(frozen=True)
 class Case:
-    """One measurement.  variable, value: what its table varies, and where it stands.
+    """One measurement.  variable, value: the quantity that its table varies, and its value here.
 
-    outputs: 1 for the first output alone, None for all.  memory: whether its peak memory is measured, too.
-    device: where it is computed, the unit as well.
+    outputs: 1 for the first output alone, None for all.  memory: whether its peak memory is also measured.
+    device: where the job and the unit are computed.
     """
 
     table: str
@@ -236,12 +236,12 @@ class Case:
         return rj.LpBall(self.source.centre(self.batch).to(self.device), self.radius)
 
     def job(self) -> Callable[[], Any]:
-        """The job of its opponent."""
+        """The job for the opponent."""
         return self.opponent.job(self)
 
 
 def unstable(network: Network, region: rj.LpBall) -> float:
-    """How many neurons have no known slope over the region, by `Crown`: the mean over the batch."""
+    """The number of neurons without a known slope over the region, by `Crown`; the mean over the batch."""
     net = network.flattened_output()
     problem = rj.Problem(net, region, arithmetic=rj.Fast())
     rule = problem.chain()
@@ -251,7 +251,7 @@ def unstable(network: Network, region: rj.LpBall) -> float:
 
 @lru_cache
 def radius_with(source: AbstractSource, wanted: float) -> float:
-    """A radius at which about so many neurons are unstable (to a twentieth, where bisection finds it)."""
+    """A radius at which about that many neurons are unstable (within a twentieth, if bisection finds one)."""
     network, centre = source.network(), source.centre(1)
     low, high = log(1e-9), 0.0
     middle = high

@@ -19,13 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 SIDE = 800
-"""One unit of time is one product of two float64 matrices of this side."""
+"""One unit of time is one product of two square float64 matrices of this size."""
 
 
 @final
 @dataclass(frozen=True)
 class Effort:
-    """How often to repeat: at least `least` times, then until `seconds` are spent, at most `most` times."""
+    """The number of repetitions: at least `least`, then until `seconds` have passed, at most `most`."""
 
     least: int
     most: int
@@ -39,7 +39,7 @@ QUICK = Effort(2, 2, 0.0)
 @final
 @dataclass(frozen=True)
 class Timing:
-    """Medians and least values, in seconds, of a job and of the unit measured in turns with it."""
+    """Medians and minima, in seconds, of a job and of the unit measured alternately with it."""
 
     seconds: float
     best_seconds: float
@@ -48,23 +48,23 @@ class Timing:
 
     @property
     def units(self) -> float:
-        """The median job in median units."""
+        """The median time of the job in median units."""
         return self.seconds / self.unit_seconds
 
     @property
     def best_units(self) -> float:
-        """The least job in least units: what is left when nothing else disturbs either."""
+        """The minimum of the job in minimum units: the ratio without disturbances."""
         return self.best_seconds / self.best_unit_seconds
 
     def floor(self, multiply_adds: int) -> float:
-        """Seconds that so many multiply-adds take at the rate of the unit."""
+        """The seconds that this many multiply-adds take at the rate of the unit."""
         return multiply_adds / SIDE**3 * self.unit_seconds
 
 
 def timed(job: Callable[[], Any], effort: Effort, device: str = "cpu") -> Timing:
-    """Time `job` and the unit in turns, after one run of each that is not counted, on the threads that torch uses.
+    """Time `job` and the unit alternately, after one uncounted run of each, on the threads that torch uses.
 
-    device: where both compute; what it still has to do when a call returns is waited for.
+    device: where both compute; each timing waits for work that is still pending when a call returns.
     """
     square = torch.ones(SIDE, SIDE, dtype=torch.float64, device=device)
     wait = (lambda: torch.accelerator.synchronize(device)) if square.device.type != "cpu" else (lambda: None)
@@ -88,7 +88,7 @@ def seconds_of(job: Callable[[], Any], wait: Callable[[], None] = lambda: None) 
 
 
 def numpy_unit_seconds(effort: Effort) -> float:
-    """The median seconds of the unit in NumPy, whose matrix products may be another library's."""
+    """The median seconds of the unit in NumPy, which may use another library for matrix products."""
     square = np.ones((SIDE, SIDE))
     return statistics.median(seconds_of(lambda: square @ square) for _ in range(effort.least + 1))
 
@@ -96,14 +96,14 @@ def numpy_unit_seconds(effort: Effort) -> float:
 @final
 @dataclass(frozen=True)
 class Work:
-    """What one run does: multiply-adds in its matrix products, and calls of torch's operations (None without torch)."""
+    """The work of one run: multiply-adds in its matrix products, and calls of torch operations (None without torch)."""
 
     multiply_adds: int
     calls: int | None
 
 
 def counted(job: Callable[[], Any]) -> Work:
-    """The work in one run of torch code; products with vectors count, views are calls."""
+    """The work in one run of torch code; products with vectors are counted, and views count as calls."""
     with _Counter() as counter:
         job()
     return Work(counter.flops // 2, counter.calls)
@@ -111,7 +111,7 @@ def counted(job: Callable[[], Any]) -> Work:
 
 @final
 class _Counter(TorchDispatchMode):
-    """Counts as `torch.utils.flop_counter.FlopCounterMode` does, in a tenth of its time, and the calls as well."""
+    """Counts like `torch.utils.flop_counter.FlopCounterMode`, in a tenth of its time, and also counts calls."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -124,7 +124,7 @@ class _Counter(TorchDispatchMode):
         packet = func._overloadpacket
         if packet in flop_registry:
             self.flops += int(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
-        elif packet in (torch.ops.aten.mv, torch.ops.aten.dot):  # of two factors the first is the larger
+        elif packet in (torch.ops.aten.mv, torch.ops.aten.dot):  # the first of two factors is the larger
             self.flops += 2 * int(args[0].numel())
         return result
 
@@ -139,7 +139,7 @@ class Memory:
 
 
 def memory_of(prepare: Callable[[], Callable[[], Any]]) -> Memory | None:
-    """The memory of the job that `prepare` gives, in a process of its own on one thread; None where it is not told.
+    """The memory of the job from `prepare`, in a separate process on one thread; None if the system does not report it.
 
     `prepare` must be picklable.
     """
@@ -154,7 +154,7 @@ def _run_once(prepare: Callable[[], Callable[[], Any]]) -> Memory | None:
     torch.set_num_threads(1)
     job = prepare()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak so far
     before = peak_mib()
     job()
     peak = peak_mib()
@@ -162,9 +162,9 @@ def _run_once(prepare: Callable[[], Callable[[], Any]]) -> Memory | None:
 
 
 def peak_mib() -> float | None:
-    """The peak resident memory of this process so far, in MiB; None where the system does not say (Linux does).
+    """The peak resident memory of this process so far, in MiB; None if the system does not report it (Linux does).
 
-    `getrusage` would also count the parent's, which a process that it starts takes over.
+    `getrusage` would also count the peak of the parent, which a child process inherits.
     """
     status = Path("/proc/self/status")
     if not status.is_file():

@@ -1,7 +1,7 @@
 """Seconds and peak memory of bounding one output of network files: `python -m benchmarks.networks FILE …`.
 
-Each file in a process of its own, on one thread, at radius 0.001 around a random input in [0, 1], by the default method
-and arithmetic.
+Each file is measured in a separate process, on one thread, at radius 0.001 around a random input in [0, 1], with the
+default method and arithmetic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RADIUS = 0.001
 
 
 def measure(path: str) -> str:
-    """Seconds to load and to bound, and peak memory, of this process."""
+    """The seconds to load and to bound, and the peak memory of this process."""
     torch.set_num_threads(1)
     began = time.perf_counter()
     network = rj.load(path)

@@ -1,4 +1,4 @@
-"""The figure of a run: curves of growth above, bars of units below."""
+"""The figure of a run: growth curves above, bars of units below."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check(path: Path) -> None:
 
 
 def draw(path: Path, run: Report) -> None:
-    """Write the figure of a run to `path`; folders are made."""
+    """Write the figure of a run to `path`; folders are created."""
     from matplotlib.figure import Figure
 
     curves = [list(part) for _, part in groupby((r for r in run.rows if r.table == "growth"), lambda r: r.variable)]
@@ -50,7 +50,7 @@ def draw(path: Path, run: Report) -> None:
 
 
 def _curves(axes: Axes, rows: Sequence[Row], fits: Sequence[Growth]) -> None:
-    """Units against the size that varies, log-log; the legend gives the fitted exponents."""
+    """Units against the varied size, log-log; the legend shows the fitted exponents."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     variable = rows[0].variable
@@ -76,7 +76,7 @@ def _curves(axes: Axes, rows: Sequence[Row], fits: Sequence[Growth]) -> None:
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
-    """One group of bars for each network, radius, number of outputs and of threads; ticks in white are floors."""
+    """One group of bars for each network, radius, number of outputs and of threads; white ticks are floors."""
     groups = [list(part) for _, part in groupby(rows, _group)]
     names = list(dict.fromkeys((r.method, r.arithmetic) for r in rows))
     width = 0.8 / len(names)

@@ -1,4 +1,4 @@
-"""Rows and what is made of them: tables, exponents, JSON, and comparisons with an earlier run."""
+"""Rows, and their evaluation: tables, exponents, JSON, and comparisons with an earlier run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @final
 @dataclass(frozen=True)
 class Row:
-    """One measurement, flat.  Seconds are medians where not called best; one unit is one 800×800 float64 product.
+    """One measurement, flat.  Seconds are medians unless called best; one unit is one 800×800 float64 product.
 
-    calls: of torch's operations.  floor_seconds: `multiply_adds` at the unit's rate; over_floor: seconds over that.
-    peak_mib, before_mib: resident memory of a process of its own, at most within the job and just before it; None where
-    that is not measured.
+    calls: of torch operations.  floor_seconds: `multiply_adds` at the unit's rate; over_floor: seconds divided by that.
+    peak_mib, before_mib: resident memory of a separate process, its peak during the job and its value just before;
+    None if this is not measured.
     """
 
     table: str
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str | float, ...]:
-        """What is measured, the same in another run."""
+        """The identity of the measurement, the same in another run."""
         return (
             self.table, self.variable, self.value, self.network, self.outputs, self.batch, self.threads, self.method,
             self.arithmetic,
@@ -68,7 +68,7 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Growth:
-    """seconds ~ variable^exponent, by least squares of the logarithms of units, over `points` values."""
+    """seconds ~ variable^exponent, by a least-squares fit of the logarithms of units, over `points` values."""
 
     variable: str
     method: str
@@ -81,7 +81,7 @@ class Growth:
 @final
 @dataclass(frozen=True)
 class Report:
-    """A whole run.  commit: of the working tree, with -dirty if it has changes; None where git does not say."""
+    """A whole run.  commit: of the working tree, with -dirty if it has changes; None if git does not report it."""
 
     recurjac: str
     torch: str
@@ -96,7 +96,7 @@ class Report:
 
 
 def report(rows: Sequence[Row], quick: bool, threads: int, numpy_unit_seconds: float) -> Report:
-    """The rows with where they come from."""
+    """The rows with their origin."""
     unit = float(np.median([r.unit_seconds for r in rows if r.threads == threads]))
     return Report(
         rj.__version__, torch.__version__, np.__version__, _commit(), quick, threads, unit, numpy_unit_seconds,
@@ -114,7 +114,7 @@ def _commit() -> str | None:
 
 
 def growth(rows: Iterable[Row]) -> list[Growth]:
-    """The exponent of every curve of the table of growth."""
+    """The exponent of every curve in the growth table."""
     curves: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row.table == "growth":
@@ -127,26 +127,26 @@ def growth(rows: Iterable[Row]) -> list[Growth]:
 
 
 def exponent(curve: Sequence[Row]) -> float:
-    """The slope of log units against log value, by least squares."""
+    """The least-squares slope of log units against log value."""
     slope, _ = np.polyfit([log(r.value) for r in curve], [log(r.units) for r in curve], 1)
     return float(slope)
 
 
 def write(path: Path, run: Report) -> None:
-    """Write a run as JSON; folders are made."""
+    """Write a run as JSON; folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a run that was written; fields that it has not are None, those that we have not are left out."""
+    """The rows of a run from its file; missing fields are None, unknown fields are ignored."""
     names = [f.name for f in fields(Row)]
     found = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return [Row(**{name: record.get(name) for name in names}) for record in found]
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:
-    """Print one table; what all of its rows share stands in its title."""
+    """Print one table; values that all of its rows share are in its title."""
     variable = rows[0].variable
     told = {
         "network": [r.network for r in rows],
@@ -187,7 +187,7 @@ def _print(console: Console, title: str, columns: Mapping[str, Sequence[str]]) -
 
 
 _WORDS = {"network", "method", "table", "size", "at"}
-"""The columns that hold words, not numbers."""
+"""The columns that contain words, not numbers."""
 
 
 def show_growth(console: Console, found: Sequence[Growth]) -> None:
@@ -203,7 +203,7 @@ def show_growth(console: Console, found: Sequence[Growth]) -> None:
 
 
 def show_comparison(console: Console, new: Sequence[Row], old: Sequence[Row]) -> None:
-    """Print new / old for each row that both runs have: units, seconds, multiply-adds, calls and peak memory."""
+    """Print new / old for each row in both runs: units, seconds, multiply-adds, calls and peak memory."""
     before = {r.key: r for r in old}
     both = [(r, before[r.key]) for r in new if r.key in before]
     columns = {

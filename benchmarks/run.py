@@ -1,7 +1,7 @@
 """`make bench`: speed, memory and growth of the main job, in units of a matrix product: `python -m benchmarks.run`.
 
-The job is pre-activation bounds by CROWN, bounds of the Jacobian, and the l∞ constant that follows.  One unit is one
-800×800 float64 matrix product, measured in turns with the job, so that figures compare between machines.
+The job is CROWN bounds of the pre-activations, bounds of the Jacobian, and the l∞ constant that follows.  One unit is
+one 800×800 float64 matrix product, measured alternately with the job, so that units are comparable between machines.
 See docs/benchmarks.md.
 """
 
@@ -47,7 +47,7 @@ def measure(case: Case, effort: Effort) -> Row:
 
 
 def measured(names: Iterable[str], plan: Plan, console: Console) -> list[Row]:
-    """Measure these tables, and print each when it is done."""
+    """Measure these tables and print each one when it is done."""
     effort, rows = QUICK if plan.quick else THOROUGH, []
     for name in names:
         found = []
@@ -66,21 +66,21 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
         description="Measure pre-activation bounds, Jacobian bounds and the l∞ constant, in units of one 800×800 "
-        "float64 matrix product, on one thread where a table does not say two.",
+        "float64 matrix product, on one thread unless a table states two.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer cases and repetitions: well under a minute")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), metavar="TABLE",
-                        help=f"measure these tables only: {', '.join(TABLES)}")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run as JSON, to compare with another")
+                        help=f"measure only these tables: {', '.join(TABLES)}")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run as JSON, for comparison with another")
     parser.add_argument(
         "--compare", type=Path, metavar="OLD.json", help="print new / old for each row of an earlier run"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw curves of growth and bars of units")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw growth curves and bars of units")
     parser.add_argument("--reference", type=Path, default=REFERENCE, metavar="NPZ",
-                        help="the reference network (W0, b0, …, x), by default beside the project; "
-                        "without it a generated one of the same shape is measured")  # fmt: skip
+                        help="the reference network (W0, b0, …, x), by default next to the project; "
+                        "without it, a generated network of the same shape is measured")  # fmt: skip
     parser.add_argument("--onnx", type=Path, default=ONNX, metavar="FILE",
-                        help="the wide network; by default beside the project; else none is measured")  # fmt: skip
+                        help="the wide network, by default next to the project; else none is measured")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -89,7 +89,7 @@ def _there(path: Path) -> Path | None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the requested files."""
     asked = options(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     try:
@@ -100,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     plan = Plan(_there(asked.reference), _there(asked.onnx), asked.quick)
     if plan.reference is None:
-        console.print(f"No {asked.reference.name} at hand: a generated network of the same shape stands in for it.")
+        console.print(f"{asked.reference.name} was not found: a generated network of the same shape replaces it.")
     if plan.onnx is None:
-        console.print(f"No {asked.onnx.name} at hand: the table `wide` is left out.")
+        console.print(f"{asked.onnx.name} was not found: the table `wide` is omitted.")
     torch.set_num_threads(1)
     unit = numpy_unit_seconds(QUICK)
     rows = measured(asked.only, plan, console)

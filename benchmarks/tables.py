@@ -1,4 +1,4 @@
-"""The tables: which cases each of them has."""
+"""The tables and their cases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from benchmarks.cases import (
 T = TypeVar("T")
 RADII = (0.001, 0.005, 0.02)
 SHAPE = Generated(784, 200, 9, 10)
-"""What stands in for the reference network where that is not at hand: of the same shape, with random weights."""
+"""The replacement for a missing reference network: the same shape, with random weights."""
 
 FAST = Ours(rj.Chords(), rj.Fast())
 RIGOROUS = Ours(rj.Chords(), rj.Rigorous())
@@ -39,7 +39,7 @@ ALL: tuple[AbstractOpponent, ...] = (FAST, RIGOROUS, RECURJAC_FAST, RECURJAC_RIG
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What there is to measure, and whether in short."""
+    """The available networks, and whether the run is a short one."""
 
     reference: Path | None
     onnx: Path | None
@@ -47,12 +47,12 @@ class Plan:
 
     @property
     def main(self) -> AbstractLayers:
-        """The reference network, or the one that stands in for it."""
+        """The reference network, or its replacement."""
         return SHAPE if self.reference is None else Reference(self.reference)
 
 
 def reference_cases(plan: Plan) -> Iterator[Case]:
-    """The reference network at its radii, one output and all."""
+    """The reference network at its radii, with one output and with all."""
     short = ((RADII[0], 1), (RADII[0], None), (RADII[-1], 1))
     for radius, outputs in short if plan.quick else product(RADII, (1, None)):
         for opponent in ALL:
@@ -60,7 +60,7 @@ def reference_cases(plan: Plan) -> Iterator[Case]:
 
 
 def wide_cases(plan: Plan) -> Iterator[Case]:
-    """A wide network of an ONNX file, with peak memory; none where there is no file."""
+    """A wide network from an ONNX file, with peak memory; no cases if there is no file."""
     if plan.onnx is not None:
         for opponent in (RIGOROUS,) if plan.quick else ALL[:4]:
             yield Case("wide", "radius", 0.01, OnnxFile(plan.onnx), 0.01, opponent, memory=True)
@@ -76,7 +76,7 @@ def thread_cases(plan: Plan) -> Iterator[Case]:
 
 
 def device_cases(plan: Plan) -> Iterator[Case]:
-    """The reference network on one thread of the processor and on the accelerator, where there is one."""
+    """The reference network on one thread of the CPU and on the accelerator, if there is one."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if found is None:
         return
@@ -88,15 +88,15 @@ def device_cases(plan: Plan) -> Iterator[Case]:
 
 
 BASE = Generated(200, 100, 6, 10)
-"""The network that growth starts from."""
+"""The base network of the growth table."""
 UNSTABLE = 20
-"""How many of its neurons are unstable, in all."""
+"""The total number of its unstable neurons."""
 TEXTBOOK_AT_MOST = 5 * 10**10
-"""Multiply-adds past which the textbook is left out."""
+"""The number of multiply-adds above which the textbook implementation is omitted."""
 
 
 def growth_cases(plan: Plan) -> Iterator[Case]:
-    """One size varies and all others stay, about `UNSTABLE` unstable neurons in all included."""
+    """One size varies; everything else is fixed, including a total of about `UNSTABLE` unstable neurons."""
     yield from _networks(plan, "depth", (3, 6, 12, 24, 48), lambda n: replace(BASE, depth=n))
     yield from _networks(plan, "width", (50, 100, 200, 400, 800), lambda n: replace(BASE, width=n))
     yield from _networks(plan, "inputs", (100, 200, 400, 800, 1600), lambda n: replace(BASE, inputs=n))
@@ -135,4 +135,4 @@ TABLES: Mapping[str, Callable[[Plan], Iterator[Case]]] = {
     "threads": thread_cases,
     "devices": device_cases,
 }
-"""The tables by the names that the command line gives them."""
+"""The tables, by their names on the command line."""

@@ -1,8 +1,8 @@
-"""The opponent: CROWN and RecurJac-B as the papers print them, vectorised, in plain NumPy.
+"""The opponent: CROWN and RecurJac-B as printed in the papers, vectorised, in plain NumPy.
 
-For a chain of dense layers with ReLU between them and l∞ balls.  Each layer bounds all of its neurons, through all
-other layers and for each output apart: no neuron is left out, and nothing is shared.  Weights are (out, in), z_k is the
-pre-activation number k = 0, 1, … of the hidden layers and h_k = relu(z_k).
+For a chain of dense layers with ReLUs in between, and l∞ balls.  Each layer bounds all of its neurons, through all
+other layers and separately for each output: no neuron is skipped, and nothing is shared.  Weights are (out, in), z_k is
+the pre-activation of hidden layer k = 0, 1, …, and h_k = relu(z_k).
 
 Source: arXiv:1811.00866, Section 3 (CROWN-Ada); arXiv:1810.11783, Algorithm 1 and equations 22 and 23.
 """
@@ -54,7 +54,7 @@ class Dense:
 
 
 def preactivations(net: Dense, x: Array, radius: float) -> list[Bounds]:
-    """CROWN's bounds of z_0, z_1, … on the ball of that radius around x."""
+    """CROWN bounds of z_0, z_1, … on the ball of that radius around x."""
     lines: list[Lines] = []
     found: list[Bounds] = []
     for W, b in zip(net.weights[:-1], net.biases[:-1], strict=True):
@@ -64,7 +64,7 @@ def preactivations(net: Dense, x: Array, radius: float) -> list[Bounds]:
 
 
 def _relu(z: Bounds) -> Lines:
-    """The chord above, below a line through 0 of slope 1 if u >= -l, else 0; exact where the sign of z is known."""
+    """Above, the chord; below, a line through 0 with slope 1 if u >= -l, else 0; exact where the sign of z is known."""
     unstable = (z.lower < 0) & (z.upper > 0)
     chord = z.upper / np.where(unstable, z.upper - z.lower, 1.0)
     on = (z.lower >= 0).astype(float)
@@ -73,7 +73,7 @@ def _relu(z: Bounds) -> Lines:
 
 
 def _highest(net: Dense, lines: Sequence[Lines], form: Array, offset: Array, x: Array, radius: float) -> Array:
-    """The greatest values of `form` h + offset, h being the output of the last layer that has lines."""
+    """The maxima of `form` h + offset, where h is the output of the last layer that has lines."""
     for k in reversed(range(len(lines))):
         line, positive, negative = lines[k], np.maximum(form, 0), np.minimum(form, 0)
         form, offset = (
@@ -86,7 +86,7 @@ def _highest(net: Dense, lines: Sequence[Lines], form: Array, offset: Array, x: 
 
 
 def gradients(net: Dense, pre: Sequence[Bounds]) -> tuple[Bounds, dict[int, Lines]]:
-    """RecurJac-B's bounds of ∂f/∂x, (outputs, inputs), and the lines that it chose at each hidden layer."""
+    """RecurJac-B bounds of ∂f/∂x, (outputs, inputs), and the lines chosen at each hidden layer."""
     lines: dict[int, Lines] = {}
     y = Bounds(net.weights[-1], net.weights[-1])  # ∂f/∂h of the last hidden layer
     for k in reversed(range(net.hidden)):
@@ -97,7 +97,7 @@ def gradients(net: Dense, pre: Sequence[Bounds]) -> tuple[Bounds, dict[int, Line
 
 
 def _products(y: Bounds, d: Array, D: Array) -> Lines:
-    """Lines in y for y δ, δ in [d, D]: exact if d = D, slopes d and D if the sign of y is known, else constants."""
+    """Lines in y for y δ with δ in [d, D]: exact if d = D, slopes d and D if the sign of y is known, else constants."""
     positive, negative, known = y.lower >= 0, y.upper <= 0, d == D
     low = np.where(known | positive, d, np.where(negative, D, 0.0))
     high = np.where(known | negative, d, np.where(positive, D, 0.0))
@@ -125,7 +125,7 @@ def _rows(forms: Array, rows: Array) -> Array:
 
 
 def constant(net: Dense, x: Array, radius: float) -> float:
-    """The l∞ constant max_k Σ_r |∂f_k/∂x_r|: entries of known sign are summed as one tangent, the others one by one."""
+    """The l∞ constant max_k Σ_r |∂f_k/∂x_r|: entries of known sign are summed as one tangent, others one by one."""
     y, lines = gradients(net, preactivations(net, x, radius))
     positive, negative = y.lower >= 0, y.upper <= 0
     signs = np.where(positive, 1.0, np.where(negative, -1.0, 0.0))
@@ -135,7 +135,7 @@ def constant(net: Dense, x: Array, radius: float) -> float:
 
 
 def multiply_adds(net: Dense) -> int:
-    """Those of the matrix products in `constant`."""
+    """The multiply-adds of the matrix products in `constant`."""
     sizes: list[int] = [net.weights[0].shape[1], *(W.shape[0] for W in net.weights)]
     layers: list[int] = [a * b for a, b in pairwise(sizes)]
     hidden, outputs, last = net.hidden, sizes[-1], sizes[-2]

@@ -43,7 +43,7 @@ EPOCHS = 300
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
-NOISE = 0.2  # standard deviation of what is added to the pixels in training
+NOISE = 0.2  # standard deviation of the noise added to the pixels in training
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "src" / "recurjac" / "data" / "digits.npz"
 
@@ -80,10 +80,10 @@ def build_model(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def train(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor, console: Console) -> None:
-    """Fit the model in place: cross-entropy on noisy mini-batches, a learning rate that decays to zero.
+    """Fit the model in place: cross-entropy on noisy mini-batches, with a learning rate that decays to zero.
 
-    The weight decay is the decoupled one of AdamW.  Added to the gradient, as ``torch.optim.Adam`` does it, it would
-    leave hundreds of weights (those of dead units and blank pixels) in float32's subnormal range.
+    The weight decay is decoupled, as in AdamW.  Added to the gradient, as in ``torch.optim.Adam``, it would leave
+    hundreds of weights (those of dead units and blank pixels) in the subnormal range of float32.
     """
     generator = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -112,7 +112,7 @@ def test_a_line_that_is_no_result_is_refused(tmp_path: Path) -> None:
     run(Roots(3), Plan(tmp_path), nothing)
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(rows.read_bytes().replace(b'"rows"', b'"raws"', 1))
-    with pytest.raises(InvalidRequest, match=r"line 1 of .*rows\.jsonl is no finished task; give --fresh"):
+    with pytest.raises(InvalidRequest, match=r"line 1 of .*rows\.jsonl is not a finished task; give --fresh"):
         run(Roots(3), Plan(tmp_path), nothing)
 
 

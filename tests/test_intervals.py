@@ -100,7 +100,7 @@ def test_an_interval_refuses_ends_out_of_order(low: float, high: float) -> None:
 
 
 def test_an_interval_refuses_ends_of_two_shapes() -> None:
-    with pytest.raises(UnsoundBounds, match="one shape"):
+    with pytest.raises(UnsoundBounds, match="the same shape"):
         Interval(torch.zeros(2), torch.ones(3))
 
 

@@ -163,8 +163,8 @@ def test_networks_of_other_recipes_or_data_are_kept(digits: Images, tmp_path: Pa
     found = trained(TINY, digits, tmp_path)
     content = found.path.read_bytes()
     other = replace(digits, x_test=digits.x_test.flip(0))
-    refused(lambda: trained(replace(TINY, seed=1), digits, tmp_path), InvalidRequest, ["seed 0 and not 1", "folder"])
-    refused(lambda: trained(replace(TINY, hidden=(9,)), digits, tmp_path), InvalidRequest, ["[12, 12] and not [9]"])
+    refused(lambda: trained(replace(TINY, seed=1), digits, tmp_path), InvalidRequest, ["seed 0, not 1", "folder"])
+    refused(lambda: trained(replace(TINY, hidden=(9,)), digits, tmp_path), InvalidRequest, ["[12, 12], not [9]"])
     refused(lambda: trained(TINY, other, tmp_path), InvalidRequest, ["other data", "tiny.npz"])
     assert found.path.read_bytes() == content
     found.path.with_suffix(".json").unlink()
@@ -176,7 +176,7 @@ def test_checkpoints_of_other_recipes_or_data_are_kept(digits: Images, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         trained(TINY, digits, tmp_path, stop(1))
     content = (tmp_path / "tiny.checkpoint").read_bytes()
-    refused(lambda: trained(replace(TINY, epochs=9), digits, tmp_path), InvalidRequest, ["epochs 4 and not 9"])
+    refused(lambda: trained(replace(TINY, epochs=9), digits, tmp_path), InvalidRequest, ["epochs 4, not 9"])
     other = replace(digits, x_train=digits.x_train.flip(0))
     refused(lambda: trained(TINY, other, tmp_path), InvalidRequest, ["other data", "checkpoint"])
     assert (tmp_path / "tiny.checkpoint").read_bytes() == content

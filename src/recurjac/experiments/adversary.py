@@ -1,4 +1,4 @@
-"""The adversary of adversarial training: projected gradient ascent (Madry et al. 2018, arXiv:1706.06083)."""
+"""The adversary for adversarial training: projected gradient ascent (Madry et al. 2018, arXiv:1706.06083)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from recurjac.experiments.perceptron import Perceptron
 def adversarial(
     network: Perceptron, x: Tensor, y: Tensor, radius: float, steps: int, generator: torch.Generator
 ) -> Tensor:
-    """Images (n, d) in [0, 1] within `radius` of x in the l∞ norm, of greater loss: ascent from a random start.
+    """Images (n, d) in [0, 1] within `radius` of x in the l∞ norm, with a larger loss: ascent from a random start.
 
-    x: (n, d) in [0, 1]; y: (n,) the classes.  Each step goes 2.5 radius / steps along the sign of the gradient of the
-    cross-entropy, which reaches all of the ball from anywhere in it.
+    x: (n, d) in [0, 1]; y: (n,) the classes.  Each step moves by 2.5 radius / steps along the sign of the gradient of
+    the cross-entropy, so that every point of the ball can be reached from every other.
     """
     fixed = network.detached()
     low, high = (x - radius).clamp(min=0), (x + radius).clamp(max=1)

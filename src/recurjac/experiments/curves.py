@@ -1,4 +1,4 @@
-"""Figures 1 and 3: the local l∞ Lipschitz constant against the radius, by every method."""
+"""Figures 1 and 3: the local l∞ Lipschitz constant against the radius, for every method."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from recurjac.region import LpBall
 from recurjac.search import Search
 
 RADII = tuple(10 ** (-3 + 3 * i / 11) for i in range(12))
-"""From 1e-3 to 1, evenly on a logarithmic axis."""
+"""From 1e-3 to 1, evenly spaced on a logarithmic axis."""
 ATTAINED = "attained"
 PRODUCT = "product of norms"
 BUDGET = 5e10
-"""Some ten seconds of one core."""
+"""About ten seconds on one core."""
 OURS = "our default"
 METHODS: dict[str, AbstractNormMethod] = {
     PRODUCT: ProductOfNorms(),
@@ -38,13 +38,13 @@ METHODS: dict[str, AbstractNormMethod] = {
     "RecurJac-B": JacobianNorm(RecurJac(), SignSum()),
     OURS: JacobianNorm(),
 }
-"""Those of the paper with its own sums of rows (its equations 22 and 23), and the library's default."""
+"""The methods of the paper with its own row sums (its equations 22 and 23), and the library's default."""
 
 
 @final
 @dataclass(frozen=True)
 class Task:
-    """One bound: of which network, around which image, how far, by which method; `ATTAINED`: what a search finds."""
+    """One bound: network, image, radius and method; the method `ATTAINED` stands for the result of a search."""
 
     subject: int
     sample: int
@@ -55,9 +55,9 @@ class Task:
 @final
 @dataclass(frozen=True)
 class Curves(AbstractExperiment[Task]):
-    """Local l∞ Lipschitz constants of the vector of all outputs; radii of l∞ balls, which are not clipped.
+    """Local l∞ Lipschitz constants of the vector of all outputs, on l∞ balls that are not clipped.
 
-    The paper clips no balls either: its bounds take ‖x - x_0‖ <= ε alone.  budget: multiply-adds past which a bound of
+    The paper does not clip either: its bounds only use ‖x - x_0‖ <= ε.  budget: multiply-adds above which a bound of
     RecurJac-F0 or F1 is not computed, counted as if every neuron were unstable.
     """
 
@@ -135,7 +135,7 @@ class Curves(AbstractExperiment[Task]):
         write_panels(folder / "panels.npz", self.material, self._gradients())
 
     def _gradients(self) -> list[Gradient]:
-        """Of the label's output around the first image of every network, at a small, a middle and a large radius."""
+        """The output of the label around the first image, for every network, at a small, medium and large radius."""
         sample = self.material.samples[0]
         chosen = sorted({self.radii[len(self.radii) * k // 12] for k in (0, 4, 8)})
         return [
@@ -149,9 +149,9 @@ class Curves(AbstractExperiment[Task]):
         parts = [
             f"# {self.name}: local l∞ Lipschitz constants",
             f"Upper bounds of max ‖J(x)‖∞ over l∞ balls of radius ε around {len(material.samples)} test image(s) of "
-            f"{material.data}, the mean over the images; the last column is attained by some input, the largest found. "
-            f"Balls are not clipped. After figure {self.name[-1]} of {PAPER}; seeds and weights are in manifest.json, "
-            f"every single bound in {self.name}.csv.",
+            f"{material.data}, averaged over the images. The last column is attained: it is the largest value found at "
+            f"some input. Balls are not clipped. This repeats figure {self.name[-1]} of {PAPER}. Seeds and weights are "
+            f"in manifest.json, and all single bounds are in {self.name}.csv.",
             networks([(s.name, s.accuracy, s.given) for s in material.subjects]),
         ]
         for subject in material.subjects:
@@ -166,9 +166,9 @@ class Curves(AbstractExperiment[Task]):
 
 
 def means(rows: Sequence[Row], radii: Sequence[float], network: str, method: str) -> list[float]:
-    """The mean over the images for each radius; NaN where there is none.
+    """The mean over the images for each radius; NaN if there is no value.
 
-    What is attained in a ball is attained in every larger one.
+    A value attained in a ball is also attained in every larger ball.
     """
     own = [r for r in rows if (r["network"], r["method"]) == (network, method) and r["value"] is not None]
     found = []
@@ -183,32 +183,33 @@ def means(rows: Sequence[Row], radii: Sequence[float], network: str, method: str
 
 
 def _bound(name: str, value: float) -> str:
-    """An upper bound rounded up, or what is attained rounded down; a dash for none."""
+    """An upper bound rounded up, or an attained value rounded down; a dash if there is none."""
     number = None if isnan(value) else value
     return lower(number) if name == ATTAINED else upper(number)
 
 
 def _comparison(shape: tuple[int, ...]) -> str:
     text = (
-        "The paper shows these curves without numbers: Fast-Lip, RecurJac-B, F0, F1, and dotted the product of norms."
+        "The paper shows these curves without numbers: Fast-Lip, RecurJac-B, F0, F1, and the product of norms (dotted)."
     )
     if prod(shape) != 3072:
         return text
     times = ", ".join(f"{name} {seconds:g} s" for name, seconds in CIFAR_SECONDS.items())
-    return f"{text} For one constant of this network its authors report, on one core: {times}; ours are in times.csv."
+    reported = f"For one constant of this network on one core, its authors report {times}; our times are in times.csv."
+    return f"{text} {reported}"
 
 
 def cost(network: Network, method: str) -> float:
-    """Multiply-adds of one bound from the input's side with every neuron unstable; 0 for methods that are not dear.
+    """Multiply-adds of one bound from the input side if every neuron is unstable; 0 for methods that are cheap.
 
-    There every input (F0), or every neuron of the first layer (F1), is a row of its own.
+    From that side, every input (F0) or every neuron of the first layer (F1) is a row of its own.
     """
     start = {"RecurJac-F0": 0, "RecurJac-F1": 1}.get(method)
     return 0.0 if start is None or start >= network.depth else _forward_cost(network, start)
 
 
 def _forward_cost(network: Network, start: int) -> float:
-    """For each entry of node `start` the recursion from there to the outputs."""
+    """For each entry of node `start`, the recursion from there to the outputs."""
     each = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
     rows = prod(network.shape(start))
     through, total = each[start] / rows, 0.0

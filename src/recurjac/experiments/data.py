@@ -1,4 +1,4 @@
-"""The images that the experiments train and measure on: what is named, checked, in one form."""
+"""The images for training and measuring in the experiments: read from a name or file, checked, in one format."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from recurjac.loading.weights import load_arrays
 Array = np.ndarray[Any, Any]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _OPENML = {"mnist": ("mnist_784", (28, 28), 60000), "cifar10": ("CIFAR_10", (3, 32, 32), 50000)}
-"""By its name here: the data set's name at OpenML, the shape of an image, how many of the images are to train on."""
+"""For each name: the name of the data set at OpenML, the shape of an image, the number of training images."""
 _MOST_CLASSES = 1000
 
 
 @final
 @dataclass(frozen=True)
 class Images:
-    """Labelled images, to train on and to test on.
+    """Labelled images for training and for testing.
 
-    shape: of one image; x_*: (n, d) float32 in [0, 1], d the product of `shape`; y_*: (n,) int64 from 0 on; sha256: of
-    the four arrays, which tells data sets apart.  Raises InvalidRequest for anything else.
+    shape: of one image; x_*: (n, d) float32 in [0, 1], where d is the product of `shape`; y_*: (n,) int64 from 0 up;
+    sha256: of the four arrays, to identify the data set.  Raises InvalidRequest for anything else.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Images:
                 raise InvalidRequest(f"{where} has pixels outside [0, 1], or NaN; scale them")
             if y.dtype != torch.int64 or y.shape != x.shape[:1]:
                 raise InvalidRequest(
-                    f"{where} has {len(x)} images but y_{part} has shape {tuple(y.shape)}; give a label each"
+                    f"{where} has {len(x)} images but y_{part} has shape {tuple(y.shape)}; give one label per image"
                 )
             if int(y.min()) < 0 or int(y.max()) >= _MOST_CLASSES:
                 raise InvalidRequest(
@@ -64,8 +64,8 @@ class Images:
                 )
         if int(self.y_test.max()) > int(self.y_train.max()):
             raise InvalidRequest(
-                f"{self.name}: y_test has the label {int(self.y_test.max())}, but those to train on end at "
-                f"{int(self.y_train.max())}; train on every class"
+                f"{self.name}: y_test has the label {int(self.y_test.max())}, but the training labels end at "
+                f"{int(self.y_train.max())}; include every class in training"
             )
         object.__setattr__(self, "sha256", self._digest())
 
@@ -86,11 +86,11 @@ class Images:
 def read_images(source: str) -> Images:
     """The images that `source` names.
 
-    "digits": scikit-learn's 1797 handwritten digits of 8×8 pixels, three quarters to train on; "mnist", "cifar10": from
-    OpenML, the standard split; a .npz file of x_train, y_train, x_test, y_test; a folder of MNIST's four idx files,
-    plain or .gz.  Whole numbers are bytes, divided by 255; others must lie in [0, 1].
-    Raises InvalidRequest for another source or what is no labelled images, UnreadableFile for a file that is missing or
-    damaged or data that cannot be fetched, MissingDependency where scikit-learn is needed and missing.
+    "digits": scikit-learn's 1797 handwritten digits of 8×8 pixels, three quarters for training; "mnist", "cifar10":
+    from OpenML, with the standard split; a .npz file of x_train, y_train, x_test, y_test; a folder with MNIST's four
+    idx files, plain or .gz.  Integers are bytes and are divided by 255; other numbers must lie in [0, 1].
+    Raises InvalidRequest for another source or for anything but labelled images, UnreadableFile for a file that is
+    missing or damaged or data that cannot be fetched, MissingDependency if scikit-learn is needed but missing.
     """
     if source == "digits":
         return _digits()
@@ -110,7 +110,7 @@ def read_images(source: str) -> Images:
 
 
 def _digits() -> Images:
-    """The bundled digits with pixels of sixteenths, split by a fixed seed with the same share of each class."""
+    """The bundled digits with pixels in sixteenths, split with a fixed seed, stratified by class."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -148,7 +148,7 @@ def _missing(source: str) -> MissingDependency:
 
 
 def _checked(name: str, arrays: Mapping[str, Array]) -> Images:
-    """The images of four arrays from a file; raises InvalidRequest for what they are not."""
+    """The images in four arrays from a file.  Raises InvalidRequest for invalid arrays."""
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise InvalidRequest(f"{name} has no {', '.join(missing)}; it needs {', '.join(KEYS)}")
@@ -157,9 +157,7 @@ def _checked(name: str, arrays: Mapping[str, Array]) -> Images:
         if arrays[key].ndim < 2 or arrays[key].size == 0:
             raise InvalidRequest(f"{name}: {key} has shape {arrays[key].shape}; it must be (n, …) with n > 0 images")
     if x_train.shape[1:] != x_test.shape[1:]:
-        raise InvalidRequest(
-            f"{name}: images to train on have shape {x_train.shape[1:]}, those to test on {x_test.shape[1:]}"
-        )
+        raise InvalidRequest(f"{name}: training images have shape {x_train.shape[1:]}, test images {x_test.shape[1:]}")
     parts = (_pixels(name, "x_train", x_train), _labels(name, "y_train", y_train),
              _pixels(name, "x_test", x_test), _labels(name, "y_test", y_test))  # fmt: skip
     return _images(name, tuple(x_train.shape[1:]), parts)
@@ -177,7 +175,7 @@ def _pixels(name: str, key: str, array: Array) -> Array:
 
 def _labels(name: str, key: str, array: Array) -> Array:
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InvalidRequest(f"{name}: {key} is {array.dtype} of shape {array.shape}; give whole numbers of shape (n,)")
+        raise InvalidRequest(f"{name}: {key} is {array.dtype} of shape {array.shape}; give integers of shape (n,)")
     return array.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Figure 2: how far from an image an output has no stationary point, against the depth of the network."""
+"""Figure 2: the distance from an image up to which an output has no stationary point, against the network's depth."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from recurjac.plot import Curve, Panel, depth_panels
 
 OURS = "our default"
 METHODS: dict[str, AbstractJacobianMethod] = {"RecurJac-B": RecurJac(), OURS: default_method()}
-"""The paper's, and the library's default."""
+"""The method of the paper, and the library's default."""
 NORMS = {"l2": 2.0, "l∞": inf}
 _BLOCK = 25
-"""Images that one task takes together; a number of its own, so that results do not depend on that of processes."""
+"""The number of images in one task; it is fixed, so that results do not depend on the number of processes."""
 _SHOWN = 12
-"""At most so many gradients are kept as images."""
+"""The largest number of gradients that are kept as images."""
 
 
 @final
 @dataclass(frozen=True)
 class Task:
-    """Some images around which to look, in one network, for one norm, by one method."""
+    """Some images whose surroundings are examined, for one network, norm and method."""
 
     subject: int
     norm: str
@@ -46,7 +46,10 @@ class Task:
 @final
 @dataclass(frozen=True)
 class Summary:
-    """Of some radii: how many, the mean of the finite ones (None without any), the share of infinite ones."""
+    """Statistics of radii.
+
+    count: their number; finite: the mean of the finite ones, None if there are none; share: that of the infinite ones.
+    """
 
     count: int
     finite: float | None
@@ -61,7 +64,7 @@ class Summary:
 @final
 @dataclass(frozen=True)
 class Depths(AbstractExperiment[Task]):
-    """R_max of one output around images of its class; balls are not clipped, and an infinite one is the whole space."""
+    """R_max of one output around images of its class; balls are not clipped; an infinite radius is the whole space."""
 
     material: Material
     output: int
@@ -135,7 +138,7 @@ class Depths(AbstractExperiment[Task]):
         write_panels(folder / "panels.npz", self.material, self._gradients(rows))
 
     def _gradients(self, rows: Sequence[Row]) -> list[Gradient]:
-        """Of the first image in every network, on the l∞ ball that was found to have no stationary point."""
+        """The first image in every network, on the l∞ ball that is proved to have no stationary point."""
         image, found = self.material.samples[0].index, []
         radii = {r["network"]: r["radius"] for r in rows
                  if (r["image"], r["norm"], r["method"]) == (image, "l∞", OURS)}  # fmt: skip
@@ -159,14 +162,14 @@ class Depths(AbstractExperiment[Task]):
         parts = [
             f"# {self.name}: balls without a stationary point",
             f"R_max of output {self.output} around {len(material.samples)} test images of class {self.output} of "
-            f"{material.data}: within it some entry of the output's gradient is proved to keep its sign. `mean` is of "
-            "the finite radii alone, `share ∞` the part of the images around which there is no stationary point in the "
-            "whole space. Balls are not clipped. "
-            f"After figure 2 of {PAPER}; every single radius is in {self.name}.csv.",
+            f"{material.data}. Within this radius, some entry of the output's gradient is proved to keep its sign. "
+            "`mean` is the mean of the finite radii alone. `share ∞` is the share of images for which the whole space "
+            "is proved to have no stationary point. Balls are not clipped. "
+            f"This repeats figure 2 of {PAPER}. All single radii are in {self.name}.csv.",
             networks([(s.name, s.accuracy, s.given) for s in material.subjects]),
             markdown(header, cells),
-            f"Radii of 0, where not even one is proved around the image: {zero} of {len(rows)}.",
-            "The paper shows curves without numbers, over 500 images of MNIST; of networks of two layers it reports "
+            f"Radii of 0, where nothing is proved around the image: {zero} of {len(rows)}.",
+            "The paper shows curves without numbers, over 500 images of MNIST. For networks of two layers it reports "
             "that there is no stationary point anywhere (∞).",
             WHY_OTHER,
         ]

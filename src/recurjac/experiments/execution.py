@@ -1,4 +1,4 @@
-"""Running an experiment: what is done is not done again, and what results is the same however often it broke off."""
+"""Running an experiment: finished tasks are not repeated, and interruptions do not change the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.experiments.workers import finished
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Where results go, how many processes work, and whether those that are there already are thrown away."""
+    """Where results are written, the number of processes, and whether existing results are discarded."""
 
     folder: Path
     jobs: int = 1
@@ -26,11 +26,12 @@ class Plan:
 
 
 def run(experiment: AbstractExperiment[T], plan: Plan, step: Callable[[int], None]) -> list[Row]:
-    """Do the tasks that are not done yet, then write NAME.csv, times.csv and the experiment's own report.
+    """Do the unfinished tasks, then write NAME.csv, times.csv and the experiment's own report.
 
-    step: told how many more tasks are done.  Returns the rows in the order of the tasks.
-    However the run is ended, finished tasks are kept, and the next run with the same settings goes on with the rest.
-    Raises InvalidRequest for a folder with other settings or another run in it, before any work; and what tasks raise.
+    step: called with the number of newly finished tasks.  Returns the rows in the order of the tasks.
+    However the run ends, finished tasks are kept, and the next run with the same settings continues with the rest.
+    Raises InvalidRequest, before any work, for a folder with other settings or another active run, and whatever tasks
+    raise.
     """
     store = Store(plan.folder)
     with store.alone():
@@ -42,7 +43,7 @@ def _run(experiment: AbstractExperiment[T], plan: Plan, store: Store, step: Call
     done = {name: d for name, d in store.resume(experiment.identity(), plan.fresh).items() if name in tasks}
     step(len(done))
     if not done:
-        for name in (f"{experiment.name}.*", "times.csv", "panels.npz"):  # of results that are no more
+        for name in (f"{experiment.name}.*", "times.csv", "panels.npz"):  # of results that no longer exist
             for path in plan.folder.glob(name):
                 path.unlink()
     left = {name: task for name, task in tasks.items() if name not in done}
@@ -58,7 +59,7 @@ def _run(experiment: AbstractExperiment[T], plan: Plan, store: Store, step: Call
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """A table with a header, whose numbers are read back to the last bit; a cell without value is empty."""
+    """A table with a header; numbers are read back exactly, and a cell without a value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

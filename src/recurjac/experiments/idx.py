@@ -1,4 +1,4 @@
-"""MNIST's own files: idx, a magic number, the sizes, the bytes (LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist)."""
+"""MNIST's idx format: a magic number, the sizes, the bytes (LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-"""The file of each array; also with `.idx3` and `.idx1`, as some archives unpack them, and with `.gz`."""
+"""The file name of each array; also with `.idx3` and `.idx1`, as in some archives, and with `.gz`."""
 _BYTES = 0x08
-"""How idx calls unsigned bytes."""
+"""The idx code for unsigned bytes."""
 
 
 def read_idx_folder(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The four arrays of MNIST's files in `folder`; raises UnreadableFile if one is missing or damaged."""
+    """The four arrays of MNIST's files in `folder`.  Raises UnreadableFile if one is missing or damaged."""
     return {key: read_idx(_find(folder, name)) for key, name in FILES.items()}
 
 
@@ -40,7 +40,7 @@ def _find(folder: Path, name: str) -> Path:
 def read_idx(path: Path) -> np.ndarray[Any, Any]:
     """The unsigned bytes in an idx file, gzipped if its name ends in .gz.
 
-    Two bytes of 0, the type, the number of axes, the size of each (four bytes, the highest first), the entries.
+    The format is: two zero bytes, the type, the number of axes, the size of each (four bytes, big-endian), the entries.
     Raises UnreadableFile for anything else.
     """
     try:
@@ -50,7 +50,7 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     axes = content[3] if len(content) > 3 else 0
     start = 4 + 4 * axes
     if len(content) < start or content[:3] != bytes((0, 0, _BYTES)) or axes == 0:
-        raise UnreadableFile(f"{path} does not begin as an idx file of bytes does; fetch it again")
+        raise UnreadableFile(f"{path} does not begin like an idx file of bytes; fetch it again")
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
     if len(content) - start != prod(shape):
         raise UnreadableFile(f"{path} has {len(content) - start} bytes for the shape {shape}; fetch it again")

@@ -1,4 +1,4 @@
-"""What an experiment is made on: networks, trained or given, and test images that they classify correctly."""
+"""The input of an experiment: networks, trained or given, and test images that they classify correctly."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from recurjac.loading import load
 from recurjac.network import Network
 
 _TOGETHER = 1000
-"""Images that are evaluated at once."""
+"""The number of images that are evaluated at once."""
 
 
 @final
 @dataclass(frozen=True)
 class Subject:
-    """The network of `recipe`, or what was given in its place: its file, that file's SHA-256, and its accuracy.
+    """The network of `recipe`, or a given one in its place: its file, the SHA-256 of that file, and its accuracy.
 
-    accuracy: the share of all test images that it classifies correctly, computed by the library in float64.
+    accuracy: the share of all test images that the network classifies correctly, computed by the library in float64.
     """
 
     recipe: Recipe
@@ -54,7 +54,7 @@ class Subject:
 @final
 @dataclass(frozen=True)
 class Sample:
-    """A test image: its number among the test images, its pixels (d,) float64, and its label."""
+    """A test image: its index among the test images, its pixels (d,) float64, and its label."""
 
     index: int
     pixels: np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ class Sample:
 @final
 @dataclass(frozen=True)
 class Material:
-    """Networks, and images that all of them classify correctly; shape: of an image; classes: of the labels."""
+    """Networks, and images that all of them classify correctly; shape: of an image; classes: the number of labels."""
 
     data: str
     sha256: str
@@ -90,7 +90,7 @@ class Material:
 @final
 @dataclass(frozen=True)
 class Choice:
-    """Which images: `count` of those of class `label` (None: of any class), drawn by `seed`."""
+    """Which images to use: `count` images of class `label` (None: any class), drawn with `seed`."""
 
     count: int
     seed: int
@@ -100,28 +100,28 @@ class Choice:
 @final
 @dataclass(frozen=True)
 class Files:
-    """Where networks are: `folder` holds those that are trained, `given` names files to take instead."""
+    """Where networks are: `folder` contains the trained ones, `given` names files to use instead."""
 
     folder: Path
     given: Mapping[str, Path]
 
     def check(self, recipes: Sequence[Recipe]) -> None:
-        """Raise InvalidRequest for a given file that belongs to none of the recipes, or is none."""
+        """Raise InvalidRequest for a given file that belongs to none of the recipes or does not exist."""
         names = [r.name for r in recipes]
         for name, path in self.given.items():
             if name not in names:
                 raise InvalidRequest(f"this experiment has no network {name!r}; it has {', '.join(names)}")
             if not path.is_file():
-                raise UnreadableFile(f"there is no file {path} to take for the network {name}; give another")
+                raise UnreadableFile(f"there is no file {path} for the network {name}; give another")
 
 
 def gather(
     recipes: Sequence[Recipe], images: Images, files: Files, choice: Choice, tick: Callable[[], None]
 ) -> Material:
-    """The networks of the recipes, trained where there is none yet, and images that all of them classify correctly.
+    """The networks of the recipes, trained if they do not exist yet, and images that all of them classify correctly.
 
     tick: called once for each epoch of every recipe that is trained or found.
-    Raises InvalidRequest if too few images are classified correctly, and for networks that do not fit them.
+    Raises InvalidRequest if too few images are classified correctly, and for networks that do not fit the images.
     """
     files.check(recipes)
     for recipe in recipes:
@@ -141,7 +141,7 @@ def gather(
 
 
 def classified(network: Network, images: Images) -> Tensor:
-    """Which of the test images get their label as the class of the largest output: (n,)."""
+    """Whether the largest output on each of the test images is that of its label: (n,)."""
     with torch.no_grad():
         parts = [x.to(network.dtype).reshape(-1, *network.input_shape) for x in images.x_test.split(_TOGETHER)]
         return torch.cat([predicted(network(x)) for x in parts]) == images.y_test
@@ -167,8 +167,8 @@ def _chosen(images: Images, right: Tensor, choice: Choice) -> tuple[Sample, ...]
     fit = right if choice.label is None else right & (images.y_test == choice.label)
     if choice.count < 1 or int(fit.sum()) < choice.count:
         raise InvalidRequest(
-            f"{choice.count} images were asked for; of the test images{kind} of {images.name} every network classifies "
-            f"{int(fit.sum())} correctly: give --images from 1 to that"
+            f"{choice.count} images were requested, but all networks classify only {int(fit.sum())} of the test "
+            f"images{kind} of {images.name} correctly; give --images from 1 to that number"
         )
     order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(choice.seed))
     index = order[fit[order]][: choice.count].sort().values

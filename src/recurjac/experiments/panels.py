@@ -1,4 +1,4 @@
-"""Certified bounds of single gradients, as images: what panels.npz holds."""
+"""Certified bounds of single gradients as images: the content of panels.npz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.region import LpBall
 @final
 @dataclass(frozen=True)
 class Gradient:
-    """That of one output of a network around an image, on an l_p ball of some radius; infinite is everywhere."""
+    """The gradient of one output of a network around an image, on an l_p ball; an infinite radius is everywhere."""
 
     subject: int
     sample: int

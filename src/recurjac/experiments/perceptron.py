@@ -1,4 +1,4 @@
-"""The networks of the experiments while they are trained: dense layers with one activation, in float32."""
+"""The networks of the experiments during training: dense layers with one activation, in float32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Perceptron:
         return [t for pair in zip(self.weights, self.biases, strict=True) for t in pair]
 
     def detached(self) -> Perceptron:
-        """The same numbers, without a gradient with respect to them."""
+        """The same numbers, detached from the gradient."""
         return replace(
             self,
             weights=tuple(W.detach() for W in self.weights),
@@ -42,7 +42,7 @@ class Perceptron:
         )
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The weights as the library's .npz files call them."""
+        """The weights, with the names used in the library's .npz files."""
         names = [f"{kind}{i}" for i in range(len(self.weights)) for kind in "Wb"]
         return {name: t.detach().numpy() for name, t in zip(names, self.parameters(), strict=True)}
 
@@ -50,10 +50,10 @@ class Perceptron:
 def initial(
     sizes: Sequence[int], activation: AbstractActivation, generator: torch.Generator, entry: float = 1.0
 ) -> Perceptron:
-    """Random normal weights that keep the mean square of what enters a layer (He et al. 2015, arXiv:1502.01852).
+    """Random normal weights that preserve the mean square of the inputs of a layer (He et al. 2015, arXiv:1502.01852).
 
-    With z normal the mean square of σ(z) is a fraction of that of z; for leaky-ReLU of slope s it is (1 + s²) / 2,
-    He's.  Those of the first layer are `entry` times as large.  Biases are 0.
+    For normal z, the mean square of σ(z) is a fraction of that of z.  For leaky-ReLU of slope s the fraction is
+    (1 + s²) / 2, as in He et al.  The weights of the first layer are `entry` times as large.  Biases are 0.
     """
     kept = _mean_square(activation)
     weights = []
@@ -65,7 +65,7 @@ def initial(
 
 
 def _mean_square(activation: AbstractActivation) -> float:
-    """The mean of σ(z)² for z normal, by Gauss and Hermite's rule: exact where σ is homogeneous."""
+    """The mean of σ(z)² for normal z, by Gauss-Hermite quadrature; exact if σ is homogeneous."""
     nodes, shares = np.polynomial.hermite_e.hermegauss(32)
     values = activation.value(torch.from_numpy(nodes).unsqueeze(0))
     return float((values.square() * torch.from_numpy(shares)).sum()) / float(shares.sum())

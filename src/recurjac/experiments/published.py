@@ -1,4 +1,4 @@
-"""What the paper reports (Zhang, Zhang, Hsieh 2019, arXiv:1810.11783), to be read beside what is computed here."""
+"""The numbers that the paper reports (Zhang, Zhang, Hsieh 2019, arXiv:1810.11783), for comparison."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import final
 PAPER = "Zhang, Zhang, Hsieh 2019 (arXiv:1810.11783)"
 WHY_OTHER = (
     "Absolute values differ from the paper's because the networks differ: they are trained anew, with other initial "
-    "weights and another optimiser, and a bound is one of these weights on these images. What should agree is the "
-    "order of the methods and about how far they are apart."
+    "weights and another optimiser, and every bound depends on these weights and these images. What should agree is "
+    "the order of the methods and, roughly, the gaps between them."
 )
 
 
 @final
 @dataclass(frozen=True)
 class PublishedRadii:
-    """Mean certified l∞ radii by Theorem 2, from its Table 1."""
+    """Mean certified l∞ radii by Theorem 2, from Table 1 of the paper."""
 
     recurjac: float
     fast_lip: float
@@ -30,7 +30,7 @@ _TABLE = {
     "4layer_relu_1024_adv0.3": ((0.07350, 0.08603, 0.09863), (0.04232, 0.05267, 0.06417)),
 }
 TARGETS = ("runner-up", "random", "least-likely")
-"""The targets of Table 1, in its order."""
+"""The targets of Table 1, in the order of the table."""
 TABLE1: Mapping[tuple[str, str], PublishedRadii] = {
     (network, target): PublishedRadii(ours, theirs)
     for network, (recurjac, fast_lip) in _TABLE.items()
@@ -38,4 +38,4 @@ TABLE1: Mapping[tuple[str, str], PublishedRadii] = {
 }
 """By the network's recipe and the target; on MNIST."""
 CIFAR_SECONDS = {"Fast-Lip": 2.4, "RecurJac-B": 10.5, "RecurJac-F0": 3600.0, "RecurJac-F1": 18000.0}
-"""For one constant of the largest CIFAR network on one core, of the paper's implementation."""
+"""Seconds for one constant of the largest CIFAR network on one core, with the paper's implementation."""

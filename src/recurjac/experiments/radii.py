@@ -1,4 +1,4 @@
-"""Table 1: certified l∞ radii of undefended and of adversarially trained networks, against three kinds of targets."""
+"""Table 1: certified l∞ radii of undefended and of adversarially trained networks against three kinds of targets."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ INTEGRALS: dict[str, AbstractNormMethod] = {
     "Fast-Lip": JacobianNorm(FastLip(), PlainSum()),
     "RecurJac-B": JacobianNorm(RecurJac(), SignSum()),
 }
-"""What the paper compares: Theorem 2 with the local Lipschitz constants of either."""
+"""The methods that the paper compares: Theorem 2 with the local Lipschitz constants of each."""
 CROWN, OURS = "CROWN", "our default"
 METHODS = (*INTEGRALS, CROWN, OURS)
-"""CROWN: the margin's own bound is positive; our default: the library's own, both kinds of proof together."""
+"""CROWN: a positive bound of the margin itself; our default: the library's default, which combines both proofs."""
 
 
 @final
@@ -99,7 +99,7 @@ class RadiiTable(AbstractExperiment[Task]):
         return rows
 
     def _targets(self, number: int, network: Network, x: Tensor) -> list[int]:
-        """The classes that `TARGETS` name; the random one is the same for all networks."""
+        """The classes for `TARGETS`; the random one is the same for all networks."""
         labels = [s.label for s in self.material.samples]
         anything = torch.zeros(len(labels), self.material.classes)
         with torch.no_grad():
@@ -110,7 +110,7 @@ class RadiiTable(AbstractExperiment[Task]):
         return [named[kind] for kind in TARGETS]
 
     def _certified(self, network: Network, x: Tensor, label: int, target: int) -> list[Row]:
-        """The radii of all methods for one target; one attack is the judge of all.
+        """The radii of all methods for one target, all checked against the same attack.
 
         Raises UnsoundBounds for an adversary within a radius.
         """
@@ -149,11 +149,11 @@ class RadiiTable(AbstractExperiment[Task]):
         parts = [
             f"# {self.name}: certified l∞ radii",
             f"Means over {len(material.samples)} correctly classified test image(s) of {material.data}, the same for "
-            "every network. Fast-Lip and RecurJac-B: what Theorem 2 proves with their local Lipschitz constants, "
-            f"{self.intervals} intervals. {CROWN}: the margin's own lower bound is positive, on the same kind of grid. "
-            f"{OURS}: the library's own, which joins both kinds of proof. Balls are cut to pixels in [0, 1]. attack: "
-            "the mean distance of the nearest adversary found, which no true radius exceeds. "
-            f"After Table 1 of {PAPER}; every single radius is in {self.name}.csv.",
+            "every network. Fast-Lip and RecurJac-B: proved by Theorem 2 with their local Lipschitz constants, "
+            f"{self.intervals} intervals. {CROWN}: proved by a positive lower bound of the margin itself, on the same "
+            f"kind of grid. {OURS}: the library's default, which combines both proofs. Balls are clipped to pixels in "
+            "[0, 1]. attack: the mean distance of the nearest adversary found, which no true radius exceeds. "
+            f"This repeats Table 1 of {PAPER}. All single radii are in {self.name}.csv.",
             networks([(s.name, s.accuracy, s.given) for s in material.subjects]),
             markdown(header, cells),
             *dict.fromkeys(f"{r['network']}: {r['remark']}." for r in rows if not r["rigorous"]),
@@ -163,7 +163,7 @@ class RadiiTable(AbstractExperiment[Task]):
 
 
 def _row(name: str, radius: Tensor, attack: Tensor, found: CertifiedRadius) -> Row:
-    """A method's radius, if no adversary lies within it."""
+    """The radius of a method, provided that no adversary lies within it."""
     arithmetic = Rigorous() if found.rigorous else Fast()
     return {
         "method": name,
@@ -190,7 +190,7 @@ class Cells:
         return [mean(self.radii(kind, method)) or 0.0 for kind in TARGETS]
 
     def attacks(self) -> list[float]:
-        """The mean distance of the adversaries found, for each target; infinite where one was not found."""
+        """The mean distance of the adversaries found, for each target; infinite if one was not found."""
         return [inf if (found := self.attack(kind)) is None else found for kind in TARGETS]
 
     def attack(self, kind: str) -> float | None:

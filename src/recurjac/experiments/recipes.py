@@ -1,8 +1,9 @@
-"""The networks of the paper's experiments (Zhang, Zhang, Hsieh 2019, §5): names, sizes, and how they are trained.
+"""The networks of the paper's experiments (Zhang, Zhang, Hsieh 2019, §5): names, sizes, and training settings.
 
-A name has no data set in it, because a recipe trains on any: keep the networks of each data set in a folder of its own.
-It says how many layers there are, the last one included, the activation, the neurons of each hidden layer (of the first
-and the last if they differ), and the radius of the adversary.  Where the paper does not say the activation it is ReLU.
+Names do not mention a data set, because a recipe can train on any: keep the networks of each data set in a separate
+folder.  A name states the number of layers including the last one, the activation, the neurons of each hidden layer (of
+the first and the last if they differ), and the radius of the adversary.  If the paper does not state the activation, it
+is ReLU.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from recurjac.experiments.training import Recipe
 
 
 def _narrow(depth: int) -> Recipe:
-    """`depth` layers, 20 neurons in each hidden one, leaky-ReLU of slope 0.3."""
+    """`depth` layers with 20 neurons in each hidden layer, leaky-ReLU of slope 0.3."""
     return Recipe(
         f"{depth}layer_leaky0.3_20", (20,) * (depth - 1), "leaky_relu", slope=0.3, epochs=40, learning_rate=4e-3
     )
 
 
 def _wide(depth: int) -> Recipe:
-    """`depth` layers, 1024 neurons in each hidden one, ReLU."""
+    """`depth` layers with 1024 neurons in each hidden layer, ReLU."""
     return Recipe(f"{depth}layer_relu_1024", (1024,) * (depth - 1), "relu", epochs=12, learning_rate=1e-3)
 
 
@@ -46,13 +47,13 @@ EXPERIMENTS: dict[str, tuple[Recipe, ...]] = {
     "figure3": (_narrow(10), _FIVE, _SEVEN),
     "table1": tuple(make(depth) for depth in (4, 3) for make in (_wide, _defended)),
 }
-"""The networks of each experiment, those on CIFAR-10 apart; a network may be in several."""
+"""The networks of each experiment, with those on CIFAR-10 listed separately; a network may be in several."""
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipes in EXPERIMENTS.values() for recipe in recipes}
 """Every recipe by its name."""
 
 
 def recipes(names: Sequence[str]) -> tuple[Recipe, ...]:
-    """The recipes of these names, of networks or of whole experiments, each once.  Raises InvalidRequest for others."""
+    """The recipes with these names (networks or whole experiments), each once.  Raises InvalidRequest for others."""
     found: dict[str, Recipe] = {}
     for name in names:
         if name not in RECIPES and name not in EXPERIMENTS:

@@ -1,6 +1,6 @@
-"""What training leaves in a folder: NAME.npz, the network; NAME.json, what it is; NAME.checkpoint until both are whole.
+"""The files that training writes: NAME.npz (the network), NAME.json (its record), NAME.checkpoint until both exist.
 
-Every file is written aside and then put in place, so that each is whole at any moment.
+Every file is written under another name and then renamed, so that it is complete at any moment.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from recurjac.loading.messages import first_line
 from recurjac.version import __version__
 
 Description: TypeAlias = Mapping[str, Any]
-"""`recipe` and `data` as JSON has them: what a network is made by and from."""
+"""`recipe` and `data` in JSON form: how a network was trained, and on what."""
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a finished network: the SHA-256 of its file, and how it does on the test images."""
+    """The record of a finished network: the SHA-256 of its file, and its results on the test images."""
 
     sha256: str
     accuracy: float
@@ -41,7 +41,7 @@ class Outcome:
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that training needs to go on after some epochs as if it had never stopped."""
+    """Everything that training needs to continue after some epochs as if it had never stopped."""
 
     epochs: int
     weights: list[Tensor]
@@ -53,7 +53,7 @@ class Checkpoint:
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where a network called `name` is kept in `folder`."""
+    """The paths of the network `name` in `folder`."""
 
     folder: Path
     name: str
@@ -71,21 +71,21 @@ class Place:
         return self.folder / f"{self.name}.checkpoint"
 
     def make(self) -> None:
-        """Make the folder.  Raises InvalidRequest if it cannot be one that is written to."""
+        """Create the folder.  Raises InvalidRequest if that fails or the folder is not writable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidRequest(
-                f"networks cannot be kept in {self.folder}: {error.strerror}; choose another"
+                f"networks cannot be kept in {self.folder}: {error.strerror}; choose another folder"
             ) from error
         if not os.access(self.folder, os.W_OK):
-            raise InvalidRequest(f"networks cannot be kept in {self.folder}: it may not be written; choose another")
+            raise InvalidRequest(f"networks cannot be kept in {self.folder}: it is not writable; choose another folder")
 
     def outcome(self, wanted: Description) -> Outcome | None:
-        """What is known of the network, None if it is not finished.
+        """The record of the network, or None if it is not finished.
 
-        Raises InvalidRequest if it is of another recipe or other data, or has no record, UnreadableFile if it or its
-        record is damaged.
+        Raises InvalidRequest if it was made by another recipe or from other data, or has no record; UnreadableFile if
+        the network or its record is damaged.
         """
         if not self.network.is_file():
             return None
@@ -110,7 +110,7 @@ class Place:
         return outcome
 
     def checkpoint(self, wanted: Description) -> Checkpoint | None:
-        """What an interrupted training has left; raises as `outcome`."""
+        """The checkpoint of an interrupted training; raises the same exceptions as `outcome`."""
         if not self.unfinished.is_file():
             return None
         try:
@@ -118,12 +118,12 @@ class Place:
             made = json.loads(found.pop("made"))
             kept = Checkpoint(**found)
         except Exception as error:
-            raise UnreadableFile(f"{self.unfinished} is no checkpoint: {first_line(error)}; remove it") from error
+            raise UnreadableFile(f"{self.unfinished} is not a checkpoint: {first_line(error)}; remove it") from error
         self._same(self.unfinished, made, wanted)
         return kept
 
     def keep(self, checkpoint: Checkpoint, made: Description) -> None:
-        """Put a checkpoint in the place of the last one."""
+        """Replace the last checkpoint."""
         buffer = io.BytesIO()
         torch.save({**vars(checkpoint), "made": json.dumps(made)}, buffer)
         _write(self.unfinished, buffer.getvalue())
@@ -131,7 +131,7 @@ class Place:
     def finish(
         self, arrays: Mapping[str, Any], made: Description, accuracy: float, robust: float | None, seconds: float
     ) -> Outcome:
-        """Write the network, then its record, then drop the checkpoint: killed in between, the last epoch remains."""
+        """Write the network, then its record, then delete the checkpoint; a kill in between leaves the last epoch."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         _write(self.network, buffer.getvalue())
@@ -146,21 +146,21 @@ class Place:
         return outcome
 
     def _same(self, file: Path, made: Description, wanted: Description) -> None:
-        """Raise InvalidRequest unless `file` was made by the recipe and from the data that are wanted."""
+        """Raise InvalidRequest unless `file` was made by the requested recipe and from the requested data."""
         if made["data"]["sha256"] != wanted["data"]["sha256"]:
             raise InvalidRequest(
-                f"{file} was trained on other data, {made['data']['name']} and not {wanted['data']['name']}; "
+                f"{file} was trained on other data ({made['data']['name']}, not {wanted['data']['name']}); "
                 "choose another folder, or remove it"
             )
         old, new = made["recipe"], wanted["recipe"]
         changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
-            was = ", ".join(f"{key} {old.get(key)} and not {new.get(key)}" for key in changed)
+            was = ", ".join(f"{key} {old.get(key)}, not {new.get(key)}" for key in changed)
             raise InvalidRequest(f"{file} was trained with {was}; choose another folder, or remove it")
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file aside, to the disk, and put it in place at once."""
+    """Write a file to disk under another name, then rename it atomically."""
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("wb") as file:
         file.write(content)

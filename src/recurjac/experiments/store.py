@@ -1,4 +1,4 @@
-"""The folder of an experiment: finished tasks in an append-only file, and the manifest of what they depend on."""
+"""The folder of an experiment: finished tasks in an append-only file, and a manifest of what they depend on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMES = {value: name for name, value in _SPECIAL.items()}
 @final
 @dataclass(frozen=True)
 class Done:
-    """A finished task: its rows, and how many seconds it took."""
+    """A finished task: its rows, and the seconds that it took."""
 
     rows: list[Row]
     seconds: float
@@ -42,7 +42,7 @@ class Done:
 class Store:
     """`folder/rows.jsonl`, one line for each finished task, and `folder/manifest.json`.
 
-    A process that is killed leaves whole lines and at most one torn last line, which `resume` drops.
+    A killed process leaves complete lines and at most one incomplete last line, which `resume` drops.
     """
 
     folder: Path
@@ -56,9 +56,9 @@ class Store:
         return self.folder / "manifest.json"
 
     def resume(self, identity: Mapping[str, Any], fresh: bool) -> dict[str, Done]:
-        """The finished tasks by name; with `fresh` or in a new folder none.  Writes the manifest.
+        """The finished tasks by name; none with `fresh` or in a new folder.  Writes the manifest.
 
-        Raises InvalidRequest if the folder holds results of another identity, or lines that are none of this store's.
+        Raises InvalidRequest if the folder contains results with another identity, or lines in another format.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         now = json.loads(json.dumps({**identity, "versions": versions()}))
@@ -72,9 +72,9 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes out of the folder for as long; the lock ends with the process, however that ends.
+        """Keep other processes out of the folder in the meantime; the lock ends with the process, however that ends.
 
-        Raises InvalidRequest if another one is there.  Where the system has no `flock`, nothing is locked.
+        Raises InvalidRequest if another process holds the lock.  On systems without `flock`, nothing is locked.
         """
         if fcntl is None:
             yield
@@ -90,9 +90,9 @@ class Store:
             yield
 
     def append(self, task: str, done: Done) -> None:
-        """Add a finished task; once this returns, it outlives the process and the machine's power.
+        """Add a finished task; once this returns, it survives the end of the process and a loss of power.
 
-        Raises UnsoundBounds for NaN, which is no result.
+        Raises UnsoundBounds for NaN, which is never a result.
         """
         rows = [{key: _encoded(value) for key, value in row.items()} for row in done.rows]
         line = json.dumps({"task": task, "seconds": done.seconds, "rows": rows}, allow_nan=False) + "\n"
@@ -105,7 +105,7 @@ class Store:
             _sync_folder(self.folder)
 
     def _check(self, now: Mapping[str, Any]) -> None:
-        remedy = "continue with the same, or give --fresh to begin anew or another --out"
+        remedy = "continue with the same, or give --fresh to restart or another --out"
         try:
             before = json.loads(self.manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -114,7 +114,7 @@ class Store:
             raise InvalidRequest(f"{self.folder} holds results with {name} {was}, but now it is {is_}; {remedy}")
 
     def _lines(self) -> Iterator[tuple[str, Done]]:
-        """Every whole line; a last one that is torn is cut off the file."""
+        """All complete lines; an incomplete last line is cut off the file."""
         content, end = self.rows.read_bytes(), 0
         for number, line in enumerate(content.splitlines(keepends=True), 1):
             try:
@@ -124,7 +124,7 @@ class Store:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if line.endswith(b"\n"):
                     raise InvalidRequest(
-                        f"line {number} of {self.rows} is no finished task; give --fresh to begin anew or another --out"
+                        f"line {number} of {self.rows} is not a finished task; give --fresh to restart or another --out"
                     ) from error
                 break
             if not line.endswith(b"\n"):
@@ -136,7 +136,7 @@ class Store:
 
 
 def versions() -> dict[str, str]:
-    """Of what results may depend on."""
+    """The versions of the software that results may depend on."""
     return {
         "recurjac": __version__,
         "torch": str(torch.__version__),
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
+    """Write a file atomically: it exists completely or not at all."""
     beside = path.with_name(path.name + ".part")
     with beside.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -156,7 +156,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names of new files in `folder` outlive a loss of power, where the system can."""
+    """Make the names of new files in `folder` survive a loss of power, if the system supports it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -178,7 +178,7 @@ def _decoded(value: Scalar) -> Scalar:
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
-    """Where two JSON values differ: the path, and both values."""
+    """The places where two JSON values differ: the path and both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)

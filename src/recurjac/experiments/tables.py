@@ -8,13 +8,13 @@ from math import inf, isfinite
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, the first column to the left and all others to the right."""
+    """A table with the first column left-aligned and all others right-aligned."""
     rule = [":--", *["--:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 def digits(number: float | None, places: int = 4, rounding: str = ROUND_HALF_EVEN) -> str:
-    """A number with so many significant digits; a dash for none."""
+    """A number with the given number of significant digits; a dash for None."""
     if number is None:
         return "–"
     if not isfinite(number):
@@ -23,24 +23,24 @@ def digits(number: float | None, places: int = 4, rounding: str = ROUND_HALF_EVE
 
 
 def upper(number: float | None) -> str:
-    """As `digits`, of an upper bound: rounded up."""
+    """As `digits`, for an upper bound: rounded up."""
     return digits(number, rounding=ROUND_CEILING)
 
 
 def lower(number: float | None) -> str:
-    """As `digits`, of a lower bound: rounded down."""
+    """As `digits`, for a lower bound: rounded down."""
     return digits(number, rounding=ROUND_FLOOR)
 
 
 def mean(numbers: Sequence[float]) -> float | None:
-    """The mean; infinite if one is, None of none."""
+    """The mean; infinite if a number is, None if there are no numbers."""
     if not numbers:
         return None
     return inf if inf in numbers else sum(numbers) / len(numbers)
 
 
 def networks(names: Sequence[tuple[str, float, bool]]) -> str:
-    """What the networks are: name, accuracy, whether the file was given."""
+    """A table of the networks: name, accuracy, whether the file was given."""
     return markdown(
         ("network", "test accuracy", "weights"),
         [(name, f"{100 * accuracy:.2f} %", "given" if given else "trained here") for name, accuracy, given in names],

@@ -1,4 +1,4 @@
-"""Training the networks of the experiments: seeded, resumable, the same to the last bit whether interrupted or not."""
+"""Training the networks of the experiments: seeded, resumable, bit-identical whether interrupted or not."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from recurjac.loading.weights import activation_names
 from recurjac.machine import keep_freed_memory, one_thread
 
 TEST_STEPS = 40
-"""Of the adversary that measures."""
+"""The number of steps of the adversary used for measuring."""
 TESTED = 1000
-"""How many test images, the first ones, the adversary attacks to measure."""
+"""The adversary used for measuring attacks this many of the first test images."""
 ENTRY = 0.1
-"""What the first layer's random weights are multiplied by before adversarial training: within a radius of 0.3 an
-adversary moves the neurons of a usual first layer many times as far as one image is from another."""
+"""The factor for the random weights of the first layer before adversarial training.  Within a radius of 0.3, an
+adversary moves the neurons of an ordinary first layer many times as far as one image is from another."""
 RAMP = 1 / 3
-"""The part of adversarial training in which the radius grows from 0."""
+"""The share of adversarial training in which the radius grows from 0."""
 WARM_UP = 1 / 20
-"""The part of training in which the learning rate grows from 0."""
+"""The share of training in which the learning rate grows from 0."""
 
 
 @final
 @dataclass(frozen=True)
 class Recipe:
-    """A perceptron and how it is trained: AdamW on the cross-entropy.
+    """A perceptron and its training: AdamW on the cross-entropy.
 
-    hidden: neurons of each hidden layer; slope: of leaky-ReLU; adversarial: the radius of the l∞ adversary whose images
-    it is trained on, found in `attack_steps` steps, 0 for the images themselves.  An epoch is `steps` batches, however
-    many images there are, so that a recipe trains as long on few images as on many.  Raises InvalidRequest for
-    what is no recipe.
+    hidden: neurons of each hidden layer; slope: of leaky-ReLU; adversarial: the radius of the l∞ adversary that
+    produces the training images in `attack_steps` steps, or 0 to train on the images themselves.  An epoch is `steps`
+    batches for any number of images, so that a recipe trains as long on few images as on many.  Raises InvalidRequest
+    for an invalid recipe.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise InvalidRequest(f"the recipe's name {self.name!r} is no plain file name; use letters and digits")
+            raise InvalidRequest(f"the recipe's name {self.name!r} is not a plain file name; use letters and digits")
         for what in ("epochs", "steps", "batch", "attack_steps"):
             if getattr(self, what) < 1:
                 raise InvalidRequest(f"{self.name} has {what} = {getattr(self, what)}; there must be at least 1")
@@ -78,15 +78,15 @@ class Recipe:
 
     @property
     def layers(self) -> int:
-        """How many matrices the network has."""
+        """The number of weight matrices of the network."""
         return len(self.hidden) + 1
 
     def made_activation(self) -> AbstractActivation:
-        """The activation in float32; raises InvalidRequest if there is none of its name and slope."""
+        """The activation in float32.  Raises InvalidRequest if there is none with that name and slope."""
         names = activation_names()
         if self.activation not in names:
             known = ", ".join(sorted(names))
-            raise InvalidRequest(f"{self.name} has the activation {self.activation!r}, unknown; known are {known}")
+            raise InvalidRequest(f"{self.name} has the unknown activation {self.activation!r}; known are {known}")
         if not math.isfinite(self.slope):
             raise InvalidRequest(f"{self.name} has the slope {self.slope}; it must be finite")
         try:
@@ -99,10 +99,10 @@ class Recipe:
 @final
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: its .npz file and that file's SHA-256, the part of the test images that it classifies.
+    """A trained network: its .npz file, the SHA-256 of that file, and its accuracy on the test images.
 
-    robust: the same of the first `TESTED` test images moved by the adversary of its training, or None without one;
-    seconds: of training, over all sittings.
+    robust: the accuracy on the first `TESTED` test images after the adversary of its training has moved them, or None
+    without an adversary; seconds: of training, over all runs.
     """
 
     recipe: Recipe
@@ -114,12 +114,12 @@ class Trained:
 
 
 def trained(recipe: Recipe, images: Images, folder: Path, tick: Callable[[], None] = lambda: None) -> Trained:
-    """The network that `folder` holds by this recipe and data, otherwise trained now, from the last epoch kept.
+    """The network with this recipe and data in `folder`; if there is none, it is trained from the last saved epoch on.
 
-    `tick` is called `recipe.epochs` times, once an epoch.  Each epoch is kept in NAME.checkpoint until NAME.npz and
-    NAME.json are whole, so that a killed run loses at most one; weights are the same to the last bit as without
-    interruption.  Raises InvalidRequest if the folder holds a network of this name of another recipe or data,
-    UnreadableFile if what it holds is damaged, TrainingFailed if the weights do not stay finite.
+    `tick` is called `recipe.epochs` times, once per epoch.  Each epoch is saved in NAME.checkpoint until NAME.npz and
+    NAME.json are complete, so that a killed run loses at most one epoch; the weights are bit-identical to those of an
+    uninterrupted run.  Raises InvalidRequest if the folder contains a network of this name with another recipe or
+    data, UnreadableFile if the network is damaged, TrainingFailed if the weights do not stay finite.
     """
     place = Place(folder, recipe.name)
     wanted = _description(recipe, images)
@@ -136,7 +136,7 @@ def trained(recipe: Recipe, images: Images, folder: Path, tick: Callable[[], Non
 
 
 def check(recipe: Recipe, images: Images, folder: Path) -> None:
-    """Raise what `trained` would raise of what the folder holds, without training."""
+    """Raise what `trained` would raise about the content of the folder, without training."""
     place, wanted = Place(folder, recipe.name), _description(recipe, images)
     if place.outcome(wanted) is None:
         place.checkpoint(wanted)
@@ -176,7 +176,7 @@ def _train(recipe: Recipe, images: Images, place: Place, wanted: Description, ti
 @final
 @dataclass(frozen=True)
 class _Course:
-    """A training under way: what changes is inside the network's tensors, the optimizer and the generator."""
+    """A training in progress: all changing state is in the network's tensors, the optimizer and the generator."""
 
     recipe: Recipe
     network: Perceptron
@@ -188,8 +188,8 @@ class _Course:
         generator = torch.Generator().manual_seed(recipe.seed)
         sizes = (images.x_train.shape[1], *recipe.hidden, images.classes)
         network = initial(sizes, recipe.made_activation(), generator, ENTRY if recipe.adversarial else 1.0)
-        # the decay is AdamW's, decoupled: added to the gradient it would drive weights that see only blank pixels
-        # into float32's subnormal numbers
+        # AdamW's decay is decoupled: added to the gradient, it would drive weights that see only blank pixels
+        # into the subnormal range of float32
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
@@ -207,7 +207,7 @@ class _Course:
         return Checkpoint(epochs, weights, self.optimizer.state_dict(), self.generator.get_state(), seconds)
 
     def epoch(self, images: Images, epoch: int) -> None:
-        """`steps` batches: all images in a random order, and again in another while that is not enough."""
+        """`steps` batches: all images in random order, then again in another random order until there are enough."""
         recipe, count = self.recipe, len(images.x_train)
         wanted = recipe.steps * recipe.batch
         orders = [torch.randperm(count, generator=self.generator) for _ in range(-(-wanted // count))]
@@ -216,7 +216,7 @@ class _Course:
             self._step(images.x_train[batch], images.y_train[batch], part)
 
     def _step(self, x: Tensor, y: Tensor, part: float) -> None:
-        """One step of descent when `part` of the training is done."""
+        """One descent step after the share `part` of the training."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * min(1.0, part / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
         radius = self.recipe.adversarial * min(1.0, part / RAMP)
@@ -228,7 +228,7 @@ class _Course:
 
 
 def accuracy(network: Perceptron, x: Tensor, y: Tensor) -> float:
-    """The part of the images x (n, d) that the network puts in their classes y (n,)."""
+    """The share of the images x (n, d) that the network assigns to their classes y (n,)."""
     parts = zip(x.split(TESTED), y.split(TESTED), strict=True)
     with torch.no_grad():
         right = sum(int((network.logits(a).argmax(dim=1) == b).sum()) for a, b in parts)

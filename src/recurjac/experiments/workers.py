@@ -1,4 +1,4 @@
-"""Doing the tasks of an experiment one after the other, or in processes beside each other."""
+"""Doing the tasks of an experiment, one after the other or in parallel processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def finished(experiment: AbstractExperiment[T], tasks: Mapping[str, T], jobs: int) -> Iterator[tuple[str, Done]]:
-    """The tasks, each as soon as it is done, by `jobs` processes of one thread each; 1: by this one.
+    """Yield each task as soon as it is done by one of `jobs` processes with one thread each; 1: by this process.
 
-    Raises what a task raises, and ChildProcessError if a process ends before its task; other tasks are then given up.
+    Raises what a task raises, and ChildProcessError if a process ends before its task; other tasks are then abandoned.
     """
     if jobs <= 1 or len(tasks) <= 1:
         with one_thread():
@@ -44,7 +44,7 @@ def finished(experiment: AbstractExperiment[T], tasks: Mapping[str, T], jobs: in
 @final
 @dataclass(frozen=True)
 class _Process:
-    """A process and this side's end of the line to it."""
+    """A process and this side of the connection to it."""
 
     process: Any
     line: Connection
@@ -55,7 +55,7 @@ class _Process:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(experiment, theirs), daemon=True)
         process.start()
-        theirs.close()  # so that the line ends when the process does
+        theirs.close()  # so that the connection closes when the process ends
         return cls(process, ours)
 
     def received(self, task: str) -> Done:
@@ -77,7 +77,7 @@ class _Process:
 
 
 def _shared(processes: list[_Process], tasks: Mapping[str, T]) -> Iterator[tuple[str, Done]]:
-    """Give every process the next task as soon as it has done one."""
+    """Give every process the next task as soon as it has finished one."""
     waiting, at_work = iter(tasks.items()), {}
     idle = {p.line: p for p in processes}
     while True:
@@ -96,8 +96,8 @@ def _shared(processes: list[_Process], tasks: Mapping[str, T]) -> Iterator[tuple
 
 
 def _serve(experiment: AbstractExperiment[T], line: Connection) -> None:
-    """In another process: do tasks as they come until the line ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, too, and ends the line
+    """In another process: do tasks as they arrive, until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and closes the connection
     torch.set_num_threads(1)
     worker = None
     while True:
@@ -109,10 +109,10 @@ def _serve(experiment: AbstractExperiment[T], line: Connection) -> None:
             began = time.perf_counter()
             worker = experiment.worker() if worker is None else worker
             answer: Any = Done(worker(task), time.perf_counter() - began)
-        except Exception as error:  # every error is the parent's to judge
+        except Exception as error:  # every error is handled by the parent
             error.add_note("".join(traceback.format_exception(error)))
             answer = error
         try:
             line.send(answer)
-        except OSError:  # the parent is gone
+        except OSError:  # the parent has ended
             return

@@ -1,4 +1,4 @@
-"""One page of HTML of results: tables, figures and panels, in a file that needs no other."""
+"""Results as one self-contained HTML page with tables, figures and panels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the ticks of an axis are, and what they say."""
+"""The ticks of an axis: their places and labels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from math import ceil, floor, log10
 from typing import final
 
 _MANY = 7
-"""Decades past which not every one has a tick."""
+"""The number of decades above which only some of them have a tick."""
 _FINE = 2
-"""Decades up to which an axis has ticks at 2 and 5, too."""
+"""The number of decades up to which an axis also has ticks at 2 and 5."""
 
 
 @final
 @dataclass(frozen=True)
 class Axis:
-    """An axis from 0 to 1: `ticks` are the places and the labels of its ticks, in order."""
+    """An axis from 0 to 1; `ticks` are the places and the labels of its ticks, in order."""
 
     begin: float
     end: float
@@ -23,17 +23,17 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
 
     def place(self, value: float) -> float:
-        """Where a number is on the axis, 0 at its begin and 1 at its end."""
+        """The place of a number on the axis: 0 at the start, 1 at the end."""
         along = log10(value) if self.logarithmic else value
         return (along - self.begin) / (self.end - self.begin)
 
 
 def log_axis(least: float, most: float) -> Axis:
-    """The logarithmic axis that holds two positive numbers, from a tick to a tick."""
+    """The logarithmic axis, from tick to tick, that contains two positive numbers."""
     low, high = log10(least), log10(most)
     fine = high - low <= _FINE
     steps = [(e + log10(m), _label(m, e)) for e in range(floor(low) - 1, ceil(high) + 2) for m in _mantissas(fine)]
-    slack = 1e-9  # of a logarithm: where a picture's axis ends need not be exact
+    slack = 1e-9  # tolerance for a logarithm: the ends of an axis need not be exact
     begin = max(at for at, _ in steps if at <= low + slack)
     end = min(at for at, _ in steps if at >= high - slack and at > begin)
     shown = [(at, label) for at, label in steps if begin <= at <= end]
@@ -42,7 +42,7 @@ def log_axis(least: float, most: float) -> Axis:
 
 
 def linear_axis(most: float) -> Axis:
-    """The axis from 0 that holds a positive number."""
+    """The axis from 0 that contains a positive number."""
     size = floor(log10(most / 4))
     step = next(m * 10.0**size for m in (1, 2, 5, 10) if m * 10.0**size * 4.0001 >= most)
     count = ceil(most / step - 1e-9)

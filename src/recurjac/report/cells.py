@@ -1,4 +1,4 @@
-"""Values of JSON results as cells of a table; each function raises ValueError for what is none of its kind."""
+"""Values of JSON results as table cells; each function raises ValueError for values of another kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MISSING = "–"
 
 
 def number(value: Any) -> float:
-    """A number of the JSON contract, whose infinities are strings."""
+    """A number from a JSON result, where infinities are strings."""
     if isinstance(value, str) and value in ("inf", "-inf"):
         return inf if value == "inf" else -inf
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -51,12 +51,12 @@ def percent(value: Any) -> str:
 
 
 def radius(value: Any) -> str:
-    """The radius that was asked for, all its digits; None is that of a box."""
+    """The requested radius with all its digits; None stands for a box."""
     return "box" if value is None else exact(number(value))
 
 
 def count(value: Any) -> str:
-    """A whole number, such as the number of an input."""
+    """An integer, such as the index of an input."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("is not a whole number")
     return str(value)
@@ -67,7 +67,7 @@ def count_if_any(value: Any) -> str:
 
 
 def which(value: Any) -> str:
-    """A class: its number, the name of a margin, or None for all outputs."""
+    """A class: its index, the name of a margin, or None for all outputs."""
     if value is None:
         return "all"
     return value if isinstance(value, str) else count(value)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, in the colours of the page's scheme; told apart by marker and dash as well as by colour."""
+"""Charts as inline SVG in the colours of the page; curves also differ in marker and dash pattern."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from recurjac.report.axes import Axis, linear_axis, log_axis
 from recurjac.report.markup import Markup, element
 
 COLOURS = 7
-"""Colours of the style sheet, `c0` to `c6`."""
+"""The number of colours in the style sheet, `c0` to `c6`."""
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-4-4h8v8h-8z", "M0-5L5 4H-5z", "M0-5L5 0L0 5L-5 0z",
             "M0 5L5-4H-5z", "M-4-4L4 4M-4 4L4-4", "M-5 0H5M0-5V5")  # fmt: skip
 _WIDTH, _HEIGHT = 560, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 48
 _BAR = 24
-"""Height of one row of bars."""
+"""The height of one row of bars."""
 _LETTER = 8
-"""At least the width of a letter."""
+"""An upper bound of the width of a letter."""
 BARS = 40
-"""Rows of bars that are drawn."""
+"""The largest number of rows of bars that are drawn."""
 
 
 @final
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) of one curve; those that a logarithm cannot show are not drawn."""
+    """Points (x, y) of one curve; those that a logarithmic axis cannot show are not drawn."""
 
     title: str
     points: tuple[tuple[float, float], ...]
@@ -42,7 +42,7 @@ class Series:
 @final
 @dataclass(frozen=True)
 class Span:
-    """A bar from 0 to `low` and, where it is known, a thin line on to `high`."""
+    """A bar from 0 to `low` and, if `high` is known, a thin line from there to `high`."""
 
     title: str
     low: float
@@ -50,7 +50,7 @@ class Span:
 
 
 def curves(series: Sequence[Series], x_label: str, y_label: str, caption: str) -> Markup | None:
-    """Log-log curves with their legend, or None without a point to draw."""
+    """Log-log curves with their legend, or None if there is no point to draw."""
     points = [p for s in series for p in s.shown]
     if not points:
         return None
@@ -66,7 +66,7 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, caption: str) -
 
 
 def bars(spans: Sequence[Span], x_label: str, caption: str) -> Markup | None:
-    """One row for each span, with its legend in the caption, or None without a number to draw."""
+    """One row for each span, with the legend in the caption, or None if there is no number to draw."""
     drawn = spans[:BARS]
     numbers = [v for s in drawn for v in (s.low, s.high) if v is not None and 1e-300 < v < inf]
     if not numbers:
@@ -81,7 +81,7 @@ def bars(spans: Sequence[Span], x_label: str, caption: str) -> Markup | None:
 
 
 def _bar(axis: Axis, span: Span, y: float, left: int) -> list[Markup]:
-    """The row of one span; an arrow stands for what goes on beyond every number."""
+    """The row of one span; an arrow marks what extends to infinity."""
     end, low = _WIDTH - _RIGHT, _x(axis, max(0.0, min(span.low, axis.end)), left)
     parts = [
         _words(span.title, left - 8, y + 4, "end"),

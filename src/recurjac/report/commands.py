@@ -1,4 +1,4 @@
-"""The results of each command as a table and figures."""
+"""The results of each command, as a table and figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from recurjac.report.markup import Markup
 from recurjac.report.trends import of_features, trend_count, trend_words
 
 Row: TypeAlias = Mapping[str, Any]
-"""One result, by the keys of the JSON contract."""
+"""One result, with the keys of the JSON format."""
 
 
 @final
 @dataclass(frozen=True)
 class Column:
-    """The values under one key, and how they are shown."""
+    """The values of one key, and how they are formatted."""
 
     title: str
     key: str
@@ -30,7 +30,7 @@ class Column:
 @final
 @dataclass(frozen=True)
 class Command:
-    """What a command's results show: a title, columns, figures; `bounds` if they say whether rounding is covered."""
+    """The presentation of a command's results: title, columns, figures; `bounds`: whether they state `rigorous`."""
 
     title: str
     columns: tuple[Column, ...]
@@ -48,7 +48,7 @@ _CURVES = 6
 
 
 def _lipschitz(rows: Sequence[Row]) -> list[Markup | None]:
-    """Curves against the radius where an input has several radii, else bars."""
+    """Curves against the radius if an input has several radii, otherwise bars."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((str(row["index"]), cells.which(row["class"])), []).append(row)
@@ -68,7 +68,7 @@ def _lipschitz(rows: Sequence[Row]) -> list[Markup | None]:
 
 
 def _who(row: Row) -> str:
-    """The input of a row, with its class and radius where it has them."""
+    """The input of a row, with its class and radius if it has them."""
     target = "" if row["class"] is None else f", class {cells.which(row['class'])}"
     return f"{row['index']}{target}, {cells.radius(row['radius'])}"
 
@@ -78,19 +78,19 @@ def _demo(rows: Sequence[Row]) -> list[Markup | None]:
     of = {m: [r for r in rows if r["method"] == m] for m in methods}
     series = [_series(m, group, "upper", i, dashed=False) for i, (m, group) in enumerate(of.items())]
     series += [_series("attained", group, "lower", len(of), dashed=True) for group in list(of.values())[:1]]
-    caption = "Certified upper bounds by every method, and the largest constant attained."
+    caption = "Certified upper bounds of every method, and the largest attained constant."
     return [curves(series, "radius of the l∞ ball", "local l∞ Lipschitz constant", caption)]
 
 
 def _certify(rows: Sequence[Row]) -> list[Markup | None]:
     spans = [Span(f"input {r['index']}", cells.number(r["radius"]), cells.number(r["attack"])) for r in rows]
-    caption = "Radii: certified (bar), and the nearest adversary found (cross); the true distance lies between both."
+    caption = "Radii: certified (bar) and the nearest adversary found (cross); the true distance lies between them."
     return [bars(spans, "distance", caption)]
 
 
 def _landscape(rows: Sequence[Row]) -> list[Markup | None]:
     spans = [Span(f"{r['index']}, class {r['class']}", cells.number(r["radius"]), None) for r in rows]
-    return [bars(spans, "radius", "Radii around each input within which the output certainly has no stationary point.")]
+    return [bars(spans, "radius", "Radii around each input within which the output has no stationary point (proved).")]
 
 
 def _series(title: str, rows: Sequence[Row], key: str, colour: int, dashed: bool) -> Series:
@@ -118,12 +118,12 @@ COMMANDS: Mapping[str, Command] = {
         Column("remark", "remark", cells.text, numeric=False), _SECONDS), _certify),
     "landscape": Command("Balls without a stationary point", (
         _INDEX, _CLASS, Column("radius", "radius", cells.lower),
-        Column("witness", "witness", cells.count_if_any), Column("its least derivative", "lower", cells.lower),
+        Column("witness", "witness", cells.count_if_any), Column("its smallest derivative", "lower", cells.lower),
         Column("its largest", "upper", cells.upper), _METHOD, _SECONDS), _landscape),
     "jacobian": Command("Bounds of the Jacobian", (
         _INDEX, _RADIUS, _CLASS, Column("smallest", "smallest", cells.lower), Column("largest", "largest", cells.upper),
         Column("widest", "widest", cells.upper), Column("sign known", "sign_known", cells.percent), _METHOD, _SECONDS)),
-    "monotone": Command("Features by what each output does as they grow", (
+    "monotone": Command("Features with which each output rises or falls", (
         _INDEX, _RADIUS, _CLASS, *(Column(w, "features", trend_count(w)) for w in trend_words()), _METHOD, _SECONDS),
         of_features),
     "inspect": Command("Stages of the network", (
@@ -133,4 +133,4 @@ COMMANDS: Mapping[str, Command] = {
         Column("shape", "shape", cells.text, numeric=False), Column("parameters", "parameters", cells.count),
         Column("multiply-adds", "multiply_adds", cells.count)), bounds=False),
 }  # fmt: skip
-"""Every command whose results a page shows."""
+"""Every command whose results a page can show."""

@@ -1,4 +1,4 @@
-"""Reading the folder of an experiment: manifest.json, tables as .csv and .md, figures, panels.npz."""
+"""Reading the folder of an experiment: manifest.json, .csv and .md tables, figures, panels.npz."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ MANIFEST = "manifest.json"
 _PANELS = "panels.npz"
 _TIMES = "times.csv"
 _FIGURES = {".svg": ("image/svg+xml", (b"<?xml", b"<svg")), ".png": ("image/png", (b"\x89PNG\r\n\x1a\n",))}
-"""What a figure is and how its file begins, by its suffix."""
+"""The media type of a figure and the first bytes of its file, by suffix."""
 _WHEN = ("when", "date", "time", "started", "created", "finished")
 _DIGITS = 10
-"""Characters of a number in a .csv file up to which it is shown as it stands there."""
+"""The number of characters up to which a number in a .csv file is shown unchanged."""
 
 
 def read_experiment(folder: Path) -> Section:
-    """The section of a folder.  Raises UnreadableFile unless it has a manifest and everything in it is what it seems.
+    """The section of a folder.  Raises UnreadableFile if the manifest is missing or a file is not what its name says.
 
-    Shown are its manifest, every .md and .csv file, every figure (.svg before a .png of the same name), panels.npz.
+    Shows the manifest, all .md and .csv files, all figures (.svg before a .png of the same name) and panels.npz.
     """
     manifest = _manifest(folder)
     names = sorted(p for p in folder.iterdir() if p.is_file())
@@ -62,12 +62,12 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
         )
     manifest = read_json(path)
     if not isinstance(manifest, dict):
-        raise UnreadableFile(f"{path} is no JSON object; give the folder of one experiment as it was written")
+        raise UnreadableFile(f"{path} is not a JSON object; give the unchanged folder of one experiment")
     return manifest
 
 
 def _stated(manifest: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The first of these that the manifest states as a text or a number, or ""."""
+    """The first of these that the manifest states as a string or a number, or ""."""
     values = (manifest.get(key) for key in keys)
     return next((str(v) for v in values if isinstance(v, str | int | float) and not isinstance(v, bool)), "")
 
@@ -78,7 +78,7 @@ def _version(manifest: Mapping[str, Any]) -> str:
 
 
 def _rounding(manifest: Mapping[str, Any], tables: Sequence[Table]) -> Rounding:
-    """What the manifest says or else the columns `rigorous` of its tables."""
+    """The statement of the manifest or, if there is none, of the columns `rigorous` in its tables."""
     if isinstance(manifest.get("rigorous"), bool):
         reason = _stated(manifest, ("reason",))
         return Rounding(manifest["rigorous"], (reason,) if reason else ())
@@ -94,7 +94,7 @@ def _column(table: Table, name: str) -> list[str]:
 
 
 def _table(path: Path) -> Table:
-    """The table in a .csv file, under its line of names."""
+    """The table in a .csv file with a header line."""
     try:
         rows = [r for r in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if r]
     except csv.Error as error:
@@ -119,7 +119,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _shown(name: str, cell: str) -> str:
-    """A long number of a column whose name says which way it may be rounded, in six digits; anything else as it is."""
+    """A long number in six digits, if its column's name says which way to round; anything else unchanged."""
     words = set(name.lower().replace("-", "_").split("_"))
     if len(cell) <= _DIGITS or not _is_number(cell) or float(cell) != float(cell):
         return cell
@@ -137,7 +137,7 @@ def _figures(names: Sequence[Path]) -> list[Markup]:
 
 
 def _figure(path: Path) -> Markup:
-    """The file in a data URI; a picture that is an image of a page runs no script and loads nothing."""
+    """The file as a data URI; used as an image of a page, a picture runs no script and loads nothing."""
     kind, begins = _FIGURES[path.suffix]
     content = path.read_bytes()
     if not content.startswith(begins):

@@ -1,4 +1,4 @@
-"""The Markdown of remarks on results: headings, tables, lists, paragraphs, code, bold; the rest is text."""
+"""The Markdown subset of remarks on results: headings, tables, lists, paragraphs, code, bold; the rest is text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]?\d+)?\s*%?|[-–]?|inf|∞", re.IGNO
 
 
 def convert(text: str, caption: str) -> Markup:
-    """The text as HTML; `caption` is that of tables that no heading precedes.  Addresses of links are left out."""
+    """The text as HTML; `caption` is used for tables without a heading.  Link addresses are omitted."""
     parts: list[Markup] = []
     title = caption
     for kind, lines in _blocks(text):
@@ -37,7 +37,7 @@ def convert(text: str, caption: str) -> Markup:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """The blocks of the text: their kinds and their lines."""
+    """The blocks of the text, each as its kind and its lines."""
     fences = re.split(r"^```.*$", text, flags=re.MULTILINE)
     for i, part in enumerate(fences):
         if i % 2:
@@ -82,7 +82,7 @@ def _items(lines: Sequence[str]) -> list[str]:
 
 
 def _table(lines: Sequence[str], caption: str) -> Markup:
-    """A table: its first line is the head; the line of dashes under it is dropped; cells that are missing are empty."""
+    """A table: the first line is the header, the line of dashes below it is dropped, missing cells are empty."""
     rows = [[_plain(c.strip().replace(r"\|", "|")) for c in _BARS.split(line.strip())[1:]] for line in lines]
     rows = [row[:-1] if row and not row[-1] else row for row in rows]
     head, body = rows[0], [r for r in rows[1:] if not (r and all(_RULE.fullmatch(c) for c in r))]
@@ -93,7 +93,7 @@ def _table(lines: Sequence[str], caption: str) -> Markup:
 
 
 def _plain(text: str) -> str:
-    """The text without its marks."""
+    """The text without its markup."""
     return _INLINE.sub(lambda m: m[1] or m[2] or m[3] or "", text)
 
 

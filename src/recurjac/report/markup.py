@@ -1,4 +1,4 @@
-"""HTML: what is no `Markup` yet is escaped, so that no text from a file can be anything but text."""
+"""HTML: anything that is not `Markup` is escaped, so that text from a file always remains text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @final
 @dataclass(frozen=True)
 class Markup:
-    """A piece of HTML whose elements are all closed."""
+    """A fragment of HTML whose elements are all closed."""
 
     text: str
 
 
 Content: TypeAlias = Markup | str
-"""What an element holds: HTML, or text, which is escaped."""
+"""The content of an element: HTML, or text, which is escaped."""
 
 
 def element(name: str, /, *content: Content, **attributes: str) -> Markup:
-    """The element `name`; attributes that Python cannot spell end in _ (`class_`) or have _ for - (`aria_label`)."""
+    """The element `name`; in attributes, a final _ is dropped (`class_`) and other _ become - (`aria_label`)."""
     opening = "".join([f"<{name}", *(f' {_name(k)}="{_text(v)}"' for k, v in attributes.items()), ">"])
     if name in _VOID:
         return Markup(opening)
@@ -33,12 +33,12 @@ def element(name: str, /, *content: Content, **attributes: str) -> Markup:
 
 
 def joined(content: Iterable[Content]) -> Markup:
-    """One piece after the other."""
+    """The concatenation of the pieces."""
     return Markup("".join(c.text if isinstance(c, Markup) else _text(c) for c in content))
 
 
 def folded(title: str, *content: Content) -> Markup:
-    """Content that a click on its title shows."""
+    """Content that is shown by a click on its title."""
     return element("details", element("summary", title), *content)
 
 
@@ -47,6 +47,6 @@ def _name(attribute: str) -> str:
 
 
 def _text(text: str) -> str:
-    """The text, escaped; what HTML or UTF-8 cannot hold becomes a replacement character."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates, as of names that are no UTF-8
+    """The text, escaped; characters that HTML or UTF-8 cannot represent become a replacement character."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates, as in file names that are not UTF-8
     return html.escape(_CONTROL.sub("\ufffd", whole))

@@ -1,4 +1,4 @@
-"""The page: a summary of all results, then a section for each, in one file that needs no other."""
+"""The page: a summary of all results and a section for each, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TITLE = "Results of recurjac"
 
 
 def render(sections: Sequence[Section]) -> str:
-    """The page of these sections; the same sections make the same page."""
+    """The page with these sections; the same sections give the same page."""
     anchors = [f"result-{i}" for i in range(1, len(sections) + 1)]
     body = element(
         "body",
@@ -68,5 +68,5 @@ def _script() -> str:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls this style or script: no other is applied or run."""
+    """The hash of this style or script for the content security policy: no other one is applied or run."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""Panels: an input beside the signs and the widths of the bounds of a gradient."""
+"""Panels: an input next to the signs and the widths of gradient bounds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from recurjac.report.numbers import show, show_lower, show_upper
 from recurjac.report.pixels import Array, data_uri, picture, png, signs, tiles, widths
 
 SHOWN = 64
-"""Panels that a page shows."""
+"""The largest number of panels that a page shows."""
 _KEYS = ("x", "image", "lower", "upper", "title")
 
 
 @final
 @dataclass(frozen=True)
 class Panel:
-    """Bounds of one output's derivative with respect to every entry of one input, which may be unknown.
+    """Bounds of the derivative of one output with respect to every entry of one input.
 
-    image, lower, upper: float64, all of the input's shape.  Raises InvalidRequest for bounds that are none.
+    image, lower, upper: float64, all in the shape of the input; image: None if the input is unknown.
+    Raises InvalidRequest for invalid bounds and for an input that is not finite.
     """
 
     title: str
@@ -40,7 +41,7 @@ class Panel:
             raise InvalidRequest(f"{self.title}: the input is not finite; write it again")
 
     def markup(self) -> Markup:
-        """The pictures side by side, each with what it shows in words."""
+        """The pictures side by side, each with a description in words."""
         lower, upper = tiles(self.lower), tiles(self.upper)
         of = {1: "", 3: " for red, green, blue"}.get(len(lower), f" for {len(lower)} channels")
         rises, falls = int((lower > 0).sum()), int((upper < 0).sum())
@@ -72,9 +73,9 @@ def _range(width: Array) -> str:
 
 
 def markup(panels: Sequence[Panel]) -> Markup:
-    """The first `SHOWN` panels under their legend."""
+    """The first `SHOWN` panels below their legend."""
     keys = [
-        ("rises", "certainly rises with this entry"), ("falls", "certainly falls"), ("unsure", "no certain sign"),
+        ("rises", "proved to rise with this entry"), ("falls", "proved to fall"), ("unsure", "sign not proved"),
         ("scale", "width of the bounds, from the panel's smallest to its largest"),
     ]  # fmt: skip
     if not all(np.isfinite(ends).all() for p in panels[:SHOWN] for ends in (p.lower, p.upper)):
@@ -90,7 +91,7 @@ def markup(panels: Sequence[Panel]) -> Markup:
 def read_panels(path: Path) -> tuple[Panel, ...]:
     """The panels in a .npz file: image, lower, upper (n, *input) and title (n,), or what `jacobian --output` writes.
 
-    Raises UnreadableFile for another file, InvalidRequest for bounds that are none.
+    Raises UnreadableFile for other files, InvalidRequest for invalid bounds.
     """
     arrays = _arrays(path)
     if "image" in arrays:
@@ -122,7 +123,9 @@ def _arrays(path: Path) -> dict[str, Array]:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                raise UnreadableFile(f"{path} holds one array; give a .npz file of x (or image), lower and upper")
+                raise UnreadableFile(
+                    f"{path} holds a single array; give a .npz file with x (or image), lower and upper"
+                )
             with loaded:
                 return {key: loaded[key] for key in _KEYS if key in loaded.files}
     except UnreadableFile:
@@ -152,6 +155,6 @@ def _titles(path: Path, arrays: dict[str, Array], count: int) -> list[str]:
     titles = arrays["title"]
     if titles.dtype.kind != "U" or titles.shape != (count,):
         raise UnreadableFile(
-            f"{path}: title is of type {titles.dtype} and shape {titles.shape}; save {count} strings, one a panel"
+            f"{path}: title is of type {titles.dtype} and shape {titles.shape}; save {count} strings, one per panel"
         )
     return [str(t) for t in titles]

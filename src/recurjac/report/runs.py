@@ -1,4 +1,4 @@
-"""Reading what a command wrote with `--json`."""
+"""Reading the files that commands write with `--json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REMEDY = "give a file that a command wrote with --json"
 
 
 def read_run(path: Path) -> Section:
-    """The section of a JSON file.  Raises UnreadableFile for one that no command wrote."""
+    """The section of a JSON file.  Raises UnreadableFile for a file that no command wrote."""
     run = _checked(path, read_json(path))
     command, rows = COMMANDS[run["command"]], run["results"]
     table = _table(path, command, rows)
@@ -35,7 +35,7 @@ def read_run(path: Path) -> Section:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.  Raises UnreadableFile for another file."""
+    """The content of a JSON file.  Raises UnreadableFile for other files."""
     try:
         return json.loads(read_text(path), parse_constant=_refuse)
     except ValueError as error:
@@ -43,33 +43,33 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _checked(path: Path, run: Any) -> dict[str, Any]:
-    """The report of the JSON contract that `run` is."""
+    """`run` as a report in the JSON format of the command line."""
     parts = {"recurjac": str, "command": str, "model": dict, "settings": dict, "results": list}
     if not isinstance(run, dict):
-        raise UnreadableFile(f"{path} is not a result of recurjac: it is no JSON object; {_REMEDY}")
+        raise UnreadableFile(f"{path} is not a result of recurjac: it is not a JSON object; {_REMEDY}")
     for key, kind in parts.items():
         if not isinstance(run.get(key), kind):
             raise UnreadableFile(f"{path} is not a result of recurjac: it has no {key!r}; {_REMEDY}")
     if run["command"] not in COMMANDS:
         raise UnreadableFile(
-            f"{path} is of the command {short(run['command'])!r}, of which no page is made; {_REMEDY}, "
+            f"{path} is from the command {short(run['command'])!r}, which has no report; {_REMEDY}, "
             f"one of {', '.join(COMMANDS)}"
         )
     for key in ("path", "sha256"):
         if not isinstance(run["model"].get(key), str | None):
-            raise UnreadableFile(f"{path} is not a result of recurjac: the model's {key!r} is no text; {_REMEDY}")
+            raise UnreadableFile(f"{path} is not a result of recurjac: the model's {key!r} is not a string; {_REMEDY}")
     for i, row in enumerate(run["results"]):
         if not isinstance(row, dict):
-            raise UnreadableFile(f"{path} is not a result of recurjac: result {i} is no JSON object; {_REMEDY}")
+            raise UnreadableFile(f"{path} is not a result of recurjac: result {i} is not a JSON object; {_REMEDY}")
     return run
 
 
 def _table(path: Path, command: Command, rows: Sequence[Row]) -> Table:
-    """The table of all rows; what no row says, and a method that the caption names, has no column."""
+    """The table of all rows; keys that no row has, and a method that the caption names, get no column."""
     caption = command.title + _method(rows)
     lines = [_line(path, i, command, row) for i, row in enumerate(rows)]
     kept = [
@@ -114,7 +114,7 @@ def _rounding(path: Path, rows: Sequence[Row]) -> Rounding:
 
 
 def _norms(rows: Sequence[Row]) -> str:
-    """The norms of the rows, where all have the same."""
+    """The norms of the rows, if all rows have the same."""
     of = [{str(r[key]) for r in rows if key in r} for key in ("norm", "output_norm")]
     named = ["l" + next(iter(s)).replace("inf", "∞").removesuffix(".0") for s in of if len(s) == 1]
     return f", {' → '.join(named)}" if named else ""
@@ -131,14 +131,14 @@ def _settings(run: Mapping[str, Any]) -> Markup:
 
 
 def _words(value: Any) -> str:
-    """A setting as one would type it."""
+    """A setting as it is typed on the command line."""
     if isinstance(value, list):
         return " ".join(_words(v) for v in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Everything that a JSON value holds, under names with dots."""
+    """All entries of a JSON value, under dotted names."""
     if isinstance(value, dict) and value:
         return [pair for k, v in value.items() for pair in flat(v, f"{name}.{k}" if name else str(k))]
     if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):

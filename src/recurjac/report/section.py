@@ -1,4 +1,4 @@
-"""What a page says of one result."""
+"""The section of a page about one result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recurjac.report.tables import facts
 @final
 @dataclass(frozen=True)
 class Rounding:
-    """Whether the certified numbers cover rounding: all of them, not all, for these reasons, or nobody says (None)."""
+    """Whether the certified numbers cover rounding: all of them, not all for these reasons, or not stated (None)."""
 
     covered: bool | None
     reasons: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Rounding:
 @final
 @dataclass(frozen=True)
 class Section:
-    """One result: where it came from, of what, and what it shows; "" is what the result does not state."""
+    """One result: its source, its subject and its content; "" stands for what the result does not state."""
 
     title: str
     source: str
@@ -47,7 +47,7 @@ class Section:
     parts: tuple[Markup, ...]
 
     def markup(self, anchor: str) -> Markup:
-        """The section, which can be folded; its parts come in their order."""
+        """The section as a foldable element, with its parts in order."""
         known = [
             ("file", self.source), ("network", self.network), ("SHA-256", self.digest),
             ("recurjac", self.version), ("when", self.when), ("seconds", self.seconds),
@@ -64,5 +64,5 @@ def _note(text: str, look: str) -> Markup:
 
 
 def notes(texts: Sequence[str]) -> Markup:
-    """Every note once, in order."""
+    """The notes without repetitions, in order."""
     return joined(element("p", text, class_="note") for text in dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""Reading results of any kind, and which files they are."""
+"""Reading results of any kind, and listing their files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from recurjac.report.section import Rounding, Section
 
 
 def read_source(path: Path) -> Section:
-    """The section of the folder of an experiment, of a JSON result, or of a .npz file of bounds.
+    """The section for the folder of an experiment, a JSON result, or a .npz file of bounds.
 
-    Raises UnreadableFile if the path is none of these, or what it holds is damaged.
+    Raises UnreadableFile if the path is none of these, or if its content is damaged.
     """
     try:
         if path.is_dir():
@@ -24,7 +24,7 @@ def read_source(path: Path) -> Section:
             head = file.read(2)
         return _panels(path) if head == b"PK" or path.suffix.lower() == ".npz" else read_run(path)
     except RecursionError as error:
-        raise UnreadableFile(f"{path} is nested too deeply for a result; give what a command wrote") from error
+        raise UnreadableFile(f"{path} is nested too deeply for a result; give a file that a command wrote") from error
     except FileNotFoundError as error:
         raise UnreadableFile(f"there is no file {path}; check the path") from error
     except (InvalidRequest, UnreadableFile):
@@ -42,10 +42,10 @@ def _panels(path: Path) -> Section:
 
 
 def check_kept(output: Path, sources: list[Path]) -> None:
-    """Raise InvalidRequest if writing `output` would overwrite one of the results or a file in one of them."""
+    """Raise InvalidRequest if writing `output` would overwrite one of the results, or a file in one of them."""
     if not output.exists():
         return
     for source in sources:
         for file in [source, *(source.iterdir() if source.is_dir() else ())]:
             if file.exists() and output.samefile(file):
-                raise InvalidRequest(f"--output {output}: it is a result itself, {file}; choose another name")
+                raise InvalidRequest(f"--output {output}: it is one of the results, {file}; choose another name")

@@ -1,4 +1,4 @@
-"""Tables that a screen reader can read and a narrow screen can scroll; the end of a long one is folded."""
+"""Tables that work with screen readers and scroll on narrow screens; the end of a long table is folded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import final
 from recurjac.report.markup import Markup, element, folded, joined
 
 SHOWN = 50
-"""Rows of a table that are not folded."""
+"""The number of rows of a table that are not folded."""
 
 
 @final
 @dataclass(frozen=True)
 class Table:
-    """Cells under the titles of their columns; the first of a row names it.
+    """Cells under column titles; the first cell of a row is its name.
 
-    numeric: whether each column holds numbers, which stand at its right.
+    numeric: whether each column contains numbers, which are right-aligned.
     """
 
     caption: str
@@ -26,7 +26,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markup(self) -> Markup:
-        """The table; rows past `SHOWN` are in a second one, under the same head."""
+        """The table; rows after the first `SHOWN` are in a second table with the same header."""
         rest = self.rows[SHOWN:]
         first = self._grid(self.caption, self.rows[:SHOWN])
         if not rest:
@@ -53,5 +53,5 @@ def _cell(name: str, text: str, numeric: bool, **attributes: str) -> Markup:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
-    """A list of names and what each has."""
+    """A list of names, each with its values."""
     return element("dl", *(m for name, value in pairs for m in (element("dt", name), element("dd", value))))

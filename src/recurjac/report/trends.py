@@ -1,4 +1,4 @@
-"""Which features the outputs rise and fall with: counts, a table where there are few or they have names, else maps."""
+"""The features that outputs rise and fall with: counts, and a table if they are few or have names, else maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recurjac.report.panels import Panel, markup
 from recurjac.report.tables import Table
 
 _FEW = 40
-"""Features up to which each is listed; those that have names always are."""
+"""The number of features up to which each is listed; named features always are."""
 
 
 def trend_words() -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def trend_words() -> tuple[str, ...]:
 
 
 def trend_count(word: str) -> cells.Cell:
-    """How many of a row's features have the trend `word`."""
+    """How many features of a row have the trend `word`."""
 
     def count(features: Any) -> str:
         if not isinstance(features, list) or not features:
@@ -39,14 +39,14 @@ def _check(feature: Any) -> None:
     if not isinstance(feature, dict) or not {"feature", "trend", "lower", "upper"} <= feature.keys():
         raise ValueError("holds a feature without name, trend and bounds")
     if feature["trend"] not in trend_words():
-        raise ValueError(f"holds a trend that is none of {', '.join(trend_words())}")
+        raise ValueError(f"holds a trend that is not one of {', '.join(trend_words())}")
     cells.text(feature["feature"])
     for end in ("lower", "upper"):
         cells.number(feature[end])
 
 
 def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
-    """What each row says of its features."""
+    """The content of each row about its features."""
     named = any(not f["feature"].isdecimal() for f in rows[0]["features"])
     if named or len(rows[0]["features"]) <= _FEW:
         return [folded(f"{len(rows)} tables of features", *(_table(r).markup() for r in rows))]
@@ -58,7 +58,7 @@ def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
 
 
 def _table(row: Mapping[str, Any]) -> Table:
-    columns = ("feature", "trend", "least derivative", "largest")
+    columns = ("feature", "trend", "smallest derivative", "largest")
     lines = [(f["feature"], f["trend"], cells.lower(f["lower"]), cells.upper(f["upper"])) for f in row["features"]]
     return Table(_title(row), columns, (False, False, True, True), tuple(lines))
 
