@@ -18,7 +18,7 @@ from tests.helpers import concrete_classes, import_all
 
 ROOT = Path(recurjac.__file__).parent
 LEVELS = (
-    ("errors", "_types", "version"),
+    ("errors", "_types", "version", "tensors"),
     ("machine", "arithmetic", "relaxations", "registry"),
     ("operators", "activations", "region"),
     ("network",),
