@@ -32,7 +32,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def agree(network: Network, original: Network, place: Callable[[Tensor], Tensor], slopes: Tensor) -> None:
-    """network(t) = original(place(t)), their Jacobians by the chain rule with `slopes` (n, new), and bounds hold both."""
+    """network(t) = original(place(t)), their Jacobians by the chain rule with `slopes` (n, new), and bounds hold."""
     t = draw(5, *network.input_shape, seed=1)
     x = place(t)
     torch.testing.assert_close(network(t), original(x), rtol=1e-10, atol=1e-10)
@@ -96,7 +96,7 @@ def test_steps_follow_each_other() -> None:
 
 
 def test_shift_constants_are_exact() -> None:
-    """The bias of the first stage is b + A s in rational arithmetic, within its proved radius, and no wider than that."""
+    """The bias of the first stage is b + A s in rational arithmetic, within a proved radius that is small."""
     original = random_network("relu", 2, False)
     g = torch.Generator().manual_seed(0)
     shift = torch.randn(4, generator=g, dtype=torch.float64)

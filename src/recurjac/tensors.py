@@ -22,20 +22,29 @@ def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def without_gradients(value: _T) -> _T:
-    """The same dataclasses, tuples and tensors, in the same memory, but no tensor asks for gradients."""
-    if isinstance(value, Tensor):
-        return value.detach()  # type: ignore[return-value]
-    if isinstance(value, tuple):
-        return tuple(without_gradients(v) for v in value)  # type: ignore[return-value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: without_gradients(getattr(value, f.name)) for f in fields(value) if f.init})
-    return value
+    """The same dataclasses, tuples and tensors, in the same memory, but no tensor asks for gradients.
+
+    Tensors that are equal views of one memory are one object, so that a pickle holds them once.
+    """
+    seen: dict[Any, Tensor] = {}
+
+    def freed(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            view = part.detach()
+            return seen.setdefault((view.data_ptr(), view.dtype, view.device, view.shape, view.stride()), view)
+        if isinstance(part, tuple):
+            return tuple(map(freed, part))
+        if is_dataclass(part) and not isinstance(part, type):
+            return replace(part, **{f.name: freed(getattr(part, f.name)) for f in fields(part) if f.init})
+        return part
+
+    return freed(value)  # type: ignore[no-any-return]
 
 
 def shown(value: Any) -> str:
     """`value` as a user might write it, but of an array of more than a few numbers the shape."""
     try:
-        tensor = torch.as_tensor(value)
+        tensor = torch.as_tensor(value, dtype=torch.float64).detach()  # as Python has its floats
     except (TypeError, ValueError, RuntimeError):
         return type(value).__name__
     if tensor.numel() > _FEW:
