@@ -19,7 +19,7 @@ from tests.helpers import concrete_classes, import_all
 
 ROOT = Path(recurjac.__file__).parent
 LEVELS = (
-    ("errors", "_types", "version", "digest"),
+    ("errors", "_types", "version", "digest", "tensors"),
     ("machine", "arithmetic", "relaxations", "registry"),
     ("operators", "activations", "region"),
     ("network",),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac.activations import ELU, AbstractActivation, LeakyReLU, PReLU, ReLU, Softplus
 from recurjac.network import Network
+from tests.helpers import refused
 
 NETS = Path(__file__).parents[2] / "shared" / "nets"
 L, T = nn.Linear, torch.tensor
@@ -221,16 +224,89 @@ def test_in_another_dtype_it_keeps_the_values() -> None:
         rj.jacobian_bounds(network, rj.LpBall(torch.zeros(3), 0.3))
 
 
-def test_bounds_have_gradients_in_every_dtype() -> None:
+def test_bounds_have_gradients_in_the_module_s_own_dtype() -> None:
     found = []
     for dtype in (torch.float32, torch.float64):
-        module, network = _trained(dtype)
-        rj.lipschitz(network, rj.LpBall(torch.zeros(3), 0.3), search=rj.Search(work=0)).upper.sum().backward()
-        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters() if p.dim() == 2)
+        module, _ = _trained(torch.float32)
+        module.to(dtype)
+        network, region = rj.load(module, torch.ones(1, 3), dtype=dtype), rj.LpBall(torch.zeros(3), 0.3)
+        rj.lipschitz(network, region, search=rj.Search(work=0)).upper.sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == dtype for p in module.parameters() if p.dim() == 2)
         found.append(next(module.parameters()).grad)
     assert found[0] is not None
+    assert found[1] is not None
     assert bool(found[0].any())
-    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_in_another_dtype_nothing_has_gradients() -> None:
+    """No bound keeps a graph of casts, and results are plain values."""
+    for made, dtype in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        module = nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.PReLU(2), nn.Flatten(), L(8, 2)).to(
+            torch.float32
+        )
+        network = rj.load(module.to(made), torch.ones(1, 1, 3, 3), dtype=dtype)
+        assert not any(t.requires_grad for t in network.tensors())
+        region = rj.LpBall(torch.zeros(1, 3, 3), 0.1)
+        bounds = rj.jacobian_bounds(network, region)
+        for result in (
+            bounds,
+            rj.lipschitz(network, region, search=rj.Search(work=0)),
+            rj.preactivation_bounds(network, region),
+            rj.certified_radius(network, torch.zeros(1, 3, 3)),
+        ):
+            copied = copy.deepcopy(result)
+            assert type(copied) is type(result)
+            if is_dataclass(result):
+                asdict(result)
+        assert not bounds.lower.requires_grad
+        assert bounds.lower.numpy().shape == (1, 2, 1, 3, 3)
+        own = rj.load(module, torch.ones(1, 1, 3, 3), dtype=made)
+        assert rj.jacobian_bounds(own, region).lower.requires_grad
+        assert not rj.jacobian_bounds(own.detached(), region).lower.requires_grad
+
+
+def test_weight_lists_are_live_in_their_own_dtype() -> None:
+    for made in (torch.float32, torch.float64):
+        layers = [(torch.ones(2, 3, dtype=made, requires_grad=True), None), (torch.ones(1, 2, dtype=made), None)]
+        for dtype in (torch.float32, torch.float64):
+            network = rj.load(layers, activation="relu", dtype=dtype)
+            bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(3), 0.1))
+            assert bounds.upper.requires_grad == (made == dtype)
+
+
+def test_where_to() -> None:
+    module, network = _trained(torch.float32)
+    for wide in (
+        network.to(torch.float64),
+        network.to("cpu", torch.float64),
+        network.to(torch.float64, "cpu"),
+        network.to(dtype=torch.float64),
+        network.to(torch.device("cpu"), dtype=torch.float64),
+    ):
+        assert (wide.dtype, wide.device) == (torch.float64, torch.device("cpu"))
+        assert not any(t.requires_grad for t in wide.tensors())
+    for same_ in (network.to(), network.to(None), network.to("cpu"), network.to(torch.float32, None)):
+        assert {id(t) for t in same_.tensors()} >= {id(module[0].weight), id(module[2].weight)}
+    requests: list[tuple[Callable[[], Any], tuple[str, ...]]] = [
+        (lambda: network.to(torch.float32, torch.float64), ("torch.float32, torch.float64", "at most one")),
+        (lambda: network.to("nowhere"), ("'nowhere'", "neither a dtype nor a device")),
+        (lambda: network.to(kind="cpu"), ("'kind'",)),
+    ]
+    for request, words in requests:
+        refused(request, rj.InvalidRequest, words)
+
+
+def test_copies_notice_biases_that_change() -> None:
+    """Biases are spread over a layer's places: no tensor of the network is the parameter itself."""
+    module = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), L(8, 2))
+    for frozen in (False, True):
+        module.requires_grad_(not frozen)
+        wide = rj.load(module, torch.ones(1, 1, 3, 3), dtype=torch.float32).to(torch.float64)
+        with torch.no_grad():
+            module[0].bias.add_(1.0)  # type: ignore[operator]
+        with pytest.raises(rj.InvalidNetwork, match="changed after"):
+            rj.jacobian_bounds(wide, rj.LpBall(torch.zeros(1, 3, 3), 0.1))
 
 
 def test_float32_of_other_numbers_is_refused() -> None:
@@ -249,6 +325,45 @@ def test_computed_weights_are_told_from_moved_ones(name: str) -> None:
     module, shape = build(name)
     reasons = rj.load(module, torch.ones(1, *shape)).unproved_rounding()
     assert reasons == (["some weights were computed from others in floating point"] if name == "computed" else [])
+
+
+# Copies
+
+
+@pytest.mark.parametrize("name", ["residual", "prelu", "tied", "computed", "slices", "doubling"])
+def test_networks_are_copied_and_pickled(name: str) -> None:
+    module, shape = build(name)
+    network = rj.load(module, torch.ones(1, *shape), dtype=torch.float32)
+    x = torch.rand(3, *shape)
+    value = network(x).detach()
+    twins = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]  # noqa: S301  (our own bytes)
+    assert copy.copy(network) is network
+    first, second = copy.deepcopy([network, network])
+    assert first is second
+    _step(module)
+    if name not in ("computed", "slices"):
+        assert not torch.equal(network(x), value)  # it is live
+    for twin in twins:
+        assert torch.equal(twin(x), value)
+        assert repr(twin) == repr(network)
+        assert not any(t.requires_grad for t in twin.tensors())
+        rj.jacobian_bounds(twin, rj.LpBall(torch.zeros(shape), 0.1))
+
+
+def test_a_network_that_changed_half_is_not_copied() -> None:
+    module, network = _trained(torch.float64)
+    _step(module)
+    for request in (lambda: copy.deepcopy(network), lambda: pickle.dumps(network), lambda: network.to(torch.float32)):
+        with pytest.raises(rj.InvalidNetwork, match="changed after"):
+            request()
+
+
+def test_a_network_is_shown_in_a_line() -> None:
+    assert repr(_trained(torch.float32)[1]) == "Network((3,) → (2,), 2 stages: prelu ×1, 44 weights, float32)"
+    affine = rj.load([(np.ones((1, 1)), None)])
+    assert repr(affine) == "Network((1,) → (1,), 1 stage, 1 weight, float64)"
+    wide = rj.load([(np.ones((40, 40)), None)] * 4, activation=["relu", "tanh", "relu"])
+    assert repr(wide).endswith("4 stages: relu ×2, tanh ×1, 6 400 weights, float64)")
 
 
 # Refusals

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from math import inf, nan
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from recurjac.arithmetic import Fast
 from recurjac.errors import InvalidRegion
 from recurjac.region import AbstractRegion, BoundRegion, Box, LpBall
 from tests.helpers import CPU
@@ -57,3 +61,31 @@ def test_bad_regions_are_refused_in_one_sentence_that_names_the_value(name: str)
     message = str(refused.value)
     assert len(message) < 250
     assert "\n" not in message
+
+
+SHOWN: list[tuple[AbstractRegion, tuple[int, ...], str]] = [
+    (
+        LpBall(torch.zeros(3, 784), 0.1, clip=(0, 1)),
+        (784,),
+        "LpBall(x=<shape (3, 784)>, radius=0.1, p=inf, clip=(0, 1))",
+    ),
+    (LpBall([0.5, -1], torch.full((1,), 0.25), 2), (2,), "LpBall(x=[0.5, -1.0], radius=[0.25], p=2)"),
+    (
+        LpBall(torch.zeros(1), inf, 1, (torch.zeros(1), 1 / 3)),
+        (1,),
+        "LpBall(x=[0.0], radius=inf, p=1, clip=([0.0], 0.3333333333333333))",
+    ),
+    (Box([0, -inf], np.ones(2)), (2,), "Box(lower=[0.0, -inf], upper=[1.0, 1.0])"),
+    (Box(np.zeros((2, 3)), np.ones((2, 3))), (3,), "Box(lower=<shape (2, 3)>, upper=<shape (2, 3)>)"),
+]
+
+
+@pytest.mark.parametrize(("region", "shape", "text"), SHOWN, ids=[text for _, _, text in SHOWN])
+def test_regions_are_shown_in_a_line_and_copied(region: AbstractRegion, shape: tuple[int, ...], text: str) -> None:
+    assert repr(region) == text
+    bound = region.bind(shape, torch.float64, CPU)
+    for twin in (copy.deepcopy(region), pickle.loads(pickle.dumps(region))):  # noqa: S301  (our own bytes)
+        assert repr(twin) == text
+        assert torch.equal(twin.bind(shape, torch.float64, CPU).x, bound.x)
+    for one in (copy.deepcopy(bound), pickle.loads(pickle.dumps(bound))):  # noqa: S301  (our own bytes)
+        assert torch.equal(one.box(Fast()).upper, bound.box(Fast()).upper)

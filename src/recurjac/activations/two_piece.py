@@ -15,6 +15,7 @@ from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
+from recurjac.tensors import cast
 
 
 class AbstractTwoPiece(AbstractActivation):
@@ -203,7 +204,7 @@ class PReLU(AbstractTwoPiece):
         return self.negative_slope.expand_as(z)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, negative_slope=self.negative_slope.to(dtype=dtype, device=device))
+        return replace(self, negative_slope=cast(self.negative_slope, dtype, device))
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:

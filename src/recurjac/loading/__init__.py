@@ -46,9 +46,10 @@ def load(
 
     source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, a .pt2 file of `torch.export.save`;
     "package.module:factory", a function that makes a module; an `nn.Module` with an `example` input (batch, *input), or
-    one vector; or [(W, b), …] with an `activation`.  Modules are read in eval mode and bounds are differentiable with
-    respect to their parameters; in the module's own dtype the network shares them, so that it follows a training step,
-    else it keeps the values that they had.  dtype: of the bounds, float64 or float32; weights must be numbers of it.
+    one vector; or [(W, b), …] with an `activation`.  Modules are read in eval mode.  In the module's own dtype the
+    network shares its parameters: it follows a training step, and bounds are differentiable with respect to them; in
+    another dtype it keeps the values that they had, and bounds have no gradients.  So it is with the tensors W and b.
+    dtype: of the bounds, float64 or float32; weights must be numbers of it.
     device: where to compute, by default where the weights are.
     Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), ConversionError if the check fails.
     """
@@ -66,7 +67,8 @@ def load(
         raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
     wide = read_weights(source, activation, torch.float64)
     _check(wide, _layers(source, wide))
-    return wide.to(dtype, device)
+    narrow = wide.to(dtype, device)
+    return narrow if dtype == torch.float64 else read_weights(source, activation, dtype).to(narrow.device)
 
 
 def _load_path(

@@ -15,6 +15,7 @@ from recurjac.activations import Identity as NoActivation
 from recurjac.network import Constant, Edge, Network, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
+from recurjac.tensors import cast
 
 _MOST_TERMS = 24
 """An expression with more terms becomes a stage of its own, lest sums of sums grow exponentially."""
@@ -79,7 +80,7 @@ class Builder:
     def constant(self, tensor: Tensor) -> Expression:
         """A tensor that does not depend on the input."""
         shape = tuple(tensor.shape)
-        return Expression(self, (), (Constant(Identity(shape), tensor.to(self.device, self.dtype)),), shape)
+        return Expression(self, (), (Constant(Identity(shape), cast(tensor, self.dtype, self.device)),), shape)
 
     def finish(self, output: Expression) -> Network:
         """The network with this output, without the stages that it does not need."""
@@ -177,7 +178,7 @@ class Expression:
                 f"a constant of shape {tuple(constant.shape)} is added to a tensor of shape {self.shape}"
             ) from error
         whole = self.broadcast(shape)
-        term = Constant(Identity(shape), constant.to(self.device, self.dtype).expand(shape))
+        term = Constant(Identity(shape), cast(constant, self.dtype, self.device).expand(shape))
         return replace(whole, constants=(*whole.constants, term))
 
     def constant(self, tensor: Tensor) -> Expression:

@@ -23,6 +23,7 @@ from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
+from recurjac.tensors import cast
 
 import_all(operators)
 import_all(activations)
@@ -46,7 +47,7 @@ class Traced:
         return reduce(torch.promote_types, floats, torch.float32)
 
     def network(self, dtype: torch.dtype) -> Network:
-        """The normal form on the module's live parameters; those of another dtype are cast, differentiably.
+        """The normal form on the module's live parameters; those of another dtype are copied, without gradients.
 
         Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
         """
@@ -179,7 +180,7 @@ def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Build
             values[spec.arg.name] = builder.input()
         else:
             tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
-            values[spec.arg.name] = tensor.to(builder.dtype) if tensor.is_floating_point() else tensor
+            values[spec.arg.name] = cast(tensor, builder.dtype, tensor.device) if tensor.is_floating_point() else tensor
     return values
 
 

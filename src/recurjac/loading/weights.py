@@ -17,6 +17,7 @@ from recurjac.errors import InvalidNetwork, UnreadableFile
 from recurjac.loading.messages import first_line
 from recurjac.network import Network, chain
 from recurjac.registry import concrete_classes
+from recurjac.tensors import cast
 
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
 """One activation for all hidden layers or one for each; names are those of `activation_names`."""
@@ -81,11 +82,11 @@ def as_numbers(array: Any) -> Tensor:
 
 def _cast(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """`tensor` in `dtype`; raises InvalidNetwork if a finite number of it is not one of `dtype`."""
-    cast = tensor.to(dtype)
-    same = torch.equal(torch.nan_to_num(cast.detach().double()), torch.nan_to_num(tensor.detach().double()))
+    copy = cast(tensor, dtype, tensor.device)
+    same = torch.equal(torch.nan_to_num(copy.detach().double()), torch.nan_to_num(tensor.detach().double()))
     if not same:
         raise InvalidNetwork(f"{what} holds numbers that {dtype} does not; bounds would be of another network")
-    return cast
+    return copy
 
 
 def _activations(

@@ -16,6 +16,7 @@ from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather, gather
 from recurjac.registry import Expression, torch_ops
+from recurjac.tensors import cast
 
 _FORWARD = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -115,7 +116,7 @@ class Convolution(AbstractLeaf):
         return (self.weight,)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, weight=self.weight.to(dtype=dtype, device=device))
+        return replace(self, weight=cast(self.weight, dtype, device))
 
     @classmethod
     def examples(cls) -> list[Convolution]:
@@ -216,7 +217,7 @@ class TransposedConvolution(AbstractLeaf):
         return (self.weight,)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, weight=self.weight.to(dtype=dtype, device=device))
+        return replace(self, weight=cast(self.weight, dtype, device))
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -18,6 +18,7 @@ from recurjac.operators.gather import Gather, gather
 from recurjac.operators.reindex import Reshape
 from recurjac.operators.scale import scaled
 from recurjac.registry import Expression, onnx_ops, torch_ops
+from recurjac.tensors import cast
 
 
 @final
@@ -113,7 +114,7 @@ class Dense(AbstractLeaf):
         return (self.weight,)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return replace(self, weight=self.weight.to(dtype=dtype, device=device))
+        return replace(self, weight=cast(self.weight, dtype, device))
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -16,6 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Rigorous, round_up_to, with_
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
+from recurjac.tensors import cast
 
 
 class AbstractDiagonal(AbstractLeaf):
@@ -65,7 +66,7 @@ class AbstractDiagonal(AbstractLeaf):
 
     @final
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
-        return self._with(self.diagonal.to(dtype=dtype, device=device))
+        return self._with(cast(self.diagonal, dtype, device))
 
     @final
     def _with(self, diagonal: Tensor) -> Self:
@@ -226,7 +227,7 @@ def normalised(
     ones = [1] * max(len(x.shape) - 2, 0)
 
     def whole(t: Tensor) -> Tensor:
-        return t.to(x.dtype).reshape(-1, *ones).broadcast_to(x.shape)
+        return cast(t, x.dtype, t.device).reshape(-1, *ones).broadcast_to(x.shape)
 
     y = x.plus(scaled(x.constant(whole(mean)), -1.0)).apply(Standardise(whole(variance), eps))
     y = y if weight is None else y.apply(Scale(whole(weight)))

@@ -16,6 +16,7 @@ from recurjac.region.ball import BoundBall
 from recurjac.region.base import AbstractRegion, BesideOne, BoundRegion, Convex, One
 from recurjac.region.box import BoundBox
 from recurjac.region.numbers import Numbers, batched, finite, first, numbers, radius_like, up
+from recurjac.tensors import shown
 
 __all__ = [
     "AbstractRegion",
@@ -115,6 +116,10 @@ class LpBall(AbstractRegion):
         low, high = (end.double().unsqueeze(1) for end in self._clip(shape, torch.float64, torch.device("cpu")))
         return (near & ((low <= wide) & (wide <= high)).flatten(2).all(2)).to(points.device)
 
+    def __repr__(self) -> str:
+        clip = "" if self.clip is None else f", clip=({', '.join(map(shown, self.clip))})"
+        return f"LpBall(x={shown(self.x)}, radius={shown(self.radius)}, p={self.p:g}{clip})"
+
     def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """The ends of the clip box, (batch, *input), rounded outwards; infinite if there is none."""
         clip, shape = (-inf, inf) if self.clip is None else self.clip, numbers("x", self.x).shape
@@ -155,3 +160,6 @@ class Box(AbstractRegion):
         wide, shape = points.double().cpu(), tuple(points.shape[2:])
         low, high = (batched("the box", numbers("an end", e), shape)[0].unsqueeze(1) for e in (self.lower, self.upper))
         return ((low <= wide) & (wide <= high)).flatten(2).all(2).to(points.device)
+
+    def __repr__(self) -> str:
+        return f"Box(lower={shown(self.lower)}, upper={shown(self.upper)})"

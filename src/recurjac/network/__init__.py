@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite, prod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,84 +15,17 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation
 from recurjac.activations import Identity as NoActivation
-from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, check_matmul
+from recurjac.arithmetic import Fast, check_matmul
 from recurjac.digest import digest
 from recurjac.errors import InvalidNetwork, InvalidRequest
+from recurjac.network.input_side import embedding, fixed_features, placed, reading
+from recurjac.network.numbers import exact_numbers, shaped
+from recurjac.network.stage import Constant, Edge, Stage, count, stage_tensors
+from recurjac.network.watched import Watched
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
+from recurjac.tensors import without_gradients
 
-
-@final
-@dataclass(frozen=True)
-class Edge:
-    """A term A h_source of a stage."""
-
-    source: int
-    operator: AbstractOperator
-
-
-@final
-@dataclass(frozen=True)
-class Constant:
-    """A term A c of a stage's bias, kept apart because adding it up beforehand would round."""
-
-    operator: AbstractOperator
-    tensor: Tensor
-
-
-@final
-@dataclass(frozen=True)
-class Stage:
-    """h = σ(Σ constants + Σ edges)."""
-
-    edges: tuple[Edge, ...]
-    constants: tuple[Constant, ...]
-    activation: AbstractActivation
-    shape: Shape
-
-    @property
-    def linear(self) -> bool:
-        """Whether the stage has no activation."""
-        return isinstance(self.activation, NoActivation)
-
-    def bias(self, arithmetic: AbstractArithmetic) -> Ball | None:
-        """b, with its rounding; None if there is none.  Shape: that of the stage."""
-        total: Ball | None = None
-        for c in self.constants:
-            term = c.operator.push(arithmetic.exact(c.tensor))
-            total = term if total is None else total + term
-        return total
-
-
-@final
-@dataclass(frozen=True)
-class Watched:
-    """Where a parameter or buffer is found, and what was found when a network was read.
-
-    follows: whether the network holds the tensor itself, whose values may change; else they may not.
-    Values are compared, as PyTorch's own count of changes misses some (`.data`, batch statistics in training).
-    """
-
-    read: Callable[[], Tensor]
-    found: Tensor
-    follows: bool
-
-    @classmethod
-    def now(cls, tensor: Tensor) -> Watched:
-        """A tensor whose present values are kept."""
-        return cls.kept(lambda: tensor)
-
-    @classmethod
-    def kept(cls, read: Callable[[], Tensor]) -> Watched:
-        return cls(read, read().detach().clone(), False)
-
-    @classmethod
-    def followed(cls, read: Callable[[], Tensor]) -> Watched:
-        return cls(read, read(), True)
-
-    @property
-    def changed(self) -> bool:
-        now = self.read()
-        return now is not self.found if self.follows else not torch.equal(now.detach(), self.found)
+__all__ = ["Constant", "Edge", "Network", "Stage", "Watched", "chain"]
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -107,6 +41,8 @@ class Network:
     rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
     copied: parameters and buffers of the module that it was read from, to notice changes that it does not follow.
     Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
+    `copy.deepcopy` and `pickle` make networks that hold tensors of their own, with the values of that moment: they
+    follow no module, notice no change of one, and have no gradients.
     Raises InvalidNetwork if a parameter is NaN or infinite, if a stage reads a later one, or if there is no output.
     """
 
@@ -132,7 +68,7 @@ class Network:
         """Raise InvalidNetwork if a weight is NaN or infinite, or changed in the module while this network kept it."""
         for k, stage in enumerate(self.stages, 1):
             numbers = (v for v in vars(stage.activation).values() if isinstance(v, float))
-            if not (all(map(_all_finite, _stage_tensors(stage))) and all(map(isfinite, numbers))):
+            if not (all(map(_all_finite, stage_tensors(stage))) and all(map(isfinite, numbers))):
                 raise InvalidNetwork(
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
                     "no bound of such a network exists"
@@ -159,7 +95,7 @@ class Network:
     @cached_property
     def parameters(self) -> int:
         """The number of stored weights, each tensor counted once."""
-        return _count(t for s in self.stages for t in _stage_tensors(s))
+        return count(t for s in self.stages for t in stage_tensors(s))
 
     @cached_property
     def multiply_adds(self) -> int:
@@ -168,11 +104,11 @@ class Network:
 
     def tensors(self) -> Iterable[Tensor]:
         """Every tensor that the network holds."""
-        return (t for s in self.stages for t in _stage_tensors(s))
+        return (t for s in self.stages for t in stage_tensors(s))
 
     def weights(self, stage: int) -> int:
         """The number of stored weights that a stage reads."""
-        return _count(_stage_tensors(self.stages[stage - 1]))
+        return count(stage_tensors(self.stages[stage - 1]))
 
     @cached_property
     def work(self) -> tuple[int, ...]:
@@ -216,32 +152,45 @@ class Network:
         """The outputs (batch, *output) for inputs (batch, *input), in plain floating point."""
         return self.preactivations(x)[-1]
 
-    def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Network:
-        """The same network in `dtype` on `device`.
+    def to(self, *where: torch.dtype | torch.device | str | None, **named: Any) -> Network:
+        """The same network in another dtype, on another device, or both: `to(dtype)`, `to(device, dtype)`.
 
-        Raises InvalidNetwork if a weight would be rounded: that would be another network.
+        Tensors that are there already stay live; the others are copies, without gradients, that follow no change.
+        Raises InvalidNetwork if a weight would be rounded: that would be another network; InvalidRequest for anything
+        but one dtype and one device.
         """
-        where = self.device if device is None else torch.device(device)
-        for stage in self.stages:
-            for t in _stage_tensors(stage):
-                if not torch.equal(t.detach().to(dtype).to(t.dtype), t.detach()):
-                    raise InvalidNetwork(f"the weights are not {dtype} numbers; bounds would be of another network")
-        stages = tuple(
-            replace(
-                s,
-                edges=tuple(Edge(e.source, e.operator.to(dtype, where)) for e in s.edges),
-                constants=tuple(Constant(c.operator.to(dtype, where), c.tensor.to(where, dtype)) for c in s.constants),
-                activation=s.activation.to(dtype, where),
-            )
-            for s in self.stages
+        dtype, device = _destination(where, named, self)
+        self.check_weights()
+        for t in self.tensors():
+            if t.dtype != dtype and not torch.equal(t.detach().to(dtype).to(t.dtype), t.detach()):
+                raise InvalidNetwork(f"the weights are not {dtype} numbers; bounds would be of another network")
+        stages = tuple(s.to(dtype, device) for s in self.stages)
+        left = [t for t in self.tensors() if t.requires_grad and (t.dtype, t.device) != (dtype, device)]
+        kept = Watched.as_copied(self.copied, left, dtype, device)
+        return replace(self, stages=stages, dtype=dtype, device=device, copied=kept)
+
+    def detached(self) -> Network:
+        """The same network on the same memory, of which bounds have no gradients."""
+        return replace(self, stages=without_gradients(self.stages))
+
+    def __copy__(self) -> Network:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.check_weights()  # what changed half is no network to copy
+        return Network, (self.input_shape, without_gradients(self.stages), self.dtype, self.device, self.rounded)
+
+    def __repr__(self) -> str:
+        kinds = Counter(s.activation.name for s in self.stages if not s.linear)
+        n, weights = len(self.stages), f"{self.parameters:,}".replace(",", " ")
+        made = f"{n} stage{'s' * (n != 1)}" + (":" if kinds else "")
+        made += ",".join(f" {name} ×{count}" for name, count in kinds.items())
+        where = "" if self.device.type == "cpu" else f" on {self.device}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"Network({self.input_shape} → {self.output_shape}, {made}, "
+            f"{weights} weight{'s' * (self.parameters != 1)}, {dtype}{where})"
         )
-        moved = (
-            Watched.now(t)
-            for s in self.stages
-            for t in _stage_tensors(s)
-            if t.is_leaf and t.requires_grad and (t.dtype, t.device) != (dtype, where)
-        )
-        return replace(self, stages=stages, dtype=dtype, device=where, copied=(*self.copied, *moved))
 
     def output(self, *index: int) -> Network:
         """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
@@ -260,9 +209,61 @@ class Network:
         row[0, a], row[0, b] = 1.0, -1.0
         return self.combine(row)
 
-    def combine(self, rows: Tensor) -> Network:
-        """The network of the outputs rows · f, folded into the last operators: rows (new outputs, old outputs)."""
-        return self._follow(Dense(rows.to(self.device, self.dtype), self.output_shape, (rows.shape[0],)))
+    def combine(self, rows: Any) -> Network:
+        """The network of the outputs rows · f, folded into the last operators: rows (new outputs, old outputs).
+
+        Differentiable with respect to rows in the network's own dtype, on its device.
+        Raises InvalidRequest if they do not fit, or are no finite numbers of the network's dtype.
+        """
+        matrix, size = self._own("the matrix of rows", rows), prod(self.output_shape)
+        if matrix.dim() != 2 or matrix.shape[1] != size or len(matrix) == 0:
+            raise InvalidRequest(
+                f"the matrix of rows has shape {tuple(matrix.shape)}; the network needs (new outputs, {size})"
+            )
+        return self._follow(Dense(matrix, self.output_shape, (matrix.shape[0],)))
+
+    def precompose(self, matrix: Any, shift: Any = None) -> Network:
+        """The network x' ↦ f(matrix · x' + shift) of vectors x', folded into the operators that read the input.
+
+        matrix: (inputs, new inputs); shift: (inputs,) or in the input's shape.  No product of weights is rounded.
+        Differentiable with respect to both in the network's own dtype, on its device.
+        Raises InvalidRequest if they do not fit, or are no finite numbers of the network's dtype.
+        """
+        factors, size = self._own("the matrix", matrix), prod(self.input_shape)
+        if factors.dim() != 2 or factors.shape[0] != size or factors.shape[1] == 0:
+            raise InvalidRequest(f"the matrix has shape {tuple(factors.shape)}; the network needs ({size}, new inputs)")
+        moved = None if shift is None else self._input("the shift", shift)
+        return self._reading(Dense(factors, (factors.shape[1],), self.input_shape), moved)
+
+    def fix(self, features: Mapping[Any, Any]) -> Network:
+        """The network of the other input features, a vector in their order, with these held at their values.
+
+        features: values by the numbers of the features, row-major.
+        Raises InvalidRequest for a feature that does not exist, if none is left, and for a value that is no finite
+        number of the network's dtype.
+        """
+        fixed = fixed_features(features, self.input_shape, self.dtype, self.device)
+        shift = placed(fixed, self.input_shape, self.dtype, self.device) if fixed else None
+        return self._reading(embedding(fixed, self.input_shape, self.device), shift)
+
+    def along(self, x: Any, direction: Any) -> Network:
+        """The network t ↦ f(x + t · direction) of one number t, of shape (1,): f on a line.
+
+        x: one input; direction: in its shape; both may be vectors.  Differentiable and refused as in `precompose`.
+        """
+        way = self._input("the direction", direction)
+        return self.precompose(way.reshape(-1, 1), self._input("x", x))
+
+    def _own(self, what: str, value: Any) -> Tensor:
+        return exact_numbers(what, value, self.dtype, self.device)
+
+    def _input(self, what: str, value: Any) -> Tensor:
+        """`value` in the input's shape."""
+        return shaped(what, self._own(what, value), (self.input_shape, (prod(self.input_shape),)))
+
+    def _reading(self, operator: AbstractOperator, shift: Tensor | None) -> Network:
+        stages = tuple(reading(s, operator, shift) for s in self.stages)
+        return replace(self, input_shape=operator.in_shape, stages=stages)
 
     def flattened_output(self) -> Network:
         """The same network with its output as a vector."""
@@ -300,23 +301,24 @@ class Network:
         return reasons + sorted(r for r in reduced if r)
 
 
-def _count(tensors: Iterable[Tensor]) -> int:
-    """The number of entries of some tensors, each counted once."""
-    return sum(count for _, count in {(t.data_ptr(), _stored(t)) for t in tensors})
-
-
-def _stored(tensor: Tensor) -> int:
-    """The number of entries in memory: those of an expanded axis are one."""
-    return prod(n for n, step in zip(tensor.shape, tensor.stride(), strict=True) if step or n == 0)
-
-
-def _stage_tensors(stage: Stage) -> Iterable[Tensor]:
-    for edge in stage.edges:
-        yield from edge.operator.tensors()
-    for constant in stage.constants:
-        yield constant.tensor
-        yield from constant.operator.tensors()
-    yield from (v for v in vars(stage.activation).values() if isinstance(v, Tensor))
+def _destination(
+    where: Sequence[torch.dtype | torch.device | str | None], named: Mapping[str, Any], network: Network
+) -> tuple[torch.dtype, torch.device]:
+    """The dtype and the device that `to` is told; what it is not told stays."""
+    if unknown := named.keys() - {"dtype", "device"}:
+        raise InvalidRequest(f"to() knows no {min(unknown)!r}; give a dtype, a device or both")
+    told = [w for w in (*where, *named.values()) if w is not None]
+    dtypes = [w for w in told if isinstance(w, torch.dtype)]
+    devices = [w for w in told if not isinstance(w, torch.dtype)]
+    if len(dtypes) > 1 or len(devices) > 1:
+        raise InvalidRequest(f"to() is told {', '.join(map(str, told))}; give at most one dtype and one device")
+    try:
+        device = torch.empty(0, device=devices[0]).device if devices else network.device  # "cuda" gets its number
+    except (RuntimeError, TypeError, AssertionError) as error:  # PyTorch asserts that it was built for CUDA
+        raise InvalidRequest(
+            f"{devices[0]!r} is neither a dtype nor a device that can be used; give torch.float64 or 'cpu'"
+        ) from error
+    return (*dtypes, network.dtype)[0], device
 
 
 def chain(weights: Sequence[tuple[Tensor, Tensor | None]], activations: Sequence[AbstractActivation]) -> Network:

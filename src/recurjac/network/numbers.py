@@ -1,0 +1,55 @@
+"""Numbers that a user folds into a network, which takes them as they are or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.errors import InvalidRequest
+
+_WIDEST = 2**53
+"""Integers beyond it may have no float64 of their own."""
+
+
+def exact_numbers(what: str, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`value` as a tensor in `dtype` on `device`: itself if it is one already, else a copy without gradients.
+
+    Raises InvalidRequest if it holds anything but finite numbers of `dtype`.
+    """
+    tensor = _as_tensor(what, value)
+    if not bool(tensor.isfinite().all()):
+        raise InvalidRequest(f"{what} holds a number that is NaN or infinite; every one must be finite")
+    if (tensor.dtype, tensor.device) == (dtype, device):
+        return tensor
+    wide = tensor.detach().double()
+    cast = tensor.detach().to(dtype=dtype, device=device, copy=True)
+    large = not tensor.is_floating_point() and bool((wide.abs() > _WIDEST).any())
+    if large or not torch.equal(cast.to(wide), wide):
+        raise InvalidRequest(
+            f"{what} holds numbers that {dtype} does not; round them to {dtype} first, or use a network in float64"
+        )
+    return cast
+
+
+def _as_tensor(what: str, value: Any) -> Tensor:
+    """A tensor itself, anything else as a copy in which floats of Python stay float64."""
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+        if tensor.is_complex():
+            raise TypeError("complex numbers have no order")
+        if isinstance(value, Tensor):
+            return tensor
+        return torch.as_tensor(value, dtype=torch.float64).clone() if tensor.is_floating_point() else tensor.clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidRequest(f"{what} is not an array of real numbers: {error}") from error
+
+
+def shaped(what: str, tensor: Tensor, shapes: tuple[Shape, ...]) -> Tensor:
+    """`tensor` in the first of these shapes, if it has one of them.  Raises InvalidRequest otherwise."""
+    if tuple(tensor.shape) not in shapes:
+        wanted = " or ".join(str(s) for s in dict.fromkeys(shapes))
+        raise InvalidRequest(f"{what} has shape {tuple(tensor.shape)}; the network needs {wanted}")
+    return tensor.reshape(shapes[0])

@@ -1,0 +1,86 @@
+"""One stage of a network, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.activations import AbstractActivation
+from recurjac.activations import Identity as NoActivation
+from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.operators import AbstractOperator
+from recurjac.tensors import cast
+
+
+@final
+@dataclass(frozen=True)
+class Edge:
+    """A term A h_source of a stage."""
+
+    source: int
+    operator: AbstractOperator
+
+
+@final
+@dataclass(frozen=True)
+class Constant:
+    """A term A c of a stage's bias, kept apart because adding it up beforehand would round."""
+
+    operator: AbstractOperator
+    tensor: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Stage:
+    """h = σ(Σ constants + Σ edges)."""
+
+    edges: tuple[Edge, ...]
+    constants: tuple[Constant, ...]
+    activation: AbstractActivation
+    shape: Shape
+
+    @property
+    def linear(self) -> bool:
+        """Whether the stage has no activation."""
+        return isinstance(self.activation, NoActivation)
+
+    def bias(self, arithmetic: AbstractArithmetic) -> Ball | None:
+        """b, with its rounding; None if there is none.  Shape: that of the stage."""
+        total: Ball | None = None
+        for c in self.constants:
+            term = c.operator.push(arithmetic.exact(c.tensor))
+            total = term if total is None else total + term
+        return total
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Stage:
+        """The same stage with its tensors in `dtype` on `device`."""
+        edges = tuple(Edge(e.source, e.operator.to(dtype, device)) for e in self.edges)
+        constants = tuple(Constant(c.operator.to(dtype, device), cast(c.tensor, dtype, device)) for c in self.constants)
+        return Stage(edges, constants, self.activation.to(dtype, device), self.shape)
+
+
+def count(tensors: Iterable[Tensor]) -> int:
+    """The number of entries of some tensors, each counted once."""
+    return sum(count for _, count in {(t.data_ptr(), _stored(t)) for t in tensors})
+
+
+def _stored(tensor: Tensor) -> int:
+    """The number of entries in memory: those of an expanded axis are one."""
+    return prod(n for n, step in zip(tensor.shape, tensor.stride(), strict=True) if step or n == 0)
+
+
+def stage_tensors(stage: Stage) -> Iterable[Tensor]:
+    """Every tensor that a stage holds."""
+    for edge in stage.edges:
+        yield from edge.operator.tensors()
+    for constant in stage.constants:
+        yield constant.tensor
+        yield from constant.operator.tensors()
+    yield from (v for v in vars(stage.activation).values() if isinstance(v, Tensor))
