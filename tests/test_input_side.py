@@ -38,8 +38,8 @@ def agree(network: Network, original: Network, place: Callable[[Tensor], Tensor]
     torch.testing.assert_close(network(t), original(x), rtol=1e-10, atol=1e-10)
     wanted = true_jacobians(original, x).flatten(len(original.output_shape) + 1) @ slopes
     torch.testing.assert_close(true_jacobians(network, t), wanted, rtol=1e-9, atol=1e-9)
-    at_points = rj.jacobian_bounds(network, rj.LpBall(t, 0.0), rj.Chords())
-    nearby = rj.jacobian_bounds(network, rj.LpBall(t, 0.1), rj.Chords())
+    at_points = rj.jacobian_bounds(network, rj.LpBall(t, 0.0), method=rj.Chords())
+    nearby = rj.jacobian_bounds(network, rj.LpBall(t, 0.1), method=rj.Chords())
     moved = t + 0.1 * (2 * torch.rand(t.shape, generator=torch.Generator().manual_seed(2), dtype=t.dtype) - 1)
     for bounds, truth in ((at_points, wanted), (nearby, wanted), (nearby, true_jacobians(network, moved))):
         assert bool((bounds.lower <= truth + 1e-9).all())
@@ -147,7 +147,7 @@ def test_bounds_have_gradients_of_what_comes_before() -> None:
 
     def total(matrix: Tensor, shift: Tensor) -> Tensor:
         region = rj.LpBall(torch.zeros(1, 2), 0.05)
-        return rj.jacobian_bounds(network.precompose(matrix, shift), region, rj.Chords()).upper.sum()
+        return rj.jacobian_bounds(network.precompose(matrix, shift), region, method=rj.Chords()).upper.sum()
 
     found = torch.autograd.grad(total(*leaves), leaves)
     for k, gradient in enumerate(found):
