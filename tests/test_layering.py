@@ -28,7 +28,7 @@ LEVELS = (
     ("provenance", "preactivation"),
     ("problem", "preactivation_bounds"),
     ("jacobian",),
-    ("norms", "lipschitz", "search"),
+    ("norms", "lipschitz", "search", "branching"),
     ("applications",),
     ("experiments", "report", "plot", "cli", "__main__", "__init__"),
 )

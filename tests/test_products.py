@@ -158,7 +158,19 @@ def test_a_learned_slope_is_no_constant() -> None:
     """The network is to follow it, and an activation holds numbers."""
     swish = Fn(lambda p, x: x * torch.sigmoid(p[0].weight[0, 0] * x), nn.Linear(1, 1))
     with pytest.raises(rj.UnsupportedLayer, match="no activation that is known"):
-        rj.load(swish, torch.ones(1, 3))
+        rj.load(swish, torch.ones(1, 3), dtype=torch.float32)
+
+
+def test_a_copy_of_a_learned_slope_is_a_constant_whose_change_is_noticed() -> None:
+    """In float64 the network follows no weights of a float32 module."""
+    swish = Fn(lambda p, x: x * torch.sigmoid(p[0].weight[0, 0] * x), nn.Linear(1, 1))
+    network, region = rj.load(swish, torch.ones(1, 3)), rj.LpBall(torch.zeros(3), 0.1)
+    assert [a.name for a in activations(network)] == ["silu"]
+    rj.jacobian_bounds(network, region)
+    with torch.no_grad():
+        swish.parts[0].weight.fill_(2.0)  # type: ignore[operator]
+    with pytest.raises(rj.InvalidNetwork, match="changed after"):
+        rj.jacobian_bounds(network, region)
 
 
 def test_a_learned_slope_in_a_file_is_a_constant(tmp_path: Path) -> None:

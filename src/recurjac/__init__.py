@@ -25,6 +25,7 @@ from recurjac.applications.radii import Radii
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.branching import Branched, Branching, InputBisection, Limit
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,
@@ -64,14 +65,15 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Box", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
-    "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given",
-    "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "Intersection", "Interval", "InvalidNetwork",
-    "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Lipschitz", "lipschitz",
-    "load", "LpBall", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
-    "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
-    "Problem", "ProductOfNorms", "Provenance", "Radii", "RecurJac", "RecurJacError", "Refine", "Reversed",
-    "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "SkeletonOnly", "stationary_free_radius",
-    "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
-    "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
+    "__version__", "Alone", "Attack", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius", "Chords",
+    "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin",
+    "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
+    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
+    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "load", "LpBall", "MissingDependency",
+    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
+    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
+    "Provenance", "Radii", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous",
+    "Search", "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree",
+    "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile",
+    "UnsoundBounds", "UnsupportedLayer",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from recurjac.preactivation import AbstractPreactivation
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
-from recurjac.search import Search
+from recurjac.search import Attained, Search
 
 
 @final
@@ -94,11 +94,27 @@ def lipschitz(
     found = [how.bound(Gradients(part), p, q) for part in question.batches()]
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
-    attained = (search or Search()).attained(question, p, q)
+    attained = _best((search or Search()).attained(question, p, q), [f.attained for f in found])
     lower = _not_above(attained.gain, upper.detach(), question.arithmetic)
     Interval(lower, upper.detach())  # raises UnsoundBounds if the bounds cross
     provenance = question.provenance(how.title, *_notes(question, found))
     return Lipschitz(upper, lower, attained.witness, attained.direction, p, q, _status(found), provenance)
+
+
+def _best(searched: Attained, found: list[Attained | None]) -> Attained:
+    """The larger gain of each sample, of a search and of what the method found."""
+    known = [f for f in found if f is not None]
+    if len(known) < len(found):
+        return searched
+    gain, witness, direction = (
+        torch.cat(t) for t in zip(*((f.gain, f.witness, f.direction) for f in known), strict=True)
+    )
+    better = gain > searched.gain
+    wide = better.reshape(-1, *[1] * (witness.dim() - 1))
+    return Attained(
+        torch.where(better, gain, searched.gain), torch.where(wide, witness, searched.witness),
+        torch.where(wide, direction, searched.direction),
+    )  # fmt: skip
 
 
 def _notes(question: Problem, found: list[NormBound]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -76,6 +76,11 @@ class Problem:
         expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
         bound = _bound(region, self.network)
         return self._with(region=region, bound=bound, known={})
+
+    def part(self, bound: BoundRegion) -> Problem:
+        """The same question, with its constraints, on a part of the region of each sample."""
+        _check_bound(bound, self.network)
+        return self._with(region=bound, bound=bound)
 
     def of(self, network: Network) -> Problem:
         """The same question of another network of the same inputs, such as one of its outputs."""
@@ -177,6 +182,23 @@ def as_problem(
     if region is None and isinstance(network, Network):
         raise InvalidRequest("the region is missing; give one such as LpBall(x, radius), or a Problem")
     return Problem(network, region, pre=pre, arithmetic=arithmetic)
+
+
+def join(parts: Sequence[Problem]) -> Problem:
+    """Problems of one network and the same settings as one problem, sample after sample; the reverse of `samples`."""
+    first = parts[0]
+    bound = type(first.bound).joined([p.bound for p in parts])
+    stages = sorted({k for p in parts for k in p.known})
+    known = {k: _stacked([p.known.get(k) for p in parts], first, k) for k in stages}
+    return first._with(region=bound, bound=bound, known=known)
+
+
+def _stacked(parts: Sequence[Interval | None], problem: Problem, stage: int) -> Interval:
+    """Constraints of one sample each, one after the other; infinite where there is none."""
+    shape = (1, *problem.network.shape(stage))
+    end = torch.full(shape, torch.inf, dtype=problem.network.dtype, device=problem.network.device)
+    rows = [Interval(-end, end) if p is None else p.map(lambda t: t.expand(shape)) for p in parts]
+    return Interval(torch.cat([r.lower for r in rows]), torch.cat([r.upper for r in rows]))
 
 
 def _bound(region: AbstractRegion | BoundRegion, network: Network) -> BoundRegion:

@@ -24,7 +24,7 @@ from recurjac.arithmetic.definite import (
     spectral_norm,
 )
 from recurjac.arithmetic.interval import Interval, MoveTensor
-from recurjac.arithmetic.kinds import Fast, Rigorous
+from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.arithmetic.rounding import with_derivative_of
@@ -34,6 +34,7 @@ __all__ = [
     "AbstractArithmetic",
     "BlockTridiagonal",
     "Eigenpair",
+    "Conditional",
     "Fast",
     "Interval",
     "LinearMap",

@@ -102,3 +102,43 @@ class Rigorous(AbstractArithmetic):
 
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(lower, upper)
+
+
+@final
+@dataclass(frozen=True)
+class Conditional(AbstractArithmetic):
+    """Another arithmetic, for numbers of a set that may be empty: there, proved bounds may cross without a fault.
+
+    What is proved of every member of the empty set is true, so the interval between crossing bounds holds all of them.
+    """
+
+    arithmetic: AbstractArithmetic
+
+    @property
+    def memory(self) -> int | None:  # type: ignore[override]  # (a field elsewhere)
+        return self.arithmetic.memory
+
+    @property
+    def rigorous(self) -> bool:
+        return self.arithmetic.rigorous
+
+    def exact(self, tensor: Tensor) -> Ball:
+        return self.arithmetic.exact(tensor)
+
+    def ball(self, mid: Tensor, rad: Tensor) -> Ball:
+        return self.arithmetic.ball(mid, rad)
+
+    def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
+        return self.arithmetic.weigh(weights, numbers)
+
+    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
+        return self.arithmetic.around_(forms, centre, reach)
+
+    def at_least(self, computed: Tensor, operations: int) -> Tensor:
+        return self.arithmetic.at_least(computed, operations)
+
+    def at_most(self, computed: Tensor, operations: int) -> Tensor:
+        return self.arithmetic.at_most(computed, operations)
+
+    def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
+        return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))

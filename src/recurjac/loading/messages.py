@@ -15,7 +15,8 @@ def first_line(error: Exception) -> str:
 
 
 _ADVICE = {
-    "softmax": "bound the network without it: its inputs, the logits, are in the same order as the probabilities",
+    "softmax": "leave it out: at every input the logits before it have the same largest class, so certified radii hold "
+    "for both, but Jacobians, Lipschitz constants and monotonicity of logits are not those of probabilities",
     **dict.fromkeys(
         ("layer_norm", "group_norm", "instance_norm", "layernorm", "groupnorm", "instancenorm", "rms_norm", "rmsnorm"),
         "it divides by the input's own statistics; batch normalisation in eval mode has fixed ones",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import Gradients
+from recurjac.search import Attained
 
 
 def check_norm(p: float, what: str) -> float:
@@ -26,13 +27,15 @@ def check_norm(p: float, what: str) -> float:
 class NormBound:
     """‖J‖ <= upper (batch,) over the region.
 
-    status: "bounded", or for methods that search "exact" (within their tolerance), "time", "parts" or "interrupted".
-    note: what else one should know.
+    status: "bounded", or for methods that search "exact" (within their tolerance), "time", "parts",
+    "stuck" or "interrupted".
+    note: what else one should know.  attained: gains that the method found on the way, if it looks for them.
     """
 
     upper: Tensor
     status: str = "bounded"
     note: str = ""
+    attained: Attained | None = None
 
 
 class AbstractNormMethod(ABC):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator
@@ -60,6 +60,8 @@ class PreactivationState:
     def __post_init__(self) -> None:
         keep_freed_memory()
         self.network.check_weights()
+        if self.known:
+            self.arithmetic = Conditional(self.arithmetic)
         self.empty = torch.zeros(self.region.batch, dtype=torch.bool, device=self.network.device)
         if self.region.batch == 1 and self.planner.pushes_skeleton(self.network, ()):
             self.skeleton = Skeleton(self.network, self.arithmetic, self.planner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import frexp, inf, prod
@@ -115,9 +116,96 @@ class BoundBall(BoundRegion):
         shrunk = torch.minimum(torch.maximum(shrunk, torch.minimum(x, inside)), torch.maximum(x, inside))
         return torch.where((length <= radius).reshape(*share.shape, *ones), inside, shrunk)
 
+    def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
+        box = self.box(RIGOROUS)
+        left, right = BoundBox.between(box.lower, box.upper).halves(axis)
+        return BoundPiece.of(self, left), BoundPiece.of(self, right)
+
+    @classmethod
+    def joined(cls, parts: Sequence[BoundBall]) -> BoundBall:
+        x, radius, low, high = (
+            torch.cat(t) for t in zip(*((p.x, p.radius, p.low, p.high) for p in parts), strict=True)
+        )
+        return cls(x, radius, parts[0].p, low, high)
+
     def split(self, size: int) -> list[BoundRegion]:
         parts = zip(*(t.split(size) for t in (self.x, self.radius, self.low, self.high)), strict=True)
         return [BoundBall(x, r, self.p, low, high) for x, r, low, high in parts]
+
+
+@final
+@dataclass(frozen=True)
+class BoundPiece(BoundRegion):
+    """A part of a ball: its intersection with a box, which may be empty.
+
+    x: the point of the box that is nearest to the ball's centre; it lies in the ball unless the piece is empty.
+    """
+
+    x: Tensor
+    ball: BoundBall
+    piece: BoundBox
+
+    @classmethod
+    def of(cls, ball: BoundBall, piece: BoundRegion) -> BoundPiece:
+        box = piece.box(RIGOROUS)
+        nearest = torch.minimum(torch.maximum(ball.x, box.lower), box.upper)
+        return cls(nearest, ball, BoundBox(nearest, torch.full_like(nearest, inf), box.lower, box.upper))
+
+    @property
+    def rigorous(self) -> bool:
+        return True
+
+    @property
+    def unbounded(self) -> Tensor:
+        return self.ball.unbounded & self.piece.unbounded
+
+    def box(self, arithmetic: AbstractArithmetic) -> Interval:
+        return self.piece.box(arithmetic)
+
+    def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
+        """The lesser of those of the ball and of the box."""
+        whole = self.ball.support_function_(forms.map(torch.clone), arithmetic).upper()
+        return arithmetic.exact(torch.minimum(whole, self.piece.support_function_(forms, arithmetic).upper()))
+
+    def holds(self, points: Tensor) -> Tensor:
+        """True where points (batch, N, *input) are certainly in the ball and in the box."""
+        step = RIGOROUS.exact(points) - RIGOROUS.exact(self.ball.x.unsqueeze(1))
+        size = torch.maximum(step.upper(), -step.lower()).flatten(2)
+        length = size.sum(-1) if self.ball.p == 1 else _norm2(size)
+        near = RIGOROUS.at_least(length, size.shape[-1] + 8) <= self.ball.radius.unsqueeze(1)
+        box = self.piece.box(RIGOROUS).map(lambda t: t.unsqueeze(1))
+        return near & ((box.lower <= points) & (points <= box.upper)).flatten(2).all(2)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.project(self.piece.sample(count, generator))
+
+    def project(self, points: Tensor) -> Tensor:
+        """Clip to the box; points outside the ball move towards x, in halves of the way, or to x itself."""
+        x = self.x.unsqueeze(1).expand_as(points)
+        tried = self.piece.project(points)
+        for _ in range(_HALVINGS):
+            inside = self.holds(tried).reshape(*points.shape[:2], *[1] * (points.dim() - 2))
+            tried = torch.where(inside, tried, x + (tried - x) / 2)
+        inside = self.holds(tried).reshape(*points.shape[:2], *[1] * (points.dim() - 2))
+        return torch.where(inside, tried, x)
+
+    def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
+        left, right = self.piece.halves(axis)
+        return BoundPiece.of(self.ball, left), BoundPiece.of(self.ball, right)
+
+    @classmethod
+    def joined(cls, parts: Sequence[BoundPiece]) -> BoundPiece:
+        ball, piece = BoundBall.joined([p.ball for p in parts]), BoundBox.joined([p.piece for p in parts])
+        return cls(torch.cat([p.x for p in parts]), ball, piece)
+
+    def split(self, size: int) -> list[BoundRegion]:
+        balls, pieces = self.ball.split(size), self.piece.split(size)
+        rows = zip(self.x.split(size), balls, pieces, strict=True)
+        return [BoundPiece(x, b, c) for x, b, c in rows if isinstance(b, BoundBall) and isinstance(c, BoundBox)]
+
+
+_HALVINGS = 8
+"""How often a point outside a ball goes half the way to a point inside before it is given up."""
 
 
 def _no_farther(x: Tensor, step: Tensor) -> Tensor:

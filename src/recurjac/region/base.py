@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import Protocol, Self, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -44,7 +45,6 @@ class BoundRegion(ABC):
     def batch(self) -> int:
         return int(self.x.shape[0])
 
-    @final
     def holds(self, points: Tensor) -> Tensor:
         """True for all of the points (batch, N, *input), as nothing was enlarged: (batch, N)."""
         return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
@@ -73,6 +73,15 @@ class BoundRegion(ABC):
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
         """Points of the region near `points` (batch, count, *input)."""
+
+    @abstractmethod
+    def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
+        """Two regions that together cover this one, cut across the flat feature `axis` (batch,) of each sample."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The regions of several batches as one batch; the reverse of `split`."""
 
     @abstractmethod
     def split(self, size: int) -> list[BoundRegion]:

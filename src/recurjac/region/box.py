@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, prod
@@ -94,6 +95,30 @@ class BoundBox(BoundRegion):
         high = torch.where(self.radius.isinf(), inf, torch.maximum((x + radius).lower(), self.x))
         low, high = torch.maximum(low, self.low).unsqueeze(1), torch.minimum(high, self.high).unsqueeze(1)
         return torch.minimum(torch.maximum(points, low), high)
+
+    @classmethod
+    def between(cls, low: Tensor, high: Tensor) -> BoundBox:
+        """The box between two ends (batch, *input), which may be infinite."""
+        middle = torch.minimum(torch.maximum(low / 2 + high / 2, low), high)
+        known = torch.where(low.isfinite(), low, torch.where(high.isfinite(), high, 0.0))
+        x = torch.where(low.isfinite() & high.isfinite(), middle, known)
+        return cls(x, torch.full_like(x, inf), low, high)
+
+    def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
+        box, at = self.box(RIGOROUS), axis.unsqueeze(1)
+        low, high = (end.flatten(1) for end in (box.lower, box.upper))
+        a, b, x = (t.gather(1, at) for t in (low, high, self.x.flatten(1)))
+        middle = torch.where(a.isfinite() & b.isfinite(), a / 2 + b / 2, x)
+        middle = torch.minimum(torch.maximum(middle, a), b)
+        left, right = (
+            high.scatter(1, at, middle).reshape(self.x.shape),
+            low.scatter(1, at, middle).reshape(self.x.shape),
+        )
+        return BoundBox.between(box.lower, left), BoundBox.between(right, box.upper)
+
+    @classmethod
+    def joined(cls, parts: Sequence[BoundBox]) -> BoundBox:
+        return cls(*(torch.cat(t) for t in zip(*((p.x, p.radius, p.low, p.high) for p in parts), strict=True)))
 
     def split(self, size: int) -> list[BoundRegion]:
         parts = zip(*(t.split(size) for t in (self.x, self.radius, self.low, self.high)), strict=True)

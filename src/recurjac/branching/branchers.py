@@ -1,0 +1,67 @@
+"""How a problem is divided into parts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.problem import Problem
+from recurjac.search import point_jacobian
+
+
+class AbstractBrancher(ABC):
+    """A way to divide problems; a frozen object that holds its settings."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name for tables and provenance."""
+
+    @abstractmethod
+    def supports(self, problem: Problem) -> bool:
+        """Whether the problem can be divided this way."""
+
+    @abstractmethod
+    def divide(self, problem: Problem) -> list[Problem]:
+        """Problems of the same batch: together, those of one sample cover what is asked of that sample."""
+
+
+@final
+@dataclass(frozen=True)
+class InputBisection(AbstractBrancher):
+    """Halves of the region, across the input along which the outputs change most; for at most `most` inputs.
+
+    The choice of the input carries no proof.
+    """
+
+    most: int = 64
+
+    @property
+    def title(self) -> str:
+        return "input bisection"
+
+    def supports(self, problem: Problem) -> bool:
+        return prod(problem.network.input_shape) <= self.most
+
+    def divide(self, problem: Problem) -> list[Problem]:
+        return [problem.part(half) for half in problem.bound.halves(self._axis(problem))]
+
+    def _axis(self, problem: Problem) -> Tensor:
+        """The feature of the largest width times change of the outputs at x, else of the largest width: (batch,)."""
+        with torch.no_grad():
+            width = problem.bound.scale.flatten(1)
+            change = width * point_jacobian(problem.network, problem.bound.x).abs().sum(1)
+            known = (change.isfinite() & (change > 0)).any(1, keepdim=True) & change.isfinite().all(1, keepdim=True)
+            return torch.where(known, change, width).argmax(1)
+
+
+def without_width(box: Interval) -> Tensor:
+    """Which samples' boxes (batch, *input) cannot be cut any more: (batch,)."""
+    middle = box.lower / 2 + box.upper / 2
+    return ((middle <= box.lower) | (middle >= box.upper)).flatten(1).all(1)
