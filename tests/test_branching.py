@@ -15,8 +15,8 @@ from recurjac.branching import AbstractBrancher, BranchAndBound
 from recurjac.branching.branched import NormOver
 from recurjac.problem import join
 from recurjac.region import AbstractRegion
+from recurjac.testing.networks import random_network, true_jacobians
 from tests.helpers import refused
-from tests.random_networks import random_network, true_jacobians
 
 DTYPES = (torch.float32, torch.float64)
 SHAPE = (2, 2)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import recurjac as rj
-from recurjac.cli import bounds, main, options, output
+from recurjac.cli import bounds, main, named, output
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.preactivation import AbstractPreactivation
 
@@ -186,9 +186,9 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
 
 
 def test_every_name_means_its_object(results: Results) -> None:
-    assert dict(options.rules()) == RULES
-    assert dict(options.jacobian_methods()) == {k: v for k, v in METHODS.items() if k != "product"}
-    assert set(options.norm_methods()) == set(METHODS)
+    assert dict(named.rules()) == RULES
+    assert dict(named.jacobian_methods()) == {k: v for k, v in METHODS.items() if k != "product"}
+    assert set(named.norm_methods()) == {*METHODS, "branched"}
     region = rj.LpBall(samples(), 0.07)
     for name, method in METHODS.items():
         found = results("lipschitz", "--radius", 0.07, "--method", name)

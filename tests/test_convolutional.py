@@ -15,9 +15,9 @@ from recurjac.network import Network
 from recurjac.propagation import receptive_field
 from recurjac.propagation.forms import Units
 from recurjac.propagation.planning import Thresholds
+from recurjac.testing.networks import true_jacobians
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.helpers import exact, exact_image
-from tests.random_networks import true_jacobians
 
 METHODS: dict[str, AbstractJacobianMethod] = {
     "chords": rj.Chords(),

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.network import Network
+from recurjac.testing.networks import random_network, true_jacobians
 from tests.conv_networks import CONVOLUTIONAL, convolutional
 from tests.exact import rational
 from tests.helpers import exact, exact_image, refused
-from tests.random_networks import random_network, true_jacobians
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     **{f"{kind} {'residual' if r else 'chain'}": lambda kind=kind, r=r: random_network(kind, 3, r)  # type: ignore[misc]

@@ -30,7 +30,7 @@ LEVELS = (
     ("jacobian",),
     ("norms", "lipschitz", "search", "branching"),
     ("applications",),
-    ("experiments", "report", "plot", "cli", "__main__", "__init__"),
+    ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )
 """The layout of the design, lowest level first, by the first part of a module's name below `recurjac`."""
 WITHIN = (("errors", "_types"), ("arithmetic", "relaxations"))

@@ -15,8 +15,8 @@ from recurjac.arithmetic import Interval
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.norms import AbstractNormMethod, AbstractRowSum, induced_norm
 from recurjac.search import _direction, point_jacobian
+from recurjac.testing.networks import KINDS, random_network, true_jacobians
 from tests import exact
-from tests.random_networks import KINDS, random_network, true_jacobians
 from tests.test_definite import above
 
 NORMS = (1.0, 2.0, rj.inf)

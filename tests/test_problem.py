@@ -15,8 +15,8 @@ import recurjac as rj
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network
 from recurjac.propagation.planning import AbstractPlanner, PlainOnly, PulledOnly, SkeletonOnly
+from recurjac.testing.networks import random_network, true_jacobians
 from tests.helpers import refused
-from tests.random_networks import random_network, true_jacobians
 
 KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
 PLANNERS: dict[str, AbstractPlanner] = {"plain": PlainOnly(), "pushed": SkeletonOnly(), "pulled": PulledOnly()}

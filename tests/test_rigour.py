@@ -13,8 +13,8 @@ from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.propagation.planning import AbstractPlanner
+from recurjac.testing.networks import PIECEWISE, random_network
 from tests import exact
-from tests.random_networks import PIECEWISE, random_network
 
 METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.Chords()),

@@ -24,9 +24,9 @@ from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.propagation import chain_rule
 from recurjac.propagation.planning import AbstractPlanner, PlainOnly, Planner, PulledOnly, SkeletonOnly, Thresholds
+from recurjac.testing.networks import KINDS, random_network, true_jacobians
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.marks import every_dtype
-from tests.random_networks import KINDS, random_network, true_jacobians
 
 METHODS: dict[str, AbstractJacobianMethod] = {
     "chords": rj.Chords(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),

@@ -13,7 +13,7 @@ from recurjac.activations import ReLU
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network, chain
 from recurjac.preactivation import AbstractPreactivation
-from tests.random_networks import KINDS, random_network, true_jacobians
+from recurjac.testing.networks import KINDS, random_network, true_jacobians
 
 METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(),

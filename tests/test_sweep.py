@@ -18,8 +18,8 @@ from recurjac.network import Constant, Edge, Network, Stage, chain
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape
 from recurjac.propagation.planning import PlainOnly, SkeletonOnly
 from recurjac.relaxations import LinearRelaxation
+from recurjac.testing.networks import true_jacobians
 from tests.marks import every_dtype
-from tests.random_networks import true_jacobians
 
 ARITHMETICS = [rj.Fast(), rj.Rigorous()]
 N = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -112,7 +112,7 @@ class Conditional(AbstractArithmetic):
     What is proved of every member of the empty set is true, so the interval between crossing bounds holds all of them.
     """
 
-    arithmetic: AbstractArithmetic
+    arithmetic: AbstractArithmetic = field(default_factory=Rigorous)
 
     @property
     def memory(self) -> int | None:  # type: ignore[override]  # (a field elsewhere)

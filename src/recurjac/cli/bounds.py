@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurjac.cli import options
+from recurjac.cli import named, options
 from recurjac.cli.output import (
     Row,
     check_writable,
@@ -55,7 +55,7 @@ def _add_lipschitz(commands: Any) -> None:
     parser.add_argument(
         "--output-norm", type=options.norm, default=torch.inf, metavar="inf|2|1", help="of the vector of outputs (inf)"
     )
-    options.add_method(parser, options.norm_methods())
+    options.add_method(parser, named.norm_methods())
     options.add_report(parser)
     parser.set_defaults(run=run_lipschitz)
 
@@ -69,7 +69,7 @@ def _add_jacobian(commands: Any) -> None:
     options.add_model(parser)
     options.add_region(parser, many=False)
     options.add_outputs(parser)
-    options.add_method(parser, options.jacobian_methods())
+    options.add_method(parser, named.jacobian_methods())
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -104,12 +104,12 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     """Bound every constant that was asked for; what is done when interrupted is reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    method = None if args.method is None else options.norm_methods()[args.method]
+    method = named.norm_method(args.method)
 
     def rows_of(task: Case) -> list[Row]:
         began = time.perf_counter()
         found = lipschitz(
-            task.network, task.region, p=args.norm, q=args.output_norm, method=method, pre=options.rules()[args.pre],
+            task.network, task.region, p=args.norm, q=args.output_norm, method=method, pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )  # fmt: skip
         return _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
@@ -168,7 +168,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
-    method = None if args.method is None else options.jacobian_methods()[args.method]
+    method = named.jacobian_method(args.method)
     tasks = list(cases(networks, inputs))
     done: list[JacobianBounds] = []
     rows: list[Row] = []
@@ -179,7 +179,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
                 task.network,
                 task.region,
                 method=method,
-                pre=options.rules()[args.pre],
+                pre=named.rule(args.pre),
                 arithmetic=options.chosen_arithmetic(args),
             )
             rows += _jacobian_rows(task, found, (time.perf_counter() - began) / len(task.index))

@@ -15,7 +15,7 @@ from recurjac.applications.attack import Attack
 from recurjac.applications.radii import Radii
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
-from recurjac.cli import options
+from recurjac.cli import named, options
 from recurjac.cli.output import Row, gather, remarks, show_lower, show_upper, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
     group.add_argument(
         "--target", type=_target, default="runner-up", metavar="T", help=f"{', '.join(NAMES)} or a class (runner-up)"
     )
-    options.add_method(parser, options.norm_methods())
+    options.add_method(parser, named.norm_methods())
     group = parser.add_argument_group("search")
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="of random targets and attacks (0)")
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = options.read_points_for(network, args)
     certify = partial(
         certified_radius, network, p=args.norm, clip=None if args.clip is None else tuple(args.clip),
-        method=None if args.method is None else options.norm_methods()[args.method], pre=options.rules()[args.pre],
+        method=named.norm_method(args.method), pre=named.rule(args.pre),
         arithmetic=options.chosen_arithmetic(args), radii=radii, attack=attack,
     )  # fmt: skip
 

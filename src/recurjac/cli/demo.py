@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recurjac.cli import options
+from recurjac.cli import named, options
 from recurjac.cli.output import (
     Row,
     check_writable,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.digit < len(images):
         raise InvalidRequest(f"--digit {args.digit}: there are images 0 to {len(images) - 1}")
     regions = [LpBall(images[args.digit], radius, clip=(0, 1)) for radius in args.radius]
-    methods = {name: options.norm_methods()[name] for name in METHODS}
+    methods = {name: named.norm_methods()[name] for name in METHODS}
     began = time.perf_counter()
     rows: list[Row] = []
     with one_thread(), progress(args.quiet, "Lipschitz constants", len(args.radius) * len(methods)) as step:

@@ -11,7 +11,7 @@ from typing import Any
 
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
-from recurjac.cli import options
+from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
 from recurjac.cli.output import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
         help="also look for stationary points within R of each input (smooth networks of few inputs)",
     )
     options.add_outputs(parser)
-    options.add_method(parser, options.jacobian_methods())
+    options.add_method(parser, named.jacobian_methods())
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = _outputs(network, args)
     if args.existence is not None:
         _check_existence(network, args.existence)
-    method = None if args.method is None else options.jacobian_methods()[args.method]
+    method = named.jacobian_method(args.method)
     parts = [slice(start, start + TOGETHER) for start in range(0, len(inputs.index), TOGETHER)]
 
     def rows_of(task: tuple[slice, tuple[int | str, Network, int]]) -> list[Row]:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             p=ball.p,
             clip=ball.clip,
             method=method,
-            pre=options.rules()[args.pre],
+            pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             around,
             output=output,
             method=method,
-            pre=options.rules()[args.pre],
+            pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )
         seconds = (time.perf_counter() - began) / len(rows)

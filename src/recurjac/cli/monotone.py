@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
-from recurjac.cli import options
+from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases
 from recurjac.cli.output import Row, gather, remarks, show, table, write_json
 
@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
     options.add_model(parser)
     options.add_region(parser, many=True)
     options.add_outputs(parser)
-    options.add_method(parser, options.jacobian_methods())
+    options.add_method(parser, named.jacobian_methods())
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Decide every entry that was asked for; what is done when interrupted is reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    method = None if args.method is None else options.jacobian_methods()[args.method]
+    method = named.jacobian_method(args.method)
 
     def rows_of(task: Case) -> list[Row]:
         began = time.perf_counter()
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             task.network,
             task.region,
             method=method,
-            pre=options.rules()[args.pre],
+            pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))

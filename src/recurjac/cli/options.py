@@ -8,45 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
+from recurjac.cli.named import rules
 from recurjac.errors import InvalidRegion, InvalidRequest
-from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
 from recurjac.network import Network
-from recurjac.norms import AbstractNormMethod, as_norm_method
-from recurjac.preactivation import AbstractPreactivation
 from recurjac.region import AbstractRegion, Box, LpBall
-from recurjac.registry import concrete_classes
-
-_T = TypeVar("_T")
-
-
-def by_name(base: type[_T]) -> Mapping[str, _T]:
-    """The objects below `base` that the command line can name."""
-    names: dict[str, _T] = {}
-    for cls in concrete_classes(base):
-        names.update(cls.command_names())  # type: ignore[attr-defined]  # (every such base has them)
-    return names
-
-
-def jacobian_methods() -> Mapping[str, AbstractJacobianMethod]:
-    return by_name(AbstractJacobianMethod)  # type: ignore[type-abstract]
-
-
-def norm_methods() -> Mapping[str, AbstractNormMethod]:
-    """Every method that bounds norms, those of the Jacobian's entries included."""
-    entries = {name: as_norm_method(method) for name, method in jacobian_methods().items()}
-    return {**entries, **by_name(AbstractNormMethod)}  # type: ignore[type-abstract]
-
-
-def rules() -> Mapping[str, AbstractPreactivation]:
-    return by_name(AbstractPreactivation)  # type: ignore[type-abstract]
 
 
 def number(text: str) -> float:
@@ -128,8 +101,16 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=sorted(methods), help="the best available if not given")
-    group.add_argument("--pre", choices=sorted(rules()), default="crown", help="rule for pre-activations (crown)")
+    names = ", ".join(sorted(methods))
+    group.add_argument(
+        "--method", metavar="NAME", help=f"{names}, or package.module:object (the best available if not given)"
+    )
+    group.add_argument(
+        "--pre",
+        metavar="NAME",
+        default="crown",
+        help=f"rule for pre-activations: {', '.join(sorted(rules()))}, or package.module:object (crown)",
+    )
     group.add_argument(
         "--arithmetic", choices=["rigorous", "fast"], default="rigorous", help="rigorous covers rounding where it can"
     )

@@ -1,0 +1,87 @@
+"""Objects that the command line names: by their own names, or as package.module:object."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.loading.messages import first_line
+from recurjac.norms import AbstractNormMethod, as_norm_method
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.registry import concrete_classes
+
+_T = TypeVar("_T")
+
+
+def by_name(base: type[_T]) -> Mapping[str, _T]:
+    """The objects below `base` that have a name on the command line."""
+    names: dict[str, _T] = {}
+    for cls in concrete_classes(base):
+        names.update(cls.command_names())  # type: ignore[attr-defined]  # (every such base has them)
+    return names
+
+
+def jacobian_methods() -> Mapping[str, AbstractJacobianMethod]:
+    return by_name(AbstractJacobianMethod)  # type: ignore[type-abstract]
+
+
+def norm_methods() -> Mapping[str, AbstractNormMethod]:
+    """Every method that bounds norms, those of the Jacobian's entries included."""
+    entries = {name: as_norm_method(method) for name, method in jacobian_methods().items()}
+    return {**entries, **by_name(AbstractNormMethod)}  # type: ignore[type-abstract]
+
+
+def rules() -> Mapping[str, AbstractPreactivation]:
+    return by_name(AbstractPreactivation)  # type: ignore[type-abstract]
+
+
+def jacobian_method(name: str | None) -> AbstractJacobianMethod | None:
+    """The method that `--method` names; None is the default.  Raises InvalidRequest if there is none."""
+    if name is None:
+        return None
+    return _found("--method", name, jacobian_methods(), AbstractJacobianMethod)  # type: ignore[type-abstract]
+
+
+def norm_method(name: str | None) -> AbstractNormMethod | None:
+    """The method for norms that `--method` names, also a Jacobian method through its entries; None is the default."""
+    if name is None:
+        return None
+    if ":" not in name:
+        return _found("--method", name, norm_methods(), AbstractNormMethod)  # type: ignore[type-abstract]
+    found: Any = _imported("--method", name, (AbstractJacobianMethod, AbstractNormMethod))
+    return as_norm_method(found)
+
+
+def rule(name: str) -> AbstractPreactivation:
+    """The rule that `--pre` names.  Raises InvalidRequest if there is none."""
+    return _found("--pre", name, rules(), AbstractPreactivation)  # type: ignore[type-abstract]
+
+
+def _found(option: str, name: str, known: Mapping[str, _T], base: type[_T]) -> _T:
+    if name in known:
+        return known[name]
+    if ":" in name:
+        made: _T = _imported(option, name, (base,))
+        return made
+    raise InvalidRequest(f"{option} {name!r} is not known; use {', '.join(sorted(known))}, or package.module:object")
+
+
+def _imported(option: str, name: str, bases: tuple[type, ...]) -> Any:
+    """The object package.module:object, or an object of that class; the package may lie in the current directory."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    package, _, attribute = name.rpartition(":")
+    try:
+        found = getattr(importlib.import_module(package), attribute)
+        made = found() if isinstance(found, type) else found
+    except Exception as error:  # importing and calling run any code
+        raise InvalidRequest(f"{option} {name}: there is no such object: {first_line(error)}") from error
+    if not isinstance(made, bases):
+        kinds = " or ".join(b.__name__ for b in bases)
+        raise InvalidRequest(f"{option} {name} is a {type(made).__name__}; it must be an object of {kinds}")
+    return made

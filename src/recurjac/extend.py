@@ -1,0 +1,36 @@
+"""What classes outside the package build upon.
+
+An activation, an operator, a rule, a method, a norm method, a brancher or a planner that is defined anywhere works like
+those of the package as soon as its class exists: subclass one of these, as a frozen dataclass.  `recurjac.testing` has
+the package's own checks for them; docs/extending.md is a tutorial.
+"""
+
+from __future__ import annotations
+
+from recurjac.activations import AbstractActivation
+from recurjac.activations.base import AbstractSmooth, within
+from recurjac.activations.clamp import AbstractClamp
+from recurjac.activations.convex import AbstractConcave, AbstractConvex
+from recurjac.activations.curved import AbstractCurved
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.branching import AbstractBound, AbstractBrancher
+from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, AbstractRecursion, Gradients
+from recurjac.norms import AbstractNormMethod, AbstractRowSum, NormBound
+from recurjac.operators import AbstractOperator
+from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.gather import gather
+from recurjac.preactivation import AbstractLineRule, AbstractPreactivation, PreactivationState
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds, DenseForms, Units
+from recurjac.propagation.planning import AbstractPlanner, Thresholds
+from recurjac.registry import Expression, onnx_ops, torch_ops
+from recurjac.relaxations import LinearRelaxation
+
+__all__ = [
+    "AbstractActivation", "AbstractArithmetic", "AbstractBound", "AbstractBrancher", "AbstractClamp",
+    "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod",
+    "AbstractLeaf", "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
+    "AbstractPreactivation", "AbstractPrepared", "AbstractRecursion", "AbstractRowSum", "AbstractSeeds",
+    "AbstractSmooth", "Ball", "ChainRule", "DenseForms", "Expression", "Gradients", "Interval", "LinearRelaxation",
+    "NormBound", "PreactivationState", "Thresholds", "Units", "gather", "onnx_ops", "torch_ops", "within",
+]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Checks of rules and methods against sampled truth on random networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Fast
+from recurjac.branching import AbstractBrancher
+from recurjac.jacobian import AbstractJacobianMethod, jacobian_bounds
+from recurjac.lipschitz import lipschitz
+from recurjac.norms import AbstractNormMethod
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation_bounds import preactivation_bounds
+from recurjac.problem import Problem
+from recurjac.propagation.planning import PlainOnly, PulledOnly, SkeletonOnly
+from recurjac.region import LpBall
+from recurjac.search import Search
+from recurjac.testing.networks import random_network, true_jacobians
+from recurjac.testing.require import require
+
+KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
+"""Activations of the networks: with slopes of any sign, with kinks, smooth, and one of each."""
+BALLS = ((0.0, inf), (0.05, 2.0), (0.4, inf), (3.0, 1.0), (inf, inf))
+"""Radii and norms, from a point to the whole space."""
+
+
+def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]:
+    """Small random problems: chains and residual networks, batches of one and two, every way to compute."""
+    planners = (PlainOnly(), SkeletonOnly(), PulledOnly())
+    number = 0
+    for kind in kinds:
+        for residual in (False, True):
+            network = random_network(kind, seed, residual)
+            for radius, p in BALLS:
+                generator = torch.Generator().manual_seed(seed + number)
+                x = torch.randn(1 + number % 2, 2, 2, generator=generator, dtype=torch.float64)
+                yield Problem(network, LpBall(x, radius, p), planner=planners[number % 3])
+                number += 1
+
+
+def sampled(problem: Problem, count: int = 40) -> Tensor:
+    """Points of the region of each sample, the first being its centre: (batch, count + 1, *input)."""
+    bound = problem.bound
+    spread = bound.sample(count, torch.Generator().manual_seed(1))
+    return torch.cat([bound.x.unsqueeze(1), spread], 1)
+
+
+def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None:
+    """No true Jacobian lies outside the bounds, which are exact up to rounding over a point of a smooth network."""
+    for problem in problems(seed):
+        bounds = jacobian_bounds(problem, method=method)
+        _no_nan(bounds.lower, bounds.upper, problem)
+        for x, low, high in zip(sampled(problem), bounds.lower, bounds.upper, strict=True):
+            true = true_jacobians(problem.network, x)
+            slack = 1e-12 * float(true.abs().max()) + 1e-300
+            _inside(low - slack, true, high + slack, f"{method.title}: a true Jacobian is outside the bounds", problem)
+
+
+def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
+    """No true pre-activation lies outside the bounds, and Jacobian bounds from them hold as well."""
+    for problem in problems(seed):
+        asked = problem.by(rule)
+        bounds = preactivation_bounds(asked)
+        for k, z in enumerate(bounds.stages):
+            _no_nan(z.lower, z.upper, problem)
+            for i, x in enumerate(sampled(problem)):
+                true = problem.network.preactivations(x)[k].detach()
+                slack = 1e-12 * float(true.abs().max()) + 1e-300
+                said = f"{rule.title}: a pre-activation of stage {k + 1} is outside its bounds"
+                _inside(z.lower[i] - slack, true, z.upper[i] + slack, said, problem)
+
+
+def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
+    """No sampled Jacobian has a norm above the bound, of the whole and of each row, for all norms it supports."""
+    for number, problem in enumerate(problems(seed)):
+        pairs = [(p, q) for p in (inf, 1.0, 2.0) for q in (inf, 1.0, 2.0) if method.supports(p, q)]
+        require(bool(pairs), f"{method.title} supports no norm")
+        p, q = pairs[number % len(pairs)]
+        found = lipschitz(problem, p=p, q=q, method=method, search=Search(work=0))
+        for x, upper in zip(sampled(problem, 20), found.upper, strict=True):
+            true = true_jacobians(problem.network, x).flatten(2)
+            least = max(_gain(j, p, q) for j in true)
+            said = f"{method.title}: a Jacobian has an l{p:g} → l{q:g} gain of {least:.6g}, above {float(upper):.6g}"
+            require(least <= float(upper) * (1 + 1e-9) + 1e-300, f"{said} on {problem}")
+
+
+def _gain(jacobian: Tensor, p: float, q: float) -> float:
+    """The largest gain ‖J v‖_q / ‖v‖_p of some directions: units, signs of rows, and random ones."""
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(16, jacobian.shape[1], generator=generator, dtype=jacobian.dtype)
+    ways = torch.cat([torch.eye(jacobian.shape[1], dtype=jacobian.dtype), jacobian.sign(), jacobian, random])
+    length = torch.linalg.vector_norm(ways, p, dim=1)
+    gains = torch.linalg.vector_norm(ways @ jacobian.mT, q, dim=1)
+    return float((gains / torch.where(length > 0, length, 1.0))[length > 0].max())
+
+
+def check_brancher(brancher: AbstractBrancher, seed: int = 0) -> None:
+    """The parts cover the region: every sampled point satisfies the region and the constraints of one of them."""
+    for problem in problems(seed):
+        if not brancher.supports(problem):
+            continue
+        parts, points = brancher.divide(problem), sampled(problem)
+        covered = torch.zeros(points.shape[:2], dtype=torch.bool)
+        for part in parts:
+            require(part.bound.batch == problem.bound.batch, f"{brancher.title}: a part has another batch")
+            covered |= _members(part, points)
+        require(bool(covered.all()), f"{brancher.title}: a point of the region is in no part of {problem}")
+
+
+def _members(part: Problem, points: Tensor) -> Tensor:
+    """Which points are in a part, up to rounding: (batch, N)."""
+    box = part.bound.box(Fast())
+    slack = 1e-12 * (1 + points.abs())
+    low, high = box.lower.unsqueeze(1) - slack, box.upper.unsqueeze(1) + slack
+    member = ((low <= points) & (points <= high)).flatten(2).all(2)
+    for k, known in part.known.items():
+        z = part.network.preactivations(points.flatten(0, 1))[k - 1].reshape(*points.shape[:2], *known.shape[1:])
+        near = 1e-12 * (1 + z.abs())
+        held = (known.lower.unsqueeze(1) - near <= z) & (z <= known.upper.unsqueeze(1) + near)
+        member = member & held.flatten(2).all(2)
+    return member
+
+
+def _no_nan(lower: Tensor, upper: Tensor, problem: Problem) -> None:
+    require(not bool(lower.isnan().any() | upper.isnan().any()), f"a bound is NaN for {problem}")
+
+
+def _inside(low: Tensor, true: Tensor, high: Tensor, said: str, problem: Problem) -> None:
+    wrong = ~((low <= true) & (true <= high))
+    require(not bool(wrong.any()), f"{said} by {float(torch.maximum(low - true, true - high).max()):.3g} for {problem}")
