@@ -16,7 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.branching import AbstractBound, AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, AbstractRecursion, Gradients
 from recurjac.norms import AbstractNormMethod, AbstractRowSum, NormBound
-from recurjac.operators import AbstractOperator
+from recurjac.operators import AbstractOperator, Gather, compose
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.gather import gather
 from recurjac.preactivation import AbstractLineRule, AbstractPreactivation, PreactivationState
@@ -28,9 +28,10 @@ from recurjac.relaxations import LinearRelaxation
 
 __all__ = [
     "AbstractActivation", "AbstractArithmetic", "AbstractBound", "AbstractBrancher", "AbstractClamp",
-    "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod",
-    "AbstractLeaf", "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
+    "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod", "AbstractLeaf",
+    "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
     "AbstractPreactivation", "AbstractPrepared", "AbstractRecursion", "AbstractRowSum", "AbstractSeeds",
-    "AbstractSmooth", "Ball", "ChainRule", "DenseForms", "Expression", "Gradients", "Interval", "LinearRelaxation",
-    "NormBound", "PreactivationState", "Thresholds", "Units", "gather", "onnx_ops", "torch_ops", "within",
+    "AbstractSmooth", "Ball", "ChainRule", "compose", "DenseForms", "Expression", "Gather", "gather", "Gradients",
+    "Interval", "LinearRelaxation", "NormBound", "onnx_ops", "PreactivationState", "Thresholds", "torch_ops", "Units",
+    "within",
 ]  # fmt: skip
