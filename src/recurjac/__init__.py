@@ -21,7 +21,8 @@ from recurjac.applications.monotonicity import (
     monotone,
 )
 from recurjac.applications.newton import Newton
-from recurjac.applications.radii import Radii
+from recurjac.applications.proofs import LipschitzIntegral, MarginBound
+from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
@@ -68,9 +69,10 @@ __all__ = [
     "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given",
     "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "Intersection", "Interval", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Lipschitz", "lipschitz",
+    "LipschitzIntegral", "MarginBound",
     "load", "LpBall", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
     "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
-    "Problem", "ProductOfNorms", "Provenance", "Radii", "RecurJac", "RecurJacError", "Refine", "Reversed",
+    "Problem", "ProductOfNorms", "Provenance", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed",
     "ReversedAfterFirst", "Rigorous", "Search", "SignSum", "SkeletonOnly", "stationary_free_radius",
     "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
     "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
