@@ -22,8 +22,10 @@ from recurjac.problem import Problem
 @final
 @dataclass(frozen=True)
 class MarginBalls:
-    """Margins, the outputs of the problem's network, on balls around inputs, the problem's region; one ball a sample.
+    """Margins, the outputs of the problem's network, on balls around inputs, one a sample.
 
+    problem: its region holds the balls, cut to their clip box; where its dtype cannot represent their numbers it is
+    larger, and its `x` is a centre that was rounded.
     known: of the margins' gradients on the balls; `known.state` has the pre-activations.  All proofs share it.
     radius: (batch,), float64, inf for the whole space or clip box.  p: the norm of the balls.
     """

@@ -215,8 +215,8 @@ class _Work:
         if not index:
             return {}
         scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
-        around, arithmetic = self.centres.taken(index).points(), self.problem.arithmetic
-        found = self.search.attack.nearest(self.network, around, scale, arithmetic)
+        points = self.centres.taken(index).points()
+        found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
         return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
 
 
@@ -285,7 +285,7 @@ def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:
     """The proofs that bound the margin on a ball, then those that bound slopes, as far as both are needed."""
     if found.radius == 0:
         return "none"
-    around = [r for r in rungs if r.radius > 0]
-    margins = dict.fromkeys(title for r in around for title in r.margin_by if found.by_margin)
-    slopes = dict.fromkeys(title for r in around for title in r.slope_by if found.by_integral)
+    balls = [r for r in rungs if r.radius > 0]
+    margins = dict.fromkeys(title for r in balls for title in r.margin_by if found.by_margin)
+    slopes = dict.fromkeys(title for r in balls for title in r.slope_by if found.by_integral)
     return ", then ".join(dict.fromkeys(" or ".join(titles) for titles in (margins, slopes) if titles))
