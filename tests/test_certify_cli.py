@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import recurjac as rj
 from recurjac.cli import certify, main
 
 KEYS = ["index", "label", "target", "radius", "method", "seconds"]
-QUICK = rj.Attack(steps=4, starts=2, rounds=3)
+QUICK = rj.RadiusSearch(attack=rj.Attack(steps=4, starts=2, rounds=3))
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -71,7 +72,7 @@ def results(run: Run, *args: object) -> list[dict[str, Any]]:
 def test_the_report_is_what_the_library_finds(run: Run) -> None:
     code, out, err = run("--clip", 0, 1, "--json", "r.json")
     report = json.loads(Path("r.json").read_text())
-    want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), attack=QUICK)
+    want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), search=QUICK)
     assert (code, report["command"], report["settings"]["target"]) == (0, "certify", "runner-up")
     assert "radius" not in report["settings"]
     rows = report["results"]
@@ -103,9 +104,8 @@ def test_labels_from_numbers_and_files(run: Run) -> None:
 @pytest.mark.parametrize("target", ["random", "least-likely", "all"])
 def test_targets_and_norms(run: Run, target: str, norm: str) -> None:
     rows = results(run, "--target", target, "--norm", norm, "--intervals", 5, "--method", "fastlip", "--index", 1)
-    want = rj.certified_radius(
-        rj.load("net.npz"), x()[1], p=float(norm), target=target, method=rj.FastLip(), radii=rj.Radii(5), attack=QUICK
-    )
+    proofs, search = (rj.MarginBound(), rj.LipschitzIntegral(rj.FastLip())), replace(QUICK, intervals=5)
+    want = rj.certified_radius(rj.load("net.npz"), x()[1], p=float(norm), target=target, proofs=proofs, search=search)
     if target != "random":
         assert [(r["radius"], r["target"]) for r in rows] == [(float(want.radius), int(want.target))]
     assert all(r["label"] != r["target"] for r in rows)

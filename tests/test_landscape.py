@@ -232,7 +232,8 @@ def test_margins_and_methods() -> None:
     assert proves(net.margin(2, 0), x, margin)
     best = rj.stationary_free_radius(net, x, output=0, p=2)
     for method in (rj.FastLip(), rj.Reversed(rj.RecurJac())):
-        found = rj.stationary_free_radius(net, x, output=0, p=2, method=method, pre=rj.IBP(), tolerance=0.05)
+        problem = rj.Problem(net, rj.LpBall(x, 7.0, 2), pre=rj.IBP())
+        found = rj.stationary_free_radius(problem, output=0, method=method, tolerance=0.05)
         assert (found.radius <= best.radius * (1 + 2e-3)).all()
         assert found.method == method.title
 

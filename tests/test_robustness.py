@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from math import inf, nan
 from typing import Any
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, proved, search_radii
+from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, proved
+from recurjac.applications.radius_search import search_radii
 from recurjac.applications.robustness import checked
 from recurjac.applications.targets import rivals
 from recurjac.network import chain
 
 NORMS = (1, 2, inf)
-QUIET = rj.Attack(rounds=0)
+QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
 """No attack, where none is looked at."""
 
 
@@ -118,13 +119,13 @@ def test_targets() -> None:
     network, x = net(2, (2, 8, 5)), inputs(2, 8)
     order = network(x).argsort(dim=1, descending=True)
     for target, place in (("runner-up", 1), ("least-likely", 4)):
-        found = rj.certified_radius(network, x, target=target, attack=QUIET)
+        found = rj.certified_radius(network, x, target=target, search=QUIET)
         assert found.target.tolist() == order[:, place].tolist()
-    everything = rj.certified_radius(network, x, target="all", attack=QUIET)
+    everything = rj.certified_radius(network, x, target="all", search=QUIET)
     each = []
     for k in range(5):
         rows = [i for i in range(8) if int(order[i, 0]) != k]
-        found = rj.certified_radius(network, x[rows], target=k, attack=QUIET)
+        found = rj.certified_radius(network, x[rows], target=k, search=QUIET)
         assert found.target.tolist() == [k] * len(rows)
         each.append(dict(zip(rows, found.radius.tolist(), strict=True)))
     for i in range(8):
@@ -149,10 +150,10 @@ def test_a_batch_is_its_samples(p: float, target: Any) -> None:
     network, x = net(3, (2, 7, 4)), inputs(3, 3)
     if isinstance(target, list):
         target = [(int(c) + 1 + k) % 4 for c, k in zip(network(x).argmax(1), target, strict=True)]
-    whole = rj.certified_radius(network, x, p=p, target=target, clip=(0, 1), attack=QUIET)
+    whole = rj.certified_radius(network, x, p=p, target=target, clip=(0, 1), search=QUIET)
     for i in range(3):
         own = target[i] if isinstance(target, list) else target
-        one = rj.certified_radius(network, x[i], p=p, target=own, clip=(0, 1), attack=QUIET)
+        one = rj.certified_radius(network, x[i], p=p, target=own, clip=(0, 1), search=QUIET)
         assert float(one.radius) == pytest.approx(float(whole.radius[i]), rel=1e-9)
         assert int(one.target) == int(whole.target[i])
         assert float(one.margin) == pytest.approx(float(whole.margin[i]), rel=1e-9)
@@ -160,7 +161,7 @@ def test_a_batch_is_its_samples(p: float, target: Any) -> None:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_both_proofs_together_are_no_worse_than_each(seed: int) -> None:
-    found = rj.certified_radius(net(seed, (4, 12, 12, 3)), inputs(seed, 4, 4), attack=QUIET)
+    found = rj.certified_radius(net(seed, (4, 12, 12, 3)), inputs(seed, 4, 4), search=QUIET)
     assert bool((found.radius >= found.by_integral).all())
     assert bool((found.radius >= found.by_margin).all())
     assert bool((found.by_integral > 0).all())
@@ -174,8 +175,9 @@ def test_both_proofs_together_are_no_worse_than_each(seed: int) -> None:
 )
 def test_more_intervals_are_no_worse(method: Any) -> None:
     network, x = net(4, (4, 12, 12, 3)), inputs(4, 3, 4)
+    proofs = (rj.MarginBound(), rj.LipschitzIntegral(method))
     found = [
-        rj.certified_radius(network, x, radii=rj.Radii(m), method=method, attack=QUIET, target="all")
+        rj.certified_radius(network, x, search=replace(QUIET, intervals=m), proofs=proofs, target="all")
         for m in (3, 6, 24)
     ]
     for coarse, fine in pairwise(found):
@@ -186,9 +188,9 @@ def test_more_intervals_are_no_worse(method: Any) -> None:
 
 def test_the_limit_is_the_largest_radius() -> None:
     network, x = net(0), inputs(0)
-    free = rj.certified_radius(network, x, attack=QUIET)
+    free = rj.certified_radius(network, x, search=QUIET)
     limit = float(free.radius.median())
-    found = rj.certified_radius(network, x, radii=rj.Radii(limit=limit), attack=QUIET)
+    found = rj.certified_radius(network, x, search=replace(QUIET, limit=limit))
     assert bool((found.radius <= limit).all())
     for r, whole, why in zip(found.radius.tolist(), free.radius.tolist(), found.remark, strict=True):
         assert (r == limit) == ("as far" in why)
@@ -220,7 +222,9 @@ def test_images_and_float32() -> None:
     x = torch.rand(2, 1, 6, 6)
     wide = rj.certified_radius(rj.load(model, x[:1]), x, clip=(0, 1))
     near = x.double() * (1 - 1e-9)
-    narrow = rj.certified_radius(rj.load(model, x[:1], dtype=torch.float32), near, clip=(0, 1), attack=rj.Attack(2))
+    narrow = rj.certified_radius(
+        rj.load(model, x[:1], dtype=torch.float32), near, clip=(0, 1), search=rj.RadiusSearch(attack=rj.Attack(2))
+    )
     assert wide.adversary.shape == x.shape
     assert wide.rigorous
     assert narrow.rigorous
@@ -270,7 +274,7 @@ def climbed(
     rung: Callable[[float], RadiusBound], intervals: int, together: int
 ) -> tuple[list[RadiusBound], list[float]]:
     """All rungs of a search_radii, and the radii that it asked for."""
-    climbing, seen = search_radii(rj.Radii(intervals), rung(0.0), inf, together), list[float]()
+    climbing, seen = search_radii(rj.RadiusSearch(intervals), rung(0.0), inf, together), list[float]()
     asked = next(climbing)
     while True:
         seen += asked
@@ -346,7 +350,6 @@ def test_the_climb_goes_on_while_one_row_is_proved_by_its_margin_and_another_by_
         ({"target": [0, 1]}, rj.InvalidRequest, "2 targets for 4 inputs"),
         ({"p": 3}, rj.InvalidRequest, "norm 3"),
         ({"clip": (2, 3)}, rj.InvalidRegion, "outside the clip box"),
-        ({"pre": rj.Given([], [])}, rj.InvalidRequest, "belong to one region"),
     ],
     ids=str,
 )
@@ -361,10 +364,10 @@ def test_wrong_objects() -> None:
     with pytest.raises(rj.InvalidRegion, match="shape"):
         rj.certified_radius(net(0), torch.zeros(3))
     with pytest.raises(rj.InvalidRequest, match="number of intervals is 0"):
-        rj.Radii(0)
+        rj.RadiusSearch(0)
     for limit in (0.0, -1.0, nan):
         with pytest.raises(rj.InvalidRequest, match="largest radius"):
-            rj.Radii(limit=limit)
+            rj.RadiusSearch(limit=limit)
     with pytest.raises(rj.InvalidRequest, match="too few"):
         rj.Attack(steps=0)
 
@@ -390,8 +393,8 @@ def test_an_attack_descends_along_the_least_margin(row: int) -> None:
     assert 1 <= found.distance.item() < 1.001
 
 
-@pytest.mark.parametrize("kind", [rj.Attack, rj.Newton, rj.Probe, rj.Radii])
+@pytest.mark.parametrize("kind", [rj.Attack, rj.Newton, rj.Probe, rj.RadiusSearch])
 def test_settings_take_whole_numbers(kind: Any) -> None:
-    for name in {field.name for field in fields(kind)} - {"limit"}:
+    for name in {field.name for field in fields(kind)} - {"limit", "attack"}:
         with pytest.raises(rj.InvalidRequest, match=f"{name} of .* is True; give a whole number"):
             kind(**{name: True})

@@ -16,7 +16,6 @@ import recurjac as rj
 from recurjac.cli import main
 from recurjac.experiments.curves import ATTAINED, METHODS, PRODUCT, cost, means
 from recurjac.experiments.data import Images, read_images
-from recurjac.experiments.integral import SlopesOnly
 from recurjac.experiments.recipes import EXPERIMENTS
 from recurjac.experiments.study import Row
 from recurjac.experiments.training import Recipe, trained
@@ -191,7 +190,9 @@ def test_the_integral_alone_is_what_theorem_2_proves(files: list[Path], images: 
     network, x = rj.load(files[2]), images.x_test[0].double()
     label = int(network(x.unsqueeze(0)).argmax())
     how = rj.JacobianNorm(rj.RecurJac(), rj.SignSum())
-    found = rj.certified_radius(network, x, label, clip=(0, 1), method=how, pre=SlopesOnly(), radii=rj.Radii(24))
+    found = rj.certified_radius(
+        network, x, label=label, clip=(0, 1), proofs=(rj.LipschitzIntegral(how),), search=rj.RadiusSearch(24)
+    )
     radius = float(found.radius[0])
     assert radius == float(found.by_integral[0]) > 0 == float(found.by_margin[0])
     margin = network.margin(label, int(found.target[0]))

@@ -21,7 +21,8 @@ from recurjac.applications.monotonicity import (
     monotone,
 )
 from recurjac.applications.newton import Newton
-from recurjac.applications.radii import Radii
+from recurjac.applications.proofs import LipschitzIntegral, MarginBound
+from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
@@ -67,12 +68,12 @@ from recurjac.version import __version__
 __all__ = [
     "__version__", "Alone", "Attack", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius", "Chords",
     "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin",
-    "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
-    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "load", "LpBall", "MissingDependency",
-    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "Radii", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous",
+    "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection",
+    "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds",
+    "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound",
+    "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum",
+    "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
+    "Provenance", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous",
     "Search", "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree",
     "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile",
     "UnsoundBounds", "UnsupportedLayer",

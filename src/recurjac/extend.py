@@ -1,8 +1,8 @@
 """What classes outside the package build upon.
 
-An activation, an operator, a rule, a method, a norm method, a brancher or a planner that is defined anywhere works like
-those of the package as soon as its class exists: subclass one of these, as a frozen dataclass.  `recurjac.testing` has
-the package's own checks for them; docs/extending.md is a tutorial.
+An activation, an operator, a rule, a method, a norm method, a proof of radius, a brancher or a planner that is defined
+anywhere works like those of the package as soon as its class exists: subclass one of these, as a frozen dataclass.
+`recurjac.testing` has the package's own checks for them; docs/extending.md is a tutorial.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from recurjac.activations.base import AbstractSmooth, within
 from recurjac.activations.clamp import AbstractClamp
 from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved
+from recurjac.applications.proofs import AbstractRadiusProof, MarginBalls, RadiusFacts
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.branching import AbstractBound, AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, AbstractRecursion, Gradients
@@ -30,8 +31,8 @@ __all__ = [
     "AbstractActivation", "AbstractArithmetic", "AbstractBound", "AbstractBrancher", "AbstractClamp",
     "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod", "AbstractLeaf",
     "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
-    "AbstractPreactivation", "AbstractPrepared", "AbstractRecursion", "AbstractRowSum", "AbstractSeeds",
-    "AbstractSmooth", "Ball", "ChainRule", "compose", "DenseForms", "Expression", "Gather", "gather", "Gradients",
-    "Interval", "LinearRelaxation", "NormBound", "onnx_ops", "PreactivationState", "Thresholds", "torch_ops", "Units",
-    "within",
+    "AbstractPreactivation", "AbstractPrepared", "AbstractRadiusProof", "AbstractRecursion", "AbstractRowSum",
+    "AbstractSeeds", "AbstractSmooth", "Ball", "ChainRule", "compose", "DenseForms", "Expression", "gather", "Gather",
+    "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "onnx_ops", "PreactivationState",
+    "RadiusFacts", "Thresholds", "torch_ops", "Units", "within",
 ]  # fmt: skip

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac._types import Shape
+from recurjac.applications.centres import Centres, around
+from recurjac.applications.radius_search import answered, bracket_radius
 from recurjac.applications.signs import strict_signs
-from recurjac.arithmetic import AbstractArithmetic
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import LpBall, Numbers
-from recurjac.region.numbers import batched, numbers
-
-_FIRST = 1.0
-"""The first finite radius tried; the search goes up or down from it by ever larger factors."""
-_LARGEST_FACTOR = 2.0**256
+from recurjac.region import Numbers
 
 
 @final
@@ -60,22 +55,22 @@ class StationaryFree(AbstractResult):
 
 
 def stationary_free_radius(
-    network: Network,
-    x: Numbers,
+    network: Network | Problem,
+    x: Numbers | None = None,
     *,
     output: int,
-    p: float = inf,
+    p: float | None = None,
     clip: tuple[Numbers, Numbers] | None = None,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
-    arithmetic: AbstractArithmetic | None = None,
     tolerance: float = 1e-3,
 ) -> StationaryFree:
     """The largest radius found around each input within which one output certainly has no stationary point.
 
-    x: one input or a batch.  output: which one, row-major; of a difference, `output=0` of `network.margin(a, b)`.
-    p, clip: of the balls, as in `LpBall`.  method, pre, arithmetic: as in `jacobian_bounds`.  tolerance: relative; no
-    proof was found at a radius larger than that found by more, but as bounds need not grow with the ball, one may be.
+    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both: its centres, norm and clip
+    box count, not its radius, and its rule and arithmetic are used.  output: which one, row-major; of a difference,
+    `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
+    method: as in `jacobian_bounds`.  tolerance: relative; no proof was found at a radius larger than that found by
+    more, but as bounds need not grow with the ball, one may be.
     First the whole space (or clip box) is tried, then the point, then radii in growing steps, then bisection.
     Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that is not
     there and for a tolerance that is not between 0 and 1.
@@ -84,16 +79,15 @@ def stationary_free_radius(
     """
     if not 0 < tolerance < 1:
         raise InvalidRequest(f"the tolerance {tolerance!r} is not between 0 and 1; give a relative one such as 1e-3")
-    how, ball = as_jacobian_method(method), LpBall(x, 0.0, p, clip)
-    asked = Problem(network, ball, pre=pre, arithmetic=arithmetic)
-    problem = asked.of(network.output(output))
-    probe = _Probe(problem, *_samples(x, clip, network.input_shape), p, how)
+    how = as_jacobian_method(method)
+    asked, ball = around(network, x, p, clip)
+    one = asked.network.output(output)
+    probe = _Probe(asked.of(one), Centres.of(ball, one.input_shape), how)
     with torch.no_grad():
         found, notes = _largest(probe, tolerance)
-    device = network.device
     return StationaryFree(
-        found.radius.to(network.dtype).to(device), found.witness.to(device), found.lower.to(device),
-        found.upper.to(device), output, float(p), notes, problem.provenance(how.title),
+        found.radius.to(one.dtype).to(one.device), found.witness.to(one.device), found.lower.to(one.device),
+        found.upper.to(one.device), output, float(ball.p), notes, probe.problem.provenance(how.title),
     )  # fmt: skip
 
 
@@ -124,27 +118,23 @@ class _Proofs:
 @final
 @dataclass(frozen=True)
 class _Probe:
-    """A network of one output and balls around x (batch, *input) in float64, whose clip box, if any, is as large."""
+    """A network of one output, and the inputs around which its gradient is bounded."""
 
     problem: Problem
-    x: Tensor
-    clip: tuple[Tensor, Tensor] | None
-    p: float
+    centres: Centres
     method: AbstractJacobianMethod
 
     @property
-    def network(self) -> Network:
-        return self.problem.network
+    def count(self) -> int:
+        return len(self.centres.x)
 
     def __call__(self, index: Tensor, radius: Tensor) -> _Proofs:
         """What is proved for the samples `index` in balls of `radius`.
 
         Of several entries with a certain sign the one farthest from 0 is the witness.
         """
-        clip = None if self.clip is None else (self.clip[0][index], self.clip[1][index])
-        each = radius.reshape(-1, *[1] * (self.x.dim() - 1))  # (batch,) could be taken for one radius a feature
-        ball = LpBall(self.x[index], each, self.p, clip)
-        found = jacobian_bounds(self.problem.over(ball), method=self.method)
+        balls = self.centres.taken(index.tolist()).balls(radius)
+        found = jacobian_bounds(self.problem.over(balls), method=self.method)
         lower, upper = found.lower.flatten(1).cpu(), found.upper.flatten(1).cpu()
         positive, negative = strict_signs(lower, upper, found.rigorous)
         margin = torch.where(positive, lower, torch.where(negative, -upper, -inf))
@@ -155,34 +145,18 @@ class _Probe:
 
     def nothing(self) -> _Proofs:
         """Before any proof: no entry is known at radius 0."""
-        zero, end = torch.zeros(len(self.x), dtype=torch.float64), self.x.new_full((len(self.x),), inf)
-        end = end.to(self.network.dtype)
-        return _Proofs(zero, torch.full((len(self.x),), -1), -end, end)
+        end = torch.full((self.count,), inf, dtype=self.problem.network.dtype)
+        zero = torch.zeros(self.count, dtype=torch.float64)
+        return _Proofs(zero, torch.full((self.count,), -1), -end, end)
 
     def limits(self) -> Tensor:
-        """A radius for each sample from which on the ball is the whole space, or holds the clip box, up to rounding."""
-        most = torch.full((len(self.x),), float(torch.finfo(self.network.dtype).max) / 4, dtype=torch.float64)
-        if self.clip is None:
-            return most
-        reach = torch.maximum(self.x - self.clip[0], self.clip[1] - self.x).flatten(1)
-        return torch.minimum(most, torch.linalg.vector_norm(reach, self.p, dim=1))
-
-
-def _samples(
-    x: Numbers, clip: tuple[Numbers, Numbers] | None, shape: Shape
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """The inputs and the ends of their clip box, (batch, *input) in float64."""
-    given = numbers("the centre x", x)
-    centre, _ = batched("the centre x", given, shape)
-    if clip is None:
-        return centre, None
-    low, high = (batched("the clip box", numbers("the clip box", c).broadcast_to(given.shape), shape)[0] for c in clip)
-    return centre, (low, high)
+        """A radius for each sample from which on the ball is the whole space, or holds the clip box."""
+        return self.centres.whole().clamp(max=float(torch.finfo(self.problem.network.dtype).max) / 4)
 
 
 def _largest(probe: _Probe, tolerance: float) -> tuple[_Proofs, tuple[str, ...]]:
     """The largest radii found, and why some are 0."""
-    every = torch.arange(len(probe.x))
+    every = torch.arange(probe.count)
     found = probe.nothing()
     tried = probe(every, torch.full((len(every),), inf, dtype=torch.float64))
     found = found.updated(every, tried)
@@ -200,60 +174,17 @@ def _note(known: bool, radius: float) -> str:
     return "no sign is proved in any ball around the input, only at the input itself" if radius == 0 else ""
 
 
-@final
-@dataclass(frozen=True)
-class _Bracket:
-    """Where to look next, for each sample: above `low`, which was proved (0: no ball yet), below `high`, which was not.
-
-    factor: of the next step where one end is not known yet; tested: whether a failure at `high` was seen.
-    """
-
-    low: Tensor
-    high: Tensor
-    factor: Tensor
-    tested: Tensor
-    dtype: torch.dtype
-
-    @classmethod
-    def below(cls, limits: Tensor, dtype: torch.dtype) -> _Bracket:
-        return cls(
-            torch.zeros_like(limits), limits, torch.full_like(limits, 2.0), torch.zeros_like(limits).bool(), dtype
-        )
-
-    def next(self) -> Tensor:
-        """Radii to try, numbers of the network's dtype: a step up or down, or the geometric mean of both ends."""
-        between = self.low.sqrt() * self.high.sqrt()
-        up = torch.where(self.low * self.factor < self.high, self.low * self.factor, between)
-        down = torch.where(self.tested, self.high / self.factor, (self.high / 2).clamp(max=_FIRST))
-        radius = torch.where(self.low == 0, down, torch.where(self.tested, between, up))
-        return radius.to(self.dtype).double()
-
-    def open(self, tolerance: float) -> Tensor:
-        """Where there is something left to try."""
-        tiny = torch.finfo(self.dtype).tiny
-        step = self.next()
-        return (self.high > self.low * (1 + tolerance)) & (step > self.low) & (step < self.high) & (step >= tiny)
-
-    def after(self, index: Tensor, radius: Tensor, proved: Tensor) -> _Bracket:
-        """The bracket once `radius` was tried for the samples `index`."""
-        good, bad = index[proved], index[~proved]
-        grown = self.factor.index_put((index,), self.factor[index].square().clamp(max=_LARGEST_FACTOR))
-        first = (self.low == 0) & ~self.tested  # the first step is not from an end
-        return replace(
-            self,
-            low=self.low.index_put((good,), radius[proved]),
-            high=self.high.index_put((bad,), radius[~proved]),
-            tested=self.tested.index_put((bad,), torch.ones_like(bad).bool()),
-            factor=torch.where(first, self.factor, grown),
-        )
-
-
 def _searched(probe: _Probe, found: _Proofs, left: Tensor, tolerance: float) -> _Proofs:
     """`found` with the largest radii for the samples `left`, which are proved at radius 0 and not at infinity."""
-    bracket = _Bracket.below(probe.limits()[left], probe.network.dtype)
-    while len(index := bracket.open(tolerance).nonzero().flatten()):
-        radius = bracket.next()[index]
-        tried = probe(left[index], radius)
-        bracket = bracket.after(index, radius, tried.proved)
-        found = found.updated(left[index], tried)
+    limits, dtype = probe.limits().tolist(), probe.problem.network.dtype
+
+    def proved(samples: Sequence[int], radii: Sequence[float]) -> list[bool]:
+        nonlocal found
+        index = torch.tensor(samples)
+        tried = probe(index, torch.tensor(radii, dtype=torch.float64))
+        found = found.updated(index, tried)
+        known: list[bool] = tried.proved.tolist()
+        return known
+
+    answered({i: bracket_radius(limits[i], dtype, tolerance) for i in left.tolist()}, proved)
     return found

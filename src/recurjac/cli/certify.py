@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurjac.applications.attack import Attack
-from recurjac.applications.radii import Radii
+from recurjac.applications.proofs import DEFAULT_PROOFS, LipschitzIntegral, MarginBound
+from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
@@ -20,6 +20,8 @@ from recurjac.cli.output import Row, gather, remarks, show_lower, show_upper, ta
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network
+from recurjac.problem import Problem
+from recurjac.region import LpBall
 
 _TOGETHER = 16
 """Inputs certified in one call where the network is small."""
@@ -62,19 +64,18 @@ def run(args: argparse.Namespace) -> int:
     """Certify every input; what is done when interrupted is reported."""
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
-    radii, attack = Radii(args.intervals, args.limit), Attack(seed=args.seed)
+    search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed))
     network = options.read_network(args).flattened_output()
     inputs = options.read_points_for(network, args)
-    certify = partial(
-        certified_radius, network, p=args.norm, clip=None if args.clip is None else tuple(args.clip),
-        method=named.norm_method(args.method), pre=named.rule(args.pre),
-        arithmetic=options.chosen_arithmetic(args), radii=radii, attack=attack,
-    )  # fmt: skip
+    method = named.norm_method(args.method)
+    proofs = DEFAULT_PROOFS if method is None else (MarginBound(), LipschitzIntegral(method))
 
     def rows_of(task: _Task) -> list[Row]:
         index, x, labels, target = task
+        ball = LpBall(x, 0.0, args.norm, None if args.clip is None else tuple(args.clip))
         began = time.perf_counter()
-        found = certify(x, labels, target=target)
+        problem = Problem(network, ball, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args))
+        found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=search)
         return _rows(index, found, (time.perf_counter() - began) / len(index))
 
     rows, code = gather(args, "certified radii", _tasks(network, inputs, args), rows_of)

@@ -17,6 +17,7 @@ from recurjac.cli.output import Row, gather, remarks, show, show_lower, show_upp
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
+from recurjac.problem import Problem
 from recurjac.region import LpBall
 
 
@@ -54,29 +55,14 @@ def run(args: argparse.Namespace) -> int:
     def rows_of(task: tuple[slice, tuple[int | str, Network, int]]) -> list[Row]:
         part, (target, one, output) = task
         ball, began = inputs.points(part), time.perf_counter()
-        found = stationary_free_radius(
-            one,
-            ball.x,
-            output=output,
-            p=ball.p,
-            clip=ball.clip,
-            method=method,
-            pre=named.rule(args.pre),
-            arithmetic=options.chosen_arithmetic(args),
-        )
+        problem = Problem(one, ball, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args))
+        found = stationary_free_radius(problem, output=output, method=method)
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
         if args.existence is None:
             return rows
-        around = LpBall(ball.x, args.existence, ball.p, ball.clip)
+        around = problem.over(LpBall(ball.x, args.existence, ball.p, ball.clip))
         began = time.perf_counter()
-        points = stationary_points(
-            one,
-            around,
-            output=output,
-            method=method,
-            pre=named.rule(args.pre),
-            arithmetic=options.chosen_arithmetic(args),
-        )
+        points = stationary_points(around, output=output, method=method)
         seconds = (time.perf_counter() - began) / len(rows)
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, final
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.attack import Attack
-from recurjac.applications.radii import Radii
+from recurjac.applications.proofs import LipschitzIntegral
+from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius, checked
 from recurjac.applications.targets import rivals
 from recurjac.arithmetic import Fast, Rigorous
-from recurjac.experiments.integral import SlopesOnly
 from recurjac.experiments.material import Material
 from recurjac.experiments.published import PAPER, TABLE1, TARGETS, WHY_OTHER
 from recurjac.experiments.store import write_atomically
@@ -114,14 +114,11 @@ class RadiiTable(AbstractExperiment[Task]):
 
         Raises UnsoundBounds for an adversary within a radius.
         """
-        radii, attack = Radii(self.intervals), Attack(seed=self.material.seed)
-        best = certified_radius(network, x, label, inf, target, (0.0, 1.0), radii=radii, attack=attack)
-        found = {
-            name: certified_radius(
-                network, x, label, inf, target, (0.0, 1.0), method, SlopesOnly(), radii=radii, attack=Attack(rounds=0)
-            )
-            for name, method in INTEGRALS.items()
-        }
+        certified = partial(certified_radius, network, x, label=label, target=target, clip=(0.0, 1.0))
+        attack = Attack(seed=self.material.seed)
+        best = certified(search=RadiusSearch(self.intervals, attack=attack))
+        alone = RadiusSearch(self.intervals, attack=Attack(rounds=0))
+        found = {name: certified(proofs=(LipschitzIntegral(how),), search=alone) for name, how in INTEGRALS.items()}
         rows = [_row(name, f.by_integral, best.attack, f) for name, f in found.items()]
         return [*rows, _row(CROWN, best.by_margin, best.attack, best), _row(OURS, best.radius, best.attack, best)]
 

@@ -1,0 +1,89 @@
+"""The inputs that radii are sought around, with the norm of the balls and the clip box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac._types import Shape
+from recurjac.arithmetic import Rigorous
+from recurjac.errors import InvalidRequest
+from recurjac.network import Network
+from recurjac.problem import Problem
+from recurjac.region import LpBall, Numbers
+
+
+@final
+@dataclass(frozen=True)
+class Centres:
+    """Inputs x, (batch, *input) in float64 on the CPU, and their clip box, as large, infinite where there is none.
+
+    p: the norm of the balls around them.
+    """
+
+    x: Tensor
+    p: float
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, ball: LpBall, shape: Shape) -> Centres:
+        """Those of a ball, whose radius is not read, of a network that takes inputs of `shape`."""
+        wide, cpu = torch.float64, torch.device("cpu")
+        box = LpBall(ball.x, inf, inf, ball.clip).bind(shape, wide, cpu).box(Rigorous())
+        return cls(LpBall(ball.x, 0.0).bind(shape, wide, cpu).x, float(ball.p), box.lower, box.upper)
+
+    def taken(self, index: Sequence[int]) -> Centres:
+        """Some of them."""
+        rows = list(index)
+        return Centres(self.x[rows], self.p, self.low[rows], self.high[rows])
+
+    def balls(self, radius: Tensor) -> LpBall:
+        """The balls of these radii, (batch,)."""
+        each = radius.reshape(-1, *[1] * (self.x.dim() - 1))  # (batch,) could be taken for one radius a feature
+        return LpBall(self.x, each, self.p, (self.low, self.high))
+
+    def points(self) -> LpBall:
+        """The balls of radius 0."""
+        return self.balls(torch.zeros(len(self.x), dtype=torch.float64))
+
+    def whole(self) -> Tensor:
+        """Radii, (batch,), from which on the ball holds all of the clip box; infinite without a box."""
+        room = torch.maximum(self.high - self.x, self.x - self.low).flatten(1)
+        reach = Rigorous().at_least(torch.linalg.vector_norm(room, self.p, dim=1), 2 * room.shape[1] + 8)
+        return torch.where(room.isfinite().all(1), reach, inf)
+
+
+def around(
+    network: Network | Problem, x: Numbers | None, p: float | None, clip: tuple[Numbers, Numbers] | None
+) -> tuple[Problem, LpBall]:
+    """The question at single points, x or the centres of a problem's region, and the balls of radius 0 there.
+
+    p: by default inf.  Raises InvalidRegion as `LpBall` does; InvalidRequest for inputs that are missing or given
+    twice, for a problem whose region has no centre, and for one that holds bounds of one region.
+    """
+    if isinstance(network, Problem):
+        if x is not None or p is not None or clip is not None:
+            raise InvalidRequest(
+                "a Problem has inputs, a norm and a clip box of its own; give those of its LpBall alone"
+            )
+        if not isinstance(network.region, LpBall):
+            raise InvalidRequest(f"the region {network.region!r} of the problem is no ball; give an LpBall")
+        ball = replace(network.region, radius=0.0)
+        problem = network.over(ball)
+    else:
+        if x is None:
+            raise InvalidRequest("the inputs are missing; give one or a batch, or a Problem over an LpBall")
+        ball = LpBall(x, 0.0, inf if p is None else p, clip)
+        problem = Problem(network, ball)
+    if problem.pre.holds_samples or (isinstance(network, Problem) and network.known):
+        raise InvalidRequest(
+            "pre-activation bounds that are given belong to one region, but many balls are tried; use a rule such as "
+            "Crown(), and no constraints"
+        )
+    return problem, ball

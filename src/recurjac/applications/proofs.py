@@ -1,0 +1,167 @@
+"""Proofs of radius: what is stated of margins on balls, from which `radii` proves how far they stay positive."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.applications.radii import RadiusBound
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import AbstractJacobianMethod, Chords, Gradients
+from recurjac.norms import AbstractNormMethod, as_norm_method
+from recurjac.problem import Problem
+
+
+@final
+@dataclass(frozen=True)
+class MarginBalls:
+    """Margins, the outputs of the problem's network, on balls around inputs, one a sample.
+
+    problem: its region holds the balls, cut to their clip box; where its dtype cannot represent their numbers it is
+    larger, and its `x` is a centre that was rounded.
+    known: of the margins' gradients on the balls; `known.state` has the pre-activations.  All proofs share it.
+    radius: (batch,), float64, inf for the whole space or clip box.  p: the norm of the balls.
+    """
+
+    problem: Problem
+    known: Gradients
+    radius: Tensor
+    p: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of balls and of margins."""
+        return self.problem.bound.batch, self.problem.network.output_shape[0]
+
+
+@final
+@dataclass(frozen=True)
+class RadiusFacts:
+    """On each ball, lower bounds of the margins and upper bounds of their slopes: (batch, margins) each.
+
+    A slope bounds the norm of all gradients of the margin on the ball that is dual to the ball's norm.  None states
+    nothing, nor do NaN and infinite entries.
+    """
+
+    margins: Tensor | None = None
+    slopes: Tensor | None = None
+
+
+class AbstractRadiusProof(ABC):
+    """A way to bound margins, or their slopes, on balls; a frozen object.
+
+    `radii.proved` alone draws conclusions from what is stated.  It takes every statement on a ball as one on all
+    smaller balls, and combines those of all proofs.
+    """
+
+    @abstractmethod
+    def title(self, problem: Problem) -> str:
+        """The name for tables and provenance; it may name the problem's rule."""
+
+    @abstractmethod
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        """What is known on each of the balls."""
+
+    def supports(self, p: float) -> bool:
+        """Whether balls of the l_p norm are in its reach."""
+        return True
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        """Why rounding is not covered; empty if it is.  A proof that says nothing of it does not cover it."""
+        return [f"no rounding error is proved for {type(self).__name__}"]
+
+
+@final
+@dataclass(frozen=True)
+class MarginBound(AbstractRadiusProof):
+    """Lower bounds of the margins themselves, by the problem's rule for pre-activations."""
+
+    def title(self, problem: Problem) -> str:
+        return problem.pre.title
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        return RadiusFacts(margins=balls.problem.output(balls.known.state).lower)
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        return []
+
+
+@final
+@dataclass(frozen=True)
+class LipschitzIntegral(AbstractRadiusProof):
+    """Dual norms of the margins' gradients, whose integral along the radius is what a margin can lose.
+
+    method: a Jacobian method or a norm method.  Raises InvalidRequest for anything else.
+    Source: arXiv:1810.11783, Theorem 2; docs/mathematics.md, §7.2.
+    """
+
+    method: AbstractJacobianMethod | AbstractNormMethod = field(default_factory=Chords)
+
+    def __post_init__(self) -> None:
+        as_norm_method(self.method)
+
+    @property
+    def norm(self) -> AbstractNormMethod:
+        """The method as one of norms."""
+        return as_norm_method(self.method)
+
+    def title(self, problem: Problem) -> str:
+        return f"integral of {self.norm.title}"
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        return RadiusFacts(slopes=self.norm.rows(balls.known, balls.p))
+
+    def supports(self, p: float) -> bool:
+        return self.norm.supports(p, inf)
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        return self.norm.unproved_rounding(p, inf, 1)
+
+
+DEFAULT_PROOFS = (MarginBound(), LipschitzIntegral())
+"""Bounds of the margins by the problem's rule, then the integral of the slopes that `Chords` gives."""
+
+
+def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: float) -> None:
+    """Raise InvalidRequest unless these are one or more proofs that reach the l_p norm."""
+    if not isinstance(proofs, Sequence) or not proofs or any(not isinstance(f, AbstractRadiusProof) for f in proofs):
+        raise InvalidRequest(f"proofs={proofs!r} are no proofs of radius; give a tuple such as (LipschitzIntegral(),)")
+    for proof in proofs:
+        if not proof.supports(p):
+            raise InvalidRequest(f"{proof.title(problem)} does not reach the norm l{p:g}; choose another proof or norm")
+
+
+def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[RadiusBound]:
+    """The best of what the proofs state on each ball.
+
+    Raises InvalidRequest for a proof that states another number of bounds than there are balls and margins.
+    """
+    facts = [(proof.title(balls.problem), proof.facts(balls)) for proof in proofs]
+    margins = [(title, f.margins) for title, f in facts if f.margins is not None]
+    slopes = [(title, f.slopes) for title, f in facts if f.slopes is not None]
+    low, high = _best(torch.fmax, -inf, margins, balls), _best(torch.fmin, inf, slopes, balls)
+    by = [tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes)]
+    rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [RadiusBound(r, tuple(m), tuple(s), *by) for r, m, s in rows]
+
+
+def _best(
+    better: Callable[[Tensor, Tensor], Tensor], nothing: float, what: Sequence[tuple[str, Tensor]], balls: MarginBalls
+) -> Tensor:
+    """The best of the bounds, `nothing` where there is none; NaN and the infinity on the wrong side state nothing."""
+    for title, bounds in what:
+        if tuple(bounds.shape) != balls.shape:
+            raise InvalidRequest(
+                f"{title} states bounds of shape {tuple(bounds.shape)}; give {balls.shape}, one a ball and margin"
+            )
+    wide = [bounds.detach().double().cpu() for _, bounds in what]
+    if not wide:
+        return torch.full(balls.shape, nothing, dtype=torch.float64)
+    return reduce(better, [torch.where(bounds == -nothing, torch.nan, bounds) for bounds in wide])

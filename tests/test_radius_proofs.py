@@ -1,0 +1,240 @@
+"""Proofs of radius are objects, alone or together, also from outside the package; a problem may ask for radii."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from math import inf, isfinite, nan
+from typing import Any, final
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac.applications.radius_search import answered, bracket_radius
+from recurjac.extend import AbstractRadiusProof, MarginBalls, RadiusFacts
+
+QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
+NORMS = (1, 2, inf)
+
+
+def net(seed: int, activation: str = "relu") -> rj.Network:
+    g = torch.Generator().manual_seed(seed)
+    sizes = [(7, 3), (7, 7), (4, 7)]
+    layers = [(torch.randn(n, m, generator=g).double(), torch.randn(n, generator=g).double() / 2) for n, m in sizes]
+    return rj.load(layers, activation=activation)
+
+
+def inputs(seed: int, count: int = 3) -> Tensor:
+    return torch.rand(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@final
+@dataclass(frozen=True)
+class ProductMargin(AbstractRadiusProof):
+    """A margin that is known at the input falls by no more than the product of norms times the radius."""
+
+    def title(self, problem: rj.Problem) -> str:
+        return "margin by a product of norms"
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        centre = balls.problem.over(rj.LpBall(balls.problem.bound.x, 0.0))
+        at = centre.output(centre.preactivations()).lower.double()
+        product = rj.ProductOfNorms().rows(balls.known, balls.p).double()
+        lost = torch.where(balls.radius > 0, balls.radius, 0.0).unsqueeze(1) * product * (1 + 1e-12)
+        return RadiusFacts(margins=at - lost - 1e-12 * at.abs())
+
+
+@final
+@dataclass(frozen=True)
+class Constant(AbstractRadiusProof):
+    """Numbers that are stated everywhere."""
+
+    margin: float | None = None
+    slope: float | None = None
+    rows: int = 0
+
+    def title(self, problem: rj.Problem) -> str:
+        return "constant"
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        shape = (balls.shape[0], self.rows or balls.shape[1])
+        full = [None if n is None else torch.full(shape, n, dtype=torch.float64) for n in (self.margin, self.slope)]
+        return RadiusFacts(*full)
+
+    def supports(self, p: float) -> bool:
+        return p != 1
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_proof_from_outside_the_package(p: float) -> None:
+    network, x = net(0), inputs(0)
+    found = rj.certified_radius(network, x, p=p, proofs=(ProductMargin(),), target="all")
+    assert bool((found.radius > 0).all())
+    assert bool((found.radius < found.attack).all())
+    assert found.by_integral.tolist() == [0.0] * 3
+    assert set(found.proof) == {"margin by a product of norms"}
+    assert found.method == "margin by a product of norms"
+    assert (found.rigorous, "ProductMargin" in found.reason) == (False, True)
+    alone = rj.certified_radius(network, x, p=p, target="all", search=QUIET, proofs=(rj.MarginBound(),))
+    both = rj.certified_radius(network, x, p=p, target="all", search=QUIET, proofs=(rj.MarginBound(), ProductMargin()))
+    assert bool((both.radius >= 0.9 * torch.maximum(alone.radius, found.radius)).all())
+    assert set(both.proof) == {"CROWN or margin by a product of norms"}
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_each_proof_alone(p: float) -> None:
+    network, x = net(1), inputs(1)
+    both = rj.certified_radius(network, x, p=p, search=QUIET)
+    slopes = rj.certified_radius(network, x, p=p, search=QUIET, proofs=(rj.LipschitzIntegral(),))
+    margins = rj.certified_radius(network, x, p=p, search=QUIET, proofs=(rj.MarginBound(),))
+    assert slopes.radius.tolist() == slopes.by_integral.tolist()
+    assert margins.radius.tolist() == margins.by_margin.tolist()
+    assert slopes.by_margin.tolist() == margins.by_integral.tolist() == [0.0] * 3
+    assert set(slopes.proof) <= {"integral of Chords", "none"}
+    assert set(margins.proof) <= {"CROWN", "none"}
+    assert both.margin.tolist() == slopes.margin.tolist() == margins.margin.tolist()
+    for one in (slopes, margins):
+        assert bool((both.radius >= 0.9 * one.radius).all())
+    fast = rj.LipschitzIntegral(rj.FastLip())
+    several = rj.certified_radius(network, x, p=p, search=QUIET, proofs=(fast, rj.LipschitzIntegral()))
+    assert several.radius.tolist() == pytest.approx(slopes.radius.tolist(), rel=1e-9)
+    assert several.provenance.method == "integral of Fast-Lip, integral of Chords"
+
+
+def test_what_says_nothing_hides_nothing() -> None:
+    """NaN, and infinities on the wrong side, are no statements; nor are those of a proof that is silent."""
+    network, x = net(2), inputs(2)
+    want = rj.certified_radius(network, x, search=QUIET)
+    for silent in (Constant(), Constant(nan, nan), Constant(inf, -inf), Constant(-inf, inf)):
+        for proofs in (
+            (rj.MarginBound(), rj.LipschitzIntegral(), silent),
+            (silent, rj.LipschitzIntegral(), rj.MarginBound()),
+        ):
+            found = rj.certified_radius(network, x, search=QUIET, proofs=proofs)
+            assert found.radius.tolist() == want.radius.tolist()
+            assert found.rigorous
+    nothing = rj.certified_radius(network, x, search=QUIET, proofs=(Constant(),))
+    assert nothing.radius.tolist() == [0.0] * 3
+    assert bool((nothing.margin > 0).all())
+
+
+def test_a_slope_of_0_proves_every_input() -> None:
+    network = rj.load([(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64))])
+    found = rj.certified_radius(network, torch.zeros(3), proofs=(Constant(slope=0.0),))
+    assert (float(found.radius), found.proof) == (inf, ("constant",))
+
+
+def test_a_wrong_statement_is_caught_by_an_adversary() -> None:
+    with pytest.raises(rj.UnsoundBounds):
+        rj.certified_radius(net(0), inputs(0), proofs=(Constant(margin=1.0),))
+
+
+@pytest.mark.parametrize(
+    ("proofs", "p", "words"),
+    [
+        ((), inf, "no proofs of radius"),
+        ((Constant(slope=1.0),), 1, "constant does not reach the norm l1"),
+        ((Constant(slope=1.0, rows=5),), 2, r"constant states bounds of shape \(3, 5\)"),
+    ],
+)
+def test_proofs_that_make_no_sense(proofs: Any, p: float, words: str) -> None:
+    with pytest.raises(rj.InvalidRequest, match=words):
+        rj.certified_radius(net(0), inputs(0), p=p, proofs=proofs)
+
+
+# A problem in place of network and inputs
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_problem_asks_the_same(p: float) -> None:
+    network, x = net(3), inputs(3)
+    for clip in (None, (0, 1)):
+        want = rj.certified_radius(network, x, p=p, clip=clip)
+        calm = rj.stationary_free_radius(network, x, p=p, clip=clip, output=1, tolerance=0.1)
+        for radius in (0.0, 3.0, inf):
+            problem = rj.Problem(network, rj.LpBall(x, radius, p, clip))
+            found = rj.certified_radius(problem)
+            assert (found.radius.tolist(), found.p) == (want.radius.tolist(), p)
+            assert found.provenance == want.provenance
+            free = rj.stationary_free_radius(problem, output=1, tolerance=0.1)
+            assert (free.radius.tolist(), free.p) == (calm.radius.tolist(), p)
+            assert free.provenance == calm.provenance
+
+
+def test_rule_and_arithmetic_come_through_the_problem() -> None:
+    network, x = net(3), inputs(3)
+    problem = rj.Problem(network, rj.LpBall(x, 0.1), pre=rj.IBP(), arithmetic=rj.Fast())
+    found = rj.certified_radius(problem, search=QUIET, proofs=(rj.MarginBound(),))
+    assert (found.method, found.provenance.pre, found.rigorous) == ("IBP", "IBP", False)
+    tight = rj.certified_radius(network, x, search=QUIET, proofs=(rj.MarginBound(),))
+    assert bool((found.radius <= tight.radius).all())
+    calm = rj.stationary_free_radius(problem, output=0, tolerance=0.5)
+    assert (calm.provenance.pre, calm.rigorous) == ("IBP", False)
+
+
+def _wrong(case: str) -> tuple[Any, dict[str, Any], str]:
+    network, x = net(0), inputs(0)
+    problem, end = rj.Problem(network, rj.LpBall(x, 0.1)), torch.ones(1, 7, dtype=torch.float64)
+    given = rj.Problem(network, rj.LpBall(x, 0.1), pre=rj.Given([], []))
+    cases: dict[str, tuple[Any, dict[str, Any], str]] = {
+        "inputs": (problem, {"x": x}, "of its own"),
+        "norm": (problem, {"p": inf}, "of its own"),
+        "clip": (problem, {"clip": (0, 1)}, "of its own"),
+        "box": (rj.Problem(network, rj.Box(x, x + 1)), {}, "no ball"),
+        "constraint": (problem.constrained(1, rj.Interval(-end, end)), {}, "belong to one region"),
+        "given": (given, {}, "belong to one region"),
+        "nothing": (network, {}, "inputs are missing"),
+    }
+    return cases[case]
+
+
+@pytest.mark.parametrize("case", ["inputs", "norm", "clip", "box", "constraint", "given", "nothing"])
+def test_a_problem_that_is_no_question_of_radii(case: str) -> None:
+    request, settings, words = _wrong(case)
+    for call in (rj.certified_radius, lambda *a, **k: rj.stationary_free_radius(*a, output=0, **k)):
+        with pytest.raises(rj.InvalidRequest, match=words):
+            call(request, **settings)
+
+
+@pytest.mark.parametrize("name", [n for n in rj.__all__ if inspect.isfunction(getattr(rj, n))])
+def test_no_function_has_more_than_seven_parameters(name: str) -> None:
+    """A network and where it is asked about, which a `Problem` may replace, count as one."""
+    parameters = inspect.signature(getattr(rj, name)).parameters
+    assert len(parameters) - ("network" in parameters and bool({"region", "x"} & parameters.keys())) <= 7
+
+
+# The search
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1e-3, 1e-6])
+def test_brackets_close_in_on_every_threshold(tolerance: float) -> None:
+    truth = {0: 1e-200, 1: 0.3, 2: 1.0, 3: 7e150, 4: inf, 5: 0.0}
+    limit, asked = 1e300, list[float]()
+    best = dict.fromkeys(truth, 0.0)
+
+    def bound(keys: Any, radii: Any) -> list[bool]:
+        asked.append(len(keys))
+        for i, r in zip(keys, radii, strict=True):
+            if r < truth[i]:
+                best[i] = max(best[i], r)
+        return [r < truth[i] for i, r in zip(keys, radii, strict=True)]
+
+    searches = {i: bracket_radius(limit, torch.float64, tolerance) for i in truth}
+    assert answered(searches, bound) == dict.fromkeys(truth)
+    assert asked == sorted(asked, reverse=True)  # one call a round, for all that still search
+    assert len(asked) < 100
+    for i, end in truth.items():
+        assert best[i] <= end
+        assert best[i] * (1 + 2 * tolerance) >= min(end, limit) or not isfinite(end)
+
+
+def test_nothing_is_asked_where_nothing_is_searched() -> None:
+    assert answered({}, lambda *_: pytest.fail("there is nothing to bound")) == {}
+    assert answered({3: bracket_radius(0.0, torch.float64, 0.1)}, lambda *_: pytest.fail("no radius is left")) == {
+        3: None
+    }
