@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all lint docs bench setup clean
+.PHONY: demo test test-all lint docs design bench setup clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,10 @@ lint: setup
 docs: setup
 	$(THREADS) $(BIN)/python -m sphinx -E -n -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# the picture and the table of imports of docs/design.md, from the code
+design: setup
+	$(BIN)/python -m scripts.draw_imports
 
 bench: setup
 	$(THREADS) $(BIN)/python -m benchmarks.run --json results/bench.json --plot results/bench.png

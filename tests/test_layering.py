@@ -6,79 +6,22 @@ import ast
 import inspect
 import sys
 from abc import ABC
-from collections.abc import Iterator
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import pytest
 from beartype.roar import BeartypeCallHintParamViolation
 
-import recurjac
 from recurjac.preactivation import CrownLines
+from scripts.layout import LEVELS, MODULES, imports, level, ours, tree
 from tests.helpers import concrete_classes, import_all
 
-ROOT = Path(recurjac.__file__).parent
-LEVELS = (
-    ("errors", "_types", "version", "digest", "tensors"),
-    ("machine", "arithmetic", "relaxations", "registry"),
-    ("operators", "activations", "region"),
-    ("network",),
-    ("loading",),
-    ("propagation",),
-    ("provenance", "preactivation"),
-    ("problem", "preactivation_bounds"),
-    ("jacobian",),
-    ("norms", "lipschitz", "search", "branching"),
-    ("applications",),
-    ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
-)
-"""The layout of the design, lowest level first, by the first part of a module's name below `recurjac`."""
 WITHIN = (("errors", "_types"), ("arithmetic", "relaxations"))
 """Of these pairs on one level the second may import the first, never the reverse."""
 EXTRAS = {"matplotlib", "onnx", "google", "PIL", "sklearn"}
 """Optional dependencies, which functions may import when they need them."""
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the library by its name without `recurjac`; a package by that of its `__init__`."""
-    names = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        names[".".join(parts if len(parts) == 1 else [p for p in parts if p != "__init__"])] = path
-    return names
-
-
-MODULES = modules()
 every_module = pytest.mark.parametrize("name", MODULES)
-
-
-def tree(name: str) -> ast.Module:
-    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
-
-
-def imports(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything imported anywhere inside `node`: `from a import b` may mean a or a.b."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Import):
-            yield from ((part.lineno, alias.name) for alias in part.names)
-        elif isinstance(part, ast.ImportFrom):
-            assert part.level == 0, f"line {part.lineno}: relative import"
-            yield from ((part.lineno, f"{part.module}.{alias.name}") for alias in part.names)
-
-
-def ours(name: str) -> set[str]:
-    """The library's modules that module `name` imports."""
-    found = set()
-    for _, target in imports(tree(name)):
-        parts = target.split(".")
-        if parts[0] == "recurjac":
-            inside = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
-            found.add(next((m for m in inside if m in MODULES), "__init__"))
-    return found - {name}
-
-
-def level(name: str) -> int:
-    return next(i for i, names in enumerate(LEVELS) if name.split(".")[0] in names)
 
 
 def test_every_module_has_a_level() -> None:
