@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,13 @@ def commands(page: str) -> list[str]:
 
 DEAR = ("methods.md", "tutorial.md")
 """Pages that train or measure."""
-RUN = [pytest.param(p, marks=pytest.mark.slow) if p in DEAR else p for p in PAGES if blocks(p, "python") or commands(p)]
+ALONE = "extending.md"
+"""A page that defines classes, which would be there for all later tests."""
+RUN = [
+    pytest.param(p, marks=pytest.mark.slow) if p in DEAR else p
+    for p in PAGES
+    if p != ALONE and (blocks(p, "python") or commands(p))
+]
 
 
 @pytest.fixture
@@ -47,6 +55,15 @@ def test_examples_run(page: str) -> None:
     exec("\n".join(blocks(page, "python")), {})  # noqa: S102  # the pages' own code
     for command in commands(page):
         assert main(shlex.split(command)[1:]) == 0, command
+
+
+@pytest.mark.usefixtures("clone")
+def test_examples_that_define_classes_run() -> None:
+    assert not commands(ALONE)
+    code = "\n".join(blocks(ALONE, "python"))
+    run = [sys.executable, "-W", "error", "-"]
+    done = subprocess.run(run, input=code, text=True, capture_output=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def shown(page: str) -> list[tuple[str, str]]:

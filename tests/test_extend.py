@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -53,6 +55,27 @@ def test_an_activation_from_outside() -> None:
 def test_a_weight_list_names_an_activation_from_outside() -> None:
     network = rj.load([(torch.eye(2), None), (torch.eye(2), None)], activation="squared_relu")
     assert network.stages[0].activation == SquaredReLU()
+
+
+def test_two_activations_of_one_name_are_refused() -> None:
+    """Which of them a file means would be a guess, hence bounds of another network."""
+    code = (
+        "import recurjac as rj, torch\n"
+        "from tests.outside import SquaredReLU as First\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
+        "class Second(First.__base__):\n"
+        "    name = 'squared_relu'\n"
+        "    value = First.value\n"
+        "    slope = First.slope\n"
+        "    examples = First.examples\n"
+        "try:\n"
+        "    rj.load([(torch.eye(2), None), (torch.eye(2), None)], activation='relu')\n"
+        "except rj.InvalidNetwork as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)  # noqa: S603
+    assert "two activations are named 'squared_relu': tests.outside.SquaredReLU and __main__.Second" in done.stdout
 
 
 def test_methods_from_outside() -> None:

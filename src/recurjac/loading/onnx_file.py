@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recurjac import activations, operators
 from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
-from recurjac.loading import rewrites
+from recurjac.loading import readers, rewrites
 from recurjac.loading.expression import LARGEST, Builder, Expression
 from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_checks import check_node
@@ -30,6 +30,7 @@ from recurjac.registry import Unread, import_all, onnx_ops
 
 import_all(operators)
 import_all(activations)
+import_all(readers)
 import_all(rewrites)
 
 _MOVES = {

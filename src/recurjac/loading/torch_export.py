@@ -18,7 +18,7 @@ from torch.fx import Node
 from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
-from recurjac.loading import rewrites
+from recurjac.loading import readers, rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.network import Network, Watched
@@ -27,6 +27,7 @@ from recurjac.tensors import cast
 
 import_all(operators)
 import_all(activations)
+import_all(readers)
 import_all(rewrites)
 
 

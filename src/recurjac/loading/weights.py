@@ -27,8 +27,20 @@ _OURS = re.compile(rf"[Wb](0|[1-9][0-9]*)|activation|{'|'.join(_PARAMETERS)}")
 
 
 def activation_names() -> dict[str, type[AbstractActivation]]:
-    """Every activation that can be named, by its name."""
-    return {cls.name: cls for cls in concrete_classes(AbstractActivation)}  # type: ignore[type-abstract]
+    """Every activation that can be named, by its name.
+
+    Raises InvalidNetwork if two different classes have one name.  A class that is defined again replaces itself.
+    """
+    found: dict[str, type[AbstractActivation]] = {}
+    for cls in concrete_classes(AbstractActivation):  # type: ignore[type-abstract]
+        other = found.setdefault(cls.name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InvalidNetwork(
+                f"two activations are named {cls.name!r}: {other.__module__}.{other.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}; give one of them another name"
+            )
+        found[cls.name] = cls
+    return found
 
 
 def read_weights(

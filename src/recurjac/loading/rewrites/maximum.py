@@ -17,11 +17,11 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import ReLU
 from recurjac.loading.expression import Expression
+from recurjac.loading.readers.onnx_windows import Frame, reduced
+from recurjac.loading.readers.sums import adaptive_windows, windows
 from recurjac.operators.convolution import spread
 from recurjac.operators.gather import gather_positions, positions
-from recurjac.operators.onnx_windows import Frame, reduced
 from recurjac.operators.scale import Scale, is_constant, scaled
-from recurjac.operators.sums import adaptive_windows, windows
 from recurjac.registry import Unread, onnx_ops, torch_ops
 
 _LARGEST = 4096

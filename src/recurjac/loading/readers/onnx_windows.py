@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.loading.readers.sums import average_pool, mean_over, sum_over
 from recurjac.operators.convolution import Geometry, convolved, transposed, with_bias
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import divided
-from recurjac.operators.sums import average_pool, mean_over, sum_over
 from recurjac.registry import Expression, onnx_ops
 
 

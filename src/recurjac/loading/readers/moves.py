@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from recurjac.loading.readers.onnx_windows import check_padding
 from recurjac.operators.gather import gather, gather_positions, positions
-from recurjac.operators.onnx_windows import check_padding
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 aten = torch.ops.aten
