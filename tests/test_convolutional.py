@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.jacobian import AbstractJacobianMethod
@@ -68,6 +68,24 @@ def test_going_along_a_part_changes_nothing(name: str, arithmetic: rj.Fast | rj.
             for end in ("lower", "upper"):
                 x, y = getattr(a, end).detach(), getattr(b, end).detach()
                 assert float((x - y).abs().max()) <= 1e-12 * size
+
+
+def test_lots_that_reach_nothing() -> None:
+    """Positions that no later layer reads lie in lots of their own: their gradients are 0, for all outputs and samples."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4, stride=9), nn.Flatten(), nn.Linear(4, 4), nn.Tanh(),
+        nn.Linear(4, 3),
+    )  # fmt: skip
+    x = torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    network, found = rj.load(module, x[:1].float()), []
+    for together, worth in ((10**6, 0.0), (6, 10.0)):
+        planner = rj.PlainOnly(Thresholds(tile=together, restricted_share=worth))
+        problem = rj.Problem(network, rj.LpBall(x, 0.5), planner=planner)
+        found.append(rj.jacobian_bounds(problem, method=rj.Chords()))
+    assert torch.allclose(found[0].lower, found[1].lower, rtol=0, atol=1e-12)
+    assert torch.allclose(found[0].upper, found[1].upper, rtol=0, atol=1e-12)
+    assert not bool(found[1].upper[:, :, :, 6:, :].any())
 
 
 def test_lots_are_of_neighbours_and_complete() -> None:

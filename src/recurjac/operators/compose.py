@@ -56,6 +56,8 @@ class Compose(AbstractOperator):
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         outer, middle = self.outer.rows(index)
+        if len(middle) == 0:  # these rows are 0
+            return outer, middle
         inner, read = self.inner.rows(middle)
         return compose(outer, inner), read
 

@@ -44,7 +44,7 @@ class Dense(AbstractLeaf):
 
     def __post_init__(self) -> None:
         out, inn = self.weight.shape
-        blocks = prod(self.inputs) // max(inn, 1)
+        blocks = prod(self.inputs) // inn if inn else 1
         if (prod(self.outputs), prod(self.inputs)) != (blocks * out, blocks * inn):
             raise ValueError(f"a {tuple(self.weight.shape)} matrix does not map {self.in_shape} to {self.out_shape}")
 

@@ -59,10 +59,12 @@ def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interva
 
 
 def _joined(bounds: list[Interval]) -> Interval:
-    """The bounds of several lots of forms, one after the other."""
+    """The bounds of several lots of forms, one after the other; a lot that meets nothing has no samples and outputs."""
     if len(bounds) == 1:
         return bounds[0]
-    return Interval(torch.cat([b.lower for b in bounds], 2), torch.cat([b.upper for b in bounds], 2))
+    shape = torch.broadcast_shapes(*(b.shape[:2] for b in bounds))
+    wide = [b.map(lambda t: t.expand(*shape, -1)) for b in bounds]
+    return Interval(torch.cat([b.lower for b in wide], 2), torch.cat([b.upper for b in wide], 2))
 
 
 class _Tally:
