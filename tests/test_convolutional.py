@@ -71,7 +71,7 @@ def test_going_along_a_part_changes_nothing(name: str, arithmetic: rj.Fast | rj.
 
 
 def test_lots_that_reach_nothing() -> None:
-    """Positions that no later layer reads lie in lots of their own: their gradients are 0, for all outputs and samples."""
+    """Positions that no later layer reads lie in lots of their own, and have gradients of 0 for every output."""
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4, stride=9), nn.Flatten(), nn.Linear(4, 4), nn.Tanh(),

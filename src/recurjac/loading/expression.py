@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import inf, prod
 from typing import final
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import AbstractActivation
 from recurjac.activations import Identity as NoActivation
-from recurjac.network import Constant, Edge, Network, Stage, Watched
+from recurjac.arithmetic import Rigorous
+from recurjac.network import Constant, Edge, Network, Selection, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
 from recurjac.tensors import cast
@@ -88,13 +90,9 @@ class Builder:
         needed = {len(stages)}
         for k in range(len(stages), 0, -1):
             if k in needed:
-                needed.update(e.source for e in stages[k - 1].edges)
+                needed.update(e.source for e in stages[k - 1].edges)  # among them what is selected from
         number = {old: new for new, old in enumerate(sorted(needed | {0}))}
-        kept = tuple(
-            replace(s, edges=tuple(Edge(number[e.source], e.operator) for e in s.edges))
-            for k, s in enumerate(stages, 1)
-            if k in needed
-        )
+        kept = tuple(_renumbered(s, number) for k, s in enumerate(stages, 1) if k in needed)
         copied = tuple(Watched.now(t) for t in self.taken)
         return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied)
 
@@ -169,6 +167,20 @@ class Expression:
             return self
         return self.builder.add(self, NoActivation())
 
+    def selected_from(self, source: Expression, most: int) -> Expression:
+        """The same value as a stage of its own, known to select among the entries of `source`, a settled expression.
+
+        Every entry must be a convex combination of those of `source`, for all slopes in between, and no entry of
+        `source` may have more than `most` in total in them.
+        """
+        (edge,) = source.edges
+        exact = Rigorous()
+        rows, columns = (float(edge.operator.norm(p, exact)) for p in (inf, 1.0))
+        settled = self.builder.add(self, NoActivation())
+        chosen = Selection(edge.source, rows, columns * most)  # of small whole numbers, without rounding
+        self.builder.stages[-1] = replace(self.builder.stages[-1], selection=chosen)
+        return settled
+
     def shift(self, constant: Tensor) -> Expression:
         """self + constant, each broadcast to the other."""
         try:
@@ -188,6 +200,14 @@ class Expression:
     def activate(self, activation: AbstractActivation) -> Expression:
         """activation(self), a new stage."""
         return self.builder.add(self, activation)
+
+
+def _renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
+    """The stage with other numbers for the nodes that it names."""
+    edges = tuple(Edge(number[e.source], e.operator) for e in stage.edges)
+    old = stage.selection
+    selection = None if old is None else replace(old, source=number[old.source])
+    return replace(stage, edges=edges, selection=selection)
 
 
 def _depth(operator: AbstractOperator) -> int:

@@ -20,12 +20,12 @@ from recurjac.digest import digest
 from recurjac.errors import InvalidNetwork, InvalidRequest
 from recurjac.network.input_side import embedding, fixed_features, placed, reading
 from recurjac.network.numbers import exact_numbers, shaped
-from recurjac.network.stage import Constant, Edge, Stage, count, stage_tensors
+from recurjac.network.stage import Constant, Edge, Selection, Stage, count, stage_tensors
 from recurjac.network.watched import Watched
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
 from recurjac.tensors import without_gradients
 
-__all__ = ["Constant", "Edge", "Network", "Stage", "Watched", "chain"]
+__all__ = ["Constant", "Edge", "Network", "Selection", "Stage", "Watched", "chain"]
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -62,6 +62,8 @@ class Network:
         for k, stage in enumerate(self.stages, 1):
             if any(not 0 <= e.source < k for e in stage.edges):
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
+            if stage.selection is not None and not (stage.linear and 0 <= stage.selection.source < k):
+                raise InvalidNetwork(f"stage {k} does not select among entries of node {stage.selection.source}")
         self.check_weights()
 
     def check_weights(self) -> None:

@@ -38,13 +38,28 @@ class Constant:
 
 @final
 @dataclass(frozen=True)
+class Selection:
+    """A stage that selects among entries of node `source`, as a maximum or a sort does, whatever lies in between.
+
+    For all choices of slopes in between, its Jacobian with respect to that node has absolute row sums up to
+    `row_sum` and absolute column sums up to `column_sum`.  Source: docs/mathematics.md, §6.3.
+    """
+
+    source: int
+    row_sum: float
+    column_sum: float
+
+
+@final
+@dataclass(frozen=True)
 class Stage:
-    """h = σ(Σ constants + Σ edges)."""
+    """h = σ(Σ constants + Σ edges).  selection: what is known besides of a stage without an activation."""
 
     edges: tuple[Edge, ...]
     constants: tuple[Constant, ...]
     activation: AbstractActivation
     shape: Shape
+    selection: Selection | None = None
 
     @property
     def linear(self) -> bool:
@@ -63,7 +78,7 @@ class Stage:
         """The same stage with its tensors in `dtype` on `device`."""
         edges = tuple(Edge(e.source, e.operator.to(dtype, device)) for e in self.edges)
         constants = tuple(Constant(c.operator.to(dtype, device), cast(c.tensor, dtype, device)) for c in self.constants)
-        return Stage(edges, constants, self.activation.to(dtype, device), self.shape)
+        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection)
 
 
 def count(tensors: Iterable[Tensor]) -> int:

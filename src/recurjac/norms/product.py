@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, nextafter, sqrt
 from typing import final
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import round_up_to
 from recurjac.jacobian import Gradients
+from recurjac.network import Selection
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import induced_norm
 from recurjac.operators import AbstractOperator
@@ -22,7 +23,11 @@ from recurjac.propagation.chain_rule import ChainRule
 @final
 @dataclass(frozen=True)
 class ProductOfNorms(AbstractNormMethod):
-    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added."""
+    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added.
+
+    Maxima over windows and sorts count as what they are, selections (docs/mathematics.md, §6): 1 in every norm, if no
+    two windows overlap.
+    """
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -36,14 +41,14 @@ class ProductOfNorms(AbstractNormMethod):
         return True
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
-        return _product(gradients.chain, p, q, lambda operator: operator.norm(p, gradients.chain.arithmetic))
+        return _product(gradients, p, q, lambda operator: operator.norm(p, gradients.chain.arithmetic))
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
         """Whether even the product of what a few power iterations reach, which is no more, is not below `upper`."""
         if p != 2:
             return False
         with torch.no_grad():
-            return bool((_product(gradients.chain, p, q, spectral_estimate) >= upper).all())
+            return bool((_product(gradients, p, q, spectral_estimate) >= upper).all())
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         """That of the largest row, for each."""
@@ -58,21 +63,37 @@ def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
     return norm.to(like) if norm.dtype == like.dtype else round_up_to(norm, like.dtype).to(like)
 
 
-def _product(chain: ChainRule, p: float, q: float, norm: Callable[[AbstractOperator], Tensor]) -> Tensor:
+def _product(gradients: Gradients, p: float, q: float, norm: Callable[[AbstractOperator], Tensor]) -> Tensor:
+    chain, stages = gradients.chain, gradients.state.network.stages
     exact, one = chain.arithmetic.exact, torch.ones(chain.batch, dtype=chain.dtype, device=chain.device)
     found = [exact(one)]
     for node in range(1, chain.end + 1):
         total = exact(torch.zeros_like(one))
         for e in chain.edges[node]:
-            if node < chain.end:
-                factor = _rounded_up(norm(e.operator), one)
-            else:
-                rows = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2))
-                entries = chain.arithmetic.between(rows, rows)
-                sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
-                factor = induced_norm(entries, p, q, chain.arithmetic, sums)
+            inner = node < chain.end
+            factor = _rounded_up(norm(e.operator), one) if inner else _norm_of_rows(chain, e.operator, p, q)
             total = total + found[e.source] * exact(factor)
-        slopes = chain.slopes[node]
+        slopes, selection = chain.slopes[node], stages[node - 1].selection
         steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
-        found.append(exact((total * exact(steepest)).upper()))
+        upper = (total * exact(steepest)).upper()
+        if selection is not None:
+            most = _rounded_up(torch.tensor(_selection_norm(selection, p), dtype=torch.float64), one)
+            upper = torch.minimum(upper, (found[selection.source] * exact(most)).upper())
+        found.append(exact(upper))
     return found[-1].upper()
+
+
+def _norm_of_rows(chain: ChainRule, operator: AbstractOperator, p: float, q: float) -> Tensor:
+    """‖operator‖_{p→q} of an operator into the last node, with the covectors before it."""
+    rows = chain.gradient_rows(operator).map(lambda t: t.flatten(2))
+    entries = chain.arithmetic.between(rows, rows)
+    sums = chain.arithmetic.at_least(entries.magnitude.sum(-1), entries.shape[-1])
+    return induced_norm(entries, p, q, chain.arithmetic, sums)
+
+
+def _selection_norm(selection: Selection, p: float) -> float:
+    """‖·‖_{p→p} of what is known by its row and column sums; for p = 2, the root of their product (Schur's test)."""
+    if p != 2:
+        return selection.row_sum if p == inf else selection.column_sum
+    product = selection.row_sum * selection.column_sum
+    return product if product == 1 else nextafter(sqrt(nextafter(product, inf)), inf)

@@ -74,11 +74,19 @@ def maximum_of(x: Expression, rows: Tensor) -> Expression:
     rows = rows.gather(0, (rows == 0).to(torch.int8).argsort(dim=0, stable=True))
     rows = torch.where(rows > 0, rows, rows.gather(0, count - 1))
     x = x.settled()
+    most = _most_windows(rows)
     parts = [_Partial(x.apply(gather_positions(row, x.shape)), row.unsqueeze(0)) for row in rows]
     while len(parts) > 1:
         odd = parts[-1:] if len(parts) % 2 else []
         parts = [a.joined(b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0].value
+    return parts[0].value.selected_from(x, most) if len(rows) > 1 else parts[0].value
+
+
+def _most_windows(rows: Tensor) -> int:
+    """In how many windows an entry lies at most; windows may name an entry several times."""
+    ordered = rows.flatten(1).sort(0).values
+    first = torch.cat([torch.ones_like(ordered[:1], dtype=torch.bool), ordered[1:] != ordered[:-1]])
+    return int(ordered[first].long().bincount().max())
 
 
 def over_axes(x: Expression, dims: Sequence[int], keep: bool) -> Expression:

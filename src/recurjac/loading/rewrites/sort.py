@@ -37,6 +37,7 @@ def sort(x: Expression, dim: int = -1, descending: bool = False, stable: bool | 
     for i, entry in enumerate(entries):
         placed = entry.apply(gather(lambda t, i=i: _placed(t, axis, i, size), entry.shape))
         total = placed if total is None else total.plus(placed)
+    total = None if total is None else total.selected_from(x, 1)  # every comparison mixes two entries of a row
     return (total, Unread("the order of a sort, which is not differentiable"))
 
 
