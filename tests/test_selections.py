@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, sqrt
 from pathlib import Path
@@ -38,7 +39,7 @@ class Repeated(nn.Module):
         return x[:, :, [3, 0, 1, 2, 0]].amin(2)
 
 
-SELECTORS = {
+SELECTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, int]]] = {
     "disjoint": (lambda: nn.MaxPool2d(2), (1, 2, 6, 4), (1, 1)),
     "overlapping": (lambda: nn.MaxPool2d(3, stride=1), (1, 1, 5, 5), (1, 9)),
     "padded": (lambda: nn.MaxPool2d(3, stride=2, padding=1), (1, 1, 5, 5), (1, 4)),

@@ -526,7 +526,7 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] 
     "inputs": (
         lambda: rj.stationary_points(waves(65), rj.LpBall(torch.zeros(65), 1), output=0),
         rj.InvalidRequest,
-        ("65 inputs", "64", "fold"),
+        ("65 inputs", "64", "radius of 0"),
     ),
     "given": (
         lambda: rj.stationary_points(ONE, rj.LpBall(t(0, 0), 1), output=0, pre=rj.Given([t([-1, -1])], [t([1, 1])])),
@@ -597,3 +597,52 @@ def test_the_command_refuses(arguments: str, words: tuple[str, ...], capsys: pyt
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert not [w for w in words if w not in err.splitlines()[-1]]
+
+
+# Inputs that the region fixes
+
+
+def test_inputs_without_width_are_fixed() -> None:
+    """The others have stationary points where a network of those alone has them."""
+    network = waves(4)
+    low, high = t([2.8, 1.0, -0.3, 2.0], [-0.5, 3.0, 3.0, 4.0]), t([3.4, 1.0, 0.3, 2.0], [0.5, 3.0, 3.3, 4.0])
+    region = rj.Box(low, high)
+    found = rj.stationary_points(network, region, output=0)
+    assert found.fixed == ((1, 3), (1, 3))
+    assert found.count == (1, 1)
+    assert found.rigorous == rj.stationary_points(waves(2), rj.Box(low[:, ::2], high[:, ::2]), output=0).rigorous
+    assert "; 2 inputs fixed; " in repr(found)
+    wanted = (([math.pi, 1.0, 0.0, 2.0], SADDLE), ([0.0, 3.0, math.pi, 4.0], SADDLE))
+    for (point,), (where, kind), a, b in zip(found.points, wanted, low, high, strict=True):
+        assert point.kind is kind
+        assert torch.allclose(point.point, t(*where), rtol=0, atol=1e-12)
+        for box in (point.box, point.enclosure):
+            assert bool(
+                ((a <= box.lower) & (box.lower <= t(*where)) & (t(*where) <= box.upper) & (box.upper <= b)).all()
+            )
+    plain = rj.stationary_points(network, rj.Box(low, high + 1e-3 * (low == high)), output=0)
+    assert plain.fixed == ((), ())
+
+
+def test_inputs_past_the_limit_may_be_fixed() -> None:
+    """As pixels of which only some move, each sample its own."""
+    x, radius = torch.zeros(2, 100, dtype=torch.float64), torch.zeros(2, 100, dtype=torch.float64)
+    radius[0, 3], radius[1, [0, 99]] = 0.5, 0.7
+    found = rj.stationary_points(waves(100), rj.LpBall(x, radius), output=0)
+    assert [len(f) for f in found.fixed] == [99, 98]
+    assert [p.kind for (p,) in found.points] == [MAXIMUM, MAXIMUM]
+    with pytest.raises(rj.InvalidRequest, match=r"100 inputs; .*a radius of 0"):
+        rj.stationary_points(waves(100), rj.LpBall(x, 0.5), output=0)
+    radius[0, 3] = 0.0
+    found = rj.stationary_points(waves(100), rj.LpBall(x, radius), output=0)
+    assert found.count == (0, 1)
+
+
+def test_boxes_beside_fixed_inputs_lie_in_the_region_that_was_asked_about() -> None:
+    """Ends that float32 does not have are moved outwards for bounds, but boxes stay inside."""
+    network = waves(2).to(torch.float32)
+    low, high = t([-1 / 3, 0.0]), t([1 / 3, 0.0])
+    found = rj.stationary_points(network, rj.Box(low, high), output=0)
+    assert found.fixed == ((1,),)
+    (point,) = found.points[0]
+    assert bool(((low[0] <= point.box.lower.double()) & (point.box.upper.double() <= high[0])).all())

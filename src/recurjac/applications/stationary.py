@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import final
 
@@ -29,6 +29,9 @@ _HALVINGS = 48
 """Of the box around a candidate, from the region's own half-width on."""
 _CONTRACTIONS = 24
 """Of the enclosures of points within their boxes, at most; they end when rounding does not let them shrink."""
+
+_Holds = Callable[[Tensor], Tensor]
+"""Which points (batch, N, *input) certainly lie in the region that was asked about, which its bound may exceed."""
 
 
 @final
@@ -58,11 +61,14 @@ class StationaryPoints(AbstractResult):
 
     They are different points, and their boxes lie in the region; there may be more that were not found or not proved.
     notes: for each sample why there is none, else empty.
+    fixed: for each sample the inputs, row-major, in which the region has no width.  They keep their values, and the
+    points are stationary along the other inputs.
     """
 
     points: tuple[tuple[StationaryPoint, ...], ...]
     output: int
     notes: tuple[str, ...]
+    fixed: tuple[tuple[int, ...], ...]
     provenance: Provenance
 
     @property
@@ -72,7 +78,8 @@ class StationaryPoints(AbstractResult):
 
     def __repr__(self) -> str:
         found = "; ".join(_summary(points) for points in self.points)
-        return f"StationaryPoints(output {self.output}, {found}; {self.method}, {self._kind()})"
+        held = f"; {max(map(len, self.fixed))} inputs fixed" if any(self.fixed) else ""
+        return f"StationaryPoints(output {self.output}, {found}{held}; {self.method}, {self._kind()})"
 
 
 def _summary(points: Sequence[StationaryPoint]) -> str:
@@ -92,8 +99,10 @@ def stationary_points(
 ) -> StationaryPoints:
     """Stationary points of one output in `region`, each proved to exist and to be the only one in a box around it.
 
-    network: smooth, of at most 64 inputs.  output: which one, row-major; of a difference, `output=0` of
-    `network.margin(a, b)`.  method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
+    network: smooth, of at most 64 inputs in which the region has a width.  Of a box or an l_inf ball, the other inputs
+    are fixed (`Network.fix`), and the points are stationary along those that remain.
+    output: which one, row-major; of a difference, `output=0` of `network.margin(a, b)`.
+    method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
     Boxes are as wide as the region at first and are halved until Krawczyk's test proves one; none proves that there is
     no stationary point (`stationary_free_radius` does).
     Raises InvalidRegion if the region does not fit the network; InvalidRequest for an output that is not there, an
@@ -106,36 +115,97 @@ def stationary_points(
     if problem.pre.holds_samples or problem.known:
         raise InvalidRequest("given pre-activation bounds are of one region, but many boxes are tried; give Crown()")
     one = problem.network.output(output)
-    check_inputs(one.input_shape)
     check_smooth(one)
-    with torch.no_grad():
-        wide = one if one.dtype == torch.float64 else one.to(torch.float64)
-        points, open_ = newton.candidates(wide, problem.region)
-        probe = _Probe(problem.of(one), points.to(one.dtype), how)
-        found = _proved(probe, open_)
+    whole = problem.of(one)
+    fixed = fixed_inputs(whole.bound)
+    if not any(fixed):
+        check_inputs(one.input_shape)
+        with torch.no_grad():
+            found = _found(whole, problem.region, how, newton, problem.region.holds)
+    else:
+        check_inputs((max(prod(one.input_shape) - len(f) for f in fixed),))
+        with torch.no_grad():
+            found = tuple(_along_others(whole, i, held, how, newton) for i, held in enumerate(fixed))
     notes = tuple(
         "" if f else "no box with a stationary point was proved; there may be some all the same" for f in found
     )
-    return StationaryPoints(found, output, notes, probe.problem.provenance(how.title))
+    return StationaryPoints(found, output, notes, fixed, whole.provenance(how.title))
 
 
 def check_inputs(shape: Shape) -> None:
     """Raise InvalidRequest if there are more inputs than a Hessian is bounded for."""
     if prod(shape) > MOST_INPUTS:
         raise InvalidRequest(
-            f"the network has {prod(shape)} inputs; stationary points are proved for at most {MOST_INPUTS}: fold fixed "
-            "inputs into the first biases, or put a layer of fewer inputs before it"
+            f"there are {prod(shape)} inputs; stationary points are proved for at most {MOST_INPUTS}: give a region "
+            "without width in the others (a radius of 0 for each of them), or put a layer of fewer inputs before the "
+            "network (net.precompose)"
         )
+
+
+def fixed_inputs(bound: BoundRegion) -> tuple[tuple[int, ...], ...]:
+    """For each sample the numbers of the inputs in which a box has no width; none for other regions."""
+    if not isinstance(bound, BoundBox):
+        return ((),) * bound.batch
+    held = ((bound.radius == 0) | (bound.low == bound.high)).flatten(1)
+    return tuple(tuple(h.nonzero().flatten().tolist()) for h in held)
+
+
+def _found(
+    problem: Problem,
+    region: AbstractRegion | BoundRegion,
+    method: AbstractJacobianMethod,
+    newton: Newton,
+    holds: _Holds,
+) -> tuple[tuple[StationaryPoint, ...], ...]:
+    """What is proved of a network of one output, for each sample."""
+    one = problem.network
+    wide = one if one.dtype == torch.float64 else one.to(torch.float64)
+    points, open_ = newton.candidates(wide, region)
+    return _proved(_Probe(problem, points.to(one.dtype), method, holds), open_)
+
+
+def _along_others(
+    problem: Problem, sample: int, held: tuple[int, ...], method: AbstractJacobianMethod, newton: Newton
+) -> tuple[StationaryPoint, ...]:
+    """The stationary points of one sample, in a box, along the inputs other than `held`; none if those are all."""
+    one, bound = problem.network, problem.bound
+    if not isinstance(bound, BoundBox):
+        raise TypeError(f"a {type(bound).__name__} has no inputs without width")
+    free = torch.ones(prod(one.input_shape), dtype=torch.bool, device=one.device)
+    free[list(held)] = False
+    if not bool(free.any()):
+        return ()
+    x = torch.where(bound.radius == 0, bound.x, bound.low)[sample].flatten()  # where it is fixed
+
+    def whole(some: Tensor) -> Tensor:
+        lead = some.shape[:-1]
+        every = x.expand(*lead, -1).masked_scatter(free.expand(*lead, -1), some)
+        return every.reshape(*lead, *one.input_shape)
+
+    def holds(points: Tensor) -> Tensor:
+        every = whole(points)
+        return problem.region.holds(every.expand(bound.batch, *every.shape[1:]))[sample : sample + 1]
+
+    box = BoundBox(*(t[sample].reshape(1, -1)[:, free] for t in (bound.x, bound.radius, bound.low, bound.high)))
+    part = Problem(
+        one.fix({i: x[i] for i in held}), box, pre=problem.pre, arithmetic=problem.arithmetic, planner=problem.planner
+    )
+    wide = BoundBox(*(t.double() for t in (box.x, box.radius, box.low, box.high)))
+    (found,) = _found(part, wide, method, newton, holds)
+    return tuple(
+        replace(f, point=whole(f.point), box=f.box.map(whole), enclosure=f.enclosure.map(whole)) for f in found
+    )
 
 
 @final
 @dataclass(frozen=True)
 class _Probe:
-    """A network of one output, a region and candidates in it, (batch, N, *input)."""
+    """A network of one output, a region, candidates in it, (batch, N, *input), and which points it holds."""
 
     problem: Problem
     points: Tensor
     method: AbstractJacobianMethod
+    holds: _Holds
 
     @property
     def network(self) -> Network:
@@ -167,7 +237,7 @@ class _Probe:
         certain = torch.ones(self.points.shape[:2], dtype=torch.bool, device=self.points.device)
         for corner in (box.lower, box.upper, torch.where(right >= left, box.upper, box.lower)):
             kept = (self.bound.project(corner) == corner).flatten(2).all(2)
-            certain = certain & kept & self.problem.region.holds(corner)
+            certain = certain & kept & self.holds(corner)
         return certain
 
 

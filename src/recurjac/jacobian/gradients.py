@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
+from recurjac.network import Selection
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
@@ -53,6 +54,12 @@ class Gradients:
     def chain(self) -> ChainRule:
         """The chain rule whose gradients these are."""
         return self.state.chain() if self.given is None else self.given
+
+    def selection(self, node: int) -> Selection | None:
+        """What is known of a node of the whole network that selects among entries of another; None: nothing."""
+        if self.given is not None or node == 0:
+            return None
+        return self.state.stage(node).selection
 
     def own(self) -> Gradients:
         """An object of the same chain rule for one method, of whose knowledge this one learns."""

@@ -64,7 +64,7 @@ def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
 
 
 def _product(gradients: Gradients, p: float, q: float, norm: Callable[[AbstractOperator], Tensor]) -> Tensor:
-    chain, stages = gradients.chain, gradients.state.network.stages
+    chain = gradients.chain
     exact, one = chain.arithmetic.exact, torch.ones(chain.batch, dtype=chain.dtype, device=chain.device)
     found = [exact(one)]
     for node in range(1, chain.end + 1):
@@ -73,7 +73,7 @@ def _product(gradients: Gradients, p: float, q: float, norm: Callable[[AbstractO
             inner = node < chain.end
             factor = _rounded_up(norm(e.operator), one) if inner else _norm_of_rows(chain, e.operator, p, q)
             total = total + found[e.source] * exact(factor)
-        slopes, selection = chain.slopes[node], stages[node - 1].selection
+        slopes, selection = chain.slopes[node], gradients.selection(node)
         steepest = one if slopes is None else slopes.magnitude.flatten(1).amax(1)
         upper = (total * exact(steepest)).upper()
         if selection is not None:

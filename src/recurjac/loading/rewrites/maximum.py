@@ -84,7 +84,7 @@ def maximum_of(x: Expression, rows: Tensor) -> Expression:
 
 def _most_windows(rows: Tensor) -> int:
     """In how many windows an entry lies at most; windows may name an entry several times."""
-    ordered = rows.flatten(1).sort(0).values
+    ordered = rows.reshape(len(rows), -1).sort(0).values
     first = torch.cat([torch.ones_like(ordered[:1], dtype=torch.bool), ordered[1:] != ordered[:-1]])
     return int(ordered[first].long().bincount().max())
 
