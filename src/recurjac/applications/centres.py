@@ -62,16 +62,14 @@ class Centres:
 def around(
     network: Network | Problem, x: Numbers | None, p: float | None, clip: tuple[Numbers, Numbers] | None
 ) -> tuple[Problem, LpBall]:
-    """The problem at single points, and the balls of radius 0 there; the points are x or the centres of a given problem.
+    """The problem at single points, x or the centres of a given problem's region, and the balls of radius 0 there.
 
     p: by default inf.  Raises InvalidRegion as `LpBall` does; InvalidRequest for inputs that are missing or given
     twice, for a problem whose region is not an `LpBall`, and for one that contains bounds of a single region.
     """
     if isinstance(network, Problem):
         if x is not None or p is not None or clip is not None:
-            raise InvalidRequest(
-                "a Problem has its own inputs, norm and clip box; give them only to its LpBall"
-            )
+            raise InvalidRequest("a Problem has its own inputs, norm and clip box; give them only to its LpBall")
         if not isinstance(network.region, LpBall):
             raise InvalidRequest(f"the region {network.region!r} of the problem is not a ball; give an LpBall")
         ball = replace(network.region, radius=0.0)
@@ -83,7 +81,7 @@ def around(
         problem = Problem(network, ball)
     if problem.pre.holds_samples or (isinstance(network, Problem) and network.known):
         raise InvalidRequest(
-            "given pre-activation bounds belong to one region, but many balls are tried; use a rule such as Crown(), and "
-            "no constraints"
+            "given pre-activation bounds belong to one region, but many balls are tried; use a rule such as "
+            "Crown(), and no constraints"
         )
     return problem, ball

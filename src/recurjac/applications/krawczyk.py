@@ -5,8 +5,10 @@ For g with Jacobians H(x), an interval matrix H that contains them over a box X,
     K(X)  =  m - Y g(m) + (I - Y H) (X - m)
 
 contains every zero of g in X.  If K(X) lies in the interior of X, there is exactly one, and every matrix in H is
-regular.  The proof does not depend on how Y and m are chosen.  Sources: Krawczyk, Computing 4 (1969), 187; Moore, SIAM J. Numer. Anal. 14
-(1977), 611; Rump, "Verification methods", Acta Numerica 2010, Section 13.
+regular.  The proof does not depend on how Y and m are chosen.
+
+Sources: Krawczyk, Computing 4 (1969), 187; Moore, SIAM J. Numer. Anal. 14 (1977), 611; Rump, "Verification methods",
+Acta Numerica 2010, Section 13.
 """
 
 from __future__ import annotations

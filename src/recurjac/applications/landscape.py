@@ -27,8 +27,8 @@ class StationaryFree(AbstractResult):
     """The output has no stationary point within `radius` of x, because an entry of its gradient keeps its sign there.
 
     radius: (batch,), the largest that was proved; inf: no stationary point in the whole space, or the whole clip box.
-    witness: (batch,), the row-major number of the entry that keeps its sign, or -1 if none is proved to have a sign even
-    at x; the radius is then 0.  lower, upper: (batch,), bounds of that entry over the ball, for every element of
+    witness: (batch,), the row-major number of the entry that keeps its sign, or -1 if no entry has a proved sign at x
+    itself; the radius is then 0.  lower, upper: (batch,), bounds of that entry over the ball, for every element of
     Clarke's gradient.  output, p: the number of the output, and the norm of the ball.  notes: for each sample, why its
     radius is 0; otherwise empty.
     """

@@ -60,9 +60,7 @@ def _check_slopes(activation: AbstractActivation, z: Interval, points: Tensor, a
     slack = 64 * torch.finfo(points.dtype).eps * (1 + slopes.abs() + points.abs())
     _between(held.lower - slack, slopes, held.upper + slack, activation, "a slope")
     known = ~activation.unstable(z, arithmetic)
-    require(
-        bool((held.is_point | ~known).all()), f"{activation.name}: a stable neuron has an unknown slope"
-    )
+    require(bool((held.is_point | ~known).all()), f"{activation.name}: a stable neuron has an unknown slope")
 
 
 def _between(low: Tensor, true: Tensor, high: Tensor, activation: AbstractActivation, what: str) -> None:
