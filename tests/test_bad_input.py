@@ -208,7 +208,7 @@ REGION: dict[str, tuple[str, tuple[str, ...]]] = {
     "device": ("--input x.npy --radius 1 --device abacus", ("'abacus'", "cannot be used")),
     "no numbers": ("--input x.npy --radius 1 --device meta", ("'meta'", "cannot be used")),
     "json": ("--input x.npy --radius 1 --json none/r.json", ("--json none/r.json", "no directory none")),
-    "json folder": ("--input x.npy --radius 1 --json folder", ("--json 'folder'", "no file name")),
+    "json folder": ("--input x.npy --radius 1 --json folder", ("--json 'folder'", "not a file name")),
     "box radius": ("--input box.vnnlib --radius 1", ("--radius", ".vnnlib")),
     "box clip": ("--input box.vnnlib --clip 0 1", ("--clip", ".vnnlib")),
     "box divide": ("--input box.vnnlib --divide 2", ("--divide", ".vnnlib")),

@@ -132,7 +132,7 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr("recurjac.cli.certify.certified_radius", third_is_interrupted)
     code, _, err = run("--json", "r.json")
     assert code == 1
-    assert "interrupted; 2 of the results are reported" in err
+    assert "interrupted; the 2 finished results are reported" in err
     assert [r["index"] for r in json.loads(Path("r.json").read_text())["results"]] == [0, 1]
 
 
@@ -193,7 +193,7 @@ def test_help(run: Run) -> None:
 def test_the_table_names_the_proof_and_the_remark(run: Run) -> None:
     """Also where the radius is as large as looked for; of a misclassified input there is no proof."""
     _, out, _ = run("--limit", 1e-6, "--index", 0)
-    assert "integral of Chords: as far as was looked" in out
+    assert "integral of Chords: the largest radius that was tried" in out
     _, out, _ = run("--labels", (right()[0] + 1) % 3, "--index", 0)
     assert f"misclassified as {right()[0]}" in out
     assert "Chords" not in out

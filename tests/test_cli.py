@@ -229,7 +229,7 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr("recurjac.cli.bounds.lipschitz", second_is_interrupted)
     code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, 0.2, 0.3, "--json", "r.json")
     assert code == 1
-    assert "interrupted; 3 of the results are reported" in err
+    assert "interrupted; the 3 finished results are reported" in err
     found = json.loads(Path("r.json").read_text())["results"]
     assert [(r["index"], r["radius"]) for r in found] == [(0, 0.1), (1, 0.1), (2, 0.1)]
     assert len([line for line in out.splitlines() if line.strip()[:1].isdigit()]) == 3

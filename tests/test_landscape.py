@@ -363,7 +363,7 @@ def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypat
 
     monkeypatch.setattr("recurjac.cli.landscape.stationary_free_radius", second_is_interrupted)
     code, _, err = run(capsys, "landscape", "net.npz", "--input", "x.npy", "--class", "each", "--json", "r.json")
-    assert (code, "interrupted; 3 of the results are reported" in err) == (1, True)
+    assert (code, "interrupted; the 3 finished results are reported" in err) == (1, True)
     assert len(json.loads(Path("r.json").read_text())["results"]) == 3
 
 

@@ -348,7 +348,7 @@ def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypat
     code, _, err = run(
         capsys, "monotone", "net.npz", "--input", "x.csv", "--radius", 0.1, 0.2, "--class", 0, "--json", "r.json"
     )
-    assert (code, "interrupted; 2 of the results are reported" in err) == (1, True)
+    assert (code, "interrupted; the 2 finished results are reported" in err) == (1, True)
     assert [r["radius"] for r in json.loads(Path("r.json").read_text())["results"]] == [0.1, 0.1]
 
 

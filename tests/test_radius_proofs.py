@@ -137,8 +137,8 @@ def test_a_wrong_statement_is_caught_by_an_adversary() -> None:
 @pytest.mark.parametrize(
     ("proofs", "p", "words"),
     [
-        ((), inf, "no proofs of radius"),
-        ((Constant(slope=1.0),), 1, "constant does not reach the norm l1"),
+        ((), inf, "not proofs of radius"),
+        ((Constant(slope=1.0),), 1, "constant does not support the norm l1"),
         ((Constant(slope=1.0, rows=5),), 2, r"constant states bounds of shape \(3, 5\)"),
     ],
 )
@@ -182,10 +182,10 @@ def _wrong(case: str) -> tuple[Any, dict[str, Any], str]:
     problem, end = rj.Problem(network, rj.LpBall(x, 0.1)), torch.ones(1, 7, dtype=torch.float64)
     given = rj.Problem(network, rj.LpBall(x, 0.1), pre=rj.Given([], []))
     cases: dict[str, tuple[Any, dict[str, Any], str]] = {
-        "inputs": (problem, {"x": x}, "of its own"),
-        "norm": (problem, {"p": inf}, "of its own"),
-        "clip": (problem, {"clip": (0, 1)}, "of its own"),
-        "box": (rj.Problem(network, rj.Box(x, x + 1)), {}, "no ball"),
+        "inputs": (problem, {"x": x}, "its own inputs"),
+        "norm": (problem, {"p": inf}, "its own inputs"),
+        "clip": (problem, {"clip": (0, 1)}, "its own inputs"),
+        "box": (rj.Problem(network, rj.Box(x, x + 1)), {}, "not a ball"),
         "constraint": (problem.constrained(1, rj.Interval(-end, end)), {}, "belong to one region"),
         "given": (given, {}, "belong to one region"),
         "nothing": (network, {}, "inputs are missing"),

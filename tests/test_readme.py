@@ -12,17 +12,31 @@ from recurjac.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+NUMBER = r"\d+\.\d+"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_python_examples_run() -> None:
-    """In one namespace, as a reader would type them."""
+def test_python_examples_print_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """In one namespace, as a reader would type them; below each `print` is what it prints, to the digits shown."""
     code = blocks("python")
     assert len(code) == 2
     exec("\n".join(code), {})  # noqa: S102  # the README's own code
+    printed = capsys.readouterr().out.splitlines()
+    prints = re.findall(r"^print\(.*\)\n# (.*)$", "\n".join(code), re.MULTILINE)
+    assert len(prints) == len(printed) == sum(block.count("print(") for block in code) == 2
+    for shown, found in zip(prints, printed, strict=True):
+        assert re.sub(NUMBER, "", shown) == re.sub(NUMBER, "", found)
+        numbers, truth = ([float(n) for n in re.findall(NUMBER, text)] for text in (shown, found))
+        assert numbers == pytest.approx(truth, rel=1e-5)
+
+
+def test_the_figure_is_small_and_its_command_writes_that_file() -> None:
+    (figure,) = re.findall(r"!\[.*\]\((.*)\)", README)
+    assert 0 < (ROOT / figure).stat().st_size < 100_000
+    assert f"`recurjac demo --plot {figure}`" in README
 
 
 def commands() -> list[str]:

@@ -567,7 +567,7 @@ def test_the_command_reports_what_exists(capsys: pytest.CaptureFixture[str]) -> 
     assert list(rows[0])[:5] == ["index", "class", "radius", "witness", "seconds"]
     assert "stationary points that exist within l2 1" in out
     assert "maximum" in out
-    assert "no stationary point that near for 1 of 2 results" in err
+    assert "for 1 of 2 results that there is no stationary point in the ball" in err
     assert "there may be some" not in err  # its table proves that there is none
     ((point,), none) = (r["stationary_points"] for r in rows)
     want = only(rj.stationary_points(waves(2), rj.LpBall(t(0.3, 0.1), 1.0, 2), output=0))

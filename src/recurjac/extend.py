@@ -1,8 +1,8 @@
-"""What classes outside the package build upon.
+"""The base classes and tools for extensions outside the package.
 
-An activation, an operator, a rule, a method, a norm method, a proof of radius, a brancher or a planner that is defined
-anywhere works like those of the package as soon as its class exists: subclass one of these, as a frozen dataclass.
-`recurjac.testing` has the package's own checks for them; docs/extending.md is a tutorial.
+To add an activation, an operator, a pre-activation rule, a Jacobian method, a norm method, a proof of radius, a
+brancher or a planner, derive a frozen dataclass from one of these.  It then works like the classes of the package.
+`recurjac.testing` has the package's own checks for such classes; docs/extending.md is a tutorial.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Local and global Lipschitz constants: an upper bound that is proved and a lower bound that is attained."""
+"""Local and global Lipschitz constants: a proved upper bound and an attained lower bound."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ from recurjac.search import Attained, Search
 class Lipschitz(AbstractResult):
     """max ‖J(x)‖_{p→q} over the region is at most `upper` and at least `lower`, each (batch,).
 
-    Where the segment between two inputs stays in the region (it is convex), ‖f(x) - f(y)‖_q <= upper ‖x - y‖_p.
-    witness, direction: (batch, *input), where and in which direction the gain `lower` is attained.
-    status: for each part of the batch that was bounded alone, "bounded", or for methods that search why they stopped:
-    "exact" (within their tolerance), "time", "parts" or "interrupted"; one word where all are equal.
+    As the region is convex, ‖f(x) - f(y)‖_q <= upper ‖x - y‖_p for all x and y in it; if the problem has constraints,
+    all points between x and y must satisfy them.
+    witness, direction: (batch, *input), the input and the direction in which the gain `lower` is attained.
+    status: "bounded"; for methods that search, why they stopped: "exact" (within their tolerance), "time", "parts",
+    "stuck" or "interrupted".  If parts of the batch were bounded separately, all the different words, with
+    commas between them.
     """
 
     upper: Tensor
@@ -49,7 +51,7 @@ class Lipschitz(AbstractResult):
 
     @property
     def note(self) -> str:
-        """What else one should know, in one line."""
+        """Remarks on the result, in one line."""
         return "; ".join(self.provenance.notes)
 
     def __repr__(self) -> str:
@@ -74,11 +76,12 @@ def lipschitz(
 ) -> Lipschitz:
     """Bounds of the local Lipschitz constant max ‖J(x)‖_{p→q} of `network` over `region`, for each sample.
 
-    network, region: or a `Problem` in place of both.  p: norm of the inputs, q: norm of the vector of all outputs (inf:
-    the largest single output), 1, 2 or inf each.  One output is `network.output(k)`, a difference of two
+    network, region: or a `Problem` in place of both.  p: norm of the inputs; q: norm of the vector of all outputs (inf:
+    the largest single output); each is 1, 2 or inf.  For one output use `network.output(k)`, for the difference of two
     `network.margin(a, b)`.  A region of infinite radius gives the global constant.  method: a Jacobian method or a norm
-    method, by default the best that the library has; pre: by default `Crown()`; arithmetic: by default `Rigorous()`
-    where complete; search: for the lower bound.
+    method.  By default, the bound is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the
+    product of the layers' norms.  pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be
+    covered; search: for the lower bound.
     `upper` is differentiable with respect to the network's live parameters.
     Raises InvalidRequest for an unknown norm or one that the method does not support, InvalidRegion if the region does
     not fit the network.
@@ -102,7 +105,7 @@ def lipschitz(
 
 
 def _best(searched: Attained, found: list[Attained | None]) -> Attained:
-    """The larger gain of each sample, of a search and of what the method found."""
+    """For each sample, the larger of the gains from the search and from the method."""
     known = [f for f in found if f is not None]
     if len(known) < len(found):
         return searched
@@ -129,7 +132,7 @@ def _status(found: list[NormBound]) -> str:
 
 
 def _not_above(lower: Tensor, upper: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
-    """`lower`, or without proved rounding the lesser of both where they differ by rounding alone."""
+    """`lower`; if rounding is not covered, at most `upper` where the two cross by no more than rounding."""
     if arithmetic.rigorous:
         return lower
     close = lower <= upper * (1 + torch.finfo(upper.dtype).eps ** 0.5)

@@ -1,4 +1,4 @@
-"""Lower bounds of Lipschitz constants: the largest gain ‖J(x) v‖_q / ‖v‖_p that a search finds, and proves."""
+"""Lower bounds of Lipschitz constants: the largest gain ‖J(x) v‖_q / ‖v‖_p that a search finds and proves."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Attained:
 @final
 @dataclass(frozen=True)
 class Search:
-    """Sampling (inside, on the boundary and at corners of the region), then a random local search around the best.
+    """Sampling inside, on the boundary and at corners of the region, then a random local search around the best points.
 
-    work: multiply-adds to spend on each sample of the batch, half of them on sampling; 0 looks at the centre alone.
-    kept: how many points are refined.  seed: of the generator; the same seed gives the same result.
+    work: multiply-adds for each sample of the batch, half of them for sampling; with 0, only the centre is evaluated.
+    kept: how many points are refined.  seed: of the random generator; the same seed gives the same result.
     """
 
     work: float = 4e8
@@ -42,11 +42,11 @@ class Search:
     seed: int = 0
 
     def attained(self, problem: Problem, p: float, q: float) -> Attained:
-        """The best proved gain of a network with a vector of outputs, at points that are certainly in the region.
+        """The best proved gain of a network with a vector of outputs, at points that are proved to be in the region.
 
-        At a point where a pre-activation is within its rounding of a kink, only what holds for every element of
-        Clarke's Jacobian counts; so the gain is one that the network has.  Of a problem with constraints only points
-        that certainly satisfy them count.
+        Where a pre-activation may be at a kink, because it is as close to it as its rounding error, only what holds
+        for every element of Clarke's Jacobian counts.  The gain is therefore one that the network really has.  If the
+        problem has constraints, only points that are proved to satisfy them count.
         """
         with torch.no_grad():
             points = self._refine(problem.network, problem.bound, p, q)
@@ -54,7 +54,7 @@ class Search:
             return _prove(problem, points, inside, p, q)
 
     def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
-        """The best points found, (batch, kept, *input), the centre always among those first tried."""
+        """The best points found, (batch, kept, *input); the centre is always among the first candidates."""
         generator = torch.Generator().manual_seed(self.seed)
         points = region.x.unsqueeze(1)
         if self.work <= 0:
@@ -75,11 +75,11 @@ class Search:
 
 
 _MOST_POINTS = 6000
-"""Samples past which a tiny network gains nothing."""
+"""The largest number of samples; more do not help even for tiny networks."""
 
 
 def _moved(points: Tensor, region: BoundRegion, step: int, generator: torch.Generator) -> Tensor:
-    """Random steps: every third round along few coordinates, in sizes from the whole region down to a hundredth."""
+    """Random steps, every third round along few coordinates, of sizes from the whole region to a hundredth of it."""
     shape, like = points.shape, points
     noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
     share = 0.15 if step % 3 == 0 else 1.0
@@ -93,7 +93,7 @@ def _moved(points: Tensor, region: BoundRegion, step: int, generator: torch.Gene
 
 
 def _finite(points: Tensor, x: Tensor) -> Tensor:
-    """The points (batch, N, *input), those that overflowed replaced by x (batch, *input)."""
+    """The points (batch, N, *input), with x (batch, *input) in place of points that overflowed."""
     known = points.isfinite().flatten(2).all(2)
     return torch.where(known.reshape(*known.shape, *[1] * (points.dim() - 2)), points, x.unsqueeze(1))
 
@@ -104,13 +104,13 @@ def _take(points: Tensor, index: Tensor) -> Tensor:
 
 
 def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
-    """The gain in the best direction found and that direction, at each of the points (batch, N, *input)."""
+    """The best direction found at each of the points (batch, N, *input), after the gain in that direction."""
     flat = points.flatten(0, 1)
     width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
     part = max(1, MEMORY // (8 * 4 * width))
     found = [_direction(point_jacobian(network, x), p, q) for x in flat.split(part)]
     gains, directions = torch.cat([g for g, _ in found]), torch.cat([d for _, d in found])
-    known = torch.where(gains.isfinite(), gains, 0.0)  # an overflow says nothing
+    known = torch.where(gains.isfinite(), gains, 0.0)  # an overflow carries no information
     return known.reshape(points.shape[:2]), directions.reshape(points.shape)
 
 
@@ -120,7 +120,7 @@ def point_jacobian(network: Network, x: Tensor) -> Tensor:
 
 
 def outputs_and_jacobian(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network gives at the points x (batch, *input), (batch, *output), and J there."""
+    """The outputs at the points x (batch, *input), (batch, *output), and J there."""
     fast = Fast()
     pre = network.preactivations(x)
     rows = torch.eye(prod(network.output_shape), dtype=x.dtype, device=x.device)
@@ -139,10 +139,10 @@ def outputs_and_jacobian(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _direction(jacobian: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
-    """A direction v, ‖v‖_p = 1, of large ‖J v‖_q for each J (N, K, n_in), and that gain: (N,), (N, n_in).
+    """For each J (N, K, n_in), a large gain ‖J v‖_q and its direction v with ‖v‖_p = 1: (N,), (N, n_in).
 
-    A power method for mixed norms (Boyd 1974) started from every row and from the best column; exact at once for
-    q = inf and for p = 1.
+    A power method for mixed norms (Boyd 1974), started from every row and from the best column.  For q = inf and for
+    p = 1, the start is already exact.
     """
     column = torch.linalg.vector_norm(jacobian, q, dim=1).argmax(-1, keepdim=True)
     starts = [torch.zeros_like(jacobian[:, 0]).scatter(-1, column, 1.0).unsqueeze(1)]
@@ -168,12 +168,12 @@ def _align(g: Tensor, p: float) -> Tensor:
 
 
 def _dual(y: Tensor, q: float) -> Tensor:
-    """The gradient of the q-norm (q = 1 or 2) at y, up to its length."""
+    """The gradient of the q-norm (q = 1 or 2) at y, up to a positive factor."""
     return torch.where(y >= 0, 1.0, -1.0).to(y.dtype) if q == 1 else y
 
 
 def _satisfied(problem: Problem, points: Tensor) -> Tensor:
-    """Which points (batch, N, *input) certainly satisfy the problem's constraints: (batch, N)."""
+    """Whether each of the points (batch, N, *input) is proved to satisfy the constraints: (batch, N)."""
     certain = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     if not problem.known:
         return certain
@@ -186,9 +186,9 @@ def _satisfied(problem: Problem, points: Tensor) -> Tensor:
 
 
 def _prove(problem: Problem, points: Tensor, inside: Tensor, p: float, q: float) -> Attained:
-    """Bound J v at each of the points (batch, N, *input) by a region of radius 0 and keep the largest gain.
+    """Bound J v at each of the points (batch, N, *input) with a region of radius 0, and keep the largest gain.
 
-    Points not `inside` (batch, N) count 0, which every constant is at least.
+    Points that are not `inside` (batch, N) count as 0, which is a lower bound of every constant.
     """
     arithmetic = problem.arithmetic
     directions = _gains(problem.network, points, p, q)[1]

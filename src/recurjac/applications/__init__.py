@@ -1,1 +1,1 @@
-"""What follows from bounds of Jacobians: one application a file, a typed function that returns one frozen result."""
+"""Applications of Jacobian bounds, one in each file: a typed function that returns one frozen result."""

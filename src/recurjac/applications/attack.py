@@ -1,4 +1,4 @@
-"""Projected gradients: inputs near a given one at which a margin is not positive.
+"""An attack by projected gradients: it looks for inputs near a given one at which a margin is not positive.
 
 Source: Madry et al., ICLR 2018, arXiv:1706.06083, for the descent in one ball.
 """
@@ -25,9 +25,9 @@ from recurjac.search import outputs_and_jacobian
 @final
 @dataclass(frozen=True)
 class Adversary:
-    """At `point` (batch, *input), no farther than `distance` (batch,) from the input, some margin is not positive.
+    """At `point` (batch, *input), at most at distance `distance` (batch,) from the input, some margin is not positive.
 
-    distance: float64, in the norm of the ball, rounded upwards; infinite where none was found, and `point` is then the
+    distance: float64, in the norm of the ball, rounded up; infinite if no adversary was found, and `point` is then the
     input.
     """
 
@@ -36,7 +36,7 @@ class Adversary:
 
 
 _DRAWN = 32
-"""Random points of a ball, of which the best are starts: one evaluation each."""
+"""The number of random points of a ball that are evaluated; the descents start from the best of them."""
 
 
 @final
@@ -44,9 +44,10 @@ _DRAWN = 32
 class Attack:
     """Projected gradients in balls that grow until an adversary is found, then shrink around the nearest one.
 
-    steps: of one descent.  starts: points that descend at once: the input, the best so far, the best of random ones.
-    rounds: of growing, and of shrinking; 0 is no attack.  seed: of the random starts.
-    Raises InvalidRequest for less.
+    steps: number of steps of one descent.  starts: number of parallel descents, from the input, the best point so far
+    and the best random points.  rounds: number of times that the ball grows, and shrinks; 0 means no attack.
+    seed: for the random starts.
+    Raises InvalidRequest for fewer than 1 step, 1 start or 0 rounds, and for numbers that are not whole.
     """
 
     steps: int = 9
@@ -57,13 +58,13 @@ class Attack:
     def __post_init__(self) -> None:
         expect_whole("the attack", steps=self.steps, starts=self.starts, rounds=self.rounds, seed=self.seed)
         if min(self.steps, self.starts) < 1 or self.rounds < 0:
-            raise InvalidRequest(f"{self} has too few steps, starts or rounds; at least 1, 1 and 0 make sense")
+            raise InvalidRequest(f"{self} has too few steps, starts or rounds; give at least 1, 1 and 0")
 
     def nearest(self, margins: Network, ball: LpBall, scale: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
-        """The nearest adversary found of the network `margins`, all of whose outputs are positive at the input.
+        """The nearest adversary found for the network `margins`, all of whose outputs are positive at the input.
 
-        ball: the inputs, their norm and clip box; its radius is not read.  scale (batch,): a first guess of the
-        distance, positive.  Every point found is proved one as far as `arithmetic` proves.
+        ball: the inputs, their norm and clip box; its radius is not used.  scale: (batch,), a positive first guess of
+        the distance.  Each adversary is proved to be one, as far as `arithmetic` covers rounding.
         """
         with torch.no_grad():
             target = _Target(margins, ball)
@@ -86,7 +87,7 @@ class Attack:
             return target.proved(best, found, arithmetic)
 
     def _descend(self, target: _Target, best: Tensor, reach: Tensor, generator: torch.Generator) -> Tensor:
-        """Where descents of the margin inside the ball of radius `reach` end: (batch, starts, *input)."""
+        """The best points of descents of the margin inside the ball of radius `reach`: (batch, starts, *input)."""
         size = _like(reach, target.x)
         region = LpBall(target.x, size, target.ball.p, target.clip).bind(target.shape, target.x.dtype, target.x.device)
         x = target.x.unsqueeze(1)
@@ -111,7 +112,7 @@ class Attack:
 @final
 @dataclass(frozen=True)
 class _Target:
-    """The margins to make negative, around these inputs."""
+    """The margins that the attack makes negative, and the inputs around which it searches."""
 
     margins: Network
     ball: LpBall
@@ -126,7 +127,7 @@ class _Target:
 
     @cached_property
     def clip(self) -> tuple[Tensor, Tensor] | None:
-        """The clip box in the network's own numbers."""
+        """The clip box in the dtype of the network."""
         if self.ball.clip is None:
             return None
         box = LpBall(self.ball.x, inf, inf, self.ball.clip).bind(self.shape, self.margins.dtype, self.margins.device)
@@ -134,7 +135,7 @@ class _Target:
         return ends.lower, ends.upper
 
     def least(self, points: Tensor) -> Tensor:
-        """The least margin at points (batch, N, *input): (batch, N); NaN is no margin."""
+        """The least margin at points (batch, N, *input): (batch, N); infinite in place of NaN."""
         values = self.margins(points.flatten(0, 1)).amin(1).reshape(points.shape[:2])
         return torch.where(values.isnan(), inf, values)
 
@@ -148,12 +149,12 @@ class _Target:
         return values.reshape(points.shape[:2]), gradient.nan_to_num(0.0, 0.0, 0.0).reshape(points.shape)
 
     def length(self, points: Tensor) -> Tensor:
-        """How far points (batch, *input) are from the inputs."""
+        """The distances of points (batch, *input) from the inputs."""
         length: Tensor = torch.linalg.vector_norm((points - self.x).flatten(1), self.ball.p, dim=1)
         return length
 
     def better(self, points: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest of `best`, where `found`, and adversaries on the way from the input to each of the points."""
+        """The nearest of `best`, where `found`, and of adversaries on the segments from the input to the points."""
         x, rows = self.x.unsqueeze(1), torch.arange(len(best), device=best.device)
         for pick in range(points.shape[1]):
             end = points[:, pick]
@@ -175,7 +176,7 @@ class _Target:
         return best, found
 
     def proved(self, best: Tensor, found: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
-        """The nearest point a little past `best` at which a margin is certainly not positive."""
+        """The nearest point at or slightly beyond `best` at which a margin is proved not to be positive."""
         x = self.x
         distance = torch.full((len(x),), inf, dtype=torch.float64, device=x.device)
         point = x.clone()
@@ -198,7 +199,7 @@ class _Target:
 
 
 def _distance(a: Tensor, b: Tensor, p: float) -> Tensor:
-    """The norm of a - b (batch, *input), float64, rounded upwards."""
+    """The norm of a - b (batch, *input), float64, rounded up."""
     steps = (a - b).flatten(1)
     most = steps.abs().amax(1)
     if p == inf:
@@ -209,9 +210,9 @@ def _distance(a: Tensor, b: Tensor, p: float) -> Tensor:
 
 
 def _downhill(gradient: Tensor, points: Tensor, box: Interval, p: float, many: Tensor) -> Tensor:
-    """Directions of p-norm 1 in which the margin falls fastest, leaving out coordinates that cannot go on.
+    """Directions of p-norm 1 in which the margin falls fastest, without coordinates that are stuck at the box.
 
-    many (starts,): for p = 1, how many of the steepest coordinates share the step.
+    many: (starts,), for p = 1 the number of steepest coordinates that share the step.
     """
     low, high = box.lower.unsqueeze(1), box.upper.unsqueeze(1)
     stuck = ((gradient > 0) & (points <= low)) | ((gradient < 0) & (points >= high))

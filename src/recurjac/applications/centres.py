@@ -1,4 +1,4 @@
-"""The inputs that radii are sought around, with the norm of the balls and the clip box."""
+"""The inputs around which radii are searched, with the norm of the balls and the clip box."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from recurjac.region import LpBall, Numbers
 @final
 @dataclass(frozen=True)
 class Centres:
-    """Inputs x, (batch, *input) in float64 on the CPU, and their clip box, as large, infinite where there is none.
+    """Inputs x, (batch, *input) in float64 on the CPU, and the ends of their clip box, of the same shape.
 
-    p: the norm of the balls around them.
+    p: the norm of the balls around the inputs.  low, high: infinite if there is no clip box.
     """
 
     x: Tensor
@@ -33,19 +33,19 @@ class Centres:
 
     @classmethod
     def of(cls, ball: LpBall, shape: Shape) -> Centres:
-        """Those of a ball, whose radius is not read, of a network that takes inputs of `shape`."""
+        """The centres of a ball, for a network with inputs of `shape`; the radius of the ball is not used."""
         wide, cpu = torch.float64, torch.device("cpu")
         box = LpBall(ball.x, inf, inf, ball.clip).bind(shape, wide, cpu).box(Rigorous())
         return cls(LpBall(ball.x, 0.0).bind(shape, wide, cpu).x, float(ball.p), box.lower, box.upper)
 
     def taken(self, index: Sequence[int]) -> Centres:
-        """Some of them."""
+        """The centres with these numbers."""
         rows = list(index)
         return Centres(self.x[rows], self.p, self.low[rows], self.high[rows])
 
     def balls(self, radius: Tensor) -> LpBall:
-        """The balls of these radii, (batch,)."""
-        each = radius.reshape(-1, *[1] * (self.x.dim() - 1))  # (batch,) could be taken for one radius a feature
+        """The balls with these radii, (batch,)."""
+        each = radius.reshape(-1, *[1] * (self.x.dim() - 1))  # (batch,) could be read as one radius per feature
         return LpBall(self.x, each, self.p, (self.low, self.high))
 
     def points(self) -> LpBall:
@@ -53,7 +53,7 @@ class Centres:
         return self.balls(torch.zeros(len(self.x), dtype=torch.float64))
 
     def whole(self) -> Tensor:
-        """Radii, (batch,), from which on the ball holds all of the clip box; infinite without a box."""
+        """Radii, (batch,), at which the ball contains the whole clip box; infinite without a box."""
         room = torch.maximum(self.high - self.x, self.x - self.low).flatten(1)
         reach = Rigorous().at_least(torch.linalg.vector_norm(room, self.p, dim=1), 2 * room.shape[1] + 8)
         return torch.where(room.isfinite().all(1), reach, inf)
@@ -62,18 +62,16 @@ class Centres:
 def around(
     network: Network | Problem, x: Numbers | None, p: float | None, clip: tuple[Numbers, Numbers] | None
 ) -> tuple[Problem, LpBall]:
-    """The question at single points, x or the centres of a problem's region, and the balls of radius 0 there.
+    """The problem at single points, x or the centres of a given problem's region, and the balls of radius 0 there.
 
     p: by default inf.  Raises InvalidRegion as `LpBall` does; InvalidRequest for inputs that are missing or given
-    twice, for a problem whose region has no centre, and for one that holds bounds of one region.
+    twice, for a problem whose region is not an `LpBall`, and for one that contains bounds of a single region.
     """
     if isinstance(network, Problem):
         if x is not None or p is not None or clip is not None:
-            raise InvalidRequest(
-                "a Problem has inputs, a norm and a clip box of its own; give those of its LpBall alone"
-            )
+            raise InvalidRequest("a Problem has its own inputs, norm and clip box; give them only to its LpBall")
         if not isinstance(network.region, LpBall):
-            raise InvalidRequest(f"the region {network.region!r} of the problem is no ball; give an LpBall")
+            raise InvalidRequest(f"the region {network.region!r} of the problem is not a ball; give an LpBall")
         ball = replace(network.region, radius=0.0)
         problem = network.over(ball)
     else:
@@ -83,7 +81,7 @@ def around(
         problem = Problem(network, ball)
     if problem.pre.holds_samples or (isinstance(network, Problem) and network.known):
         raise InvalidRequest(
-            "pre-activation bounds that are given belong to one region, but many balls are tried; use a rule such as "
+            "given pre-activation bounds belong to one region, but many balls are tried; use a rule such as "
             "Crown(), and no constraints"
         )
     return problem, ball

@@ -1,12 +1,14 @@
-"""The test of Krawczyk: a box that holds exactly one zero of a gradient, and the kind of stationary point that it is.
+"""Krawczyk's test proves that a box contains exactly one zero of a gradient; also, the kind of this stationary point.
 
-For g with Jacobians H(x), an interval matrix H that holds them over a box X, m in X and any matrix Y,
+For g with Jacobians H(x), an interval matrix H that contains them over a box X, m in X and any matrix Y,
 
     K(X)  =  m - Y g(m) + (I - Y H) (X - m)
 
-holds every zero of g in X; if K(X) is inside the interior of X, there is exactly one, and every matrix in H is regular.
-Where Y and m come from carries no proof.  Sources: Krawczyk, Computing 4 (1969), 187; Moore, SIAM J. Numer. Anal. 14
-(1977), 611; Rump, "Verification methods", Acta Numerica 2010, Section 13.
+contains every zero of g in X.  If K(X) lies in the interior of X, there is exactly one, and every matrix in H is
+regular.  The proof does not depend on how Y and m are chosen.
+
+Sources: Krawczyk, Computing 4 (1969), 187; Moore, SIAM J. Numer. Anal. 14 (1977), 611; Rump, "Verification methods",
+Acta Numerica 2010, Section 13.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from torch import Tensor
 from recurjac.arithmetic import Interval, Rigorous
 
 _EXACT = Rigorous()
-"""What is concluded from enclosures covers its own rounding, whatever the arithmetic that gave them."""
+"""Conclusions from enclosures cover their own rounding, whichever arithmetic the enclosures are from."""
 
 
 @final
 class StationaryKind(Enum):
-    """What is known of a stationary point from the signs of the eigenvalues of its Hessian."""
+    """What the signs of the eigenvalues of its Hessian prove about a stationary point."""
 
     MINIMUM = "minimum"
     MAXIMUM = "maximum"
@@ -37,14 +39,14 @@ class StationaryKind(Enum):
 @final
 @dataclass(frozen=True)
 class Krawczyk:
-    """K(X) for boxes X, (batch, n), and whether it is certainly in the interior of X: (batch,)."""
+    """K(X) for boxes X, (batch, n), and whether it is proved to lie in the interior of X: (batch,)."""
 
     image: Interval
     proved: Tensor
 
     @classmethod
     def of(cls, middle: Tensor, box: Interval, gradient: Interval, hessian: Interval) -> Krawczyk:
-        """From m and X (batch, n), enclosures of g at m and of the Hessian over X and m, (batch, n, n), symmetric."""
+        """The test for m and X (batch, n), with enclosures of g at m and of the symmetric Hessian over X and m."""
         y = _inverse(hessian)
         m = _EXACT.exact(middle)
         low, high = _EXACT.exact(box.lower) - m, _EXACT.exact(box.upper) - m
@@ -65,23 +67,23 @@ def _times(matrix: Interval, vector: Interval) -> Interval:
 
 
 def _middle(hessian: Interval) -> Tensor:
-    """The middles of interval matrices in float64; 0 for those that are not bounded."""
+    """The midpoints of interval matrices in float64; 0 for unbounded matrices."""
     middle = hessian.lower.double() / 2 + hessian.upper.double() / 2
     return torch.where(middle.isfinite().flatten(1).all(1)[:, None, None], middle, 0.0)
 
 
 def _inverse(hessian: Interval) -> Tensor:
-    """About the inverse of the middle of each, or 0, with which nothing is proved."""
+    """Approximate inverses of the midpoints, or 0 if there is none; with 0, nothing is proved."""
     inverse = torch.linalg.inv_ex(_middle(hessian)).inverse.to(hessian.lower.dtype)
     return torch.where(inverse.isfinite().flatten(1).all(1)[:, None, None], inverse, 0.0)
 
 
 def kinds(hessian: Interval) -> list[StationaryKind]:
-    """The kind of stationary point in boxes that Krawczyk proved, from Hessians (batch, n, n) at one point of each.
+    """The kinds of the stationary points in boxes with a proof, from Hessians (batch, n, n) at one point of each box.
 
-    As every matrix in the enclosure over the box is regular and these are a connected set, all have as many negative
-    eigenvalues.  For any Q, C = QᵀHQ with C_ii > Σ |C_ij| in all rows shows that H is positive definite, as Q is then
-    regular (Gershgorin, Sylvester); diagonal entries of both signs show that it is indefinite.
+    The matrices in the enclosure over a box are regular and form a connected set, so all have the same number of
+    negative eigenvalues.  For any Q, if C = QᵀHQ satisfies C_ii > Σ |C_ij| in all rows, then Q is regular and H is
+    positive definite (Gershgorin, Sylvester).  Diagonal entries of both signs prove that H is indefinite.
     """
     basis = torch.linalg.eigh(_middle(hessian)).eigenvectors.to(hessian.lower.dtype)
     q = Interval.point(basis.mT)

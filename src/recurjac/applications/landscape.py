@@ -24,12 +24,13 @@ from recurjac.region import Numbers
 @final
 @dataclass(frozen=True, repr=False)
 class StationaryFree(AbstractResult):
-    """No point within `radius` of x is stationary for the output: there, some entry of the gradient keeps its sign.
+    """The output has no stationary point within `radius` of x, because an entry of its gradient keeps its sign there.
 
     radius: (batch,), the largest that was proved; inf: no stationary point in the whole space, or the whole clip box.
-    witness: (batch,), which entry keeps its sign, numbered row-major, or -1 where none does even at x; lower, upper:
-    (batch,), bounds of that entry over the ball, for every element of Clarke's gradient.  At -1 the radius is 0.
-    output, p: which output, and the norm of the ball.  notes: for each sample why its radius is 0, else empty.
+    witness: (batch,), the row-major number of the entry that keeps its sign, or -1 if no entry has a proved sign at x
+    itself; the radius is then 0.  lower, upper: (batch,), bounds of that entry over the ball, for every element of
+    Clarke's gradient.  output, p: the number of the output, and the norm of the ball.  notes: for each sample, why its
+    radius is 0; otherwise empty.
     """
 
     radius: Tensor
@@ -64,16 +65,16 @@ def stationary_free_radius(
     method: AbstractJacobianMethod | None = None,
     tolerance: float = 1e-3,
 ) -> StationaryFree:
-    """The largest radius found around each input within which one output certainly has no stationary point.
+    """The largest radius found around each input within which one output is proved to have no stationary point.
 
-    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both: its centres, norm and clip
-    box count, not its radius, and its rule and arithmetic are used.  output: which one, row-major; of a difference,
-    `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
-    method: as in `jacobian_bounds`.  tolerance: relative; no proof was found at a radius larger than that found by
-    more, but as bounds need not grow with the ball, one may be.
-    First the whole space (or clip box) is tried, then the point, then radii in growing steps, then bisection.
-    Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that is not
-    there and for a tolerance that is not between 0 and 1.
+    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both, whose centres, norm, clip
+    box, rule and arithmetic are used, but not its radius.  output: its row-major number; for a difference of outputs,
+    use `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
+    method: as in `jacobian_bounds`.  tolerance: relative; the search ends when a radius larger than the result by this
+    fraction was tried without a proof.  Since bounds need not grow with the ball, larger radii may still be provable.
+    The search tries the whole space (or clip box), then the point, then radii in growing steps, then bisection.
+    Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that does
+    not exist and for a tolerance that is not between 0 and 1.
 
     Source: docs/mathematics.md, §7.3; arXiv:1810.11783, Section 4 (local optimisation landscape).
     """
@@ -94,7 +95,7 @@ def stationary_free_radius(
 @final
 @dataclass(frozen=True)
 class _Proofs:
-    """For each sample the radius (float64) at which the entry `witness` has a certain sign; -1: there is none."""
+    """For each sample, the radius (float64) at which the entry `witness` has a proved sign; -1 if there is none."""
 
     radius: Tensor
     witness: Tensor
@@ -106,7 +107,7 @@ class _Proofs:
         return self.witness >= 0
 
     def updated(self, index: Tensor, tried: _Proofs) -> _Proofs:
-        """The same with what was `tried` for the samples `index`, where that was proved."""
+        """The same, updated by the results `tried` for the samples `index`, where these are proofs."""
         at, new = index[tried.proved], tried.proved
         pairs = zip(self._tensors(), tried._tensors(), strict=True)
         return _Proofs(*(old.index_put((at,), more[new]) for old, more in pairs))
@@ -131,7 +132,7 @@ class _Probe:
     def __call__(self, index: Tensor, radius: Tensor) -> _Proofs:
         """What is proved for the samples `index` in balls of `radius`.
 
-        Of several entries with a certain sign the one farthest from 0 is the witness.
+        If several entries have a proved sign, the witness is the one whose bounds are farthest from 0.
         """
         balls = self.centres.taken(index.tolist()).balls(radius)
         found = jacobian_bounds(self.problem.over(balls), method=self.method)
@@ -144,13 +145,13 @@ class _Probe:
         return _Proofs(radius, torch.where(known, best.indices, -1), low, high)
 
     def nothing(self) -> _Proofs:
-        """Before any proof: no entry is known at radius 0."""
+        """The state before any proof."""
         end = torch.full((self.count,), inf, dtype=self.problem.network.dtype)
         zero = torch.zeros(self.count, dtype=torch.float64)
         return _Proofs(zero, torch.full((self.count,), -1), -end, end)
 
     def limits(self) -> Tensor:
-        """A radius for each sample from which on the ball is the whole space, or holds the clip box."""
+        """For each sample, a radius at which the ball is the whole space, or contains the clip box."""
         return self.centres.whole().clamp(max=float(torch.finfo(self.problem.network.dtype).max) / 4)
 
 
@@ -175,7 +176,7 @@ def _note(known: bool, radius: float) -> str:
 
 
 def _searched(probe: _Probe, found: _Proofs, left: Tensor, tolerance: float) -> _Proofs:
-    """`found` with the largest radii for the samples `left`, which are proved at radius 0 and not at infinity."""
+    """`found`, with the largest radii for the samples `left`, which have a proof at radius 0 and none at infinity."""
     limits, dtype = probe.limits().tolist(), probe.problem.network.dtype
 
     def proved(samples: Sequence[int], radii: Sequence[float]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Which outputs rise or fall with which inputs over a region, and derivatives in given directions."""
+"""Which outputs rise or fall with which inputs over a region, and bounds of directional derivatives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from recurjac.search import point_jacobian
 
 @final
 class Trend(Enum):
-    """What is known of an output as one input grows; the first that holds."""
+    """What is known about an output as one input grows: the first of these that is proved."""
 
     CONSTANT = "constant"
     INCREASING = "increasing"
@@ -40,9 +40,9 @@ _PLACE = {trend: place for place, trend in enumerate(Trend)}
 @final
 @dataclass(frozen=True)
 class Probe:
-    """How to look for violations: at `count` points of the region, of which at most `proofs` are proved.
+    """How to look for violations: at `count` points of the region; for at most `proofs` of them, signs are proved.
 
-    seed: of the generator; the same seed gives the same points.  Raises InvalidRequest for negative numbers.
+    seed: of the random generator; the same seed gives the same points.  Raises InvalidRequest for negative numbers.
     """
 
     count: int = 256
@@ -52,7 +52,7 @@ class Probe:
     def __post_init__(self) -> None:
         expect_whole("the probe", count=self.count, proofs=self.proofs, seed=self.seed)
         if self.count < 0 or self.proofs < 0:
-            raise InvalidRequest(f"a probe of {self.count} points and {self.proofs} proofs; neither can be negative")
+            raise InvalidRequest(f"a probe has {self.count} points and {self.proofs} proofs; neither can be negative")
 
 
 @final
@@ -61,8 +61,9 @@ class Monotonicity(AbstractResult):
     """Which entries of the Jacobian keep their sign over the region, for every element of Clarke's Jacobian.
 
     lower, upper: (batch, *output, *input), bounds of the Jacobian, in outputs per unit of input.
-    points: for each sample some inputs (count, *input) of its region; rising, falling: (batch, *output, *input), at
-    which of them the derivative is certainly > 0, and at which < 0, or -1; sought only where `lower` < 0 < `upper`.
+    points: for each sample, some inputs (count, *input) of its region; rising, falling: (batch, *output, *input), the
+    index of a point at which the derivative is proved > 0, and of one at which it is proved < 0, or -1 if there is none
+    or unless `lower` < 0 < `upper`.
     """
 
     lower: Tensor
@@ -79,12 +80,12 @@ class Monotonicity(AbstractResult):
 
     @property
     def increasing(self) -> Tensor:
-        """Where no step along the input can lower the output."""
+        """Where increasing the input never decreases the output."""
         return (self.lower >= 0) & self.lower.isfinite() & ~self._vanished
 
     @property
     def decreasing(self) -> Tensor:
-        """Where no step along the input can raise the output."""
+        """Where increasing the input never increases the output."""
         return (self.upper <= 0) & self.upper.isfinite() & ~self._vanished
 
     @property
@@ -104,7 +105,7 @@ class Monotonicity(AbstractResult):
 
     @property
     def trends(self) -> Tensor:
-        """The one word for each entry, (batch, *output, *input): its place in `list(Trend)`."""
+        """The trend of each entry, (batch, *output, *input), as its index in `list(Trend)`."""
         words = (self.constant, self.increasing, self.decreasing, self.violated)
         trends = torch.full(self.lower.shape, _PLACE[Trend.UNDECIDED], device=self.lower.device)
         for mask, trend in reversed(list(zip(words, Trend, strict=False))):
@@ -112,7 +113,7 @@ class Monotonicity(AbstractResult):
         return trends
 
     def trend(self, *entry: int) -> Trend:
-        """The one word for an entry (sample, *output, *input)."""
+        """The trend of an entry (sample, *output, *input)."""
         return list(Trend)[int(self.trends[entry])]
 
     def witnesses(self, *entry: int) -> tuple[Tensor, Tensor]:
@@ -137,12 +138,13 @@ def monotone(
     arithmetic: AbstractArithmetic | None = None,
     probe: Probe | None = None,
 ) -> Monotonicity:
-    """Which outputs certainly rise, fall or do neither with which inputs over `region`, for each sample.
+    """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
 
-    method, pre, arithmetic: as in `jacobian_bounds`.  probe: where to look for points that refute what is undecided;
-    they are proved by bounds over regions of radius 0.  The result carries no gradients.  Where the least or largest
-    derivative is exactly 0, covering rounding can leave an entry undecided, by bounds of some 1e-307 on its far side.
-    Raises InvalidRegion if the region does not fit the network, InvalidRequest for what is none of these objects.
+    method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
+    signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  If the least or
+    largest derivative is exactly 0, the allowance for rounding can put a bound on the wrong side of 0, by about 1e-307,
+    and leave the entry undecided.
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind.
 
     Source: docs/mathematics.md, §7.4.
     """
@@ -162,7 +164,7 @@ def monotone(
 
 
 def _points(problem: Problem, probe: Probe) -> list[Tensor]:
-    """Finite points that are certainly in the region, (N, *input) for each sample."""
+    """Finite points that are proved to be in the region, (N, *input) for each sample."""
     network, bound = problem.network, problem.bound
     entries = prod(network.output_shape) * prod(network.input_shape)
     count = min(probe.count, max(2, MEMORY // entries))
@@ -173,10 +175,10 @@ def _points(problem: Problem, probe: Probe) -> list[Tensor]:
 
 
 def _refuted(problem: Problem, points: Tensor, open_: Tensor, proofs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of the points (N, *input) that prove signs, and at which of them each entry is > 0 and < 0, or -1.
+    """Points of (N, *input) that prove signs, and the index of one at which each entry is > 0, and < 0, or -1.
 
-    open_: (outputs, inputs), the entries of interest.  The point that would prove most of the signs still missing
-    is proved next, until none is missing that some point seems to have.
+    open_: (outputs, inputs), the entries of interest.  Each step proves the signs at the point that seems to have
+    most of those still missing, until no point seems to have any.
     """
     rising, falling = (torch.full(open_.shape, -1, device=open_.device) for _ in range(2))
     used: list[Tensor] = []
@@ -200,7 +202,7 @@ def _refuted(problem: Problem, points: Tensor, open_: Tensor, proofs: int) -> tu
 
 
 def _seeming_signs(network: Network, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the derivatives at the points are > 0 and < 0, in plain floating point: (N, outputs, inputs) each."""
+    """Where the derivatives at the points are > 0, and < 0, in plain floating point: (N, outputs, inputs) each."""
     width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
     parts = points.split(max(1, MEMORY // (8 * 4 * width)))
     signs = torch.cat([point_jacobian(network, part).sign().to(torch.int8) for part in parts])
@@ -219,7 +221,8 @@ def _proved_signs(problem: Problem, point: Tensor) -> tuple[Tensor, Tensor]:
 class DirectionalBounds(AbstractResult):
     """lower <= J v <= upper for every x of the region and every element J of Clarke's Jacobian.
 
-    lower, upper: (batch, *output), in outputs per step of `direction`, (batch or 1, *input).
+    lower, upper: (batch, *output), in units of output per unit step along `direction`.
+    direction: (batch or 1, *input).
     """
 
     lower: Tensor
@@ -245,11 +248,12 @@ def directional_bounds(
 ) -> DirectionalBounds:
     """Bounds of the derivative J v of every output in the direction v over `region`.
 
-    direction: v, (*input), or (batch, *input) for one direction a sample; not normalised.  method, pre, arithmetic: as
-    in `jacobian_bounds`.  Often tighter than the sum over entries, as v is pushed through the network as one tangent.
+    direction: v, (*input), or (batch, *input) for one direction per sample; it is not normalised.  method, pre,
+    arithmetic: as in `jacobian_bounds`.  The bounds are often tighter than sums of the bounds of entries, because v is
+    pushed through the network as one tangent.
     The bounds are differentiable with respect to the network's live parameters.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for a direction that does not fit it,
-    that is not finite, or that the network's dtype cannot hold.
+    is not finite, or cannot be represented in the network's dtype.
 
     Source: docs/mathematics.md, §7.4.
     """
@@ -269,7 +273,7 @@ def directional_bounds(
 
 
 def _directions(v: Numbers, network: Network, batch: int) -> Tensor:
-    """The directions as (batch or 1, *input) in the network's dtype."""
+    """The directions (batch or 1, *input), in the network's dtype."""
     try:
         wide = torch.as_tensor(v, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -281,8 +285,10 @@ def _directions(v: Numbers, network: Network, batch: int) -> Tensor:
             f"the {batch} samples"
         )
     if not bool(wide.isfinite().all()):
-        raise InvalidRequest("the direction holds a number that is NaN or infinite; every one must be finite")
+        raise InvalidRequest("the direction contains NaN or an infinite number; all numbers must be finite")
     ways = wide.to(network.dtype)
     if not torch.equal(ways.double(), wide):
-        raise InvalidRequest(f"the direction holds numbers that {network.dtype} does not; give it in {network.dtype}")
+        raise InvalidRequest(
+            f"the direction contains numbers that {network.dtype} cannot represent; give it in {network.dtype}"
+        )
     return (ways if wide.dim() > len(shape) else ways.unsqueeze(0)).to(network.device)

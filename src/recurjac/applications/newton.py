@@ -1,4 +1,4 @@
-"""Where to look for stationary points: Newton's method from many starts.  No proof depends on it."""
+"""Candidates for stationary points, by Newton's method from many starts.  No proof depends on it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recurjac.region import AbstractRegion, BoundBox, BoundRegion
 from recurjac.search import point_jacobian
 
 _SHARES = (1e-8, 1e-3, 1e-1, 1.0)
-"""Damping of the steps tried at once, as shares of the largest eigenvalue."""
+"""Damping of the steps that are tried in parallel, relative to the largest absolute eigenvalue."""
 _NEAR = 2.0**-20
-"""Candidates closer than this share of the region count as one."""
+"""Candidates that differ by less than this fraction of the region count as one."""
 
 
 @final
@@ -29,8 +29,8 @@ _NEAR = 2.0**-20
 class Newton:
     """Damped Newton steps towards zeros of the gradient, from the centre of the region and from random points of it.
 
-    starts: the number of points that go at once.  steps: at most.  seed: of the generator; the same seed gives the same
-    candidates.  Raises InvalidRequest for less than one start or a negative number of steps.
+    starts: the number of starting points.  steps: the largest number of steps.  seed: of the random generator; the same
+    seed gives the same candidates.  Raises InvalidRequest for less than one start or a negative number of steps.
     """
 
     starts: int = 32
@@ -40,12 +40,12 @@ class Newton:
     def __post_init__(self) -> None:
         expect_whole("the search for stationary points", starts=self.starts, steps=self.steps, seed=self.seed)
         if self.starts < 1 or self.steps < 0:
-            raise InvalidRequest(f"{self} has too few starts or steps; at least 1 and 0 make sense")
+            raise InvalidRequest(f"{self} has too few starts or steps; give at least 1 and 0")
 
     def candidates(self, network: Network, region: AbstractRegion | BoundRegion) -> tuple[Tensor, Tensor]:
-        """Points of the region (batch, starts, *input), float64, and which of them differ: (batch, starts).
+        """Points of the region (batch, starts, *input), float64, and a mask that removes duplicates: (batch, starts).
 
-        network: of one smooth output, float64.
+        network: with one smooth output, in float64.
         """
         bound = Problem(network, region, arithmetic=Fast()).bound
         points = self._first(bound)
@@ -64,7 +64,7 @@ class Newton:
         return points, _different(points.flatten(2), size, bound.scale.flatten(1))
 
     def _first(self, bound: BoundRegion) -> Tensor:
-        """The centre, and points on the way from it to random ones."""
+        """The centre, and points on segments from it to random points."""
         generator = torch.Generator().manual_seed(self.seed)
         x = bound.x.unsqueeze(1)
         if self.starts == 1:
@@ -76,12 +76,12 @@ class Newton:
         return torch.cat([x, torch.where(moved.isfinite(), moved, x)], 1)
 
     def _size(self, network: Network, points: Tensor) -> Tensor:
-        """The length of the gradient at points (batch, N, *input), infinite where it overflowed: (batch, N)."""
+        """The 2-norm of the gradient at points (batch, N, *input), infinite if it overflowed: (batch, N)."""
         size = torch.linalg.vector_norm(point_jacobian(network, points.flatten(0, 1))[:, 0], dim=1)
         return torch.where(size.isnan(), torch.inf, size).reshape(points.shape[:2])
 
     def _steps(self, network: Network, points: Tensor) -> list[Tensor]:
-        """Where steps -H (H² + λ²)⁻¹ g lead for several λ, each of the shape of the points."""
+        """The points after steps -H (H² + λ²)⁻¹ g for several λ, each in the shape of the points."""
         flat = points.flatten(0, 1)
         zero = torch.zeros_like(flat)
         points_alone = Problem(network, BoundBox(flat, zero, flat, flat), pre=IBP(), arithmetic=Fast())
@@ -101,7 +101,7 @@ class Newton:
 
 
 def _different(points: Tensor, size: Tensor, scale: Tensor) -> Tensor:
-    """Which of the points (batch, N, n) are the best of those near them: (batch, N)."""
+    """Whether each of the points (batch, N, n) has the least gradient of all points near it: (batch, N)."""
     near = ((points.unsqueeze(1) - points.unsqueeze(2)).abs() <= _NEAR * scale[:, None, None]).all(-1)
     order = size.argsort(dim=1, stable=True).argsort(1)
     before = order.unsqueeze(1) < order.unsqueeze(2)

@@ -1,4 +1,4 @@
-"""Proofs of radius: what is stated of margins on balls, from which `radii` proves how far they stay positive."""
+"""Proofs of a radius: statements about margins on balls, from which `radii` proves how far they stay positive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from recurjac.problem import Problem
 @final
 @dataclass(frozen=True)
 class MarginBalls:
-    """Margins, the outputs of the problem's network, on balls around inputs, one a sample.
+    """Margins, which are the outputs of the problem's network, on balls around inputs, one ball per sample.
 
-    problem: its region holds the balls, cut to their clip box; where its dtype cannot represent their numbers it is
-    larger, and its `x` is a centre that was rounded.
-    known: of the margins' gradients on the balls; `known.state` has the pre-activations.  All proofs share it.
+    problem: its region contains the balls, cut to their clip box.  Where its dtype cannot represent their numbers, the
+    region is larger, and its `x` is a rounded centre.
+    known: what is known about the margins' gradients on the balls; `known.state` has the pre-activations.  All proofs
+    share it.
     radius: (batch,), float64, inf for the whole space or clip box.  p: the norm of the balls.
     """
 
@@ -46,8 +47,8 @@ class MarginBalls:
 class RadiusFacts:
     """On each ball, lower bounds of the margins and upper bounds of their slopes: (batch, margins) each.
 
-    A slope bounds the norm of all gradients of the margin on the ball that is dual to the ball's norm.  None states
-    nothing, nor do NaN and infinite entries.
+    A slope is an upper bound of the dual norm (dual to the ball's norm) of all gradients of the margin on the ball.
+    None, NaN and infinite entries state nothing.
     """
 
     margins: Tensor | None = None
@@ -55,33 +56,33 @@ class RadiusFacts:
 
 
 class AbstractRadiusProof(ABC):
-    """A way to bound margins, or their slopes, on balls; a frozen object.
+    """A way to bound margins, or their slopes, on balls.  It is a frozen object.
 
-    `radii.proved` alone draws conclusions from what is stated.  It takes every statement on a ball as one on all
-    smaller balls, and combines those of all proofs.
+    A proof only states bounds; `radii.proved` draws the conclusions.  It applies each statement about a ball to all
+    smaller balls too, and combines the statements of all proofs.
     """
 
     @abstractmethod
     def title(self, problem: Problem) -> str:
-        """The name for tables and provenance; it may name the problem's rule."""
+        """The name for tables and provenance; it may contain the name of the problem's rule."""
 
     @abstractmethod
     def facts(self, balls: MarginBalls) -> RadiusFacts:
-        """What is known on each of the balls."""
+        """The bounds on each of the balls."""
 
     def supports(self, p: float) -> bool:
-        """Whether balls of the l_p norm are in its reach."""
+        """Whether the proof can bound margins on balls of the l_p norm."""
         return True
 
     def unproved_rounding(self, p: float) -> list[str]:
-        """Why rounding is not covered; empty if it is.  A proof that says nothing of it does not cover it."""
+        """Why rounding is not covered; empty if it is.  By default, a proof does not cover it."""
         return [f"no rounding error is proved for {type(self).__name__}"]
 
 
 @final
 @dataclass(frozen=True)
 class MarginBound(AbstractRadiusProof):
-    """Lower bounds of the margins themselves, by the problem's rule for pre-activations."""
+    """Lower bounds of the margins themselves, from the problem's pre-activation rule."""
 
     def title(self, problem: Problem) -> str:
         return problem.pre.title
@@ -96,7 +97,7 @@ class MarginBound(AbstractRadiusProof):
 @final
 @dataclass(frozen=True)
 class LipschitzIntegral(AbstractRadiusProof):
-    """Dual norms of the margins' gradients, whose integral along the radius is what a margin can lose.
+    """Dual norms of the margins' gradients; their integral over the radius bounds how much a margin can decrease.
 
     method: a Jacobian method or a norm method.  Raises InvalidRequest for anything else.
     Source: arXiv:1810.11783, Theorem 2; docs/mathematics.md, §7.2.
@@ -109,7 +110,7 @@ class LipschitzIntegral(AbstractRadiusProof):
 
     @property
     def norm(self) -> AbstractNormMethod:
-        """The method as one of norms."""
+        """The method as a norm method."""
         return as_norm_method(self.method)
 
     def title(self, problem: Problem) -> str:
@@ -126,22 +127,22 @@ class LipschitzIntegral(AbstractRadiusProof):
 
 
 DEFAULT_PROOFS = (MarginBound(), LipschitzIntegral())
-"""Bounds of the margins by the problem's rule, then the integral of the slopes that `Chords` gives."""
+"""Bounds of the margins by the problem's rule, and the integral of the slopes from `Chords`."""
 
 
 def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: float) -> None:
-    """Raise InvalidRequest unless these are one or more proofs that reach the l_p norm."""
+    """Raise InvalidRequest unless these are one or more proofs that support the l_p norm."""
     if not isinstance(proofs, Sequence) or not proofs or any(not isinstance(f, AbstractRadiusProof) for f in proofs):
-        raise InvalidRequest(f"proofs={proofs!r} are no proofs of radius; give a tuple such as (LipschitzIntegral(),)")
+        raise InvalidRequest(f"proofs={proofs!r} are not proofs of radius; give a tuple such as (LipschitzIntegral(),)")
     for proof in proofs:
         if not proof.supports(p):
-            raise InvalidRequest(f"{proof.title(problem)} does not reach the norm l{p:g}; choose another proof or norm")
+            raise InvalidRequest(f"{proof.title(problem)} does not support the norm l{p:g}; choose another")
 
 
 def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[RadiusBound]:
-    """The best of what the proofs state on each ball.
+    """The best bounds that the proofs state on each ball.
 
-    Raises InvalidRequest for a proof that states another number of bounds than there are balls and margins.
+    Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins).
     """
     facts = [(proof.title(balls.problem), proof.facts(balls)) for proof in proofs]
     margins = [(title, f.margins) for title, f in facts if f.margins is not None]
@@ -155,11 +156,11 @@ def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[Ra
 def _best(
     better: Callable[[Tensor, Tensor], Tensor], nothing: float, what: Sequence[tuple[str, Tensor]], balls: MarginBalls
 ) -> Tensor:
-    """The best of the bounds, `nothing` where there is none; NaN and the infinity on the wrong side state nothing."""
+    """The best of the bounds, or `nothing` if there is none; NaN and infinities of the wrong sign state nothing."""
     for title, bounds in what:
         if tuple(bounds.shape) != balls.shape:
             raise InvalidRequest(
-                f"{title} states bounds of shape {tuple(bounds.shape)}; give {balls.shape}, one a ball and margin"
+                f"{title} states bounds of shape {tuple(bounds.shape)}; give {balls.shape}, one per ball and margin"
             )
     wide = [bounds.detach().double().cpu() for _, bounds in what]
     if not wide:

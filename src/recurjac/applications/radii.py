@@ -1,4 +1,4 @@
-"""How far a margin is proved to stay positive, from bounds on growing balls; all of it in exact rational arithmetic."""
+"""How far a margin is proved to stay positive, from bounds on growing balls; computed in exact rational arithmetic."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import final
 @final
 @dataclass(frozen=True)
 class RadiusBound:
-    """On the ball of `radius` each margin is at least `margins`, its dual gradient norm at most `slopes` (one a row).
+    """On the ball of `radius`, each margin is at least `margins`, and the dual norm of its gradient at most `slopes`.
 
-    NaN and infinite numbers bound nothing.  margin_by, slope_by: the titles of the proofs that state them.
+    margins, slopes: one number per row; NaN and infinite numbers state nothing.  margin_by, slope_by: the titles of the
+    proofs that state them.
     """
 
     radius: float
@@ -27,7 +28,7 @@ class RadiusBound:
 @final
 @dataclass(frozen=True)
 class Proved:
-    """The margin of one row is positive on the ball of `radius`; the integral goes from the ball of `start` on."""
+    """The margin of one row is positive on the ball of `radius`; the integral starts at the ball of radius `start`."""
 
     radius: float
     start: float
@@ -44,19 +45,22 @@ class Proved:
 
 
 def proved(rungs: Sequence[RadiusBound], row: int) -> Proved:
-    """The largest radius at which the margin is proved to be positive; 0 if not even at the first rung, radius 0.
+    """The largest radius at which the margin is proved to be positive; 0 if it is not even proved at radius 0.
 
-    Let g be the margin, t_0 = 0 < t_1 < … the radii, C_i a lower bound of g on the ball B_i of radius t_i, L_i an upper
-    bound there of the norm of its gradients that is dual to the ball's.  Then F_i = max(C_i, F_{i-1} - (t_i - t_{i-1})
-    L_i), F_0 = C_0, is a lower bound of g on B_i.  By induction: a point of B_i is in B_{i-1}, where g >= F_{i-1}, or
-    at a distance s of the centre with t_{i-1} < s <= t_i.  On the segment from it to the centre, which stays in B_i (an
-    intersection of convex sets), there is a point of B_{i-1} at distance t_{i-1}, and between both g changes by no more
-    than (s - t_{i-1}) L_i by the mean value theorem (Lebourg's, where g has kinks).  For the same reason g > 0 at all
-    distances s < t_{i-1} + F_{i-1} / L_i up to t_i.
+    rungs: the bounds on the balls, one of which has radius 0.
 
-    With C_i = -inf for i > 0 this is the right-end sum of Theorem 2 (docs/mathematics.md, §7.2); with L_i = inf it is
-    the margin's bound alone.  A bound on a ball also holds on smaller ones: L_i is the least of those of all larger
-    radii, C_i the greatest.  Fractions make the sums exact; the radius is the next floating-point number below.
+    Let g be the margin and t_0 = 0 < t_1 < … the radii.  On the ball B_i of radius t_i, let C_i be a lower bound of g,
+    and L_i an upper bound of the dual norm of its gradients.  Then F_i = max(C_i, F_{i-1} - (t_i - t_{i-1}) L_i), with
+    F_0 = C_0, is a lower bound of g on B_i.  The proof is by induction: a point of B_i either lies in B_{i-1}, where
+    g >= F_{i-1}, or at a distance s from the centre with t_{i-1} < s <= t_i.  In the second case, the segment from the
+    point to the centre stays in B_i, which is convex, and contains a point of B_{i-1} at distance t_{i-1}.  By the mean
+    value theorem (Lebourg's, if g has kinks), g changes by at most (s - t_{i-1}) L_i between these two points.  For the
+    same reason, g > 0 at all distances s < t_{i-1} + F_{i-1} / L_i up to t_i.
+
+    With C_i = -inf for i > 0, this is the right-end sum of Theorem 2 (docs/mathematics.md, §7.2); with L_i = inf, it is
+    the bound of the margin alone.  A bound on a ball also holds on all smaller balls, so L_i is the least and C_i the
+    greatest of the bounds at radii from t_i up.  Fractions make the sums exact; the radius is the next floating-point
+    number below.
     Source: arXiv:1810.11783, Theorem 2; the combination with C_i is ours.
     """
     ordered = sorted(rungs, key=lambda rung: rung.radius)
@@ -78,7 +82,7 @@ def proved(rungs: Sequence[RadiusBound], row: int) -> Proved:
 
 
 def _known(bounds: Sequence[float], lower: bool) -> list[Fraction | None]:
-    """The best of each bound and those of all larger balls; None where all are infinite or NaN."""
+    """For each ball, the best of its bound and those of all larger balls; None if all are infinite or NaN."""
     found: list[Fraction | None] = []
     best: Fraction | None = None
     for bound in reversed(bounds):
@@ -90,7 +94,7 @@ def _known(bounds: Sequence[float], lower: bool) -> list[Fraction | None]:
 
 
 def _after(bound: Fraction, radius: float, following: float, slope: Fraction | None) -> Fraction | None:
-    """bound - (following - radius) slope, None for -inf; a slope of 0 takes nothing, however far."""
+    """bound - (following - radius) slope, or None for -inf; with a slope of 0, the bound does not change."""
     if slope is not None and slope <= 0:
         return bound
     if slope is None or following == inf:
@@ -108,15 +112,15 @@ def _below(number: Fraction) -> float:
 
 
 def by_margin(rungs: Sequence[RadiusBound]) -> list[RadiusBound]:
-    """The rungs without their slopes: what bounds of the margin prove alone."""
+    """The rungs without slopes, for what bounds of the margin prove alone."""
     return [replace(r, slopes=tuple(inf for _ in r.slopes)) for r in rungs]
 
 
 def by_integral(rungs: Sequence[RadiusBound]) -> list[RadiusBound]:
-    """The rungs without margins at radii other than 0: what Theorem 2 proves alone."""
+    """The rungs without margins at positive radii, for what Theorem 2 proves alone."""
     return [r if r.radius == 0 else replace(r, margins=tuple(-inf for _ in r.margins)) for r in rungs]
 
 
 def least_proved(rungs: Sequence[RadiusBound]) -> float:
-    """The radius that is proved for every row."""
+    """The radius that is proved for all rows."""
     return min(proved(rungs, row).radius for row in range(len(rungs[0].margins)))

@@ -1,7 +1,7 @@
-"""Which radii to bound next: the search for the largest radius that is proved, sample by sample, answered together.
+"""The search for the largest proved radius: which radii to bound next.
 
-A search is a generator.  It yields radii to try and is sent what was found on their balls; it sees no bounds but those.
-`answered` runs many of them at once, so that what all samples ask for next is one batch.
+Each sample has its own search, which is a generator.  It yields radii to try and receives the results on their balls;
+it knows no other bounds.  `answered` runs the searches of many samples together, so that their requests form one batch.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from recurjac.applications.radii import RadiusBound, by_integral, by_margin, lea
 from recurjac.errors import InvalidRequest, expect, expect_whole
 
 _SMALLEST = 0.11
-"""The first radius tried, as a share of the radius at which a margin of constant slope would be gone.
+"""The first radius tried, as a fraction of the radius at which a margin with a constant slope would be 0.
 
-Doubled, it does not meet that radius, so that rounding does not decide what is tried next.
+Doubling it never gives exactly that radius, so that rounding does not decide what is tried next.
 """
 _STEPS = 24
-"""Factors of 4 downwards, and of 2 upwards, before the search for a grid gives up."""
+"""The largest number of steps by factors of 4 down, and of 2 up, in the search for a grid."""
 _COARSE = 1 / 4
-"""The share of the grid, from 0 on, that has the doubled radii alone: slopes change little there."""
+"""The first part of the grid, as a fraction, that has only the doubled radii, because slopes change little there."""
 
 
 _FIRST = 1.0
-"""The first finite radius that a bracket tries; it goes up or down from there by ever larger factors."""
+"""The first finite radius that a bracket tries; from there, it goes up or down by growing factors."""
 _LARGEST_FACTOR = 2.0**256
 
 _Found = TypeVar("_Found")
@@ -41,10 +41,11 @@ _All = TypeVar("_All")
 @final
 @dataclass(frozen=True)
 class RadiusSearch:
-    """A grid of radii: `intervals` linear steps to where the proofs end, below a quarter of that doubled radii.
+    """A grid of radii, in linear steps to where the proofs end; its first quarter has doubling radii instead.
 
-    limit: no larger radius is looked at.  attack: on the inputs; no proof depends on it.
-    Raises InvalidRequest for less than one interval, a limit that is not positive and an attack of another kind.
+    intervals: the number of linear steps from 0 to the end.  limit: the largest radius that is tried.
+    attack: on the inputs; no proof depends on it.
+    Raises InvalidRequest for less than one interval, a limit that is not positive, and for an attack of another kind.
     """
 
     intervals: int = 30
@@ -54,7 +55,7 @@ class RadiusSearch:
     def __post_init__(self) -> None:
         expect_whole("the search of radii", intervals=self.intervals)
         if self.intervals < 1:
-            raise InvalidRequest(f"the number of intervals is {self.intervals!r}; it must be a whole number from 1 on")
+            raise InvalidRequest(f"the number of intervals is {self.intervals!r}; it must be a positive whole number")
         if isinstance(self.limit, bool) or not isinstance(self.limit, int | float) or not self.limit > 0:
             raise InvalidRequest(f"the largest radius is {self.limit!r}; it must be a positive number, or inf for none")
         expect(self.attack, Attack, "the attack", "give an object such as Attack()")
@@ -64,9 +65,9 @@ def answered(
     searches: Mapping[int, Generator[list[float], list[_Found], _All]],
     bound: Callable[[Sequence[int], Sequence[float]], Sequence[_Found]],
 ) -> dict[int, _All]:
-    """What each search returns, by its key; what all of them ask for next is found by one call.
+    """The results of the searches, by their keys; the next requests of all searches are answered by one call.
 
-    bound: for keys and radii of the same number, what is found on each ball.
+    bound: takes keys and as many radii, and returns the result on each ball.
     """
     done: dict[int, _All] = {}
     answers: dict[int, list[_Found] | None] = dict.fromkeys(searches)
@@ -84,15 +85,15 @@ def answered(
 
 
 def bracket_radius(limit: float, dtype: torch.dtype, tolerance: float) -> Generator[list[float], list[bool], None]:
-    """Close in on the largest radius that is proved: yields one radius at a time, takes whether it was proved.
+    """Bracket the largest proved radius: yields one radius at a time and receives whether it was proved.
 
-    limit: no radius from there on is tried.  tolerance: relative width of the bracket at which it ends.
-    The bracket is above `low`, which was proved (0: no ball yet), and below `high`, which was not.  Steps from 1 grow,
-    up or down, until both ends are known; then the geometric mean of both follows.  Radii are numbers of `dtype`.
+    limit: only smaller radii are tried.  tolerance: the relative width of the bracket at which the search ends.
+    The bracket is between `low`, which was proved (0: no ball yet), and `high`, which was not.  Steps up or down from 1
+    grow until both ends are known; then the geometric mean of the ends is tried.  Radii are numbers of `dtype`.
     """
     low, high, factor, failed = 0.0, limit, 2.0, False
     while high > low * (1 + tolerance):
-        first = low == 0 and not failed  # this step is not from an end
+        first = low == 0 and not failed  # this step does not start from an end
         radius = float(torch.tensor(_between(low, high, factor, failed), dtype=dtype))
         if not low < radius < high or radius < torch.finfo(dtype).tiny:
             return
@@ -106,7 +107,7 @@ def bracket_radius(limit: float, dtype: torch.dtype, tolerance: float) -> Genera
 
 
 def _between(low: float, high: float, factor: float, failed: bool) -> float:
-    """The next radius: a step up or down while one end is unknown, else the geometric mean of both ends."""
+    """The next radius: a step up or down while an end is unknown, otherwise the geometric mean of both ends."""
     if low == 0:
         return high / factor if failed else min(high / 2, _FIRST)
     grown = low * factor
@@ -116,15 +117,15 @@ def _between(low: float, high: float, factor: float, failed: bool) -> float:
 def search_radii(
     search: RadiusSearch, centre: RadiusBound, whole: float, together: int
 ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
-    """All rungs of one sample: yields the radii to bound next, none twice, takes their rungs, returns them all.
+    """All rungs of one sample: yields the radii to bound next, none twice; receives their rungs, and returns them all.
 
-    centre: the rung of radius 0.  whole: from this radius on the ball is the whole region; it is called inf then.
-    together: how many radii of the linear part are asked for at once.
-    The first radius is one that is proved, or near 0; it is doubled until an estimate says that the next one is out of
-    reach, or the radius is unlimited; then the linear steps follow until one is not proved.  Where the integral alone
-    has ended they need not all be bounded: those around the end of the margin's own bound are.  The estimate decides
-    where bounds are computed, never what they prove; no radius but the number of the linear ones depends on
-    `intervals`.
+    centre: the rung of radius 0.  whole: from this radius on, the ball is the whole region; such radii become inf.
+    together: the number of radii of the linear part that are requested at once.
+    The search looks for a first radius that is proved, or near 0.  It doubles the radius until an estimate says that
+    the next one cannot be proved, or until the ball is the whole region.  Then it takes the linear steps until one is
+    not proved.  After the end of what the integral proves alone, only the steps around the end of what the bound of the
+    margin proves need to be bounded.  The estimate decides where bounds are computed, never what they prove.
+    `intervals` affects only the linear steps.
     """
     rungs = [centre]
     if not least_proved(rungs) >= 0 or min(centre.margins) <= 0 or isnan(sum(centre.margins)):
@@ -168,10 +169,10 @@ def search_radii(
 def _beyond(
     rungs: list[RadiusBound], steps: Sequence[float], end: float, together: int
 ) -> Generator[list[float], list[RadiusBound]]:
-    """Add the rungs around the last step that a margin's bound proves alone, then following ones while proved at all.
+    """Add the rungs around the last step that a margin's bound proves alone, and later ones as long as they are proved.
 
-    The steps up to `end` are halved.  If the margin's bound falls faster there than its slope allows, an integral that
-    starts earlier reaches farther: then all steps are bounded.
+    Bisection of the steps up to `end` finds that step.  If the margin's bound decreases faster there than its slope
+    allows, an integral that starts earlier proves a larger radius, so all steps are bounded.
     """
     near, tried = bisect_right(steps, end), set[int]()
     while True:
@@ -193,7 +194,7 @@ def _beyond(
 
 
 def _falls_faster(rungs: Sequence[RadiusBound], radius: float) -> bool:
-    """Whether a margin's bound falls by more than its slope times the distance, up to the last rung in `radius`."""
+    """Whether a margin's bound falls by more than slope times distance between the last two rungs up to `radius`."""
     inside = sorted((r for r in rungs if r.radius <= radius), key=lambda rung: rung.radius)
     if len(inside) < 2:
         return False
@@ -203,7 +204,7 @@ def _falls_faster(rungs: Sequence[RadiusBound], radius: float) -> bool:
 
 
 def _evenly(low: int, high: int, most: int) -> list[int]:
-    """Up to `most` whole numbers between both, at even distances."""
+    """Up to `most` evenly spaced whole numbers between `low` and `high`."""
     count = min(most, high - low - 1)
     return [low + (high - low) * i // (count + 1) for i in range(1, count + 1)]
 
@@ -213,14 +214,14 @@ def _capped(radius: float, limit: float, whole: float) -> float:
 
 
 def first_order(centre: RadiusBound) -> float:
-    """The radius at which a margin would be gone at the slope of the centre; 1 where that says nothing."""
+    """The radius at which a margin would be 0 if it kept the slope at the centre; 1 if that is not known."""
     pairs = zip(centre.margins, centre.slopes, strict=True)
     gone = min((m / s for m, s in pairs if 0 < s < inf), default=1.0)
     return gone if 0 < gone < inf else 1.0
 
 
 def _reach(rungs: Sequence[RadiusBound]) -> float:
-    """About how far the proofs will reach: no less, if slopes grow with the radius and margins fall ever faster."""
+    """An estimate of the largest provable radius; not below it if slopes grow, and margins fall ever faster."""
     return min(_reach_of(rungs, row) for row in range(len(rungs[0].margins)))
 
 

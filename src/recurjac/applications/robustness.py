@@ -1,7 +1,8 @@
-"""Certified radii: how far an input may move while its class keeps winning, proved; beside the nearest adversary found.
+"""Certified radii: how far an input may move while its class is proved to win; and the nearest adversary found.
 
-Proofs: the margin f_c - f_j, one network of its own, is positive at x and cannot fall faster than its local Lipschitz
-constants (docs/mathematics.md, §7.1, §7.2), or its own lower bound on a ball is positive, or both one after the other.
+The margin f_c - f_j is a network with one output.  It is positive at x, and cannot decrease faster than its local
+Lipschitz constants allow (docs/mathematics.md, §7.1, §7.2).  Its own lower bound on a ball may also be positive.  The
+two proofs can be combined: the bound up to some radius, and the Lipschitz constants from there on.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from recurjac.region import Numbers
 class CertifiedRadius(AbstractResult):
     """Within `radius` of each input, in the l_p norm and the clip box, its `label` has a larger output than `target`.
 
-    radius, attack: (batch,), float64; the nearest adversary found, `adversary` (batch, *input), is at most at distance
-    `attack`, infinite if none was found (or sought: a misclassified input is not attacked).  Always radius <= attack.
-    by_integral, by_margin: (batch,), what slopes (Theorem 2) and bounds of the margin on balls prove alone.
-    label, target: (batch,); for several targets the one that the radius is least for.
+    radius, attack: (batch,), float64.  The nearest adversary found, `adversary` (batch, *input), is at most at distance
+    `attack`, which is infinite if none was found.  Misclassified inputs are not attacked: `attack` is 0 if the input
+    loses to a target, otherwise infinite.  Always radius <= attack.
+    by_integral, by_margin: (batch,), the radii that slopes (Theorem 2), or bounds of the margin, prove alone.
+    label, target: (batch,); with several targets, the one with the least radius.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
-    proof: what proves each radius; remark: why a radius is 0 or as large as looked for, else empty.
+    proof: what proves each radius.  remark: why a radius is 0, or the largest possible; otherwise empty.
     """
 
     radius: Tensor
@@ -82,17 +84,17 @@ def certified_radius(
     proofs: Sequence[AbstractRadiusProof] = DEFAULT_PROOFS,
     search: RadiusSearch | None = None,
 ) -> CertifiedRadius:
-    """A proved radius for each input around which its label keeps winning against the target.
+    """For each input, a proved radius within which its label keeps winning against the target.
 
-    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both: its centres, norm and clip
-    box count, not its radius, and its rule and arithmetic are used.  label: one for all or one for each, by default
-    the class that the network gives, of equal largest outputs the lowest.  p: 1, 2 or inf, by default inf.
-    target: "runner-up", "random" (by the attack's seed), "least-likely", "all", or the number of a class, one for all
-    or one for each.  clip: the range (lo, hi) that inputs can have.  proofs: what is bounded on balls; their statements
-    are combined (`radii.proved`).  search: the radii tried and the attack, on which no proof depends.
-    An input that is misclassified has radius 0, as has one whose margin is not proved to be positive.
-    Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for labels, targets, norms and proofs
-    that do not exist, UnsoundBounds for an adversary within the radius: a bug.
+    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both, whose centres, norm, clip
+    box, rule and arithmetic are used, but not its radius.  label: one class for all inputs or one for each; by default
+    the class that the network predicts (the lowest if several outputs are largest).  p: 1, 2 or inf, by default inf.
+    target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for
+    all inputs or for each.  clip: the range (lo, hi) of valid inputs.  proofs: what is bounded on balls; all
+    statements are combined (`radii.proved`).  search: the radii to try, and the attack; no proof depends on it.
+    A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
+    Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and
+    proofs, UnsoundBounds for an adversary within the radius, which indicates a bug.
 
     Source: arXiv:1810.11783, Theorem 2 and Section 4.3; docs/mathematics.md, §7.1, §7.2.
     """
@@ -113,7 +115,7 @@ def certified_radius(
 
 
 def _classifier(network: Network) -> Network:
-    """The network with a vector of outputs.  Raises InvalidRequest if they are no classes."""
+    """The network with a vector of outputs.  Raises InvalidRequest if there are fewer than two."""
     flat = network.flattened_output()
     if flat.output_shape[0] < 2:
         raise InvalidRequest("the network has one output, hence no classes; a certificate needs two or more outputs")
@@ -123,7 +125,7 @@ def _classifier(network: Network) -> Network:
 @final
 @dataclass(frozen=True)
 class _Entry:
-    """What is found of one input."""
+    """The results for one input."""
 
     rungs: list[RadiusBound]
     row: int
@@ -135,14 +137,14 @@ class _Entry:
 
     @property
     def proof(self) -> Proved:
-        """Nothing where there is something to remark at the centre already."""
+        """No proof if there is already a remark about the centre."""
         return Proved(0.0, 0.0) if self.remark else proved(self.rungs, self.row)
 
 
 @final
 @dataclass(frozen=True)
 class _Work:
-    """Inputs, and how the outputs of a network, margins once there are entries, are proved to be positive there."""
+    """Inputs, and what is needed to certify them; the network's outputs are classes, or in `certified` margins."""
 
     problem: Problem
     centres: Centres
@@ -154,7 +156,7 @@ class _Work:
         return self.problem.network
 
     def entries(self, labels: Sequence[int], against: Sequence[tuple[int, ...]], given: Sequence[int]) -> list[_Entry]:
-        """One entry for each input; those with one label and the same targets are certified together."""
+        """One entry for each input; inputs with the same label and targets are certified together."""
         groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for i, key in enumerate(zip(labels, against, strict=True)):
             groups.setdefault(key, []).append(i)
@@ -170,7 +172,7 @@ class _Work:
         return [found[i] for i in range(len(labels))]
 
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
-        """Climb every input whose label wins, then attack it."""
+        """Search radii for each input whose label is proved to win, then attack it."""
         count = len(remarks)
         centres = self.at_centres()
         remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
@@ -192,14 +194,14 @@ class _Work:
         return search_radii(self.search, centre, float(self.centres.taken([i]).whole()), together)
 
     def at_centres(self) -> list[RadiusBound]:
-        """Bounds at the inputs themselves, where every proof starts from a bound of the margins."""
+        """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
         known = any(isinstance(proof, MarginBound) for proof in self.proofs)
         every = replace(self, proofs=self.proofs if known else (MarginBound(), *self.proofs))
         count = len(self.centres.x)
         return every.bounds(range(count), [0.0] * count)
 
     def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[RadiusBound]:
-        """Bounds of the margins and of their gradients on balls around the inputs number `index`."""
+        """Bounds of the margins and of their slopes, on balls around the inputs with the numbers `index`."""
         found: list[RadiusBound] = []
         together = self.problem.planner.thresholds.balls
         for begin in range(0, len(index), together):
@@ -211,7 +213,7 @@ class _Work:
         return found
 
     def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound]) -> dict[int, tuple[float, Tensor]]:
-        """The nearest adversary of each of these inputs: its distance and the point."""
+        """The nearest adversary found for each of these inputs: its distance and the point."""
         if not index:
             return {}
         scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
@@ -221,13 +223,13 @@ class _Work:
 
 
 def _weakest(rungs: Sequence[RadiusBound]) -> int:
-    """The row that the least radius is proved for; of equal ones that of the least margin."""
+    """The row with the least proved radius; if several are equal, the one of these with the least margin."""
     margins = rungs[0].margins
     return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
 
 
 def _doubt(centre: RadiusBound) -> str:
-    """Why nothing can be proved of an input that is classified as its label; empty if something can."""
+    """Why nothing can be proved at an input that is classified as its label; empty if something can be."""
     if not all(isfinite(m) for m in centre.margins):
         return "the outputs at the input have no finite bounds"
     return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
@@ -256,8 +258,9 @@ def _numbers(values: Iterable[float]) -> Tensor:
 
 
 def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
-    """The radii, if every adversary lies outside; without proved rounding the lesser where they differ by it alone.
+    """The radii, checked against the adversaries.
 
+    If rounding is not covered, a radius that exceeds the attack by no more than rounding is replaced by the attack.
     Raises UnsoundBounds if an adversary lies within a certified radius.
     """
     if not arithmetic.rigorous:
@@ -277,12 +280,12 @@ def _remark(radius: float, limit: float) -> str:
     if radius == inf:
         return "proved for every input of the region"
     if radius >= limit:
-        return "as far as was looked"
+        return "the largest radius that was tried"
     return "" if radius > 0 else "no positive radius is proved"
 
 
 def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:
-    """The proofs that bound the margin on a ball, then those that bound slopes, as far as both are needed."""
+    """The proofs that bound the margin on a ball, then those that bound slopes, if they are part of the proof."""
     if found.radius == 0:
         return "none"
     balls = [r for r in rungs if r.radius > 0]

@@ -1,4 +1,4 @@
-"""Stationary points of an output that are proved to exist, and boxes in which each is the only one."""
+"""Stationary points of an output, with proofs that they exist, and boxes in which each is the only one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion, BoundBox, BoundRegion
 
 MOST_INPUTS = 64
-"""Inputs up to which a Hessian is bounded; boxes that hold a point get hopelessly small with more."""
+"""The largest number of inputs; with more, the boxes that contain a point become too small to be useful."""
 _HALVINGS = 48
-"""Of the box around a candidate, from the region's own half-width on."""
+"""How often the box around a candidate is halved, from the half-width of the region."""
 _CONTRACTIONS = 24
-"""Of the enclosures of points within their boxes, at most; they end when rounding does not let them shrink."""
+"""The largest number of contractions of an enclosure; they end earlier if it no longer shrinks."""
 
 _Holds = Callable[[Tensor], Tensor]
 """Which points (batch, N, *input) certainly lie in the region that was asked about, which its bound may exceed."""
@@ -37,9 +37,10 @@ _Holds = Callable[[Tensor], Tensor]
 @final
 @dataclass(frozen=True)
 class StationaryPoint:
-    """One stationary point, which exists, lies in `enclosure`, and is the only one in `box`; all are of shape (*input).
+    """A stationary point that is proved to exist, to lie in `enclosure`, and to be the only one in `box`.
 
-    point: an approximation inside `box`.  kind: minimum, maximum, saddle, or undecided; the Hessian is regular there.
+    point: an approximation inside `box`.  point, box, enclosure: of shape (*input).  kind: minimum, maximum, saddle, or
+    undecided; the Hessian is regular at the point.
     """
 
     point: Tensor
@@ -57,11 +58,11 @@ class StationaryPoint:
 @final
 @dataclass(frozen=True, repr=False)
 class StationaryPoints(AbstractResult):
-    """For each sample the stationary points of one output that were found and proved, the nearest to x first.
+    """For each sample, the stationary points of one output that were found and proved, the nearest to x first.
 
-    They are different points, and their boxes lie in the region; there may be more that were not found or not proved.
-    notes: for each sample why there is none, else empty.
-    fixed: for each sample the inputs, row-major, in which the region has no width.  They keep their values, and the
+    The points are different, and their boxes lie in the region.  There may be more points, not found or not proved.
+    notes: for each sample without points, a remark; otherwise empty.
+    fixed: for each sample, the inputs, row-major, in which the region has no width.  They keep their values, and the
     points are stationary along the other inputs.
     """
 
@@ -73,7 +74,7 @@ class StationaryPoints(AbstractResult):
 
     @property
     def count(self) -> tuple[int, ...]:
-        """How many points are proved for each sample."""
+        """The number of proved points for each sample."""
         return tuple(len(found) for found in self.points)
 
     def __repr__(self) -> str:
@@ -99,21 +100,21 @@ def stationary_points(
 ) -> StationaryPoints:
     """Stationary points of one output in `region`, each proved to exist and to be the only one in a box around it.
 
-    network: smooth, of at most 64 inputs in which the region has a width.  Of a box or an l_inf ball, the other inputs
+    network: smooth, with at most 64 inputs in which the region has a width.  In a box or an l_inf ball, the other inputs
     are fixed (`Network.fix`), and the points are stationary along those that remain.
-    output: which one, row-major; of a difference, `output=0` of `network.margin(a, b)`.
+    output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.
     method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
-    Boxes are as wide as the region at first and are halved until Krawczyk's test proves one; none proves that there is
-    no stationary point (`stationary_free_radius` does).
-    Raises InvalidRegion if the region does not fit the network; InvalidRequest for an output that is not there, an
-    activation without a continuous second derivative, too many inputs.
+    Boxes are as wide as the region at first, and are halved until Krawczyk's test succeeds.  Finding no point does not
+    prove that there is none (`stationary_free_radius` can).
+    Raises InvalidRegion if the region does not fit the network; InvalidRequest for an output that does not exist, an
+    activation without a continuous second derivative, and too many inputs.
 
     Sources: `krawczyk` for the test, `jacobian.hessian` for the enclosure of the Hessian.
     """
     problem, how, newton = as_problem(network, region, pre, arithmetic), as_jacobian_method(method), search or Newton()
     expect(newton, Newton, "the search", "give Newton(starts=…)")
     if problem.pre.holds_samples or problem.known:
-        raise InvalidRequest("given pre-activation bounds are of one region, but many boxes are tried; give Crown()")
+        raise InvalidRequest("given pre-activation bounds belong to one region, but many boxes are tried; give Crown()")
     one = problem.network.output(output)
     check_smooth(one)
     whole = problem.of(one)
@@ -127,18 +128,17 @@ def stationary_points(
         with torch.no_grad():
             found = tuple(_along_others(whole, i, held, how, newton) for i, held in enumerate(fixed))
     notes = tuple(
-        "" if f else "no box with a stationary point was proved; there may be some all the same" for f in found
+        "" if f else "no box was proved to contain a stationary point; there may still be some" for f in found
     )
     return StationaryPoints(found, output, notes, fixed, whole.provenance(how.title))
 
 
 def check_inputs(shape: Shape) -> None:
-    """Raise InvalidRequest if there are more inputs than a Hessian is bounded for."""
+    """Raise InvalidRequest if there are more than `MOST_INPUTS` inputs."""
     if prod(shape) > MOST_INPUTS:
         raise InvalidRequest(
             f"there are {prod(shape)} inputs; stationary points are proved for at most {MOST_INPUTS}: give a region "
-            "without width in the others (a radius of 0 for each of them), or put a layer of fewer inputs before the "
-            "network (net.precompose)"
+            "without width in some of them (a radius of 0), or reduce them with net.precompose(…)"
         )
 
 
@@ -220,17 +220,18 @@ class _Probe:
         return self.problem.arithmetic
 
     def derivatives(self, index: Tensor, box: Interval) -> Derivatives:
-        """Over boxes (candidates, n) around the candidates number `index`."""
+        """Derivatives over boxes (candidates, n) around the candidates with the numbers `index`."""
         middle = self.points.flatten(0, 1)[index]
         low, high = (end.reshape(middle.shape) for end in (box.lower, box.upper))
         around = BoundBox(middle, torch.full_like(middle, torch.inf), low, high)
         return derivatives(self.problem.over(around), self.method)
 
     def inside(self, box: Interval) -> Tensor:
-        """Which boxes (batch, N, *input) certainly lie in the region: both ends, and the corner that is farthest off.
+        """Whether each box (batch, N, *input) is proved to lie in the region.
 
-        A projection that moves nothing is proof, as it is rounded inwards; distances from x are compared after being
-        rounded as it does.
+        This checks both ends and the corner that is farthest from x.  Projections onto the region are rounded inwards,
+        so a point that the projection does not move lies in the region.  Distances from x are compared after the same
+        rounding.
         """
         exact, x = Rigorous().exact, self.bound.x.unsqueeze(1)
         right, left = (exact(box.upper) - exact(x)).upper(), (exact(x) - exact(box.lower)).upper()
@@ -244,7 +245,7 @@ class _Probe:
 @final
 @dataclass(frozen=True)
 class _Found:
-    """The number of a candidate, the box around it, and what encloses the stationary point in there, both (n,)."""
+    """The number of a candidate, the box around it, and the enclosure of the stationary point in it, both (n,)."""
 
     number: int
     box: Interval
@@ -252,7 +253,7 @@ class _Found:
 
 
 def _proved(probe: _Probe, open_: Tensor) -> tuple[tuple[StationaryPoint, ...], ...]:
-    """For each sample what is proved about those candidates that are `open_`, (batch, N)."""
+    """For each sample, the stationary points that are proved near the candidates in the mask `open_`, (batch, N)."""
     flat = probe.points.flatten(0, 1).flatten(1)
     index = (open_.flatten() & flat.isfinite().all(1)).nonzero().flatten()
     samples: list[list[StationaryPoint]] = [[] for _ in range(len(probe.points))]
@@ -269,9 +270,9 @@ def _proved(probe: _Probe, open_: Tensor) -> tuple[tuple[StationaryPoint, ...], 
 
 
 def _boxes(probe: _Probe, index: Tensor, at: Derivatives) -> list[_Found]:
-    """The largest boxes proved around candidates number `index`, at which the derivatives are `at`.
+    """The largest boxes with a proof around the candidates with the numbers `index`, where the derivatives are `at`.
 
-    A box that would not even be proved if the Hessian were everywhere as at its middle is not tried.
+    A box is skipped if the test would fail even with the Hessian at its midpoint in place of that over the box.
     """
     flat, found = probe.points.flatten(0, 1).flatten(1)[index], list[_Found]()
     scale = probe.bound.scale.unsqueeze(1).expand_as(probe.points)
@@ -300,9 +301,9 @@ def _boxes(probe: _Probe, index: Tensor, at: Derivatives) -> list[_Found]:
 
 
 def _contracted(probe: _Probe, index: Tensor, gradient: Interval, enclosure: Interval) -> Interval:
-    """What is left of enclosures (found, n) of stationary points that are the only ones in their boxes.
+    """Contracted enclosures (found, n) of stationary points that are the only ones in their boxes.
 
-    gradient: at the candidates number `index`.
+    gradient: at the candidates with the numbers `index`.
     """
     middle = probe.points.flatten(0, 1).flatten(1)[index]
     for _ in range(_CONTRACTIONS):
@@ -317,7 +318,7 @@ def _contracted(probe: _Probe, index: Tensor, gradient: Interval, enclosure: Int
 
 
 def _apart(found: Sequence[StationaryPoint], x: Tensor) -> tuple[StationaryPoint, ...]:
-    """Points that are certainly different, of the largest boxes, the nearest to x first."""
+    """The points that are proved to differ, with preference for larger boxes; the nearest to x first."""
     kept: list[StationaryPoint] = []
     for point in found:  # larger boxes come first
         a = point.enclosure

@@ -1,4 +1,4 @@
-"""The classes of a certificate: each input's label, and those that it must keep winning against."""
+"""The classes of a certificate: the label of each input, and the classes that it must keep winning against."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from recurjac.errors import InvalidRequest
 
 NAMES = ("runner-up", "random", "least-likely", "all")
-"""The targets that have names; the others are numbers of classes."""
+"""The targets with names; all others are numbers of classes."""
 
 
 def read_labels(label: Any, outputs: Tensor) -> list[int]:
-    """One label for each row of `outputs` (batch, classes): those given, one for all, or the predicted ones.
+    """One label for each row of `outputs` (batch, classes): the given labels, or the predicted classes.
 
-    Raises InvalidRequest for labels that are no classes, or another number of them.
+    Raises InvalidRequest for labels that are not classes, and for a wrong number of them.
     """
     if label is None:
         return [int(k) for k in predicted(outputs)]
@@ -32,15 +32,15 @@ def read_labels(label: Any, outputs: Tensor) -> list[int]:
 
 
 def predicted(outputs: Tensor) -> Tensor:
-    """The class of the largest output in each row, the lowest of several: (batch,)."""
+    """The class of the largest output in each row, or the lowest of several such classes: (batch,)."""
     return (outputs == outputs.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
 
 
 def rivals(target: Any, labels: Sequence[int], outputs: Tensor, seed: int = 0) -> list[tuple[int, ...]]:
-    """For each input the classes that its label must keep winning against.
+    """For each input, the classes that its label must keep winning against.
 
-    target: one of NAMES; or a class for all inputs, or one for each.  seed: of random ones.
-    Raises InvalidRequest for another name, a class that is missing, and one that is the label.
+    target: one of NAMES, a class for all inputs, or one for each.  seed: for random targets.
+    Raises InvalidRequest for another name, for a class that does not exist, and for a class that is the label.
     """
     count = outputs.shape[1]
     if isinstance(target, str) and target not in NAMES:

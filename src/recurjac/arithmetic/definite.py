@@ -1,13 +1,14 @@
-"""Proved bounds of the eigenvalues of symmetric matrices, and of the spectral norms of any.
+"""Proved bounds of the eigenvalues of symmetric matrices, and of the spectral norms of arbitrary matrices.
 
 For every real L the matrix L Lᵀ has no negative eigenvalue.  Hence for symmetric M and any number s
 
     λ_max(M) = s - λ_min(s I - M)  <=  s + ‖s I - M - L Lᵀ‖₂  <=  s + max_i Σ_j |s I - M - L Lᵀ|_ij,
 
-the last because the residual is symmetric.  Nothing has to be known of s and L: they are computed in plain floating
-point, s a little above the largest eigenvalue and L a Cholesky factor of s I - M.  If either is wrong, the residual is
-large.  The residual is a `Ball`, so that its rounding and the radius of M are covered.  In the same way a factor of
-Rump (2006, BIT 46, 433) proves definiteness, there by an error bound of Cholesky's algorithm, which is not needed here.
+where the last step holds because the residual is symmetric.  Nothing needs to be known about s and L.  They are
+computed in plain floating point: s a little above the largest eigenvalue, and L as a Cholesky factor of s I - M.  If
+either is wrong, the residual is large.  The residual is a `Ball`, so that its rounding and the radius of M are covered.
+Rump (2006, BIT 46, 433) also proves definiteness with a Cholesky factor, but by an error bound of Cholesky's algorithm,
+which is not needed here.
 """
 
 from __future__ import annotations
@@ -26,33 +27,33 @@ from recurjac.arithmetic.platform import round_up_to
 from recurjac.arithmetic.rounding import gamma_of, grow, round_up, tiny_of, with_derivative_of, zero_of
 
 _DENSE = 1024
-"""Up to this size all eigenvalues are computed to guess the largest; beyond, Lanczos' iteration finds it faster."""
+"""Up to this size, all eigenvalues are computed to guess the largest; above it, Lanczos' iteration is faster."""
 _STEPS = 300
-"""The most steps of that iteration."""
+"""The largest number of steps of that iteration."""
 _TRIES = 7
-"""So many guesses are tried, each further above the largest eigenvalue."""
+"""The number of guesses tried, each further above the largest eigenvalue."""
 _FURTHER = 16.0
-"""How many times as far above it as the guess before."""
+"""The factor by which the distance to it grows from guess to guess."""
 _EXPONENT = 1000
-"""Matrices are scaled by powers of two between those of minus and plus this."""
+"""Matrices are scaled by powers of two with exponents from minus this number to this number."""
 _MODERATE = 64
-"""Matrices whose largest entry lies between the powers of two of minus and plus this need no scale."""
+"""Matrices are not scaled if the exponent of the largest entry is from minus this number to this number."""
 
 
 def largest_eigenvalue(matrix: Ball) -> Tensor:
     """A number not below the largest eigenvalue of a symmetric matrix (..., n, n): (...,), detached.
 
     It is proved for each symmetric matrix in the ball; the midpoint itself need not be symmetric.  It exceeds the
-    exact one by about the largest row sum of the radius and n² roundings of the largest absolute eigenvalue.  It is
-    infinite where an entry is not finite, -inf for n = 0, and unproved where the radius is None.
+    exact eigenvalue by about the largest row sum of the radius plus n² roundings of the largest absolute eigenvalue.
+    It is infinite if an entry is not finite, -inf for n = 0, and unproved if the radius is None.
     """
     return BlockTridiagonal((matrix,), ()).largest_eigenvalue()
 
 
 def least_eigenvalue(matrix: Ball) -> Tensor:
-    """A number not above the least eigenvalue of a symmetric matrix: minus the largest of its negative.
+    """A number not above the least eigenvalue of a symmetric matrix M: minus the largest eigenvalue of -M.
 
-    It is -inf where nothing is known, inf for n = 0.
+    It is -inf if nothing is known, and inf for n = 0.
     """
     return -largest_eigenvalue(-matrix)
 
@@ -60,7 +61,7 @@ def least_eigenvalue(matrix: Ball) -> Tensor:
 def is_psd(matrix: Ball) -> Tensor:
     """Whether a symmetric matrix (..., n, n) is proved to have no negative eigenvalue: (...,).
 
-    False is inconclusive; a matrix that is exactly singular, but not 0, is rarely proved.
+    False is inconclusive.  For a matrix that is exactly singular, but not 0, the proof rarely succeeds.
     """
     return least_eigenvalue(matrix) >= 0
 
@@ -68,8 +69,8 @@ def is_psd(matrix: Ball) -> Tensor:
 def spectral_norm(matrix: Ball) -> Tensor:
     """A number not below ‖M‖₂ for each matrix M (..., m, n) in the ball: (...,); its derivative is that of ‖mid‖₂.
 
-    For |M - mid| <= rad entry by entry, ‖M‖₂ <= ‖mid‖₂ + ‖rad‖₂; the square of each is an eigenvalue.  Infinite where
-    an entry is not finite; the plain floating-point number where the radius is None.
+    For |M - mid| <= rad entry by entry, ‖M‖₂ <= ‖mid‖₂ + ‖rad‖₂; the square of each is an eigenvalue.  The result
+    is infinite if an entry is not finite, and the plain floating-point number if the radius is None.
     """
     if matrix.rad is None:
         return _plain_norm(matrix.mid)
@@ -85,7 +86,7 @@ def spectral_norm(matrix: Ball) -> Tensor:
 
 
 def root_up(square: Tensor) -> Tensor:
-    """A number not below the square root of a number; of a negative one, 0."""
+    """A number not below the square root of `square`; 0 for negative numbers."""
     return grow(square.clamp(min=0).sqrt(), 1)
 
 
@@ -111,7 +112,7 @@ def _exact(tensor: Tensor) -> Ball:
 
 
 def _cleared(matrix: Ball, finite: Tensor) -> Ball:
-    """The matrix (..., m, n) with 0 in place of what is not `finite` (...,)."""
+    """The matrices (..., m, n), with 0 in place of those that are not `finite` (...,)."""
     return matrix.map(lambda t: torch.where(finite[..., None, None], t, 0.0))
 
 
@@ -122,7 +123,7 @@ def _finite(parts: Sequence[Ball]) -> Tensor:
 
 
 def _power_of_two(parts: Sequence[Ball], finite: Tensor) -> tuple[Tensor, Tensor]:
-    """A power of two that brings the largest entry near to 1, if it is far off: (..., 1, 1), and its inverse (...,)."""
+    """A power of two that brings the largest entry near 1, if it is far from 1: (..., 1, 1), and its inverse (...,)."""
     most = torch.stack([p.mid.abs().flatten(-2).amax(-1) for p in parts]).amax(0)
     found = torch.frexp(torch.where(finite, most, 1.0)).exponent.clamp(-_EXPONENT, _EXPONENT).flatten().tolist()
     exponents = [0 if abs(e) <= _MODERATE else e for e in found]
@@ -133,10 +134,10 @@ def _power_of_two(parts: Sequence[Ball], finite: Tensor) -> tuple[Tensor, Tensor
 @final
 @dataclass(frozen=True)
 class BlockTridiagonal:
-    """A symmetric matrix of blocks: `diagonal` i (..., n_i, n_i), under it `below` i (..., n_(i+1), n_i), above its
-    transpose; all else is 0.
+    """A symmetric block matrix: `diagonal` i (..., n_i, n_i), `below` i (..., n_(i+1), n_i) under it, the transpose of
+    the latter above it, and 0 elsewhere.
 
-    It is the exact matrix that is symmetric; midpoints need not be.  One block is a full matrix.
+    The exact matrix is symmetric; midpoints need not be.  A single block is a full matrix.
     """
 
     diagonal: tuple[Ball, ...]
@@ -145,7 +146,7 @@ class BlockTridiagonal:
     def largest_eigenvalue(self) -> Tensor:
         """A number not below the largest eigenvalue: (...,), detached; infinite if an entry is not finite.
 
-        It is -inf for an empty matrix.  Where the radii are None, it is the plain floating-point number.
+        It is -inf for an empty matrix.  If radii are None, it is the plain floating-point number.
         """
         with torch.no_grad():
             like = self.diagonal[0].mid
@@ -170,7 +171,7 @@ class BlockTridiagonal:
         return BlockTridiagonal(tuple(change(b) for b in self.diagonal), tuple(change(b) for b in self.below))
 
     def _proved(self) -> Tensor:
-        """The least of what the discs and a few guesses prove; entries are finite."""
+        """The least bound from the Gershgorin discs and a few guesses; entries are finite."""
         best = self._discs()
         guess, size = self._guess()
         above = size * (sum(d.shape[-1] for d in self.diagonal) * torch.finfo(size.dtype).eps)
@@ -184,7 +185,7 @@ class BlockTridiagonal:
         return best
 
     def _guess(self) -> tuple[Tensor, Tensor]:
-        """About the largest eigenvalue and about the largest absolute one, of the midpoints: (...,) each."""
+        """Approximations of the largest and the largest absolute eigenvalue of the midpoints: (...,) each."""
         whole = self.diagonal[0].mid
         if len(self.diagonal) == 1 and (whole.dim() > 2 or len(whole) <= _DENSE):
             values = torch.linalg.eigvalsh(whole / 2 + whole.mT / 2)
@@ -215,13 +216,13 @@ class BlockTridiagonal:
     def _shortfall(self, s: Tensor) -> Tensor:
         """A number r >= 0 for which s + r is proved not to be below any eigenvalue: (...,); infinite without a factor.
 
-        It is the largest row sum of |s I - M - L Lᵀ|, L of blocks on its diagonal and under it, one after the other.
+        It is the largest row sum of |s I - M - L Lᵀ|, where L has blocks on its diagonal and directly under it.
         s: (...,).
         """
         sums: list[Tensor] = []
         ended = torch.ones_like(s, dtype=torch.bool)
-        over: Ball | None = None  # what L under the last block adds to L Lᵀ
-        beside = torch.zeros((), dtype=s.dtype, device=s.device)  # the row sums under the last block
+        over: Ball | None = None  # the contribution to L Lᵀ from the block of L under the last one
+        beside = torch.zeros((), dtype=s.dtype, device=s.device)  # the row sums of the residual under the last block
         for i, block in enumerate(self.diagonal):
             rest = _exact(torch.diag_embed(s.unsqueeze(-1).expand(block.shape[:-1]))) - block
             rest = rest if over is None else rest - over
@@ -242,13 +243,13 @@ class BlockTridiagonal:
 
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """About a Cholesky factor (..., n, n), and whether it was found (...,): nothing is proved of either."""
+    """An approximate Cholesky factor (..., n, n), and whether it was found (...,); nothing is proved about either."""
     lower, info = torch.linalg.cholesky_ex(matrix)
     return lower.nan_to_num_(0.0, 0.0, 0.0).tril_(), info == 0
 
 
 def _divided(matrix: Tensor, lower: Tensor) -> Tensor:
-    """About the X (..., m, n) for which X lowerᵀ is `matrix`: nothing is proved of it."""
+    """An approximation of the X (..., m, n) with X lowerᵀ = `matrix`; nothing is proved about it."""
     found: Tensor = torch.linalg.solve_triangular(lower.mT, matrix, upper=True, left=False)
     return found.nan_to_num_(0.0, 0.0, 0.0)
 
@@ -260,7 +261,7 @@ def _sums(matrix: Ball, dim: int) -> Tensor:
 
 
 def _error_sums(a: Tensor, b: Tensor) -> Tensor:
-    """Upper bounds of Σ_j |fl(a bᵀ) - a bᵀ|_ij, which is at most γ_n |a| (|b|ᵀ 1) and underflow: (..., m).
+    """Upper bounds of Σ_j |fl(a bᵀ) - a bᵀ|_ij, which is at most γ_n |a| (|b|ᵀ 1) plus underflow: (..., m).
 
     a: (..., m, n), b: (..., k, n).
     """

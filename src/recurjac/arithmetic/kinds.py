@@ -107,9 +107,9 @@ class Rigorous(AbstractArithmetic):
 @final
 @dataclass(frozen=True)
 class Conditional(AbstractArithmetic):
-    """Another arithmetic, for numbers of a set that may be empty: there, proved bounds may cross without a fault.
+    """Another arithmetic, for bounds over a set that may be empty; proved bounds may then cross without an error.
 
-    What is proved of every member of the empty set is true, so the interval between crossing bounds holds all of them.
+    Any statement about all members of the empty set is true, so the interval between crossing bounds is valid.
     """
 
     arithmetic: AbstractArithmetic = field(default_factory=Rigorous)

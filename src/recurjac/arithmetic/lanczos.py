@@ -1,4 +1,4 @@
-"""Lanczos' iteration: an eigenvalue and its vector, close and quickly had, of which nothing is proved."""
+"""Lanczos' iteration: a fast and accurate approximation of an eigenvalue and its vector, without any proof."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 _CHECK = 8
-"""Convergence is looked at after so many steps, and again after as many."""
+"""The number of steps between two tests of convergence."""
 
 
 @final
 @dataclass(frozen=True)
 class Eigenpair:
-    """An eigenvalue with its vector (n,), and the size of the largest absolute eigenvalue that was seen."""
+    """An eigenvalue with its vector (n,), and the largest absolute eigenvalue that was found."""
 
     value: Tensor
     vector: Tensor
@@ -24,10 +24,11 @@ class Eigenpair:
 
 
 def largest_eigenpair(times: Callable[[Tensor], Tensor], n: int, steps: int, like: Tensor) -> Eigenpair:
-    """About the largest eigenvalue of the symmetric matrix that `times` multiplies vectors (n,) with, and its vector.
+    """An approximation of the largest eigenvalue of a symmetric matrix, and its vector.
 
-    At most `steps` products are computed; the value is not above the largest eigenvalue but for rounding.  `like` has
-    the dtype and the device.  Source: Lanczos 1950, with full reorthogonalisation; deterministic.
+    times: multiplies vectors (n,) by the matrix, at most `steps` times.  like: a tensor of the dtype and device.
+    Up to rounding, the value is not above the largest eigenvalue.  The result is deterministic.
+    Source: Lanczos 1950, with full reorthogonalisation.
     """
     start = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     basis = torch.empty(min(steps, n), n, dtype=like.dtype, device=like.device)
@@ -44,7 +45,7 @@ def largest_eigenpair(times: Callable[[Tensor], Tensor], n: int, steps: int, lik
         if last or (k + 1) % _CHECK == 0:
             values, vectors = torch.linalg.eigh(projected[: k + 1, : k + 1])
             if last or bool(rest * vectors[k, -1].abs() <= eps**0.5 * values.abs().max()):
-                break  # the error of the value is of the second order in this residual
+                break  # the error of the value is of second order in this residual
         projected[k, k + 1] = projected[k + 1, k] = rest
         basis[k + 1] = image / rest
     return Eigenpair(values[-1], vectors[:, -1] @ basis[: k + 1], values.abs().max())

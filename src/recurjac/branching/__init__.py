@@ -1,4 +1,4 @@
-"""Branch and bound: the largest bound over parts of a region, split where it is worst."""
+"""Branch and bound: bounds over parts of a region, which is divided where the bound is worst."""
 
 from __future__ import annotations
 

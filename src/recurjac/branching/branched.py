@@ -23,7 +23,10 @@ from recurjac.search import Attained, Search
 @final
 @dataclass(frozen=True)
 class NormOver(AbstractBound):
-    """max ‖J‖_{p→q} over a region, bounded by a norm method and attained at the centres of parts."""
+    """max ‖J‖_{p→q} over a region: a norm method gives upper bounds, the centres of parts give attained values.
+
+    within: the problem whose region attained points must lie in.
+    """
 
     method: AbstractNormMethod
     p: float
@@ -49,10 +52,10 @@ class NormOver(AbstractBound):
 @final
 @dataclass(frozen=True)
 class Branched(AbstractNormMethod):
-    """`bound` over parts of the region, divided where it is worst until it meets the attained value or time is up.
+    """Another norm method on parts of the region; the parts with the worst bounds are divided, within a limit.
 
-    bound: a norm method, by default norms of the entry-wise bounds.  limit: for each sample alone.
-    progress: is called with the state of the search after every lot of parts.
+    norm_method: bounds each part, by default through the entry-wise bounds.  limit: applies to each sample separately.
+    progress: called with the state of the search after each group of parts.
     Bounds carry no gradients.  Source: docs/mathematics.md, §6.5.
     """
 
@@ -79,7 +82,7 @@ class Branched(AbstractNormMethod):
         return self.bound(gradients, p, q).upper
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
-        """Each row alone, with the whole limit."""
+        """Each row is bounded separately and may use the whole limit."""
         problem = self._problem(gradients)
         size = problem.network.output_shape[0]
         each = [self._upper(problem.of(problem.network.output(k)), p, inf)[0] for k in range(size)]
@@ -105,14 +108,14 @@ class Branched(AbstractNormMethod):
                 last = state
                 if self.progress is not None:
                     self.progress(state)
-        except KeyboardInterrupt:  # between two lots
+        except KeyboardInterrupt:  # between two groups of parts
             return replace(last, status="interrupted")
         return last
 
     def _problem(self, gradients: Gradients) -> Problem:
         problem = gradients.problem
         if problem is None or gradients.given is not None:
-            raise InvalidRequest(f"{self.title} divides a region; it cannot bound a part of a chain rule")
+            raise InvalidRequest(f"{self.title} divides a region, so it cannot bound a part of a chain rule")
         if not self.brancher.supports(problem) or problem.pre.holds_samples:
             raise InvalidRequest(
                 f"{self.brancher.title} does not divide this problem of {problem.network.input_shape} inputs; "

@@ -16,7 +16,7 @@ from recurjac.search import point_jacobian
 
 
 class AbstractBrancher(ABC):
-    """A way to divide problems; a frozen object that holds its settings."""
+    """A way to divide problems.  It is a frozen object that holds its settings."""
 
     @property
     @abstractmethod
@@ -29,15 +29,15 @@ class AbstractBrancher(ABC):
 
     @abstractmethod
     def divide(self, problem: Problem) -> list[Problem]:
-        """Problems of the same batch: together, those of one sample cover what is asked of that sample."""
+        """Problems with the same batch size.  Together, the parts of one sample cover the problem of that sample."""
 
 
 @final
 @dataclass(frozen=True)
 class InputBisection(AbstractBrancher):
-    """Halves of the region, across the input along which the outputs change most; for at most `most` inputs.
+    """Halves the region along the input that changes the outputs most; for networks with at most `most` inputs.
 
-    The choice of the input carries no proof.
+    No proof depends on the choice of the input.
     """
 
     most: int = 64
@@ -53,7 +53,7 @@ class InputBisection(AbstractBrancher):
         return [problem.part(half) for half in problem.bound.halves(self._axis(problem))]
 
     def _axis(self, problem: Problem) -> Tensor:
-        """The feature of the largest width times change of the outputs at x, else of the largest width: (batch,)."""
+        """The feature with the largest width times change of the outputs at x, or if unknown the widest: (batch,)."""
         with torch.no_grad():
             width = problem.bound.scale.flatten(1)
             change = width * point_jacobian(problem.network, problem.bound.x).abs().sum(1)
@@ -62,6 +62,6 @@ class InputBisection(AbstractBrancher):
 
 
 def without_width(box: Interval) -> Tensor:
-    """Which samples' boxes (batch, *input) cannot be cut any more: (batch,)."""
+    """Whether the box of each sample, (batch, *input), cannot be divided further: (batch,)."""
     middle = box.lower / 2 + box.upper / 2
     return ((middle <= box.lower) | (middle >= box.upper)).flatten(1).all(1)

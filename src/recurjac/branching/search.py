@@ -1,4 +1,4 @@
-"""Best-first branch and bound over any bound and any problem, anytime and in batches."""
+"""Best-first branch and bound for any bound and any problem, in batches; every intermediate state is valid."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from recurjac.search import Attained
 
 
 class AbstractBound(ABC):
-    """A number that is the largest over a region, with proved bounds on both sides.
+    """The maximum of a quantity over a region, with proved bounds on both sides.
 
-    Whatever `upper` bounds over each of several regions, their largest bounds over all of them.
+    If `upper` bounds the quantity on each of several regions, the largest of these bounds holds on their union.
     """
 
     @abstractmethod
     def upper(self, problem: Problem) -> Tensor:
-        """Upper bounds over each sample's region, (batch,); -inf where that is known to be empty."""
+        """Upper bounds over the region of each sample, (batch,); -inf where a region is known to be empty."""
 
     @abstractmethod
     def attained(self, problem: Problem) -> Attained:
-        """A value that is certainly attained in each sample's region."""
+        """A value that is proved to be attained in the region of each sample."""
 
 
 @final
 @dataclass(frozen=True)
 class Limit:
-    """When to stop: after so many seconds, with so many parts, or within a relative tolerance of the attained value.
+    """When to stop: after a time, after a number of parts, or within a relative tolerance of the attained value.
 
     Raises InvalidRequest for limits that are not positive.
     """
@@ -49,15 +49,16 @@ class Limit:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0 or not self.parts > 0 or not self.tolerance > 0:
-            raise InvalidRequest(f"{self} has a limit that is not positive; give positive ones")
+            raise InvalidRequest(f"{self} has a limit that is not positive; give positive limits")
 
 
 @final
 @dataclass(frozen=True)
 class Branching:
-    """The number is at most `upper` and at least `lower`, attained at `witness` in `direction` (one sample each).
+    """The state of a search for one sample: the maximum is at least `lower`, which is attained, and at most `upper`.
 
-    parts: how many were bounded; left: how many are still open.  seconds: so far.
+    attained: where `lower` is attained.  parts: how many were bounded; left: how many are still open.
+    seconds: the time used so far.
     status: "running", "exact" (within the tolerance), "time", "parts", "stuck" (no part can be divided), "interrupted".
     """
 
@@ -73,7 +74,7 @@ class Branching:
 @final
 @dataclass
 class _Open:
-    """The parts that may still hold the largest value, worst first."""
+    """The parts that may still contain the maximum, worst first."""
 
     heap: list[tuple[float, int, Problem]] = field(default_factory=list)
     count: int = 0
@@ -84,7 +85,7 @@ class _Open:
         self.count += 1
 
     def take(self, most: int, above: float) -> list[tuple[float, Problem]]:
-        """The worst parts whose bound is above a number."""
+        """Up to `most` of the worst parts with a bound above a number."""
         taken: list[tuple[float, Problem]] = []
         while self.heap and len(taken) < most and -self.heap[0][0] > above:
             upper, _, part = heapq.heappop(self.heap)
@@ -92,7 +93,7 @@ class _Open:
         return taken
 
     def close(self, upper: float) -> None:
-        """A part that is not divided further."""
+        """Record the bound of a part that is not divided further."""
         self.closed = max(self.closed, upper)
 
     @property
@@ -103,18 +104,18 @@ class _Open:
 @final
 @dataclass(frozen=True)
 class BranchAndBound:
-    """Bisects the worst parts of a problem of one sample, in lots that grow while they are quick."""
+    """Divides the worst parts of a problem of one sample, in groups that grow while they are processed quickly."""
 
     brancher: AbstractBrancher
     limit: Limit
 
     def last(self, problem: Problem, bound: AbstractBound) -> Branching:
-        """The state in which the search stops."""
+        """The final state of the search."""
         *_, state = self.states(problem, bound)
         return state
 
     def states(self, problem: Problem, bound: AbstractBound) -> Iterator[Branching]:
-        """The state after every lot; each is valid.  An interruption ends the search with what is proved."""
+        """The state after each group of parts; every state is valid.  An interruption ends the search with the last."""
         began = time.perf_counter()
         best = bound.attained(problem)
         open_, first = _Open(), bound.upper(problem)
@@ -151,7 +152,7 @@ class BranchAndBound:
     def _divided(
         self, taken: list[tuple[float, Problem]], bound: AbstractBound, open_: _Open, best: Attained
     ) -> Attained:
-        """Divide parts, bound what they are divided into, and return the best attained value so far."""
+        """Divide some parts, bound the new parts, and return the best attained value so far."""
         done = 0
         try:
             divided = self._divisible(taken, open_)
@@ -165,13 +166,13 @@ class BranchAndBound:
                     best = _better(best, found)
             done = len(taken)
         finally:
-            if done < len(taken):  # interrupted: the parts themselves stay
+            if done < len(taken):  # interrupted: keep the parts that were to be divided
                 for upper_, part in taken:
                     open_.add(upper_, part)
         return best
 
     def _divisible(self, taken: list[tuple[float, Problem]], open_: _Open) -> list[tuple[float, Problem]]:
-        """Those that can be divided; the others are closed."""
+        """The parts that can be divided; the others are closed."""
         left = []
         for upper, part in taken:
             if self.brancher.supports(part) and not bool(without_width(part.bound.box(FAST)).all()):
@@ -182,11 +183,11 @@ class BranchAndBound:
 
 
 _LOT = 512
-"""Parts that are divided together."""
+"""The largest number of parts that are divided together."""
 
 
 def _number(bound: float | Tensor) -> float:
-    """A bound as a number; NaN bounds nothing."""
+    """A bound as a number; NaN, which is no bound, becomes infinity."""
     value = float(bound)
     return value if isfinite(value) or value == -inf else inf
 

@@ -1,4 +1,4 @@
-"""The command line: it reads options, loops over applications and reports; it contains no mathematics."""
+"""The command line: it reads options, runs applications and reports results; it contains no mathematics."""
 
 from __future__ import annotations
 

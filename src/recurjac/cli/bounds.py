@@ -34,7 +34,7 @@ from recurjac.network import Network
 from recurjac.region import AbstractRegion
 
 TOGETHER = 16
-"""Samples bounded in one call: enough to be fast, few enough for progress and interruption."""
+"""The number of samples in one call: enough for speed, few enough for progress reports and interruptions."""
 
 
 def add_commands(commands: Any) -> None:
@@ -47,13 +47,17 @@ def _add_lipschitz(commands: Any) -> None:
         "lipschitz",
         help="local or global Lipschitz constants",
         description="For each input and radius, a certified upper bound of the Lipschitz constant on the ball around "
-        "the input, and a lower bound that is attained there.",
+        "the input, and a lower bound that is attained in the ball.",
     )
     options.add_model(parser)
     options.add_region(parser, many=True)
     options.add_outputs(parser)
     parser.add_argument(
-        "--output-norm", type=options.norm, default=torch.inf, metavar="inf|2|1", help="of the vector of outputs (inf)"
+        "--output-norm",
+        type=options.norm,
+        default=torch.inf,
+        metavar="inf|2|1",
+        help="norm of the vector of outputs (inf)",
     )
     options.add_method(parser, named.norm_methods())
     options.add_report(parser)
@@ -101,7 +105,7 @@ def cases(networks: Sequence[tuple[int | str | None, Network]], inputs: options.
 
 
 def run_lipschitz(args: argparse.Namespace) -> int:
-    """Bound every constant that was asked for; what is done when interrupted is reported."""
+    """Bound every requested constant; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.norm_method(args.method)
@@ -163,7 +167,7 @@ def _lipschitz_table(rows: Sequence[Row]) -> None:
 def run_jacobian(args: argparse.Namespace) -> int:
     """Bound the Jacobian's entries for every input."""
     if args.target == "each":
-        raise InvalidRequest("--class each: the bounds of all outputs are what you get without it")
+        raise InvalidRequest("--class each: leave it out; the bounds of all outputs are the default")
     check_writable("--output", args.output)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)

@@ -1,4 +1,4 @@
-"""`recurjac certify`: certified radii beside the nearest adversaries found."""
+"""`recurjac certify`: certified radii, and the nearest adversaries found."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from recurjac.problem import Problem
 from recurjac.region import LpBall
 
 _TOGETHER = 16
-"""Inputs certified in one call where the network is small."""
+"""The number of inputs in one call for small networks."""
 _LARGE = 10**8
-"""Multiply-adds of a bound from which on inputs are certified one by one."""
+"""Multiply-adds of a bound above which inputs are certified one by one."""
 
 
 def add_commands(commands: Any) -> None:
@@ -38,18 +38,23 @@ def add_commands(commands: Any) -> None:
     )
     options.add_model(parser)
     group = options.add_balls(parser)
-    group.add_argument("--limit", type=options.number, default=torch.inf, metavar="R", help="no larger radius (inf)")
+    group.add_argument(
+        "--limit", type=options.number, default=torch.inf, metavar="R", help="largest radius to try (inf)"
+    )
     group = parser.add_argument_group("classes")
     group.add_argument(
-        "--labels", nargs="+", metavar="Y", help="numbers, or a file such as --input takes (the network's own classes)"
+        "--labels",
+        nargs="+",
+        metavar="Y",
+        help="classes, or a file in a format of --input (default: the predicted classes)",
     )
     group.add_argument(
         "--target", type=_target, default="runner-up", metavar="T", help=f"{', '.join(NAMES)} or a class (runner-up)"
     )
     options.add_method(parser, named.norm_methods())
     group = parser.add_argument_group("search")
-    group.add_argument("--intervals", type=int, default=30, metavar="M", help="of the grid of radii (30)")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="of random targets and attacks (0)")
+    group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -61,7 +66,7 @@ def _target(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Certify every input; what is done when interrupted is reported."""
+    """Certify every input; after an interruption, the finished results are reported."""
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
     search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed))
@@ -86,11 +91,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 _Task = tuple[tuple[int, ...], Tensor, list[int], str | list[int]]
-"""Numbers of some inputs, the inputs, their labels and their targets."""
+"""Some inputs: their numbers, the inputs themselves, their labels and their targets."""
 
 
 def _tasks(network: Network, inputs: options.Inputs, args: argparse.Namespace) -> list[_Task]:
-    """What to certify, in the parts that one call takes; labels and targets are checked first."""
+    """What to certify, in one part for each call; labels and targets are checked first."""
     x = inputs.points(slice(None)).x
     outputs = network(x.to(network.device, network.dtype)).detach()
     labels = read_labels(_labels(inputs, args), outputs)
@@ -103,7 +108,7 @@ def _tasks(network: Network, inputs: options.Inputs, args: argparse.Namespace) -
 
 
 def _labels(inputs: options.Inputs, args: argparse.Namespace) -> list[float] | None:
-    """The labels of the chosen inputs, in their order; of a file that has one for every input, those of the chosen."""
+    """The labels of the chosen inputs, in order; a file may have labels for all inputs or for the chosen ones only."""
     if args.labels is None:
         return None
     if all(text.isdigit() for text in args.labels):
@@ -112,7 +117,7 @@ def _labels(inputs: options.Inputs, args: argparse.Namespace) -> list[float] | N
         raise InvalidRequest(f"--labels {' '.join(args.labels)}: give the numbers of classes, or one file")
     found = read_inputs(args.labels[0])
     if isinstance(found, Boxes):
-        raise InvalidRequest(f"--labels {args.labels[0]}: a box is no label; give numbers of classes")
+        raise InvalidRequest(f"--labels {args.labels[0]}: a box is not a label; give numbers of classes")
     labels: list[float] = found.values.flatten().tolist()
     return [labels[i] for i in inputs.index] if len(labels) == inputs.count else labels
 
@@ -140,7 +145,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
 
 
 def _how(row: Row) -> str:
-    """What proves the radius, and a remark on it if there is one."""
+    """What proves the radius, and the remark on it if there is one."""
     proof = row["method"] if row["radius"] > 0 else ""
     return ": ".join(part for part in (proof, row["remark"]) if part)
 

@@ -1,4 +1,4 @@
-"""`recurjac demo`: the main job on the digits network that the package ships."""
+"""`recurjac demo`: local Lipschitz constants of the bundled digits network."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="local Lipschitz constants of the bundled digits network",
-        description="The local l∞ Lipschitz constant of a bundled classifier of 8×8 digits around one image, against "
-        "the radius, by every method; with a plot.",
+        description="The local l∞ Lipschitz constant of a bundled classifier of 8×8 digits around one image, for "
+        "several radii and methods, as a table and a plot.",
     )
-    parser.add_argument("--digit", type=int, default=3, metavar="K", help="which of the ten images, 0 to 9 (3)")
+    parser.add_argument("--digit", type=int, default=3, metavar="K", help="number of the image, 0 to 9 (3)")
     parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R", help="the radii")
-    parser.add_argument("--plot", default="recurjac-demo.png", metavar="FILE", help="where (recurjac-demo.png)")
+    parser.add_argument(
+        "--plot", default="recurjac-demo.png", metavar="FILE", help="where to write the plot (recurjac-demo.png)"
+    )
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -62,9 +64,9 @@ def digits() -> tuple[Network, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Bound, print, plot."""
+    """Compute the bounds, print the table, and write the plot."""
     check_writable("--plot", args.plot)
-    with suppress(MissingDependency):  # said where the plot would be
+    with suppress(MissingDependency):  # reported when the plot is due
         check_format(Path(args.plot))
     network, images, labels = digits()
     if not 0 <= args.digit < len(images):
@@ -94,7 +96,7 @@ def _rows(
     rows: list[Row] = []
     for method in methods.values():
         began = time.perf_counter()
-        # the lower bound does not depend on the method: search once
+        # the lower bound does not depend on the method, so one search is enough
         found = lipschitz(network, region, method=method, search=None if not rows else Search(work=0))
         lower = rows[0]["lower"] if rows else float(found.lower[0])
         rows.append(

@@ -24,15 +24,15 @@ from recurjac.experiments.training import Recipe
 from recurjac.plot import check_format
 
 _FEW, _WIDE = 10_000, 100
-"""Images to train on, and neurons of a layer: training is shortened for fewer of the first and more of the second."""
+"""Training is shortened for fewer training images than the first and layers of more neurons than the second."""
 _CIFAR = 3072
-"""The pixels of an image of CIFAR-10, for which the paper has a network of its own."""
+"""The number of values in a CIFAR-10 image; the paper has a separate network for these."""
 
 
 @final
 @dataclass(frozen=True)
 class _Kind:
-    """An experiment as a command: how many images by default, which class they are of, and what is made of them."""
+    """An experiment as a command: the default number of images, their class, and how to make the experiment."""
 
     help: str
     images: int
@@ -46,7 +46,7 @@ _KINDS = {
         lambda m, args: Curves("figure1", m, tuple(args.radius), args.budget),
     ),
     "figure2": _Kind(
-        "how far from images of a 1 there is no stationary point, against the depth", 10, 1,
+        "radii without a stationary point around images of a 1, against the depth", 10, 1,
         lambda m, _: Depths(m, 1),
     ),
     "figure3": _Kind(
@@ -64,9 +64,9 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "experiments",
         help="the experiments of the RecurJac paper",
-        description="The experiments of Zhang, Zhang, Hsieh 2019 (arXiv:1810.11783): train their networks or take "
-        "yours, compute, and write tables and figures with the paper's numbers beside. The same command goes on where "
-        "an interrupted one ended.",
+        description="The experiments of Zhang, Zhang, Hsieh 2019 (arXiv:1810.11783): train their networks or use "
+        "yours, compute the results, and write tables and figures next to the paper's numbers. After an interruption, "
+        "the same command continues.",
     )
     kinds = parser.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
     for name, kind in _KINDS.items():
@@ -83,54 +83,58 @@ def _add_options(parser: argparse.ArgumentParser, name: str, kind: _Kind) -> Non
     )  # fmt: skip
     parser.add_argument(
         "--images", type=int, default=kind.images, metavar="N",
-        help=f"test images, for each network ({kind.images}: minutes on digits; the paper: "
-        f"{'500' if name == 'figure2' else 'not said'})",
+        help=f"test images for each network ({kind.images}, which takes minutes on digits; the paper: "
+        f"{'500' if name == 'figure2' else 'not stated'})",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the choice of images, attacks, searches (0)"
+        "--seed", type=int, default=0, metavar="S", help="for the choice of images, attacks and searches (0)"
     )
     if name == "table1":
-        parser.add_argument("--intervals", type=int, default=30, metavar="M", help="of the integral (30, the paper's)")
+        parser.add_argument(
+            "--intervals", type=int, default=30, metavar="M", help="intervals of the integral (30, as in the paper)"
+        )
     if name in ("figure1", "figure3"):
         parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R",
                             help="the radii (12 from 1e-3 to 1)")  # fmt: skip
         parser.add_argument("--budget", type=options.number, default=BUDGET, metavar="C",
-                            help="multiply-adds past which one bound by F0 or F1 is not computed "
+                            help="multiply-adds above which a bound by F0 or F1 is not computed "
                             f"({BUDGET:g})")  # fmt: skip
     group = parser.add_argument_group("networks", f"The networks of this experiment: {networks}.")
-    group.add_argument("--networks", metavar="FOLDER", help="where they are, or are kept once trained "
+    group.add_argument("--networks", metavar="FOLDER", help="where they are, or are written after training "
                        "(results/networks/DATA)")  # fmt: skip
     group.add_argument("--network", action="append", default=[], metavar="NAME=FILE",
-                       help="take this file, .onnx, .npz or .pt2, for that network; may be given again")  # fmt: skip
-    group.add_argument("--epochs", type=int, metavar="N", help="of training, for all that are trained (each recipe's "
-                       "own; 1 for wide networks on few images, such as digits)")  # fmt: skip
+                       help="use this .onnx, .npz or .pt2 file for that network; can be repeated")  # fmt: skip
+    group.add_argument("--epochs", type=int, metavar="N", help="training epochs of every network (by default those of "
+                       "its recipe; 1 for wide networks on few images, such as digits)")  # fmt: skip
     group = parser.add_argument_group("run")
-    group.add_argument("--out", metavar="FOLDER", help=f"where results go (results/{name})")
-    group.add_argument("--jobs", type=int, default=1, metavar="J", help="processes (1); results do not depend on it")
-    group.add_argument("--fresh", action="store_true", help="throw away results that are there already")
+    group.add_argument("--out", metavar="FOLDER", help=f"where to write results (results/{name})")
+    group.add_argument(
+        "--jobs", type=int, default=1, metavar="J", help="number of processes (1); results do not depend on it"
+    )
+    group.add_argument("--fresh", action="store_true", help="discard existing results")
     group.add_argument("--quiet", action="store_true", help="no progress and no table")
 
 
 def _recipes(name: str, pixels: int) -> Sequence[Recipe]:
-    """The networks of an experiment: for images of CIFAR's size figure 3 has the paper's one network for them."""
+    """The networks of an experiment; for images of CIFAR's size, figure 3 uses the paper's network for them."""
     if name == "figure1":
         return EXPERIMENTS["figure1"][:1]
     return EXPERIMENTS["figure1-cifar" if name == "figure3" and pixels == _CIFAR else name]
 
 
 def _shortened(recipe: Recipe, images: Images, epochs: int | None) -> Recipe:
-    """The recipe with these epochs; by default with one for wide networks on few images, which visits each often."""
+    """The recipe with these epochs; by default 1 for wide networks on few images, since an epoch uses each often."""
     brief = len(images.x_train) < _FEW and max(recipe.hidden, default=0) > _WIDE
     return replace(recipe, epochs=epochs or (1 if brief else recipe.epochs))
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Train what is missing, run what is not done yet, report."""
+    """Train the missing networks, run the unfinished tasks, and report."""
     kind, name = _KINDS[args.experiment], args.experiment
     if args.jobs < 1:
-        raise InvalidRequest(f"--jobs {args.jobs}: there must be at least 1 process")
+        raise InvalidRequest(f"--jobs {args.jobs}: give at least 1 process")
     if args.epochs is not None and args.epochs < 1:
-        raise InvalidRequest(f"--epochs {args.epochs}: there must be at least 1")
+        raise InvalidRequest(f"--epochs {args.epochs}: give at least 1")
     check_format(Path("figure.png"))
     images = read_images(args.data)
     recipes = [_shortened(r, images, args.epochs) for r in _recipes(name, prod(images.shape))]
@@ -152,7 +156,7 @@ def run_command(args: argparse.Namespace) -> int:
 
             run(experiment, plan, count)
     except KeyboardInterrupt:
-        stderr().print(f"interrupted; {done} of {total} tasks are kept in {plan.folder}: the same command goes on")
+        stderr().print(f"interrupted; {done} of {total} tasks are kept in {plan.folder}; the same command continues")
         return 1
     if not args.quiet:
         print((plan.folder / f"{name}.md").read_text(encoding="utf-8"))  # noqa: T201  # (the table, to stdout)

@@ -1,4 +1,4 @@
-"""`recurjac inspect`: what a network is made of."""
+"""`recurjac inspect`: the stages of a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         help="stages, shapes, activations and costs of a network",
-        description="The normal form of a network: its stages, and whether bounds of it cover rounding.",
+        description="The normal form of a network: its stages, the cost of bounds, and whether bounds cover rounding.",
     )
     options.add_model(parser)
     options.add_report(parser)
@@ -43,7 +43,7 @@ def _remarks(network: Network) -> None:
     neurons = sum(prod(s.shape) for s in network.stages if not s.linear)
     console.print(f"{network.parameters} parameters, {neurons} neurons, {network.dtype} on {network.device}")
     console.print(
-        f"{network.multiply_adds:.3g} multiply-adds an evaluation; bounds of one output over one region: some "
+        f"{network.multiply_adds:.3g} multiply-adds per evaluation; bounds of one output over one region: about "
         f"{network.cost:.2g} if every neuron is unstable, {0.1 * network.cost:.2g} if one in ten is"
     )
     reasons = network.unproved_rounding()

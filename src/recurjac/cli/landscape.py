@@ -1,4 +1,4 @@
-"""`recurjac landscape`: balls without a stationary point, and boxes with one."""
+"""`recurjac landscape`: balls without a stationary point, and boxes that contain one."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "landscape",
         help="balls in which an output has no stationary point",
-        description="For each input, the largest radius found within which some entry of the gradient of one output "
-        "certainly keeps its sign, so that the output has no stationary point there; inf: nowhere at all.  With "
-        "--existence also the stationary points that are proved to exist in a ball.",
+        description="For each input, the largest radius found within which some entry of the gradient of one output is "
+        "proved to keep its sign, so that the output has no stationary point there (inf: nowhere at all).  With "
+        "--existence, also stationary points that are proved to exist in a ball.",
     )
     options.add_model(parser)
     options.add_balls(parser).add_argument(
@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find every radius that was asked for; what is done when interrupted is reported."""
+    """Find every requested radius; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_points_for(network, args)
     outputs = _outputs(network, args)
@@ -76,12 +76,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str, Network, int]]:
-    """What the report calls each output, the network that has it, and its number there."""
+    """For each output: its name in the report, a network that has it, and its number in that network."""
     chosen = options.chosen_outputs(network, args)
     if prod(chosen[0][1].output_shape) != 1:
         raise InvalidRequest(
-            f"--class is missing: {args.model} has {prod(network.output_shape)} outputs, and each has stationary "
-            "points of its own; give --class K, --class each or --margin A B"
+            f"--class is missing: {args.model} has {prod(network.output_shape)} outputs, each with its own stationary "
+            "points; give --class K, --class each or --margin A B"
         )
     if args.margin is not None:
         return [(str(target), one, 0) for target, one in chosen]
@@ -89,9 +89,9 @@ def _outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str
 
 
 def _check_existence(network: Network, radius: float) -> None:
-    """Say what is wrong before any work."""
+    """Raise InvalidRequest for an invalid request before any work."""
     if not radius > 0:
-        raise InvalidRequest(f"--existence {radius:g}: the radius to look within must be positive")
+        raise InvalidRequest(f"--existence {radius:g}: the radius of the search must be positive")
     check_inputs(network.input_shape)
     check_smooth(network)
 
@@ -147,7 +147,7 @@ def _existence(found: StationaryPoints, sample: int, radius: float, seconds: flo
 
 
 def _point(found: StationaryPoint) -> Row:
-    """Row-major lists; between `lower` and `upper` it is the only one, and between the `least` and `most` it lies."""
+    """Row-major lists; it is the only point between `lower` and `upper`, and lies between `least` and `most`."""
     return {
         "kind": found.kind.value,
         "point": found.point.flatten().tolist(),
@@ -176,7 +176,7 @@ def _existence_table(rows: Sequence[Row]) -> None:
     none = [r for r in rows if not r["stationary_points"]]
     free = sum(r["radius"] >= r["existence_radius"] for r in none)
     if free:
-        stderr().print(f"it is proved that there is no stationary point that near for {free} of {len(rows)} results")
+        stderr().print(f"it is proved for {free} of {len(rows)} results that there is no stationary point in the ball")
     if len(none) > free:
         stderr().print(
             f"no stationary point was proved to exist for {len(none) - free} of {len(rows)} results; there may be some"
@@ -184,4 +184,4 @@ def _existence_table(rows: Sequence[Row]) -> None:
 
 
 _SHOWN = 6
-"""Coordinates of a point that the table shows."""
+"""The number of coordinates of a point that the table shows."""

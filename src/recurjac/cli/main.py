@@ -1,4 +1,4 @@
-"""`recurjac COMMAND`: the parser, and exit codes: 0 done, 1 a run failed, 2 the request was wrong."""
+"""`recurjac COMMAND`: the parser, and the exit codes: 0 success, 1 a file or run failed, 2 an invalid request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from recurjac.errors import ConversionError, RecurJacError, TrainingFailed, Unso
 from recurjac.version import __version__
 
 _FAILURES = (ConversionError, TrainingFailed, UnsoundBounds)
-"""What goes wrong in a run, as opposed to in a request."""
+"""Failures of a run, as opposed to invalid requests."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="recurjac", description="Certified bounds on the Jacobian of a neural network over a region of inputs."
     )

@@ -14,17 +14,17 @@ from recurjac.cli.bounds import Case, cases
 from recurjac.cli.output import Row, gather, remarks, show, table, write_json
 
 _SHOWN = 40
-"""Features up to which a table lists every one; the JSON report always does."""
+"""The largest number of features that a table lists one by one; the JSON report always lists all."""
 _WIDE = 10
-"""Outputs up to which it does."""
+"""The largest number of outputs for which it does."""
 
 
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "monotone",
         help="which outputs rise and fall with which inputs",
-        description="For each input, output and feature, whether the output certainly rises or falls with the feature "
-        "on the ball around the input, does not depend on it, or does both (two points prove it).",
+        description="For each input, output and feature, whether the output is proved to rise or to fall with the "
+        "feature on the ball around the input, not to depend on it, or to do both (two points prove this).",
     )
     options.add_model(parser)
     options.add_region(parser, many=True)
@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decide every entry that was asked for; what is done when interrupted is reported."""
+    """Decide every requested entry; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.jacobian_method(args.method)
@@ -79,7 +79,7 @@ def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float)
 
 
 def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence[str]) -> list[Row]:
-    """Every feature's trend and bounds; for violated ones also at which of the row's points the output rises, falls."""
+    """The trend and bounds of every feature; if violated, also the points at which the output rises and falls."""
     every = (found.trends, found.lower, found.upper, found.rising, found.falling)
     columns = (tensor[i].reshape(outputs, -1)[k].tolist() for tensor in every)
     rows = []
@@ -100,7 +100,7 @@ def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence
 
 
 def _tables(rows: Sequence[Row]) -> None:
-    """How many features do what and, for few of them, which."""
+    """The number of features with each trend and, if they are few, the trend of each."""
     words = [trend.value for trend in Trend]
     cells = []
     for r in rows:

@@ -1,4 +1,4 @@
-"""Objects that the command line names: by their own names, or as package.module:object."""
+"""Objects that are named on the command line, by their own names or as package.module:object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def by_name(base: type[_T]) -> Mapping[str, _T]:
-    """The objects below `base` that have a name on the command line."""
+    """The objects of subclasses of `base` that have a name on the command line."""
     names: dict[str, _T] = {}
     for cls in concrete_classes(base):
         names.update(cls.command_names())  # type: ignore[attr-defined]  # (every such base has them)
@@ -31,7 +31,7 @@ def jacobian_methods() -> Mapping[str, AbstractJacobianMethod]:
 
 
 def norm_methods() -> Mapping[str, AbstractNormMethod]:
-    """Every method that bounds norms, those of the Jacobian's entries included."""
+    """Every method that bounds norms, including Jacobian methods, which are used through the entries."""
     entries = {name: as_norm_method(method) for name, method in jacobian_methods().items()}
     return {**entries, **by_name(AbstractNormMethod)}  # type: ignore[type-abstract]
 
@@ -41,14 +41,14 @@ def rules() -> Mapping[str, AbstractPreactivation]:
 
 
 def jacobian_method(name: str | None) -> AbstractJacobianMethod | None:
-    """The method that `--method` names; None is the default.  Raises InvalidRequest if there is none."""
+    """The method that `--method` names; None stands for the default.  Raises InvalidRequest if there is none."""
     if name is None:
         return None
     return _found("--method", name, jacobian_methods(), AbstractJacobianMethod)  # type: ignore[type-abstract]
 
 
 def norm_method(name: str | None) -> AbstractNormMethod | None:
-    """The method for norms that `--method` names, also a Jacobian method through its entries; None is the default."""
+    """The norm method that `--method` names, or a Jacobian method through its entries; None stands for the default."""
     if name is None:
         return None
     if ":" not in name:
@@ -72,7 +72,7 @@ def _found(option: str, name: str, known: Mapping[str, _T], base: type[_T]) -> _
 
 
 def _imported(option: str, name: str, bases: tuple[type, ...]) -> Any:
-    """The object package.module:object, or an object of that class; the package may lie in the current directory."""
+    """The object package.module:object, or an object of that class; the current directory is searched too."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     package, _, attribute = name.rpartition(":")

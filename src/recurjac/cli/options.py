@@ -1,4 +1,4 @@
-"""The options that the commands share, and the objects that they name."""
+"""The options that the commands share, and the objects that these options name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recurjac.region import AbstractRegion, Box, LpBall
 
 
 def number(text: str) -> float:
-    """A number, or inf.  NaN is none."""
+    """A number, or inf; NaN is refused."""
     value = float(text)
     if value != value:
         raise argparse.ArgumentTypeError(f"{text} is not a number")
@@ -53,10 +53,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a .npz weight list, an .onnx or .pt2 file, or package.module:factory for a module",
     )
-    group.add_argument("--activation", metavar="NAME", help="of all hidden layers, if the file does not state it")
-    group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, for a module")
-    group.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="to compute in (float64)")
-    group.add_argument("--device", metavar="DEVICE", help="to compute on, such as cpu or cuda")
+    group.add_argument(
+        "--activation", metavar="NAME", help="activation of all hidden layers, if the file does not state it"
+    )
+    group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="shape of one input, for a module")
+    group.add_argument(
+        "--dtype", choices=["float64", "float32"], default="float64", help="precision of the computation (float64)"
+    )
+    group.add_argument("--device", metavar="DEVICE", help="device of the computation, such as cpu or cuda")
 
 
 def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
@@ -65,12 +69,12 @@ def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
         type=number,
         nargs="+" if many else 1,
         metavar="R",
-        help="of the ball around each input; inf: everywhere",
+        help="radius of the ball around each input; inf: everywhere",
     )
 
 
 def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Everything about balls around inputs but their radius."""
+    """The options for balls around inputs, except their radius."""
     group = parser.add_argument_group("region")
     group.add_argument(
         "--input",
@@ -78,23 +82,25 @@ def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="X",
         help="inputs: .npy, .npz (file.npz:key), .csv, an image, or a .vnnlib box",
     )
-    group.add_argument("--index", type=int, nargs="+", metavar="I", help="which of them (all)")
+    group.add_argument("--index", type=int, nargs="+", metavar="I", help="numbers of the inputs to use (all)")
     group.add_argument(
         "--divide",
         type=number,
         default=1.0,
         metavar="D",
-        help="divide arrays by D (255 for 8-bit pixels; images are divided)",
+        help="divide arrays by D (255 for 8-bit pixels; image files are divided already)",
     )
-    group.add_argument("--norm", type=norm, default=inf, metavar="inf|2|1", help="of the ball and of the inputs (inf)")
-    group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="the range that inputs can have")
+    group.add_argument(
+        "--norm", type=norm, default=inf, metavar="inf|2|1", help="norm of the ball and of the inputs (inf)"
+    )
+    group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="range of valid inputs")
     return group
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("outputs").add_mutually_exclusive_group()
     group.add_argument(
-        "--class", dest="target", type=which_class, metavar="K", help="one output, or `each` (all as a vector)"
+        "--class", dest="target", type=which_class, metavar="K", help="one output, or `each` (default: all as a vector)"
     )
     group.add_argument("--margin", type=int, nargs=2, metavar=("A", "B"), help="the difference of outputs A and B")
 
@@ -103,7 +109,7 @@ def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> N
     group = parser.add_argument_group("method")
     names = ", ".join(sorted(methods))
     group.add_argument(
-        "--method", metavar="NAME", help=f"{names}, or package.module:object (the best available if not given)"
+        "--method", metavar="NAME", help=f"{names}, or package.module:object (default: the tightest available)"
     )
     group.add_argument(
         "--pre",
@@ -112,14 +118,19 @@ def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> N
         help=f"rule for pre-activations: {', '.join(sorted(rules()))}, or package.module:object (crown)",
     )
     group.add_argument(
-        "--arithmetic", choices=["rigorous", "fast"], default="rigorous", help="rigorous covers rounding where it can"
+        "--arithmetic",
+        choices=["rigorous", "fast"],
+        default="rigorous",
+        help="rigorous covers rounding where possible (rigorous)",
     )
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
     group.add_argument(
-        "--json", metavar="FILE", help="write the results there, - for standard output (add --quiet: no table then)"
+        "--json",
+        metavar="FILE",
+        help="write the results to FILE, or - for standard output (add --quiet to omit the table)",
     )
     group.add_argument("--quiet", action="store_true", help="no progress and no table")
 
@@ -127,7 +138,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 @final
 @dataclass(frozen=True)
 class Inputs:
-    """The regions that were asked for: balls around points, or boxes; `index` numbers them as in the file."""
+    """The requested regions: balls around points, or boxes; `index` has their numbers in the file."""
 
     data: Points | Boxes
     index: tuple[int, ...]
@@ -141,7 +152,7 @@ class Inputs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What to call the input's features: by a table's header, else by their numbers, row-major."""
+        """The names of the input's features: from the header of a table, otherwise their row-major numbers."""
         named = self.data.names if isinstance(self.data, Points) else None
         return tuple(str(i) for i in range(prod(self.shape))) if named is None else named
 
@@ -155,7 +166,7 @@ class Inputs:
     def points(self, rows: slice) -> LpBall:
         """Some of the inputs, as balls of radius 0.  Raises InvalidRequest for boxes."""
         if isinstance(self.data, Boxes):
-            raise InvalidRequest(f"--input {self.args.input}: a box has no centre to start from; give points")
+            raise InvalidRequest(f"--input {self.args.input}: a box has no centre; give points")
         return self._ball(0.0, list(self.index[rows]))
 
     @property
@@ -182,19 +193,21 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
     data = read_inputs(args.input)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     if isinstance(data, Points) and not args.radius:
-        raise InvalidRequest("--radius is missing: give one for the balls around the inputs (0 for the inputs alone)")
+        raise InvalidRequest(
+            "--radius is missing: give the radius of the balls around the inputs (0 for the inputs alone)"
+        )
     if isinstance(data, Boxes):
         for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
             if given:
-                raise InvalidRequest(f"{option}: a .vnnlib file states its box itself; leave the option out")
+                raise InvalidRequest(f"{option}: a .vnnlib file contains the whole box; leave the option out")
     _check_divide(args)
     for radius in inputs.radii:
-        inputs.region(radius, slice(None))  # say what is wrong before any work
+        inputs.region(radius, slice(None))  # raises InvalidRegion before any work
     return inputs
 
 
 def read_points_for(network: Network, args: argparse.Namespace) -> Inputs:
-    """The inputs that the options name, where no radius is asked for.  Raises as `read_inputs_for`, also for boxes."""
+    """The inputs that the options name, without a radius.  Raises as `read_inputs_for` does, and for boxes."""
     data = read_inputs(args.input)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     _check_divide(args)
@@ -203,7 +216,7 @@ def read_points_for(network: Network, args: argparse.Namespace) -> Inputs:
 
 
 def _index(data: Points | Boxes, args: argparse.Namespace) -> tuple[int, ...]:
-    """Which of the inputs are asked for.  Raises InvalidRequest for one that is not there."""
+    """The numbers of the requested inputs.  Raises InvalidRequest for one that does not exist."""
     count = len(data.lower) if isinstance(data, Boxes) else len(data.values)
     index = tuple(range(count)) if args.index is None else tuple(args.index)
     for i in index:
@@ -218,7 +231,7 @@ def _check_divide(args: argparse.Namespace) -> None:
 
 
 def read_network(args: argparse.Namespace) -> Network:
-    """The network that the options name, all outputs; a module's package may lie in the current directory."""
+    """The network that the options name, with all outputs; modules are also searched in the current directory."""
     if ":" in args.model and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     return load(
@@ -227,7 +240,7 @@ def read_network(args: argparse.Namespace) -> Network:
 
 
 def _example(args: argparse.Namespace) -> Tensor | None:
-    """An input of the right shape, which a module needs."""
+    """An example input, which a module needs."""
     if args.input_shape is not None:
         if min(args.input_shape) < 1:
             raise InvalidRequest(f"--input-shape {' '.join(map(str, args.input_shape))}: every size must be 1 or more")
@@ -239,7 +252,7 @@ def _example(args: argparse.Namespace) -> Tensor | None:
 
 
 def chosen_outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str | None, Network]]:
-    """The networks to bound, each with what the report calls its class: a number, "A-B", or None for all outputs."""
+    """The networks to bound, each after its class in the report: a number, "A-B", or None for all outputs."""
     if args.margin is not None:
         a, b = args.margin
         return [(f"{a}-{b}", network.margin(a, b))]

@@ -1,4 +1,4 @@
-"""What a command prints: tables to stdout, JSON, progress and notes to stderr."""
+"""The output of commands: tables to stdout, JSON, and progress and remarks to stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from recurjac.version import __version__
 
 T = TypeVar("T")
 Row = dict[str, Any]
-"""One result, by the keys of the JSON contract."""
+"""One result, with the keys of the JSON format."""
 
 
 def stderr() -> Console:
@@ -35,21 +35,21 @@ def stderr() -> Console:
 
 
 def check_writable(option: str, name: str | None) -> None:
-    """Raise InvalidRequest unless a file `name` can be written, so that long work is not lost; None is no file."""
+    """Raise InvalidRequest unless the file `name` can be written, so that no work is lost; None stands for no file."""
     if name is None:
         return
     path = Path(name)
     if not name or path.is_dir():
-        raise InvalidRequest(f"{option} {name!r} is no file name; give one")
+        raise InvalidRequest(f"{option} {name!r} is not a file name; give one")
     folder = path.parent
     if not folder.is_dir():
-        raise InvalidRequest(f"{option} {name}: there is no directory {folder} to write to; make it first")
+        raise InvalidRequest(f"{option} {name}: there is no directory {folder}; create it first")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InvalidRequest(f"{option} {name}: it may not be written; choose another place")
+        raise InvalidRequest(f"{option} {name}: it is not writable; choose another place")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout, as wide as its content when stdout is no terminal."""
+    """Print a table to stdout; its width is limited by the terminal, or by `_WIDE` elsewhere."""
     width = None if Console().is_terminal else _WIDE
     console = Console(highlight=False, markup=False, emoji=False, width=width)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -57,12 +57,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    console.print(title, style="italic", soft_wrap=True)  # a table's own title is folded to the table's width
+    console.print(title, style="italic", soft_wrap=True)  # the title of a Table is wrapped at its width
     console.print(grid)
 
 
 def remarks(rows: Sequence[Row]) -> None:
-    """What a table does not say: whether rounding is covered, and notes."""
+    """Print what a table does not show: whether rounding is covered, and notes."""
     console = stderr()
     for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
         console.print(f"floating-point rounding is not covered: {reason}")
@@ -73,16 +73,16 @@ def remarks(rows: Sequence[Row]) -> None:
 
 
 _WIDE = 160
-"""Columns of a table that goes to a file or a pipe."""
+"""The width of a table that is written to a file or a pipe."""
 
 
 _SELDOM = 30.0
-"""Seconds, at least, between lines of progress that go to a file or a pipe."""
+"""The least number of seconds between lines of progress in a file or a pipe."""
 
 
 @contextmanager
 def progress(quiet: bool, what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, elsewhere than on a terminal a line now and then; the function given is one step."""
+    """A progress bar on stderr, or a line now and then if it is not a terminal; yields a function for one step."""
     console = stderr()
     if not quiet and not console.is_terminal:
         yield _in_lines(console, what, total)
@@ -113,7 +113,7 @@ def _in_lines(console: Console, what: str, total: int) -> Callable[[], None]:
 def gather(
     args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T], list[Row]]
 ) -> tuple[list[Row], int]:
-    """The rows of every task, with progress, and the exit code; an interrupted run keeps those that are done."""
+    """The rows of every task, with progress, and the exit code; an interrupted run returns the finished rows."""
     rows: list[Row] = []
     try:
         with progress(args.quiet, what, len(tasks)) as step:
@@ -121,13 +121,13 @@ def gather(
                 rows += rows_of(task)
                 step()
     except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of the results are reported")
+        stderr().print(f"interrupted; the {len(rows)} finished results are reported")
         return rows, 1
     return rows, 0
 
 
 def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Row]) -> None:
-    """The report of the JSON contract, to the file that `--json` names or to stdout."""
+    """Write the report in the JSON format, to the file that `--json` names or to stdout."""
     if args.json is None:
         return
     path = None if model is None else Path(model)
@@ -148,7 +148,7 @@ def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Ro
 
 
 def _finite(value: Any) -> Any:
-    """The same with non-finite numbers as the strings "inf" and "-inf"; NaN, which no bound is, as null."""
+    """The same, with infinite numbers as the strings "inf" and "-inf"; NaN, which is never a bound, becomes null."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

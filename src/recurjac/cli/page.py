@@ -1,4 +1,4 @@
-"""`recurjac report`: a page of results."""
+"""`recurjac report`: an HTML page of results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="one HTML page of results",
-        description="One self-contained HTML page of the results of other commands: their tables, figures, and maps of "
-        "where the sign of a gradient is certain.",
+        description="One self-contained HTML page with the results of other commands: tables, figures, and maps of "
+        "where the sign of a gradient is proved.",
     )
     parser.add_argument(
         "results",
@@ -23,13 +23,15 @@ def add_commands(commands: Any) -> None:
         metavar="RESULT",
         help="a file that --json wrote, a .npz that `jacobian --output` wrote, or the folder of an experiment",
     )
-    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="where (report.html)")
-    parser.add_argument("--quiet", action="store_true", help="do not say where the page is")
+    parser.add_argument(
+        "-o", "--output", default="report.html", metavar="FILE", help="where to write the page (report.html)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no message about where the page is")
     parser.set_defaults(run=run, json=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read everything, then write the page."""
+    """Read all results, then write the page."""
     check_writable("--output", args.output)
     output, sources = Path(args.output), [Path(r) for r in args.results]
     check_kept(output, sources)

@@ -20,31 +20,34 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="the networks of the paper's experiments",
-        description="Train networks of the paper's experiments, by their names or all of an experiment's.  Networks "
-        "that the folder holds already are not trained again, and what was interrupted goes on from its last epoch.",
+        description="Train networks of the paper's experiments, given by their names or by an experiment.  Networks "
+        "that the folder already contains are not trained again, and interrupted training continues after its last "
+        "epoch.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of a network or an experiment; --list shows them")
-    parser.add_argument("--list", action="store_true", help="show the networks, and train none")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="name of a network or an experiment; --list shows them"
+    )
+    parser.add_argument("--list", action="store_true", help="list the networks, without training")
     parser.add_argument(
         "--data",
         metavar="SOURCE",
-        help="what to train on: digits, mnist or cifar10 (both are fetched from OpenML), a .npz file of x_train, "
+        help="training data: digits, mnist or cifar10 (both are fetched from OpenML), a .npz file of x_train, "
         "y_train, x_test, y_test, or a folder of MNIST's idx files",
     )
-    parser.add_argument("--out", metavar="FOLDER", help="where the networks are kept; one folder for each data set")
-    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of each network's own number")
+    parser.add_argument("--out", metavar="FOLDER", help="where to write the networks; use one folder for each data set")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed for all random numbers (0)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="number of epochs, instead of that of each recipe")
     options.add_report(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is asked for and not there; what is done when interrupted is reported and kept."""
+    """Train the requested networks that are missing; after an interruption, the finished ones are reported."""
     chosen = [_changed(recipe, args) for recipe in recipes(args.names or (list(EXPERIMENTS) if args.list else []))]
     if args.list:
         return _list(chosen, args)
     if not chosen:
-        raise InvalidRequest(f"no network is named; give some, or {', '.join(EXPERIMENTS)}; --list shows all")
+        raise InvalidRequest(f"no network is named; give names, or {', '.join(EXPERIMENTS)}; --list shows all")
     for option in ("data", "out"):
         if not getattr(args, option):
             raise InvalidRequest(f"--{option} is missing: training needs --data SOURCE and --out FOLDER")
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                     stderr().print(f"{recipe.name}: {100 * found.accuracy:.2f} % of {len(images.y_test)} test images")
         code = 0
     except KeyboardInterrupt:
-        stderr().print(f"interrupted; {len(rows)} of {len(chosen)} networks are done, and the same command goes on")
+        stderr().print(f"interrupted; {len(rows)} of {len(chosen)} networks are finished; the same command continues")
         code = 1
     if not args.quiet and rows:
         _table(rows, images.name)
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """The recipe with what the command line says otherwise."""
+    """The recipe with the seed and the epochs of the command line, if given."""
     seed = recipe.seed if args.seed is None else args.seed
     return replace(recipe, seed=seed, epochs=recipe.epochs if args.epochs is None else args.epochs)
 
@@ -97,7 +100,7 @@ def _table(rows: Sequence[Row], data: str) -> None:
         ]
         for r in rows
     ]  # fmt: skip
-    table(f"Networks trained on {data}: the test images that they classify", columns, cells)
+    table(f"Networks trained on {data}: accuracy on the test images", columns, cells)
 
 
 def _percent(part: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Upper bounds of induced norms of a Jacobian: one norm method a file."""
+"""Upper bounds of induced norms of a Jacobian, with one norm method in each file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = [
 
 
 def default_norm_method(p: float) -> AbstractNormMethod:
-    """The best that the library has for inputs in the p-norm.
+    """The tightest norm method of the library for the p-norm of the inputs.
 
-    For p = 2 the product of spectral norms can be below norms of entry-wise bounds; for p = 1 and inf it cannot, as
-    interval products are never above it.
+    For p = 2, the product of spectral norms can be less than the norm of the entry-wise bounds.  For p = 1 and inf it
+    cannot, because interval products never exceed it.
     """
     return TightestNorm(JacobianNorm(), ProductOfNorms()) if p == 2 else JacobianNorm()
 
 
 def as_norm_method(method: AbstractJacobianMethod | AbstractNormMethod) -> AbstractNormMethod:
-    """`method` as a bound of norms: a Jacobian method through its entries.  Raises InvalidRequest for anything else."""
+    """`method` as a norm method; a Jacobian method is used through its entries.  Raises InvalidRequest for others."""
     expect(method, (AbstractJacobianMethod, AbstractNormMethod), "the method", "give an object such as Chords()")
     return method if isinstance(method, AbstractNormMethod) else JacobianNorm(method)

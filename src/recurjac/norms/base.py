@@ -1,4 +1,4 @@
-"""What a norm method states."""
+"""The interface of norm methods."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def check_norm(p: float, what: str) -> float:
 class NormBound:
     """‖J‖ <= upper (batch,) over the region.
 
-    status: "bounded", or for methods that search "exact" (within their tolerance), "time", "parts",
+    status: "bounded"; for methods that search, why they stopped: "exact" (within their tolerance), "time", "parts",
     "stuck" or "interrupted".
-    note: what else one should know.  attained: gains that the method found on the way, if it looks for them.
+    note: a remark for the user.  attained: gains that the method found during its search, if it looks for them.
     """
 
     upper: Tensor
@@ -39,12 +39,12 @@ class NormBound:
 
 
 class AbstractNormMethod(ABC):
-    """A way to bound the induced norm of a Jacobian over a region; a frozen object that holds its settings."""
+    """A way to bound the induced norm of a Jacobian over a region.  It is a frozen object that holds its settings."""
 
     @classmethod
     @abstractmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
-        """What `--method` calls objects of this class; empty if it has no name there."""
+        """Objects of this class by their names for `--method`; empty if it has none."""
 
     @property
     @abstractmethod
@@ -57,25 +57,25 @@ class AbstractNormMethod(ABC):
 
     @abstractmethod
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
-        """An upper bound of ‖J‖_{p→q}: (batch,).  Infinite or NaN entries bound nothing.
+        """An upper bound of ‖J‖_{p→q}: (batch,).  Infinite and NaN entries state no bound.
 
         A method reads the chain rule (`gradients.chain`) and may read the problem behind it.
         """
 
     @abstractmethod
     def rows(self, gradients: Gradients, p: float) -> Tensor:
-        """Upper bounds of the norm of each row of J alone, as a map from ‖·‖_p to numbers: (batch, K)."""
+        """Upper bounds of the norm of each single row of J, as a map from ‖·‖_p to numbers: (batch, K)."""
 
     @abstractmethod
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
-        """Why rounding is not covered, for that many outputs; empty if it is."""
+        """The reasons why rounding is not covered, for this number of outputs; empty if it is covered."""
 
     def bound(self, gradients: Gradients, p: float, q: float) -> NormBound:
-        """As `norm`, with what else the method knows of the bound."""
+        """The bound of `norm`, with everything else that the method knows about it."""
         return NormBound(self.norm(gradients, p, q))
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
-        """Whether it is known at little cost that `norm` will not be less than `upper` (batch,) anywhere."""
+        """Whether a cheap test shows that `norm` is not less than `upper` (batch,) for any sample."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""The norm of a Jacobian from bounds of its entries."""
+"""The norm of a Jacobian, from bounds of its entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recurjac.norms.row_sums import AbstractRowSum, ChordSum
 @final
 @dataclass(frozen=True)
 class JacobianNorm(AbstractNormMethod):
-    """The norm of the entry-wise bounds that `method` gives, with `row_sum` for p = inf."""
+    """The norm of the entry-wise bounds of `method`; for p = inf, row sums are bounded by `row_sum`."""
 
     method: AbstractJacobianMethod = field(default_factory=default_method)
     row_sum: AbstractRowSum = field(default_factory=ChordSum)

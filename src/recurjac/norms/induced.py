@@ -1,8 +1,8 @@
 """Induced norms of a matrix whose entries are known to lie in intervals (docs/mathematics.md, §6).
 
-‖J‖_{p→q} = max ‖J v‖_q over ‖v‖_p <= 1.  With M = max(|L|, |U|) entry by entry, ‖J‖ <= ‖M‖, exactly so over the box of
-entries for 1→q and p→inf.  For p = inf, sums of absolute values along a row are bounded better by pushing one signed
-tangent (`row_sums`), since the entries of a row are not independent.
+‖J‖_{p→q} = max ‖J v‖_q over ‖v‖_p <= 1.  With M = max(|L|, |U|) entry by entry, ‖J‖ <= ‖M‖.  For 1→q and p→inf, this is
+the maximum over the box of entries.  For p = inf, pushing one signed tangent gives a tighter bound of the sum of
+absolute values along a row (`row_sums`), because the entries of a row are not independent.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from recurjac.arithmetic import AbstractArithmetic, Interval, spectral_norm
 def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArithmetic, row_sums: Tensor) -> Tensor:
     """An upper bound of ‖J‖_{p→q} for every J in `entries` (batch, K, n_in): (batch,).
 
-    row_sums: upper bounds of Σ_r |J_kr|, (batch, K), read for p = inf only.
-    Several bounds are valid for 2→1 and 2→2; the least is taken.
+    row_sums: upper bounds of Σ_r |J_kr|, (batch, K), used for p = inf only.
+    For 2→1 and 2→2 there are several valid bounds; the result is the least of them.
     """
     size, rows = entries.magnitude, entries.shape[1]
     if p == inf:
@@ -49,7 +49,7 @@ def _vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
 
 
 def _spectral(entries: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-    """The least of ‖M‖₂ and ‖C‖₂ + ‖R‖₂, C the centre and R the radius of the entries; infinite if an entry is."""
+    """The lesser of ‖M‖₂ and ‖C‖₂ + ‖R‖₂, for centres C and radii R of the entries; infinite if an entry is."""
     infinite = ~entries.magnitude.isfinite().flatten(1).all(1)
     low = torch.where(infinite[:, None, None], 0.0, entries.lower)
     high = torch.where(infinite[:, None, None], 0.0, entries.upper)

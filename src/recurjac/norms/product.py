@@ -1,4 +1,4 @@
-"""The product of the layers' norms: the baseline of every paper (docs/mathematics.md, §6)."""
+"""The product of the layers' norms, the usual baseline (docs/mathematics.md, §6)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from recurjac.propagation.chain_rule import ChainRule
 @final
 @dataclass(frozen=True)
 class ProductOfNorms(AbstractNormMethod):
-    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows, branches added.
+    """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows; branches are added.
 
-    Maxima over windows and sorts count as what they are, selections (docs/mathematics.md, §6): 1 in every norm, if no
-    two windows overlap.
+    Maxima over windows and sorts count as selections (docs/mathematics.md, §6.3): 1 in every norm, if no two windows
+    overlap.
     """
 
     @classmethod
@@ -44,14 +44,14 @@ class ProductOfNorms(AbstractNormMethod):
         return _product(gradients, p, q, lambda operator: operator.norm(p, gradients.chain.arithmetic))
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
-        """Whether even the product of what a few power iterations reach, which is no more, is not below `upper`."""
+        """Whether a lower bound of the product, from a few power iterations, is already at least `upper`."""
         if p != 2:
             return False
         with torch.no_grad():
             return bool((_product(gradients, p, q, spectral_estimate) >= upper).all())
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
-        """That of the largest row, for each."""
+        """For each row, the bound of the largest row."""
         return self.norm(gradients, p, inf).unsqueeze(1).expand(-1, gradients.chain.rows)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
@@ -59,7 +59,7 @@ class ProductOfNorms(AbstractNormMethod):
 
 
 def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:
-    """A norm that is not less than `norm`, of the dtype and the device of `like`; some operators give float64."""
+    """A number not below `norm`, in the dtype and on the device of `like`; some operators give float64."""
     return norm.to(like) if norm.dtype == like.dtype else round_up_to(norm, like.dtype).to(like)
 
 

@@ -19,7 +19,7 @@ class AbstractRowSum(ABC):
 
     @abstractmethod
     def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
-        """Upper bounds, (batch, K), from the entries (batch, K, n_in) and the means to push further tangents."""
+        """Upper bounds, (batch, K), from the entries (batch, K, n_in); `prepared` can push further tangents."""
 
 
 @final
@@ -34,7 +34,7 @@ class PlainSum(AbstractRowSum):
 @final
 @dataclass(frozen=True)
 class SignSum(AbstractRowSum):
-    """Entries of known sign are summed as one tangent, the others by their magnitude.
+    """Entries with a known sign are summed as one tangent; the magnitudes of the others are added.
 
     Source: arXiv:1810.11783, equations 22 and 23.
     """
@@ -48,10 +48,10 @@ class SignSum(AbstractRowSum):
 @final
 @dataclass(frozen=True)
 class ChordSum(AbstractRowSum):
-    """|y| on [L, U] is below its chord s y + t, so Σ|J_kr| <= Σ (s_r J_kr + t_r), and Σ s_r J_kr is one tangent.
+    """On [L, U], |y| is at most its chord s y + t, so Σ|J_kr| <= Σ (s_r J_kr + t_r), and Σ s_r J_kr is one tangent.
 
-    Never above `SignSum` for methods that push (docs/mathematics.md, §6.2); as in auto_LiRPA's norm of the gradient
-    (arXiv:2210.07394).
+    For methods that push, the bound is never above that of `SignSum` (docs/mathematics.md, §6.2).  auto_LiRPA bounds
+    the norm of the gradient in the same way (arXiv:2210.07394).
     """
 
     def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:

@@ -18,10 +18,10 @@ from recurjac.norms.base import AbstractNormMethod
 @final
 @dataclass(frozen=True, init=False)
 class TightestNorm(AbstractNormMethod):
-    """For every sample, and for every row, the least of the bounds of those `methods` that support the norm.
+    """The least of the bounds of those `methods` that support the norm, for each sample and for each row.
 
-    A method is left out where it is known at little cost that it cannot win (`cannot_beat`).
-    Raises InvalidRequest without a method.
+    A method is skipped if a cheap test shows that it cannot improve the bound (`cannot_beat`).
+    Raises InvalidRequest if no method is given.
     """
 
     methods: tuple[AbstractNormMethod, ...]
@@ -61,5 +61,5 @@ class TightestNorm(AbstractNormMethod):
 
 
 def _known(bound: Tensor) -> Tensor:
-    """NaN bounds nothing."""
+    """The bound, with infinity in place of NaN."""
     return torch.where(bound.isnan(), torch.inf, bound)

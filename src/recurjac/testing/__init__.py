@@ -1,4 +1,4 @@
-"""The package's own property checks, for classes outside the package; each raises AssertionError with what failed.
+"""The package's own property checks, for classes outside the package; each raises AssertionError with the failure.
 
 check_activation, check_operator     an activation, a linear layer
 check_preactivation                  a rule for pre-activations
@@ -6,8 +6,8 @@ check_jacobian_method                a method for entries of the Jacobian
 check_norm_method                    a method for norms
 check_brancher                       a way to divide problems
 
-They need no test framework.  They compare bounds with samples of the truth on small random networks, so passing them is
-no proof; failing them is a counterexample.
+They need no test framework.  They compare bounds with sampled true values on small random networks.  Passing them is
+therefore no proof, but a failure is a counterexample.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of activations and linear operators against what they state."""
+"""Checks of the statements that activations and linear operators make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recurjac.testing.require import require
 
 
 def intervals(seed: int, dtype: torch.dtype) -> Interval:
-    """Intervals of every width around every size of numbers, some of them points, some unbounded: (N, 1)."""
+    """Intervals of many widths around numbers of many sizes; some are points and some are unbounded: (N, 1)."""
     g = torch.Generator().manual_seed(seed)
     centre = torch.randn(400, 1, generator=g, dtype=torch.float64) * 10 ** (
         4 * torch.rand(400, 1, generator=g, dtype=torch.float64) - 2
@@ -27,7 +27,7 @@ def intervals(seed: int, dtype: torch.dtype) -> Interval:
 
 
 def points_of(z: Interval, count: int = 200) -> Tensor:
-    """Points of intervals (N, 1), the ends among them: (count, N, 1)."""
+    """Points of intervals (N, 1), including their finite ends up to 1000: (count, N, 1)."""
     low, high = z.lower.clamp(min=-1e3), z.upper.clamp(max=1e3)
     low, high = torch.minimum(low, high), torch.maximum(low, high)
     share = torch.linspace(0, 1, count, dtype=low.dtype).reshape(-1, 1, 1)
@@ -35,7 +35,7 @@ def points_of(z: Interval, count: int = 200) -> Tensor:
 
 
 def check_activation(activation: AbstractActivation, seed: int = 0) -> None:
-    """Values, slopes and both pairs of lines hold at the points of random intervals, in both precisions."""
+    """Bounds of values and slopes, and both pairs of lines, hold at points of random intervals, in both precisions."""
     for dtype in (torch.float64, torch.float32):
         own, z = activation.to(dtype, torch.device("cpu")), intervals(seed, dtype)
         points, eps = points_of(z), torch.finfo(dtype).eps
@@ -60,9 +60,7 @@ def _check_slopes(activation: AbstractActivation, z: Interval, points: Tensor, a
     slack = 64 * torch.finfo(points.dtype).eps * (1 + slopes.abs() + points.abs())
     _between(held.lower - slack, slopes, held.upper + slack, activation, "a slope")
     known = ~activation.unstable(z, arithmetic)
-    require(
-        bool((held.is_point | ~known).all()), f"{activation.name}: a neuron is called stable, its slope is not known"
-    )
+    require(bool((held.is_point | ~known).all()), f"{activation.name}: a stable neuron has an unknown slope")
 
 
 def _between(low: Tensor, true: Tensor, high: Tensor, activation: AbstractActivation, what: str) -> None:
@@ -76,7 +74,7 @@ def _between(low: Tensor, true: Tensor, high: Tensor, activation: AbstractActiva
 
 
 def check_operator(operator: AbstractOperator, seed: int = 0) -> None:
-    """The transpose is the adjoint, |A| and the norms bound A, columns and rows are those of A."""
+    """The transpose is the adjoint, the norms bound A, columns and rows are those of A, and rounding is covered."""
     matrix = _matrix(operator)
     name = type(operator).__name__
     back = _matrix(operator.transpose())
@@ -100,7 +98,7 @@ def check_operator(operator: AbstractOperator, seed: int = 0) -> None:
 
 
 def _check_cover(operator: AbstractOperator, matrix: Tensor) -> None:
-    """A product lies within its radius of one in float64, up to the rounding of the latter."""
+    """A product lies within its radius of the product in float64, up to the rounding of the latter."""
     x = torch.randn(operator.in_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(
         _dtype(operator)
     )

@@ -1,4 +1,4 @@
-"""Checks of rules and methods against sampled truth on random networks."""
+"""Checks of rules and methods against sampled true values on random networks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from recurjac.testing.networks import random_network, true_jacobians
 from recurjac.testing.require import require
 
 KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
-"""Activations of the networks: with slopes of any sign, with kinks, smooth, and one of each."""
+"""Activations of the networks: with slopes of either sign, with kinks, smooth, and a mixture."""
 BALLS = ((0.0, inf), (0.05, 2.0), (0.4, inf), (3.0, 1.0), (inf, inf))
 """Radii and norms, from a point to the whole space."""
 
 
 def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]:
-    """Small random problems: chains and residual networks, batches of one and two, every way to compute."""
+    """Small random problems: chains and residual networks, batches of one and two, all planners."""
     planners = (PlainOnly(), SkeletonOnly(), PulledOnly())
     number = 0
     for kind in kinds:
@@ -43,14 +43,14 @@ def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]
 
 
 def sampled(problem: Problem, count: int = 40) -> Tensor:
-    """Points of the region of each sample, the first being its centre: (batch, count + 1, *input)."""
+    """Points of the region of each sample, with its centre as the first: (batch, count + 1, *input)."""
     bound = problem.bound
     spread = bound.sample(count, torch.Generator().manual_seed(1))
     return torch.cat([bound.x.unsqueeze(1), spread], 1)
 
 
 def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None:
-    """No true Jacobian lies outside the bounds, which are exact up to rounding over a point of a smooth network."""
+    """No true Jacobian at a sampled point lies outside the bounds."""
     for problem in problems(seed):
         bounds = jacobian_bounds(problem, method=method)
         _no_nan(bounds.lower, bounds.upper, problem)
@@ -61,7 +61,7 @@ def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None
 
 
 def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
-    """No true pre-activation lies outside the bounds, and Jacobian bounds from them hold as well."""
+    """No true pre-activation at a sampled point lies outside the bounds."""
     for problem in problems(seed):
         asked = problem.by(rule)
         bounds = preactivation_bounds(asked)
@@ -75,7 +75,7 @@ def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
 
 
 def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
-    """No sampled Jacobian has a norm above the bound, of the whole and of each row, for all norms it supports."""
+    """No sampled Jacobian has a gain above the bound; the problems take turns with the norms that are supported."""
     for number, problem in enumerate(problems(seed)):
         pairs = [(p, q) for p in (inf, 1.0, 2.0) for q in (inf, 1.0, 2.0) if method.supports(p, q)]
         require(bool(pairs), f"{method.title} supports no norm")
@@ -89,7 +89,7 @@ def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
 
 
 def _gain(jacobian: Tensor, p: float, q: float) -> float:
-    """The largest gain ‖J v‖_q / ‖v‖_p of some directions: units, signs of rows, and random ones."""
+    """The largest gain ‖J v‖_q / ‖v‖_p of some directions: unit vectors, signs of rows, rows, and random ones."""
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(16, jacobian.shape[1], generator=generator, dtype=jacobian.dtype)
     ways = torch.cat([torch.eye(jacobian.shape[1], dtype=jacobian.dtype), jacobian.sign(), jacobian, random])
@@ -99,20 +99,20 @@ def _gain(jacobian: Tensor, p: float, q: float) -> float:
 
 
 def check_brancher(brancher: AbstractBrancher, seed: int = 0) -> None:
-    """The parts cover the region: every sampled point satisfies the region and the constraints of one of them."""
+    """The parts cover the region: every sampled point lies in the region of a part and satisfies its constraints."""
     for problem in problems(seed):
         if not brancher.supports(problem):
             continue
         parts, points = brancher.divide(problem), sampled(problem)
         covered = torch.zeros(points.shape[:2], dtype=torch.bool)
         for part in parts:
-            require(part.bound.batch == problem.bound.batch, f"{brancher.title}: a part has another batch")
+            require(part.bound.batch == problem.bound.batch, f"{brancher.title}: a part has another batch size size")
             covered |= _members(part, points)
         require(bool(covered.all()), f"{brancher.title}: a point of the region is in no part of {problem}")
 
 
 def _members(part: Problem, points: Tensor) -> Tensor:
-    """Which points are in a part, up to rounding: (batch, N)."""
+    """Whether each point is in a part, up to rounding: (batch, N)."""
     box = part.bound.box(Fast())
     slack = 1e-12 * (1 + points.abs())
     low, high = box.lower.unsqueeze(1) - slack, box.upper.unsqueeze(1) + slack

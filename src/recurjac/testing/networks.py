@@ -39,9 +39,9 @@ PIECEWISE = ("relu", "leaky", "steep", "falling", "prelu", "abs", "hard_tanh")
 def random_network(
     kind: str, seed: int, residual: bool, dtype: torch.dtype = torch.float64, width: int = 7, depth: int = 3
 ) -> Network:
-    """A network of 2 x 2 inputs and 3 outputs; `kind` names an activation, "mixed" draws one for each stage.
+    """A network of 2 x 2 inputs and 3 outputs; `kind` names an activation, or "mixed" draws one for each stage.
 
-    Residual ones add an earlier stage to each stage, scale a branch, and pass the input to the output directly.
+    In a residual network, each stage adds an earlier stage, a branch is scaled, and the input also goes to the output.
     """
     g = torch.Generator().manual_seed(seed)
     names = sorted(KINDS)

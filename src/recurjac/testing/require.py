@@ -1,4 +1,4 @@
-"""An assertion that no setting of Python leaves out."""
+"""An assertion that is checked with every setting of Python."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from torch import Tensor
 
 
 def require(condition: bool | Tensor, otherwise: str) -> None:
-    """Raise AssertionError with a sentence unless the condition is true."""
+    """Raise AssertionError with the message `otherwise` unless the condition is true."""
     if not bool(condition):
         raise AssertionError(otherwise)
