@@ -207,7 +207,7 @@ FILES: dict[str, Hostile] = {
     "integer input": Hostile(good(inputs=[value("x", ROWS, INT64)]), U, ("'x'", "float")),
     "half input": Hostile(good(inputs=[value("x", ROWS, TensorProto.FLOAT16)]), U, ("'x'", "float")),
     "sequence input": Hostile(
-        good(inputs=[helper.make_tensor_sequence_value_info("x", FLOAT, None)]), U, ("'x'", "no tensor")
+        good(inputs=[helper.make_tensor_sequence_value_info("x", FLOAT, None)]), U, ("'x'", "not a tensor")
     ),
     "no shape": Hostile(good(inputs=[value("x", None)]), N, ("'x'", "no shape", "export")),
     "open sizes": Hostile(good(inputs=[value("x", ["n", "m"])]), N, ("'x'", "(n, m)", "first axis")),

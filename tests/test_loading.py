@@ -381,7 +381,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception], tuple[st
     "two": (lambda p, x: (p[0](x), x), rj.UnsupportedLayer, ("2 values", "one tensor")),
     "tuple": (lambda p, x: (p[0](x),), rj.UnsupportedLayer, ("tuple", "one tensor")),
     "dict": (lambda p, x: {"y": p[0](x)}, rj.UnsupportedLayer, ("dict", "one tensor")),
-    "nothing": (lambda _, __: None, rj.UnsupportedLayer, ("no tensor",)),
+    "nothing": (lambda _, __: None, rj.UnsupportedLayer, ("not a tensor",)),
     "no batch": (lambda p, _: p[0].bias * 1, rj.UnsupportedLayer, ("constant", "(4,)", "batch")),
     "product": (lambda p, x: p[0](x) * x, rj.UnsupportedLayer, ("aten.mul.Tensor", "depend on the input")),
     "mixing": (lambda p, x: p[0](x.flatten()), rj.UnsupportedLayer, ("a tensor of shape (4,)", "batch")),

@@ -100,8 +100,8 @@ def stationary_points(
 ) -> StationaryPoints:
     """Stationary points of one output in `region`, each proved to exist and to be the only one in a box around it.
 
-    network: smooth, with at most 64 inputs in which the region has a width.  In a box or an l_inf ball, the other inputs
-    are fixed (`Network.fix`), and the points are stationary along those that remain.
+    network: smooth, with at most 64 inputs in which the region has a width.  If it is a box or an l_inf ball, the other
+    inputs are fixed (`Network.fix`), and the points are stationary along those that remain.
     output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.
     method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
     Boxes are as wide as the region at first, and are halved until Krawczyk's test succeeds.  Finding no point does not

@@ -1,4 +1,4 @@
-"""Bounds of the entries of a network's Jacobian over a region, and the methods that give them."""
+"""Bounds of the entries of a network's Jacobian over a region, and the methods that compute them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Jacobian method states: how it prepares a chain rule, so that tangents can be pushed through it."""
+"""The interface of a Jacobian method: it prepares a chain rule, so that tangents can be pushed through it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AbstractPrepared(ABC):
     @property
     @abstractmethod
     def chain(self) -> ChainRule:
-        """The chain rule of the Jacobian, or one of the same Jacobian that is shorter."""
+        """The chain rule of the Jacobian, or a shorter one of the same Jacobian."""
 
     @abstractmethod
     def push(self, tangents: AbstractSeeds) -> Interval:
@@ -30,17 +30,17 @@ class AbstractPrepared(ABC):
 
     @final
     def push_all(self) -> Interval:
-        """Bounds of every entry of J, the inputs flattened: (batch, K, n_in)."""
+        """Bounds of every entry of J, with flattened inputs: (batch, K, n_in)."""
         return self.push(self.chain.basis(0))
 
     @final
     def push_each(self, tangents: Tensor) -> Interval:
-        """Bounds for one tangent a covector, (B or 1, K, *input): (batch, K)."""
+        """Bounds of covector · J · tangent for one tangent per covector, (B or 1, K, *input): (batch, K)."""
         return self.push(DenseForms(tangents.unsqueeze(2), self.chain.arithmetic)).map(lambda t: t[:, :, 0])
 
     @final
     def _whole(self, bounds: Interval) -> Interval:
-        """Bounds expanded to every sample and covector."""
+        """The bounds expanded to all samples and covectors."""
         return bounds.map(lambda t: t.expand(self.chain.batch, self.chain.rows, -1))
 
 
@@ -49,16 +49,16 @@ class AbstractJacobianMethod(ABC):
 
     @abstractmethod
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
-        """Do what can be done before the tangents are known; what is found of g on the way is left in `gradients`.
+        """Do the work that does not depend on the tangents; bounds of g found on the way are stored in `gradients`.
 
-        A method reads the chain rule (`gradients.chain`) and may read the problem behind it (`gradients.problem`,
-        `gradients.state`).
+        A method reads the chain rule (`gradients.chain`), and may read the problem that it belongs to
+        (`gradients.problem`, `gradients.state`).
         """
 
     @classmethod
     @abstractmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        """What `--method` calls objects of this class; empty if it has no name there."""
+        """The names of objects of this class for the option `--method`; empty if there are none."""
 
     @property
     @abstractmethod
@@ -67,22 +67,22 @@ class AbstractJacobianMethod(ABC):
 
 
 class AbstractNodewise(AbstractJacobianMethod):
-    """A method that bounds g node after node, from the last to the first, each from what is known of later ones."""
+    """A method that bounds g node by node, from the last to the first, each node from the bounds at later nodes."""
 
     @abstractmethod
     def view(self, gradients: Gradients) -> Gradients:
-        """The gradients that the method works on: `gradients.own()` or `gradients.shortened()`."""
+        """The gradients on which the method works: `gradients.own()` or `gradients.shortened()`."""
 
     @abstractmethod
     def node(self, known: Gradients, node: int) -> Interval | None:
-        """Bounds of g_h at a node, (batch or 1, K, *node), infinite where none is needed; None if nowhere.
+        """Bounds of g_h at a node, (batch or 1, K, *node), infinite where none is needed; None if none is needed.
 
-        known: a view, in which all later nodes are bounded.
+        known: a view in which all later nodes are bounded.
         """
 
     @abstractmethod
     def pushed(self, known: Gradients, tangents: AbstractSeeds) -> Interval:
-        """As `AbstractPrepared.push`, once every node of a view is bounded; dimensions B and K may be 1."""
+        """Like `AbstractPrepared.push`, for a view in which every node is bounded; dimensions B and K may be 1."""
 
     @final
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
@@ -92,7 +92,7 @@ class AbstractNodewise(AbstractJacobianMethod):
 
 
 def descend(known: Gradients, methods: Sequence[AbstractNodewise]) -> None:
-    """Bound every inner node of a view by the intersection of several methods, from the last node to the first."""
+    """Bound every inner node of a view, from the last to the first, by the intersection of several methods."""
     for node in range(known.chain.end - 1, 0, -1):
         for method in methods:
             bounds = method.node(known, node)
@@ -103,7 +103,7 @@ def descend(known: Gradients, methods: Sequence[AbstractNodewise]) -> None:
 @final
 @dataclass(frozen=True)
 class Descended(AbstractPrepared):
-    """A view all of whose nodes are bounded, and the methods whose last steps intersect."""
+    """A view in which every node is bounded, and the methods whose bounds of the last step are intersected."""
 
     known: Gradients
     methods: tuple[AbstractNodewise, ...]

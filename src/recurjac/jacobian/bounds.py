@@ -22,12 +22,12 @@ from recurjac.region import AbstractRegion
 
 
 def default_method() -> AbstractJacobianMethod:
-    """The best that the library has."""
+    """The default method: the intersection of `Chords()` and `RecurJac()`."""
     return Intersection(Chords(), RecurJac())
 
 
 def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
-    """`method`, or the default.  Raises InvalidRequest for anything else."""
+    """`method`, or the default if it is None.  Raises InvalidRequest for anything else."""
     how = default_method() if method is None else method
     expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
     return how
@@ -36,7 +36,7 @@ def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobia
 @final
 @dataclass(frozen=True, repr=False)
 class JacobianBounds(AbstractResult):
-    """lower <= ∂f/∂x <= upper for every x of the region and every element of Clarke's Jacobian.
+    """lower <= ∂f/∂x <= upper for every x in the region and every element of Clarke's Jacobian.
 
     lower, upper: (batch, *output, *input), in outputs per unit of input.
     """
@@ -62,14 +62,17 @@ def jacobian_bounds(
     pre: AbstractPreactivation | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> JacobianBounds:
-    """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` may stand for both.
+    """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
-    method: by default the best that the library has.  pre: the rule for pre-activation bounds, by default `Crown()`.
-    arithmetic: by default `Rigorous()` where that is complete for the network, else `Fast()`; the result says which.
-    Bounds are differentiable with respect to the network's live parameters.
-    Raises InvalidRegion if the region does not fit the network, UnsoundBounds if a proof contradicts itself (a bug).
+    method: the default is `Intersection(Chords(), RecurJac())`.
+    pre: the rule for pre-activation bounds; the default is `Crown()`.
+    arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
+    `Fast()`; the result records which was used.
+    The bounds are differentiable with respect to the network's live parameters.
+    Raises InvalidRegion if the region does not fit the network, and UnsoundBounds if bounds contradict each other
+    (a bug).
 
-    Source: arXiv:1810.11783 for the problem; each method names its own.
+    Source: arXiv:1810.11783 for the problem; each method cites its own source.
     """
     problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
     found = [how.prepare(Gradients(part)).push_all() for part in problem.batches()]

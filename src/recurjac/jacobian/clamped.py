@@ -1,4 +1,4 @@
-"""Bounds of the gradient cut by a bound of its norm, node by node (docs/mathematics.md, §5.4)."""
+"""Bounds of the gradient that are clamped by a bound of its norm, node by node (docs/mathematics.md, §5.4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.propagation.forms import AbstractSeeds
 
 @runtime_checkable
 class BoundsRows(Protocol):
-    """What is asked of a norm method here (`norms.AbstractNormMethod`)."""
+    """The part of a norm method (`norms.AbstractNormMethod`) that is used here."""
 
     @property
     def title(self) -> str: ...
@@ -29,11 +29,12 @@ class BoundsRows(Protocol):
 @final
 @dataclass(frozen=True)
 class Clamped(AbstractJacobianMethod):
-    """`method` with each [L, U] of g cut to ±‖g‖, ‖g‖ <= what `norm` proves of the chain rule from that node on.
+    """`method` with the bounds [L, U] of g at each node clamped to ±c, where `norm` proves ‖g‖_∞ <= c.
 
-    |g_i| <= max_i |g_i| = ‖g‖_∞, the norm of the covectors' rows as functionals of ‖·‖₁.  A clamp alone is not
-    monotone: tighter bounds at a node can give worse lines.  So the result is intersected with that of `method` without
-    clamps.  Where rounding is to be covered and `norm` does not cover it, nothing is clamped.
+    |g_i| <= max_i |g_i| = ‖g‖_∞, which is the norm of a covector's row as a functional of ‖·‖₁.  `norm` bounds it on
+    the chain rule that starts at the node.  Clamping is not monotone: tighter bounds at a node can give worse lines.
+    Therefore the result is intersected with the result of `method` without clamping.  If the arithmetic is rigorous
+    and `norm` does not cover rounding, nothing is clamped.
     """
 
     method: AbstractNodewise
@@ -57,7 +58,7 @@ class Clamped(AbstractJacobianMethod):
 @final
 @dataclass(frozen=True)
 class _Cut(AbstractNodewise):
-    """The clamped half of `Clamped`."""
+    """`method` with clamped bounds, without the intersection of `Clamped`."""
 
     method: AbstractNodewise
     norm: BoundsRows

@@ -1,4 +1,4 @@
-"""Methods that combine others: intersections of results, and intersections node by node."""
+"""Methods that combine other methods: intersections of results, and intersections node by node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.propagation.forms import AbstractSeeds
 @final
 @dataclass(frozen=True, init=False)
 class Intersection(AbstractJacobianMethod):
-    """Every bound is the tightest of those of `methods`, each on its own.  Raises InvalidRequest without a method."""
+    """The intersection of the results of independent `methods`.  Raises InvalidRequest without a method."""
 
     methods: tuple[AbstractJacobianMethod, ...]
 
@@ -42,7 +42,7 @@ class Intersection(AbstractJacobianMethod):
 @final
 @dataclass(frozen=True)
 class All(AbstractPrepared):
-    """What several methods prepared of one chain rule; their bounds intersect."""
+    """One chain rule prepared by several methods; their bounds are intersected."""
 
     whole: ChainRule
     prepared: tuple[AbstractPrepared, ...]
@@ -58,10 +58,10 @@ class All(AbstractPrepared):
 @final
 @dataclass(frozen=True, init=False)
 class NodeIntersection(AbstractJacobianMethod):
-    """The intersection of `methods` at every node, so that each chooses its lines from the tightest bounds of all.
+    """The intersection of `methods` at every node, so that each method chooses its lines from the tightest bounds.
 
-    Not always inside `Intersection` of the same methods, as tighter bounds of g at a node can make RecurJac's lines
-    worse.  Raises InvalidRequest without a method.
+    The result is not always tighter than `Intersection` of the same methods, because tighter bounds of g at a node can
+    make RecurJac's lines worse.  Raises InvalidRequest without a method.
     """
 
     methods: tuple[AbstractNodewise, ...]

@@ -1,4 +1,4 @@
-"""Fast-Lip: interval products from node to node, with no pushing past the next one."""
+"""Fast-Lip: interval products from each node to the next."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FastLip(AbstractNodewise):
 
 
 def last_product(known: Gradients, tangents: AbstractSeeds) -> Interval:
-    """Tangents pushed to the first nodes and multiplied there with intervals of g_z: (B, K, R)."""
+    """Bounds from tangents pushed to the first nodes and multiplied there with intervals of g_z: (B, K, R)."""
     chain, total = known.chain, None
     for e in chain.successors(0):
         if e.source == chain.end:

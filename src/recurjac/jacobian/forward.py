@@ -22,7 +22,7 @@ from recurjac.propagation.forms import AbstractSeeds, DenseForms
 class Reversed(AbstractJacobianMethod):
     """`method` on Jᵀ; `Reversed(RecurJac())` is RecurJac-F0.  Source: arXiv:1810.11783, Section 3.3 (forward mode).
 
-    Its recursion runs once for every tangent, so it is dear for networks of many inputs.
+    The recursion runs for every tangent, so it is expensive for networks with many inputs.
     """
 
     method: AbstractJacobianMethod
@@ -50,7 +50,7 @@ class _ReversedChain(AbstractPrepared):
         return self.whole
 
     def push(self, tangents: AbstractSeeds) -> Interval:
-        """Tangents are the covectors of the reversed chain; those that differ between rows run row by row."""
+        """The tangents are the covectors of the reversed chain; if they differ between rows, each row runs alone."""
         coefficients = tangents.tensor()
         if coefficients.shape[1] == 1:
             return self._whole(self._push(coefficients[:, 0], self.chain.covector_seeds()))
@@ -65,14 +65,14 @@ class _ReversedChain(AbstractPrepared):
         return bounds.map(lambda t: t.transpose(1, 2).expand(self.chain.batch, -1, -1))
 
     def _covectors(self) -> list[torch.Tensor]:
-        """Each covector alone, (batch or 1, 1, *output)."""
+        """The covectors one by one, each (batch or 1, 1, *output)."""
         return list(self.chain.covector_seeds().tensor()[:, 0].split(1, dim=1))
 
 
 @final
 @dataclass(frozen=True)
 class ReversedAfterFirst(AbstractJacobianMethod):
-    """`Reversed(method)` from the first hidden nodes on, then one interval product (RecurJac-F1).
+    """`Reversed(method)` from the first hidden nodes to the output, then one interval product (RecurJac-F1).
 
     Source: arXiv:1810.11783, Section 3.3 (F1).
     """
@@ -99,7 +99,7 @@ class ReversedAfterFirst(AbstractJacobianMethod):
 @final
 @dataclass(frozen=True)
 class _LastProduct(AbstractPrepared):
-    """Bounds of g at the first hidden nodes, which one interval product takes to the input."""
+    """Bounds of g at the first hidden nodes; one interval product carries them to the input."""
 
     known: Gradients
 

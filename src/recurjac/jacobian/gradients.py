@@ -1,9 +1,9 @@
-"""What is known of the gradient at every node of a chain rule; the backward twin of `PreactivationState`.
+"""What is known of the gradient at every node of a chain rule; the backward counterpart of `PreactivationState`.
 
-g_h is the derivative of each covector's output with respect to the output h of a node, g_z with respect to its
-pre-activation z (docs/mathematics.md, §1).  Methods bound g_h from the last node to the first.  Every method has a
-`Gradients` of its own, on the chain rule that suits it, so that one method's lines do not change another's; what
-all of them found is known to the object they were given.
+g_h is the derivative of each covector's output with respect to the output h of a node, and g_z with respect to its
+pre-activation z (docs/mathematics.md, §1).  Methods bound g_h from the last node to the first.  Every method has its
+own `Gradients` (a view), on the chain rule that suits it, so that the lines of one method do not change those of
+another.  The bounds of all views are available through the object from which the views were made.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from recurjac.propagation.skeleton_pulled import between_unstable
 class Gradients:
     """Bounds [L, U] of g_h, and lines of g_z in terms of g_h, at the nodes of a chain rule; grows node by node.
 
-    problem: whose Jacobian it is; None for a part of a chain rule or a reversed one (`given`).
-    stacked: whether the chain rule is a skeleton, in which every node reads all earlier ones through matrices.
+    problem: the problem whose Jacobian it is; None for a part of a chain rule or a reversed one (`given`).
+    stacked: whether the chain rule is a skeleton, in which every node reads all earlier nodes through matrices.
     """
 
     problem: Problem | None = None
@@ -45,7 +45,7 @@ class Gradients:
 
     @cached_property
     def state(self) -> PreactivationState:
-        """The pre-activations that the slopes come from.  Raises ValueError without a problem."""
+        """The pre-activations from which the slopes are computed.  Raises ValueError without a problem."""
         if self.problem is None:
             raise ValueError("this chain rule is a part of another one; it has no pre-activations of its own")
         return self.problem.preactivations()
@@ -62,11 +62,11 @@ class Gradients:
         return self.state.stage(node).selection
 
     def own(self) -> Gradients:
-        """An object of the same chain rule for one method, of whose knowledge this one learns."""
+        """A view of the same chain rule for one method; `known` includes the bounds that it learns."""
         return self._view(self.chain, False)
 
     def shortened(self) -> Gradients:
-        """The same on the exact skeleton where that is cheaper, else without neurons of slope 0."""
+        """A view on the exact skeleton if that is cheaper, otherwise without neurons of slope 0."""
         skeleton = self._skeleton
         return self._view(self.chain.without_dead(), False) if skeleton is None else self._view(skeleton, True)
 
@@ -80,17 +80,17 @@ class Gradients:
         return view
 
     def learn(self, node: int, bounds: Interval) -> None:
-        """Add bounds of g_h at a node, (batch or 1, K, *node), infinite where nothing is known."""
+        """Intersect with bounds of g_h at a node, (batch or 1, K, *node), infinite where nothing is known."""
         known = self._bounds.get(node)
         self._bounds[node] = bounds if known is None else self.chain.arithmetic.intersect(known, bounds)
         self._through.pop(node, None)
 
     def at(self, node: int) -> Interval | None:
-        """Bounds of g_h that were learned at a node for this object, (batch or 1, K, *node); None: nothing."""
+        """The bounds of g_h at a node that this object learned, (batch or 1, K, *node); None if there are none."""
         return self._bounds.get(node)
 
     def through(self, node: int) -> Interval | None:
-        """Bounds of g_z at a node, from those of g_h and the slopes."""
+        """Bounds of g_z at a node, from the bounds of g_h and the slopes; None if there are no bounds of g_h."""
         bounds = self._bounds.get(node)
         if bounds is None:
             return None
@@ -99,7 +99,7 @@ class Gradients:
         return self._through[node]
 
     def known(self, node: int) -> Interval:
-        """All that any method found of g_h at a node of `chain`: (batch, K, *node), infinite where nothing is known."""
+        """The bounds of g_h at a node of `chain` from all methods: (batch, K, *node), infinite where none is known."""
         shape = (self.chain.batch, self.chain.rows, *self.chain.shapes[node])
         end = torch.full(shape, torch.inf, dtype=self.chain.dtype, device=self.chain.device)
         found = Interval(-end, end)
@@ -112,7 +112,7 @@ class Gradients:
         return found
 
     def route(self, method: Hashable) -> AbstractPushRoute:
-        """The way of a method's forms forward to the covectors; the lines that it chose are on it."""
+        """The route of a method's forms to the covectors, with the lines that the method has chosen so far."""
         if method not in self._routes:
             kind = StackedPushRoute if self.stacked else PushRoute
             self._routes[method] = kind(self.chain, {})
@@ -120,7 +120,7 @@ class Gradients:
 
 
 def through_slopes(chain: ChainRule, node: int, gradient: Interval) -> Interval:
-    """g_z from g_h at a node: the interval product with its slopes."""
+    """Bounds of g_z from those of g_h at a node: the interval product with its slopes."""
     slopes = chain.slopes[node]
     if slopes is None:
         return gradient
@@ -134,7 +134,7 @@ def _places(chain: ChainRule) -> list[tuple[int, Tensor | None]]:
 
 
 def _placed(bounds: Interval, index: Tensor | None, shape: tuple[int, ...]) -> Interval:
-    """Bounds of the neurons `index` of a node as bounds of the node, infinite elsewhere."""
+    """Bounds of the neurons `index` of a node as bounds of the whole node, infinite elsewhere."""
     if index is None:
         return bounds.map(lambda t: t.reshape(shape))
 

@@ -1,12 +1,12 @@
 """Enclosures of the gradient and the Hessian of one output over a region.
 
-In the normal form an output is f, a function of the stages z_k = b_k + Σ A_ki h_i and h_k = σ_k(z_k).  Differentiating
-its gradient g = Σ_paths … once more, only the slopes σ'(z_k) change, so that
+In the normal form, an output f is a function of the stages z_k = b_k + Σ A_ki h_i and h_k = σ_k(z_k).  In its gradient
+g = Σ_paths …, only the slopes σ'(z_k) depend on x, so that
 
-    H  =  Σ_k  V_kᵀ diag(σ''(z_k) ∂f/∂h_k) V_k,      V_k = ∂z_k/∂x,
+    H  =  Σ_k  V_kᵀ diag(σ''(z_k) ∂f/∂h_k) V_k,      V_k = ∂z_k/∂x.
 
-with total derivatives: of the output with respect to later neurons and of pre-activations with respect to the input.
-Each is bounded over the region by a Jacobian method, on a part of the chain rule and on its reverse.
+∂f/∂h_k and V_k are total derivatives: of the output with respect to a stage, and of pre-activations with respect to the
+input.  A Jacobian method bounds each of them over the region, on a part of the chain rule and on a part of its reverse.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from recurjac.region import AbstractRegion
 class Derivatives:
     """Enclosures of the gradient (batch, n_in) and of the Hessian (batch, n_in, n_in) of one output over a region.
 
-    The bounds of the Hessian are symmetric.  If rounding is not covered, both are wider by √eps times the sum of the
-    absolute values of the terms of which each entry is the sum, over all stages: rounding is seldom as large.
+    The bounds of the Hessian are symmetric.  If rounding is not covered, the bounds of each entry are widened by √eps
+    times the sum of the absolute values of its terms over all stages; rounding is rarely that large.
     """
 
     gradient: Interval
@@ -59,10 +59,11 @@ def check_smooth(network: Network) -> None:
 @final
 @dataclass(frozen=True, repr=False)
 class HessianBounds(AbstractResult):
-    """lower <= ∂²f_k/∂x² <= upper for every x of the region, for one output k of a smooth network.
+    """lower <= ∂²f_k/∂x² <= upper for every x in the region, for one output k of a smooth network.
 
-    lower, upper: (batch, *input, *input), symmetric.  gradient_lower, gradient_upper: (batch, *input), of ∂f_k/∂x.
-    output: the number k, row-major.
+    lower, upper: (batch, *input, *input), symmetric.
+    gradient_lower, gradient_upper: (batch, *input), bounds of ∂f_k/∂x.
+    output: the row-major index k.
     """
 
     lower: Tensor
@@ -91,8 +92,9 @@ def hessian_bounds(
 ) -> HessianBounds:
     """Bounds of every entry of the Hessian of one output of a smooth network over a region.
 
-    output: its number, row-major.  method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives
-    between stages that the Hessian is made of (docs/mathematics.md, §9).
+    output: the row-major index of the output.
+    method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives between stages from which the
+    Hessian is computed (docs/mathematics.md, §9).
     Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
     continuous; InvalidRegion if the region does not fit the network.
     """
@@ -108,7 +110,7 @@ def hessian_bounds(
 
 
 def derivatives(problem: Problem, method: AbstractJacobianMethod) -> Derivatives:
-    """Enclosures over a region for a smooth network (`check_smooth`) of one output; see the module's docstring."""
+    """Enclosures for a smooth network (`check_smooth`) with one output; the formula is in the module's docstring."""
     state = problem.preactivations()
     network, region, arithmetic, chain = problem.network, problem.bound, problem.arithmetic, state.chain()
     gradient = method.prepare(Gradients(problem, chain)).push_all().map(lambda t: t[:, 0])
@@ -133,7 +135,7 @@ def _wider(interval: Interval, by: Tensor) -> Interval:
 
 
 def _direct(chain: ChainRule) -> Tensor:
-    """The sizes of the derivatives along edges from the input to the output: (batch or 1, n_in)."""
+    """The absolute derivatives along edges from the input directly to the output: (batch or 1, n_in)."""
     size = torch.zeros(1, prod(chain.shapes[0]), dtype=chain.dtype, device=chain.device)
     for e in chain.edges[-1]:
         if e.source == 0:
@@ -144,7 +146,7 @@ def _direct(chain: ChainRule) -> Tensor:
 @final
 @dataclass(frozen=True)
 class _Stage:
-    """z, σ', σ'' and ∂f/∂h at a stage of n neurons, (batch, n), and ∂z/∂x, (batch, n_in, n)."""
+    """Bounds of z, σ', σ'' and ∂f/∂h at a stage of n neurons, (batch, n), and of ∂z/∂x, (batch, n_in, n)."""
 
     pre: Interval
     slope: Interval
@@ -163,14 +165,15 @@ class _Stage:
         return cls(pre, slope, bend, outer, inner)
 
     def hessian(self, arithmetic: AbstractArithmetic) -> Interval:
-        """V diag(σ'' ∂f/∂h) Vᵀ for V in `inner`."""
+        """Bounds of V diag(σ'' ∂f/∂h) Vᵀ for V in `inner`."""
         weights = arithmetic.product(self.curvature, self.outer).map(lambda t: t.unsqueeze(1))
         return arithmetic.matmul(arithmetic.product(weights, self.inner), self.inner)
 
     def sizes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of the absolute values of the terms that this stage adds to the gradient, and to the Hessian.
+        """The sums of absolute values of the terms that this stage contributes to the gradient and to the Hessian.
 
-        Those of z, about |z| + Σ |∂z/∂x| |x|, where `x` (batch, n_in) is the largest |x|, count by their effect on σ'.
+        The terms of z, about |z| + Σ |∂z/∂x| |x|, are weighted by their effect on σ'; `x` (batch, n_in) is the largest
+        |x|.
         """
         outer, inner = self.outer.magnitude.unsqueeze(1), self.inner.magnitude
         bend = self.curvature.magnitude.unsqueeze(1)

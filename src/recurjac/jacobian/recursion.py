@@ -1,8 +1,8 @@
-"""Recursive bounds: RecurJac and Chords, two rules that choose lines for the one push sweep.
+"""Recursive bounds: RecurJac and Chords, two rules that choose lines for the push sweep.
 
-Algorithm 1 of RecurJac (arXiv:1810.11783) bounds ∂f/∂h from the last node to the first.  With y = g_h in [L, U] known
-for later nodes, each product y δ of a gradient and a slope δ in [d, D] lies between two lines in y; the methods differ
-in those lines alone.
+Algorithm 1 of RecurJac (arXiv:1810.11783) bounds ∂f/∂h from the last node to the first.  At later nodes, bounds [L, U]
+of y = g_h are already known, so each product y δ of a gradient and a slope δ in [d, D] lies between two lines in y.
+The methods differ only in these lines.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractRecursion(AbstractNodewise):
-    """A rule that chooses lines for y δ; everything else is written here."""
+    """A rule that chooses lines for y δ; this class implements everything else."""
 
     @abstractmethod
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """Lines of y δ for y in `y` (B, K, *node) and δ in `slope` (B, 1, *node), not a point anywhere it is used."""
+        """Lines of y δ for y in `y` (B, K, *node) and δ in `slope` (B, 1, *node).
+
+        The lines are used only at neurons whose slope interval is not a point.
+        """
 
     @final
     def view(self, gradients: Gradients) -> Gradients:
@@ -38,7 +41,7 @@ class AbstractRecursion(AbstractNodewise):
 
     @final
     def node(self, known: Gradients, node: int) -> Interval | None:
-        """Bounds at the neurons whose slope is not known; nothing is needed of the others."""
+        """Bounds at the neurons whose slope is not known exactly; the others need none."""
         chain = known.chain
         unstable = chain.unstable(node)
         if unstable is None:
@@ -58,7 +61,7 @@ class AbstractRecursion(AbstractNodewise):
         return sweep(self._route(known, 0), 0, tangents)
 
     def _route(self, known: Gradients, node: int) -> AbstractPushRoute:
-        """The route on which all nodes after `node` have their lines."""
+        """The method's route, with lines for all nodes after `node`."""
         route = known.route(self)
         for later in range(known.chain.end - 1, node, -1):
             if later not in route.found:
@@ -66,7 +69,7 @@ class AbstractRecursion(AbstractNodewise):
         return route
 
     def _relaxed(self, known: Gradients, node: int) -> LinearRelaxation | None:
-        """The lines at a node: the slopes where they are known, else lines for what is known of g there."""
+        """The lines at a node: the slopes where they are known exactly, otherwise lines from the bounds of g there."""
         chain = known.chain
         slopes, y = chain.slopes[node], known.at(node)
         if slopes is None:
@@ -94,7 +97,7 @@ class AbstractRecursion(AbstractNodewise):
 @final
 @dataclass(frozen=True)
 class RecurJac(AbstractRecursion):
-    """RecurJac-B: exact slopes where the sign of the gradient is known, constants where it is not.
+    """RecurJac-B: lines through 0 where the sign of the gradient is known, constants where it is not.
 
     Source: arXiv:1810.11783, Algorithm 1 and Section 3.3 (the sign-unknown term I).
     """
@@ -125,9 +128,9 @@ class RecurJac(AbstractRecursion):
 @final
 @dataclass(frozen=True)
 class Chords(AbstractRecursion):
-    """The best lines: min(dy, Dy) is concave and max(dy, Dy) convex in y, so their chords over [L, U] bound y δ.
+    """The tightest lines: min(dy, Dy) is concave and max(dy, Dy) convex in y, so their chords over [L, U] bound y δ.
 
-    They are RecurJac's where the sign of y is known and never worse where it is not; no sign of δ is needed.
+    They equal RecurJac's lines where the sign of y is known, and are never worse elsewhere.  δ may have any sign.
     Source: Shi et al., NeurIPS 2022, arXiv:2210.07394; docs/mathematics.md, §5.3.
     """
 
@@ -142,7 +145,7 @@ class Chords(AbstractRecursion):
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         share = _share(y)
         d, top = slope.lower, slope.upper
-        # through (L, d L), (U, D U) above and (L, D L), (U, d U) below
+        # the upper line goes through (L, d L) and (U, D U), the lower line through (L, D L) and (U, d U)
         high, low = d + share * (top - d), top - share * (top - d)
         unknown = (y.lower < 0) & (y.upper > 0)
         most = _intercept(high, y, arithmetic, (top, d)).upper()
@@ -157,7 +160,7 @@ class Chords(AbstractRecursion):
 
 
 def _size(y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-    """At least |y δ|; without a better number infinity, as where rounding, which alone asks for it, is not covered."""
+    """An upper bound of |y δ|, which only rigorous arithmetic needs; infinite where no better bound is known."""
     if not arithmetic.rigorous:
         return torch.full_like(y.lower, torch.inf)
     size = arithmetic.exact(y.magnitude.detach()) * arithmetic.exact(slope.magnitude.detach())
@@ -165,14 +168,14 @@ def _size(y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Tenso
 
 
 def _share(y: Interval) -> Tensor:
-    """U / (U - L) where L < 0 < U, any number of [0, 1] elsewhere."""
+    """U / (U - L) where L < 0 < U, some number in [0, 1] elsewhere."""
     high, low = y.upper.clamp(min=0), y.lower.clamp(max=0)
     width = torch.where(high > low, high - low, 1.0)
     return torch.where(width.isinf(), 0.5, high / width).clamp(0, 1)
 
 
 def _intercept(slope: Tensor, y: Interval, arithmetic: AbstractArithmetic, at: tuple[Tensor, Tensor]) -> _Ends:
-    """The gaps (δ - slope) y at both ends of y, δ being at[0] at U and at[1] at L: the intercept bounds both."""
+    """The gaps (δ - slope) y at both ends of y, with δ = at[0] at U and δ = at[1] at L; the intercept bounds both."""
     exact = arithmetic.exact
     return _Ends((exact(at[0]) - exact(slope)) * exact(y.upper), (exact(at[1]) - exact(slope)) * exact(y.lower))
 

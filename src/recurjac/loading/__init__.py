@@ -1,4 +1,4 @@
-"""Reading networks into the normal form, each reading checked against the original."""
+"""Reading networks into the normal form; every network that is read is checked against the original."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ def load(
 ) -> Network:
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
-    source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, a .pt2 file of `torch.export.save`;
-    "package.module:factory", a function that makes a module; an `nn.Module` with an `example` input (batch, *input), or
-    one vector; or [(W, b), …] with an `activation`.  Modules are read in eval mode.  In the module's own dtype the
-    network shares its parameters: it follows a training step, and bounds are differentiable with respect to them; in
-    another dtype it keeps the values that they had, and bounds have no gradients.  So it is with the tensors W and b.
-    dtype: of the bounds, float64 or float32; weights must be numbers of it.
-    device: where to compute, by default where the weights are.
-    Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), ConversionError if the check fails.
+    source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, or a .pt2 file of `torch.export.save`;
+    "package.module:factory", where the factory is a function that returns a module; an `nn.Module`; or [(W, b), …]
+    with an `activation`.  Modules are read in eval mode.  In the module's own dtype, the network shares its parameters:
+    it follows a training step, and bounds are differentiable with respect to them.  In another dtype, it keeps a copy
+    of their values, and bounds have no gradients.  The same holds for the tensors W and b.
+    example: an input (batch, *input) of the module, or one vector.
+    dtype: the dtype of the bounds, float64 or float32; it must represent the weights exactly.
+    device: the device for computations; the default is the device of the weights.
+    Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), or ConversionError if the check fails.
     """
     supported_dtype(dtype)
     _check_device(device)
@@ -104,7 +105,7 @@ def _make_module(name: str) -> nn.Module:
     try:
         make = getattr(importlib.import_module(package), factory)
     except Exception as error:  # importing runs any code
-        raise UnreadableFile(f"{name}: there is no such function to make a module: {first_line(error)}") from error
+        raise UnreadableFile(f"{name}: there is no such function: {first_line(error)}") from error
     try:
         module = make()
     except Exception as error:
@@ -124,23 +125,23 @@ def _trace(module: nn.Module, example: Any) -> Traced:
     try:
         tensor = torch.as_tensor(example)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidNetwork(f"the example input is no array of numbers: {first_line(error)}") from error
+        raise InvalidNetwork(f"the example input is not an array of numbers: {first_line(error)}") from error
     if tensor.dim() == 0 or tensor.numel() == 0:
         raise InvalidNetwork(f"the example input has shape {tuple(tensor.shape)}; it needs a batch dimension")
-    # one input without a batch dimension: only a vector can be told from a batch
+    # a single input without a batch dimension: only a vector can be distinguished from a batch
     return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor)
 
 
 def _check_device(device: torch.device | str | None) -> None:
-    """Raise InvalidRequest unless numbers can be kept on `device` and read back."""
+    """Raise InvalidRequest unless numbers can be stored on `device` and read back."""
     try:
         torch.zeros((), device=device).item()
-    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for CUDA
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises AssertionError if it was built without CUDA
         raise InvalidRequest(f"the device {str(device)!r} cannot be used: {first_line(error)}") from error
 
 
 def _in_dtype(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device | str | None) -> Network:
-    """The network in `dtype`; in the module's own dtype, on its own device, it shares the module's parameters."""
+    """The network in `dtype`; in the module's own dtype and on its own device, it shares the module's parameters."""
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
     network = traced.network(traced.dtype if narrower else dtype)
     same_place = device is None or torch.device(device) == traced.device
@@ -169,12 +170,12 @@ def _check(network: Network, reference: Reference) -> None:
 
 
 _AT_ONCE = 2**23
-"""So many entries of all stages together are evaluated at a time, or one input."""
+"""The maximum number of entries of all stages that are evaluated at a time; it is at least one input."""
 
 
 def _compare(network: Network, reference: Reference, x: Tensor) -> None:
     with torch.no_grad():
-        theirs = reference(x).double()  # first: it says what is wrong with the original
+        theirs = reference(x).double()  # first, because its error explains what is wrong with the original
         ours = network(x)
     if ours.shape != theirs.shape:
         raise ConversionError(
@@ -191,11 +192,11 @@ def _compare(network: Network, reference: Reference, x: Tensor) -> None:
         )
 
 
-_REMEDY = "unless the module is random or depends on the size of the batch, please report this, with the network"
+_REMEDY = "unless the module is random or depends on the size of the batch, please report this with the network"
 
 
 def _random_inputs(shape: Shape) -> Tensor:
-    """Inputs of the usual scales: in [0, 1], normal, and ten times that; five of each, or one if they are large."""
+    """Random inputs of three scales: uniform in [0, 1], normal, and ten times normal; five of each, one if large."""
     generator, count = torch.Generator().manual_seed(0), 5 if prod(shape) <= 2**16 else 1
     normal = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
     uniform = torch.rand(count, *shape, generator=generator, dtype=torch.float64)

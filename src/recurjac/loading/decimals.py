@@ -1,4 +1,4 @@
-"""Numbers as files write them: exact decimals, and the float64 below and above them."""
+"""Decimal numbers in files: their exact values, and the nearest float64 below and above."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def short(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The file's text in UTF-8.  Raises UnreadableFile if it is not."""
+    """The text of a UTF-8 file.  Raises UnreadableFile if it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str:
 
 
 def decimal(where: str, text: str) -> Decimal:
-    """Exactly the number `text`, which matches `DECIMAL`."""
+    """The exact value of `text`, which matches `DECIMAL`."""
     try:
         return Decimal(text, _EXACT)
     except InvalidOperation as error:
@@ -37,7 +37,7 @@ def decimal(where: str, text: str) -> Decimal:
 
 
 def round_down(number: Decimal) -> float:
-    """The largest float64 that is at most `number` (the comparison is exact)."""
+    """The largest float64 that is at most `number`; the comparison is exact."""
     nearest = float(number)
     return nearest if Decimal.from_float(nearest) <= number else nextafter(nearest, -inf)
 

@@ -1,4 +1,4 @@
-"""Building the normal form: expressions that are affine in the stages so far."""
+"""Building the normal form: expressions that are affine in the stages built so far."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from recurjac.operators.gather import Gather, gather
 from recurjac.tensors import cast
 
 _MOST_TERMS = 24
-"""An expression with more terms becomes a stage of its own, lest sums of sums grow exponentially."""
+"""An expression with more terms becomes a separate stage, so that sums of sums do not grow exponentially."""
 LARGEST = 2**22
-"""The most entries that a tensor between two operations may have: 32 MiB in float64."""
+"""The maximum number of entries of a tensor between two operations: 32 MiB in float64."""
 _TOGETHER = 2**26
-"""The most numbers that a network's stages, its tables of positions and its computed constants may take together."""
+"""The maximum total of numbers in a network's stages, its tables of positions and its computed constants."""
 _DEEPEST = 64
-"""After so many operations in a row that do not melt into one, their result becomes a stage of its own."""
+"""After this many operations in a row that cannot be merged into one, their result becomes a separate stage."""
 
 
 @final
 @dataclass
 class Builder:
-    """The stages found so far; node 0 is the input of shape `input_shape`.
+    """The stages built so far; node 0 is the input of shape `input_shape`.
 
-    batched: whether the foreign network's tensors have a batch axis, of one entry, before what a stage holds.
-    rounded: whether constants were computed in floating point, which the bounds then do not cover.
-    taken: tensors whose values went into activations; the network does not follow them.
+    batched: whether the tensors of the foreign network have a leading batch axis of one entry, which stages leave out.
+    rounded: whether constants were computed in floating point; the bounds do not cover their rounding errors.
+    spent: the number of entries counted so far (`spend`).
+    taken: tensors whose values were copied into activations or folded constants; the network does not follow them.
     """
 
     input_shape: Shape
@@ -49,27 +50,27 @@ class Builder:
     taken: list[Tensor] = field(default_factory=list)
 
     def spend(self, entries: int) -> None:
-        """Count entries that are kept.  Raises ValueError if the network takes too much memory."""
+        """Count entries that the network keeps.  Raises ValueError if it needs too much memory."""
         self.spent += entries
         if self.spent > _TOGETHER:
-            raise ValueError(f"the network takes {self.spent} numbers up to here; at most {_TOGETHER} are read")
+            raise ValueError(f"the network has {self.spent} numbers up to here; at most {_TOGETHER} are read")
 
     def input(self) -> Expression:
-        """The input, as the foreign network sees it."""
+        """The input in the shape that the foreign network uses."""
         shape = (1, *self.input_shape) if self.batched else self.input_shape
         return self._seen(0, self.input_shape, shape)
 
     def _seen(self, node: int, stored: Shape, shape: Shape) -> Expression:
-        """A node's output in its foreign shape."""
+        """The output of a node in the shape that the foreign network uses."""
         operator = Identity(shape) if stored == shape else Reshape(stored, shape)
         return Expression(self, (Edge(node, operator),), (), shape)
 
     def add(self, expression: Expression, activation: AbstractActivation) -> Expression:
-        """A new stage σ(expression), of one dimension at least, and the expression that is its output."""
+        """Add the stage σ(expression), which has at least one dimension, and return its output as an expression."""
         shape, least = expression.shape, (1, 1) if self.batched else (1,)
         short = len(shape) < len(least) and prod(shape) == 1
         stage = self._stage(expression.apply(Reshape(shape, least)) if short else expression, activation)
-        self.spend(4 * prod(stage.shape))  # its sums and values, here and in the original, when they are compared
+        self.spend(4 * prod(stage.shape))  # its sums and values, here and in the original, during the comparison
         self.stages.append(stage)
         return self._seen(len(self.stages), stage.shape, shape)
 
@@ -85,7 +86,7 @@ class Builder:
         return Expression(self, (), (Constant(Identity(shape), cast(tensor, self.dtype, self.device)),), shape)
 
     def finish(self, output: Expression) -> Network:
-        """The network with this output, without the stages that it does not need."""
+        """The network with this output; stages that it does not need are left out."""
         stages = [*self.stages, self._stage(output, NoActivation())]
         needed = {len(stages)}
         for k in range(len(stages), 0, -1):
@@ -100,7 +101,7 @@ class Builder:
 @final
 @dataclass(frozen=True)
 class Expression:
-    """Σ A_i h_i + Σ B_j c_j, a tensor of `shape`, in which a batch axis has one entry."""
+    """Σ A_i h_i + Σ B_j c_j, a tensor of `shape`; a batch axis is included and has one entry."""
 
     builder: Builder
     edges: tuple[Edge, ...]
@@ -120,7 +121,7 @@ class Expression:
         return self.builder.device
 
     def apply(self, operator: AbstractOperator) -> Expression:
-        """operator(self); sums become stages of their own before an operator that multiplies, which so runs once."""
+        """operator(self); a sum first becomes a stage if the operator multiplies, so that it is applied only once."""
         if operator.in_shape != self.shape:
             raise ValueError(f"an operation on tensors of shape {operator.in_shape} got one of shape {self.shape}")
         check_size(operator.out_shape)
@@ -134,13 +135,13 @@ class Expression:
         return self.followed(operator)
 
     def followed(self, operator: AbstractOperator) -> Expression:
-        """operator(self), term by term."""
+        """operator(self), applied term by term."""
         edges = tuple(Edge(e.source, compose(operator, e.operator)) for e in self.edges)
         constants = tuple(Constant(compose(operator, c.operator), c.tensor) for c in self.constants)
         return Expression(self.builder, edges, constants, operator.out_shape)
 
     def broadcast(self, shape: Shape) -> Expression:
-        """self repeated along axes of one entry, to fill `shape`."""
+        """self repeated along axes of one entry to the shape `shape`."""
         if shape == self.shape:
             return self
         check_size(shape)
@@ -158,11 +159,11 @@ class Expression:
         return replace(a, edges=a.edges + b.edges, constants=a.constants + b.constants)
 
     def as_node(self) -> Expression:
-        """The same value as a stage of its own."""
+        """The same value as a single term; if it has several terms, it becomes a separate stage."""
         return self if self.terms <= 2 and len(self.edges) <= 1 else self.builder.add(self, NoActivation())
 
     def settled(self) -> Expression:
-        """The same value, cheap to read many times: a stage of its own if it takes multiplications or sums to make."""
+        """The same value, cheap to read many times: a separate stage if computing it needs multiplications or sums."""
         if len(self.edges) <= 1 and all(e.operator.multiply_adds() == 0 for e in self.edges) and not self.constants:
             return self
         return self.builder.add(self, NoActivation())
@@ -211,7 +212,7 @@ def _renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
 
 
 def _depth(operator: AbstractOperator) -> int:
-    """How many operators a composition, nested to the right, holds."""
+    """The number of operators in a composition that is nested to the right."""
     depth = 1
     while isinstance(operator, Compose):
         depth, operator = depth + 1, operator.inner
@@ -221,4 +222,4 @@ def _depth(operator: AbstractOperator) -> int:
 def check_size(shape: Shape) -> None:
     """Raise ValueError if a tensor of `shape` is too large."""
     if prod(shape) > LARGEST:
-        raise ValueError(f"a tensor of shape {shape}, of {prod(shape)} entries; at most {LARGEST} are read")
+        raise ValueError(f"a tensor of shape {shape} with {prod(shape)} entries; at most {LARGEST} are read")

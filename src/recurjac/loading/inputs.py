@@ -1,7 +1,7 @@
-"""Reading what `--input` names: samples in arrays, tables and images, or the boxes of a VNN-LIB file.
+"""Reading the input files of `--input`: samples in arrays, tables and images, or the boxes of a VNN-LIB file.
 
-Numbers that float64 does not hold are never replaced in silence: `Points.moved` says how far a sample may have moved,
-and the ends of `Boxes` are rounded outwards.
+Numbers that float64 cannot represent are never replaced silently: `Points.moved` bounds the change of a sample, and
+the ends of `Boxes` are rounded outwards.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _SPECIAL = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 @final
 @dataclass(frozen=True)
 class Points:
-    """Samples: the file's number at each place is within `moved` of `values`, and is `values` where `moved` is 0.
+    """Samples: each number in the file differs from `values` by at most `moved`, which is 0 if it is exact.
 
-    values, moved: (samples, *input), float64 on the CPU, at least two dimensions, at least one number; NaN and infinity
-    are kept for the region to refuse.  names: of the input's features, where a table has them.
+    values, moved: (samples, *input), float64 on the CPU, at least two dimensions, at least one number.  NaN and
+    infinity are kept; the region refuses them.
+    names: the names of the input features, if a table has them.
     Raises InvalidRegion for other shapes.
     """
 
@@ -52,16 +53,16 @@ class Points:
 
 
 Inputs: TypeAlias = Points | Boxes
-"""What `--input` names; `values` has the samples or the boxes in its leading dimension."""
+"""The content of an input file; the leading dimension of `values` runs over the samples or the boxes."""
 
 
 def read_inputs(spec: str) -> Inputs:
-    """The inputs in the file `spec`: `Boxes` for .vnnlib, else `Points`.
+    """The inputs in the file `spec`: `Boxes` for .vnnlib, otherwise `Points`.
 
-    spec: .npy; .npz or `file.npz:key`; .csv, one sample a row, with or without a line of names; a .png, .jpg or .bmp
-    image, (1, 1 or 3, H, W) in [0, 1]; .vnnlib.  A vector is one sample; integers are not rescaled.
+    spec: .npy; .npz or `file.npz:key`; .csv with one sample per row, with or without a line of names; a .png, .jpg or
+    .bmp image, read as (1, 1 or 3, H, W) in [0, 1]; .vnnlib.  A vector is one sample.  Integers are not rescaled.
     Raises UnreadableFile if the file is missing, damaged or holds no numbers, InvalidRequest for another type of file
-    or an array that is not there or not named, MissingDependency if an image is given and Pillow is not installed.
+    or if the array is missing or not named, MissingDependency if an image is given and Pillow is not installed.
     """
     path, key = _locate(spec)
     suffix = path.suffix.lower()
@@ -80,7 +81,7 @@ def read_inputs(spec: str) -> Inputs:
 
 
 def _locate(spec: str) -> tuple[Path, str | None]:
-    """The file that `spec` names, which exists, and the key of the array in it."""
+    """The file named by `spec`, and the key of the array in it.  Raises UnreadableFile if there is no such file."""
     named = re.fullmatch(r"(.*?\.npz):(.*)", spec, re.IGNORECASE | re.DOTALL)
     path, key = (Path(spec), None) if named is None or _is_file(Path(spec)) else (Path(named[1]), named[2])
     if not _is_file(path):
@@ -91,7 +92,7 @@ def _locate(spec: str) -> tuple[Path, str | None]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name too long for the system, a folder that may not be entered
+    except (OSError, ValueError):  # the name is too long for the system, or the folder is not accessible
         return False
 
 
@@ -99,13 +100,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _array(path: Path, key: str | None) -> Any:
-    """The array in a .npy file, or the one named `key` in a .npz file; pickles are refused unread."""
+    """The array in a .npy file, or the array `key` of a .npz file; pickles are refused without loading them."""
     begins = _MAGIC[path.suffix.lower()]
     try:
         with path.open("rb") as file:
             head = file.read(len(begins))
             if head != begins:
-                what = f"does not begin as a {path.suffix} file does (a pickle is never loaded)" if head else "is empty"
+                what = f"does not begin as a {path.suffix} file (pickles are never loaded)" if head else "is empty"
                 raise UnreadableFile(f"{path} {what}; save the numbers with numpy")
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
@@ -140,22 +141,22 @@ def _unreadable(path: Path, error: Exception) -> UnreadableFile:
 def _points(path: Path, array: Any) -> Points:
     """The samples in `array`, which must convert to float64 exactly."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        kind = f"numbers of type {array.dtype}" if isinstance(array, np.ndarray) else "bytes that are no array"
+        kind = f"numbers of type {array.dtype}" if isinstance(array, np.ndarray) else "bytes that are not an array"
         raise UnreadableFile(f"{path} holds {kind}; save real numbers, as float64 or integers")
     if array.size == 0:
         raise UnreadableFile(
-            f"{path} holds an array of shape {array.shape}, without a number; give at least one sample"
+            f"{path} holds an array of shape {array.shape}, which has no numbers; give at least one sample"
         )
     with np.errstate(over="ignore"):
         wide = np.ascontiguousarray(array, dtype=np.float64)
     if not _same(array, wide.reshape(array.shape)):
-        raise UnreadableFile(f"{path} holds {array.dtype} numbers that float64 does not; save float64 numbers")
+        raise UnreadableFile(f"{path} holds {array.dtype} numbers that float64 cannot represent; save float64 numbers")
     values = torch.from_numpy(wide.reshape(1, -1) if array.ndim < 2 else wide)
     return Points(values, torch.zeros_like(values))
 
 
 def _same(array: np.ndarray[Any, Any], wide: np.ndarray[Any, Any]) -> bool:
-    """Whether `wide` (float64) holds the numbers of `array`."""
+    """Whether the numbers of `wide` (float64) equal those of `array`."""
     if array.dtype.kind == "f":
         return bool(np.array_equal(array, wide.astype(array.dtype), equal_nan=True))
     if array.dtype.itemsize < 8:
@@ -173,19 +174,19 @@ def _read_csv(path: Path) -> Points:
     if rows and any(rows[0][1]) and not any(_is_number(cell) for cell in rows[0][1]):
         names = tuple(rows.pop(0)[1])
     if not rows:
-        raise UnreadableFile(f"{path} holds no sample; give one a row, numbers between commas")
+        raise UnreadableFile(f"{path} holds no sample; give one sample per row, as numbers separated by commas")
     width = len(rows[0][1]) if names is None else len(names)
     for line, cells in rows:
         if len(cells) != width:
             first = "the header" if names is not None else f"row {rows[0][0]}"
-            raise UnreadableFile(f"{path}: row {line} has {len(cells)} cells, {first} has {width}; make them agree")
+            raise UnreadableFile(f"{path}: row {line} has {len(cells)} cells, {first} has {width}; they must agree")
     read = [[_cell(path, line, i, cell) for i, cell in enumerate(cells)] for line, cells in rows]
     both = torch.tensor(read, dtype=torch.float64)
     return Points(both[..., 0].contiguous(), both[..., 1].contiguous(), names)
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of the line that it ends in."""
+    """The rows that are not blank, each with the number of its last line."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
@@ -199,7 +200,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _cell(path: Path, line: int, column: int, cell: str) -> tuple[float, float]:
-    """The float64 nearest to the number in a cell, and at least how far that is: the gap between its neighbours."""
+    """The float64 nearest to the number in a cell, and a bound of its error: the gap between the adjacent float64."""
     where = f"{path}: row {line}, column {column + 1}"
     if _SPECIAL.fullmatch(cell):
         return float(cell), 0.0
@@ -215,7 +216,10 @@ def _cell(path: Path, line: int, column: int, cell: str) -> tuple[float, float]:
 
 
 def _read_image(path: Path) -> Points:
-    """The pixels as stored, value / 255; a quotient other than 0 and 1 is within eps/2 of itself, so within eps."""
+    """The pixels as stored, divided by 255; `moved` is eps relative, and 0 where the quotient is 0 or 1.
+
+    The relative rounding error of a quotient is at most eps/2, and hence less than eps relative to the rounded value.
+    """
     pixels = _pixels(path)
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     values = torch.from_numpy(planes.astype(np.float64) / 255).contiguous().unsqueeze(0)

@@ -1,4 +1,4 @@
-"""What messages quote of other software, and what they advise."""
+"""Helpers for error messages: quotes of other software's errors, and advice."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ def first_line(error: Exception) -> str:
 
 
 _ADVICE = {
-    "softmax": "leave it out: at every input the logits before it have the same largest class, so certified radii hold "
-    "for both, but Jacobians, Lipschitz constants and monotonicity of logits are not those of probabilities",
+    "softmax": "leave it out: logits and probabilities have the same largest class at every input, so certified radii "
+    "hold for both, but Jacobians, Lipschitz constants and monotonicity of logits differ from those of probabilities",
     **dict.fromkeys(
         ("layer_norm", "group_norm", "instance_norm", "layernorm", "groupnorm", "instancenorm", "rms_norm", "rmsnorm"),
-        "it divides by the input's own statistics; batch normalisation in eval mode has fixed ones",
+        "it divides by statistics of the input; batch normalisation in eval mode uses fixed statistics",
     ),
     "attention": "products of two activations are not read; leave the attention out",
-    "where": "choices that depend on data are not read; write it with relu, clamp, maximum or minimum",
+    "where": "choices that depend on data are not read; use relu, clamp, maximum or minimum",
     "upsample": "upsample to the nearest entry instead",
     "resize": "upsample to the nearest entry instead",
-    "einsum": "write it with matmul, one of whose factors is a constant",
-    "shrink": "write it with relu: two of them make it",
-    "threshold": "write it with relu, clamp, maximum or minimum",
-    "glu": "products of two activations are not read, but those of the forms of SiLU, GELU and Mish",
+    "einsum": "use matmul with one constant factor",
+    "shrink": "write it as a combination of two relu",
+    "threshold": "use relu, clamp, maximum or minimum",
+    "glu": "products of two activations are not read, except those that form SiLU, GELU or Mish",
     **dict.fromkeys(
         ("gt", "lt", "ge", "le", "eq", "greater", "less", "equal", "argmax", "topk"),
-        "what is compared or ranked has no derivative; leave it out of the network",
+        "a comparison or ranking has no derivative; leave it out of the network",
     ),
 }
-"""What would work instead of an operation, by its name or a part of it."""
+"""The alternative to an operation, by its name or a part of it."""
 
 
 def advice(operation: str) -> str:
-    """What would work instead of an operation that is not read."""
+    """The alternative to an operation that is not read."""
     name = operation.lower()
     whole = _ADVICE.get(name)
     part = next((text for key, text in _ADVICE.items() if len(key) > 3 and key in name), None)
-    return whole or part or 'write it with what the README lists under "What it reads"'
+    return whole or part or 'use operations that the README lists under "What it reads"'
 
 
 @contextmanager
 def quiet_failure() -> Iterator[None]:
-    """Where it fails, PyTorch logs a traceback and prints a graph: drop what the exception says better."""
+    """Suppress the traceback and the graph that PyTorch logs and prints on failure; the exception is clearer."""
     before, printed = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""Whether an ONNX file is what the standard allows, before anything of it is used."""
+"""Checks that an ONNX file conforms to the standard, which run before the file is used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recurjac.loading.messages import first_line
 OLDEST = 8
 """The oldest opset that is read."""
 _MOST_BYTES = 2**31
-"""What a protobuf message may have at most."""
+"""The maximum size of a protobuf message."""
 MOST_NODES = 10_000
-"""The most nodes that a graph may have, its functions written out."""
+"""The maximum number of nodes of a graph whose functions are inlined."""
 _MOST_NUMBERS = 2**28
-"""The most entries that the stored tensors may have together: 2 GiB in float64."""
+"""The maximum number of entries of all stored tensors: 2 GiB in float64."""
 
 
 def check_length(path: Path) -> None:
@@ -26,15 +26,16 @@ def check_length(path: Path) -> None:
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise UnreadableFile(
-            f"{path} has {size} bytes, and an ONNX file at most {_MOST_BYTES}; export it with its weights as external "
-            "data"
+            f"{path} has {size} bytes, but an ONNX file has at most {_MOST_BYTES}; export it with its weights as "
+            "external data"
         )
 
 
 def check_functions(proto: Any) -> None:
-    """Raise UnsupportedLayer if the graph is too long once its functions are written out, or a function calls itself.
+    """Raise UnsupportedLayer if the graph is too long after its functions are inlined, or if a function calls itself.
 
-    A function that calls another twice doubles it, and so on: a short file can stand for any number of nodes.
+    A function that calls another function twice doubles the nodes, and so on, so that a short file can represent any
+    number of nodes.
     """
     bodies = {(f.domain, f.name): f.node for f in proto.functions}
     lengths: dict[tuple[str, str], int] = {}
@@ -56,12 +57,12 @@ def check_functions(proto: Any) -> None:
         raise UnsupportedLayer("the file's functions are nested too deeply; export the network without them") from error
     if count > MOST_NODES:
         raise UnsupportedLayer(
-            f"the network has {count} nodes, its functions written out; at most {MOST_NODES} are read"
+            f"the network has {count} nodes after its functions are inlined; at most {MOST_NODES} are read"
         )
 
 
 def check_opset(proto: Any) -> None:
-    """Raise UnsupportedLayer unless the file names one opset that is read."""
+    """Raise UnsupportedLayer unless the file has exactly one opset, of a version that is read."""
     from onnx import defs
 
     newest = defs.onnx_opset_version()
@@ -74,23 +75,23 @@ def check_opset(proto: Any) -> None:
 
 
 def check_names(proto: Any) -> None:
-    """Raise UnreadableFile or InvalidNetwork unless every tensor has one name of its own."""
+    """Raise UnreadableFile or InvalidNetwork unless names are text and every tensor name is unique."""
     graph = proto.graph
     stored = [t.name for t in graph.initializer]
     made = [name for node in graph.node for name in node.output if name]
     used = [w for n in graph.node for w in (n.op_type, n.domain, n.name, *n.input, *n.output)]
     given = [v.name for v in (*graph.input, *graph.output)]
     if not all(isinstance(name, str) for name in (*stored, *used, *given)):
-        raise UnreadableFile("the file has names that are no text; export the network again")
+        raise UnreadableFile("the file has names that are not text; export the network again")
     again = [name for names in (stored, [v.name for v in graph.input]) for name, n in Counter(names).items() if n > 1]
     known = {*stored, *(v.name for v in graph.input)}
     again += [name for name, n in Counter(made).items() if n + (name in known) > 1]
     if again:
-        raise InvalidNetwork(f"the tensor {again[0]!r} is made twice; export the network again")
+        raise InvalidNetwork(f"the tensor {again[0]!r} is defined twice; export the network again")
 
 
 def check_stored(graph: Any) -> None:
-    """Raise InvalidNetwork if the stored tensors declare more entries than are read, or a negative number."""
+    """Raise InvalidNetwork if the stored tensors declare too many entries or a negative size."""
     total = 0
     for tensor in graph.initializer:
         if any(n < 0 for n in tensor.dims):
@@ -104,14 +105,14 @@ def check_stored(graph: Any) -> None:
 
 
 def check_node(node: Any, proto: Any, place: str) -> None:
-    """Raise UnsupportedLayer unless a node of ONNX's own domain has the inputs and attributes that it must have."""
+    """Raise UnsupportedLayer unless a node of ONNX's own domain has valid inputs and attributes."""
     from onnx import AttributeProto, checker, defs
 
     kinds = {a.type for a in node.attribute}
     if kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
         raise UnsupportedLayer(f"{place} is control flow; export the network without it")
     if kinds & {AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS}:
-        raise UnsupportedLayer(f"{place} holds a sparse tensor; export dense ones")
+        raise UnsupportedLayer(f"{place} holds a sparse tensor; export dense tensors")
     names = Counter(a.name for a in node.attribute)
     if names and max(names.values()) > 1:
         raise UnsupportedLayer(f"{place} has the attribute {max(names, key=names.__getitem__)!r} twice")
@@ -127,7 +128,7 @@ def check_node(node: Any, proto: Any, place: str) -> None:
 
 
 def check_external(tensor: Any, folder: Path) -> None:
-    """Raise InvalidNetwork or UnreadableFile unless a file in `folder` or below has the data of a stored tensor."""
+    """Raise InvalidNetwork or UnreadableFile unless a file in or below `folder` has the data of a stored tensor."""
     from onnx.external_data_helper import ExternalDataInfo
 
     whose = f"the data of {tensor.name!r}"
@@ -135,23 +136,23 @@ def check_external(tensor: Any, folder: Path) -> None:
         info = ExternalDataInfo(tensor)
         offset, length = int(info.offset or 0), None if info.length is None else int(info.length)
     except (ValueError, TypeError) as error:
-        raise UnreadableFile(f"{whose} has no place in another file: {first_line(error)}; export it again") from error
+        raise UnreadableFile(f"{whose} has an invalid place in a file: {first_line(error)}; export it again") from error
     file = (folder / info.location).resolve()
     if Path(info.location).is_absolute() or folder not in file.parents:
         raise InvalidNetwork(
-            f"{whose} is kept in {info.location!r}, outside the model's folder; move it there and export it again"
+            f"{whose} is stored in {info.location!r}, outside the model's folder; export it again with all files in it"
         )
     if not file.is_file():
-        raise UnreadableFile(f"{whose} is kept in {info.location!r}, which is missing; bring that file")
+        raise UnreadableFile(f"{whose} is stored in {info.location!r}, which is missing; put that file there")
     bits = _BITS.get(tensor.data_type)
     there = max(0, file.stat().st_size - offset)
     there = there if length is None else min(there, length)
     if bits is None or there * 8 != prod(tensor.dims) * bits:
         raise InvalidNetwork(
-            f"{whose} in {info.location!r} has {there} bytes, which do not make its shape {tuple(tensor.dims)}; export "
+            f"{whose} in {info.location!r} has {there} bytes, which do not fit its shape {tuple(tensor.dims)}; export "
             "it again"
         )
 
 
 _BITS = {1: 32, 11: 64, 7: 64, 6: 32, 5: 16, 3: 8, 2: 8, 9: 8}
-"""Of the types that are read, by their number in ONNX: float, double, the integers, and bool."""
+"""The bits per entry of the types that are read, by their ONNX number: float, double, the integers, and bool."""

@@ -1,7 +1,7 @@
-"""ONNX files, read directly: constants folded, every other node by its reader.
+"""Reading ONNX files: nodes on constants are folded, and every other node is read by the reader of its operator.
 
-The file is checked before anything of its declared size is made; its numbers are read in float64, and the original is
-evaluated in float64 by `onnx.reference`.
+The file is checked before memory of any declared size is allocated.  Its numbers are read in float64, and the original
+is evaluated in float64 by `onnx.reference`.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _MOVES = {
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "GatherElements", "GatherND", "Split", "Flatten",
     "Expand", "Tile", "Identity", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "ReverseSequence", "Trilu",
 }  # fmt: skip
-"""Operators that move, repeat or drop entries of their first input: read by showing them the entries' positions."""
+"""Operators that move, repeat or drop entries of their first input; they are read by applying them to positions."""
 _CASTS = {"Cast", "CastLike"}
 _EXACT = {
     *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu",
     "Floor", "Ceil", "Round", "Sign",
 }  # fmt: skip
-"""Operators that do not round, so that folding them on constants changes nothing."""
+"""Operators that do not round, so that folding them on constants is exact."""
 
 
 @final
 @dataclass(frozen=True)
 class OnnxFile:
-    """A model of one input and one output that are tensors of floating-point numbers."""
+    """A model with one input and one output, both tensors of floating-point numbers."""
 
     model: Model
 
     def network(self) -> Network:
-        """The normal form in float64.  Raises UnsupportedLayer, naming the node, for what it does not hold."""
+        """The normal form in float64.  Raises UnsupportedLayer, naming the node, if a node has no normal form."""
         model = self.model
         builder = Builder(model.input_shape, model.batched, torch.float64, torch.device("cpu"))
         values: dict[str, Any] = {"": None, model.input_name: builder.input()}
@@ -71,7 +71,7 @@ class OnnxFile:
         return builder.finish(_output(model, values, builder))
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """The original in float64 on x (batch, *input), input by input."""
+        """The output of the original in float64 on x (batch, *input), computed input by input."""
         try:
             rows = [self.model.run(row.unsqueeze(0) if self.model.batched else row) for row in x.cpu()]
         except ValueError as error:
@@ -85,7 +85,7 @@ def read_onnx(path: Path) -> OnnxFile:
     """The model in an ONNX file of opset 8 or newer.
 
     Raises MissingDependency without `onnx`, UnreadableFile if the file is damaged, InvalidNetwork or UnsupportedLayer
-    if it holds no network of one input and one output.
+    if it does not hold a network with one input and one output.
     """
     try:
         import onnx  # noqa: F401
@@ -98,16 +98,16 @@ def _check_inputs(node: Any, values: dict[str, Any]) -> None:
     for name in node.input:
         if name not in values:
             raise InvalidNetwork(
-                f"{_place(node)} reads {name!r}, which no earlier node makes: the graph has a cycle, or an initialiser "
-                "is missing; export the model again"
+                f"{_place(node)} reads {name!r}, which no earlier node computes: the graph has a cycle, or an "
+                "initialiser is missing; export the model again"
             )
 
 
 def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
-    """The results of a node: folded if they do not depend on the input, else read by the operator's reader."""
+    """The results of a node: folded if they do not depend on the input, otherwise read by the operator's reader."""
     try:
         if node.domain:
-            raise UnsupportedLayer(f"{_place(node)} is of another domain than ONNX's; only ONNX's operators are read")
+            raise UnsupportedLayer(f"{_place(node)} is not of ONNX's own domain; only ONNX's operators are read")
         for value in inputs:
             if isinstance(value, Unread):
                 raise UnsupportedLayer(f"{_place(node)} needs {value.what}; export the network without it")
@@ -125,27 +125,27 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ArithmeticError) as error:
         raise UnsupportedLayer(f"{_place(node)} is not supported: {first_line(error)}") from error
-    except AttributeError as error:  # an expression where a reader expects a tensor, or the reverse
+    except AttributeError as error:  # an expression where a reader expects a tensor, or vice versa
         raise UnsupportedLayer(
-            f"{_place(node)} is not supported: of its inputs others depend on the network's input than those that may"
+            f"{_place(node)} is not supported: the wrong ones of its inputs depend on the network's input"
         ) from error
     return result if isinstance(result, list | tuple) else [result]
 
 
 def _place(node: Any) -> str:
-    """What a message calls a node."""
-    name = f" {node.name!r}" if node.name else f" that makes {node.output[0]!r}" if node.output else ""
+    """The name of a node in messages."""
+    name = f" {node.name!r}" if node.name else f" that computes {node.output[0]!r}" if node.output else ""
     return f"the {node.domain and node.domain + '.'}{node.op_type} node{name}"
 
 
 def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
-    """A node on constants, evaluated by `onnx.reference`."""
+    """The results of a node on constants, evaluated by `onnx.reference`."""
     arrays = [None if i is None else i.numpy() for i in inputs]
     attributes = {} if node.op_type == "Constant" else model.attributes(node)
     count = grown(node.op_type, arrays, attributes)
     if count > LARGEST:
-        raise ValueError(f"it makes a constant of {count} entries; at most {LARGEST} are read")
-    builder.spend(2 * count)  # and its use
+        raise ValueError(f"it computes a constant of {count} entries; at most {LARGEST} are read")
+    builder.spend(2 * count)  # the constant and its use
     results = model.run_node(node, arrays)
     if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
         builder.rounded = True
@@ -153,7 +153,7 @@ def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) ->
 
 
 def _cast(node: Any, x: Any, like: Any = None) -> Any:
-    """A conversion between the types of floating-point numbers, which real arithmetic does not know."""
+    """The result of a conversion between floating-point types, which is the identity in real arithmetic."""
     from onnx import TensorProto
 
     to = {a.name: a.i for a in node.attribute}.get("to", TensorProto.DOUBLE)
@@ -164,14 +164,14 @@ def _cast(node: Any, x: Any, like: Any = None) -> Any:
 
 
 def _moved(model: Model, node: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    """What a node does to the positions of its first input's entries."""
+    """The results of a node that moves entries of its first input, found by applying it to their positions."""
     x, *rest = inputs
     if not isinstance(x, Expression) or any(isinstance(i, Expression) for i in rest):
-        raise ValueError("only its first input may depend on the network's input, the others are to be constants")
+        raise ValueError("only its first input may depend on the network's input; the others must be constants")
     shown = [positions(x.shape).numpy(), *(None if i is None else i.numpy() for i in rest)]
     count = grown(node.op_type, shown, model.attributes(node))
     if count > LARGEST:
-        raise ValueError(f"it makes a tensor of {count} entries; at most {LARGEST} are read")
+        raise ValueError(f"it computes a tensor of {count} entries; at most {LARGEST} are read")
     return [
         x.apply(gather_positions(torch.from_numpy(np.array(r, dtype=np.float64)), x.shape))
         for r in model.run_node(node, shown)
@@ -180,14 +180,14 @@ def _moved(model: Model, node: Any, inputs: Sequence[Any]) -> Sequence[Any]:
 
 def _output(model: Model, values: dict[str, Any], builder: Builder) -> Expression:
     if model.output_name not in values:
-        raise InvalidNetwork(f"no node makes the output {model.output_name!r}; export the model again")
+        raise InvalidNetwork(f"no node computes the output {model.output_name!r}; export the model again")
     value = values[model.output_name]
     if isinstance(value, Tensor) and value.is_floating_point():
-        value = builder.constant(value)  # a network whose every derivative is 0
+        value = builder.constant(value)  # a network whose derivatives are all 0
     if not isinstance(value, Expression):
-        raise UnsupportedLayer(f"the output {model.output_name!r} is no tensor of floating-point numbers")
+        raise UnsupportedLayer(f"the output {model.output_name!r} is not a tensor of floating-point numbers")
     if prod(value.shape) == 0:
-        raise UnsupportedLayer(f"the output {model.output_name!r} has shape {value.shape}, without entries")
+        raise UnsupportedLayer(f"the output {model.output_name!r} has shape {value.shape}, which has no entries")
     if model.batched and value.shape[:1] != (1,):
         raise UnsupportedLayer(
             f"for one input the output {model.output_name!r} has shape {value.shape}, which lacks the batch dimension"

@@ -1,4 +1,4 @@
-"""An ONNX file as plain data: its nodes, its constants in float64, and what `onnx.reference` makes of it."""
+"""An ONNX file as plain data: its nodes, its constants in float64, and its evaluation by `onnx.reference`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from recurjac.loading.onnx_checks import (
 from recurjac.loading.onnx_reference import evaluate, evaluator
 
 _NO_END = float(np.finfo(np.float32).max)
-"""What a clip at a default end says instead of infinity."""
+"""The default end of a Clip, which means infinity."""
 
 
 @final
@@ -35,8 +35,8 @@ _NO_END = float(np.finfo(np.float32).max)
 class Model:
     """A model in float64: nodes in order, constants by name, one input and one output.
 
-    batched: whether the first axis of the input, of one entry or of open size, is a batch axis; `input_shape` is
-    without it.
+    batched: whether the first axis of the input is a batch axis, of one entry or of open size; `input_shape` does not
+    include it.
     """
 
     proto: Any
@@ -51,7 +51,7 @@ class Model:
         return self.proto.graph.node  # type: ignore[no-any-return]
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """The attributes of a node by name, with the defaults of its opset: numbers, texts and lists of them."""
+        """The attributes of a node by name, with the defaults of its opset: numbers, strings and lists of them."""
         from onnx import AttributeProto, defs, helper
 
         schema = defs.get_schema(node.op_type, self._opset) if defs.has(node.op_type) else None
@@ -68,7 +68,7 @@ class Model:
         return next(int(o.version) for o in self.proto.opset_import if not o.domain)
 
     def run_node(self, node: Any, arrays: Iterable[Any]) -> list[np.ndarray[Any, Any]]:
-        """The results of one node on arrays (None: an absent input), floating-point ones in float64."""
+        """The results of one node on arrays (None for an absent input); floating-point results are float64."""
         from onnx import TensorProto, helper
 
         names = {n for n in node.input if n}
@@ -82,7 +82,7 @@ class Model:
         return [_wide(r) for r in evaluate(evaluator(model), feeds)]
 
     def run(self, x: Tensor) -> np.ndarray[Any, Any]:
-        """The output for one input in float64, in the file's own shape."""
+        """The output for one input in float64, in the shape that the file defines."""
         return _wide(evaluate(self._whole, {**self.constants, self.input_name: x.numpy()})[0])
 
     @cached_property
@@ -93,12 +93,12 @@ class Model:
 def _wide(result: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(result)
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"it makes values of type {array.dtype}; only numbers are read")
+        raise ValueError(f"it computes values of type {array.dtype}; only numbers are read")
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def parse(path: Path) -> Model:
-    """The model in a file.  Raises UnreadableFile, InvalidNetwork or UnsupportedLayer as `read_onnx` says."""
+    """The model in a file.  Raises UnreadableFile, InvalidNetwork or UnsupportedLayer as documented in `read_onnx`."""
     proto = _proto(path)
     _name_domain(proto)
     check_opset(proto)
@@ -107,12 +107,12 @@ def parse(path: Path) -> Model:
     _bring_external_data(proto, path)
     constants = {t.name: _constant(t) for t in proto.graph.initializer}
     if proto.graph.sparse_initializer:
-        raise UnsupportedLayer("the file holds sparse initialisers; export dense ones")
+        raise UnsupportedLayer("the file holds sparse initialisers; export dense initialisers")
     inputs = [i for i in proto.graph.input if i.name not in constants]
     for what, found in (("inputs", inputs), ("outputs", proto.graph.output)):
         if len(found) != 1:
             names = ", ".join(repr(v.name) for v in list(found)[:5]) or "none"
-            raise UnsupportedLayer(f"the file has {len(found)} {what} ({names}); a network of one is read")
+            raise UnsupportedLayer(f"the file has {len(found)} {what} ({names}); it must have exactly one")
     shape, batched = _input_shape(inputs[0])
     _widen(proto)
     return Model(_copy(proto), constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
@@ -140,14 +140,14 @@ def _proto(path: Path) -> Any:
 
 
 def _name_domain(proto: Any) -> None:
-    """Call ONNX's own domain by the first of its two names, in place."""
+    """Rename ONNX's own domain to the first of its two names, in place."""
     for part in (*proto.graph.node, *proto.opset_import):
         if part.domain == "ai.onnx":
             part.domain = ""
 
 
 def _bring_external_data(proto: Any, path: Path) -> None:
-    """Load tensors kept beside the file; refuse those that point elsewhere."""
+    """Load tensors stored in files next to the model; refuse tensors stored elsewhere."""
     from onnx import TensorProto
     from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -158,14 +158,14 @@ def _bring_external_data(proto: Any, path: Path) -> None:
         check_external(tensor, folder)
         try:
             load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:  # whatever a file may say
+        except Exception as error:  # a damaged file can cause any exception
             raise UnreadableFile(f"the data of {tensor.name!r} cannot be read: {first_line(error)}") from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
 
 
 def _constant(tensor: Any) -> np.ndarray[Any, Any]:
-    """A stored tensor, floating-point ones in float64."""
+    """A stored tensor as an array; floating-point numbers become float64."""
     from onnx import TensorProto, numpy_helper
 
     kind = (
@@ -173,12 +173,12 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
     )
     where = f"the tensor {tensor.name!r} of shape {tuple(tensor.dims)}"
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise UnsupportedLayer(f"{where} is an attribute kept in another file; only initialisers are read from files")
+        raise UnsupportedLayer(f"{where} is an attribute stored in a file; only initialisers are read from files")
     if kind not in _KINDS:
         raise UnsupportedLayer(f"{where} has type {kind}; only {', '.join(sorted(_KINDS))} are read")
     try:
         array = numpy_helper.to_array(tensor)
-    except Exception as error:  # whatever a file may say
+    except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(f"{where} is damaged: {first_line(error)}; export the model again") from error
     return array.astype(np.float64) if array.dtype.kind == "f" else np.array(array)
 
@@ -187,14 +187,14 @@ _KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL"}
 
 
 def _input_shape(value: Any) -> tuple[Shape, bool]:
-    """The shape of one input, and whether a batch axis comes before it."""
+    """The shape of one input without its batch axis, and whether there is a batch axis."""
     from onnx import TensorProto
 
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        raise UnsupportedLayer(f"the input {value.name!r} is no tensor of type float or double; export it as one")
+        raise UnsupportedLayer(f"the input {value.name!r} is not a tensor of type float or double; export it as one")
     if not kind.HasField("shape"):
-        raise InvalidNetwork(f"the input {value.name!r} has no shape; export the network with one")
+        raise InvalidNetwork(f"the input {value.name!r} has no shape; export the network with a shape")
     sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     batched = len(sizes) > 1 and sizes[0] in (None, 1)
     shape = sizes[1:] if batched else sizes
@@ -209,14 +209,14 @@ def _input_shape(value: Any) -> tuple[Shape, bool]:
 
 
 def _copy(proto: Any) -> Any:
-    """A message that takes no more room than it needs: one keeps the room of what was deleted from it."""
+    """A copy of a message that uses only the memory it needs; a message keeps the memory of deleted fields."""
     slim = type(proto)()
     slim.CopyFrom(proto)
     return slim
 
 
 def _widen(proto: Any) -> None:
-    """Make every float of the model a double, in place; the constants are kept apart."""
+    """Convert every float of the model to double, in place, and delete the constants, which are stored separately."""
     from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
     del proto.graph.initializer[:]

@@ -1,10 +1,11 @@
-"""Evaluating ONNX nodes by `onnx.reference`, with our own kernels where its are wrong, slow or take too much memory.
+"""Evaluating ONNX nodes by `onnx.reference`, with other kernels where its own are wrong, slow or need too much memory.
 
-In onnx 1.23: wrong are transposed convolutions of groups, GatherElements of wide tensors, MaxPool and AveragePool with
-auto_pad or ceil_mode, GlobalMaxPool of volumes, BatchNormalization before opset 14; missing are negative pads, Upsample
-by an attribute and Resize of opset 10; rounded to float32 are Erf and the constants of Gelu and HardSwish; pools and
-GatherND walk their entries in Python, and a dilated convolution makes the whole kernel with its holes.  These kernels
-share nothing with the operators of the normal form, which is checked against them.
+In onnx 1.23, these are wrong: transposed convolutions with groups, GatherElements of wide tensors, MaxPool and
+AveragePool with auto_pad or ceil_mode, GlobalMaxPool of volumes, and BatchNormalization before opset 14.  These are
+missing: negative pads, Upsample by an attribute, and Resize of opset 10.  Erf and the constants of Gelu and HardSwish
+are rounded to float32.  Pools and GatherND loop over their entries in Python, and a dilated convolution stores the
+whole kernel including its holes.  The kernels here share no code with the operators of the normal form, which is
+checked against them.
 """
 
 from __future__ import annotations
@@ -32,36 +33,36 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 
 
 def evaluator(model: Any) -> Any:
-    """What runs a model."""
+    """An object that evaluates a model."""
     from onnx.reference import ReferenceEvaluator
 
     return ReferenceEvaluator(model, new_ops=list(_kernels()))
 
 
 def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
-    """The results, with what the evaluator prints and warns dropped.  Raises ValueError if it fails."""
+    """The results of an evaluator, whose output and warnings are suppressed.  Raises ValueError if it fails."""
     try:
         with np.errstate(all="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return list(evaluator.run(None, feeds))
-    except Exception as error:  # it may fail in any way on what a file holds
+    except Exception as error:  # a file can cause any exception
         raise ValueError(f"onnx.reference fails on it: {first_line(error)}") from error
 
 
 @cache
 def _kernels() -> tuple[type[Any], ...]:
-    """Classes with the names of the operators that they stand for."""
+    """The kernels, as classes named after the operators that they replace."""
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_resize import Resize
 
     def kernel(name: str, function: Any) -> type[Any]:
         def run(self: Any, *args: Any, **how: Any) -> tuple[Array, ...]:
-            """The first result, and zeros in place of the others, which no reader reads."""
+            """The first result, and zeros in place of the other results, which are never used."""
             return (function(*args, **how), *(np.zeros(1) for _ in self.output[1:]))
 
         return type(name, (OpRun,), {"op_domain": "", "_run": run})
 
     def resize(self: Any, x: Array, *args: Any, **how: Any) -> tuple[Array, ...]:
-        """In opset 10 the scales are the second input of two; later it is the region."""
+        """In opset 10, the second of two inputs is the scales; in later opsets, it is the region."""
         if len(args) == 1:
             return (_upsample(x, args[0], how.get("mode")),)
         found: tuple[Array, ...] = Resize._run(self, x, *args, **how)
@@ -113,7 +114,7 @@ def _conv_transpose(
     x: Array, w: Array, b: Array | None = None, dilations: Sizes = None, group: int | None = None,
     output_padding: Sizes = None, pads: Sizes = None, strides: Sizes = None, **_: Any,
 ) -> Array:  # fmt: skip
-    """Without auto_pad and output_shape, which are not read."""
+    """A transposed convolution without auto_pad and output_shape, which are not read."""
     axes = w.ndim - 2
     stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
     extra = list(output_padding or [0] * axes)
@@ -130,7 +131,10 @@ def _windows(
     x: Tensor, fill: float, kernel: Sequence[int], auto_pad: str | None, ceil_mode: int | None, dilations: Sizes,
     pads: Sizes, strides: Sizes, inside: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """The windows of a pool, (…, positions…, window entries); `fill` past the padding, `inside` (or `fill`) in it."""
+    """The windows of a pool, (…, positions…, window entries).
+
+    Entries beyond the padding are `fill`; entries of the padding are `inside`, or `fill` if that is None.
+    """
     axes = len(kernel)
     stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -139,7 +143,7 @@ def _windows(
     counts = []
     for n, r, s, a in zip(x.shape[2:], reach, stride, after, strict=True):
         counts.append((n - r) // s + 1)
-        if ceil_mode and (n - r) % s and counts[-1] * s < n - a:  # it starts in the input or the padding before it
+        if ceil_mode and (n - r) % s and counts[-1] * s < n - a:  # it starts in the input or in the first padding
             counts[-1] += 1
     hang = [max(0, (c - 1) * s + r - n) for c, s, r, n in zip(counts, stride, reach, x.shape[2:], strict=True)]
     x = _padded(x, [0] * axes, hang, fill)
@@ -172,14 +176,14 @@ def _average_pool(
 
 
 def _gather_elements(data: Array, indices: Array, axis: int | None = None) -> Array:
-    """Along the other axes `indices` may be shorter than `data`."""
+    """GatherElements; along the other axes, `indices` may be shorter than `data`."""
     along = (axis or 0) % data.ndim
     part = tuple(slice(None) if d == along else slice(0, n) for d, n in enumerate(indices.shape))
     return np.take_along_axis(data[part], indices, along)
 
 
 def _gather_nd(data: Array, indices: Array, batch_dims: int | None = None) -> Array:
-    """The last axis of `indices` names positions on the axes after those of the batch."""
+    """GatherND; the last axis of `indices` gives positions on the axes after the batch axes."""
     b = batch_dims or 0
     batches, named = math.prod(data.shape[:b]), indices.shape[-1]
     place = indices.reshape(batches, -1, named)
@@ -203,7 +207,7 @@ def _hard_swish(x: Array) -> Array:
 
 
 def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: Real, **_: Any) -> Array:
-    """By the given statistics, which is all that is read."""
+    """Batch normalisation by the given statistics, the only form that is read."""
     s, b, m, v = (t.reshape(-1, *[1] * (x.ndim - 2)) for t in (scale, bias, mean, variance))
     return np.asarray((x - m) / np.sqrt(v + epsilon) * s + b)
 
@@ -211,7 +215,7 @@ def _batch_norm(x: Array, scale: Array, bias: Array, mean: Array, variance: Arra
 def _pad(
     x: Array, pads: Any = None, constant: Any = None, axes: Any = None, mode: str | None = None, value: Real = 0.0
 ) -> Array:
-    """A negative pad cuts off."""
+    """Padding of all or some axes; a negative pad removes entries."""
     chosen = list(range(x.ndim)) if axes is None else [int(a) for a in axes]
     for axis, before, after in zip(chosen, pads[: len(chosen)], pads[len(chosen) :], strict=True):
         x = np.take(x, np.arange(max(0, -before), x.shape[axis] - max(0, -after)), axis)
@@ -223,9 +227,9 @@ def _pad(
 
 
 def _upsample(x: Array, scales: Any = None, mode: str | None = None) -> Array:
-    """By the nearest entry before."""
+    """Upsampling that repeats the nearest entry at or before each position."""
     if mode not in (None, "nearest") or min(scales) < 1:
-        raise ValueError(f"a resize of old by {list(scales)} in mode {mode}")
+        raise ValueError(f"an old-style resize by {list(scales)} in mode {mode}")
     for axis, scale in enumerate(scales):
         x = np.take(x, np.floor(np.arange(int(x.shape[axis] * scale)) / scale).astype(np.int64), axis)
     return x

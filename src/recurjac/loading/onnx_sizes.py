@@ -1,4 +1,4 @@
-"""How many entries a node of constants may make, known before it is evaluated: a file can ask for anything."""
+"""Estimates of the number of entries that a node computes, made before it is evaluated, because files are untrusted."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _ENTRYWISE = {
     "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt",
     "Sub", "Sum", "Tanh", "Where", "Xor", "DequantizeLinear", "BatchNormalization", "IsNaN", "IsInf", "Dropout",
 }  # fmt: skip
-"""Nodes that make what their inputs broadcast to."""
+"""Operators whose result has the shape to which their inputs broadcast."""
 _SMALLER = {
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Flatten", "Identity", "DepthToSpace",
     "SpaceToDepth", "Concat", "Shape", "Size", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
     "ReduceL1", "ReduceL2", "ReduceSumSquare", "ArgMax", "ArgMin", "NonZero", "ReverseSequence", "Trilu", "CumSum",
     "ScatterElements", "ScatterND", "Compress",
 }  # fmt: skip
-"""Nodes that make no more than a few times what they are given."""
+"""Operators whose result has at most a few times as many entries as their inputs."""
 
 
 Given = Sequence[np.ndarray[Any, Any]]
 
 
 def grown(kind: str, arrays: Arrays, attributes: Mapping[str, Any]) -> int:
-    """An upper estimate of the entries that a node makes.  Raises ValueError for a node that is not folded."""
+    """An upper estimate of the entries that a node computes.  Raises ValueError for a node that is not folded."""
     given = [a for a in arrays if a is not None]
     if kind in _ENTRYWISE:
         return prod(int(n) for n in np.broadcast_shapes(*(a.shape for a in given)))
@@ -62,7 +62,7 @@ def _range(given: Given, _: Mapping[str, Any]) -> int:
 
 
 def _product(given: Given, _: Mapping[str, Any]) -> int:
-    """At most every row with every column."""
+    """At most the product of every row with every column."""
     common = max(1, min(given[0].shape[-1:] or (1,)))
     return (int(given[0].size) // common + 1) * (int(given[1].size) // common + 1)
 
@@ -77,14 +77,14 @@ def _picked_elements(given: Given, _: Mapping[str, Any]) -> int:
 
 
 def _picked_deep(given: Given, attributes: Mapping[str, Any]) -> int:
-    """Each row of indices picks what the axes that it does not name hold."""
+    """Each row of indices picks all entries along the axes that it does not index."""
     *rows, named = given[1].shape
     left = given[0].shape[int(attributes.get("batch_dims", 0)) + int(named) :]
     return int(prod(rows) * prod(left))
 
 
 def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
-    """Pads of some axes are counted as if they were those of the largest ones."""
+    """Pads of only some axes are counted as if every axis had the largest of them."""
     pads = attributes["pads"] if "pads" in attributes else given[1].flatten().tolist()
     half, shape = len(pads) // 2, given[0].shape
     added = [max(0, int(b)) + max(0, int(a)) for b, a in zip(pads[:half], pads[half:], strict=True)]
@@ -94,7 +94,7 @@ def _padded(given: Given, attributes: Mapping[str, Any]) -> int:
 
 
 def _resized(given: Given, attributes: Mapping[str, Any]) -> int:
-    """By sizes or scales, the last input (of old, an attribute), of all axes or of some."""
+    """The new size comes from sizes or scales, in the last input (formerly an attribute), for all or some axes."""
     shape = given[0].shape
     last = given[-1].flatten().tolist() if len(given) > 1 else attributes["scales"]
     axes = attributes.get("axes", range(len(shape)))

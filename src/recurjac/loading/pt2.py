@@ -1,4 +1,4 @@
-"""Files of `torch.export.save`: the same graphs as of modules, read for one input."""
+"""Reading files of `torch.export.save`, which hold the same graphs as traced modules, for one input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from recurjac.network import Network
 @final
 @dataclass(frozen=True)
 class Pt2File:
-    """An exported program of one input and one output; batched: whether it takes more than one input at once."""
+    """An exported program with one input and one output; batched: whether it accepts a batch of any size."""
 
     program: ExportedProgram
     input_shape: Shape
@@ -37,7 +37,7 @@ class Pt2File:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and constants by the names that the graph has for them."""
+        """Parameters, buffers and constants by their names in the graph."""
         every = {**self.program.state_dict, **self.program.constants}
         return {name: t.detach() for name, t in every.items() if isinstance(t, Tensor)}
 
@@ -52,11 +52,11 @@ class Pt2File:
         return reduce(torch.promote_types, floats, torch.float32)
 
     def network(self, dtype: torch.dtype) -> Network:
-        """The normal form.  Raises UnsupportedLayer, naming the operation and its place, for what it does not hold."""
+        """The normal form.  Raises UnsupportedLayer, naming an operation that has no normal form and its place."""
         return read_graph(self.program, self.tensors, self.input_shape, dtype, self.device)
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """The program in float64 on x (batch, *input), all at once if it takes a batch.
+        """The output of the program in float64 on x (batch, *input), computed at once if it accepts a batch.
 
         Raises InvalidNetwork if it fails.
         """
@@ -64,7 +64,7 @@ class Pt2File:
         try:
             with torch.no_grad():
                 return torch.cat([self._run(b) for b in batches])
-        except Exception as error:  # a graph runs any operation
+        except Exception as error:  # a graph can raise any exception
             raise InvalidNetwork(
                 f"the program fails on {len(batches[0])} float64 inputs of shape {self.input_shape}: "
                 f"{first_line(error)}; it must compute in the dtype of its input and parameters"
@@ -82,7 +82,7 @@ class Pt2File:
 
 @final
 class _Evaluation(torch.fx.Interpreter):
-    """A graph evaluated in float64: floats are never narrowed, and what checks a dtype or a size is left out."""
+    """An interpreter of a graph in float64: floats are never narrowed, and checks of dtypes and sizes are skipped."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if is_check(target):
@@ -103,19 +103,19 @@ def _wide(value: Any) -> Any:
 
 
 def read_pt2(path: Path) -> Pt2File:
-    """The program in a file of `torch.export.save`, whose batch has one entry or an open number.
+    """The program in a file of `torch.export.save`, whose batch axis has one entry or an open size.
 
-    Raises UnreadableFile if it is damaged or of another version, InvalidNetwork or UnsupportedLayer if it holds no
-    network of one input, or anything but numbers and a graph of ATen operations (`pt2_archive`).
+    Raises UnreadableFile if the file is damaged or of another version, InvalidNetwork or UnsupportedLayer if it does
+    not hold a network with one input, or holds anything but numbers and a graph of ATen operations (`pt2_archive`).
     """
     data = path.read_bytes()
     check(path, data)
     try:
         with _silence():
             program = torch.export.load(io.BytesIO(data))
-    except Exception as error:  # whatever a file may make of PyTorch
+    except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(
-            f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}; export it again with that one"
+            f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}; export it with that version"
         ) from error
     return _described(path, program)
 
@@ -125,7 +125,7 @@ def _described(path: Path, program: ExportedProgram) -> Pt2File:
     specs = program.graph_signature.input_specs
     inputs = [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
     if len(inputs) != 1 or any(not isinstance(s.arg, TensorArgument) for s in specs):
-        raise UnsupportedLayer(f"{path} has {len(inputs)} inputs; a network of one input, a tensor, is read")
+        raise UnsupportedLayer(f"{path} has {len(inputs)} inputs; it must have exactly one, which must be a tensor")
     value = next(n.meta["val"] for n in program.graph.nodes if n.name == inputs[0])
     shown = ", ".join(str(n) for n in value.shape)
     if not value.is_floating_point():
@@ -135,8 +135,8 @@ def _described(path: Path, program: ExportedProgram) -> Pt2File:
         raise InvalidNetwork(f"the input of {path} has shape ({shown}); only the first axis may be of open size")
     if not rest or (isinstance(batch, int) and batch != 1):
         raise InvalidNetwork(
-            f"the input of {path} has shape ({shown}), whose first axis is no batch of one or any number of inputs; "
-            "export with one input, of shape (1, …), or with dynamic_shapes"
+            f"the input of {path} has shape ({shown}), whose first axis is not a batch of one input or of any size; "
+            "export with one input of shape (1, …), or with dynamic_shapes"
         )
     if prod(rest) > LARGEST:
         raise InvalidNetwork(f"the input of {path} has {prod(rest)} entries; at most {LARGEST} are read")
@@ -145,7 +145,7 @@ def _described(path: Path, program: ExportedProgram) -> Pt2File:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Without PyTorch's warnings and logs."""
+    """Suppress PyTorch's warnings and logs."""
     with warnings.catch_warnings(), quiet_failure():
         warnings.simplefilter("ignore")
         yield

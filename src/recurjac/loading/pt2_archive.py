@@ -1,7 +1,7 @@
-"""What a .pt2 file may hold: numbers and a graph of ATen operations.
+"""Checks that a .pt2 file holds only numbers and a graph of ATen operations.
 
-`torch.export.load` unpickles objects, loads compiled libraries, evaluates expressions of sizes as Python and takes any
-function of `torch` or `operator` for an operation; a file that would make it do so is refused before it is called.
+`torch.export.load` unpickles objects, loads compiled libraries, evaluates size expressions as Python, and accepts any
+function of `torch` or `operator` as an operation.  A file that would make it do so is refused before it is called.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ _WORDS = {
     "StrictGreaterThan", "LessThan", "StrictLessThan", "And", "Or", "Not", "positive", "nonnegative", "negative",
     "integer", "real", "finite", "True", "False", "true", "false", "evaluate", "oo", "int_oo",
 }  # fmt: skip
-"""What an expression of sizes is made of, beside the names of symbols."""
+"""The words that a size expression may contain, in addition to the names of symbols."""
 
 
 def check(path: Path, data: bytes) -> None:
-    """Raise UnreadableFile, InvalidNetwork or UnsupportedLayer unless `data`, the file at `path`, is as said above."""
+    """Raise UnreadableFile, InvalidNetwork or UnsupportedLayer unless `data` holds only numbers and an ATen graph.
+
+    data: the content of the file at `path`.
+    """
     members = _members(path, data)
     if any(name.startswith("data/aotinductor/") for name in members):
         raise InvalidNetwork(f"{path} holds compiled code; save the program with torch.export.save instead")
@@ -50,21 +53,21 @@ def check(path: Path, data: bytes) -> None:
             _check_payloads(path, _json(path, name, content))
     for key, value in _strings(_json(path, graphs[0], members[graphs[0]])):
         if key == "target" and _TARGET.fullmatch(value) is None:
-            raise UnsupportedLayer(f"{value} in {path} is not supported; a graph of ATen operations is read")
+            raise UnsupportedLayer(f"{value} in {path} is not supported; only graphs of ATen operations are read")
         if key == "expr_str":
             _check_expression(path, value)
 
 
 def _members(path: Path, data: bytes) -> dict[str, bytes]:
-    """The archive's contents by their names below its one folder, if there is one.  Extra files are left out."""
+    """The archive's members by their names, relative to its only folder if there is one, without extra files."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
             found = {n: archive.read(n) for n in names if n.endswith((".json", ".pt")) or "/aotinductor/" in n}
-    except Exception as error:  # whatever a file may make of the reader
+    except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(f"{path} is not a readable .pt2 file: {first_line(error)}; save it again") from error
     if len(set(names)) != len(names):
-        raise UnreadableFile(f"{path} is not a readable .pt2 file: it holds two members of one name; save it again")
+        raise UnreadableFile(f"{path} is not a readable .pt2 file: two members have the same name; save it again")
     folders = {n.partition("/")[0] for n in names}
     below = {n.partition("/")[2]: c for n, c in found.items()} if len(folders) == 1 else found
     return {n: c for n, c in below.items() if not n.startswith(("extra/", "extra_files/"))}
@@ -78,18 +81,18 @@ def _json(path: Path, name: str, content: bytes) -> Any:
 
 
 def _check_pickle(path: Path, name: str, content: bytes) -> None:
-    """PyTorch falls back to unpickling anything where this fails."""
+    """Raise InvalidNetwork unless a pickle holds only tensors; otherwise PyTorch would unpickle any object."""
     try:
         if content:
             torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever a pickle may hold
+    except Exception as error:  # a pickle can cause any exception
         raise InvalidNetwork(
             f"{path} keeps Python objects in {name}, which may run any code; save a program of plain tensors"
         ) from error
 
 
 def _check_payloads(path: Path, config: Any) -> None:
-    """Each weight and constant is a plain tensor: no pickle, no object."""
+    """Raise InvalidNetwork unless every weight and constant is a plain tensor, not a pickle or an object."""
     entries = config.get("config") if isinstance(config, dict) else None
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         plain = re.fullmatch(r"(weight|tensor)_\d+", str(entry.get("path_name")))
@@ -103,12 +106,12 @@ def _check_expression(path: Path, text: str) -> None:
     for word in _WORD.findall(text):
         if word not in _WORDS and _SYMBOL.fullmatch(word) is None:
             raise InvalidNetwork(
-                f"{path} computes a size with {word}; only sums and products of a batch's size are read"
+                f"{path} computes a size with {word}; only sums and products of the batch size are read"
             )
 
 
 def _strings(value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a tree of JSON with its key."""
+    """Every string in a JSON tree, with its key."""
     todo = [("", value)]
     while todo:
         key, part = todo.pop()

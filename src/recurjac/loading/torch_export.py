@@ -1,4 +1,4 @@
-"""Modules of PyTorch, through `torch.export`: a graph of ATen operations on live parameters."""
+"""Reading PyTorch modules through `torch.export`: a graph of ATen operations on live parameters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ import_all(rewrites)
 @final
 @dataclass(frozen=True)
 class Traced:
-    """A module and the graph that PyTorch exported of it, in eval mode."""
+    """A module and the graph that PyTorch exported from it in eval mode."""
 
     module: nn.Module
     program: ExportedProgram
@@ -48,15 +48,15 @@ class Traced:
         return reduce(torch.promote_types, floats, torch.float32)
 
     def network(self, dtype: torch.dtype) -> Network:
-        """The normal form on the module's live parameters; those of another dtype are copied, without gradients.
+        """The normal form on the module's live parameters; parameters of another dtype are copied without gradients.
 
-        Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
+        Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
         network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
     def _watched(self, network: Network) -> tuple[Watched, ...]:
-        """Every parameter and buffer: those that the network holds itself are followed, of others values are kept."""
+        """Every parameter and buffer: followed if the network holds the tensor itself, otherwise kept as a copy."""
         held = {t.data_ptr() for t in network.tensors()}
         return tuple(
             (Watched.followed if t.data_ptr() in held else Watched.kept)(partial(_named, self.module, name))
@@ -65,7 +65,7 @@ class Traced:
         )
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """The module in eval mode and float64 on x (batch, *input), its own parameters untouched.
+        """The output of the module in eval mode and float64 on x (batch, *input); its own parameters do not change.
 
         Raises InvalidNetwork if it fails, UnsupportedLayer if it returns anything but a tensor.
         """
@@ -74,7 +74,7 @@ class Traced:
         try:
             with eval_mode(self.module), torch.no_grad():
                 y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
-        except Exception as error:  # a module runs any code
+        except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
                 "it must take batches of any size, and compute in the dtype of its input and parameters"
@@ -98,14 +98,14 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
         except Exception as error:
             raise InvalidNetwork(
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the example's first dimension is that of the batch): {first_line(error)}; control flow that "
-                "depends on data must go"
+                f"(the first dimension of the example is the batch): {first_line(error)}; remove control flow that "
+                "depends on data"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device)
 
 
 def _named(module: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer by its full name, or an empty tensor if it is there no longer."""
+    """A parameter or buffer by its full name, or an empty tensor if it no longer exists."""
     found: Any = module
     for step in name.split("."):
         found = getattr(found, step, None)
@@ -113,7 +113,7 @@ def _named(module: nn.Module, name: str) -> Tensor:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by every name that they have."""
+    """Parameters and buffers by all of their names."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -122,7 +122,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The module and all of its parts in eval mode, restored afterwards."""
+    """Set the module and all of its parts to eval mode, and restore their modes afterwards."""
     training = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -135,7 +135,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 def _places(module: nn.Module) -> dict[str, Tensor]:
     """Every attribute that holds a parameter or buffer, by one name each.
 
-    `functional_call` restores no attribute that it is given twice, as one of a module that has two names.
+    `functional_call` does not restore an attribute that it is given twice, for example under two names of one module.
     """
     return {
         name: tensor
@@ -154,9 +154,9 @@ def read_graph(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Network:
-    """The normal form of a graph for one input, on `tensors` by the names that it has for them.
+    """The normal form of a graph for one input; `tensors` has the graph's tensors by their names in it.
 
-    Raises UnsupportedLayer, naming the operation and its place, for what the normal form does not hold.
+    Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
     """
     builder = Builder(input_shape, True, dtype, device)
     values = _inputs(program, tensors, builder)
@@ -167,8 +167,8 @@ def read_graph(
             return builder.finish(_output(node, values, builder))
         elif node.op != "placeholder":
             raise UnsupportedLayer(
-                f"{node.name}: a part of the graph of kind {node.op}, as a torch.no_grad() or a branch makes it, is "
-                "not read; leave that out of the module"
+                f"{node.name}: a graph node of kind {node.op}, which comes from torch.no_grad() or a branch, is not "
+                "read; leave it out of the module"
             )
     raise InvalidNetwork("the exported graph has no output")
 
@@ -186,7 +186,7 @@ def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Build
 
 
 def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
-    """The value of a call: folded if it does not depend on the input, else read by the operator's reader."""
+    """The value of a call: folded if it does not depend on the input, otherwise read by the operator's reader."""
     args: Any = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
     kwargs: Any = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
     flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
@@ -209,12 +209,12 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {first_line(error)}") from error
     if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], Node):
-        values[node.args[0].name] = result  # an operation in place changes what it was given
+        values[node.args[0].name] = result  # an in-place operation changes its argument
     return result
 
 
 def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
-    """The result of a call on constants."""
+    """The result of a call on constants; records whether it was rounded, and the tensors whose values were copied."""
     result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
@@ -222,12 +222,12 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     given = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     made = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor)]
     if {t.untyped_storage().data_ptr() for t in made} - {t.untyped_storage().data_ptr() for t in given}:
-        builder.taken.extend(t for t in given if t.is_floating_point())  # numbers that the network will not follow
+        builder.taken.extend(t for t in given if t.is_floating_point())  # the network will not follow these
     return result
 
 
 def is_check(target: Any) -> bool:
-    """Whether an operation only checks its arguments: a dtype, a size."""
+    """Whether an operation only checks its arguments, such as a dtype or a size."""
     return "_assert" in str(target) or "sym_constrain" in str(target)
 
 
@@ -237,11 +237,11 @@ _MOVES = {
     "lift_fresh_copy", "_to_copy", "to", "cat", "stack", "flip", "roll", "index", "split", "chunk", "unbind", "mT",
     "full",
 }  # fmt: skip
-"""Operations that do not round, so that folding them on constants changes nothing."""
+"""Operations that do not round, so that folding them on constants is exact."""
 
 
 def _place(node: Node) -> str:
-    """Where a node comes from: its name and the module that called it."""
+    """The place of a node in messages: its name and the module that called it."""
     stack = node.meta.get("nn_module_stack") or {}
     path = [entry[0] for entry in stack.values() if entry[0]]
     return f"node {node.name}" + (f" of module {path[-1]}" if path else "")
@@ -251,7 +251,7 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
     returned = node.args[0]
     outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
     if len(outputs) != 1 or not isinstance(outputs[0], Node):
-        what = f"{len(outputs)} values" if len(outputs) != 1 else "no tensor"
+        what = f"{len(outputs)} values" if len(outputs) != 1 else "a value that is not a tensor"
         raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
     value = values[outputs[0].name]
     if not isinstance(value, Expression | Tensor):
@@ -262,5 +262,5 @@ def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
         raise UnsupportedLayer(
             f"for one input the module returns a {what} of shape {tuple(value.shape)}, which lacks the batch dimension"
         )
-    # an output that is a constant makes a network whose every derivative is 0
+    # if the output is a constant, all derivatives of the network are 0
     return value if isinstance(value, Expression) else builder.constant(value)

@@ -1,4 +1,4 @@
-"""Boxes of inputs in VNN-LIB files: `(assert (<= X_0 0.5))` and the like."""
+"""Reading boxes of inputs from VNN-LIB files, which have assertions such as `(assert (<= X_0 0.5))`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, r
 from recurjac.region import Box
 
 _DEPTH = 64
-"""How deep the parentheses of a VNN-LIB file may nest; a box needs 5."""
+"""The maximum nesting depth of parentheses in a VNN-LIB file; a box needs 5."""
 _IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
 _TOKEN = re.compile(r'\s+|;[^\n]*|([()]|"[^"]*"|\|[^|]*\||[^\s();"|]+)')
 _VARIABLE = re.compile(r"[XY]_(?:0|[1-9][0-9]{0,8})")
@@ -28,7 +28,7 @@ _Expression: TypeAlias = str | list[Any]
 @final
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes that contain the file's, each end moved outwards to the nearest float64; an end not given is infinite.
+    """Boxes that contain the boxes of the file; each end is rounded outwards to float64, and a missing end is infinite.
 
     lower, upper: (boxes, features), float64 on the CPU.  Raises InvalidRegion unless lower <= upper everywhere.
     """
@@ -38,7 +38,7 @@ class Boxes:
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 2:
-            raise InvalidRegion(f"ends of shape {tuple(self.lower.shape)} are no list of boxes (boxes, features)")
+            raise InvalidRegion(f"ends of shape {tuple(self.lower.shape)} are not a list of boxes (boxes, features)")
         self._box()
 
     def _box(self) -> Box:
@@ -46,7 +46,7 @@ class Boxes:
 
     @property
     def values(self) -> Tensor:
-        """A point of each box, the middle where that is finite: (boxes, features)."""
+        """A point of each box, which is the midpoint where that is finite: (boxes, features)."""
         return self._box().bind(tuple(self.lower.shape[1:]), self.lower.dtype, self.lower.device).x
 
 
@@ -61,7 +61,10 @@ class _Bound:
 
 
 def read_vnnlib(path: Path) -> Boxes:
-    """The boxes of a VNN-LIB 1.0 file: those of the one disjunction over inputs, each cut with all other bounds."""
+    """The boxes of a VNN-LIB 1.0 file: those of its only disjunction over inputs, intersected with all other bounds.
+
+    Raises UnreadableFile if the file is damaged, or holds a formula that is not read.
+    """
     declared: set[str] = set()
     common: list[_Bound] = []
     branches: list[list[_Bound]] | None = None
@@ -78,7 +81,7 @@ def read_vnnlib(path: Path) -> Boxes:
             case [str(head), *_] if head in _IGNORED:
                 pass
             case _:
-                raise _unsupported(path, command, "no command of a VNN-LIB 1.0 box")
+                raise _unsupported(path, command, "not a command of a VNN-LIB 1.0 box")
     features = sum(name.startswith("X") for name in declared)
     missing = [i for i in range(features) if f"X_{i}" not in declared]
     if features == 0 or missing:
@@ -102,7 +105,7 @@ def _parse(path: Path, text: str) -> list[_Expression]:
             open_lists.append([])
         elif match[1] == ")":
             if len(open_lists) == 1:
-                raise _at(path, text, position, "a parenthesis closes that was never opened; remove it")
+                raise _at(path, text, position, "a closing parenthesis was never opened; remove it")
             closed = open_lists.pop()
             open_lists[-1].append(closed)
         elif match[1] is not None:
@@ -139,13 +142,13 @@ def _declare(path: Path, name: str, declared: set[str]) -> None:
 
 
 def _inputs(path: Path, expression: _Expression, declared: set[str]) -> bool:
-    """Whether an input occurs in `expression`; raises UnreadableFile if a name in it is not declared."""
+    """Whether `expression` contains an input.  Raises UnreadableFile if a name in it is not declared."""
     if not isinstance(expression, str):
         arguments = expression[1:] if expression and isinstance(expression[0], str) else expression
-        found = [_inputs(path, e, declared) for e in arguments]  # all of them, so that all names are checked
+        found = [_inputs(path, e, declared) for e in arguments]  # evaluate all, so that all names are checked
         return any(found)
     if DECIMAL.fullmatch(expression) is None and expression not in declared:
-        raise UnreadableFile(f"{path} uses {short(expression)}, which it does not declare before; declare it as a Real")
+        raise UnreadableFile(f"{path} uses {short(expression)} before it is declared; declare it as a Real")
     return expression.startswith("X")
 
 
@@ -165,7 +168,7 @@ def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound
 
 
 def _constant(path: Path, expression: _Expression) -> Decimal | None:
-    """The number that `expression` is, if it is one: 0.5, -0.5 or (- 0.5)."""
+    """The value of `expression` if it is a number such as 0.5, -0.5 or (- 0.5), otherwise None."""
     match expression:
         case str() if DECIMAL.fullmatch(expression):
             return decimal(str(path), expression)

@@ -1,4 +1,4 @@
-"""Weight lists: `[(W, b), …]` in memory or `W0`, `b0`, … in a .npz file."""
+"""Reading weight lists: `[(W, b), …]` in memory, or `W0`, `b0`, … in a .npz file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from recurjac.registry import concrete_classes
 from recurjac.tensors import cast
 
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
-"""One activation for all hidden layers or one for each; names are those of `activation_names`."""
+"""One activation for all hidden layers, or one for each; the names are those of `activation_names`."""
 _PARAMETERS = ("slope", "alpha", "beta")
 _OURS = re.compile(rf"[Wb](0|[1-9][0-9]*)|activation|{'|'.join(_PARAMETERS)}")
-"""The keys of a .npz file that make the network."""
+"""The keys of a .npz file that define the network."""
 
 
 def activation_names() -> dict[str, type[AbstractActivation]]:
-    """Every activation that can be named, by its name.
+    """Every activation that has a name, by its name.
 
-    Raises InvalidNetwork if two different classes have one name.  A class that is defined again replaces itself.
+    Raises InvalidNetwork if two different classes have the same name.  A class that is defined again replaces itself.
     """
     found: dict[str, type[AbstractActivation]] = {}
     for cls in concrete_classes(AbstractActivation):  # type: ignore[type-abstract]
@@ -49,10 +49,11 @@ def read_weights(
     dtype: torch.dtype,
     parameters: Mapping[str, Any] | None = None,
 ) -> Network:
-    """The chain of dense layers (W, b), W of shape (out, in) and b of shape (out,) or None.
+    """The chain of dense layers (W, b), where W has shape (out, in), and b has shape (out,) or is None.
 
-    activation: of all hidden layers or of each; parameters: `slope` of leaky_relu and prelu, `alpha` of elu, `beta` of
-    softplus.  Raises InvalidNetwork if the shapes do not fit or an activation is missing or unknown.
+    activation: one for all hidden layers, or one for each.
+    parameters: `slope` of leaky_relu and prelu, `alpha` of elu, `beta` of softplus.
+    Raises InvalidNetwork if the shapes do not fit or an activation is missing or unknown.
     """
     if not weights:
         raise InvalidNetwork("the list of weights is empty; a network needs at least one (W, b)")
@@ -79,7 +80,7 @@ def _layer(i: int, pair: tuple[Any, Any], dtype: torch.dtype) -> tuple[Tensor, T
             f"layer {i} is not a pair (W, b) of arrays of numbers: {first_line(error)}; give real numbers"
         ) from error
     if w.is_complex() or (b is not None and b.is_complex()):
-        raise InvalidNetwork(f"layer {i} holds complex numbers; give real ones")
+        raise InvalidNetwork(f"layer {i} holds complex numbers; give real numbers")
     if w.dim() != 2 or w.numel() == 0:
         raise InvalidNetwork(f"W{i} has shape {tuple(w.shape)}; it must be a matrix (out, in)")
     if b is not None and b.shape != (w.shape[0],):
@@ -88,16 +89,16 @@ def _layer(i: int, pair: tuple[Any, Any], dtype: torch.dtype) -> tuple[Tensor, T
 
 
 def as_numbers(array: Any) -> Tensor:
-    """A tensor itself, anything else as a copy; numbers of Python stay float64, as PyTorch alone would not have it."""
+    """A tensor itself, or a copy of anything else as a tensor; Python numbers become float64, unlike in PyTorch."""
     return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array, order="C"))
 
 
 def _cast(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """`tensor` in `dtype`; raises InvalidNetwork if a finite number of it is not one of `dtype`."""
+    """`tensor` in `dtype`.  Raises InvalidNetwork if `dtype` cannot represent one of its finite numbers exactly."""
     copy = cast(tensor, dtype, tensor.device)
     same = torch.equal(torch.nan_to_num(copy.detach().double()), torch.nan_to_num(tensor.detach().double()))
     if not same:
-        raise InvalidNetwork(f"{what} holds numbers that {dtype} does not; bounds would be of another network")
+        raise InvalidNetwork(f"{what} holds numbers that {dtype} cannot represent; bounds would be of another network")
     return copy
 
 
@@ -114,7 +115,7 @@ def _activations(
     single = isinstance(activation, str | AbstractActivation)
     given: list[str | AbstractActivation] = [activation] * count if single else list(activation)  # type: ignore[list-item,arg-type]
     if len(given) != count:
-        raise InvalidNetwork(f"{len(given)} activations for {count} hidden layers; give one, or one for each")
+        raise InvalidNetwork(f"{len(given)} activations for {count} hidden layers; give one for all, or one for each")
     return [_activation(a, parameters, dtype) for a in given]
 
 
@@ -125,18 +126,18 @@ def _activation(
         return activation.to(dtype, torch.device("cpu"))
     names = activation_names()
     if activation not in names:
-        raise InvalidNetwork(f"the activation {activation!r} is not known; known are {', '.join(sorted(names))}")
+        raise InvalidNetwork(f"the activation {activation!r} is not known; give one of {', '.join(sorted(names))}")
     try:
         return names[activation].named(parameters).to(dtype, torch.device("cpu"))
     except InvalidNetwork:
         raise
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key} = {_short(value)}" for key, value in parameters.items())
-        raise InvalidNetwork(f"the activation {activation} with {given} is none: {first_line(error)}") from error
+        raise InvalidNetwork(f"the activation {activation} with {given} is invalid: {first_line(error)}") from error
 
 
 def _check_activation(activation: AbstractActivation, layer: int, z: Tensor) -> None:
-    """Raise InvalidNetwork unless `activation` has finite numbers and applies to z (1, neurons) of its layer."""
+    """Raise InvalidNetwork unless `activation` has finite numbers and can be applied to z (1, neurons) of its layer."""
     for key, value in vars(activation).items():
         if isinstance(value, float) and not isfinite(value):
             raise InvalidNetwork(f"the activation {activation.name} has {key} = {value}; it must be finite")
@@ -150,15 +151,15 @@ def _check_activation(activation: AbstractActivation, layer: int, z: Tensor) -> 
 
 
 def read_npz(path: Path, activation: ActivationLike | None, dtype: torch.dtype) -> Network:
-    """The network in a .npz file: `W0`, `b0`, `W1`, …, `activation`, optional `slope`, `alpha`, `beta`.
+    """The network in a .npz file: `W0`, `b0`, `W1`, …, `activation`, and optionally `slope`, `alpha`, `beta`.
 
-    A missing bias is 0; other keys are ignored; `activation` given here is for files that state none.
-    Raises UnreadableFile if the file is missing or holds no `W0`, InvalidNetwork as `read_weights`.
+    A missing bias is 0.  Other keys are ignored.  The argument `activation` is for files that do not contain one.
+    Raises UnreadableFile if the file is missing or holds no `W0`, and InvalidNetwork like `read_weights`.
     """
     arrays = load_arrays(path)
     numbers = sorted(int(m[1]) for key in arrays if (m := _OURS.fullmatch(key)) and key.startswith("W"))
     if not numbers or numbers != list(range(len(numbers))):
-        raise UnreadableFile(f"{path} is no network: it needs arrays W0, W1, …, but holds {_some(list(arrays))}")
+        raise UnreadableFile(f"{path} is not a network: it needs arrays W0, W1, …, but holds {_some(list(arrays))}")
     weights = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in numbers]
     if "activation" in arrays:
         names = arrays["activation"].astype(str)
@@ -172,16 +173,17 @@ def read_npz(path: Path, activation: ActivationLike | None, dtype: torch.dtype) 
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a .npz file; Python objects beside the network are left out, unread.
+    """The arrays of a .npz file; Python objects that are not part of the network are skipped without loading them.
 
-    Raises UnreadableFile if the file is missing, damaged or no .npz file, or if the network's part holds objects.
+    Raises UnreadableFile if the file is missing, damaged or not a .npz file, or if an array of the network holds
+    Python objects.
     """
     if not path.is_file():
         raise UnreadableFile(f"there is no file {path}")
     try:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
-                raise UnreadableFile(f"{path} does not begin as a .npz file does; save the weights with numpy.savez")
+                raise UnreadableFile(f"{path} does not begin as a .npz file; save the weights with numpy.savez")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return dict(_members(archive))

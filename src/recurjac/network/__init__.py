@@ -1,4 +1,4 @@
-"""The normal form of a network: stages h_k = σ_k(b_k + Σ_{i<k} A_ki h_i), h_0 the input, the last stage the output."""
+"""The normal form of a network: stages h_k = σ_k(b_k + Σ_{i<k} A_ki h_i); h_0 is the input, the last is the output."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ __all__ = ["Constant", "Edge", "Network", "Selection", "Stage", "Watched", "chai
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    """Whether no entry is NaN or infinite; if their sum is neither, no entry is."""
+    """Whether all entries are finite; a finite sum proves it."""
     return isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 @final
 @dataclass(frozen=True)
 class Network:
-    """A directed acyclic network in normal form; node 0 is the input and node k the output of `stages[k - 1]`.
+    """A directed acyclic network in normal form; node 0 is the input and node k is the output of `stages[k - 1]`.
 
-    rounded: whether some weight is itself the rounded result of stored numbers, whose exact value bounds do not cover.
-    copied: parameters and buffers of the module that it was read from, to notice changes that it does not follow.
-    Its tensors may be live parameters of a module: bounds are then differentiable with respect to them.
-    `copy.deepcopy` and `pickle` make networks that hold tensors of their own, with the values of that moment: they
-    follow no module, notice no change of one, and have no gradients.
-    Raises InvalidNetwork if a parameter is NaN or infinite, if a stage reads a later one, or if there is no output.
+    rounded: whether some weight was computed from stored numbers with rounding; bounds do not cover its exact value.
+    copied: parameters and buffers of the module from which the network was read, to detect changes that it does not
+    follow.
+    The tensors may be live parameters of a module; bounds are then differentiable with respect to them.
+    `copy.deepcopy` and `pickle` create networks that hold their own tensors with the current values.  They do not
+    follow a module, do not detect its changes, and have no gradients.
+    Raises InvalidNetwork if a parameter is NaN or infinite, if a stage reads a later stage, or if there is no output.
     """
 
     input_shape: Shape
@@ -56,7 +57,7 @@ class Network:
 
     def __post_init__(self) -> None:
         if not self.stages or not self.stages[-1].linear:
-            raise InvalidNetwork("a network needs a last stage without an activation (use activations.Identity())")
+            raise InvalidNetwork("the last stage of a network must have no activation (use activations.Identity())")
         if prod(self.output_shape) == 0:
             raise InvalidNetwork(f"the network's output of shape {self.output_shape} has no entries to bound")
         for k, stage in enumerate(self.stages, 1):
@@ -67,18 +68,18 @@ class Network:
         self.check_weights()
 
     def check_weights(self) -> None:
-        """Raise InvalidNetwork if a weight is NaN or infinite, or changed in the module while this network kept it."""
+        """Raise InvalidNetwork if a weight is NaN or infinite, or if the module changed a weight that was copied."""
         for k, stage in enumerate(self.stages, 1):
             numbers = (v for v in vars(stage.activation).values() if isinstance(v, float))
             if not (all(map(_all_finite, stage_tensors(stage))) and all(map(isfinite, numbers))):
                 raise InvalidNetwork(
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
-                    "no bound of such a network exists"
+                    "such a network has no bounds"
                 )
         if any(w.changed for w in self.copied):
             raise InvalidNetwork(
-                f"the module's weights changed after its network was read in {self.dtype}; read it again, or in the "
-                "module's own dtype (load(…, dtype=…)), in which the network follows its weights"
+                f"the module's weights changed after its network was read in {self.dtype}; read it again, or read it "
+                "in the module's own dtype (load(…, dtype=…)), in which the network follows the weights"
             )
 
     @property
@@ -91,17 +92,17 @@ class Network:
         return len(self.stages)
 
     def shape(self, node: int) -> Shape:
-        """The shape of a node, 0 being the input."""
+        """The shape of a node; node 0 is the input."""
         return self.input_shape if node == 0 else self.stages[node - 1].shape
 
     @cached_property
     def parameters(self) -> int:
-        """The number of stored weights, each tensor counted once."""
+        """The number of stored weights; each tensor is counted once."""
         return count(t for s in self.stages for t in stage_tensors(s))
 
     @cached_property
     def multiply_adds(self) -> int:
-        """Multiplications of one evaluation of the network."""
+        """The number of multiplications of one evaluation of the network."""
         return sum(self.work)
 
     def tensors(self) -> Iterable[Tensor]:
@@ -114,21 +115,21 @@ class Network:
 
     @cached_property
     def work(self) -> tuple[int, ...]:
-        """Multiplications of one evaluation of each stage."""
+        """The number of multiplications of one evaluation of each stage."""
         return tuple(sum(e.operator.multiply_adds() for e in s.edges) for s in self.stages)
 
     @cached_property
     def local(self) -> bool:
-        """Whether some operator is, as a convolution is."""
+        """Whether some operator is local, such as a convolution."""
         return any(e.operator.local for s in self.stages for e in s.edges)
 
     @cached_property
     def cost(self) -> int:
-        """Multiply-adds of bounding the gradient of one output where every neuron is unstable.
+        """The multiply-adds to bound the gradient of one output if every neuron is unstable.
 
-        Forms of every neuron are pulled back to the input, tangents of every neuron and input pushed on to the output,
-        twice each (docs/mathematics.md, §5); with a share of unstable neurons it is about that share, and the inputs'
-        part.
+        Forms of every neuron are pulled back to the input, and tangents of every neuron and input are pushed forward to
+        the output, twice each (docs/mathematics.md, §5).  If only a share of the neurons is unstable, the cost is about
+        that share of the neurons' part, plus the inputs' part.
         """
         each = self.work
         total, before = 0, 0
@@ -157,9 +158,10 @@ class Network:
     def to(self, *where: torch.dtype | torch.device | str | None, **named: Any) -> Network:
         """The same network in another dtype, on another device, or both: `to(dtype)`, `to(device, dtype)`.
 
-        Tensors that are there already stay live; the others are copies, without gradients, that follow no change.
-        Raises InvalidNetwork if a weight would be rounded: that would be another network; InvalidRequest for anything
-        but one dtype and one device.
+        Tensors that already have this dtype and device stay live.  The others are copied without gradients, and do not
+        follow changes.
+        Raises InvalidNetwork if a weight would be rounded, because that would be another network; InvalidRequest for
+        anything but one dtype and one device.
         """
         dtype, device = _destination(where, named, self)
         self.check_weights()
@@ -172,14 +174,14 @@ class Network:
         return replace(self, stages=stages, dtype=dtype, device=device, copied=kept)
 
     def detached(self) -> Network:
-        """The same network on the same memory, of which bounds have no gradients."""
+        """The same network on the same memory; its bounds have no gradients."""
         return replace(self, stages=without_gradients(self.stages))
 
     def __copy__(self) -> Network:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self.check_weights()  # what changed half is no network to copy
+        self.check_weights()  # do not copy a network whose weights are partly out of date
         return Network, (self.input_shape, without_gradients(self.stages), self.dtype, self.device, self.rounded)
 
     def __repr__(self) -> str:
@@ -195,7 +197,7 @@ class Network:
         )
 
     def output(self, *index: int) -> Network:
-        """The network of the outputs numbered `index` (row-major) alone.  Raises InvalidRequest if one is missing."""
+        """The network of only the outputs `index` (row-major).  Raises InvalidRequest if one does not exist."""
         size = prod(self.output_shape)
         for i in index:
             if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < size:
@@ -203,19 +205,19 @@ class Network:
         return self.combine(torch.eye(size, dtype=self.dtype, device=self.device)[list(index)])
 
     def margin(self, a: int, b: int) -> Network:
-        """The network of the one output f_a - f_b.  Raises InvalidRequest if a or b is missing or a = b."""
+        """The network of the single output f_a - f_b.  Raises InvalidRequest if a or b does not exist, or if a = b."""
         size = prod(self.output_shape)
         if a == b or not (0 <= a < size and 0 <= b < size):
-            raise InvalidRequest(f"the margin of classes {a} and {b} needs two different outputs of 0 to {size - 1}")
+            raise InvalidRequest(f"the margin of classes {a} and {b} needs two different outputs in 0 to {size - 1}")
         row = torch.zeros(1, size, dtype=self.dtype, device=self.device)
         row[0, a], row[0, b] = 1.0, -1.0
         return self.combine(row)
 
     def combine(self, rows: Any) -> Network:
-        """The network of the outputs rows · f, folded into the last operators: rows (new outputs, old outputs).
+        """The network of the outputs rows · f, folded into the last operators; rows: (new outputs, old outputs).
 
-        Differentiable with respect to rows in the network's own dtype, on its device.
-        Raises InvalidRequest if they do not fit, or are no finite numbers of the network's dtype.
+        Bounds are differentiable with respect to rows that have the network's dtype and device.
+        Raises InvalidRequest if the rows do not fit, or are not finite numbers of the network's dtype.
         """
         matrix, size = self._own("the matrix of rows", rows), prod(self.output_shape)
         if matrix.dim() != 2 or matrix.shape[1] != size or len(matrix) == 0:
@@ -227,9 +229,9 @@ class Network:
     def precompose(self, matrix: Any, shift: Any = None) -> Network:
         """The network x' ↦ f(matrix · x' + shift) of vectors x', folded into the operators that read the input.
 
-        matrix: (inputs, new inputs); shift: (inputs,) or in the input's shape.  No product of weights is rounded.
-        Differentiable with respect to both in the network's own dtype, on its device.
-        Raises InvalidRequest if they do not fit, or are no finite numbers of the network's dtype.
+        matrix: (inputs, new inputs); shift: (inputs,) or the input's shape.  No product of weights is rounded.
+        Bounds are differentiable with respect to both if they have the network's dtype and device.
+        Raises InvalidRequest if they do not fit, or are not finite numbers of the network's dtype.
         """
         factors, size = self._own("the matrix", matrix), prod(self.input_shape)
         if factors.dim() != 2 or factors.shape[0] != size or factors.shape[1] == 0:
@@ -238,11 +240,11 @@ class Network:
         return self._reading(Dense(factors, (factors.shape[1],), self.input_shape), moved)
 
     def fix(self, features: Mapping[Any, Any]) -> Network:
-        """The network of the other input features, a vector in their order, with these held at their values.
+        """The network of the remaining input features, as a vector in their order, with `features` fixed.
 
-        features: values by the numbers of the features, row-major.
-        Raises InvalidRequest for a feature that does not exist, if none is left, and for a value that is no finite
-        number of the network's dtype.
+        features: a map from feature indices (row-major) to values.
+        Raises InvalidRequest for a feature that does not exist, if no feature remains, and for a value that is not a
+        finite number of the network's dtype.
         """
         fixed = fixed_features(features, self.input_shape, self.dtype, self.device)
         shift = placed(fixed, self.input_shape, self.dtype, self.device) if fixed else None
@@ -251,7 +253,7 @@ class Network:
     def along(self, x: Any, direction: Any) -> Network:
         """The network t ↦ f(x + t · direction) of one number t, of shape (1,): f on a line.
 
-        x: one input; direction: in its shape; both may be vectors.  Differentiable and refused as in `precompose`.
+        x: one input; direction: of the same shape; both may also be vectors.  Gradients and errors as in `precompose`.
         """
         way = self._input("the direction", direction)
         return self.precompose(way.reshape(-1, 1), self._input("x", x))
@@ -260,7 +262,7 @@ class Network:
         return exact_numbers(what, value, self.dtype, self.device)
 
     def _input(self, what: str, value: Any) -> Tensor:
-        """`value` in the input's shape."""
+        """`value` as a tensor of the input's shape."""
         return shaped(what, self._own(what, value), (self.input_shape, (prod(self.input_shape),)))
 
     def _reading(self, operator: AbstractOperator, shift: Tensor | None) -> Network:
@@ -289,11 +291,11 @@ class Network:
 
     @property
     def live(self) -> bool:
-        """Whether some weight asks for a gradient."""
+        """Whether some weight requires a gradient."""
         return any(t.requires_grad for t in self.tensors())
 
     def unproved_rounding(self) -> list[str]:
-        """Why bounds of this network do not cover rounding yet; empty if they do."""
+        """The reasons why bounds of this network do not cover rounding; empty if they do."""
         names = sorted({s.activation.name for s in self.stages if not s.activation.rigorous})
         reasons = [f"no rounding error is proved for {', '.join(names)}"] if names else []
         if self.rounded:
@@ -306,17 +308,17 @@ class Network:
 def _destination(
     where: Sequence[torch.dtype | torch.device | str | None], named: Mapping[str, Any], network: Network
 ) -> tuple[torch.dtype, torch.device]:
-    """The dtype and the device that `to` is told; what it is not told stays."""
+    """The dtype and the device given to `to`; by default those of the network."""
     if unknown := named.keys() - {"dtype", "device"}:
-        raise InvalidRequest(f"to() knows no {min(unknown)!r}; give a dtype, a device or both")
+        raise InvalidRequest(f"to() has no argument {min(unknown)!r}; give a dtype, a device or both")
     told = [w for w in (*where, *named.values()) if w is not None]
     dtypes = [w for w in told if isinstance(w, torch.dtype)]
     devices = [w for w in told if not isinstance(w, torch.dtype)]
     if len(dtypes) > 1 or len(devices) > 1:
-        raise InvalidRequest(f"to() is told {', '.join(map(str, told))}; give at most one dtype and one device")
+        raise InvalidRequest(f"to() was given {', '.join(map(str, told))}; give at most one dtype and one device")
     try:
-        device = torch.empty(0, device=devices[0]).device if devices else network.device  # "cuda" gets its number
-    except (RuntimeError, TypeError, AssertionError) as error:  # PyTorch asserts that it was built for CUDA
+        device = torch.empty(0, device=devices[0]).device if devices else network.device  # "cuda" gets its index
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError without CUDA
         raise InvalidRequest(
             f"{devices[0]!r} is neither a dtype nor a device that can be used; give torch.float64 or 'cpu'"
         ) from error
@@ -324,7 +326,7 @@ def _destination(
 
 
 def chain(weights: Sequence[tuple[Tensor, Tensor | None]], activations: Sequence[AbstractActivation]) -> Network:
-    """The chain W_L σ_{L-1}(… σ_1(W_1 x + b_1) …) + b_L: L weights (out x in) and biases, L - 1 activations."""
+    """The chain W_L σ_{L-1}(… σ_1(W_1 x + b_1) …) + b_L of L weights (out x in) and biases and L - 1 activations."""
     stages = []
     for k, (weight, bias) in enumerate(weights):
         shape = (weight.shape[0],)

@@ -1,4 +1,4 @@
-"""What comes before a network, folded into the operators that read its input, so that nothing is rounded."""
+"""Affine maps before a network, folded into the operators that read its input, so that nothing is rounded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.operators import AbstractOperator, Gather, compose
 
 
 def reading(stage: Stage, operator: AbstractOperator, shift: Tensor | None) -> Stage:
-    """The stage with operator(x') + shift in place of the input x; shift: in the input's shape."""
+    """The stage with operator(x') + shift in place of the input x; shift has the input's shape."""
     edges = tuple(replace(e, operator=compose(e.operator, operator)) if e.source == 0 else e for e in stage.edges)
     moved = () if shift is None else tuple(Constant(e.operator, shift) for e in stage.edges if e.source == 0)
     kept = None if stage.selection is not None and stage.selection.source == 0 else stage.selection
@@ -26,7 +26,7 @@ def reading(stage: Stage, operator: AbstractOperator, shift: Tensor | None) -> S
 
 
 def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device) -> Gather:
-    """From the vector of all features that are not in `features`, in their order, to inputs with 0 at those."""
+    """The operator from the vector of all features not in `features`, in order, to inputs that are 0 at `features`."""
     free = torch.tensor([i not in features for i in range(prod(shape))], device=device)
     table = torch.where(free, free.cumsum(0) - 1, -1)
     return Gather(table.unsqueeze(0), (int(free.sum()),), shape)
@@ -35,10 +35,10 @@ def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device
 def fixed_features(
     features: Mapping[Any, Any], shape: Shape, dtype: torch.dtype, device: torch.device
 ) -> dict[int, Tensor]:
-    """The features by their numbers, each with its value, a scalar.
+    """A map from feature indices to scalar values.
 
-    Raises InvalidRequest for a feature that does not exist, for all of them, and for a value that is no finite number
-    of `dtype`.
+    Raises InvalidRequest for a feature that does not exist, if all features are fixed, and for a value that is not a
+    finite number of `dtype`.
     """
     size, found = prod(shape), {}
     for feature, value in features.items():
@@ -52,12 +52,12 @@ def fixed_features(
             raise InvalidRequest(f"feature {feature} is given {number.numel()} values; give one number")
         found[int(feature)] = number.detach().reshape(())
     if len(found) == size:
-        raise InvalidRequest(f"all {size} features are fixed; leave one of them free, as nothing varies otherwise")
+        raise InvalidRequest(f"all {size} features are fixed; leave at least one of them free")
     return found
 
 
 def placed(features: Mapping[int, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The values at their features, and 0 elsewhere, in `shape`."""
+    """A tensor of `shape` with the values at their features, and 0 elsewhere."""
     flat = torch.zeros(prod(shape), dtype=dtype, device=device)
     index = torch.tensor(sorted(features), dtype=torch.int64, device=device)
     return flat.index_copy(0, index, torch.stack([features[i] for i in sorted(features)])).reshape(shape)

@@ -1,4 +1,4 @@
-"""Numbers that a user folds into a network, which takes them as they are or not at all."""
+"""Numbers that a user folds into a network; they are never rounded, but refused if they do not fit the dtype."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidRequest
 
 _WIDEST = 2**53
-"""Integers beyond it may have no float64 of their own."""
+"""Larger integers may not be representable in float64."""
 
 
 def exact_numbers(what: str, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`value` as a tensor in `dtype` on `device`: itself if it is one already, else a copy without gradients.
+    """`value` as a tensor in `dtype` on `device`: itself if it already is one, otherwise a copy without gradients.
 
     Raises InvalidRequest if it holds anything but finite numbers of `dtype`.
     """
     tensor = _as_tensor(what, value)
     if not bool(tensor.isfinite().all()):
-        raise InvalidRequest(f"{what} holds a number that is NaN or infinite; every one must be finite")
+        raise InvalidRequest(f"{what} holds a number that is NaN or infinite; all numbers must be finite")
     if (tensor.dtype, tensor.device) == (dtype, device):
         return tensor
     wide = tensor.detach().double()
@@ -29,13 +29,13 @@ def exact_numbers(what: str, value: Any, dtype: torch.dtype, device: torch.devic
     large = not tensor.is_floating_point() and bool((wide.abs() > _WIDEST).any())
     if large or not torch.equal(cast.to(wide), wide):
         raise InvalidRequest(
-            f"{what} holds numbers that {dtype} does not; round them to {dtype} first, or use a network in float64"
+            f"{what} holds numbers that {dtype} cannot represent; round them to {dtype}, or use a network in float64"
         )
     return cast
 
 
 def _as_tensor(what: str, value: Any) -> Tensor:
-    """A tensor itself, anything else as a copy in which floats of Python stay float64."""
+    """A tensor itself, or a copy of anything else as a tensor, in which Python floats are float64."""
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
         if tensor.is_complex():
@@ -48,7 +48,7 @@ def _as_tensor(what: str, value: Any) -> Tensor:
 
 
 def shaped(what: str, tensor: Tensor, shapes: tuple[Shape, ...]) -> Tensor:
-    """`tensor` in the first of these shapes, if it has one of them.  Raises InvalidRequest otherwise."""
+    """`tensor` reshaped to the first of these shapes if it has one of them.  Raises InvalidRequest otherwise."""
     if tuple(tensor.shape) not in shapes:
         wanted = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise InvalidRequest(f"{what} has shape {tuple(tensor.shape)}; the network needs {wanted}")

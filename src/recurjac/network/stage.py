@@ -1,4 +1,4 @@
-"""One stage of a network, and what it holds."""
+"""One stage of a network: its edges, constants and activation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Edge:
 @final
 @dataclass(frozen=True)
 class Constant:
-    """A term A c of a stage's bias, kept apart because adding it up beforehand would round."""
+    """A term A c of a stage's bias; the terms are kept separate because computing their sum would round."""
 
     operator: AbstractOperator
     tensor: Tensor
@@ -67,7 +67,7 @@ class Stage:
         return isinstance(self.activation, NoActivation)
 
     def bias(self, arithmetic: AbstractArithmetic) -> Ball | None:
-        """b, with its rounding; None if there is none.  Shape: that of the stage."""
+        """The bias b with its rounding error, in the stage's shape; None if there is none."""
         total: Ball | None = None
         for c in self.constants:
             term = c.operator.push(arithmetic.exact(c.tensor))
@@ -82,12 +82,12 @@ class Stage:
 
 
 def count(tensors: Iterable[Tensor]) -> int:
-    """The number of entries of some tensors, each counted once."""
+    """The number of entries of some tensors; each tensor is counted once."""
     return sum(count for _, count in {(t.data_ptr(), _stored(t)) for t in tensors})
 
 
 def _stored(tensor: Tensor) -> int:
-    """The number of entries in memory: those of an expanded axis are one."""
+    """The number of entries in memory: an expanded axis counts as one entry."""
     return prod(n for n, step in zip(tensor.shape, tensor.stride(), strict=True) if step or n == 0)
 
 

@@ -1,4 +1,4 @@
-"""Noticing that the tensors that a network was made from changed."""
+"""Detecting changes of the tensors from which a network was made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Watched:
-    """Where a parameter or buffer is found, and what was found when a network was read.
+    """How to read a parameter or buffer, and the tensor that was there when the network was read.
 
-    follows: whether the network holds the tensor itself, whose values may change; else they may not.
-    Values are compared, as PyTorch's own count of changes misses some (`.data`, batch statistics in training).
+    follows: whether the network holds the tensor itself, so that its values may change; otherwise they must not change.
+    Values are compared, because PyTorch's version counter misses some changes (`.data`, batch statistics in training).
     """
 
     read: Callable[[], Tensor]
@@ -25,7 +25,7 @@ class Watched:
 
     @classmethod
     def now(cls, tensor: Tensor) -> Watched:
-        """A tensor whose present values are kept."""
+        """A tensor whose current values are kept."""
         return cls.kept(lambda: tensor)
 
     @classmethod
@@ -40,8 +40,9 @@ class Watched:
     def as_copied(
         cls, watched: Iterable[Watched], left: Iterable[Tensor], dtype: torch.dtype, device: torch.device
     ) -> tuple[Watched, ...]:
-        """What a network watches once it is in `dtype` on `device`: what it followed elsewhere it follows no more.
+        """The tensors that a network watches after its conversion to `dtype` and `device`.
 
+        It no longer follows tensors of another dtype or device; their values are kept.
         left: tensors of the network that are replaced by copies.
         """
         found = [

@@ -1,4 +1,4 @@
-"""Linear operators: dense, convolution, moving and summing, scaling, and their compositions; one family a file."""
+"""Linear operators: dense, convolution, moving and summing, scaling, and compositions; one file for each family."""
 
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose, compose

@@ -1,4 +1,4 @@
-"""What an operator states, and what follows from it."""
+"""The interface of a linear operator, and the methods that follow from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.operators.spectral import spectral_norm
 
 
 class AbstractOperator(ABC):
-    """A linear map A from tensors of shape `in_shape` to `out_shape`, any leading dimensions before."""
+    """A linear map A from tensors of shape `in_shape` to `out_shape`, with any leading dimensions."""
 
     @property
     @abstractmethod
@@ -28,47 +28,50 @@ class AbstractOperator(ABC):
 
     @abstractmethod
     def push(self, value: Ball) -> Ball:
-        """A applied to a value of shape (..., *in_shape), with its rounding."""
+        """A applied to a value of shape (..., *in_shape), with its rounding error."""
 
     @abstractmethod
     def transpose(self) -> AbstractOperator:
         """The operator Aᵀ."""
 
     def taking(self, shape: Shape) -> Self | None:
-        """The same map on tensors of `shape`, with the same entries in row-major order; None if the shape matters."""
+        """The same map on tensors of `shape` with the same row-major entries; None if the map depends on the shape."""
         return None
 
     def giving(self, shape: Shape) -> Self | None:
-        """The same map with results of `shape`, as `taking`."""
+        """The same map with results of `shape`; like `taking`."""
         return None
 
     @property
     def local(self) -> bool:
-        """Whether each result depends on the few inputs around it, as in a convolution."""
+        """Whether each output depends only on a few inputs near it, as in a convolution."""
         return False
 
     def unproved_rounding(self, dtype: torch.dtype, device: torch.device) -> str | None:
-        """Why products with it do not cover rounding just now, or None if they do."""
+        """Why products with this operator currently do not cover rounding; None if they do."""
         return None
 
     @abstractmethod
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
-        """A applied to unit tensors: the columns of flat numbers `index`, (..., ) -> (..., *out_shape)."""
+        """A applied to unit tensors: the columns at the flat positions `index`, (...,) -> (..., *out_shape)."""
 
     @abstractmethod
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
-        """The operator of the results at the rising flat positions `index` alone, and those that it reads, rising.
+        """The operator that computes only the outputs at the flat positions `index`, and the positions that it reads.
 
-        It maps vectors (read,) to vectors (index,).
+        Both lists of positions are in ascending order.  The operator maps vectors (read,) to vectors (index,).
         """
 
     @abstractmethod
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """An upper bound of ‖A‖_{p→p}, p in {1, 2, inf}: a scalar; rounding is covered, for p = 2 by any arithmetic."""
+        """An upper bound of ‖A‖_{p→p}, p in {1, 2, inf}: a scalar.
+
+        Rigorous arithmetic covers rounding; for p = 2, any arithmetic covers it.
+        """
 
     @abstractmethod
     def multiply_adds(self) -> int:
-        """Multiplications of one application."""
+        """The number of multiplications of one application."""
 
     @abstractmethod
     def tensors(self) -> Iterable[Tensor]:
@@ -81,11 +84,11 @@ class AbstractOperator(ABC):
     @classmethod
     @abstractmethod
     def examples(cls) -> list[Self]:
-        """A few small operators of this class, for the tests that hold for every class."""
+        """A few small operators of this class, for the tests that run on every class."""
 
 
 class AbstractLeaf(AbstractOperator):
-    """An operator that is not made of others: it states `apply`, `transpose`, `absolute` and `summands`."""
+    """An operator that is not composed of others; it defines `apply`, `transpose`, `absolute` and `summands`."""
 
     @abstractmethod
     def apply(self, tensor: Tensor) -> Tensor:
@@ -93,12 +96,12 @@ class AbstractLeaf(AbstractOperator):
 
     @abstractmethod
     def absolute(self) -> AbstractLeaf:
-        """The operator |A|, every coefficient replaced by its absolute value."""
+        """The operator |A|, in which every coefficient is replaced by its absolute value."""
 
     @property
     @abstractmethod
     def summands(self) -> int:
-        """The largest number of products that one entry of the result sums; 0 if entries are only moved or dropped."""
+        """The largest number of products summed in one entry of the result; 0 if entries are only moved or dropped."""
 
     @abstractmethod
     def transpose(self) -> AbstractLeaf: ...
@@ -111,7 +114,7 @@ class AbstractLeaf(AbstractOperator):
         return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum, for p = 2 see `spectral_norm`."""
+        """The largest column sum for p = 1, the largest row sum for p = inf, and `spectral_norm` for p = 2."""
         if p == 2:
             return spectral_norm(self)
         some = next(iter(self.tensors()), torch.zeros((), dtype=torch.float64))

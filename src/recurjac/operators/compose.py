@@ -1,4 +1,4 @@
-"""Composition of operators, applied one after the other, so that no product of matrices is rounded beforehand."""
+"""Composition of operators, which are applied one after the other, so that no product of matrices is rounded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Compose(AbstractOperator):
         return compose(outer, inner), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """The product of both norms; for p = 2 the norm of the one matrix that both are."""
+        """The product of both norms; for p = 2, the norm of the composition as one matrix."""
         for plain, other in ((self.outer, self.inner), (self.inner, self.outer)):
             if isinstance(plain, AbstractWeightless):
                 return other.norm(p, arithmetic)
@@ -90,7 +90,10 @@ class Compose(AbstractOperator):
 
 
 def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator:
-    """outer ∘ inner in the simplest exact form, nested to the right: identities vanish, moves melt, signs go out."""
+    """outer ∘ inner in the simplest exact form, nested to the right.
+
+    Identities are dropped, moves of entries are merged, and negation is moved outermost.
+    """
     if isinstance(inner, Identity):
         return outer
     if isinstance(outer, Identity):
@@ -109,7 +112,7 @@ def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperato
 
 
 def _negated(operator: AbstractOperator) -> AbstractOperator:
-    """-operator, the sign outermost."""
+    """-operator, with the negation outermost."""
     if isinstance(operator, Negate):
         return Identity(operator.shape)
     if isinstance(operator, Compose) and isinstance(operator.outer, Negate):
@@ -118,7 +121,7 @@ def _negated(operator: AbstractOperator) -> AbstractOperator:
 
 
 def _melted(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperator | None:
-    """outer ∘ inner as one operator, if there is one that costs no more."""
+    """outer ∘ inner as one operator; None if there is none that costs no more."""
     if isinstance(outer, Reshape) and isinstance(inner, Reshape):
         same = inner.in_shape == outer.out_shape
         return Identity(inner.in_shape) if same else Reshape(inner.in_shape, outer.out_shape)

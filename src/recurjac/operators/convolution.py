@@ -22,13 +22,13 @@ _FORWARD = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
 
 _MOST = 2**25
-"""The most entries that the patches of one image may have together: libraries may lay them out side by side."""
+"""The maximum number of entries of all patches of an image, because libraries may store the patches side by side."""
 
 
 @final
 @dataclass(frozen=True)
 class Geometry:
-    """Stride, padding (on both sides) and dilation of a convolution, one number an axis, and its groups."""
+    """The stride, padding (on both sides) and dilation of a convolution, one number per axis, and its groups."""
 
     stride: Shape
     padding: Shape
@@ -36,11 +36,11 @@ class Geometry:
     groups: int
 
     def reach(self, kernel: Sequence[int]) -> Shape:
-        """How many positions the kernel spans along each axis."""
+        """The number of positions that the kernel spans along each axis."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
     def outputs(self, inputs: Sequence[int], kernel: Sequence[int]) -> Shape:
-        """The positions that a convolution gives."""
+        """The number of output positions of a convolution along each axis."""
         spans = zip(inputs, self.padding, self.reach(kernel), self.stride, strict=True)
         return tuple((n + 2 * p - r) // s + 1 for n, p, r, s in spans)
 
@@ -50,7 +50,7 @@ class Geometry:
 class Convolution(AbstractLeaf):
     """Cross-correlation with `weight` (out channels, in channels / groups, *kernel) of tensors (in channels, *inputs).
 
-    PyTorch's NNPACK, which may use Winograd's products, is kept out (`arithmetic.check_convolution` says more).
+    PyTorch's NNPACK is disabled, because it may use Winograd's algorithm (see `arithmetic.check_convolution`).
     """
 
     weight: Tensor
@@ -87,7 +87,7 @@ class Convolution(AbstractLeaf):
         return replace(self, weight=self.weight.abs())
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
-        """A convolution, without padding, of the part of the input under the box around `index`."""
+        """A convolution, without padding, of the part of the input that the box around `index` reads."""
         g, (out, inn) = self.geometry, (self.out_shape[1:], self.inputs[1:])
         first, last, place = _box(index, out)
         reach = g.reach(self.weight.shape[2:])
@@ -191,14 +191,14 @@ class TransposedConvolution(AbstractLeaf):
         part = TransposedConvolution(
             self.weight, (channels[0], *counts), (channels[1], *size), replace(g, padding=(0,) * len(size))
         )
-        # position i of the whole output is i + p - start * s of the part's, outside of which it is 0
+        # position i of the whole output is position i + p - start * s of the part; outside the part it is 0
         shift = [a - f * s + p for (a, _, _, s, p, _), f in zip(axes, start, strict=True)]
         return compose(Gather(_within(place, first, last, shift, channels[1], size), part.outputs, (len(index),)),
                        compose(part, crop)), read  # fmt: skip
 
     @property
     def summands(self) -> int:
-        """Of the kernel's positions along an axis, only each s / gcd(s, d)-th one meets a given output."""
+        """Along an axis, only every (s / gcd(s, d))-th position of the kernel contributes to a given output."""
         g, kernel = self.geometry, self.weight.shape[2:]
         met = [-(-k // (s // gcd(s, d))) for k, s, d in zip(kernel, g.stride, g.dilation, strict=True)]
         return int(self.weight.shape[0]) // g.groups * prod(met)
@@ -233,7 +233,7 @@ def _check(weight: Tensor, channels: bool, geometry: Geometry, inputs: Shape) ->
 
 
 def _box(index: Tensor, spatial: Shape) -> tuple[list[int], list[int], Tensor]:
-    """First and last coordinates of flat positions in (channels, *spatial), and the positions within their box."""
+    """The first and last coordinates of flat positions in (channels, *spatial), and their positions in that box."""
     channel, rest = index // prod(spatial), index % prod(spatial)
     coordinates = torch.unravel_index(rest, spatial)
     first, last = [int(c.min()) for c in coordinates], [int(c.max()) for c in coordinates]
@@ -246,7 +246,10 @@ def _box(index: Tensor, spatial: Shape) -> tuple[list[int], list[int], Tensor]:
 def _crop(
     channels: int, spatial: Shape, start: Sequence[int], stop: Sequence[int], device: torch.device
 ) -> tuple[Gather, Tensor]:
-    """The operator from the entries read to the box from `start` to `stop`, 0 outside, and the entries read."""
+    """The operator from the entries read to the box from `start` to `stop`, and the entries read.
+
+    The box is 0 outside the input.
+    """
     ranges = [torch.arange(a, b, device=device) for a, b in zip(start, stop, strict=True)]
     inside = [(r >= 0) & (r < n) for r, n in zip(ranges, spatial, strict=True)]
     flat = torch.arange(channels, device=device)
@@ -254,7 +257,7 @@ def _crop(
     for r, ok, n in zip(ranges, inside, spatial, strict=True):
         flat = flat.unsqueeze(-1) * n + r.clamp(0, n - 1)
         known = known.unsqueeze(-1) & ok
-    read = flat[known]  # rising, as the box is walked in row-major order
+    read = flat[known]  # ascending, because the box is in row-major order
     table = torch.full_like(flat, -1)
     table[known] = torch.arange(len(read), device=device)
     return Gather(table.reshape(1, -1), (len(read),), tuple(flat.shape)), read
@@ -263,7 +266,7 @@ def _crop(
 def _within(
     place: Tensor, first: Sequence[int], last: Sequence[int], shift: Sequence[int], channels: int, size: Shape
 ) -> Tensor:
-    """A table of positions in (channels, *size) for positions `place` in a box, moved by `shift`; -1 outside."""
+    """A table of positions in (channels, *size) for the positions `place` in a box, moved by `shift`; -1 outside."""
     box = tuple(b - a + 1 for a, b in zip(first, last, strict=True))
     channel, *coordinates = torch.unravel_index(place, (channels, *box))
     known = torch.ones_like(place, dtype=torch.bool)
@@ -275,12 +278,12 @@ def _within(
 
 
 def convolved(x: Expression, weight: Tensor, geometry: Geometry) -> Any:
-    """`x` (1, channels, *positions) convolved."""
+    """The convolution of `x` (1, channels, *positions)."""
     return _unbatched(x, lambda shape: Convolution(weight, shape, geometry))
 
 
 def transposed(x: Expression, weight: Tensor, geometry: Geometry, extra: Sequence[int]) -> Any:
-    """`x` (1, channels, *positions) under a transposed convolution, `extra` positions at the end of each axis.
+    """The transposed convolution of `x` (1, channels, *positions), with `extra` positions at the end of each axis.
 
     weight: (in channels, out channels / groups, *kernel).
     """
@@ -297,13 +300,13 @@ def transposed(x: Expression, weight: Tensor, geometry: Geometry, extra: Sequenc
 
 
 def _unbatched(x: Expression, make: Any) -> Any:
-    """`x` under an operator on tensors without their first axis, which has one entry."""
+    """The result of an operator that acts on `x` without its first axis, which has one entry."""
     if x.shape[0] != 1:
         raise ValueError(f"a convolution of {x.shape[0]} images at once, in a tensor of shape {x.shape}")
     operator = make(x.shape[1:])
     patches = operator.multiply_adds() // min(operator.weight.shape[:2])
     if patches > _MOST:
-        raise ValueError(f"a convolution with patches of {patches} entries together; at most {_MOST} are read")
+        raise ValueError(f"a convolution with patches of {patches} entries in total; at most {_MOST} are read")
     y = x.apply(gather(lambda t: t[0], x.shape)).apply(operator)
     return y.apply(gather(lambda t: t.unsqueeze(0), operator.out_shape))
 
@@ -333,7 +336,7 @@ def _convolution_padded(
     x: Expression, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: str = "valid",
     dilation: Any = 1, groups: int = 1,
 ) -> Any:  # fmt: skip
-    """`same` padding of stride 1 puts the odd position at the end."""
+    """Padding "same", which requires stride 1, puts the odd position at the end."""
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(spread(dilation, weight.dim() - 2), weight.shape[2:], strict=True)]
         around = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
@@ -362,5 +365,5 @@ def _either(
 
 
 def with_bias(x: Any, bias: Tensor | None) -> Any:
-    """`x` (1, channels, …) plus one number a channel."""
+    """`x` (1, channels, …) plus one number per channel."""
     return x if bias is None else x.shift(bias.reshape(-1, *[1] * (len(x.shape) - 2)))

@@ -24,10 +24,10 @@ from recurjac.tensors import cast
 @final
 @dataclass(frozen=True)
 class Dense(AbstractLeaf):
-    """The matrix `weight` (out x in), between tensors of any shape with as many entries, in row-major order.
+    """The matrix `weight` (out x in), between tensors of any shape with the same number of entries in row-major order.
 
-    Tensors with several times as many entries are mapped block by block, as along the last axis of (rows, in).
-    Nothing derived from `weight` is kept: it may be a live parameter that changes in place.
+    Tensors with a multiple of these entries are mapped block by block, as along the last axis of (rows, in).
+    Nothing derived from `weight` is cached, because it may be a live parameter that changes in place.
     """
 
     weight: Tensor
@@ -63,7 +63,7 @@ class Dense(AbstractLeaf):
         return self._along_last(flat).reshape((*lead, *self.out_shape))
 
     def _along_last(self, tensor: Tensor) -> Tensor:
-        """(..., in) -> (..., out); a matrix that lies in memory column by column gives another one."""
+        """(..., in) -> (..., out); a matrix stored column by column in memory gives a result stored in the same way."""
         if tensor.dim() == 2 and tensor.stride() == (1, tensor.shape[0]) and min(tensor.shape) > 1:
             return torch.matmul(self.weight, tensor.mT).mT
         return torch.matmul(tensor, self.weight.mT)
@@ -102,7 +102,7 @@ class Dense(AbstractLeaf):
         return compose(Gather.of(place, part.outputs), part), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """Of one block, if there are several."""
+        """The norm of one block, if there are several."""
         if self.inputs == (self.weight.shape[1],):
             return super().norm(p, arithmetic)
         return Dense.matrix(self.weight).norm(p, arithmetic)
@@ -128,14 +128,14 @@ class Dense(AbstractLeaf):
 
 
 def _counts(index: Tensor, n: int) -> bool:
-    """Whether `index` is 0, 1, …, n - 1, being n flat positions in their order or fewer."""
+    """Whether the flat positions `index` are exactly 0, 1, …, n - 1."""
     return len(index) == n and bool((index == torch.arange(n, device=index.device)).all())
 
 
 def along_last(x: Expression, weight: Tensor) -> Any:
     """`x` (…, in) times `weight` (out, in) along its last axis."""
     if not x.shape or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"a matrix of shape {tuple(weight.shape)} meets a tensor of shape {x.shape}")
+        raise ValueError(f"a matrix of shape {tuple(weight.shape)} cannot be applied to a tensor of shape {x.shape}")
     return x.apply(Dense(weight, x.shape, (*x.shape[:-1], int(weight.shape[0]))))
 
 
@@ -148,14 +148,14 @@ def _linear(x: Expression, weight: Tensor, bias: Tensor | None = None) -> Any:
 @torch_ops.reads("aten.addmm.default")
 def _addmm(bias: Tensor, x: Expression, weight: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     if beta != 1 or alpha != 1:
-        raise ValueError(f"addmm with beta={beta}, alpha={alpha}; only 1 and 1 are read")
+        raise ValueError(f"addmm with beta={beta}, alpha={alpha}; both must be 1")
     return matrix_product(x, weight).shift(bias)
 
 
 @torch_ops.reads("aten.mm.default", "aten.matmul.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
 @onnx_ops.reads("MatMul")
 def matrix_product(x: Any, y: Any) -> Any:
-    """x @ y with one of them a constant matrix or vector."""
+    """x @ y, where one of them is a constant matrix or vector."""
     if isinstance(x, Tensor):
         return _from_left(x, y)
     if not isinstance(y, Tensor):
@@ -179,28 +179,28 @@ def _from_left(matrix: Tensor, y: Expression) -> Any:
 
 
 def _with_axes(z: Any, matrix: Tensor, x: Expression) -> Any:
-    """`z` with the axes of one entry that a constant of more axes than `x` puts before those of the product."""
+    """`z` with the leading axes of one entry that the product has if the constant has more axes than `x`."""
     more = matrix.dim() - max(len(x.shape), 2)
     return z if more <= 0 else z.apply(Reshape(z.shape, (*[1] * more, *z.shape)))
 
 
 def _one_matrix(t: Tensor) -> Tensor:
     if t.numel() != t.shape[-1] * t.shape[-2]:
-        raise ValueError(f"a batch of constant matrices of shape {tuple(t.shape)}; only one matrix is read")
+        raise ValueError(f"a batch of constant matrices of shape {tuple(t.shape)}; only a single matrix is read")
     return t.reshape(t.shape[-2:])
 
 
 @onnx_ops.reads("Gemm")
 def _gemm(
     a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
-) -> Any:  # names of ONNX
+) -> Any:  # the names are ONNX's
     def turned(t: Any, turn: int) -> Any:
         if not turn:
             return t
         return t.mT if isinstance(t, Tensor) else t.apply(gather(lambda u: u.mT, t.shape))
 
     if len(a.shape) != 2 or len(b.shape) != 2:
-        raise ValueError(f"Gemm of tensors of shapes {tuple(a.shape)} and {tuple(b.shape)}; it is of matrices")
+        raise ValueError(f"Gemm of tensors of shapes {tuple(a.shape)} and {tuple(b.shape)}; both must be matrices")
     y = scaled(matrix_product(turned(a, transA), turned(b, transB)), alpha)
     if c is None or beta == 0:
         return y

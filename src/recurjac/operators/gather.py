@@ -1,4 +1,4 @@
-"""Operators that sum entries found by their position: permutations, slices, padding, placing, repeating, sums."""
+"""Operators that sum entries at given positions: permutations, slices, padding, placement, repetition, sums."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from recurjac.operators.reindex import Reshape
 from recurjac.operators.spectral import spectral_norm
 
 _ONE_BY_ONE = 32
-"""Up to so many terms of a sum are added one after the other, which needs no room for all of them."""
+"""Sums of up to this many terms are added one by one, which needs no memory for all terms at once."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Gather(AbstractLeaf):
-    """out[i] = Σ_j in[table[j, i]], in and out flattened in row-major order; a negative position stands for 0.
+    """out[i] = Σ_j in[table[j, i]], with `in` and `out` flattened in row-major order; a negative position means 0.
 
     table: (terms, out), integers.
     """
@@ -35,7 +35,7 @@ class Gather(AbstractLeaf):
 
     def __post_init__(self) -> None:
         if self.table.dim() != 2 or self.table.shape[1] != prod(self.outputs):
-            raise ValueError(f"a table of shape {tuple(self.table.shape)} does not make a tensor of {self.outputs}")
+            raise ValueError(f"a table of shape {tuple(self.table.shape)} does not fit an output of {self.outputs}")
         if self.table.numel() and int(self.table.max()) >= prod(self.inputs):
             raise ValueError(f"position {int(self.table.max())} does not exist in a tensor of {self.inputs}")
 
@@ -49,7 +49,7 @@ class Gather(AbstractLeaf):
 
     @cached_property
     def _whole(self) -> bool:
-        """Whether no position is missing."""
+        """Whether the table has no negative position."""
         return bool((self.table >= 0).all())
 
     def apply(self, tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Gather(AbstractLeaf):
 
     @cached_property
     def _terms(self) -> int:
-        """The largest number of terms that an entry has."""
+        """The largest number of terms of an entry."""
         return int((self.table >= 0).sum(0).max()) if self.table.numel() else 0
 
     @property
@@ -98,7 +98,7 @@ class Gather(AbstractLeaf):
         return 0 if self._terms <= 1 else len(self.table)
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
-        """Exact, as long as no position is met twice by one entry."""
+        """The columns, which are exact: each entry counts how often an output reads the position."""
         back = self._transposed.table
         flat = torch.zeros(*index.shape, prod(self.outputs), dtype=dtype, device=index.device)
         for row in back:
@@ -120,9 +120,10 @@ class Gather(AbstractLeaf):
         return Gather(torch.where(table >= 0, place, -1), (len(read),), (len(index),)), read
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """The largest number of terms, exactly; for p = 2 the root of the larger where the smaller is 1.
+        """The largest number of terms of an input for p = 1, and of an output for p = inf; both are exact.
 
-        Then one of AᵀA and A Aᵀ is diagonal, and counts terms there.
+        For p = 2, if the smaller number is at most 1, one of AᵀA and A Aᵀ is diagonal and counts terms, so that the
+        norm is the root of their product.  Otherwise it is `spectral_norm`.
         """
         into, out = self._terms, self._transposed._terms
         if p == 2 and min(into, out) > 1:
@@ -145,8 +146,8 @@ class Gather(AbstractLeaf):
         return cls(index.unsqueeze(0), inputs, (len(index),))
 
     def after(self, inner: Gather) -> Gather:
-        """self ∘ inner, for an inner operator of at most one term an entry."""
-        if inner.table.numel() == 0:  # nothing is read, so every position here is missing
+        """self ∘ inner, for an inner operator with at most one term per entry."""
+        if inner.table.numel() == 0:  # nothing is read, so every position here is negative
             return Gather(self.table, inner.inputs, self.outputs)
         first = inner.table[0]
         return Gather(torch.where(self.table >= 0, first[self.table.clamp(min=0)], -1), inner.inputs, self.outputs)
@@ -173,28 +174,28 @@ class Move(Protocol):
 
 
 def gather(move: Move, shape: Shape) -> AbstractLeaf:
-    """The operator that does what `move` does with tensors of `shape`: it is shown a tensor of their positions.
+    """The operator that acts like `move` on tensors of `shape`; it is found by applying `move` to their positions.
 
-    Raises ValueError if `move` makes other numbers.
+    Raises ValueError if `move` computes new numbers.
     """
     return gather_positions(move(positions(shape)), shape)
 
 
 def positions(shape: Shape) -> Tensor:
-    """1, 2, … in `shape`, in float64, so that any operation takes them and 0 stays free for padding."""
+    """1, 2, … in `shape`; they are float64, so that any operation accepts them, and 0 is reserved for padding."""
     return torch.arange(1, prod(shape) + 1, dtype=torch.float64).reshape(shape)
 
 
 def gather_positions(moved: Tensor, shape: Shape) -> AbstractLeaf:
-    """The operator that makes `moved` from `positions(shape)`."""
+    """The operator that maps `positions(shape)` to `moved`."""
     index = moved.detach().reshape(-1).to(torch.int64, copy=True)
     if not torch.equal(index.to(moved.dtype), moved.reshape(-1)) or bool(((index < 0) | (index > prod(shape))).any()):
-        raise ValueError("it computes new numbers, where only moving entries is read")
+        raise ValueError("it computes new numbers; only operations that move entries are read here")
     if len(index) == prod(shape) and torch.equal(index, torch.arange(1, len(index) + 1)):
         return Reshape(shape, tuple(moved.shape))
     return Gather(index.sub_(1).unsqueeze(0), shape, tuple(moved.shape))
 
 
 def summed(rows: Tensor, shape: Shape, outputs: Shape) -> Gather:
-    """The operator of sums of entries of a tensor of `shape`: rows (terms, *outputs) of positions, 0 for none."""
+    """The operator of sums of entries of a tensor of `shape`; `rows` (terms, *outputs) has positions, 0 for none."""
     return Gather(rows.reshape(len(rows), -1).to(torch.int64, copy=True).sub_(1), shape, outputs)

@@ -1,4 +1,4 @@
-"""An operator applied to an interval, entry by entry."""
+"""The image of an interval under an operator, entry by entry."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from recurjac.operators.interval_matrix import IntervalMatrix
 
 
 def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
-    """An interval around A h for every h in `interval` (..., *in): A m ± |A| s; infinite where an infinite end is met.
+    """An interval that contains A h for every h in `interval` (..., *in): A m ± |A| s.
 
-    The smallest such interval for a single operator in exact arithmetic, up to one-sided infinite ends, of which both
-    sides are given up.
+    m and s are the midpoint and the half-width.  An output that depends on an input with an infinite end is unbounded
+    on both sides.  Otherwise, for a single operator in exact arithmetic, the interval is the smallest possible.
     """
     return affine_image([(operator, interval)], None, arithmetic)
 
@@ -26,13 +26,13 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
 def affine_image(
     terms: Sequence[tuple[AbstractOperator, Interval]], constant: Ball | None, arithmetic: AbstractArithmetic
 ) -> Interval:
-    """The same of Σ A h + b, each h in its interval; there must be one term."""
+    """Like `interval_image`, for Σ A h + b with each h in its interval; there must be at least one term."""
     spread: Ball | None = None
     met: Tensor | None = None
     for operator, interval in terms:
         leaf, near = _at_leaf(operator, interval, arithmetic)
         mid, half = arithmetic.midrad(near)
-        if not isfinite(half.sum().item()):  # as it is where an end is infinite
+        if not isfinite(half.sum().item()):  # some end is infinite
             infinite = near.lower.isinf() | near.upper.isinf()
             near = Interval(torch.where(infinite, 0.0, near.lower), torch.where(infinite, 0.0, near.upper))
             reached = leaf.absolute().push(arithmetic.exact(infinite.to(near.lower.dtype))).mid > 0
@@ -52,7 +52,7 @@ def affine_image(
 def _at_leaf(
     operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic
 ) -> tuple[AbstractLeaf | IntervalMatrix, Interval]:
-    """The last of composed operators, and an interval around what the others make of `interval`."""
+    """The last operator of a composition, and an interval around the image of `interval` under the others."""
     if isinstance(operator, Compose):
         return _at_leaf(operator.outer, interval_image(operator.inner, interval, arithmetic), arithmetic)
     assert isinstance(operator, AbstractLeaf | IntervalMatrix)  # noqa: S101  # (the others are compositions)

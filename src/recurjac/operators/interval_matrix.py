@@ -1,4 +1,4 @@
-"""Matrices that are themselves the result of a computation, known up to their rounding."""
+"""Matrices that are the result of a computation, known up to rounding errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recurjac.operators.base import AbstractOperator
 @final
 @dataclass(frozen=True)
 class IntervalMatrix(AbstractOperator):
-    """A matrix (out, in) within the radius of `matrix`, between tensors of any shape, in row-major order."""
+    """Any matrix (out, in) within the radius of `matrix`, between tensors of any shape in row-major order."""
 
     matrix: Ball
     inputs: Shape
@@ -42,14 +42,14 @@ class IntervalMatrix(AbstractOperator):
 
     @property
     def _afresh(self) -> Ball:
-        """The matrix as a new value, that keeps nothing computed from a live tensor."""
+        """The matrix as a new object, without values cached from a live tensor."""
         return Ball(self.matrix.mid, self.matrix.rad)
 
     def transpose(self) -> IntervalMatrix:
         return IntervalMatrix(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
 
     def absolute(self) -> IntervalMatrix:
-        """The matrix of the largest absolute values that its entries may have."""
+        """The matrix of the largest possible absolute values of the entries."""
         size = torch.maximum(self.matrix.upper().abs(), self.matrix.lower().abs())
         rad = None if self.matrix.rad is None else torch.zeros_like(size)
         return replace(self, matrix=Ball(size, rad))
@@ -64,7 +64,7 @@ class IntervalMatrix(AbstractOperator):
         return part, torch.arange(n, device=index.device)
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """For p = 1 and inf the largest column or row sum, for p = 2 those of midpoint and radius."""
+        """The largest column sum for p = 1, the largest row sum for p = inf, and `spectral_norm` for p = 2."""
         if p == 2:
             return spectral_norm(self._afresh)
         size, dim = self.absolute().matrix.mid, 1 if p == torch.inf else 0
@@ -87,9 +87,9 @@ class IntervalMatrix(AbstractOperator):
 
 
 def total(pairs: Sequence[tuple[AbstractOperator, Ball]], onto: Ball | None = None) -> Ball:
-    """Σ A c for operators A and values c (..., *in); matrices that are alone there are one product side by side.
+    """Σ A c for operators A and values c (..., *in); if all operators are matrices, it is computed as one product.
 
-    onto: what else to add; its memory may be used, so it is gone thereafter.
+    onto: a further summand; its memory may be overwritten, so it must not be used afterwards.
     """
     if onto is not None and len(pairs) == 1:
         operator, value = pairs[0]

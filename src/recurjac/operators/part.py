@@ -1,4 +1,4 @@
-"""An operator between some entries of its input and some of its output."""
+"""An operator restricted to some entries of its input and some entries of its output."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from recurjac.operators.reindex import Identity, Reshape
 
 
 def part(operator: AbstractOperator, outputs: Tensor | None, inputs: Tensor | None) -> AbstractOperator | None:
-    """`operator` on the entries `inputs` alone (the others being 0), of whose result the entries `outputs` are taken.
+    """`operator` from the entries `inputs` of its input (the others are 0) to the entries `outputs` of its output.
 
-    Both are rising flat positions, and the operator is between vectors there; None stands for all, in their shape.
-    The result is None where no chosen entry depends on another.
+    Both are flat positions in ascending order, and the result maps vectors of these entries.  None means all entries,
+    which keep their shape.  The result is None if no chosen output depends on a chosen input.
     """
     if any(chosen is not None and len(chosen) == 0 for chosen in (outputs, inputs)):
         return None
@@ -35,7 +35,7 @@ def part(operator: AbstractOperator, outputs: Tensor | None, inputs: Tensor | No
 
 
 def _onto(entries: Tensor, shape: Shape) -> AbstractOperator:
-    """From a tensor to its entries at rising flat positions."""
+    """The operator from a tensor to its entries at ascending flat positions."""
     n = prod(shape)
     if len(entries) < n:
         return Gather.of(entries, shape)

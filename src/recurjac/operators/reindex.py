@@ -1,4 +1,4 @@
-"""Operators that leave entries where they are in memory: identity, negation and reshape."""
+"""Operators that keep the order of entries in memory: identity, negation and reshape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.operators.base import AbstractLeaf
 
 
 class AbstractWeightless(AbstractLeaf):
-    """Each result is one entry of the argument, up to its sign, and each entry is in one result."""
+    """Each output is one input entry up to its sign, and each input entry occurs in exactly one output."""
 
     @property
     @final
@@ -43,7 +43,7 @@ class AbstractWeightless(AbstractLeaf):
 @final
 @dataclass(frozen=True)
 class Reshape(AbstractWeightless):
-    """The same entries in row-major order under another shape."""
+    """The same entries in row-major order, with another shape."""
 
     inputs: Shape
     outputs: Shape
@@ -78,7 +78,7 @@ class Reshape(AbstractWeightless):
 
 
 class AbstractInPlace(AbstractWeightless):
-    """Entries stay where they are, in tensors of `shape`."""
+    """An operator that keeps the position of every entry, on tensors of `shape`."""
 
     shape: Shape
 
@@ -104,7 +104,7 @@ class AbstractInPlace(AbstractWeightless):
 @final
 @dataclass(frozen=True)
 class Identity(AbstractInPlace):
-    """The identity: a skip connection, or a stage that reads another's output as it is."""
+    """The identity: a skip connection, or a stage that reads the output of another stage unchanged."""
 
     shape: Shape
 
@@ -122,7 +122,7 @@ class Identity(AbstractInPlace):
 @final
 @dataclass(frozen=True)
 class Negate(AbstractInPlace):
-    """Every entry with its sign changed, which no rounding touches."""
+    """Negation of every entry, which is exact."""
 
     shape: Shape
 

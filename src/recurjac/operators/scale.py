@@ -1,4 +1,4 @@
-"""Multiplication and division of each entry by a constant."""
+"""Operators that multiply or divide each entry by a constant."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class AbstractDiagonal(AbstractLeaf):
 
     @final
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
-        """The largest absolute factor, whatever p; for p = 2 found in float64 and rounded up, as `spectral_norm`."""
+        """The largest absolute factor for any p; for p = 2, it is found in float64 and rounded up (`spectral_norm`)."""
         plain, tensor = super().norm(inf, arithmetic), self.diagonal
         if p != 2:
             return plain
@@ -119,7 +119,7 @@ class Divide(AbstractDiagonal):
 
     @property
     def summands(self) -> int:
-        """A quotient is rounded once, as a product is."""
+        """A quotient is rounded once, like a product."""
         return 1
 
     @classmethod
@@ -130,7 +130,7 @@ class Divide(AbstractDiagonal):
 @final
 @dataclass(frozen=True)
 class Standardise(AbstractDiagonal):
-    """Entry-wise division by sqrt(variance + floor), as in batch normalisation; all of it exact for `Rigorous`."""
+    """Entry-wise division by sqrt(variance + floor), as in batch normalisation; `Rigorous` covers all its roundings."""
 
     variance: Tensor
     floor: float
@@ -151,7 +151,7 @@ class Standardise(AbstractDiagonal):
 
     @property
     def summands(self) -> int:
-        """Roundings of the floor, the sum, its root and the quotient, all relative: one product of four factors."""
+        """The floor, the sum, its root and the quotient each have a relative rounding error: like four products."""
         return 4
 
     @classmethod
@@ -197,7 +197,7 @@ def _batch_norm(
     training: bool, _momentum: float, eps: float, _cudnn: bool,
 ) -> Any:  # fmt: skip
     if training or mean is None or variance is None:
-        raise ValueError("a batch normalisation by the batch's own statistics; it needs running ones, and eval mode")
+        raise ValueError("a batch normalisation by the batch's own statistics; use running statistics and eval mode")
     return normalised(x, weight, bias, mean, variance, eps)
 
 
@@ -206,7 +206,7 @@ def _native_batch_norm(
     x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, _momentum: float,
     eps: float,
 ) -> Any:  # fmt: skip
-    nothing = Unread("the statistics of a batch, which are none in eval mode")
+    nothing = Unread("the statistics of a batch, which do not exist in eval mode")
     return (normalised(x, weight, bias, mean, variance, eps), nothing, nothing)
 
 

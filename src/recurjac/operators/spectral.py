@@ -1,8 +1,9 @@
-"""Spectral norms of whole operators, proved: compositions count as the one matrix that they are.
+"""Proved spectral norms of operators; a composition is treated as one matrix.
 
-‖A‖₂² is the largest eigenvalue of AᵀA, or of A Aᵀ if that is smaller or of a better shape.  Its entries are had by
-pushing unit vectors, with their rounding.  Where A is local, entries of its input that are far apart meet in no output;
-in layers, each of what meets the one before, AᵀA is block tridiagonal.  `arithmetic.definite` proves the rest.
+‖A‖₂² is the largest eigenvalue of AᵀA and of A Aᵀ; the matrix that is cheaper to factor is used.  Its entries, with
+their rounding errors, are computed by pushing unit vectors.  If A is local, inputs that are far apart do not influence
+a common output.  If the inputs are ordered in layers such that each layer shares outputs only with the layers next to
+it, then AᵀA is block tridiagonal.  `arithmetic.definite` proves the bound of the eigenvalue.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from recurjac.arithmetic import (
 )
 
 _SMALL = 256
-"""A Gram matrix up to this size is one block: layers would save nothing."""
+"""A Gram matrix up to this size is one block, because layers would save nothing."""
 _WORK = 2**36
-"""The most multiplications of a product of the blocks: one block of 4096, or twenty-one of 1024 in a row."""
+"""The limit on multiplications of a product of the blocks: one block of 4096, or twenty-one of 1024 in a row."""
 _BESIDE = 3
-"""What blocks in a row cost more each than one block alone."""
+"""The cost of each block in a row, relative to a single block of the same size."""
 _ROOM = 2**22
-"""Unit vectors are pushed together as long as their images have so many entries."""
+"""Unit vectors are pushed together as long as their images have at most this many entries."""
 _STEPS = 300
-"""The most steps to find singular vectors, along which norms are differentiated."""
+"""The maximum number of steps to find the singular vectors along which norms are differentiated."""
 _WEIGHTS = 12
-"""Steps towards the weights of Schur's test."""
+"""The number of steps to find the weights of Schur's test."""
 
 
 @runtime_checkable
 class LinearOperator(Protocol):
-    """What is needed of an operator here (`operators.AbstractOperator`)."""
+    """The part of an operator (`operators.AbstractOperator`) that is used here."""
 
     @property
     def in_shape(self) -> Shape: ...
@@ -62,11 +63,11 @@ class LinearOperator(Protocol):
 
 
 def spectral_norm(operator: LinearOperator) -> Tensor:
-    """A number not below ‖A‖₂, rounding covered: a scalar of the dtype of the operator's tensors.
+    """A number not below ‖A‖₂, with rounding covered: a scalar of the dtype of the operator's tensors.
 
-    It exceeds ‖A‖₂ by about 1e-10 of it where the Gram matrix can be factored (see `_WORK`); elsewhere it is the norm
-    of |A| that Schur's test proves with good weights.  The proof is computed in float64.  The derivative is that of
-    ‖A‖₂ itself.
+    If the Gram matrix can be factored (see `_WORK`), the number exceeds ‖A‖₂ by about 1e-10 relative.  Otherwise it is
+    a bound of the norm of |A| that Schur's test proves with good weights.  The proof is computed in float64.  The
+    derivative is that of ‖A‖₂ itself.
     """
     tensors = list(operator.tensors())
     some = tensors[0] if tensors else torch.zeros((), dtype=torch.float64)
@@ -78,16 +79,16 @@ def spectral_norm(operator: LinearOperator) -> Tensor:
 
 
 def spectral_estimate(operator: LinearOperator, steps: int = 8) -> Tensor:
-    """About ‖A‖₂, mostly from below and by a few per cent at most: a scalar.  It is quickly had and nothing is proved.
+    """An estimate of ‖A‖₂, usually from below and within a few per cent: a scalar.  It is fast, and not a proved bound.
 
-    steps: products with AᵀA, from which Lanczos' iteration takes the largest singular vector.
+    steps: the number of products with AᵀA from which Lanczos' iteration computes the largest singular vector.
     """
     with torch.no_grad():
         return _along(operator, steps)
 
 
 def _along(operator: LinearOperator, steps: int) -> Tensor:
-    """uᵀ A v for about the largest singular vectors, whose derivative is then that of ‖A‖₂: a scalar."""
+    """uᵀ A v for approximate leading singular vectors u, v, so that its derivative is about that of ‖A‖₂: a scalar."""
     fast = Fast()
     some = next(iter(operator.tensors()), torch.zeros((), dtype=torch.float64))
     with torch.no_grad():
@@ -111,7 +112,7 @@ def _along(operator: LinearOperator, steps: int) -> Tensor:
 
 
 def _proved(operator: LinearOperator, device: torch.device) -> Tensor:
-    """`spectral_norm` of an operator in float64."""
+    """The `spectral_norm` of an operator in float64."""
     plain = _schur(operator)
     if not 0 < plain < inf:
         return torch.full((), inf if plain != 0 else 0.0, dtype=torch.float64, device=device)
@@ -128,17 +129,17 @@ def _proved(operator: LinearOperator, device: torch.device) -> Tensor:
 
 
 def _schur(operator: LinearOperator) -> float:
-    """An upper bound of √(‖A‖₁ ‖A‖∞), at least ‖A‖₂ (Schur's test); NaN or infinite if they are."""
+    """An upper bound of √(‖A‖₁ ‖A‖∞), which is at least ‖A‖₂ (Schur's test); NaN or infinite if the norms are."""
     exact = Rigorous().exact
     roots = [exact(root_up(operator.norm(p, Rigorous()).to(torch.float64))) for p in (1, inf)]
     return float((roots[0] * roots[1]).upper())
 
 
 def _weighted(operator: LinearOperator, device: torch.device) -> Tensor:
-    """An upper bound of the spectral norm of |A|, or of what bounds it in a composition.
+    """An upper bound of the spectral norm of |A|; for a composition, |A| is the product of the absolute matrices.
 
-    For x > 0, ‖A‖₂² <= max_i (|A|ᵀ|A| x)_i / x_i (Schur's test with the weights x and |A| x).  A vector that is known
-    to be 0 within x has an image known to be 0 within at least |A| x.  The best x is the first eigenvector of |A|ᵀ|A|.
+    For x > 0, ‖A‖₂² <= max_i (|A|ᵀ|A| x)_i / x_i (Schur's test with the weights x and |A| x).  Pushing a zero vector
+    with radius x gives a radius of at least |A| x.  The best x is the leading eigenvector of |A|ᵀ|A|.
     """
 
     def spread(vector: Tensor) -> Tensor:
@@ -154,9 +155,9 @@ def _weighted(operator: LinearOperator, device: torch.device) -> Tensor:
 
 
 def _radius(operator: LinearOperator, radius: Tensor) -> Tensor:
-    """What the image of a vector known to be 0 within `radius` is known to be 0 within: (*in) -> (*out).
+    """The radius of the image of a zero vector with `radius`: (*in) -> (*out).
 
-    Infinite for a matrix without a radius, of which nothing is known.
+    It is infinite if the image has no radius, because its rounding error is then unknown.
     """
     found = operator.push(Rigorous().ball(torch.zeros_like(radius), radius))
     return torch.full_like(found.mid, inf) if found.rad is None else found.rad.expand_as(found.mid)
@@ -165,14 +166,17 @@ def _radius(operator: LinearOperator, radius: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class _Gram:
-    """AᵀA in the order of `layers`: rising flat positions of the input of A, of which each meets the next only."""
+    """AᵀA in the order of `layers`: ascending flat positions of the input of A.
+
+    Each layer shares outputs only with itself and the layers next to it.
+    """
 
     operator: LinearOperator
     layers: tuple[Tensor, ...]
 
     @property
     def work(self) -> int:
-        """About the multiplications of one product of all blocks with themselves."""
+        """The approximate number of multiplications to multiply every block with itself."""
         cubes = sum(len(layer) ** 3 for layer in self.layers)
         return cubes if len(self.layers) == 1 else _BESIDE * cubes
 
@@ -194,7 +198,7 @@ class _Gram:
         )
 
     def _back(self, images: Ball, factor: Tensor) -> Ball:
-        """Images (k, *out) through Aᵀ, times the square of `factor`: (k, in); no number on the way is very small."""
+        """Aᵀ applied to images (k, *out), times the square of `factor`: (k, in); intermediate numbers are not tiny."""
         scale, n, back = Rigorous().exact(factor), prod(self.operator.in_shape), self.operator.transpose()
         large = images * scale
         found = back.push(large * scale) if bool(factor > 1) else back.push(large) * scale
@@ -202,17 +206,18 @@ class _Gram:
 
 
 def _lots(operator: LinearOperator, most: int) -> int:
-    """How many vectors are pushed together."""
+    """The number of vectors that are pushed together."""
     return max(1, min(most, _ROOM // max(prod(operator.in_shape), prod(operator.out_shape), 1)))
 
 
 @final
 @dataclass(frozen=True)
 class _Compact:
-    """Which unit vectors are pushed through AᵀA together, so that every entry of it can be told from their images.
+    """Groups (colours) of unit vectors that are pushed through AᵀA together, such that every entry can be recovered.
 
-    Entry (i, j) is 0 unless i and j are within `reach` of each other along every axis.  Vectors j of one colour are
-    further apart than twice that along some axis, so that entry i of the image of their sum is (i, j) of one j alone.
+    Entry (i, j) is 0 unless i and j are within `reach` of each other along every axis.  Two unit vectors of one colour
+    are more than twice that distance apart along some axis.  Hence entry i of the image of their sum is entry (i, j)
+    of the matrix for a single j.
     coordinates: (axes, n) of the flat positions; colours: (n,).  Source: Curtis, Powell and Reid 1974.
     """
 
@@ -233,14 +238,14 @@ class _Compact:
         return cls(shape, coordinates, reach, colours)
 
     def vectors(self, like: Tensor) -> Tensor:
-        """The sums of the unit vectors of each colour: (colours, *shape)."""
+        """The sum of the unit vectors of each colour: (colours, *shape)."""
         count = int(self.colours.max()) + 1
         flat = like.new_zeros(count, len(self.colours))
         flat[self.colours, torch.arange(len(self.colours), device=like.device)] = 1
         return flat.reshape(count, *self.shape)
 
     def block(self, images: Ball, rows: Tensor, columns: Tensor) -> Ball:
-        """The entries at `rows` and `columns`, from the `images` (colours, n) of the vectors."""
+        """The entries of AᵀA at `rows` and `columns`, from the `images` (colours, n) of the vectors."""
         near = torch.ones(len(rows), len(columns), dtype=torch.bool, device=rows.device)
         for c, r in zip(self.coordinates, self.reach, strict=True):
             near &= (c[rows].unsqueeze(1) - c[columns]).abs() <= r
@@ -254,7 +259,7 @@ def _coordinates(shape: Shape, device: torch.device) -> Tensor:
 
 
 def _reach(operator: LinearOperator, coordinate: Tensor, size: int) -> int:
-    """How far apart along one axis two entries of the input may be that meet; `size` if it is half of the axis."""
+    """The largest distance along an axis of two inputs that share an output; `size` if it is at least half the axis."""
     furthest = 0
     for c in range(size):
         met = coordinate[_met(operator, coordinate == c)]
@@ -265,13 +270,13 @@ def _reach(operator: LinearOperator, coordinate: Tensor, size: int) -> int:
 
 
 def _met(operator: LinearOperator, chosen: Tensor) -> Tensor:
-    """Where entries of the input meet any of the `chosen` in an output, both (n,); perhaps elsewhere, too."""
+    """True for inputs that share an output with a `chosen` input, both (n,); it may be True for others, too."""
     touched = _radius(operator, chosen.to(torch.float64).reshape(operator.in_shape)) != 0
     return (_radius(operator.transpose(), touched.to(torch.float64)) != 0).flatten()
 
 
 def _grams(operator: LinearOperator, device: torch.device) -> Iterator[_Gram]:
-    """The Gram matrices of the operator and its transpose, whole and in layers."""
+    """The Gram matrices of the operator and its transpose, as one block and in layers."""
     for side in (operator, operator.transpose()):
         n = prod(side.in_shape)
         yield _Gram(side, (torch.arange(n, device=device),))
@@ -287,15 +292,15 @@ def _grams(operator: LinearOperator, device: torch.device) -> Iterator[_Gram]:
 
 
 def _layers(operator: LinearOperator, coordinate: Tensor, most: int) -> tuple[Tensor, ...] | None:
-    """The input's entries in layers, beginning with those of the least `coordinate`; each meets its neighbours only.
+    """The entries of the input in layers, starting at the least `coordinate`.
 
-    None if the cubes of their sizes add up to more than `most`.
+    Each layer shares outputs only with the layers next to it.  None if the sum of the cubed sizes exceeds `most`.
     """
     layers: list[Tensor] = []
     left = torch.ones_like(coordinate, dtype=torch.bool)
     front = torch.zeros_like(left)
     while bool(left.any()):
-        if not bool(front.any()):  # the rest meets none of those before
+        if not bool(front.any()):  # the rest shares no output with the layers so far
             front = left & (coordinate == coordinate[left].min())
         layers.append(front.nonzero().flatten())
         if sum(len(layer) ** 3 for layer in layers) > most:

@@ -1,4 +1,4 @@
-"""Bounds of the pre-activations z_k over a region: one rule a file, one driver for all."""
+"""Bounds of the pre-activations z_k over a region: one file for each rule, and one driver for all rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pre-activation rule states, and the rules that are made of others."""
+"""The interface of a pre-activation rule, and the rules that combine other rules."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 
 class AbstractPreactivation(ABC):
-    """A rule that bounds the pre-activations of one stage, given those of all earlier ones; a frozen object."""
+    """A rule that bounds the pre-activations of a stage from those of all earlier stages; a frozen object."""
 
     @classmethod
     @abstractmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
-        """What `--pre` calls objects of this class; empty if it has no name there."""
+        """The names of objects of this class for the option `--pre`; empty if there are none."""
 
     @property
     @abstractmethod
@@ -29,27 +29,27 @@ class AbstractPreactivation(ABC):
 
     @abstractmethod
     def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
-        """Bounds of z_k, (batch, *stage), where `chosen` (batch, *stage), None meaning everywhere.
+        """Bounds of z_k, (batch, *stage), at the neurons `chosen` (batch, *stage); None means all neurons.
 
-        Elsewhere they may be infinite.  All stages before k are bounded in `state`.
+        The bounds of other neurons may be infinite.  All stages before k are bounded in `state`.
         """
 
     @property
     def holds_samples(self) -> bool:
-        """Whether the rule holds numbers for each sample of a batch, which then cannot be taken apart."""
+        """Whether the rule holds numbers for each sample of a batch, so that the batch cannot be split."""
         return False
 
     @property
     def choice(self) -> AbstractLineChoice | None:
-        """The choice of lines whose relaxed network the bounds of this rule rest on, if it is one."""
+        """The choice of lines on whose relaxed network the bounds of this rule are based; None if there is none."""
         return None
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
-        """The bounds of z_k that later stages use."""
+        """Bounds of z_k for use by later stages."""
         return self.bound(state, k, None)
 
     def output(self, state: PreactivationState) -> Interval:
-        """The bounds of the network's output, of which every entry matters."""
+        """Bounds of the network's output, for all entries."""
         return self.bound(state, state.network.depth, None)
 
 
@@ -62,7 +62,7 @@ def extend(state: PreactivationState, rule: AbstractPreactivation, depth: int) -
 @final
 @dataclass(frozen=True)
 class Refine(AbstractPreactivation):
-    """`first`, then the dearer rule `then` on the neurons that are still unstable; both results intersect."""
+    """`first`, intersected with the more expensive rule `then` at the neurons that `first` leaves unstable."""
 
     first: AbstractPreactivation
     then: AbstractPreactivation
@@ -98,14 +98,14 @@ class Refine(AbstractPreactivation):
 
 
 def Alone(rule: AbstractPreactivation) -> AbstractPreactivation:  # noqa: N802  (it stands for an object)
-    """`rule` on every neuron, with no cheaper rule before it."""
+    """`rule` on every neuron, without a cheaper rule before it."""
     return rule.then if isinstance(rule, Refine) else rule
 
 
 @final
 @dataclass(frozen=True, init=False)
 class PreIntersection(AbstractPreactivation):
-    """The intersection of several rules, stage by stage, so that each starts from the tightest bounds of all."""
+    """The intersection of several rules, stage by stage, so that each rule starts from the tightest bounds."""
 
     rules: tuple[AbstractPreactivation, ...]
 

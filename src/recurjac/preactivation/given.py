@@ -1,4 +1,4 @@
-"""Pre-activation bounds that the user brings."""
+"""Pre-activation bounds that the user gives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from recurjac.region import Numbers
 class Given(AbstractPreactivation):
     """Bounds `lower[i]`, `upper[i]` of the i-th stage with an activation, each of shape stage or (batch, *stage).
 
-    They are believed: a result is certified only if they are.
-    Raises InvalidRequest if their number or shapes do not fit the network, or for a lower bound above its upper.
+    The bounds are not verified: results are certified only if the given bounds are correct.
+    Raises InvalidRequest if their number or shapes do not fit the network, or if a lower bound exceeds its upper bound.
     """
 
     lower: Sequence[Numbers]
@@ -48,11 +48,11 @@ class Given(AbstractPreactivation):
         if not len(self.lower) == len(self.upper) == len(active):
             raise InvalidRequest(
                 f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with "
-                f"{len(active)} activations; give one of each for every one"
+                f"{len(active)} activations; give one lower and one upper bound for each"
             )
         low, high = (self._at(state, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
         if not bool((low <= high).all()):
-            raise InvalidRequest(f"the bounds given for stage {k} are NaN or have a lower end above the upper one")
+            raise InvalidRequest(f"the bounds given for stage {k} are NaN or have a lower end above the upper end")
         return Interval(low, high)
 
     def _at(self, state: PreactivationState, k: int, bound: Numbers) -> Tensor:

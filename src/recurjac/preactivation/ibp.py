@@ -1,4 +1,4 @@
-"""Interval bound propagation: each stage from the intervals of those it reads."""
+"""Interval bound propagation: each stage is bounded from the intervals of the stages that it reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recurjac.preactivation.state import PreactivationState
 @final
 @dataclass(frozen=True)
 class IBP(AbstractPreactivation):
-    """z = A h + b with each h in its interval: middle and half-width pass through A and |A|."""
+    """z = A h + b with each h in its interval: A maps the midpoint, |A| maps the half-width."""
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

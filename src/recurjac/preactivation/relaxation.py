@@ -1,4 +1,7 @@
-"""Linear relaxations: each activation between two lines, substituted back to the input (CROWN and Fast-Lin)."""
+"""Linear relaxations: each activation lies between two lines, which are substituted back to the input.
+
+The rules are CROWN and Fast-Lin.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractLineRule(AbstractPreactivation, AbstractLineChoice):
-    """Pulls the unit forms of neurons back to the input through its lines, and maximises them over the region.
+    """A rule that pulls the unit forms of neurons back to the input through lines, and maximises them over the region.
 
     Source: docs/mathematics.md, §3; arXiv:1811.00866, Theorem 3.2.
     """
@@ -54,7 +57,7 @@ class AbstractLineRule(AbstractPreactivation, AbstractLineChoice):
 @final
 @dataclass(frozen=True)
 class CrownLines(AbstractLineRule):
-    """CROWN's lines on every neuron: adaptive for two-piece activations, tangents and chords for smooth ones.
+    """CROWN's lines on every neuron: adaptive for two-piece activations, tangents and chords for smooth activations.
 
     Source: arXiv:1811.00866, Section 3 (CROWN-Ada, CROWN-general).
     """
@@ -74,7 +77,7 @@ class CrownLines(AbstractLineRule):
 @final
 @dataclass(frozen=True)
 class FastLinLines(AbstractLineRule):
-    """Fast-Lin's lines on every neuron: both of one slope.  Source: arXiv:1804.09699, Section 3.3."""
+    """Fast-Lin's lines on every neuron: two parallel lines.  Source: arXiv:1804.09699, Section 3.3."""
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
@@ -89,7 +92,7 @@ class FastLinLines(AbstractLineRule):
 
 
 def Crown() -> Refine:  # noqa: N802  (it stands for an object)
-    """CROWN on the neurons that interval propagation leaves unstable: the default rule."""
+    """CROWN on the neurons that interval propagation leaves unstable; this is the default rule."""
     return Refine(IBP(), CrownLines())
 
 

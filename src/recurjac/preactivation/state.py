@@ -1,4 +1,4 @@
-"""What is known of pre-activations over a region: bounds, stage after stage, and the network relaxed by them."""
+"""What is known of pre-activations over a region: bounds, stage by stage, and the network relaxed with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractLineChoice(ABC):
-    """A rule that chooses two lines for an activation; a frozen object, so that lines are found by it."""
+    """A rule that chooses two lines for an activation; a frozen object, which serves as a key for the lines."""
 
     @abstractmethod
     def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
@@ -38,10 +38,11 @@ class AbstractLineChoice(ABC):
 @final
 @dataclass
 class PreactivationState:
-    """Bounds of the stages of a network that are known so far; `append` adds the next stage.
+    """The bounds of a network's stages that are known so far; `append` adds the next stage.
 
-    known: for some stages an interval, (batch or 1, *stage), outside of which nothing is asked; bounds are cut to it.
-    empty: (batch,), True where bounds and `known` exclude each other, so that nothing is left of that sample's region.
+    known: for some stages an interval, (batch or 1, *stage), to which bounds are restricted; results hold only for
+    inputs whose pre-activations lie in it.
+    empty: (batch,), True where bounds and `known` are disjoint, so that the restricted region of that sample is empty.
     """
 
     network: Network
@@ -68,17 +69,17 @@ class PreactivationState:
 
     @property
     def bounded(self) -> int:
-        """The number of the last stage that is bounded."""
+        """The number of stages that are bounded; it is also the number of the last of them."""
         return len(self._pre)
 
     def append(self, z: Interval, choice: AbstractLineChoice | None) -> None:
-        """Go on with bounds of the next stage; `choice` has the lines that were used, if lines were."""
+        """Append bounds of the next stage; `choice` has the lines that were used, or is None."""
         k = self.bounded + 1
         self._pre.append(self.cut(k, z))
         self._extend_skeleton(choice, k)
 
     def cut(self, k: int, z: Interval) -> Interval:
-        """Bounds of stage k, cut to what is known of it; where nothing is left, the known interval."""
+        """Bounds of stage k intersected with `known[k]`; where the two are disjoint, `known[k]`."""
         if k not in self.known:
             return z
         known = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower))
@@ -89,7 +90,7 @@ class PreactivationState:
         return Interval(torch.where(crossed, known.lower, lower), torch.where(crossed, known.upper, upper))
 
     def _extend_skeleton(self, choice: AbstractLineChoice | None, k: int) -> None:
-        """Go on with the skeleton, as long as it is cheaper."""
+        """Append stage k to the skeleton, and drop the skeleton if it is not cheaper."""
         skeleton, z = self.skeleton, self.affine(k)
         if skeleton is None or z is None:
             return
@@ -105,7 +106,7 @@ class PreactivationState:
             self.skeleton = None
 
     def affine(self, k: int) -> Affine | None:
-        """z_k in terms of the input and the neurons that are not linear; None without a skeleton."""
+        """z_k in terms of the input and the kept neurons of the skeleton; None without a skeleton."""
         if self.skeleton is None:
             return None
         if k not in self._affine:
@@ -113,7 +114,7 @@ class PreactivationState:
         return self._affine[k]
 
     def relaxed(self, choice: AbstractLineChoice) -> RelaxedNetwork:
-        """The bounded stages with the lines of `choice` in place of their activations."""
+        """The bounded stages, with their activations replaced by the lines of `choice`."""
         return RelaxedNetwork(self, choice, self._relaxed.setdefault(choice, _Found()))
 
     def chain(self) -> ChainRule:
@@ -139,13 +140,13 @@ class PreactivationState:
         return self._post[k]
 
     def slopes(self, k: int) -> Interval:
-        """All slopes at stage k: (batch, *stage)."""
+        """Intervals of the slopes at stage k: (batch, *stage)."""
         if k not in self._slopes:
             self._slopes[k] = self.stage(k).activation.slope_range(self.pre(k), self.arithmetic)
         return self._slopes[k]
 
     def unstable(self, k: int, z: Interval) -> Tensor:
-        """True where the slope at stage k is not one number on z: (batch, *stage)."""
+        """True where the slope at stage k is not constant on z: (batch, *stage)."""
         return self.stage(k).activation.unstable(z, self.arithmetic)
 
     def stage(self, k: int) -> Stage:
@@ -153,11 +154,11 @@ class PreactivationState:
 
     @cached_property
     def everywhere(self) -> bool:
-        """Whether no sample's region is bounded."""
+        """Whether the region of every sample is unbounded."""
         return bool(self.region.unbounded.all())
 
     def intervals_suffice(self, k: int) -> bool:
-        """Whether interval propagation gives the smallest bounds of stage k: one operator on a bounded box."""
+        """Whether interval propagation is exact at stage k, because it is one operator on a bounded box."""
         edges = self.stage(k).edges
         first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
         return first and self.region.is_box and not bool(self.region.unbounded.any())
@@ -166,9 +167,9 @@ class PreactivationState:
 @final
 @dataclass
 class _Found:
-    """What a relaxed network has computed so far; the state keeps it, without a reference back to the state.
+    """The results that a relaxed network has computed so far; the state owns it, and it does not refer to the state.
 
-    A cycle of references would keep the tensors of every call until Python looks for cycles.
+    A reference cycle would keep the tensors of every call until Python's cycle collector runs.
     """
 
     lines: dict[int, LinearRelaxation] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class _Found:
 @final
 @dataclass(frozen=True)
 class RelaxedNetwork:
-    """The bounded stages of a network, each activation between the lines that `choice` takes for it."""
+    """The bounded stages of a network, with each activation between the lines that `choice` gives."""
 
     state: PreactivationState
     choice: AbstractLineChoice
@@ -195,7 +196,7 @@ class RelaxedNetwork:
         return self.found.lines[k]
 
     def live_lines(self, k: int) -> LinearRelaxation:
-        """The lines of the neurons `live` of stage k, or of all."""
+        """The lines of the neurons `live(k)` of stage k, or of all its neurons if that is None."""
         live = self.live(k)
         if live is None:
             return self.lines(k)
@@ -204,7 +205,7 @@ class RelaxedNetwork:
         return self.found.live_lines[k]
 
     def live(self, k: int) -> Tensor | None:
-        """The neurons of stage k that are not known to be 0; None where leaving out the others is not worthwhile."""
+        """The neurons of stage k that are not known to be 0; None if leaving out the others saves no work."""
         if k not in self.found.live:
             network = self.state.network
             beside = [e for i, s in enumerate(network.stages, 1) for e in s.edges if k in (e.source, i)]
@@ -214,9 +215,9 @@ class RelaxedNetwork:
         return self.found.live[k]
 
     def pulls(self, k: int, whole: bool) -> Sequence[tuple[int, AbstractOperator]]:
-        """Where forms of stage k go on their way to the input, and the transposed operators between live neurons.
+        """The sources of stage k, to which forms are pulled, and the transposed operators between live neurons.
 
-        whole: of all neurons of stage k.
+        whole: whether the forms are of all neurons of stage k, not only of its live neurons.
         """
         if (k, whole) not in self.found.pulls:
             outputs = None if whole else self.live(k)
@@ -226,7 +227,7 @@ class RelaxedNetwork:
         return self.found.pulls[k, whole]
 
     def along_skeleton(self, k: int) -> AbstractRoute | None:
-        """From the entries of stage k, as a vector, back to the input along the skeleton; None without one."""
+        """The route along the skeleton from the entries of stage k, as a vector, to the input, or None."""
         skeleton, z = self.state.skeleton, self.state.affine(k)
         if skeleton is None or z is None:
             return None
@@ -242,9 +243,9 @@ class RelaxedNetwork:
 @final
 @dataclass(frozen=True)
 class PullRoute(AbstractRoute):
-    """From a stage back to the input: operators are transposed, biases are shed, the region ends it.
+    """A route from a stage back to the input: operators are transposed, biases add terms, and it ends at the region.
 
-    Neurons that are always 0 are left out on the way, where that is worthwhile.
+    Neurons that are always 0 are left out along the way if that saves work.
     """
 
     relaxed: RelaxedNetwork

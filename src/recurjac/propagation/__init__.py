@@ -1,1 +1,1 @@
-"""How linear forms travel: routes, the one sweep, the chain rule of a Jacobian, and its exact skeletons."""
+"""How linear forms are propagated: routes, the sweep, the chain rule of a Jacobian, and its exact skeletons."""

@@ -1,4 +1,4 @@
-"""The chain rule without its network: operators between nodes and an interval of slopes at each neuron."""
+"""The chain rule without its network: operators between nodes and an interval of slopes for each neuron."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recurjac.propagation.planning import AbstractPlanner
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where the neurons of a node are found in another chain rule: its node, and their flat positions (None: all)."""
+    """Where the neurons of a node are in another chain rule: the node there, and their flat positions (None: all)."""
 
     node: int
     index: Tensor | None
@@ -32,13 +32,14 @@ class Place:
 @final
 @dataclass(frozen=True)
 class ChainRule:
-    """J = Σ over paths of (A_K,· Σ_· … Σ_· A_·,0), Σ_i any diagonal matrix with entries in `slopes[i]`.
+    """J = Σ over paths of (A_K,· Σ_· … Σ_· A_·,0), where Σ_i is any diagonal matrix with entries in `slopes[i]`.
 
-    Node 0 is where tangents enter, node K where covectors meet them; both have no slopes (None), as has any node whose
-    slopes are all 1.  `edges[k]` are the operators into node k.  `covectors` (batch or 1, K, *output) selects rows of
-    J; None stands for the basis.  Slopes are (batch, *node).  skeleton: the chain rule of the same J between its
-    unstable neurons alone, where that is at hand (`skeleton_pushed.py`).  places: where its nodes are found in the
-    chain rule that it was cut out of, if it was.
+    Tangents start at node 0 and meet the covectors at node K.  These two nodes have no slopes (None); the same holds
+    for any node whose slopes are all 1.  `edges[k]` are the operators into node k.  `covectors`
+    (batch or 1, K, *output) select rows of J; None means the basis.  Slopes have shape (batch, *node).
+    skeleton: the chain rule of the same J restricted to its unstable neurons, if it was already computed
+    (`skeleton_pushed.py`).
+    places: where the nodes are in the chain rule from which this one was derived; None if it was not derived.
     """
 
     shapes: tuple[Shape, ...]
@@ -64,7 +65,7 @@ class ChainRule:
         return prod(self.shapes[-1]) if self.covectors is None else int(self.covectors.shape[1])
 
     def unstable(self, node: int) -> Tensor | None:
-        """True where the slope is not known exactly, (batch, *node); None if that is nowhere."""
+        """True where the slope is not known exactly, (batch, *node); None if all slopes are known exactly."""
         slopes = self.slopes[node]
         if slopes is None:
             return None
@@ -76,11 +77,11 @@ class ChainRule:
         return Units.all(self.shapes[node], self.dtype, self.device)
 
     def successors(self, node: int) -> list[Edge]:
-        """The edges out of `node`, each with its target in place of its source."""
+        """The edges out of `node`; the `source` of each is its target node."""
         return [Edge(k, e.operator) for k in range(node + 1, self.end + 1) for e in self.edges[k] if e.source == node]
 
     def gradient_rows(self, operator: AbstractOperator) -> Ball:
-        """Aᵀ applied to each covector, A an operator into the last node: (batch or 1, K, *source)."""
+        """Aᵀ applied to each covector, where A is an operator into the last node: (batch or 1, K, *source)."""
         back = operator.transpose()
         if self.covectors is None:
             index = torch.arange(prod(self.shapes[-1]), device=self.device)
@@ -88,13 +89,13 @@ class ChainRule:
         return back.push(self.arithmetic.exact(self.covectors))
 
     def covector_seeds(self) -> AbstractSeeds:
-        """The covectors as tangents of the reversed chain."""
+        """The covectors as tangents of the reversed chain rule."""
         if self.covectors is None:
             return self.basis(self.end)
         return DenseForms(self.covectors.unsqueeze(1), self.arithmetic)
 
     def reversed(self, tangents: Tensor | None = None) -> ChainRule:
-        """The chain rule of Jᵀ, whose covectors are these tangents (batch or 1, R, *input), by default the basis."""
+        """The chain rule of Jᵀ; its covectors are `tangents` (batch or 1, R, *input), by default the basis."""
         k = self.end
         edges: list[list[Edge]] = [[] for _ in self.shapes]
         for target, into in enumerate(self.edges):
@@ -111,7 +112,7 @@ class ChainRule:
         )
 
     def without_dead(self) -> ChainRule:
-        """The chain rule of the same J without the neurons whose slope is 0, where these are worth leaving out."""
+        """The chain rule of the same J without the neurons of slope 0, where leaving them out saves work."""
         live = [self._live(k) for k in range(len(self.shapes))]
         if all(index is None for index in live):
             return self
@@ -130,7 +131,7 @@ class ChainRule:
         return replace(self, shapes=tuple(shapes), edges=tuple(edges), slopes=tuple(slopes), places=places)
 
     def _live(self, node: int) -> Tensor | None:
-        """The neurons of a node whose slope can be other than 0; None where to leave the others out is not worth it."""
+        """The neurons of a node whose slope may be nonzero; None if leaving out the others saves no work."""
         slopes = self.slopes[node]
         around = (*self.edges[node], *self.successors(node))
         if slopes is None or any(e.operator.local for e in around):
@@ -138,7 +139,7 @@ class ChainRule:
         return self.planner.live(((slopes.lower != 0) | (slopes.upper != 0)).flatten(1).any(0))
 
     def starting_at(self, node: int) -> ChainRule:
-        """The chain rule of the derivative with respect to the output of `node`: what lies before it is dropped."""
+        """The chain rule of the derivative with respect to the output of `node`; earlier nodes are dropped."""
         edges = tuple(
             tuple(Edge(e.source - node, e.operator) for e in into if e.source >= node) for into in self.edges[node:]
         )
@@ -149,7 +150,7 @@ class ChainRule:
 
 
 def taken(tensor: Tensor, index: Tensor) -> Tensor:
-    """The entries of a node (..., *node) at flat positions."""
+    """The entries of (batch, *node) at the flat positions `index`: (batch, entries)."""
     return tensor.reshape(len(tensor), prod(tensor.shape[1:])).index_select(1, index)
 
 
@@ -160,7 +161,7 @@ def chain_rule(
     arithmetic: AbstractArithmetic,
     planner: AbstractPlanner,
 ) -> ChainRule:
-    """The chain rule of a network whose node k has `slopes[k]`: None for the input, the output and linear stages."""
+    """The chain rule of a network; `slopes[k]` belongs to node k, and is None for the input, output, linear stages."""
     return ChainRule(
         (network.input_shape, *(s.shape for s in network.stages)),
         ((), *(s.edges for s in network.stages)),

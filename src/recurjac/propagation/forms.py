@@ -18,7 +18,7 @@ from recurjac.operators.base import one_hot
 
 
 class AbstractSeeds(ABC):
-    """The forms with which a sweep starts."""
+    """The linear forms with which a sweep starts."""
 
     @abstractmethod
     def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Ball:
@@ -26,7 +26,7 @@ class AbstractSeeds(ABC):
 
     @abstractmethod
     def dot(self, rows: Ball) -> Ball:
-        """The forms times known numbers (B, K, *node): (B, K, R)."""
+        """The inner products of the forms with known numbers (B, K, *node): (B, K, R)."""
 
     @abstractmethod
     def parts(self, size: int) -> Iterator[AbstractSeeds]:
@@ -34,7 +34,7 @@ class AbstractSeeds(ABC):
 
     @abstractmethod
     def tensor(self) -> Tensor:
-        """The forms' coefficients, (B or 1, K or 1, R, *node)."""
+        """The coefficients of the forms, (B or 1, K or 1, R, *node)."""
 
     @property
     @abstractmethod
@@ -49,13 +49,13 @@ class AbstractSeeds(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where they are computed."""
+        """The device of the forms."""
 
 
 @final
 @dataclass(frozen=True)
 class Units(AbstractSeeds):
-    """Unit forms: 1 at one entry of a node of `shape`, `index` (B or 1, R) being their flat positions."""
+    """Unit forms: each is 1 at one entry of a node of `shape`; `index` (B or 1, R) has the flat positions."""
 
     index: Tensor
     shape: Shape
@@ -63,7 +63,7 @@ class Units(AbstractSeeds):
 
     @classmethod
     def all(cls, shape: Shape, dtype: torch.dtype, device: torch.device) -> Units:
-        """Every unit form of the node: its basis."""
+        """All unit forms of the node: its basis."""
         return cls(torch.arange(prod(shape), device=device).unsqueeze(0), shape, dtype)
 
     def push(self, operator: AbstractOperator, arithmetic: AbstractArithmetic) -> Ball:
@@ -71,7 +71,7 @@ class Units(AbstractSeeds):
 
     def dot(self, rows: Ball) -> Ball:
         def gather(t: Tensor) -> Tensor:
-            flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also of a node without dimensions
+            flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also for a node without dimensions
             b = max(flat.shape[0], self.index.shape[0])
             index = self.index.unsqueeze(1).expand(b, flat.shape[1], -1)
             return flat.expand(b, -1, -1).gather(2, index)
@@ -100,7 +100,7 @@ class Units(AbstractSeeds):
 @final
 @dataclass(frozen=True)
 class DenseForms(AbstractSeeds):
-    """Forms given by their coefficients, (B or 1, K or 1, R, *node), exact as stored."""
+    """Forms given by coefficients (B or 1, K or 1, R, *node), which are exact as stored."""
 
     coefficients: Tensor
     arithmetic: AbstractArithmetic

@@ -1,4 +1,4 @@
-"""A choice of neurons, which may differ between the samples of a batch."""
+"""A subset of the neurons of a node, which may differ between the samples of a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.propagation.forms import Units
 @final
 @dataclass(frozen=True)
 class NeuronSubset:
-    """The neurons numbered `index` (batch or 1, R) of a node; short rows are filled up with other neurons.
+    """The neurons of a node at positions `index` (batch or 1, R); short rows are padded with other neurons.
 
     shape: (batch, *node).
     """
@@ -26,9 +26,9 @@ class NeuronSubset:
 
     @classmethod
     def of(cls, chosen: Tensor | None, shape: Shape, device: torch.device) -> NeuronSubset:
-        """The neurons where `chosen` (batch, *node) is True, None meaning all; shape: (batch, *node).
+        """The neurons where `chosen` (batch, *node) is True, or all if it is None; shape: (batch, *node).
 
-        One list serves all samples if it is not much longer than the longest of the samples' own lists.
+        All samples share one list if it is not much longer than the longest list of a single sample.
         """
         size = prod(shape[1:])
         if chosen is None:
@@ -43,13 +43,13 @@ class NeuronSubset:
         return cls(flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest], shape)
 
     def units(self, dtype: torch.dtype) -> Units:
-        """The unit forms of the chosen neurons."""
+        """The unit forms of the neurons."""
         return Units(self.index, self.shape[1:], dtype)
 
     def scatter(self, values: Tensor, elsewhere: float) -> Tensor:
-        """`values` (..., R) put at the chosen neurons of (..., *node), a batch dimension first, `elsewhere` around.
+        """(..., *node) with `values` (..., R) at these neurons and `elsewhere` at the others; the batch comes first.
 
-        All values are bounds of their entry, so those that only fill up do no harm.
+        Each value is a bound of the entry that it is written to, so the values of padding neurons are valid too.
         """
         lead, index = values.shape[:-1], self.index
         if index.shape != values.shape:

@@ -1,6 +1,6 @@
-"""Every decision of cost, in one object that travels with a problem.
+"""All decisions that depend on cost, in one object that is part of a problem.
 
-No decision changes what is true of a bound; the ways to compute it differ by rounding alone.  Costs are counted in
+No decision changes whether a bound holds: the alternatives differ by rounding only.  Costs are counted in
 multiply-adds (docs/mathematics.md, §5.5) and compared with thresholds that were measured on processors with one thread
 (`make bench`, tables `reference`, `wide` and `growth`; `python -m benchmarks.networks` for convolutions).
 """
@@ -22,7 +22,7 @@ from recurjac.network import Network
 
 @runtime_checkable
 class Linked(Protocol):
-    """What a planner reads of a chain rule: the shapes of nodes, the edges into each, the number of covectors."""
+    """The parts of a chain rule that a planner reads: node shapes, edges into each node, number of covectors."""
 
     @property
     def shapes(self) -> tuple[Shape, ...]: ...
@@ -35,20 +35,23 @@ class Linked(Protocol):
 @final
 @dataclass(frozen=True)
 class Thresholds:
-    """Where another way of computing begins to be cheaper.
+    """The thresholds at which one way of computing becomes cheaper than another.
 
-    batch_work: the multiply-adds of one sample (`Network.cost`) from which a batch is taken apart, so that every sample
-    has a skeleton of its own.  Below it, one call for all samples is faster.
-    live_share, live_least: neurons of slope 0 are left out where at most this share of at least so many is live; else
-    copying parts of the matrices costs more than it saves.
-    tile: about so many forms of a convolutional layer travel together: enough to be fast, few enough to stay close.
-    restricted_share: the share of a route's entries up to which restricting it to what forms reach is worthwhile.
-    cache: the bytes that one coefficient tensor should take on a processor, so that it stays in the cache.
-    few_forms: so many forms travel together whatever the cache, as smaller products waste time in calls.
-    balls, ball_work: regions that an application bounds in one call, and the multiply-adds for which radii that may
-    turn out to be unneeded are bounded ahead.
-    inputs, input_work: inputs that a command bounds in one call, and the multiply-adds of one input from which it takes
-    them one by one, for progress and interruption.
+    batch_work: if one sample costs more multiply-adds than this (`Network.cost`), a batch may be split, so that every
+    sample has its own skeleton.  Below it, one call for all samples is faster.
+    live_share, live_least: neurons of slope 0 are left out of a node if it has at least `live_least` neurons and at
+    most the share `live_share` of them has another slope.  Otherwise copying parts of the matrices costs more than it
+    saves.
+    tile: the approximate number of forms of a convolutional layer that are propagated together.  It is large enough
+    to be fast, and small enough that the forms start near each other.
+    restricted_share: a route is restricted to the entries that the forms reach if these are at most about this share.
+    cache: the size in bytes that one coefficient tensor should have on a CPU, so that it stays in the cache.
+    few_forms: up to this many forms are propagated together even if they exceed the cache, because smaller products
+    spend too much time in call overhead.
+    balls, ball_work: the number of regions that an application bounds in one call, and the multiply-adds that it
+    spends on bounding radii ahead of time, although they may not be needed.
+    inputs, input_work: the number of inputs that a command bounds in one call, and the multiply-adds of one input above
+    which it takes inputs one by one, so that it can show progress and be interrupted.
     """
 
     batch_work: int = 5 * 10**7
@@ -65,20 +68,20 @@ class Thresholds:
 
 
 class AbstractPlanner(ABC):
-    """Decides how bounds are computed; the final methods follow from `thresholds` alone."""
+    """Decides how bounds are computed; the final methods depend on `thresholds` only."""
 
     thresholds: Thresholds
 
     @abstractmethod
     def pushes_skeleton(self, network: Network, kept: Sequence[int]) -> bool:
-        """Whether the skeleton of a network is pushed along with its pre-activations (`skeleton_pushed`).
+        """Whether the skeleton of a network is pushed together with its pre-activations (`skeleton_pushed`).
 
-        kept: how many neurons of the first stages are kept; of the others the same share is expected.
+        kept: the number of kept neurons of each of the first stages.  The same share is assumed for the other stages.
         """
 
     @abstractmethod
     def pulls_skeleton(self, chain: Linked, kept: Mapping[int, Tensor]) -> bool:
-        """Whether rows of a chain rule's skeleton between the neurons `kept` are pulled back (`skeleton_pulled`)."""
+        """Whether the skeleton of a chain rule between the neurons `kept` is pulled (`skeleton_pulled`)."""
 
     @abstractmethod
     def splits_batch(self, network: Network, batch: int) -> bool:
@@ -86,13 +89,13 @@ class AbstractPlanner(ABC):
 
     @final
     def live(self, live: Tensor) -> Tensor | None:
-        """The flat positions where `live` (entries,) is True, if leaving out the others is worthwhile."""
+        """The flat positions where `live` (entries,) is True; None if leaving out the others saves no work."""
         index, t = live.nonzero().flatten(), self.thresholds
         return index if 0 < len(index) <= t.live_share * len(live) and len(live) >= t.live_least else None
 
     @final
     def tiles(self, count: int, axes: int) -> int:
-        """Into how many parts each axis of positions is cut for `count` unit forms; 0: the forms stay together."""
+        """The number of parts into which each spatial axis is cut for `count` unit forms; 0 means no cutting."""
         tile = self.thresholds.tile
         return 0 if axes < 1 or count <= tile // 2 else ceil((count / tile) ** (1 / axes))
 
@@ -104,7 +107,7 @@ class AbstractPlanner(ABC):
 
     @final
     def together(self, form: int, copies: int, memory: int, device: torch.device) -> int:
-        """How many forms of `form` bytes travel together, `copies` of them being held, within `memory` bytes."""
+        """How many forms of `form` bytes are propagated together if `copies` of each must fit in `memory` bytes."""
         size = max(1, memory // max(1, copies * form))
         if device.type == "cpu":
             size = min(size, max(self.thresholds.few_forms, self.thresholds.cache // max(1, 2 * form)))
@@ -112,42 +115,46 @@ class AbstractPlanner(ABC):
 
     @final
     def radii_ahead(self, network: Network) -> int:
-        """How many radii of one input are bounded in one call although some may turn out to be unneeded."""
+        """How many radii of one input are bounded in one call, although some of them may not be needed."""
         return max(1, self.thresholds.ball_work // max(1, network.cost))
 
     @final
     def inputs_together(self, network: Network) -> int:
-        """How many inputs a command takes in one call."""
+        """How many inputs a command bounds in one call."""
         return 1 if network.cost > self.thresholds.input_work else self.thresholds.inputs
 
 
 @final
 @dataclass(frozen=True)
 class Planner(AbstractPlanner):
-    """Takes the way of the least count of multiply-adds."""
+    """Chooses the alternative with the fewest multiply-adds."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def pushes_skeleton(self, network: Network, kept: Sequence[int]) -> bool:
-        """Counted are the pushed columns and the sweeps over kept neurons, against sweeps over all neurons.
+        """True if pushing columns and sweeping over kept neurons costs at most as much as sweeping over all neurons.
 
-        Never with convolutions: sweeps along receptive fields (`receptive_field.py`) do less there than this counts,
-        and measured faster.
+        Always False with convolutions: sweeps along receptive fields (`receptive_field.py`) do less work there than
+        this count assumes, and they were faster when measured.
         """
         return not network.local and pushed_work(network, kept) <= plain_work(network, kept)
 
     def pulls_skeleton(self, chain: Linked, kept: Mapping[int, Tensor]) -> bool:
-        """Never where everything is dense: there a skeleton is pushed along with pre-activations, if at all."""
+        """True if pulling is estimated to be cheaper; always False if no operator is a convolution.
+
+        Without convolutions, a skeleton is pushed together with the pre-activations or not used.
+        """
         if not any(e.operator.local for into in chain.edges for e in into):
             return False
         pulled, plain = pulled_work(chain, {k: len(index) for k, index in kept.items()})
         return pulled <= plain
 
     def splits_batch(self, network: Network, batch: int) -> bool:
-        """A skeleton may save tens of times what taking the batch apart may lose, which is at most a factor of two.
+        """True on a CPU for a network that is expensive enough and may have a skeleton.
 
-        With convolutions this is known only once pre-activations are bounded.  On an accelerator a batch stays whole,
-        since the cost there is in the number of calls.
+        Splitting a batch makes it at most twice as slow, and a skeleton can make it tens of times faster.  With
+        convolutions, whether a skeleton is cheaper is known only after pre-activations are bounded.  On an accelerator,
+        a batch is never split, because the cost depends on the number of calls.
         """
         if batch < 2 or network.device.type != "cpu" or network.cost <= self.thresholds.batch_work:
             return False
@@ -157,7 +164,7 @@ class Planner(AbstractPlanner):
 @final
 @dataclass(frozen=True)
 class PlainOnly(AbstractPlanner):
-    """Sweeps over all neurons; no skeleton is made and no batch is taken apart."""
+    """Sweeps over all neurons, without skeletons; never splits a batch."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -174,7 +181,7 @@ class PlainOnly(AbstractPlanner):
 @final
 @dataclass(frozen=True)
 class SkeletonOnly(AbstractPlanner):
-    """A skeleton is pushed for every single sample, whatever it costs."""
+    """Pushes a skeleton for each sample, regardless of the cost."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -191,7 +198,7 @@ class SkeletonOnly(AbstractPlanner):
 @final
 @dataclass(frozen=True)
 class PulledOnly(AbstractPlanner):
-    """Pre-activations by plain sweeps, and the Jacobian of every single sample by a pulled skeleton."""
+    """Bounds pre-activations by plain sweeps, and the Jacobian of each sample by a pulled skeleton."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -206,9 +213,9 @@ class PulledOnly(AbstractPlanner):
 
 
 def _expected(network: Network, kept: Sequence[int]) -> tuple[list[float], float]:
-    """How many neurons of each stage but the last are kept, the input first left out, and the share of those known.
+    """The number of kept neurons of each stage except the last, without the input, and the share of the known ones.
 
-    Of stages that are not bounded yet the share of the others is expected; all neurons of a smooth stage are kept.
+    Stages that are not bounded yet are assumed to have the same share; smooth stages keep all their neurons.
     """
     sizes = [prod(network.shape(k)) for k in range(network.depth)]
     seen = sum(sizes[1 : len(kept) + 1])
@@ -220,7 +227,7 @@ def _expected(network: Network, kept: Sequence[int]) -> tuple[list[float], float
 def pushed_work(network: Network, kept: Sequence[int]) -> float:
     """Multiply-adds of pushing a skeleton and of both sweeps over its kept neurons (docs/mathematics.md, §5.5)."""
     u, share = _expected(network, kept)
-    active = 0.5 * (1 + share)  # of the neurons that are not kept, some half has slope 0
+    active = 0.5 * (1 + share)  # about half of the neurons that are not kept have slope 0
     inputs, outputs, work = prod(network.input_shape), prod(network.output_shape), network.work
     before = [sum(u[:k]) for k in range(network.depth)]
     pushed = sum(w * active * (inputs + b) for w, b in zip(work[1:], before[:-1], strict=True))
@@ -240,9 +247,9 @@ def plain_work(network: Network, kept: Sequence[int]) -> float:
 
 
 def pulled_work(chain: Linked, kept: Mapping[int, int]) -> tuple[int, int]:
-    """Multiply-adds with a pulled skeleton between so many kept neurons a node, and without it.
+    """Multiply-adds with a pulled skeleton that keeps `kept[k]` neurons of node k, and without a skeleton.
 
-    The basis of the input needs no products to leave it, and the covectors meet the last edges once for all.
+    The basis of the input needs no products at the first edge, and the covectors are applied to the last edges once.
     """
     end = len(chain.shapes) - 1
     inputs, outputs, total = prod(chain.shapes[0]), prod(chain.shapes[-1]), sum(kept.values())

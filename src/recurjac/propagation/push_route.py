@@ -1,4 +1,4 @@
-"""From a node forward to the last one: the routes of Jacobians (docs/mathematics.md, §5)."""
+"""Routes from a node forward to the last node, for bounds of Jacobians (docs/mathematics.md, §5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recurjac.relaxations import LinearRelaxation
 
 @dataclass(frozen=True)
 class AbstractPushRoute(AbstractRoute):
-    """From a node forward to the last one, where a form meets the covectors."""
+    """A route from a node forward to the last node, where forms are multiplied with the covectors."""
 
     chain: ChainRule
     found: dict[int, LinearRelaxation | None]
@@ -45,7 +45,7 @@ class AbstractPushRoute(AbstractRoute):
 
     @cached_property
     def _rows(self) -> dict[int, Ball]:
-        """For each node that the last one reads, the covectors pulled back to it."""
+        """The covectors pulled back to each node that has an edge into the last node."""
         rows: dict[int, Ball] = {}
         for e in self.chain.edges[-1]:
             more = self.chain.gradient_rows(e.operator)
@@ -73,7 +73,7 @@ class AbstractPushRoute(AbstractRoute):
 @final
 @dataclass(frozen=True)
 class PushRoute(AbstractPushRoute):
-    """From node to node along the edges of the chain rule."""
+    """A push route that goes from node to node along the edges of the chain rule."""
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return self._out[node]
@@ -85,9 +85,9 @@ class PushRoute(AbstractPushRoute):
 @final
 @dataclass(frozen=True)
 class StackedPushRoute(AbstractPushRoute):
-    """The same where every node reads all earlier ones through matrices: forms of all later nodes travel as one.
+    """A push route for nodes that read all earlier nodes through matrices; the forms of all later nodes are joined.
 
-    A single covector travels with them: it makes the last node a number, of which the form has one coefficient.
+    A single covector is joined with them: it makes the last node a scalar, for which a form has one coefficient.
     """
 
     @property
@@ -101,7 +101,7 @@ class StackedPushRoute(AbstractPushRoute):
 
     @cached_property
     def _stacks(self) -> list[IntervalMatrix]:
-        """From each node to all later ones but the last, one after the other, and to the covector if it is one."""
+        """The matrix from each node to all later nodes except the last, stacked, with a single covector below."""
         chain, stacks = self.chain, []
         for node, out in enumerate(self._out[:-1]):
             parts = [o.matrix for _, o in out if isinstance(o, IntervalMatrix)]
@@ -132,7 +132,7 @@ class StackedPushRoute(AbstractPushRoute):
         if forms.shape[-1] == n:
             return here, None
         passing = forms.map(lambda t: t[..., n:])
-        # a derivative by live rows keeps what is here, hence the memory of both
+        # differentiating by the rows keeps `here` alive; without the copy, that would keep the memory of both parts
         return here, passing.map(torch.clone) if rows is not None and rows.mid.requires_grad else passing
 
     def widest(self) -> int:

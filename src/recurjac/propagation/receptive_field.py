@@ -1,4 +1,4 @@
-"""Forms that start near each other reach a small part of a convolutional network: sweeps along that part alone."""
+"""Sweeps restricted to the part of a convolutional network that forms starting near each other reach."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from recurjac.relaxations import LinearRelaxation
 
 
 def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
-    """The numbers of the forms in lots that start near each other in (channels, *positions), or None.
+    """The indices of the forms, in groups that start near each other in (channels, *positions), or None.
 
-    None where all are few, where the node has no positions, and where samples have forms of their own.
+    None if there are few forms, if the node has no spatial axes, or if the forms differ between samples.
     """
     spatial = seeds.shape[1:]
     parts = 0 if len(seeds.index) > 1 else planner.tiles(seeds.count, len(spatial))
@@ -41,7 +41,7 @@ def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
 @final
 @dataclass(frozen=True)
 class Restricted(AbstractRoute):
-    """Another route cut down to the entries of each node that certain forms reach, as vectors."""
+    """Another route restricted to the entries of each node that certain forms reach; nodes become vectors."""
 
     whole: AbstractRoute
     reached: dict[int, Tensor]
@@ -49,7 +49,7 @@ class Restricted(AbstractRoute):
 
     @classmethod
     def to_reach_of(cls, route: AbstractRoute, start: int, index: Tensor) -> Restricted | None:
-        """The part of `route` that unit forms at the flat positions `index` of `start` reach; None if it is large."""
+        """The part of `route` that unit forms at the flat positions `index` of `start` reach; None if too large."""
         reached = {start: index}
         met: dict[int, list[tuple[int, AbstractOperator, Tensor]]] = {}
         sizes: dict[int, int] = {}
@@ -107,7 +107,10 @@ class Restricted(AbstractRoute):
 
 
 def _into(back: AbstractOperator, read: Tensor, reached: Tensor, route: AbstractRoute, target: int) -> AbstractOperator:
-    """The operator from what a node's forms hold to what is reached of the target, `back` being its transpose."""
+    """The operator from the reached entries of a node to those of `target`.
+
+    back: the transpose of that operator, onto the entries `read` of the target.
+    """
     region = route.region(target)
     onto: AbstractOperator
     if region is not None:

@@ -1,4 +1,4 @@
-"""What a sweep travels along: which way the operators point, which lines each node has, what a form meets."""
+"""The interface of a route: the direction of the operators, the lines of each node, and what a form meets there."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from recurjac.relaxations import LinearRelaxation
 
 
 class AbstractRoute(ABC):
-    """A directed acyclic graph along which forms travel, node by node in the order of `nodes`."""
+    """A directed acyclic graph along which forms are propagated, node by node in the order of `nodes`."""
 
     @property
     @abstractmethod
     def arithmetic(self) -> AbstractArithmetic:
-        """How forms are computed."""
+        """The arithmetic in which forms are computed."""
 
     @property
     @abstractmethod
     def planner(self) -> AbstractPlanner:
-        """What decides how many forms travel together."""
+        """Decides how many forms are propagated together."""
 
     @property
     def dense(self) -> bool:
-        """Whether a form reaches all of every next node, so that it cannot go along a part of the route."""
+        """Whether a form reaches all entries of every next node, so that restricting the route saves nothing."""
         return False
 
     @abstractmethod
@@ -36,30 +36,30 @@ class AbstractRoute(ABC):
 
     @abstractmethod
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        """Where forms go from `node`, and the operator that takes them there."""
+        """The targets of the edges out of `node`, each with its operator."""
 
     def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
-        """Of the forms that come to `node`, the part on its own entries, and what is only on its way to the next one.
+        """The part of the arriving forms on the entries of `node`, and the part that passes to the next node unchanged.
 
-        Usually nothing is; what there is joins what the node sends along its one edge.
+        The second part is usually None.  If not, it is added to the forms that leave the node along its first edge.
         """
         return forms, None
 
     @abstractmethod
     def lines(self, node: int) -> LinearRelaxation | None:
-        """The lines of a node that forms arrive at (not of their start); None if nothing happens there."""
+        """The lines of a node at which forms arrive, other than their start; None if the forms pass unchanged."""
 
     @abstractmethod
     def rows(self, node: int) -> Ball | None:
-        """Known numbers that a form at `node` is multiplied with and sheds, (B, K, *node); None if there are none."""
+        """Known numbers (B, K, *node) whose product with a form at `node` is a term of the bound; None if none."""
 
     @abstractmethod
     def region(self, node: int) -> Convex | None:
-        """The set over which forms that arrive at `node` are maximised; None but at the end of a pull."""
+        """The set over which forms that arrive at `node` are maximised; None except at the end of a route."""
 
     @abstractmethod
     def floats(self) -> int:
-        """An upper estimate of the numbers that one form occupies at its widest node, over all samples and outputs."""
+        """An upper estimate of the coefficients of one form at its widest node, over all samples and outputs."""
 
     @abstractmethod
     def widest(self) -> int:

@@ -1,8 +1,8 @@
-"""The skeleton of one sample's chain rule by rows that are pulled back (docs/mathematics.md, §5.5).
+"""The skeleton of the chain rule of one sample, computed by pulling rows back (docs/mathematics.md, §5.5).
 
-Between neurons of unknown slope everything is linear.  Its matrices are rows, one for each unstable neuron and each
-output, that are pulled back through it: cheap with convolutions, where columns for every input would be many.
-`skeleton_pushed` builds the same from columns, along with the pre-activations.
+Between neurons of unknown slope, the chain rule is linear.  The rows of its matrices, one for each unstable neuron and
+each output, are pulled back through the linear part.  This is cheap with convolutions, for which one column per input
+would be expensive.  `skeleton_pushed` builds the same matrices from columns, together with the pre-activations.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from recurjac.propagation.chain_rule import ChainRule, Place, taken
 
 
 def between_unstable(chain: ChainRule) -> ChainRule | None:
-    """The chain rule of the same J between its unstable neurons alone; None where that is not cheaper.
+    """The chain rule of the same J restricted to its unstable neurons; None if that is not cheaper.
 
-    It is the one that came along with the network's pre-activations, if there is one, and else a pulled one.
+    It is the skeleton that was built with the pre-activations of the network, if there is one; otherwise it is pulled.
     """
     if chain.skeleton is not None or chain.batch > 1:
         return chain.skeleton
@@ -33,9 +33,10 @@ def between_unstable(chain: ChainRule) -> ChainRule | None:
 
 
 def between(whole: ChainRule, kept: Mapping[int, Tensor]) -> ChainRule:
-    """The chain rule of the same J, of one sample, between the neurons numbered `kept` at some nodes, rising.
+    """The chain rule of the same J, for one sample, restricted to the neurons `kept`.
 
-    All neurons whose slope is not known must be among them.
+    kept: flat positions of neurons at some nodes, in the order of the nodes.  All neurons whose slope is not known must
+    be among them.
     """
     every = torch.arange(prod(whole.shapes[0]), device=whole.device)
     sources = {0: every, **kept}
@@ -53,9 +54,9 @@ def between(whole: ChainRule, kept: Mapping[int, Tensor]) -> ChainRule:
 
 
 def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
-    """For every node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
+    """For each node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
 
-    What is between them is linear: the slope of its lower end, and 0 at `sources`.
+    The map between them is linear: the slope of a neuron is the lower end of its interval, and 0 at `sources`.
     """
     widest = max(prod(s) for s in whole.shapes)
     bits = torch.finfo(whole.dtype).bits
@@ -86,7 +87,7 @@ def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, T
 
 
 def _through(whole: ChainRule, node: int, forms: Ball, sources: Mapping[int, Tensor]) -> Ball:
-    """Forms (R, *node) times the slopes of the neurons that are not among `sources`, where these are 0."""
+    """Forms (R, *node) times the slopes of the neurons, which are taken as 0 at `sources`."""
     slopes = whole.slopes[node]
     if slopes is None:
         return forms

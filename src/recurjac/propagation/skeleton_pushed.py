@@ -1,9 +1,9 @@
-"""The exact skeleton: between neurons that are not linear, a network is (docs/mathematics.md, §5.5).
+"""The exact skeleton: between its nonlinear neurons, a network is linear (docs/mathematics.md, §5.5).
 
-z_k = E_k v, where v is the input, the number 1, and then the outputs of the *kept* neurons of earlier stages: those
-that are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through what
-is linear; neurons of slope 0 vanish.  Bounds of pre-activations and Jacobians are then sweeps over kept neurons alone,
-of the same results as on the whole network up to rounding.
+z_k = E_k v.  The vector v consists of the input, the number 1, and the outputs of the *kept* neurons of earlier stages:
+those that are not known multiples of their pre-activations.  The columns of E are pushed once, layer by layer, through
+the linear part of the network; neurons of slope 0 drop out.  Sweeps for pre-activations and Jacobians then run over
+kept neurons only.  Their results equal those on the whole network up to rounding.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from recurjac.relaxations import LinearRelaxation
 @final
 @dataclass(frozen=True)
 class Affine:
-    """E v for entries of one stage; v is the input, 1, and the kept neurons of the stages in their order.
+    """E v for entries of one stage; v is the input, 1, and the kept neurons of the stages in order.
 
-    columns: Eᵀ, (first entries of v, entries); in memory entry by entry, as whole rows of E are what is copied.
+    columns: Eᵀ, (first entries of v, entries).  In memory, the rows of E are contiguous, because whole rows are copied.
     """
 
     columns: Ball
 
     def at(self, index: Tensor) -> Affine:
-        """The entries number `index` alone."""
+        """The same for the entries `index` only."""
         return Affine(self.columns.map(lambda t: t.mT.index_select(0, index).mT))
 
     def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
-        """Each entry times a number."""
+        """Each entry times its `slope`."""
         return Affine(arithmetic.scaled(self.columns, slope))
 
 
 @final
 @dataclass(frozen=True)
 class _Post:
-    """h_k in terms of v: its entries `reads` are `affine`, the others are 0; all numbers are flat positions.
+    """h_k in terms of v: its entries `reads` are `affine`, the others are 0; indices are flat positions.
 
-    kept: its kept neurons, found in v from `begin` on.
+    kept: the kept neurons of the stage; they are in v from position `begin`.
     """
 
     reads: Tensor
@@ -64,7 +64,7 @@ class _Post:
 
     @cached_property
     def count(self) -> int:
-        """How many neurons are kept."""
+        """The number of kept neurons."""
         return len(self.kept)
 
     @cached_property
@@ -75,7 +75,7 @@ class _Post:
 @final
 @dataclass
 class Skeleton:
-    """The skeleton of the stages of a network so far, for one sample."""
+    """The skeleton of the stages that were appended so far, for one sample."""
 
     network: Network
     arithmetic: AbstractArithmetic
@@ -90,7 +90,7 @@ class Skeleton:
 
     @cached_property
     def inputs(self) -> int:
-        """The number of inputs, at which v is 1."""
+        """The number of inputs; v is 1 at this position."""
         return self.post[0].end
 
     @property
@@ -99,7 +99,7 @@ class Skeleton:
         return max(self.post[-1].end, self.inputs + 1)
 
     def pre(self, k: int) -> Affine:
-        """z_k in terms of the kept neurons of earlier stages; all of them must be settled."""
+        """z_k in terms of the kept neurons of earlier stages, all of which must have been appended."""
         stage, n = self.network.stages[k - 1], _size(self.network, k)
         columns: Ball | None = None
         for e in stage.edges:
@@ -125,14 +125,14 @@ class Skeleton:
         return Affine(_long(columns if bias is None else self._shifted(columns, bias), self.length))
 
     def _shifted(self, columns: Ball, bias: Ball) -> Ball:
-        """The columns with a bias more where v is 1."""
+        """The columns with `bias` added at the position where v is 1."""
         row = bias.map(lambda t: t.reshape(1, -1))
         if len(columns.mid) <= self.inputs:
             return _stacked([_long(columns, self.inputs), row])
         return columns.plus_at_(slice(self.inputs, self.inputs + 1), row)
 
     def append_stage(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
-        """Go on from stage k: `slope` (entries,) times z where `exact`, else neurons that are kept."""
+        """Append stage k, whose output is `slope` (entries,) times z where `exact`; the other neurons are kept."""
         bent = ~exact
         kept, reads = bent.nonzero().flatten(), (bent | (slope != 0)).nonzero().flatten()
         affine, steep = z.at(reads), slope.masked_fill(bent, 1.0).index_select(0, reads)
@@ -149,7 +149,7 @@ class Skeleton:
         self.post.append(_Post(reads, affine, kept, self.length))
 
     def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, IntervalMatrix]]:
-        """Where forms of `entries` go: to all kept neurons of stages up to `before`, together, and to (input, 1)."""
+        """The edges for forms of `entries`: to all kept neurons of stages up to `before`, joined, and to (input, 1)."""
         (m, n), first = entries.columns.shape, self.inputs + 1
         own = (0, IntervalMatrix(entries.columns.map(lambda t: t[:first]), (n,), (first,)))
         if before == 0:
@@ -157,7 +157,7 @@ class Skeleton:
         return [(before, IntervalMatrix(entries.columns.map(lambda t: t[first:]), (n,), (m - first,))), own]
 
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
-        """The chain rule of the same Jacobian between kept neurons; `output` is the last stage, without a slope."""
+        """The chain rule of the same J restricted to kept neurons; `output` is the last stage, which has no slopes."""
         groups = [0, *self.kept_rows]
         shapes = [whole.shapes[0], *((self.post[g].count,) for g in groups[1:]), whole.shapes[-1]]
         ends = [*self.kept_rows.values(), output]
@@ -189,14 +189,14 @@ def _size(network: Network, node: int) -> int:
 
 
 def _long(columns: Ball, length: int) -> Ball:
-    """The columns with those of the next entries of v, up to `length`, which are 0."""
+    """The columns padded with zeros for the next entries of v, up to `length`."""
     if len(columns.mid) == length:
         return columns
     return columns.map(lambda t: torch.cat([t.mT, t.new_zeros(t.shape[1], length - len(t))], 1).mT)
 
 
 def _stacked(columns: Sequence[Ball]) -> Ball:
-    """Columns after columns, entry by entry in memory."""
+    """The columns concatenated; in memory, the rows of E are contiguous."""
     return concatenate([c.map(lambda t: t.mT) for c in columns], 1).map(lambda t: t.mT)
 
 
@@ -210,10 +210,10 @@ def _added(a: Ball, b: Ball) -> Ball:
 @final
 @dataclass(frozen=True)
 class SkeletonRoute(AbstractRoute):
-    """From entries of stage `start`, which are `z`, back to the input, by way of kept neurons.
+    """A route from the entries `z` of stage `start` back to the input, through kept neurons.
 
-    Nodes are the stages themselves; the lines of a stage are those of its kept neurons.  Forms of all earlier kept
-    neurons travel as one; those of the input go there from every node.
+    Nodes are numbered like the stages; the lines of a stage are those of its kept neurons.  The forms of all earlier
+    kept neurons are joined.  Every node has an edge to the input.
     """
 
     skeleton: Skeleton

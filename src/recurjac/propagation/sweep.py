@@ -1,9 +1,9 @@
-"""The one sweep: linear forms carried from node to node, every non-linearity replaced by its lines.
+"""The sweep: linear forms are propagated from node to node, and each nonlinearity is replaced by its lines.
 
-CROWN pulls forms of pre-activations back to the input; RecurJac pushes tangents forward to the output.  A *route* says
-which way the operators point, which lines each node has, and what a form meets on its way; the sweep is the same.
-The upper bound alone is coded: the lower one is minus the upper bound of the negated forms, which join the sweep at
-the first node where the two differ.
+CROWN pulls forms of pre-activations back to the input; RecurJac pushes tangents forward to the output.  A *route*
+specifies the direction of the operators, the lines of each node, and what a form meets on its way; the sweep is the
+same for both.  Only the upper bound is coded.  The lower bound is minus the upper bound of the negated forms, which
+are added to the sweep at the first node where the two differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recurjac.relaxations import relax_
 
 
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
-    """Bounds of the forms `seeds` at node `start`: (B, K, R), in parts that keep to the arithmetic's memory.
+    """Bounds of the forms `seeds` at node `start`: (B, K, R), computed in parts that fit the arithmetic's memory.
 
     Source: docs/mathematics.md, §3.2 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783,
     Algorithm 1.
@@ -40,7 +40,7 @@ def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
 
 
 def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Interval:
-    """The bounds of the forms number `tile`, along what they reach if that is much less than the whole route."""
+    """The bounds of the forms `tile`, by a sweep along the part of the route that they reach if it is small."""
     index = seeds.index[0, tile]
     near = Restricted.to_reach_of(route, start, index)
     if near is None:
@@ -59,7 +59,10 @@ def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interva
 
 
 def _joined(bounds: list[Interval]) -> Interval:
-    """The bounds of several lots of forms, one after the other; a lot that meets nothing has no samples and outputs."""
+    """The bounds of several groups of forms, concatenated.
+
+    Forms that meet nothing are 0 in every sample and output; their bounds have one of each, and are expanded.
+    """
     if len(bounds) == 1:
         return bounds[0]
     shape = torch.broadcast_shapes(*(b.shape[:2] for b in bounds))
@@ -68,7 +71,7 @@ def _joined(bounds: list[Interval]) -> Interval:
 
 
 class _Tally:
-    """The constants collected so far: one for both signs until `split`, then for the forms and their negations."""
+    """The constants so far: shared by both signs until `split`, then for the forms followed by their negations."""
 
     def __init__(self) -> None:
         self.terms: list[Ball] = []
@@ -117,7 +120,7 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
 @final
 @dataclass(frozen=True)
 class _Forms:
-    """Forms on their way."""
+    """Forms at a node, given by their coefficients."""
 
     value: Ball
 
@@ -128,7 +131,7 @@ class _Forms:
 @final
 @dataclass(frozen=True)
 class _Seeds:
-    """The forms of the start, not pushed yet; if `both`, they stand for themselves and for their negations."""
+    """The forms at the start, not pushed yet; if `both`, they represent the forms and their negations."""
 
     seeds: AbstractSeeds
     arithmetic: AbstractArithmetic
@@ -141,7 +144,7 @@ class _Seeds:
 @final
 @dataclass(frozen=True)
 class _Sent:
-    """Forms that left a node along an edge, pushed on arrival, and others that they are to be added to."""
+    """Forms sent along an edge, which are pushed on arrival, and forms `passing` that are added to the result."""
 
     operator: AbstractOperator
     forms: _Seeds | _Forms
@@ -158,13 +161,13 @@ def _send(
     forms: _Seeds | _Forms,
     passing: Ball | None = None,
 ) -> None:
-    """Forms along every edge; those that pass a node go on along its first one."""
+    """Send forms along every edge; the forms `passing` go along the first edge."""
     for i, (target, operator) in enumerate(edges):
         pending.setdefault(target, []).append(_Sent(operator, forms, passing if i == 0 else None))
 
 
 def _arrived(sent: Sequence[_Sent]) -> Ball:
-    """The sum of all forms that arrive at a node, in memory of its own."""
+    """The sum of all forms that arrive at a node, in memory that nothing else uses."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
     passing = [s.passing for s in sent if s.passing is not None]
     new = bool(passing) or all(isinstance(o, IntervalMatrix) for o, _ in pushed)
@@ -178,13 +181,13 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
             own = concatenate([own, -own], 2) if seeds.both else own
             found = own if found is None else found + own
     if found is None:
-        raise ValueError("nothing arrives")
-    moved = not new and len(sent) == 1 and found.shares_memory(pushed[0][1])  # along an operator that only renames
+        raise ValueError("no forms arrive at the node")
+    moved = not new and len(sent) == 1 and found.shares_memory(pushed[0][1])  # the operator returned a view
     return found.map(torch.clone) if moved else found
 
 
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
-    if not tally.terms:  # no form meets anything: all are 0
+    if not tally.terms:  # no form has a term: all are 0
         zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision, device=seeds.device)
         return Interval.point(zero)
     total = summed(tally.terms)

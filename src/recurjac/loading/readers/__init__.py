@@ -1,1 +1,1 @@
-"""Readers of foreign operations that become no operator class of their own; one group a file."""
+"""Readers of foreign operations that have no operator class of their own; one file for each group."""

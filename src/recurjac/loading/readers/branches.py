@@ -1,4 +1,4 @@
-"""Sums and differences of branches and constants: they add edges or biases, no operator."""
+"""Sums and differences of branches and constants, which add edges or biases but no operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
     if is_constant(x):
         return scaled(y, alpha).shift(_tensor(x, y))
     if is_constant(y):
-        if alpha != 1:  # the constant itself is kept, as it may be a parameter that changes
+        if alpha != 1:  # keep the constant itself, because it may be a parameter that changes
             return x.plus(scaled(x.constant(_tensor(y, x)), alpha))
         return x.shift(_tensor(y, x))
     return x.plus(scaled(y, alpha))

@@ -1,4 +1,4 @@
-"""Readers of operations that move, repeat or drop entries: all of them by showing the operation their positions."""
+"""Readers of operations that move, repeat or drop entries; each operation is applied to the entries' positions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _ones(x: Expression, size: Sequence[int] | None = None, **_: Any) -> Any:
 
 @torch_ops.reads("aten.new_full.default")
 def _full(x: Expression, size: Sequence[int] | None, value: float, **_: Any) -> Any:
-    """A constant in the shape of x if no size is given."""
+    """A constant tensor of the given size, or of the shape of x if no size is given."""
     return torch.full(list(x.shape if size is None else size), value, dtype=x.dtype, device=x.device)
 
 
@@ -91,8 +91,8 @@ def _constant_pad(x: Expression, pad: Sequence[int], value: float = 0.0) -> Any:
 
 
 def _filled(padded: Expression, moved: Tensor, value: float) -> Expression:
-    """`padded` with `value` where it reads no position (0 of `moved`)."""
-    around = torch.tensor(value, dtype=torch.float64)  # two numbers would become float32
+    """`padded` with `value` at the entries that read no position (where `moved` is 0)."""
+    around = torch.tensor(value, dtype=torch.float64)  # torch.where of two numbers would give float32
     return padded if value == 0 else padded.shift(torch.where(moved == 0, around, 0.0))
 
 
@@ -128,7 +128,7 @@ def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
 def _dropout(x: Expression, _share: float, train: bool) -> Any:
     if train:
         raise ValueError(
-            "a dropout that is on makes the network random; pass training=self.training, and export in eval mode"
+            "an active dropout makes the network random; pass training=self.training, and export in eval mode"
         )
     return x
 
@@ -140,7 +140,7 @@ def _size(x: Expression, dim: int) -> Any:
 
 @torch_ops.reads("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
-    """Each part moved to its place among zeros, and their sum."""
+    """The sum of all parts, each moved to its place in a tensor of zeros."""
     like = next(p for p in parts if not isinstance(p, Tensor))
     blank = [torch.zeros(tuple(p.shape), dtype=torch.float64) for p in parts]
     total: Any = None
@@ -170,7 +170,7 @@ def _onnx_pad(
     x: Expression, pads: Any = None, constant: Any = None, axes: Any = None, *, mode: str = "constant",
     value: float = 0.0,
 ) -> Any:  # fmt: skip
-    """pads: before each axis, then after each; a negative one cuts off."""
+    """Padding; pads: first before each axis, then after each axis; a negative pad removes entries."""
     dims = len(x.shape)
     chosen = [int(a) % dims for a in axes.flatten().tolist()] if isinstance(axes, Tensor) else list(range(dims))
     numbers = [int(n) for n in (pads.flatten().tolist() if isinstance(pads, Tensor) else pads or ())]

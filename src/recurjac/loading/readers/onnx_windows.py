@@ -1,4 +1,4 @@
-"""ONNX's way to describe windows (kernel, strides, pads, auto_pad), and its readers of convolutions and pools."""
+"""ONNX's description of windows (kernel, strides, pads, auto_pad), and the readers of its convolutions and pools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recurjac.registry import Expression, onnx_ops
 @final
 @dataclass(frozen=True)
 class Frame:
-    """How windows lie: stride, dilation, padding before and after, one number an axis."""
+    """The placement of windows: stride, dilation, padding before and after, with one number per axis."""
 
     stride: Shape
     dilation: Shape
@@ -31,7 +31,10 @@ class Frame:
     def read(
         cls, spatial: Shape, kernel: Sequence[int], auto_pad: str, strides: Any, dilations: Any, pads: Any
     ) -> Frame:
-        """From ONNX's attributes, for inputs of `spatial` positions.  Raises ValueError if they do not fit."""
+        """The frame that ONNX's attributes define for inputs of `spatial` positions.
+
+        Raises ValueError if they do not fit.
+        """
         axes = len(kernel)
         stride, dilation = tuple(strides or (1,) * axes), tuple(dilations or (1,) * axes)
         around = tuple(pads or (0,) * (2 * axes))
@@ -59,21 +62,21 @@ class Frame:
 
 
 def padded(x: Expression, before: Shape, after: Shape) -> Any:
-    """`x` with zeros around its last axes."""
+    """`x` padded with zeros along its last axes."""
     around = [n for b, a in zip(reversed(before), reversed(after), strict=True) for n in (b, a)]
     check_padding(x.shape, before, after)
     return x.apply(gather(lambda t: torch.nn.functional.pad(t, around), x.shape))
 
 
 def check_padding(shape: Shape, before: Shape, after: Shape) -> None:
-    """Raise ValueError if a padding is far larger than what it pads."""
+    """Raise ValueError if a padding is far larger than the axis that it pads."""
     for n, b, a in zip(shape[len(shape) - len(before) :], before, after, strict=True):
         if b + a > 16 * n + 64:
             raise ValueError(f"a padding of {b} and {a} around {n} positions")
 
 
 def check_kernel(weight: Tensor, kernel_shape: Any) -> None:
-    """Raise ValueError if the attribute `kernel_shape` says another than the kernel has."""
+    """Raise ValueError if the attribute `kernel_shape` differs from the shape of the kernel."""
     if kernel_shape is not None and tuple(kernel_shape) != tuple(weight.shape[2:]):
         raise ValueError(f"kernel_shape={tuple(kernel_shape)} with a kernel of shape {tuple(weight.shape)}")
 
@@ -102,7 +105,7 @@ def _conv_transpose(
     if not isinstance(weight, Tensor):
         raise ValueError("a convolution with a kernel that depends on the input; only constant kernels are read")
     if auto_pad not in ("NOTSET", "VALID", "") or output_shape is not None:
-        raise ValueError(f"a transposed convolution with auto_pad={auto_pad} or an output_shape; state its pads")
+        raise ValueError(f"a transposed convolution with auto_pad={auto_pad} or an output_shape; give its pads")
     check_kernel(weight, kernel_shape)
     frame = Frame.read(x.shape[2:], weight.shape[2:], auto_pad, strides, dilations, pads)
     extra = tuple(output_padding or (0,) * len(frame.stride))
@@ -133,7 +136,7 @@ def _global_average_pool(x: Expression) -> Any:
 
 
 def reduced(x: Expression, axes: Any, keepdims: int, noop: int) -> tuple[Sequence[int], bool]:
-    """The axes that a reduction names, as attribute or input; none named means all, or none with `noop`."""
+    """The axes of a reduction, from an attribute or input; an empty list means all axes, or no axes with `noop`."""
     named = [int(a) for a in (axes.flatten().tolist() if isinstance(axes, Tensor) else axes or ())]
     return (named or ([] if noop else range(len(x.shape)))), bool(keepdims)
 

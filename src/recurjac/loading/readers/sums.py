@@ -1,4 +1,4 @@
-"""Sums and means over axes and windows: average pooling."""
+"""Readers of sums and means over axes and windows, such as average pooling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recurjac.operators.scale import divided
 from recurjac.registry import Expression, torch_ops
 
 _MOST = 2**23
-"""The most entries that the windows of one layer may see together."""
+"""The maximum total of entries in the windows of one layer."""
 
 
 def sum_over(x: Expression, dims: Sequence[int], keep: bool) -> Any:
@@ -38,7 +38,7 @@ def mean_over(x: Expression, dims: Sequence[int], keep: bool) -> Any:
 
 
 def _axes(x: Expression, dim: int | Sequence[int] | None) -> list[int]:
-    """The axes that `dim` names; none named means all."""
+    """The axes given by `dim`; None or an empty list means all axes."""
     named = [dim] if isinstance(dim, int) else list(dim or [])
     return named or list(range(len(x.shape)))
 
@@ -56,10 +56,10 @@ def _mean(x: Expression, dim: Any = None, keepdim: bool = False, *, dtype: torch
 def windows(
     shape: Shape, kernel: Shape, stride: Shape, before: Shape, after: Shape, dilation: Shape, ceil: bool
 ) -> Tensor:
-    """The positions (from 1; 0 in the padding) that each window over the last axes of `shape` sees.
+    """The positions (from 1; 0 in the padding) that each window over the last axes of `shape` contains.
 
-    Returns (window entries, *leading axes, *windows).  With `ceil` a last window may start inside the input or its
-    first padding and hang over its end, as PyTorch and ONNX have it.
+    Returns (window entries, *leading axes, *windows).  With `ceil`, the last window may start inside the input or its
+    first padding and extend beyond its end, as in PyTorch and ONNX.
     """
     lead, spatial = shape[: len(shape) - len(kernel)], shape[len(shape) - len(kernel) :]
     counts: list[int] = []
@@ -91,7 +91,7 @@ def average_pool(
     x: Expression, kernel: Shape, stride: Shape, before: Shape, after: Shape, dilation: Shape, ceil: bool,
     count_padding: bool, divisor: int | None = None,
 ) -> Any:  # fmt: skip
-    """The mean over windows; `count_padding` counts positions of the padding, not those that hang over it."""
+    """The mean over windows; `count_padding` counts positions in the padding, but not those beyond it."""
     rows = windows(x.shape, kernel, stride, before, after, dilation, ceil)
     y = x.apply(summed(rows, x.shape, tuple(rows.shape[1:])))
     if divisor is not None:
@@ -130,7 +130,7 @@ for _axes_of in (2, 3):
 
 
 def adaptive_windows(shape: Shape, sizes: Shape) -> Tensor:
-    """As `windows`, for PyTorch's adaptive pooling: window i of m covers floor(i n / m) to ceil((i + 1) n / m)."""
+    """Like `windows`, for PyTorch's adaptive pooling: window i of m covers floor(i n / m) to ceil((i + 1) n / m)."""
     rows = positions(shape)
     for axis, m in enumerate(sizes, len(shape) - len(sizes)):
         n = shape[axis]

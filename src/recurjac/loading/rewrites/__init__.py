@@ -1,1 +1,1 @@
-"""Exact rewrites of foreign operations into affine operations and activations; one a file."""
+"""Exact rewrites of foreign operations into affine operations and activations; one file for each."""

@@ -1,4 +1,4 @@
-"""Clipping to a range, exactly."""
+"""Exact rewrites of clipping to a range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recurjac.registry import onnx_ops, torch_ops
 @torch_ops.reads("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clamp.Tensor")
 @onnx_ops.reads("Clip")
 def clip(x: Any, min: Any = None, max: Any = None) -> Expression:
-    """min(max(x, low), high): an activation where both are numbers, one or two ReLUs where not."""
+    """min(max(x, low), high): an activation if both ends are numbers, otherwise one or two ReLUs."""
     if isinstance(x, Tensor):
         x = next(b for b in (min, max) if isinstance(b, Expression)).constant(x)
     low, high = _number(min, -torch.inf), _number(max, torch.inf)
@@ -51,7 +51,7 @@ def _onnx_hard_sigmoid(x: Expression, *, alpha: float = 0.2, beta: float = 0.5) 
 
 
 def _number(bound: Any, absent: float) -> Any:
-    """A bound as a number where it is one; NaN is none."""
+    """A bound as a float if it is a single number, otherwise unchanged.  Raises ValueError if it is NaN."""
     if bound is None:
         return absent
     value = float(bound) if not isinstance(bound, Tensor | Expression) or getattr(bound, "numel", int)() == 1 else bound
@@ -67,7 +67,7 @@ def _expression(x: Expression, bound: Any) -> Expression:
 
 
 def _between(x: Expression, low: float, high: float) -> Expression:
-    """The cases of two numbers; where low >= high the result is high."""
+    """min(max(x, low), high) for two numbers; if low >= high, the result is high."""
     at_low, at_high = (torch.tensor(v, dtype=torch.float64) for v in (low, high))
     if low >= high:
         return x.constant(at_high.expand(x.shape))
@@ -76,12 +76,12 @@ def _between(x: Expression, low: float, high: float) -> Expression:
     if high == torch.inf:
         return x.shift(-at_low).activate(ReLU()).shift(at_low)
     if low == -torch.inf:
-        # of a relu, but for one constant, and with no product: read off without any rounding
+        # a ReLU plus at most one constant, without products: its parts are found without rounding
         operators = [e.operator for e in x.edges] + [c.operator for c in x.constants]
         plain = len(x.constants) <= 1 and not any(o.multiply_adds() for o in operators)
         below = node_of(form(x), x.builder) if plain else None
         if below is not None and isinstance(below.stage.activation, ReLU) and below.factor == 1 and below.shift < high:
-            # it was cut off below already: one activation for both
+            # x is already clipped from below: use one activation for both ends
             return _between(below.argument(x).shift(torch.tensor(below.shift, dtype=torch.float64)), below.shift, high)
         flipped: Expression = scaled(scaled(x, -1.0).shift(at_high).activate(ReLU()), -1.0)
         return flipped.shift(at_high)

@@ -1,4 +1,4 @@
-"""Affine expressions in canonical form, by which two of them are seen to be of one variable."""
+"""Affine expressions in canonical form, which shows whether two of them depend on the same variable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recurjac.network import Constant, Edge, Stage
 from recurjac.operators import AbstractOperator, Compose, Divide, Gather, Identity, Negate, Reshape, Scale, compose
 
 _SLACK = 2.0**-48
-"""Relative: what a handful of roundings of float64 can make of equal numbers."""
+"""The relative difference that a few float64 roundings can cause between equal numbers."""
 
 
 @final
@@ -30,7 +30,7 @@ class Term:
     tensor: Tensor | None = None
 
     def like(self, other: Term) -> bool:
-        """Whether they differ in their factors alone."""
+        """Whether the two terms differ at most in their factors."""
         same = (self.source, self.tensor is None) == (other.source, other.tensor is None)
         return same and _equal(self.tensor, other.tensor) and _equal(self.core, other.core)
 
@@ -38,9 +38,9 @@ class Term:
 @final
 @dataclass(frozen=True)
 class Form:
-    """Σ terms + shift, the terms of unlike sources, operators or tensors; as a vector.
+    """Σ terms + shift, as a vector; the terms differ in their sources, operators or tensors.
 
-    Numbers that are live parameters stay in the terms, as a network that follows them must.
+    Live parameters stay in the terms, because the network follows them.
     """
 
     terms: tuple[Term, ...]
@@ -48,7 +48,7 @@ class Form:
 
     @property
     def variable(self) -> bool:
-        """Whether it depends on the input."""
+        """Whether the form depends on the input."""
         return any(t.source is not None for t in self.terms)
 
     def multiple_of(self, other: Form) -> tuple[float, float] | None:
@@ -71,7 +71,7 @@ class Form:
 
 
 def close(a: float, b: float) -> bool:
-    """Whether two numbers differ by rounding alone."""
+    """Whether two numbers differ only by rounding."""
     return abs(a - b) <= _SLACK * max(abs(a), abs(b))
 
 
@@ -97,7 +97,7 @@ def _form(builder: Builder, edges: Sequence[Edge], constants: Sequence[Constant]
 
 
 def _joined(terms: list[Term], new: Term) -> list[Term]:
-    """The terms and a new one, added to the one like it."""
+    """The terms with a new one, which is merged into a like term if there is one."""
     for k, term in enumerate(terms):
         if term.like(new):
             return [*terms[:k], replace(term, factor=term.factor + new.factor), *terms[k + 1 :]]
@@ -105,7 +105,7 @@ def _joined(terms: list[Term], new: Term) -> list[Term]:
 
 
 def _peeled(operator: AbstractOperator, builder: Builder) -> tuple[float, AbstractOperator]:
-    """The operator as a number times another one, numbers commuting with all."""
+    """The operator as a number times another operator; numbers commute with all operators."""
     if isinstance(operator, Compose):
         outer, inner = _peeled(operator.outer, builder), _peeled(operator.inner, builder)
         return outer[0] * inner[0], compose(outer[1], inner[1])
@@ -119,7 +119,7 @@ def _peeled(operator: AbstractOperator, builder: Builder) -> tuple[float, Abstra
 
 
 def _uniform(t: Tensor, builder: Builder) -> float | None:
-    """The number that all entries are, unless bounds are to be differentiable with respect to it."""
+    """The common value of all entries; None if they differ, or if bounds are differentiable with respect to them."""
     if t.requires_grad or t.numel() == 0 or not bool((t == t.flatten()[0]).all()):
         return None
     builder.taken.append(t)
@@ -127,14 +127,14 @@ def _uniform(t: Tensor, builder: Builder) -> float | None:
 
 
 def _keeps_all(operator: AbstractOperator) -> bool:
-    """Whether every entry of the result is one of the argument's."""
+    """Whether every output is an entry of the input."""
     if isinstance(operator, Gather):
         return len(operator.table) == 1 and bool((operator.table >= 0).all())
     return isinstance(operator, Identity | Reshape)
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two operators, tensors or settings are the same, as objects or by their values."""
+    """Whether two operators, tensors or settings are identical or have equal values."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -149,7 +149,7 @@ def _equal(a: Any, b: Any) -> bool:
 @final
 @dataclass(frozen=True)
 class Node:
-    """factor · σ(before) + shift, an expression that is one activation of a stage."""
+    """factor · σ(before) + shift, where σ(before) is the output of a stage."""
 
     builder: Builder
     stage: Stage
@@ -158,17 +158,17 @@ class Node:
 
     @property
     def before(self) -> Form:
-        """What σ is applied to."""
+        """The argument of σ as a form."""
         return _form(self.builder, self.stage.edges, self.stage.constants, self.stage.shape)
 
     def argument(self, like: Expression) -> Expression:
-        """What σ is applied to, in the shape of `like`, which this is."""
+        """The argument of σ as an expression, in the shape of `like`, the expression that this node describes."""
         before = Expression(self.builder, self.stage.edges, self.stage.constants, self.stage.shape)
         return before.apply(Reshape(self.stage.shape, like.shape))
 
 
 def node_of(x: Form, builder: Builder) -> Node | None:
-    """The activation that x is a multiple of, entry by entry, but for a shift."""
+    """The activation of which x is a multiple, entry by entry, plus a shift; None if there is none."""
     if len(x.terms) != 1 or not x.terms[0].source or not isinstance(x.terms[0].core, Identity | Reshape):
         return None
     stage = builder.stages[x.terms[0].source - 1]

@@ -1,4 +1,4 @@
-"""Maxima and minima, exactly: max(a, b) = a + relu(b - a), over windows in ⌈log₂ k⌉ levels.
+"""Exact rewrites of maxima and minima: max(a, b) = a + relu(b - a), over windows of k entries in ⌈log₂ k⌉ levels.
 
 Source: docs/mathematics.md, §1.
 """
@@ -25,9 +25,9 @@ from recurjac.operators.scale import Scale, is_constant, scaled
 from recurjac.registry import Unread, onnx_ops, torch_ops
 
 _LARGEST = 4096
-"""The most entries that one maximum may see: each takes a stage."""
+"""The maximum number of entries of one maximum, because each entry needs a stage."""
 _MOST = 2**28
-"""The most pairs of entries of a window, of all windows together, which are compared by their positions."""
+"""The maximum number of pairs of entries, summed over all windows, whose positions are compared."""
 
 
 def maximum(a: Expression, b: Expression) -> Expression:
@@ -43,13 +43,13 @@ def minimum(a: Expression, b: Expression) -> Expression:
 @final
 @dataclass(frozen=True)
 class _Partial:
-    """The maximum of some entries of a window: its value, and which ones, (entries, *windows), 0 standing for none."""
+    """The maximum of some entries of each window: its value, and their positions (entries, *windows), 0 for none."""
 
     value: Expression
     rows: Tensor
 
     def joined(self, other: _Partial) -> _Partial:
-        """The maximum of both, with no kink where the other's entries are among ours already."""
+        """The maximum of both, without a kink in windows where self already contains all entries of `other`."""
         known = (other.rows.unsqueeze(1) == self.rows.unsqueeze(0)).any(1) | (other.rows == 0)
         needless = known.all(0)
         gap = other.value.plus(scaled(self.value, -1.0))
@@ -59,10 +59,10 @@ class _Partial:
 
 
 def maximum_of(x: Expression, rows: Tensor) -> Expression:
-    """The maximum over entries of x at the positions `rows` (entries, *windows), from 1; 0 stands for none.
+    """The maximum over entries of x at the positions `rows` (entries, *windows), counted from 1; 0 means no entry.
 
-    A window of fewer entries repeats its last one at its end; so of two partial maxima one's entries are among the
-    other's, or they have none in common, and no kink comes of entries that are compared with themselves.
+    A window with fewer entries repeats its last entry at its end.  Therefore, of two partial maxima, either one
+    contains the entries of the other, or they have no entry in common, and no entry is compared with itself.
     Raises ValueError if a window is empty.
     """
     windows = prod(rows.shape[1:])
@@ -70,7 +70,7 @@ def maximum_of(x: Expression, rows: Tensor) -> Expression:
         raise ValueError(f"{windows} maxima over {len(rows)} entries each; at most {_LARGEST}, of few maxima, are read")
     count = (rows > 0).sum(0, keepdim=True)
     if bool((count == 0).any()):
-        raise ValueError("a maximum over a window that lies in the padding alone")
+        raise ValueError("a maximum over a window that lies entirely in the padding")
     rows = rows.gather(0, (rows == 0).to(torch.int8).argsort(dim=0, stable=True))
     rows = torch.where(rows > 0, rows, rows.gather(0, count - 1))
     x = x.settled()

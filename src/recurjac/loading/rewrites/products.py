@@ -1,7 +1,8 @@
-"""Products, quotients and powers: affine if one part is constant, an activation if all are of one variable.
+"""Exact rewrites of products, quotients and powers.
 
-A factor that is σ(ρ a + δ) for the other factor a, but for a multiple and a shift, gates it: a σ(ρ a + δ) is an
-activation of a multiple of a, for each σ of a table.
+They are affine if one operand is constant, and an activation if all operands depend on the same variable.  If one
+factor is c σ(ρ a + δ) + s, where a is the other factor, it gates a: for each σ of a table, a σ(ρ a + δ) is an
+activation of a multiple of a.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ class Gated:
 
 
 def _exact(number: float) -> float:
-    """The number without the rounding of constants that were to make it 1 or -1."""
+    """`number`, or exactly 1 or -1 if it differs from it only by rounding."""
     return math.copysign(1.0, number) if close(abs(number), 1.0) else number
 
 
 Gate = Callable[[Form, Node], Gated | None]
-"""From a, and σ(before), an activation of it: what a σ(before) is, if it is known."""
+"""A function of a and a node σ(before), which returns a σ(before) as an activation of a, or None if it is unknown."""
 
 
 def _sigmoid(a: Form, gate: Node) -> Gated | None:
@@ -77,7 +78,7 @@ def _erf(a: Form, gate: Node) -> Gated | None:
 
 
 def _tanh(a: Form, gate: Node) -> Gated | None:
-    """tanh(ρ a) = 2 / (1 + exp(-2 ρ a)) - 1, or that of a softplus (Mish), or of a cubic polynomial (GELU)."""
+    """tanh(ρ a) = 2 / (1 + exp(-2 ρ a)) - 1, or tanh of a softplus (Mish), or tanh of a cubic polynomial (GELU)."""
     rho = _multiple(gate.before, a)
     if rho is not None:
         return Gated(SiLU(), 1 / rho, 2 * rho, -1.0)
@@ -93,7 +94,7 @@ def _tanh(a: Form, gate: Node) -> Gated | None:
             continue
         rho = _multiple(cube.before, a)
         if rho is not None:
-            scale = linear / GELUTanh().c  # the units of a in which c is that of GELU
+            scale = linear / GELUTanh().c  # the unit of a in which c has the value of GELU
             return Gated(GELUTanh(k=cube.factor * (rho / scale) ** 3 / GELUTanh().c), 2 / scale, scale, -1.0)
     return None
 
@@ -122,7 +123,7 @@ _GATES: dict[type[AbstractActivation], Gate] = {
 
 
 def _under_abs(a: Form, gate: Node) -> Gated | None:
-    """a / (f |ρ a| + s), f/s positive."""
+    """a / (f |ρ a| + s), where f/s is positive."""
     rho = _multiple(gate.before, a)
     kappa = 0.0 if rho is None or gate.shift == 0 else gate.factor * abs(rho) / gate.shift
     return Gated(Softsign(), 1 / (gate.shift * kappa), kappa) if kappa > 0 else None
@@ -138,13 +139,13 @@ _DIVISORS: dict[type[AbstractActivation], Gate] = {Abs: _under_abs, Exp: _under_
 
 
 def _multiple(x: Form, a: Form) -> float | None:
-    """ρ such that x = ρ a, not 0."""
+    """The nonzero ρ such that x = ρ a; None if there is none."""
     found = x.multiple_of(a)
     return found[0] if found is not None and found[1] == 0 else None
 
 
 def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], Gate]) -> tuple[Node, Gated] | None:
-    """The activation that b is, and what the table makes of a and that activation."""
+    """The activation node that b is, and the gated activation that the table gives for a and b; None if none."""
     node = node_of(form(b), a.builder)
     gate = None if node is None else table.get(type(node.stage.activation))
     if node is None or gate is None:
@@ -154,7 +155,7 @@ def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], G
 
 
 def product(x: Expression, y: Expression) -> Expression:
-    """x y, entry by entry.  Raises ValueError if it is no activation of one variable."""
+    """x y, entry by entry.  Raises ValueError if it is not a known activation of one variable."""
     if x.shape == y.shape:
         a, b = form(x), form(y)
         found = b.multiple_of(a)
@@ -167,7 +168,7 @@ def product(x: Expression, y: Expression) -> Expression:
                 f = node.factor
                 rest = 0.0 if close(f * what.rest, -node.shift) else f * what.rest + node.shift
                 return Gated(what.activation, f * what.multiple, what.inner, rest).of(one)
-    raise ValueError("a product of two tensors that both depend on the input, which is no activation that is known")
+    raise ValueError("a product of two tensors that both depend on the input, which is not a known activation")
 
 
 @torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor")
@@ -191,7 +192,7 @@ def _div(x: Any, y: Any) -> Any:
     return found[1].of(x)
 
 
-_DIVISION = "a division by a tensor that depends on the input, which is no activation that is known"
+_DIVISION = "a division by a tensor that depends on the input, which is not a known activation"
 
 
 @torch_ops.reads("aten.reciprocal.default")

@@ -1,4 +1,4 @@
-"""Sorting along an axis (GroupSort, MaxMin), exactly: a network of comparisons, each one ReLU."""
+"""Exact rewrite of sorting along an axis (GroupSort, MaxMin): a sorting network, in which a comparison is one ReLU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from recurjac.operators.scale import scaled
 from recurjac.registry import Unread, torch_ops
 
 _MOST = 32
-"""The longest axis that is sorted: k entries take some k² / 2 comparisons."""
+"""The maximum length of a sorted axis; k entries need about k² / 2 comparisons."""
 
 
 @torch_ops.reads("aten.sort.default", "aten.sort.stable")
 def sort(x: Expression, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
-    """The entries along an axis in order, and in place of their former positions nothing that can be read.
+    """The entries along an axis in sorted order, and an `Unread` in place of their former positions.
 
-    With d = relu(b - a), max(a, b) = a + d and min(a, b) = b - d: groups of k (Anil et al. 2019) are sorted exactly.
+    With d = relu(b - a), max(a, b) = a + d and min(a, b) = b - d.  Groups of k (Anil et al. 2019) are sorted exactly.
     """
     axis, size = dim % len(x.shape), x.shape[dim]
     if size > _MOST:
@@ -42,7 +42,7 @@ def sort(x: Expression, dim: int = -1, descending: bool = False, stable: bool | 
 
 
 def _comparisons(size: int) -> Iterator[tuple[int, int]]:
-    """Odd-even transposition: `size` rounds of neighbours, which sort any sequence (Knuth, vol. 3, section 5.3.4)."""
+    """Odd-even transposition: `size` rounds of neighbours sort any sequence (Knuth, vol. 3, section 5.3.4)."""
     for step in range(size):
         yield from ((i, i + 1) for i in range(step % 2, size - 1, 2))
 
