@@ -18,6 +18,7 @@ from recurjac.cli.output import (
     Row,
     check_writable,
     gather,
+    origin,
     progress,
     remarks,
     show,
@@ -135,12 +136,10 @@ def _lipschitz_rows(task: Case, found: Lipschitz, seconds: float) -> list[Row]:
             "norm": found.p,
             "output_norm": found.q,
             "class": task.target,
-            "method": found.method,
             "upper": float(found.upper[i].detach()),
             "lower": float(found.lower[i]),
             "seconds": seconds,
-            "rigorous": found.rigorous,
-            "reason": found.reason,
+            **origin(found),
             "note": found.note,
         }
         for i, index in enumerate(task.index)
@@ -206,14 +205,12 @@ def _jacobian_rows(task: Case, found: JacobianBounds, seconds: float) -> list[Ro
             "index": index,
             "radius": task.radius,
             "class": task.target,
-            "method": found.method,
             "smallest": float(lower[i].min()),
             "largest": float(upper[i].max()),
             "widest": float((upper[i] - lower[i]).max()),
             "sign_known": float(known[i]),
             "seconds": seconds,
-            "rigorous": found.rigorous,
-            "reason": found.reason,
+            **origin(found),
         }
         for i, index in enumerate(task.index)
     ]

@@ -16,7 +16,7 @@ from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
-from recurjac.cli.output import Row, gather, remarks, show_lower, show_upper, table, write_json
+from recurjac.cli.output import Row, gather, origin, remarks, show_lower, show_upper, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network
@@ -129,7 +129,6 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "label": int(found.label[i]),
             "target": int(found.target[i]),
             "radius": float(found.radius[i]),
-            "method": found.proof[i],
             "seconds": seconds,
             "attack": float(found.attack[i]),
             "norm": found.p,
@@ -137,8 +136,8 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "by_integral": float(found.by_integral[i]),
             "by_margin": float(found.by_margin[i]),
             "remark": found.remark[i],
-            "rigorous": found.rigorous,
-            "reason": found.reason,
+            **origin(found),
+            "method": found.proof[i],
         }
         for i, number in enumerate(index)
     ]

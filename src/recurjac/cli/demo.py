@@ -17,6 +17,7 @@ from recurjac.cli import named, options
 from recurjac.cli.output import (
     Row,
     check_writable,
+    origin,
     progress,
     show,
     show_lower,
@@ -106,11 +107,11 @@ def _rows(
                 "norm": inf,
                 "output_norm": inf,
                 "class": None,
-                "method": method.title,
                 "upper": float(found.upper[0]),
                 "lower": lower,
                 "seconds": time.perf_counter() - began,
-                "rigorous": found.rigorous,
+                **origin(found),
+                "method": method.title,
             }
         )
         step()

@@ -13,7 +13,7 @@ from recurjac.applications.landscape import StationaryFree, stationary_free_radi
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
-from recurjac.cli.output import Row, gather, remarks, show, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.output import Row, gather, origin, remarks, show, show_lower, show_upper, stderr, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
@@ -107,9 +107,7 @@ def _rows(index: Sequence[int], target: int | str, found: StationaryFree, second
             "norm": found.p,
             "lower": float(found.lower[i]),
             "upper": float(found.upper[i]),
-            "method": found.method,
-            "rigorous": found.rigorous,
-            "reason": found.reason,
+            **origin(found),
             "note": found.notes[i],
         }
         for i, number in enumerate(index)

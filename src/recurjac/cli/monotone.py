@@ -11,7 +11,7 @@ from typing import Any
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases
-from recurjac.cli.output import Row, gather, remarks, show, table, write_json
+from recurjac.cli.output import Row, gather, origin, remarks, show, table, write_json
 
 _SHOWN = 40
 """The largest number of features that a table lists one by one; the JSON report always lists all."""
@@ -66,12 +66,10 @@ def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float)
             "index": index,
             "radius": task.radius,
             "class": k if task.target is None else task.target,
-            "method": found.method,
             "features": _features(found, i, outputs, k, names),
             "points": found.points[i].flatten(1).tolist(),
             "seconds": seconds,
-            "rigorous": found.rigorous,
-            "reason": found.reason,
+            **origin(found),
         }
         for i, index in enumerate(task.index)
         for k in range(outputs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from recurjac.errors import InvalidRequest
+from recurjac.provenance import AbstractResult, plain
 from recurjac.report.numbers import show as show
 from recurjac.report.numbers import show_lower as show_lower
 from recurjac.report.numbers import show_upper as show_upper
@@ -126,6 +126,12 @@ def gather(
     return rows, 0
 
 
+def origin(result: AbstractResult) -> Row:
+    """What a row says about where its numbers come from."""
+    made = result.provenance
+    return {"method": made.method, "rigorous": made.rigorous, "reason": made.reason, "provenance": plain(made)}
+
+
 def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Row]) -> None:
     """Write the report in the JSON format, to the file that `--json` names or to stdout."""
     if args.json is None:
@@ -140,19 +146,8 @@ def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Ro
         "settings": settings,
         "results": list(results),
     }
-    text = json.dumps(_finite(report), indent=2, allow_nan=False)
+    text = json.dumps(plain(report), indent=2, allow_nan=False)
     if args.json == "-":
         sys.stdout.write(text + "\n")
     else:
         Path(args.json).write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """The same, with infinite numbers as the strings "inf" and "-inf"; NaN, which is never a bound, becomes null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value
