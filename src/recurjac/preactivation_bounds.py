@@ -1,4 +1,4 @@
-"""Bounds of a network's pre-activations as a result of their own."""
+"""The function that returns bounds of a network's pre-activations as a result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PreactivationBounds(AbstractResult):
 
     @property
     def stages(self) -> tuple[Interval, ...]:
-        """The same bounds as one interval a stage."""
+        """The same bounds as one interval per stage."""
         return tuple(Interval.unchecked(low, high) for low, high in zip(self.lower, self.upper, strict=True))
 
     def __repr__(self) -> str:
@@ -40,9 +40,11 @@ def preactivation_bounds(
     pre: AbstractPreactivation | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> PreactivationBounds:
-    """Bounds of z_1, …, z_K over the region; a `Problem` may stand for network and region.
+    """Bounds of z_1, …, z_K over the region; a `Problem` can replace network and region.
 
-    pre: the rule, by default `Crown()`.  arithmetic: by default `Rigorous()` where it is complete, else `Fast()`.
+    pre: the rule; the default is `Crown()`.
+    arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
+    `Fast()`.
     Raises InvalidRegion if the region does not fit the network.
     """
     problem = as_problem(network, region, pre, arithmetic)

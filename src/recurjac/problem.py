@@ -1,4 +1,4 @@
-"""The request: a network over a region, with the rule for its pre-activations and the arithmetic, validated once."""
+"""The request: a network over a region, with a pre-activation rule and an arithmetic, which is validated once."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from recurjac.version import __version__
 class Problem:
     """A network over a region, bound to the network's input shape, dtype and device.
 
-    network: any number of outputs.  region: an `AbstractRegion`, or one that is bound already.  pre: the rule for
-    pre-activations, by default `Crown()`.  arithmetic: by default `Rigorous()`; where rounding cannot be covered it is
-    `Fast()`, and `reason` says why.  planner: decides how bounds are computed, by default by counting operations.
-    known: for some stages an interval (batch or 1, *stage) that pre-activations are restricted to (`constrained`).
-    Raises InvalidRequest for objects of other kinds, InvalidRegion if the region does not fit the network.
+    network: with any number of outputs.
+    region: an `AbstractRegion`, or a region that is already bound.
+    pre: the rule for pre-activations; the default is `Crown()`.
+    arithmetic: the default is `Rigorous()`.  If rounding cannot be covered, it is replaced by `Fast()`, and `reason`
+    says why.
+    planner: decides how bounds are computed; the default counts operations.
+    known: for some stages, an interval (batch or 1, *stage) to which pre-activations are restricted (`constrained`).
+    Raises InvalidRequest for objects of other types, and InvalidRegion if the region does not fit the network.
     """
 
     network: Network
@@ -72,36 +75,36 @@ class Problem:
         return problem
 
     def over(self, region: AbstractRegion | BoundRegion) -> Problem:
-        """The same question on another region, without constraints.  Raises InvalidRegion if it does not fit."""
+        """The same problem on another region, without constraints.  Raises InvalidRegion if the region does not fit."""
         expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
         bound = _bound(region, self.network)
         return self._with(region=region, bound=bound, known={})
 
     def part(self, bound: BoundRegion) -> Problem:
-        """The same question, with its constraints, on a part of the region of each sample."""
+        """The same problem, with its constraints, on a part of the region of each sample."""
         _check_bound(bound, self.network)
         return self._with(region=bound, bound=bound)
 
     def of(self, network: Network) -> Problem:
-        """The same question of another network of the same inputs, such as one of its outputs."""
+        """The same problem for another network with the same inputs, such as one of the network's outputs."""
         if network.input_shape != self.network.input_shape:
-            raise InvalidRequest(f"the network takes inputs of shape {network.input_shape}, not those of the problem")
+            raise InvalidRequest(f"the network takes inputs of shape {network.input_shape}, unlike the problem")
         chosen, reason = self.arithmetic, self.reason
         if chosen.rigorous:
             chosen, reason = _arithmetic(network, self.bound, chosen)
         return self._with(network=network, arithmetic=chosen, reason=reason)
 
     def by(self, pre: AbstractPreactivation) -> Problem:
-        """The same question with another rule for pre-activations."""
+        """The same problem with another rule for pre-activations."""
         return self._with(pre=pre)
 
     def constrained(self, stage: int, interval: Interval) -> Problem:
-        """The same question where the pre-activations of a stage, 1 to depth - 1, are known to lie in an interval.
+        """The same problem with the pre-activations of a stage, 1 to depth - 1, restricted to an interval.
 
-        interval: (batch or 1, *stage), infinite ends allowed.  It is intersected with what is known already, and with
-        all bounds of that stage.  Results then hold for the inputs of the region whose pre-activations lie there.
-        Raises InvalidRequest for a stage that is missing, and for an interval that does not fit it or excludes what is
-        known.
+        interval: (batch or 1, *stage); ends may be infinite.  It is intersected with earlier constraints, and with all
+        bounds of that stage.  Results hold for the inputs of the region whose pre-activations lie in it.
+        Raises InvalidRequest for a stage that does not exist, and for an interval that does not fit it or is disjoint
+        from an earlier constraint.
         """
         if not 1 <= stage < self.network.depth:
             raise InvalidRequest(f"stage {stage} cannot be constrained; give one from 1 to {self.network.depth - 1}")
@@ -115,16 +118,16 @@ class Problem:
             before = self.known[stage]
             low, high = torch.maximum(low, before.lower), torch.minimum(high, before.upper)
         if not bool((low <= high).all()):
-            raise InvalidRequest(f"the intervals for stage {stage} exclude each other; nothing is left of the region")
+            raise InvalidRequest(f"the intervals for stage {stage} are disjoint; nothing is left of the region")
         return self._with(known={**self.known, stage: Interval(low, high)})
 
     def batches(self) -> list[Problem]:
-        """The same question in the parts in which its samples are bounded: sample by sample, or all together."""
+        """The problem in the parts that are bounded together: sample by sample, or all samples together."""
         split = not self.pre.holds_samples and self.planner.splits_batch(self.network, self.bound.batch)
         return self.samples() if split else [self]
 
     def samples(self) -> list[Problem]:
-        """The question for each sample alone."""
+        """The same problem for each sample."""
         parts = self.bound.split(1)
         return [
             self._with(region=part, bound=part, known={k: _row(z, i) for k, z in self.known.items()})
@@ -132,34 +135,34 @@ class Problem:
         ]
 
     def preactivations(self) -> PreactivationState:
-        """Bounds of all stages but the last, computed anew: weights may be live."""
+        """Bounds of all stages except the last; they are recomputed, because weights may be live."""
         state = PreactivationState(self.network, self.bound, self.arithmetic, self.planner, self.known)
         extend(state, self.pre, self.network.depth - 1)
         return state
 
     def chain(self) -> ChainRule:
-        """The chain rule of the Jacobian over the region, computed anew."""
+        """The chain rule of the Jacobian over the region; it is recomputed."""
         return self.preactivations().chain()
 
     def output(self, state: PreactivationState) -> Interval:
-        """Bounds of the network's output, (batch, *output), from those of the stages before."""
+        """Bounds of the network's output, (batch, *output), from the bounds of earlier stages."""
         return self.pre.output(state)
 
     def covering(self, unproved: list[str]) -> Problem:
-        """The problem with `Fast` arithmetic if there are reasons why rounding cannot be covered, else itself."""
+        """The problem with `Fast` arithmetic if there are reasons why rounding cannot be covered, otherwise itself."""
         if not unproved or not self.arithmetic.rigorous:
             return self
         return self._with(arithmetic=Fast(self.arithmetic.memory), reason="; ".join(unproved))
 
     def provenance(self, method: str, *notes: str) -> Provenance:
-        """Where a result comes from that `method` gave for this problem."""
+        """The provenance of a result of `method` for this problem."""
         return Provenance(
             method, self.pre.title, type(self.arithmetic).__name__, self.arithmetic.rigorous, self.reason,
             repr(self.region), self.network.digest(), __version__, tuple(n for n in notes if n),
         )  # fmt: skip
 
     def detached(self, tensor: Tensor) -> Tensor:
-        """A tensor of a result: with its derivative if the network holds live weights that ask for one."""
+        """A tensor of a result, with its derivative if a weight of the network requires a gradient."""
         return tensor if self.network.live else tensor.detach()
 
 
@@ -169,7 +172,7 @@ def as_problem(
     pre: AbstractPreactivation | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> Problem:
-    """The problem that an application is asked: a `Problem`, or a network and a region with their settings.
+    """The problem given to an application, as a `Problem` or as a network and a region with settings.
 
     Raises InvalidRequest if both are given, or neither.
     """
@@ -185,7 +188,7 @@ def as_problem(
 
 
 def join(parts: Sequence[Problem]) -> Problem:
-    """Problems of one network and the same settings as one problem, sample after sample; the reverse of `samples`."""
+    """Problems with the same network and settings joined into one problem; the reverse of `samples`."""
     first = parts[0]
     bound = type(first.bound).joined([p.bound for p in parts])
     stages = sorted({k for p in parts for k in p.known})
@@ -194,7 +197,7 @@ def join(parts: Sequence[Problem]) -> Problem:
 
 
 def _stacked(parts: Sequence[Interval | None], problem: Problem, stage: int) -> Interval:
-    """Constraints of one sample each, one after the other; infinite where there is none."""
+    """Constraints of one sample each, concatenated; infinite for samples without one."""
     shape = (1, *problem.network.shape(stage))
     end = torch.full(shape, torch.inf, dtype=problem.network.dtype, device=problem.network.device)
     rows = [Interval(-end, end) if p is None else p.map(lambda t: t.expand(shape)) for p in parts]
@@ -215,7 +218,7 @@ def _row(interval: Interval, i: int) -> Interval:
 def _arithmetic(
     network: Network, region: BoundRegion, asked: AbstractArithmetic | None
 ) -> tuple[AbstractArithmetic, str]:
-    """The arithmetic to compute with, and why it is not rigorous if it is not."""
+    """The arithmetic to use, and the reason if it is not rigorous."""
     wanted = Rigorous() if asked is None else asked
     if not wanted.rigorous:
         return wanted, "Fast arithmetic was asked for"

@@ -1,4 +1,4 @@
-"""Where a result comes from, and what all results share."""
+"""The provenance of results, and the base class of all results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Provenance:
-    """How a result was computed, in words that tables and files can hold.
+    """How a result was computed, as strings for tables and files.
 
-    method, pre, arithmetic: their titles.  rigorous: whether floating-point rounding is covered; if not, `reason` says
-    why.  region: in words.  weights: the SHA-256 digest of the network, its weights included
-    (`Network.digest`).
-    version: of recurjac.  notes: what else one should know.
+    method, pre: the titles of the method and the pre-activation rule.
+    arithmetic: the name of the arithmetic.
+    rigorous: whether floating-point rounding is covered.
+    reason: why rounding is not covered; empty if it is.
+    region: a description of the region.
+    weights: the SHA-256 digest of the network including its weights (`Network.digest`).
+    version: the version of recurjac.
+    notes: further remarks.
     """
 
     method: str
@@ -39,7 +43,7 @@ class Provenance:
 
 
 class AbstractResult:
-    """What every result offers beside its numbers; a frozen dataclass with a field `provenance`."""
+    """The base class of all results, which are frozen dataclasses with a field `provenance`."""
 
     provenance: Provenance
 
@@ -63,17 +67,17 @@ class AbstractResult:
 
     @final
     def to_json(self) -> str:
-        """All fields as one JSON object: tensors as nested lists, numbers that are not finite as "inf" and "-inf"."""
+        """All fields as one JSON object; tensors become nested lists, and infinite numbers become "inf" and "-inf"."""
         return json.dumps(plain(self), allow_nan=False)
 
     @final
     def _kind(self) -> str:
-        """A word on rounding for a repr."""
+        """The part of a repr that says whether rounding is covered."""
         return "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; NaN, which is no bound, becomes null.  Raises TypeError for other objects."""
+    """`value` as JSON data; NaN, which is not a bound, becomes null.  Raises TypeError for other objects."""
     if isinstance(value, Tensor):
         return plain(value.detach().cpu().tolist())
     if is_dataclass(value) and not isinstance(value, type):

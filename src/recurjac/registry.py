@@ -1,7 +1,7 @@
-"""How foreign operations become ours: the decorators that a class uses to name the operations it reads.
+"""The registry of readers of foreign operations: decorators that connect an operation to its reader.
 
-An operator or an activation states beside its definition which foreign operations it stands for; the readers in
-`loading/` look them up here and know no layer by name.
+The readers of an operator or an activation are next to its class.  The code in `loading/` looks them up here and refers
+to no layer by name.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from recurjac._types import Shape
 
 @runtime_checkable
 class Expression(Protocol):
-    """An affine function of earlier stages, as a reader sees it (`loading.expression.Expression`).
+    """An affine function of earlier stages, as readers use it (`loading.expression.Expression`).
 
-    A batch axis is an axis like any other, of one entry.
+    A batch axis is an ordinary axis with one entry.
     """
 
     @property
@@ -44,14 +44,15 @@ class Expression(Protocol):
 @final
 @dataclass(frozen=True)
 class Unread:
-    """Stands for a result of a foreign operation that is not read; whatever uses it is refused."""
+    """A placeholder for a result of a foreign operation that is not read; operations that use it are refused."""
 
     what: str
 
 
 Reader = Callable[..., Any]
-"""Takes the arguments of the foreign operation, tensors that depend on the input as `Expression`s, and returns an
-Expression or a list of them.  Raises UnsupportedLayer or ValueError (its message is quoted) if it cannot."""
+"""A function that takes the arguments of the foreign operation, with an `Expression` for each tensor that depends on
+the input, and returns an Expression or a list of them.  If the arguments are not supported, it raises UnsupportedLayer
+or ValueError, whose message is quoted."""
 
 _F = TypeVar("_F", bound=Reader)
 _T = TypeVar("_T")
@@ -60,7 +61,7 @@ _T = TypeVar("_T")
 @final
 @dataclass(frozen=True)
 class Registry:
-    """The readers of one foreign language, by the name of the operation."""
+    """The readers of one foreign language, by the names of its operations."""
 
     language: str
     readers: dict[str, Reader]
@@ -79,13 +80,15 @@ class Registry:
 
 
 torch_ops = Registry("torch", {})
-"""ATen operators by their name, such as `aten.relu.default`."""
+"""The readers of ATen operators by name, such as `aten.relu.default`."""
 onnx_ops = Registry("ONNX", {})
-"""ONNX operators by their type, such as `Relu`: inputs are positional, attributes keywords, absent inputs None."""
+"""The readers of ONNX operators by type, such as `Relu`.
+
+Inputs are positional arguments, attributes are keyword arguments, and absent inputs are None."""
 
 
 def import_all(package: ModuleType) -> None:
-    """Import every module of `package`, so that what its classes register is there."""
+    """Import every module of `package`, so that its readers are registered."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
 

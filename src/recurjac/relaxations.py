@@ -1,7 +1,7 @@
-"""Lines below and above a function of one variable, and the one substitution that every sweep is made of.
+"""Lines below and above a function of one variable, and the substitution that every sweep applies.
 
-CROWN replaces w = sigma(z) by lines in z; RecurJac replaces w = y * delta by lines in y.  Either way
-sum_i c_i w_i is bounded from above by taking the upper line where c_i > 0 and the lower one where c_i < 0
+CROWN replaces w = sigma(z) by lines in z; RecurJac replaces w = y * delta by lines in y.  In both cases,
+sum_i c_i w_i is bounded from above by the upper line where c_i > 0 and the lower line where c_i < 0
 (CROWN, arXiv:1811.00866, Theorem 3.2; RecurJac, arXiv:1810.11783, Section 3.3).
 """
 
@@ -23,7 +23,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Signed, Slopes, nonneg
 class LinearRelaxation:
     """lower_slope v + lower_intercept <= w <= upper_slope v + upper_intercept, and |w| <= size, for each neuron.
 
-    All are of shape (B, K, *node), either of B and K possibly 1; intercepts and size may be infinite, slopes not.
+    All have shape (B, K, *node), where B and K may be 1.  Intercepts and size may be infinite, but slopes may not.
     """
 
     lower_slope: Tensor
@@ -34,7 +34,7 @@ class LinearRelaxation:
 
     @classmethod
     def proportional(cls, slope: Tensor) -> LinearRelaxation:
-        """w = slope * v exactly."""
+        """The exact relation w = slope * v."""
         zero = torch.zeros_like(slope)
         return cls(slope, zero, slope, zero, torch.full_like(slope, torch.inf))
 
@@ -45,7 +45,7 @@ class LinearRelaxation:
 
     @cached_property
     def exact(self) -> Tensor:
-        """True where both lines are one line through the origin, so that w is known from v."""
+        """True where both lines are the same line through the origin, so that v determines w."""
         return (self.lower_slope == self.upper_slope) & (self.lower_intercept == 0) & (self.upper_intercept == 0)
 
     @property
@@ -64,7 +64,7 @@ class LinearRelaxation:
 
     @cached_property
     def all_constant(self) -> bool:
-        """Whether both lines of every neuron are constants, so that no form goes on."""
+        """Whether both lines of every neuron are constants, so that forms end here; False if a line needs gradients."""
         return not (self.live or bool(self.upper_slope.any()) or bool(self.lower_slope.any()))
 
     @cached_property
@@ -84,24 +84,24 @@ class LinearRelaxation:
 
     @cached_property
     def slopes(self) -> Slopes:
-        """The slopes beside forms: (B, K, 1, *node)."""
+        """The slopes in a shape that broadcasts with forms: (B, K, 1, *node)."""
         return Slopes(self.upper_slope.unsqueeze(2), self.lower_slope.unsqueeze(2))
 
     @cached_property
     def known(self) -> Tensor | None:
-        """The absolute slope where w is known exactly and 0 elsewhere, beside forms; None if w nowhere is."""
+        """The absolute slope where w is known exactly, and 0 elsewhere: (B, K, 1, *node), or None if nowhere."""
         if not bool(self.exact.any()):
             return None
         return torch.where(self.exact, self.upper_slope.detach().abs(), 0.0).unsqueeze(2)
 
     @cached_property
     def live(self) -> bool:
-        """Whether a derivative by the lines is wanted."""
+        """Whether some line requires a gradient."""
         every = (self.lower_slope, self.lower_intercept, self.upper_slope, self.upper_intercept)
         return any(t.requires_grad for t in every)
 
     def constant(self, forms: Signed, arithmetic: AbstractArithmetic) -> Ball | None:
-        """What the intercepts add to forms, and at most |w| times their radius."""
+        """The contribution of the intercepts to forms, plus the size |w| times the radius of the forms; None if 0."""
         sizes = None if forms.rad is None else self.sizes
         pairs = ((forms.positive, self.above), (forms.negative, self.below), (forms.rad, sizes))
         met = [(w, i) for w, i in pairs if w is not None and i is not None]
@@ -111,14 +111,14 @@ class LinearRelaxation:
 
     @cached_property
     def outward(self) -> bool:
-        """Whether no upper intercept is negative and no lower one positive, so that all that they add is >= 0."""
+        """Whether upper intercepts are >= 0 and lower intercepts are <= 0, so that every term that they add is >= 0."""
         return bool((self.upper_intercept >= 0).all()) and bool((self.lower_intercept <= 0).all())
 
 
 @final
 @dataclass(frozen=True)
 class Intercepts:
-    """Numbers (B, K, *node), the infinite ones, all of one sign, apart: finite + sign * infinity where `infinite`."""
+    """Numbers (B, K, *node) that are finite + sign * infinity where `infinite`; all infinite ones have one sign."""
 
     finite: Tensor
     infinite: Tensor | None
@@ -126,7 +126,7 @@ class Intercepts:
 
     @classmethod
     def of(cls, numbers: Tensor) -> Intercepts | None:
-        total = torch.linalg.vector_norm(numbers.detach(), 1).item()  # 0 only if all are, finite only if all are
+        total = torch.linalg.vector_norm(numbers.detach(), 1).item()  # 0 (finite) only if all are 0 (finite)
         if total == 0:
             return None
         if isfinite(total) or not bool((infinite := numbers.isinf()).any()):
@@ -135,7 +135,7 @@ class Intercepts:
         return cls(torch.where(infinite, 0.0, numbers), infinite, sign)
 
     def weighed(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Ball:
-        """The sum over the node of weights of one sign times these numbers, 0 times infinity being 0."""
+        """The sum over the node of weights (all of one sign) times these numbers; 0 times infinity is 0."""
         found = arithmetic.weigh(weights, self.finite)
         if self.infinite is None:
             return found
@@ -148,9 +148,9 @@ class Intercepts:
 def relax_(forms: Ball, lines: LinearRelaxation, arithmetic: AbstractArithmetic) -> tuple[Ball, Ball | None]:
     """Coefficients on v and a constant that bound sum_i c_i w_i from above, for forms c of shape (B, K, R, *node).
 
-    Where w is not known exactly, a rounding error e of c adds e w to the form, which the constant takes in as
-    |e| size; so the coefficients that go on are exact there and the choice of line by their sign is the right one.
-    Made in the memory of the forms, which are gone thereafter, unless a derivative needs them.
+    Where w is not known exactly, a rounding error e of c adds e w to the form, which the constant covers by |e| size.
+    The coefficients that continue are therefore exact there, and choosing the line by their sign is correct.
+    The result may use the memory of the forms, so they must not be used afterwards, unless a derivative needs them.
     """
     if lines.all_ones:
         return forms, None

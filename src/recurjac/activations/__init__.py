@@ -1,4 +1,4 @@
-"""Activations: the facts that each one states, with one family per file."""
+"""Activations and the properties that bounds need of them; one file for each family."""
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.activations.clamp import HardTanh, ReLU6

@@ -1,4 +1,4 @@
-"""The facts that an activation states, and what is derived from them."""
+"""The interface of an activation, and the methods that are derived from it."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class AbstractActivation(ABC):
 
     @abstractmethod
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The range of σ(v) for v in z; infinite ends stand for limits."""
+        """The range of σ(v) for v in z; infinite ends mean limits."""
 
     @abstractmethod
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The range [d, D] of σ'(v) for v in z (docs/mathematics.md, §4); infinite ends stand for limits."""
+        """The range [d, D] of σ'(v) for v in z (docs/mathematics.md, §4); infinite ends mean limits."""
 
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
         """True where σ' is not constant on z."""
         return ~self.slope_range(z, arithmetic).is_point
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
-        """The range of σ''(v) for v in z; infinite ends stand for limits.
+        """The range of σ''(v) for v in z; infinite ends mean limits.
 
-        None, as here by default, if σ'' is not continuous or not known.
+        None, which is the default, if σ'' is not continuous or not known.
         """
         return None
 
@@ -72,7 +72,7 @@ class AbstractActivation(ABC):
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # (some classes use it)
-        """The activation called `name` in a weight list, with the parameters that the list gives for it.
+        """The activation called `name` in a weight list, with the parameters given in the list.
 
         Raises InvalidNetwork if a parameter without a universal default is missing.
         """
@@ -85,7 +85,7 @@ class AbstractActivation(ABC):
 
 
 class AbstractSmooth(AbstractActivation):
-    """A continuous activation that states its value, its slope, and their turning points; its slope may jump."""
+    """A continuous activation that defines its value, its slope, and their turning points; its slope may jump."""
 
     @abstractmethod
     def slope(self, z: Tensor) -> Tensor:
@@ -100,22 +100,22 @@ class AbstractSmooth(AbstractActivation):
         return within(lower, upper)
 
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The limits of σ' from the left and from the right, which differ only where it jumps; by default nowhere."""
+        """The limits of σ' from the left and from the right; they differ only at jumps, and by default nowhere."""
         slope = self.slope(z)
         return slope, slope
 
     def curvature(self, z: Tensor) -> Tensor | None:
-        """σ''(z), with its limits at ±inf; None, as here by default, if σ'' is not continuous."""
+        """σ''(z), with its limits at ±inf; None, which is the default, if σ'' is not continuous."""
         return None
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Points of [lower, upper], (n, *shape), between which σ'' is monotone; none if it is everywhere."""
+        """Points of [lower, upper], (n, *shape), between which σ'' is monotone; none if σ'' is monotone everywhere."""
         return within(lower, upper)
 
     def core(self, z: Interval) -> Interval:
-        """z itself where products of its points with slopes and values cannot overflow, else another interval.
+        """z where products of its points with slopes and values cannot overflow; another interval elsewhere.
 
-        Where it is another interval, the lines are constants.  Whatever is computed from the core, and its
+        Where it is another interval, the lines are constants.  Everything that is computed from the core, and its
         derivatives, must be finite.
         """
         return bounded(z)
@@ -133,7 +133,7 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of both one-sided σ' at both ends and at every turning point between them (at a jump: Clarke)."""
+        """The hull of the one-sided σ' at both ends and at the turning points between them (at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
         return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
 
@@ -144,7 +144,7 @@ class AbstractSmooth(AbstractActivation):
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """With the smallest slope d of σ on z, σ(v) - d v is non-decreasing: its end values are the intercepts."""
+        """Two lines with the smallest slope d of σ on z; σ(v) - d v is non-decreasing, so its ends give intercepts."""
         core = self.core(z)
         slope = self.slope_range(core, arithmetic).lower
         low = self.value(core.lower) - slope * core.lower
@@ -173,7 +173,7 @@ class AbstractSmooth(AbstractActivation):
         lower: tuple[Tensor, Tensor],
         upper: tuple[Tensor, Tensor],
     ) -> LinearRelaxation:
-        """Lines from slopes and intercepts over the core of z; where the core is not z, constants that bound σ."""
+        """Lines with these slopes and intercepts where the core is z, and constants that bound σ elsewhere."""
         core, values = self.core(z), self.value_range(z, arithmetic)
         whole = (core.lower == z.lower) & (core.upper == z.upper)
         zero = torch.zeros_like(z.lower)
@@ -189,7 +189,7 @@ def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:
 
 
 def _hull(least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Interval:
-    """From the minimum to the maximum along axis 0; an overflow to infinity bounds nothing on the other side."""
+    """The interval from the minimum to the maximum along axis 0; an overflowed value does not bound the other end."""
     largest = torch.finfo(least.dtype).max
     return arithmetic.enclose(least.amin(0).clamp(max=largest), most.amax(0).clamp(min=-largest))
 
@@ -199,7 +199,7 @@ def _with_ends(z: Interval, points: Tensor) -> Tensor:
 
 
 def bounded(z: Interval) -> Interval:
-    """z clamped to ±`far`, so that what is computed from it, and its derivatives, are finite."""
+    """z clamped to ±`far`, so that values computed from it and their derivatives are finite."""
     return z.map(lambda end: end.clamp(min=-far(end), max=far(end)))
 
 

@@ -54,7 +54,7 @@ class AbstractClamp(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of the slopes of the pieces that z meets; an end at a kink meets both (Clarke's derivative)."""
+        """The hull of the slopes of the pieces that z touches; an end at a kink touches both (Clarke's derivative)."""
         a, b = self._kinks(z.lower)
         flat, rising = (z.lower <= a) | (z.upper >= b), (z.upper >= a) & (z.lower <= b)
         return Interval((~flat).to(a.dtype), rising.to(a.dtype))
@@ -118,7 +118,7 @@ class HardTanh(AbstractClamp):
 
     def __post_init__(self) -> None:
         if not (isfinite(self.low) and isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"hard tanh between {self.low} and {self.high}; it needs finite numbers, the first less")
+            raise ValueError(f"hard tanh between {self.low} and {self.high}; it needs two finite numbers, low < high")
 
     @property
     def kinks(self) -> tuple[float, float]:
@@ -126,7 +126,7 @@ class HardTanh(AbstractClamp):
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Self:
         if max(abs(self.low), abs(self.high)) > torch.finfo(dtype).max:
-            raise ValueError(f"hard tanh between {self.low} and {self.high}, which {dtype} cannot hold")
+            raise ValueError(f"hard tanh between {self.low} and {self.high}, which {dtype} cannot represent")
         return self
 
     @classmethod

@@ -150,7 +150,7 @@ class Exp(AbstractConvex):
     name: ClassVar[str] = "exp"
 
     def value(self, z: Tensor) -> Tensor:
-        over = z > math.log(torch.finfo(z.dtype).max)  # apart, as autograd would make it 0 times infinity
+        over = z > math.log(torch.finfo(z.dtype).max)  # separate, because autograd would compute 0 times infinity
         return torch.where(over, torch.inf, torch.exp(torch.where(over, 0.0, z)))
 
     def slope(self, z: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class Square(AbstractConvex):
     name: ClassVar[str] = "square"
 
     def value(self, z: Tensor) -> Tensor:
-        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         return torch.where(infinite, torch.inf, torch.where(infinite, 0.0, z).square())
 
     def slope(self, z: Tensor) -> Tensor:

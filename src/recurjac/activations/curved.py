@@ -1,6 +1,6 @@
 """Smooth activations of any shape: a search for the lines that are tightest at the midpoint of an interval.
 
-Of all lines above f on [l, u], the one that is lowest at the midpoint m has the height min_a h(a) there, where
+Of all lines above f on [l, u], the line that is lowest at the midpoint m has the height min_a h(a) there, where
 
     h(a) = max over v in [l, u] of  f(v) - a (v - m)
 
@@ -32,15 +32,17 @@ about 10^3 wide.
 
 An error e in the point changes the intercept only by e² σ'' / 2, because the intercept is stationary there."""
 _STEPS = 30
-"""The most steps in the search for a slope: Newton's method in a bracket, halved where Newton fails or is slow."""
+"""The maximum number of steps in the search for a slope by Newton's method.
+
+The slope stays in a bracket, which is halved where Newton's method fails or is slow."""
 
 
 class AbstractCurved(AbstractSmooth):
-    """σ of any shape; `slope_turns` also cut off the far tails, where σ' is constant in floating point."""
+    """σ of any shape; `slope_turns` must also cut off the far tails, where σ' is constant in floating point."""
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The upper line is found for σ, the lower one for -σ; each is the tightest at the midpoint of z."""
+        """The lines that are tightest at the midpoint of z; the lower line is found as the upper line of -σ."""
         core = self.core(z)
         both = core.map(lambda end: torch.stack([end, end]))
         below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
@@ -52,8 +54,8 @@ class AbstractCurved(AbstractSmooth):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The slope of the best line below or above σ, and the smallest and largest intercepts that it may need.
 
-        Differentiable in the ends of z: touching points inside z may be held fixed, because the slope of the line
-        through them is stationary in them.
+        Both are differentiable in the ends of z.  Touching points inside z may be held fixed, because the slope of the
+        line through them is stationary in them.
         """
         sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
         ends = z.map(lambda t: t.detach().double().flatten())
@@ -77,7 +79,10 @@ class _Search:
     upper: Tensor
 
     def live(self, points: Tensor, z: Interval) -> Tensor:
-        """Points (..., n) in the shape and dtype of z, whose intervals these are, with its exact ends and midpoint."""
+        """Points (..., n) in the shape and dtype of z; ends and midpoints are exact and keep their gradients.
+
+        z: the intervals of this search.
+        """
         shape = (*points.shape[:-1], *z.shape)
         cast = points.reshape(shape).to(z.lower.dtype)
         live = torch.minimum(torch.maximum(cast, z.lower.detach()), z.upper.detach())
@@ -114,7 +119,7 @@ class _Search:
         return torch.cat([cuts, torch.where(exists, left / 2 + right / 2, start)])
 
     def _best(self, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best points p <= m <= q for a slope, and by how much p is better than q."""
+        """The best points p <= m <= q for a slope, and the excess of the height at p over the height at q."""
         points, middle = self.candidates(slope), self.middle
         heights = self.f(points) - slope * (points - middle)
         left = torch.where(points <= middle, heights, -torch.inf).max(0)
@@ -123,7 +128,7 @@ class _Search:
         return p, q, left.values - right.values
 
     def touching_points(self) -> tuple[Tensor, Tensor]:
-        """Where the line that is lowest at the midpoint touches f: p < m < q, or m twice."""
+        """The points where the line that is lowest at the midpoint touches f: p < m < q, or m twice."""
         p, q = self.lower.clone(), self.upper.clone()
         chord = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
         tangent, middle = self.sign * self.activation.slope(self.middle), self.middle

@@ -15,7 +15,7 @@ from recurjac.activations.curved import AbstractCurved
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 _UNDERFLOW = -800.0
-"""exp of this number and of anything below it is 0 in float64."""
+"""exp of this number and of smaller numbers is 0 in float64."""
 
 
 class AbstractELU(AbstractCurved):
@@ -97,7 +97,7 @@ class SELU(AbstractELU):
 @torch_ops.reads("aten.elu.default", "aten.elu_.default")
 def _elu(x: Expression, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
     if scale != 1 or input_scale != 1:
-        raise ValueError(f"ELU with scale={scale}, input_scale={input_scale}; only 1 and 1 are read")
+        raise ValueError(f"ELU with scale={scale}, input_scale={input_scale}; both must be 1")
     return x.activate(ELU(float(alpha)))
 
 

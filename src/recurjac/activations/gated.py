@@ -39,20 +39,20 @@ class AbstractGated(AbstractCurved):
 
     @abstractmethod
     def gate(self, z: Tensor) -> Tensor:
-        """g(z), z within `reach`."""
+        """g(z) for z within `reach`."""
 
     @abstractmethod
     def gate_slope(self, z: Tensor) -> Tensor:
-        """g'(z), z within `reach`."""
+        """g'(z) for z within `reach`."""
 
     def gate_curvature(self, z: Tensor) -> Tensor | None:
-        """g''(z), z within `reach`; None, as here by default, if it is not continuous."""
+        """g''(z) for z within `reach`; None, which is the default, if it is not continuous."""
         return None
 
     @final
     def value(self, z: Tensor) -> Tensor:
         before, after = self.reach
-        inner = z.clamp(before, after)  # infinity apart, as autograd would make it 0 times infinity
+        inner = z.clamp(before, after)  # without infinity, because autograd would compute 0 times infinity
         return torch.where(z < before, 0.0, torch.where(z > after, z, inner * self.gate(inner)))
 
     @final
@@ -61,7 +61,7 @@ class AbstractGated(AbstractCurved):
 
     @final
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """They differ only at the ends of `reach`, if g has kinks there."""
+        """The one-sided limits of σ', which differ only at the ends of `reach`, if g has kinks there."""
         before, after = self.reach
         inner = z.clamp(before, after)
         slope = self.gate(inner) + inner * self.gate_slope(inner)
@@ -132,12 +132,13 @@ class GELU(AbstractGated):
 @final
 @dataclass(frozen=True)
 class GELUTanh(AbstractGated):
-    """z (1 + tanh(w)) / 2, w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; c and k may be rounded in files.
+    """z (1 + tanh(w)) / 2 with w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; c and k may be rounded in files.
 
-    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), even in z and 2 at 0.  Let x = c z > 0, κ = k / c².
-    The derivative of the middle term in x is 12 κ x / (1 + 3 κ x²)², that of the last at least 2 tanh(x) in size.
-    As 6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x) for x >= 1, the sum
-    falls: σ'' has one zero t > 0, and -t.  On (-t, 0) the slope rises from below 0 to 1/2.
+    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), which is even in z, and 2 at 0.  Let x = c z > 0 and
+    κ = k / c².  The derivative of the middle term in x is 12 κ x / (1 + 3 κ x²)²; that of the last term is at least
+    2 tanh(x) in size.  Because 6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x)
+    for x >= 1, the sum decreases in x.  Therefore σ'' has one positive zero t, and the zero -t.  On (-t, 0), the slope
+    rises from below 0 to 1/2.
     """
 
     c: float = math.sqrt(2 / math.pi)
@@ -147,7 +148,7 @@ class GELUTanh(AbstractGated):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.c) and 0.1 <= self.c <= 10 and 0 <= self.k <= self.c**2 / 8):
             raise ValueError(
-                f"GELU of tanh({self.c} (z + {self.k} z³)); the shape is proved for 0.1 <= c <= 10, 0 <= k <= c²/8 only"
+                f"GELU of tanh({self.c} (z + {self.k} z³)); its shape is only proved for 0.1 <= c <= 10, 0 <= k <= c²/8"
             )
 
     @property
@@ -191,9 +192,10 @@ class GELUTanh(AbstractGated):
         return slope * (12 * self.c * self.k * z - inner.square() * torch.tanh(w / 2))
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """σ'' = (4 c + 24 c k z²) s'(2 w) + 4 c² z (1 + 3 k z²)² s''(2 w), s the sigmoid: each factor in its range.
+        """The range from σ'' = (4 c + 24 c k z²) s'(2 w) + 4 c² z (1 + 3 k z²)² s''(2 w), where s is the sigmoid.
 
-        Where σ'' turns is not proved; 2 w and the factors z (…)² rise with z, so that all four ranges are exact.
+        Each factor is replaced by its range, because the turning points of σ'' are not proved.  2 w and the factor
+        z (…)² increase with z, so that all four ranges are exact.
         """
         before, after = self.reach
         inner = z.map(lambda end: end.clamp(before, after))
@@ -218,7 +220,7 @@ class GELUTanh(AbstractGated):
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that is negative at `low` and positive at `high` is 0, to the last bits."""
+    """The zero of a function that is negative at `low` and positive at `high`, accurate to the last bits."""
     for _ in range(80):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)
@@ -228,9 +230,9 @@ def _root(rising: Callable[[float], float], low: float, high: float) -> float:
 @final
 @dataclass(frozen=True)
 class SiLU(AbstractGated):
-    """z / (1 + exp(-β z)), β > 0: also known as swish.
+    """z / (1 + exp(-β z)) with β > 0, also known as swish.
 
-    With x = β z / 2, σ'' is 0 where x tanh(x) = 1, x = ±1.19967864025773.
+    With x = β z / 2, σ'' is 0 where x tanh(x) = 1, which is x = ±1.19967864025773.
     """
 
     beta: float = 1.0
@@ -266,7 +268,7 @@ class SiLU(AbstractGated):
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """With y = β z / 2 and t = tanh(y), σ''' is 0 where y (3 t² - 1) = 3 t: at 0, and once on either side.
 
-        There 3 t² > 1, where y = 3 t / (3 t² - 1) has a side that rises and one that falls: y = 1.7179204967675.
+        There 3 t² > 1, and in y = 3 t / (3 t² - 1) one side increases and the other decreases: y = 1.7179204967675.
         """
         turn = 3.43584099353511068895 / self.beta
         return within(lower, upper, -turn, 0.0, turn)
@@ -281,7 +283,8 @@ class SiLU(AbstractGated):
 class Mish(AbstractGated):
     """z tanh(log(1 + exp(z))) (Misra 2019, arXiv:1908.08681).
 
-    Its points were computed with 60 digits; σ'' behaves like (2 + z) exp(z) far left and (8 - 8 z) exp(-2 z) far right.
+    Its turning points were computed with 60 digits.  σ'' behaves like (2 + z) exp(z) for very negative z, and like
+    (8 - 8 z) exp(-2 z) for very positive z.
     """
 
     name: ClassVar[str] = "mish"
@@ -310,7 +313,7 @@ class Mish(AbstractGated):
         return root.square() * torch.sigmoid(z)
 
     def gate_curvature(self, z: Tensor) -> Tensor:
-        """g' (s(-z) - 2 g s(z)) with s the sigmoid, as g' = (1 - g²) s(z)."""
+        """g' (s(-z) - 2 g s(z)), where s is the sigmoid, because g' = (1 - g²) s(z)."""
         return self.gate_slope(z) * (torch.sigmoid(-z) - 2 * self.gate(z) * torch.sigmoid(z))
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -327,7 +330,7 @@ class Mish(AbstractGated):
 @final
 @dataclass(frozen=True)
 class HardSwish(AbstractGated):
-    """z min(max(α z + β, 0), 1), α > 0 and 0 < β < 1: a parabola between -β / α and (1 - β) / α.
+    """z min(max(α z + β, 0), 1) with α > 0 and 0 < β < 1: a parabola between -β / α and (1 - β) / α.
 
     σ' jumps there, from 0 to -β and from 2 - β to 1.
     """

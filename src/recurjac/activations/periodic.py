@@ -16,12 +16,13 @@ from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
 class AbstractPeriodic(AbstractCurved):
-    """σ and σ' are waves of period 2π between -1 and 1; one or the other turns every π/2.
+    """σ and σ' are waves of period 2π between -1 and 1; one of them has a turning point every π/2.
 
-    An interval is *short* if it is less than 4π long and no end is beyond eps^(-1/2).  Up to there, the multiples of π
-    are wrong by at most about sqrt(eps), which changes σ and σ' at their turning points by eps / 2.  Other intervals
-    are assumed to contain every value and slope.  On a longer one, the tightest lines at the midpoint are indeed -1
-    and 1, because there are crests and troughs on either side.  At ±inf, where no limit exists, value and slope are 0.
+    An interval is *short* if it is less than 4π long and no end is beyond eps^(-1/2) in absolute value.  In this range,
+    the error of the multiples of π is at most about sqrt(eps), which changes σ and σ' at their turning points by
+    eps / 2.  Other intervals are assumed to contain every value and slope.  On intervals of 4π or more, the tightest
+    lines at the midpoint are indeed -1 and 1, because there are crests and troughs on either side.  At ±inf, where no
+    limit exists, value and slope are 0.
     """
 
     @property
@@ -45,7 +46,7 @@ class AbstractPeriodic(AbstractCurved):
 
     @final
     def curvature(self, z: Tensor) -> Tensor:
-        """-σ(z), which turns where σ does."""
+        """-σ(z), which has the turning points of σ."""
         return -self.value(z)
 
     @final
@@ -70,7 +71,7 @@ def _short(lower: Tensor, upper: Tensor) -> Tensor:
 def _every_pi(lower: Tensor, upper: Tensor, phase: float) -> Tensor:
     """The points phase + k π in a short interval, with the others clamped to its ends: (5, *shape).
 
-    For an interval that is not short, such points elsewhere; two neighbouring ones represent all of them.
+    For an interval that is not short, the points are elsewhere; two neighbouring points represent all of them.
     """
     short = _short(lower, upper)
     first = torch.ceil((torch.where(short, lower, 0.0).detach() - phase) / math.pi)

@@ -24,7 +24,7 @@ class Cube(AbstractCurved):
     name: ClassVar[str] = "cube"
 
     def value(self, z: Tensor) -> Tensor:
-        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         inner = torch.where(infinite, 0.0, z)
         return torch.where(infinite, z.detach(), inner * inner.square())
 

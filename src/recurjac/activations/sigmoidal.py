@@ -16,7 +16,9 @@ from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
 _BISECTIONS = 60
-"""Halvings of a bracket: more than float64 has bits, for brackets up to about 10^3; wider ones lose only tightness."""
+"""The number of halvings of a bracket.
+
+It exhausts float64 for brackets up to a width of about 10^3; wider brackets only lose tightness."""
 
 _FLAT = 30.0
 """exp(-z²) is 0 in float64 from here on, and erf(z) is 1."""
@@ -44,9 +46,9 @@ class AbstractSigmoidal(AbstractSmooth):
     def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
         """Slope and intercept of the line above σ that is lowest at the midpoint of z (CROWN, Table 2).
 
-        A tangent at d >= 0 lies above the concave part.  As σ is convex before 0, it lies above the rest of [l, u] iff
-        it does so at l, which holds for all d from some d* on.  So the line is the tangent at the midpoint or at d*,
-        whichever is further right; where even the tangent at u fails, it is the chord.
+        A tangent at d >= 0 lies above the concave part.  Because σ is convex before 0, it lies above the rest of [l, u]
+        iff it does so at l, which holds for all d >= d*, for some d*.  Therefore the line is the tangent at the
+        midpoint or at d*, whichever is further right.  If even the tangent at u fails, the line is the chord.
         """
         finite = self.core(z)
         low, high = finite.lower, finite.upper
@@ -154,11 +156,11 @@ class Arctan(AbstractSigmoidal):
         return torch.atan(z)
 
     def slope(self, z: Tensor) -> Tensor:
-        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
 
     def curvature(self, z: Tensor) -> Tensor:
-        """-2 z σ'², whose derivative is (6 z² - 2) σ'³; multiplied one factor at a time, as z² σ' would overflow."""
+        """-2 z σ'², whose derivative is (6 z² - 2) σ'³; the factors are multiplied in an order that cannot overflow."""
         slope = self.slope(z)
         return -2 * (torch.where(z.isinf(), 0.0, z) * slope) * slope
 
@@ -182,7 +184,7 @@ class Softsign(AbstractSigmoidal):
         return 0.0
 
     def value(self, z: Tensor) -> Tensor:
-        infinite = z.isinf()  # apart, as autograd would make it 0 times infinity
+        infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         finite = torch.where(infinite, 0.0, z)
         return torch.where(infinite, z.detach().sign(), finite / (1 + finite.abs()))
 

@@ -19,9 +19,9 @@ from recurjac.tensors import cast
 
 
 class AbstractTwoPiece(AbstractActivation):
-    """σ(z) = z for z >= 0 and s z for z < 0, s the `negative_slope`, of any size and sign.
+    """σ(z) = z for z >= 0 and s z for z < 0, where s is the `negative_slope`, of any size and sign.
 
-    σ is convex for s <= 1 and concave for s >= 1; the sign of 1 - s tells the two cases apart.
+    σ is convex for s <= 1 and concave for s >= 1; the sign of 1 - s distinguishes the two cases.
     """
 
     @abstractmethod
@@ -30,7 +30,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     @property
     def rectifies(self) -> bool:
-        """Whether the negative slope is 0 for every neuron, as in a ReLU; this needs fewer steps."""
+        """Whether the negative slope is 0 for every neuron, as in a ReLU; such neurons need fewer steps."""
         return False
 
     @property
@@ -51,7 +51,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of σ at both ends and, where the interval meets 0, of 0."""
+        """The hull of σ at both ends, and of 0 if the interval contains 0."""
         if self.rectifies:
             return z.map(lambda end: end.clamp(min=0))
         ends = [self._value_at(v, arithmetic) for v in (z.lower, z.upper)]
@@ -66,14 +66,14 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """{s} below 0, {1} above 0, and their hull where the interval meets 0 (even at an end: Clarke's derivative)."""
+        """{s} below 0, {1} above 0, and their hull if the interval contains 0, even at an end (Clarke's derivative)."""
         at_lower, at_upper = self._pieces(z)
         if self.rectifies:
             return Interval.unchecked(at_lower, at_upper)  # 0 and 1, in order
         return Interval(torch.minimum(at_lower, at_upper), torch.maximum(at_lower, at_upper))
 
     def _pieces(self, z: Interval) -> tuple[Tensor, Tensor]:
-        """The slopes of the pieces that contain the lower and the upper end; one of each where the interval meets 0."""
+        """The slopes of the pieces that contain the lower and the upper end; s and 1 where the interval contains 0."""
         if self.rectifies:
             return (z.lower > 0).to(z.lower.dtype), (~(z.upper < 0)).to(z.lower.dtype)
         s = self.slope_below(z.lower)
@@ -81,13 +81,13 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """True where the interval meets 0, unless both slopes are 1."""
+        """True where the interval contains 0, unless both slopes are 1."""
         meets = ~((z.lower > 0) | (z.upper < 0))  # also where an end is NaN
         return meets if self.rectifies else meets & (self.slope_below(z.lower) != 1)
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The chord on one side; on the other, a line through 0 with slope 1 if u >= -l, else s (CROWN-adaptive)."""
+        """The chord on one side, and on the other a line through 0 of slope 1 if u >= -l, else s (CROWN-adaptive)."""
         steep = z.upper >= -z.lower
         free = steep.to(z.lower.dtype) if self.rectifies else torch.where(steep, 1.0, self.slope_below(z.lower))
         sides = _sides(z)
@@ -95,7 +95,7 @@ class AbstractTwoPiece(AbstractActivation):
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The chord on one side; on the other, the parallel line through 0."""
+        """The chord on one side, and the parallel line through 0 on the other."""
         sides = _sides(z)
         chord = self._chord(z, *sides)
         return self._lines(z, chord, chord, *sides, arithmetic)
@@ -172,7 +172,7 @@ class ReLU(AbstractTwoPiece):
 @final
 @dataclass(frozen=True)
 class LeakyReLU(AbstractTwoPiece):
-    """z for z >= 0, else `negative_slope` times z, with the same slope for all neurons.
+    """z for z >= 0, otherwise `negative_slope` times z, with the same slope for all neurons.
 
     In float32, the slope is rounded to the nearest float32 number, as in PyTorch's own kernels.
     """
@@ -232,7 +232,7 @@ class Abs(AbstractTwoPiece):
 
 def _slope(name: str, parameters: Mapping[str, Any]) -> Any:
     if "slope" not in parameters:
-        raise InvalidNetwork(f"the activation {name} needs its `slope` stated: no default is safe")
+        raise InvalidNetwork(f"the activation {name} needs its `slope`, because no default is safe")
     return parameters["slope"]
 
 

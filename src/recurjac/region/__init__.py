@@ -37,11 +37,13 @@ __all__ = [
 class LpBall(AbstractRegion):
     """All inputs within `radius` of `x` in the l_p norm, and within the box `clip` if one is given.
 
-    x: one input or a batch.  radius: a number; a tensor (batch,) or (batch, 1, ...); for p = inf also one number for
-    each input feature (*input) or (batch, *input); 0 is a single point, inf the whole space (or the whole clip box).
-    p: 1, 2 or inf.  clip: (lo, hi), numbers or tensors that broadcast against x.
-    Raises InvalidRegion for NaN or infinite centres, negative or NaN radii, an unknown norm, an empty batch, a centre
-    outside the clip box.
+    x: one input or a batch.
+    radius: a number; a tensor (batch,) or (batch, 1, ...); for p = inf also one number for each input feature, (*input)
+    or (batch, *input).  Radius 0 is a single point, and inf is the whole space (or the whole clip box).
+    p: 1, 2 or inf.
+    clip: (lo, hi), numbers or tensors that broadcast against x.
+    Raises InvalidRegion for NaN or infinite centres, negative or NaN radii, an unknown norm, an empty batch, or a
+    centre outside the clip box.
     """
 
     x: Numbers
@@ -91,7 +93,7 @@ class LpBall(AbstractRegion):
         radius = radius_like(numbers("the radius", self.radius), wide, input_shape)
         featured = radius.shape[1:] != (1,) * len(input_shape)
         if featured and self.p != inf:
-            raise InvalidRegion(f"a radius for each feature is a box: it needs p=inf, not p={self.p:g}")
+            raise InvalidRegion(f"a radius for each feature describes a box and needs p=inf, not p={self.p:g}")
         grown = radius + moved if self.p == inf else radius + moved.flatten(1).sum(1).reshape(radius.shape)
         grown = torch.where(moved.flatten(1).amax(1).reshape(-1, *[1] * len(input_shape)) > 0, up(grown), radius)
         radius = round_up_to(grown, dtype).to(device)
@@ -152,7 +154,7 @@ class Box(AbstractRegion):
         low, _ = batched("the box", numbers("lower", self.lower), input_shape)
         high, _ = batched("the box", numbers("upper", self.upper), input_shape)
         down, up = -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
-        both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halves of subnormal numbers round
+        both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halving subnormal numbers rounds
         middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, both))
         return BoundBox(middle, torch.full_like(middle, inf), down, up)
 

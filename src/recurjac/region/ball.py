@@ -50,10 +50,10 @@ class BoundBall(BoundRegion):
         return ((self.x - r < self.low) | (self.x + r > self.high)).flatten(1).any(1)
 
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
-        """The least of the bounds for the ball, the box and, where both matter, their intersection (a Lagrangian).
+        """The least of the bounds for the ball and, if the clip box cuts it, for the box and for their intersection.
 
-        Any multiplier gives a valid bound (weak duality).  The one used is optimal up to rounding, so the bound is the
-        exact maximum up to rounding.
+        The bound for the intersection is a Lagrangian.  Any multiplier gives a valid bound (weak duality).  The
+        multiplier used is optimal up to rounding, so the bound is the exact maximum up to rounding.
         """
         flat = forms.mid.flatten(3)
         extra = self._ball(flat)
@@ -163,12 +163,12 @@ class BoundPiece(BoundRegion):
         return self.piece.box(arithmetic)
 
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
-        """The lesser of those of the ball and of the box."""
+        """The smaller of the bounds for the ball and for the box."""
         whole = self.ball.support_function_(forms.map(torch.clone), arithmetic).upper()
         return arithmetic.exact(torch.minimum(whole, self.piece.support_function_(forms, arithmetic).upper()))
 
     def holds(self, points: Tensor) -> Tensor:
-        """True where points (batch, N, *input) are certainly in the ball and in the box."""
+        """True where points (batch, N, *input) are certainly in both the ball and the box."""
         step = RIGOROUS.exact(points) - RIGOROUS.exact(self.ball.x.unsqueeze(1))
         size = torch.maximum(step.upper(), -step.lower()).flatten(2)
         length = size.sum(-1) if self.ball.p == 1 else _norm2(size)
@@ -180,7 +180,7 @@ class BoundPiece(BoundRegion):
         return self.project(self.piece.sample(count, generator))
 
     def project(self, points: Tensor) -> Tensor:
-        """Clip to the box; points outside the ball move towards x, in halves of the way, or to x itself."""
+        """Clip to the box; points outside the ball are moved halfway towards x several times, or finally to x."""
         x = self.x.unsqueeze(1).expand_as(points)
         tried = self.piece.project(points)
         for _ in range(_HALVINGS):
@@ -205,7 +205,7 @@ class BoundPiece(BoundRegion):
 
 
 _HALVINGS = 8
-"""How often a point outside a ball goes half the way to a point inside before it is given up."""
+"""The number of times that a point outside a ball is moved halfway to a point inside."""
 
 
 def _no_farther(x: Tensor, step: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, Rigorous
 
 FAST, RIGOROUS = Fast(), Rigorous()
-"""For points that are only inspected, and for ends that must be on the safe side in any arithmetic of the caller."""
+"""FAST is for points that are only inspected, RIGOROUS for ends that must be safe in any arithmetic of the caller."""
 
 
 class AbstractRegion(ABC):
@@ -46,7 +46,7 @@ class BoundRegion(ABC):
         return int(self.x.shape[0])
 
     def holds(self, points: Tensor) -> Tensor:
-        """True for all of the points (batch, N, *input), as nothing was enlarged: (batch, N)."""
+        """True for all of the points (batch, N, *input), because nothing was enlarged: (batch, N)."""
         return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
 
     @property
@@ -141,7 +141,7 @@ class BesideOne:
         return torch.cat([flat, torch.ones_like(flat[:, :1])], 1)
 
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
-        """As `BoundRegion.support_function_`, for forms (B, K, R, inputs + 1)."""
+        """Like `BoundRegion.support_function_`, for forms (B, K, R, inputs + 1)."""
         n, shape = forms.shape[-1] - 1, self.region.x.shape[1:]
         inside = forms.map(lambda t: t[..., :n].reshape(*t.shape[:-1], *shape))
         return self.region.support_function_(inside, arithmetic) + forms.map(lambda t: t[..., n])

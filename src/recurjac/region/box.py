@@ -62,7 +62,7 @@ class BoundBox(BoundRegion):
 
     @cached_property
     def _reach(self) -> tuple[_Reach, _Reach]:
-        """The extent of the box to the right and to the left of x: exact where nothing is clipped, else rounded up.
+        """The extent of the box to the right and to the left of x, which is exact if not clipped, otherwise rounded up.
 
         Returns the same object twice if both are equal.
         """
@@ -144,7 +144,7 @@ class _Reach:
     def spread(self, weights: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
         """Σ weights times these numbers, (B, K, R); weights are non-negative; 0 times infinity is 0.
 
-        Where rounding is covered, a sum that underflows is not 0.
+        In rigorous arithmetic, a sum that underflows is not 0.
         """
         flat = weights.flatten(3)
         total = _times(flat, self.finite)

@@ -18,7 +18,7 @@ Numbers = Any
 def numbers(what: str, value: Numbers) -> Tensor:
     try:
         if torch.as_tensor(value).is_complex():
-            raise TypeError("complex numbers have no order; give real ones, such as real and imaginary parts")
+            raise TypeError("complex numbers have no order; give real numbers, such as real and imaginary parts")
         # the dtype is explicit: otherwise a Python float would pass through float32
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
