@@ -109,7 +109,7 @@ def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> N
     group = parser.add_argument_group("method")
     names = ", ".join(sorted(methods))
     group.add_argument(
-        "--method", metavar="NAME", help=f"{names}, or package.module:object (default: the tightest available)"
+        "--method", metavar="NAME", help=f"{names}, or package.module:object (default: as in Python)"
     )
     group.add_argument(
         "--pre",
