@@ -427,7 +427,7 @@ def test_linear_and_constant_outputs() -> None:
     for row in (t([1.0, 2.0]), t([0.0, 0.0])):
         found = rj.stationary_points(rj.load([(row, None)], activation="relu"), rj.LpBall(t(0.0, 0.0), 1.0), output=0)
         assert (found.count, found.rigorous) == ((0,), True)
-        assert "there may be some" in found.notes[0]
+        assert "there may still be some" in found.notes[0]
     ridge = rj.load([(t([1.0, 1.0]), None), (t([1.0]), None)], activation="square")
     assert rj.stationary_points(ridge, rj.LpBall(t(0.1, 0.0), 1.0), output=0, search=FEW).count == (0,)
     unread = rj.load([(t([1.0, 0.0]), None), (t([1.0]), None)], activation="tanh")

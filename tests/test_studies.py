@@ -226,7 +226,7 @@ def test_a_killed_study_and_two_processes_give_the_same_table(tmp_path: Path, fi
         (("--images", "0"), "give --images from 1 to"),
         (("--images", "100000"), "give --images from 1 to"),
         (("--jobs", "0"), "at least 1 process"),
-        (("--epochs", "0"), "there must be at least 1"),
+        (("--epochs", "0"), "give at least 1"),
         (("--network", "no=such"), "this experiment has no network 'no'"),
         (("--network", "5layer_relu_50=none.npz"), "there is no file none.npz"),
         (("--network", "5layer_relu_50"), "write NAME=FILE"),

@@ -312,7 +312,7 @@ def test_the_command_trains_and_goes_on(
         patch.setattr("recurjac.cli.train.trained", interrupted)
         assert main([*common, "--json", str(tmp_path / "r.json")]) == 1
     out, err = capsys.readouterr()
-    assert "interrupted; 1 of 2 networks are done" in err
+    assert "interrupted; 1 of 2 networks are finished" in err
     assert names[0] in out
     assert names[1] not in out
     first = json.loads((tmp_path / "r.json").read_text())["results"]

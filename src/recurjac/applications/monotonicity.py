@@ -62,8 +62,8 @@ class Monotonicity(AbstractResult):
 
     lower, upper: (batch, *output, *input), bounds of the Jacobian, in outputs per unit of input.
     points: for each sample, some inputs (count, *input) of its region; rising, falling: (batch, *output, *input), the
-    index of a point at which the derivative is proved > 0, and of one at which it is proved < 0, or -1 if there is none
-    or unless `lower` < 0 < `upper`.
+    index of a point at which the derivative is certainly > 0, and of one at which it is certainly < 0; -1 if none was
+    found.  Points are sought only where `lower` < 0 < `upper`.
     """
 
     lower: Tensor

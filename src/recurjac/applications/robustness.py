@@ -48,7 +48,7 @@ class CertifiedRadius(AbstractResult):
     by_integral, by_margin: (batch,), the radii that slopes (Theorem 2), or bounds of the margin, prove alone.
     label, target: (batch,); with several targets, the one with the least radius.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
-    proof: what proves each radius.  remark: why a radius is 0, or the largest possible; otherwise empty.
+    proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     """
 
     radius: Tensor
@@ -90,7 +90,7 @@ def certified_radius(
     box, rule and arithmetic are used, but not its radius.  label: one class for all inputs or one for each; by default
     the class that the network predicts (the lowest if several outputs are largest).  p: 1, 2 or inf, by default inf.
     target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for
-    all inputs or for each.  clip: the range (lo, hi) of valid inputs.  proofs: what is bounded on balls; all
+    all inputs or for each.  clip: the range (lo, hi) of valid inputs.  proofs: what is bounded on balls; their
     statements are combined (`radii.proved`).  search: the radii to try, and the attack; no proof depends on it.
     A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and

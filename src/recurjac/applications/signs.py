@@ -1,4 +1,4 @@
-"""When the sign of a derivative is proved."""
+"""When the sign of a derivative is certain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def strict_signs(lower: Tensor, upper: Tensor, rigorous: bool) -> tuple[Tensor, Tensor]:
-    """Where derivatives between `lower` and `upper`, each (..., inputs), are proved > 0, and where proved < 0.
+    """Where derivatives between `lower` and `upper`, each (..., inputs), are certainly > 0, and where certainly < 0.
 
     Infinite ends, which come from overflow, and NaN prove no sign.  If rounding is not covered (not `rigorous`), an end
     must be farther from 0 than √eps times the largest derivative of its row; rounding errors are rarely so large.

@@ -39,7 +39,7 @@ _Holds = Callable[[Tensor], Tensor]
 class StationaryPoint:
     """A stationary point that is proved to exist, to lie in `enclosure`, and to be the only one in `box`.
 
-    point: an approximation inside `box`.  point, box, enclosure: of shape (*input).  kind: minimum, maximum, saddle, or
+    point: an approximation inside `box`; all three have the shape (*input).  kind: minimum, maximum, saddle, or
     undecided; the Hessian is regular at the point.
     """
 

@@ -42,7 +42,7 @@ def which_class(text: str) -> int | str:
     if text == "each":
         return text
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"the class {text!r} is neither a number from 0 on nor `each`")
+        raise argparse.ArgumentTypeError(f"the class {text!r} is neither a number nor `each`")
     return int(text)
 
 
@@ -108,9 +108,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> None:
     group = parser.add_argument_group("method")
     names = ", ".join(sorted(methods))
-    group.add_argument(
-        "--method", metavar="NAME", help=f"{names}, or package.module:object (default: the tightest available)"
-    )
+    group.add_argument("--method", metavar="NAME", help=f"{names}, or package.module:object (default: as in Python)")
     group.add_argument(
         "--pre",
         metavar="NAME",
