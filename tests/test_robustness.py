@@ -193,7 +193,7 @@ def test_the_limit_is_the_largest_radius() -> None:
     found = rj.certified_radius(network, x, search=replace(QUIET, limit=limit))
     assert bool((found.radius <= limit).all())
     for r, whole, why in zip(found.radius.tolist(), free.radius.tolist(), found.remark, strict=True):
-        assert (r == limit) == ("as far" in why)
+        assert (r == limit) == ("largest radius" in why)
         assert r >= 0.9 * min(whole, limit)
 
 
