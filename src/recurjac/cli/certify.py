@@ -129,6 +129,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "label": int(found.label[i]),
             "target": int(found.target[i]),
             "radius": float(found.radius[i]),
+            "method": found.proof[i],
             "seconds": seconds,
             "attack": float(found.attack[i]),
             "norm": found.p,
@@ -137,7 +138,6 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "by_margin": float(found.by_margin[i]),
             "remark": found.remark[i],
             **origin(found),
-            "method": found.proof[i],
         }
         for i, number in enumerate(index)
     ]

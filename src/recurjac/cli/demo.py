@@ -107,11 +107,11 @@ def _rows(
                 "norm": inf,
                 "output_norm": inf,
                 "class": None,
+                "method": method.title,
                 "upper": float(found.upper[0]),
                 "lower": lower,
                 "seconds": time.perf_counter() - began,
                 **origin(found),
-                "method": method.title,
             }
         )
         step()

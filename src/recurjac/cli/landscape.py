@@ -107,6 +107,7 @@ def _rows(index: Sequence[int], target: int | str, found: StationaryFree, second
             "norm": found.p,
             "lower": float(found.lower[i]),
             "upper": float(found.upper[i]),
+            "method": found.method,
             **origin(found),
             "note": found.notes[i],
         }

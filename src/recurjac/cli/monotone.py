@@ -66,6 +66,7 @@ def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float)
             "index": index,
             "radius": task.radius,
             "class": k if task.target is None else task.target,
+            "method": found.method,
             "features": _features(found, i, outputs, k, names),
             "points": found.points[i].flatten(1).tolist(),
             "seconds": seconds,

@@ -129,7 +129,7 @@ def gather(
 def origin(result: AbstractResult) -> Row:
     """What a row says about where its numbers come from."""
     made = result.provenance
-    return {"method": made.method, "rigorous": made.rigorous, "reason": made.reason, "provenance": plain(made)}
+    return {"rigorous": made.rigorous, "reason": made.reason, "provenance": plain(made)}
 
 
 def write_json(args: argparse.Namespace, model: str | None, results: Sequence[Row]) -> None:
