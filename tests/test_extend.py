@@ -23,6 +23,7 @@ from recurjac.extend import (
     AbstractBrancher,
     AbstractConvex,
     AbstractJacobianMethod,
+    AbstractNormMethod,
     AbstractRecursion,
     Interval,
     LinearRelaxation,
@@ -179,11 +180,39 @@ class Halved(AbstractBrancher):
         return rj.InputBisection().divide(problem)[:1]
 
 
+@final
+@dataclass(frozen=True)
+class HalfRows(AbstractNormMethod):
+    """Norms that are right, and rows that are not."""
+
+    @classmethod
+    def command_names(cls) -> dict[str, AbstractNormMethod]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return "half rows"
+
+    def supports(self, p: float, q: float) -> bool:
+        return True
+
+    def norm(self, gradients: rj.Gradients, p: float, q: float) -> Tensor:
+        return rj.JacobianNorm().norm(gradients, p, q)
+
+    def rows(self, gradients: rj.Gradients, p: float) -> Tensor:
+        return 0.5 * rj.JacobianNorm().rows(gradients, p)
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return []
+
+
 def test_wrong_classes_are_told() -> None:
     with pytest.raises(AssertionError, match="too_flat"):
         testing.check_activation(TooFlat())
     with pytest.raises(AssertionError, match="hopeful: a true Jacobian is outside"):
         testing.check_jacobian_method(Hopeful())
+    with pytest.raises(AssertionError, match="half rows: a row has an l"):
+        testing.check_norm_method(HalfRows())
     with pytest.raises(AssertionError, match="halved: a point of the region is in no part"):
         testing.check_brancher(Halved())
 

@@ -207,7 +207,8 @@ class Network:
     def margin(self, a: int, b: int) -> Network:
         """The network of the single output f_a - f_b.  Raises InvalidRequest if a or b does not exist, or if a = b."""
         size = prod(self.output_shape)
-        if a == b or not (0 <= a < size and 0 <= b < size):
+        known = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < size for i in (a, b))
+        if a == b or not known:
             raise InvalidRequest(f"the margin of classes {a} and {b} needs two different outputs in 0 to {size - 1}")
         row = torch.zeros(1, size, dtype=self.dtype, device=self.device)
         row[0, a], row[0, b] = 1.0, -1.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Fast
 from recurjac.branching import AbstractBrancher
-from recurjac.jacobian import AbstractJacobianMethod, jacobian_bounds
+from recurjac.jacobian import AbstractJacobianMethod, Gradients, jacobian_bounds
 from recurjac.lipschitz import lipschitz
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import AbstractPreactivation
@@ -75,7 +75,7 @@ def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
 
 
 def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
-    """No sampled Jacobian has a gain above the bound; the problems take turns with the norms that are supported."""
+    """No sampled Jacobian has a gain above the bound, nor a row above its own; norms that are supported take turns."""
     for number, problem in enumerate(problems(seed)):
         pairs = [(p, q) for p in (inf, 1.0, 2.0) for q in (inf, 1.0, 2.0) if method.supports(p, q)]
         require(bool(pairs), f"{method.title} supports no norm")
@@ -86,6 +86,19 @@ def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
             least = max(_gain(j, p, q) for j in true)
             said = f"{method.title}: a Jacobian has an l{p:g} → l{q:g} gain of {least:.6g}, above {float(upper):.6g}"
             require(least <= float(upper) * (1 + 1e-9) + 1e-300, f"{said} on {problem}")
+        if method.supports(p, inf):
+            _check_rows(method, problem, p)
+
+
+def _check_rows(method: AbstractNormMethod, problem: Problem, p: float) -> None:
+    """The norm of a row, as a map from l_p to numbers, is the dual norm of its entries."""
+    asked = problem.of(problem.network.flattened_output())
+    rows = method.rows(Gradients(asked.covering(method.unproved_rounding(p, inf, 1))), p)
+    dual = {1.0: inf, 2.0: 2.0, inf: 1.0}[p]
+    for x, upper in zip(sampled(problem, 20), rows, strict=True):
+        norms = torch.linalg.vector_norm(true_jacobians(problem.network, x).flatten(2), dual, dim=2)
+        wrong = norms > upper * (1 + 1e-9) + 1e-300
+        require(not bool(wrong.any()), f"{method.title}: a row has an l{dual:g} norm above its bound on {problem}")
 
 
 def _gain(jacobian: Tensor, p: float, q: float) -> float:
