@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
+from recurjac import testing
 from recurjac.applications.radius_search import answered, bracket_radius
 from recurjac.extend import AbstractRadiusProof, MarginBalls, RadiusFacts
 
@@ -104,6 +105,17 @@ def test_each_proof_alone(p: float) -> None:
     several = rj.certified_radius(network, x, p=p, search=QUIET, proofs=(fast, rj.LipschitzIntegral()))
     assert several.radius.tolist() == pytest.approx(slopes.radius.tolist(), rel=1e-9)
     assert several.provenance.method == "integral of Fast-Lip, integral of Chords"
+
+
+@pytest.mark.parametrize("proof", [rj.MarginBound(), rj.LipschitzIntegral(), ProductMargin()], ids=repr)
+def test_what_proofs_state_is_true(proof: AbstractRadiusProof) -> None:
+    testing.check_radius_proof(proof)
+
+
+@pytest.mark.parametrize("wrong", [Constant(margin=0.0), Constant(slope=0.1)], ids=repr)
+def test_what_is_false_is_told(wrong: AbstractRadiusProof) -> None:
+    with pytest.raises(AssertionError, match=r"constant: a (margin|gradient)"):
+        testing.check_radius_proof(wrong)
 
 
 def test_what_says_nothing_hides_nothing() -> None:

@@ -4,6 +4,7 @@ check_activation, check_operator     an activation, a linear layer
 check_preactivation                  a rule for pre-activations
 check_jacobian_method                a method for entries of the Jacobian
 check_norm_method                    a method for norms
+check_radius_proof                   a proof of a certified radius
 check_brancher                       a way to divide problems
 
 They need no test framework.  They compare bounds with sampled true values on small random networks.  Passing them is
@@ -18,11 +19,12 @@ from recurjac.testing.methods import (
     check_jacobian_method,
     check_norm_method,
     check_preactivation,
+    check_radius_proof,
     problems,
 )
 from recurjac.testing.networks import random_network, true_jacobians
 
 __all__ = [
     "check_activation", "check_brancher", "check_jacobian_method", "check_norm_method", "check_operator",
-    "check_preactivation", "problems", "random_network", "true_jacobians",
+    "check_preactivation", "check_radius_proof", "problems", "random_network", "true_jacobians",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from recurjac.applications.proofs import AbstractRadiusProof, MarginBalls
 from recurjac.arithmetic import Fast
 from recurjac.branching import AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, jacobian_bounds
@@ -26,6 +27,8 @@ KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
 """Activations of the networks: with slopes of either sign, with kinks, smooth, and a mixture."""
 BALLS = ((0.0, inf), (0.05, 2.0), (0.4, inf), (3.0, 1.0), (inf, inf))
 """Radii and norms, from a point to the whole space."""
+_DUAL = {1.0: inf, 2.0: 2.0, inf: 1.0}
+"""The norm of a gradient that bounds the change over an l_p distance of 1."""
 
 
 def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]:
@@ -94,7 +97,7 @@ def _check_rows(method: AbstractNormMethod, problem: Problem, p: float) -> None:
     """The norm of a row, as a map from l_p to numbers, is the dual norm of its entries."""
     asked = problem.of(problem.network.flattened_output())
     rows = method.rows(Gradients(asked.covering(method.unproved_rounding(p, inf, 1))), p)
-    dual = {1.0: inf, 2.0: 2.0, inf: 1.0}[p]
+    dual = _DUAL[p]
     for x, upper in zip(sampled(problem, 20), rows, strict=True):
         norms = torch.linalg.vector_norm(true_jacobians(problem.network, x).flatten(2), dual, dim=2)
         wrong = norms > upper * (1 + 1e-9) + 1e-300
@@ -109,6 +112,34 @@ def _gain(jacobian: Tensor, p: float, q: float) -> float:
     length = torch.linalg.vector_norm(ways, p, dim=1)
     gains = torch.linalg.vector_norm(ways @ jacobian.mT, q, dim=1)
     return float((gains / torch.where(length > 0, length, 1.0))[length > 0].max())
+
+
+def check_radius_proof(proof: AbstractRadiusProof, seed: int = 0) -> None:
+    """No sampled margin lies below its bound, and no sampled gradient of one is longer than the bound of its slopes."""
+    reached = False
+    for problem in problems(seed):
+        ball = problem.region
+        if isinstance(ball, LpBall) and proof.supports(ball.p):
+            reached = True
+            _check_facts(proof, problem, ball)
+    require(reached, f"{type(proof).__name__} supports no norm")
+
+
+def _check_facts(proof: AbstractRadiusProof, problem: Problem, ball: LpBall) -> None:
+    asked = problem.of(problem.network.flattened_output()).covering(proof.unproved_rounding(ball.p))
+    radii = torch.full((problem.bound.batch,), float(ball.radius), dtype=torch.float64)
+    facts, title = proof.facts(MarginBalls(asked, Gradients(asked), radii, ball.p)), proof.title(problem)
+    for i, x in enumerate(sampled(problem, 20)):
+        values = problem.network(x).detach().flatten(1)
+        sizes = torch.linalg.vector_norm(true_jacobians(problem.network, x).flatten(2), _DUAL[ball.p], dim=2)
+        if facts.margins is not None:
+            below = (
+                values < facts.margins[i].nan_to_num(nan=-inf, posinf=-inf, neginf=-inf) - 1e-9 * values.abs().amax()
+            )
+            require(not bool(below.any()), f"{title}: a margin lies below its bound on {problem}")
+        if facts.slopes is not None:
+            steep = sizes > facts.slopes[i].nan_to_num(nan=inf, posinf=inf, neginf=inf) * (1 + 1e-9) + 1e-300
+            require(not bool(steep.any()), f"{title}: a gradient is longer than its bound on {problem}")
 
 
 def check_brancher(brancher: AbstractBrancher, seed: int = 0) -> None:
