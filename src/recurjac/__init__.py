@@ -55,8 +55,8 @@ from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
-from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, SignSum, TightestNorm
-from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine
+from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
+from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine, Secants
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
@@ -70,11 +70,11 @@ __all__ = [
     "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast", "FastLin",
     "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection",
     "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds",
-    "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound",
+    "JacobianNorm", "Limit", "lipschitz", "Lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound",
     "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum",
     "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous",
-    "Search", "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree",
-    "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile",
-    "UnsoundBounds", "UnsupportedLayer",
+    "Provenance", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed",
+    "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius",
+    "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
+    "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
 ]  # fmt: skip

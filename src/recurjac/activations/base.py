@@ -45,6 +45,14 @@ class AbstractActivation(ABC):
         """True where σ' is not constant on z."""
         return ~self.slope_range(z, arithmetic).is_point
 
+    def secant_range(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """Bounds of δ with σ(v) - σ(c) = δ (v - c), for v in z and c in `centre`; by default those of σ' between them.
+
+        Where v = c, every δ is one.  Source: docs/mathematics.md, §3.4.
+        """
+        low, high = torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper)
+        return self.slope_range(Interval(low, high), arithmetic)
+
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
         """The range of σ''(v) for v in z; infinite ends mean limits.
 

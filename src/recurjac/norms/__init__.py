@@ -8,12 +8,13 @@ from recurjac.norms.base import AbstractNormMethod, NormBound, check_norm, check
 from recurjac.norms.entrywise import JacobianNorm
 from recurjac.norms.induced import induced_norm
 from recurjac.norms.product import ProductOfNorms
+from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "JacobianNorm", "NormBound", "PlainSum", "ProductOfNorms",
-    "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported", "default_norm_method",
+    "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported", "default_norm_method",
     "induced_norm",
 ]  # fmt: skip
 

@@ -23,19 +23,19 @@ def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArit
     """
     size, rows = entries.magnitude, entries.shape[1]
     if p == inf:
-        return _vector_norm(row_sums, q, arithmetic)
+        return vector_norm(row_sums, q, arithmetic)
     if p == 1:
-        return _vector_norm(size.transpose(1, 2), q, arithmetic).amax(-1)
-    of_rows = _vector_norm(size, 2, arithmetic)
+        return vector_norm(size.transpose(1, 2), q, arithmetic).amax(-1)
+    of_rows = vector_norm(size, 2, arithmetic)
     if q == inf or rows == 1:
         return of_rows.amax(-1)
     if q == 1:
         total = arithmetic.at_least(size.sum(1), rows)
-        return torch.minimum(_vector_norm(of_rows, 1, arithmetic), _vector_norm(total, 2, arithmetic))
+        return torch.minimum(vector_norm(of_rows, 1, arithmetic), vector_norm(total, 2, arithmetic))
     return _spectral(entries, arithmetic)
 
 
-def _vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
+def vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
     """An upper bound of the q-norm over the last dimension of a non-negative tensor."""
     if q == inf:
         return x.amax(-1)

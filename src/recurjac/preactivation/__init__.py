@@ -6,9 +6,11 @@ from recurjac.preactivation.base import AbstractPreactivation, Alone, PreInterse
 from recurjac.preactivation.given import Given
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import AbstractLineRule, Crown, CrownLines, FastLin, FastLinLines
+from recurjac.preactivation.secants import SecantRanges, Secants
 from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 __all__ = [
     "AbstractLineChoice", "AbstractLineRule", "AbstractPreactivation", "Alone", "Crown", "CrownLines", "FastLin",
-    "FastLinLines", "Given", "IBP", "PreIntersection", "PreactivationState", "Refine", "extend",
+    "FastLinLines", "Given", "IBP", "PreIntersection", "PreactivationState", "Refine", "SecantRanges", "Secants",
+    "extend",
 ]  # fmt: skip

@@ -81,7 +81,7 @@ class Refine(AbstractPreactivation):
 
     @property
     def choice(self) -> AbstractLineChoice | None:
-        return self.then.choice
+        return self.then.choice or self.first.choice
 
     def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
         return state.arithmetic.intersect(self.then.bound(state, k, chosen), self.first.bound(state, k, chosen))

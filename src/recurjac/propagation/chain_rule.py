@@ -138,6 +138,16 @@ class ChainRule:
             return None
         return self.planner.live(((slopes.lower != 0) | (slopes.upper != 0)).flatten(1).any(0))
 
+    def sample(self, i: int) -> ChainRule:
+        """The chain rule of one sample."""
+        if self.batch == 1:
+            return self
+        slopes = tuple(None if s is None else s.map(lambda t: t[i : i + 1]) for s in self.slopes)
+        covectors = self.covectors
+        if covectors is not None and len(covectors) > 1:
+            covectors = covectors[i : i + 1]
+        return replace(self, slopes=slopes, covectors=covectors, batch=1, skeleton=None)
+
     def starting_at(self, node: int) -> ChainRule:
         """The chain rule of the derivative with respect to the output of `node`; earlier nodes are dropped."""
         edges = tuple(

@@ -1,0 +1,117 @@
+"""Norms by a P-chain: one quadratic bound of all rows, the family of LipSDP (docs/mathematics.md, §6.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf, prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Ball, largest_eigenvalue, root_up, round_up_to
+from recurjac.jacobian import Gradients
+from recurjac.norms.base import AbstractNormMethod
+from recurjac.norms.induced import vector_norm
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.quadratic import Multipliers, System, optimised, reach, system_of
+
+_WIDEST = 4096
+"""The widest cut of a network for which a matrix is formed; wider ones are not bounded."""
+_SHARP = 16.0
+"""How sharply the search weighs the largest of several rows."""
+
+
+@final
+@dataclass(frozen=True)
+class QuadraticNorm(AbstractNormMethod):
+    """(c J v)² <= c G cᵀ for every row c and every v of the unit ball, with multipliers that all rows share.
+
+    steps: of the search for multipliers.  Results are proved with whatever it finds, and have no derivatives.
+    Networks that are too wide are not bounded: the result is infinite.
+    Source: docs/mathematics.md, §6.6; Fazlyab et al. 2019 (arXiv:1906.04893).
+    """
+
+    steps: int = 60
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        return {"quadratic": cls()}
+
+    @property
+    def title(self) -> str:
+        return "P-chain"
+
+    def supports(self, p: float, q: float) -> bool:
+        return True
+
+    def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
+        chain = gradients.chain
+        found = [_norm_of(self._reached(chain.sample(i), p, _LOSSES[q]), q, chain) for i in range(chain.batch)]
+        return torch.stack(found)
+
+    def rows(self, gradients: Gradients, p: float) -> Tensor:
+        chain = gradients.chain
+        return torch.stack([_rows_of(self._reached(chain.sample(i), p, _each), chain) for i in range(chain.batch)])
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return []
+
+    def _reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor]) -> Ball | None:
+        """G for one sample; None if the network is too wide."""
+        with torch.no_grad():
+            system = system_of(chain)
+            if _widest(system) > _WIDEST:
+                return None
+            radius = torch.ones(prod(system.inputs), dtype=torch.float64, device=chain.device)
+            best = Multipliers.first(system, radius, euclidean=p != inf)
+            best = optimised(system, best, radius, loss, self.steps)
+            return reach(system, best.start(radius), best.choose)
+
+
+def _widest(system: System) -> int:
+    """The size of the largest matrix of a P-chain."""
+    shapes = [system.inputs, *(node.shape for node in system.nodes)]
+    cuts = [prod(node.shape) + sum(prod(shapes[i]) for i in node.kept) for node in system.nodes]
+    return max([prod(system.inputs), *cuts])
+
+
+def _rows_of(reached: Ball | None, chain: ChainRule) -> Tensor:
+    """Upper bounds of the norms of all rows, (K,), infinite where nothing is known."""
+    if reached is None:
+        return torch.full((chain.rows,), inf, dtype=chain.dtype, device=chain.device)
+    found = root_up(reached.map(torch.diagonal).upper())
+    return round_up_to(torch.where(found.isnan(), inf, found), chain.dtype)
+
+
+def _norm_of(reached: Ball | None, q: float, chain: ChainRule) -> Tensor:
+    """The norm to l_q: that of the rows' norms, and for q = 2 and 1 also √λ and √(K λ), λ the largest eigenvalue."""
+    plain = vector_norm(_rows_of(reached, chain), q, chain.arithmetic)
+    if reached is None or q == inf:
+        return plain
+    most = largest_eigenvalue(reached) if chain.arithmetic.rigorous else torch.linalg.eigvalsh(reached.mid)[-1]
+    other = root_up(most * (chain.rows if q == 1 else 1) * (1 + 4 * torch.finfo(torch.float64).eps))
+    return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
+
+
+def _each(reached: Tensor) -> Tensor:
+    return reached.diagonal().clamp(min=1e-300).log().sum()
+
+
+def _largest(reached: Tensor) -> Tensor:
+    """A smooth maximum of the logarithms of the rows."""
+    rows = reached.diagonal().clamp(min=1e-300).log()
+    return torch.logsumexp(_SHARP * rows, 0) / _SHARP
+
+
+def _spectral(reached: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh(reached)[-1].clamp(min=1e-300).log()
+
+
+def _total(reached: Tensor) -> Tensor:
+    return reached.diagonal().clamp(min=1e-300).sqrt().sum().log()
+
+
+_LOSSES = {inf: _largest, 2.0: _spectral, 1.0: _total}
+"""What the search makes small for the norm l_q of the output."""

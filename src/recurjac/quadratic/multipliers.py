@@ -1,0 +1,105 @@
+"""Multipliers of a P-chain: feasible by construction, and improved by Adam's method.  No proof depends on it.
+
+With e > 0 for each neuron of U and λ the largest eigenvalue of diag(e)^-½ Q_UU diag(e)^-½, every t = e λ c with c > 1
+has diag(t) ≻ Q_UU.  So e and c are free, and no step can leave what is feasible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import cos, pi
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Fast
+from recurjac.quadratic.system import System, reach
+
+_MARGIN = 1e-4
+"""c is at least 1 plus this number."""
+_RATE = 0.15
+"""The first step of Adam's method; it falls to nothing along half a cosine."""
+_EVEN = 0.3
+"""The share of the mean that every first weight has in addition."""
+_LEAST = 1e-300
+"""In place of 0 in quotients and logarithms."""
+
+
+@final
+@dataclass(frozen=True)
+class Multipliers:
+    """Free numbers of any sign, from which multipliers are made.
+
+    weights: log w for each input, (n_0,); None for a Euclidean ball, where w = 1.
+    shapes: log e for each node with unstable neurons.  gaps: a number for each such node; c grows with it.
+    """
+
+    weights: Tensor | None
+    shapes: Mapping[int, Tensor]
+    gaps: Mapping[int, Tensor]
+
+    @classmethod
+    def first(cls, system: System, radius: Tensor, euclidean: bool) -> Multipliers:
+        """e = 1, c about 2, and weights near the shares of the inputs in rows along the middle of all slopes."""
+        weights = None
+        if not euclidean:
+            size = system.middle_rows().abs() * radius
+            share = (size / size.sum(1, keepdim=True).clamp(min=_LEAST)).mean(0)
+            weights = (share + _EVEN * share.mean().clamp(min=_LEAST)).log()
+        like = {"dtype": torch.float64, "device": system.rows[next(iter(system.rows))].mid.device}
+        nodes = {k: node for k, node in enumerate(system.nodes, 1) if len(node.unstable)}
+        shapes = {k: torch.zeros(len(node.unstable), **like) for k, node in nodes.items()}
+        return cls(weights, shapes, {k: torch.zeros((), **like) for k in nodes})
+
+    def start(self, radius: Tensor) -> Tensor:
+        """The diagonal of P at the input, (n_0,), for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without weights."""
+        if self.weights is None:
+            return radius.square()
+        return radius.square() / torch.softmax(self.weights, 0)
+
+    def choose(self, k: int, q: Tensor) -> Tensor:
+        """t for the unstable neurons of node k."""
+        e = self.shapes[k].exp()
+        units = e.rsqrt()
+        most = torch.linalg.eigvalsh(q * units * units.unsqueeze(1))[-1].clamp(min=_LEAST)
+        t: Tensor = e * (most * (1 + _MARGIN + torch.nn.functional.softplus(self.gaps[k]) * 1.4427))
+        return t
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Multipliers:
+        """The same with `change` applied to all numbers."""
+        weights = None if self.weights is None else change(self.weights)
+        shapes, gaps = ({k: change(t) for k, t in numbers.items()} for numbers in (self.shapes, self.gaps))
+        return Multipliers(weights, shapes, gaps)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [*([] if self.weights is None else [self.weights]), *self.shapes.values(), *self.gaps.values()]
+
+
+Loss = Callable[[Tensor], Tensor]
+"""What should be small, of the matrix G of the rows; differentiable."""
+
+
+def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int) -> Multipliers:
+    """The best multipliers that Adam's method finds from `begin` in a number of steps."""
+    plain = replace(system, arithmetic=Fast())
+    now = begin.map(lambda t: t.detach().clone().requires_grad_())
+    if not now.leaves or steps == 0:
+        return begin
+    best, least = begin, float("inf")
+    adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
+    for step in range(steps):
+        with torch.enable_grad():
+            found = reach(plain, now.start(radius), now.choose)
+            value = None if found is None else loss(found.mid)
+            if value is None or not bool(value.isfinite()):
+                break
+            if value.item() < least:
+                best, least = now.map(lambda t: t.detach().clone()), value.item()
+            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * step / steps)) / 2
+            adam.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+    return best
