@@ -19,7 +19,7 @@ LEVELS = (
     ("operators", "activations", "region"),
     ("network",),
     ("loading",),
-    ("propagation",),
+    ("propagation", "quadratic"),
     ("provenance", "preactivation"),
     ("problem", "preactivation_bounds"),
     ("jacobian",),

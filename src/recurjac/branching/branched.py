@@ -56,7 +56,7 @@ class Branched(AbstractNormMethod):
 
     norm_method: bounds each part, by default through the entry-wise bounds.  limit: applies to each sample separately.
     progress: called with the state of the search after each group of parts.
-    Bounds carry no gradients.  Source: docs/mathematics.md, §6.5.
+    Bounds carry no gradients.  Source: docs/mathematics.md, §6.6.
     """
 
     norm_method: AbstractNormMethod = field(default_factory=JacobianNorm)

@@ -14,8 +14,8 @@ from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "JacobianNorm", "NormBound", "PlainSum", "ProductOfNorms",
-    "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported", "default_norm_method",
-    "induced_norm",
+    "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported",
+    "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 

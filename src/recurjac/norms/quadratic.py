@@ -1,4 +1,4 @@
-"""Norms by a P-chain: one quadratic bound of all rows, the family of LipSDP (docs/mathematics.md, §6.6)."""
+"""Norms by a P-chain: one quadratic bound of all rows, the family of LipSDP (docs/mathematics.md, §6.4)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class QuadraticNorm(AbstractNormMethod):
 
     steps: of the search for multipliers.  Results are proved with whatever it finds, and have no derivatives.
     Networks that are too wide are not bounded: the result is infinite.
-    Source: docs/mathematics.md, §6.6; Fazlyab et al. 2019 (arXiv:1906.04893).
+    Source: docs/mathematics.md, §6.4; Fazlyab et al. 2019 (arXiv:1906.04893).
     """
 
     steps: int = 60
@@ -95,6 +95,9 @@ def _norm_of(reached: Ball | None, q: float, chain: ChainRule) -> Tensor:
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
 
 
+# What a search makes small; the number under a logarithm is no tolerance, as no proof depends on it
+
+
 def _each(reached: Tensor) -> Tensor:
     return reached.diagonal().clamp(min=1e-300).log().sum()
 
@@ -106,7 +109,8 @@ def _largest(reached: Tensor) -> Tensor:
 
 
 def _spectral(reached: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(reached)[-1].clamp(min=1e-300).log()
+    largest: Tensor = torch.linalg.eigvalsh(reached)[-1]
+    return largest.clamp(min=1e-300).log()
 
 
 def _total(reached: Tensor) -> Tensor:

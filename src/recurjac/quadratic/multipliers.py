@@ -48,10 +48,10 @@ class Multipliers:
             size = system.middle_rows().abs() * radius
             share = (size / size.sum(1, keepdim=True).clamp(min=_LEAST)).mean(0)
             weights = (share + _EVEN * share.mean().clamp(min=_LEAST)).log()
-        like = {"dtype": torch.float64, "device": system.rows[next(iter(system.rows))].mid.device}
-        nodes = {k: node for k, node in enumerate(system.nodes, 1) if len(node.unstable)}
-        shapes = {k: torch.zeros(len(node.unstable), **like) for k, node in nodes.items()}
-        return cls(weights, shapes, {k: torch.zeros((), **like) for k in nodes})
+        half = {k: node.half[node.unstable] for k, node in enumerate(system.nodes, 1) if len(node.unstable)}
+        return cls(
+            weights, {k: torch.zeros_like(r) for k, r in half.items()}, {k: r.new_zeros(()) for k, r in half.items()}
+        )
 
     def start(self, radius: Tensor) -> Tensor:
         """The diagonal of P at the input, (n_0,), for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without weights."""
@@ -100,6 +100,6 @@ def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, st
                 best, least = now.map(lambda t: t.detach().clone()), value.item()
             adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * step / steps)) / 2
             adam.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(value)
             adam.step()
     return best

@@ -1,19 +1,16 @@
 """The P-chain: one matrix that bounds every linear form of what a network still reads.
 
-A *system* is a chain rule of one sample: h_0 = v lies in a ball, y_k = Σ A_ki h_i, and h_k = δ_k ⊙ y_k with δ_k in
-[d_k, D_k].  For any matrix P of the nodes that are still read, ‖c h‖² <= c P cᵀ for all rows c is carried from node to
-node (docs/mathematics.md, §5.6): with m and r the middle and half-width of [d, D], U the neurons with r > 0,
-Q = A P Aᵀ and any diagonal T = diag(t) ≻ Q_UU,
+A *system* is a chain rule of one sample: v = h_0 lies in a ball, y_k = Σ A_ki h_i, and h_k = δ_k ⊙ y_k with δ_k in
+[d_k, D_k].  A matrix P of the nodes that are still read, with (c h)² <= c P cᵀ for all rows c, is carried from node to
+node (docs/mathematics.md, §5.6).  With m and r the middle and the half-width of [d, D], U the neurons with r > 0,
+Q = A P Aᵀ and any diagonal T = diag(t) ≻ Q_UU, the next matrix is
 
     P' = diag(m) (Q + Q_{:U} (T - Q_UU)⁻¹ Q_{U:}) diag(m) + diag(t r² on U).
 
-Proof: for each h of the earlier nodes with ‖c h‖² <= c P cᵀ for all c, also (h, y) satisfies it with the joint matrix Z.
-y' = m y + r e with |e_j| <= |y_j|; so for a row c of the new node, 2 (c m) y (c r) e is at most what the S-procedure
-with multipliers t gives.  The sources are the LipSDP family (Fazlyab et al. 2019, arXiv:1906.04893) and ECLipsE (Xu &
-Sivaranjani, NeurIPS 2024).
+Sources: the LipSDP family (Fazlyab et al. 2019, arXiv:1906.04893); ECLipsE (Xu and Sivaranjani, NeurIPS 2024).
 
-Rounding: everything is monotone in P.  After each step, the rounding errors E of a symmetric matrix are absorbed by a
-diagonal, E ⪯ diag(Σ_j |E_ij| s_j / s_i) for any s > 0 (Gershgorin's theorem for diag(s)⁻¹ E diag(s)).
+Rounding: P' increases with P in the sense of definiteness.  After each step, the errors E of a symmetric matrix are
+absorbed by a diagonal: E ⪯ diag(Σ_j |E_ij| s_j / s_i) for any s > 0 (Gershgorin's theorem for diag(s)⁻¹ E diag(s)).
 """
 
 from __future__ import annotations
@@ -115,7 +112,7 @@ Choose = Callable[[int, Tensor], Tensor]
 
 
 def reach(system: System, start: Tensor, choose: Choose) -> Ball | None:
-    """G with ‖J v‖ bounded by it: (c J v)² <= c G cᵀ for each row c and each v with v_i² / start_i summing to at most 1.
+    """G with (c J v)² <= c G cᵀ for each row c and each v for which the sum of v_i² / start_i is at most 1.
 
     start: the diagonal of P at the input, (n_0,).
     In rigorous arithmetic, the exact G is bounded in the sense of definiteness by the result, which is symmetric.

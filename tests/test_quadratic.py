@@ -1,0 +1,247 @@
+"""The P-chain: what it states of every row holds for all slopes, and is what is known where that is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac import testing
+from recurjac.activations import AbstractActivation, Identity, LeakyReLU, ReLU
+from recurjac.arithmetic import least_eigenvalue
+from recurjac.jacobian import Gradients
+from recurjac.network import Edge, Network, Stage
+from recurjac.operators import Dense
+from recurjac.preactivation import SecantRanges
+from recurjac.quadratic import Multipliers, optimised, reach, system_of
+from tests.helpers import examples
+from tests.marks import every_seed
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+QUIET = rj.Search(work=0)
+
+
+def whole(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Small whole numbers, of which sums and products are exact."""
+    return torch.randint(-3, 4, shape, generator=generator).double()
+
+
+def graph(seed: int) -> Network:
+    """Two hidden layers, a branch around the first, and rows that read both: every kind of cut."""
+    g = torch.Generator().manual_seed(seed)
+
+    def edge(source: int, out: int, inn: int) -> Edge:
+        return Edge(source, Dense.matrix(whole((out, inn), g)))
+
+    end = Identity()
+    return Network(
+        (3,),
+        (
+            Stage((edge(0, 3, 3),), (), ReLU(), (3,)),
+            Stage((edge(1, 2, 3), edge(0, 2, 3)), (), LeakyReLU(-0.5), (2,)),
+            Stage((edge(2, 2, 2), edge(1, 2, 3)), (), end, (2,)),
+        ),
+    )
+
+
+def jacobian(network: Network, slopes: list[Tensor]) -> Tensor:
+    """For given slopes of the two hidden stages; exact for small whole numbers."""
+    found = [torch.eye(3, dtype=torch.float64)]
+    for k, stage in enumerate(network.stages):
+        terms = [e.operator.push(rj.Fast().exact(found[e.source].mT)).mid.mT for e in stage.edges]
+        total = torch.stack(terms).sum(0)
+        found.append(total if k == 2 else slopes[k].unsqueeze(1) * total)
+    return found[-1]
+
+
+@every_seed
+@pytest.mark.parametrize("steps", [0, 40])
+@pytest.mark.parametrize("euclidean", [True, False])
+def test_the_matrix_holds_for_all_slopes(seed: int, steps: int, euclidean: bool) -> None:
+    """G - J P Jᵀ has no negative eigenvalue, proved, at every corner of the slopes and between them."""
+    network = graph(seed)
+    gradients = Gradients(rj.Problem(network, rj.LpBall(torch.zeros(3), 10.0)))
+    system, radius = system_of(gradients.chain), torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    assert [len(n.unstable) for n in system.nodes] == [3, 2]
+    assert [n.kept for n in system.nodes] == [(0,), (1,)]
+    begin = Multipliers.first(system, radius, euclidean)
+    best = optimised(system, begin, radius, lambda g: g.diagonal().sum().log(), steps)
+    start = best.start(radius)
+    found = reach(system, start, best.choose)
+    assert found is not None
+    corners = [torch.tensor(c, dtype=torch.float64) for c in product((0.0, 0.5, 1.0), repeat=3)]
+    for first, second in product(corners, [torch.tensor(c).double() for c in product((-0.5, 1.0), repeat=2)]):
+        true = jacobian(network, [first, second])
+        assert float(least_eigenvalue(found - rj.Rigorous().exact(true @ torch.diag(start) @ true.mT))) >= -1e-12
+
+
+@every_seed
+def test_known_slopes_lose_nothing(seed: int) -> None:
+    network = graph(seed)
+    x = torch.full((1, 3), 0.5, dtype=torch.float64)
+    gradients = Gradients(rj.Problem(network, rj.LpBall(x, 0.0)))
+    if any(not bool(s.is_point.all()) for s in gradients.chain.slopes if s is not None):
+        pytest.skip("the centre is at a kink")
+    true = testing.true_jacobians(network, x)[0]
+    for q, norm in ((2, torch.linalg.matrix_norm(true, 2)), (inf, true.square().sum(1).sqrt().max())):
+        found = rj.lipschitz(network, rj.LpBall(x, 0.0, 2), p=2, q=q, method=rj.QuadraticNorm(0), search=QUIET)
+        assert float(norm) * (1 - 1e-15) <= float(found.upper) <= float(norm) * (1 + 1e-10)
+
+
+@pytest.mark.parametrize(
+    "steps", [2, pytest.param(0, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)]
+)
+def test_norms_and_ranges_on_random_networks(steps: int) -> None:
+    testing.check_norm_method(rj.QuadraticNorm(steps), seed=steps)
+    testing.check_preactivation(rj.Secants(steps), seed=steps)
+    testing.check_preactivation(SecantRanges(steps), seed=steps + 1)
+
+
+def test_more_steps_prove_no_more_than_fewer_on_average() -> None:
+    """The search is one: it must pay."""
+    network = rj.load(
+        [
+            (torch.randn(n, m, generator=torch.Generator().manual_seed(m)), None)
+            for m, n in ((6, 12), (12, 13), (13, 2))
+        ],
+        activation="relu",
+    )
+    region = rj.LpBall(torch.zeros(6), inf)
+    for p in (1, 2, inf):
+        bounds = [
+            float(rj.lipschitz(network, region, p=p, method=rj.QuadraticNorm(s), search=QUIET).upper)
+            for s in (0, 30, 90)
+        ]
+        assert bounds == sorted(bounds, reverse=True)
+        assert bounds[2] < 0.99 * bounds[0]
+
+
+def test_a_proof_is_as_tight_as_plain_floating_point() -> None:
+    """Thirty layers deep, in float32 and in float64: rounding takes no more than the last digits."""
+    g = torch.Generator().manual_seed(0)
+    layers = [(torch.randn(9, 9, generator=g) / 2.5, torch.randn(9, generator=g)) for _ in range(30)]
+    for dtype in (torch.float32, torch.float64):
+        network = rj.load(layers, activation="relu", dtype=dtype)
+        for p, radius in ((2, inf), (inf, inf), *([(2, 0.5)] if dtype == torch.float64 else [])):
+            found = [
+                rj.lipschitz(network, rj.LpBall(torch.zeros(9), radius, p), p=p, q=2, method=rj.QuadraticNorm(10),
+                             arithmetic=a, search=QUIET)
+                for a in (rj.Rigorous(), rj.Fast())
+            ]  # fmt: skip
+            assert (found[0].rigorous, found[1].rigorous) == (True, False)
+            proved, plain = (float(f.upper) for f in found)
+            assert plain * (1 - 1e-12) <= proved <= plain * (1 + (1e-6 if dtype == torch.float32 else 1e-8))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-20, 1e20, 1e100])
+def test_weights_of_any_size(scale: float) -> None:
+    network = rj.load(
+        [(torch.eye(2).double() * scale, None), (torch.ones(1, 2).double() / scale, None)], activation="relu"
+    )
+    found = rj.lipschitz(network, rj.LpBall(torch.zeros(2), 1.0), method=rj.QuadraticNorm(5), search=QUIET)
+    assert float(found.upper) >= 2 * (1 - 1e-12)
+    assert not bool(found.upper.isnan())
+
+
+def test_dead_layers_and_wide_networks() -> None:
+    def upper(network: Network, size: int) -> float:
+        region = rj.LpBall(torch.zeros(size), 1.0)
+        return float(rj.lipschitz(network, region, method=rj.QuadraticNorm(3), search=QUIET).upper)
+
+    dead = rj.load([(torch.zeros(3, 2), None), (torch.ones(2, 3), None)], activation="relu")
+    assert 0 <= upper(dead, 2) < 1e-140
+    wide = rj.load([(torch.ones(1, 5000), None), (torch.ones(1, 1), None)], activation="relu")
+    assert upper(wide, 5000) == inf
+
+
+# Secants
+
+ALL = [e for e in examples(AbstractActivation) if isinstance(e.values[0], AbstractActivation)]
+
+
+@every_seed
+@pytest.mark.parametrize("activation", ALL)
+def test_secants_lie_in_their_range(activation: AbstractActivation, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    shape = (1, 40) if not isinstance(vars(activation).get("slope"), Tensor) else (1, *activation.slope.shape)  # type: ignore[attr-defined]
+    ends = (torch.randn(3, *shape, generator=g, dtype=torch.float64) * 3).sort(0).values
+    z, centre = rj.Interval(ends[0], ends[2]), rj.Interval(ends[1] - 0.1, ends[1] + 0.1)
+    found = activation.secant_range(z, centre, rj.Rigorous())
+    hull = rj.Interval(torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper))
+    slopes = activation.slope_range(hull, rj.Rigorous())
+    assert bool((found.lower >= slopes.lower).all() & (found.upper <= slopes.upper).all())
+    for share, other in product(torch.linspace(0, 1, 9), repeat=2):
+        v = z.lower + share * z.width
+        c = centre.lower + other * centre.width
+        rise, run = activation.value(v) - activation.value(c), v - c
+        slack = 1e-12 * (1 + activation.value(v).abs() + activation.value(c).abs())
+        ends_of = (found.lower * run, found.upper * run)
+        assert bool((rise >= torch.minimum(*ends_of) - slack).all())
+        assert bool((rise <= torch.maximum(*ends_of) + slack).all())
+
+
+def test_secants_of_two_pieces_are_exact_to_rounding() -> None:
+    z = rj.Interval(torch.tensor([[-1.0, -3.0, 2.0, 0.0]]).double(), torch.tensor([[3.0, -1.0, 5.0, 1.0]]).double())
+    centre = rj.Interval.point(torch.tensor([[1.0, -2.0, 3.0, 0.5]]).double())
+    found = ReLU().secant_range(z, centre, rj.Rigorous())
+    assert torch.allclose(found.lower, torch.tensor([[0.5, 0.0, 1.0, 1.0]]).double(), rtol=0, atol=1e-14)
+    assert torch.allclose(found.upper, torch.tensor([[1.0, 0.0, 1.0, 1.0]]).double(), rtol=0, atol=1e-14)
+
+
+# Figures of other tools
+
+
+def reference(name: str) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor | None]]]:
+    path = REFERENCE / f"{name}.npz"
+    if not path.exists():
+        pytest.skip("the reference networks are kept beside the repository")
+    arrays = dict(np.load(path))
+    count = sum(k.startswith("W") for k in arrays)
+    layers = [(torch.from_numpy(arrays[f"W{i}"]).double(), arrays.get(f"b{i}")) for i in range(count)]
+    return arrays, [(w, None if b is None else torch.from_numpy(b).double()) for w, b in layers]
+
+
+@pytest.mark.parametrize(("name", "lower", "most"), [("lipsdp_random_weights", 36.48222959637795, 36.4824),
+                                                     ("lipsdp_mnist_weights", 24.29922, 24.37)])  # fmt: skip
+def test_global_constants_of_lipsdp(name: str, lower: float, most: float) -> None:
+    _, layers = reference(name)
+    region = rj.LpBall(torch.zeros(layers[0][0].shape[1]), inf, 2)
+    found = rj.lipschitz(
+        rj.load(layers, activation="relu"), region, p=2, q=2, method=rj.QuadraticNorm(100), search=QUIET
+    )
+    assert found.rigorous
+    assert lower <= float(found.upper) <= most
+
+
+def test_local_constants_of_an_image_network() -> None:
+    """At 0.02 secants decide half of the neurons that CROWN does not, and bounds are a hundred times tighter."""
+    arrays, layers = reference("mnist_6x100_relu")
+    x = torch.from_numpy(arrays["x"]).double()
+    network = rj.load(layers, activation="relu")
+    network = network.output(int(network(x.unsqueeze(0)).argmax()))
+    problem = rj.Problem(network, rj.LpBall(x, 0.02), pre=rj.Secants())
+    state = problem.preactivations()
+    unstable = [int(state.unstable(k, state.pre(k)).sum()) for k in range(1, network.depth)]
+    assert all(found <= most for found, most in zip(unstable, (54, 54, 50, 52, 56), strict=True))
+    found = rj.lipschitz(problem, method=rj.QuadraticNorm(40), search=rj.Search(work=10**8))
+    assert found.rigorous
+    assert 160 < float(found.lower) <= float(found.upper) < 610
+
+
+def test_rows_beside_replacement() -> None:
+    """The rows of a margin and of its sign are bounded alike."""
+    network = graph(1)
+    up, down = (
+        rj.lipschitz(network.combine(rows), rj.LpBall(torch.zeros(3), 1.0), method=rj.QuadraticNorm(8), search=QUIET)
+        for rows in ([[1.0, -1.0]], [[-1.0, 1.0]])
+    )
+    assert float(up.upper) == pytest.approx(float(down.upper), rel=1e-12)
+    assert replace(rj.QuadraticNorm(), steps=3) == rj.QuadraticNorm(3)
