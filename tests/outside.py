@@ -26,6 +26,7 @@ from recurjac.extend import (
     Gradients,
     Interval,
     LinearRelaxation,
+    vector_norm,
 )
 
 
@@ -37,7 +38,8 @@ class SquaredReLU(AbstractConvex):
     name: ClassVar[str] = "squared_relu"
 
     def value(self, z: Tensor) -> Tensor:
-        return z.clamp(min=0).square()
+        infinite = z == torch.inf  # apart: the derivative of inf² times 0 is NaN
+        return torch.where(infinite, torch.inf, z.masked_fill(infinite, 0.0).clamp(min=0).square())
 
     def slope(self, z: Tensor) -> Tensor:
         return 2 * z.clamp(min=0)
@@ -130,12 +132,11 @@ class Frobenius(AbstractNormMethod):
         return p == 2 and q in (2, inf)
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
-        rows = self.rows(gradients, p)
-        return gradients.chain.arithmetic.at_least(torch.linalg.vector_norm(rows, 2, dim=1), rows.shape[1] + 6)
+        return vector_norm(self.rows(gradients, p), 2, gradients.chain.arithmetic)
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         entries = self.method.prepare(gradients).push_all().magnitude
-        return gradients.chain.arithmetic.at_least(torch.linalg.vector_norm(entries, 2, dim=2), entries.shape[2] + 6)
+        return vector_norm(entries, 2, gradients.chain.arithmetic)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []

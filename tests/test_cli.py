@@ -29,7 +29,7 @@ LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper
 METHODS: dict[str, Any] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "product": rj.ProductOfNorms(),
-    "quadratic": rj.QuadraticNorm(),
+    "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),
@@ -190,7 +190,9 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
 
 def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
-    assert dict(named.jacobian_methods()) == {k: v for k, v in METHODS.items() if k not in ("product", "quadratic")}
+    assert dict(named.jacobian_methods()) == {
+        k: v for k, v in METHODS.items() if k not in ("product", "quadratic", "auto")
+    }
     assert set(named.norm_methods()) == {*METHODS, "branched"}
     region = rj.LpBall(samples(), 0.07)
     for name, method in METHODS.items():

@@ -70,13 +70,15 @@ def test_two_activations_of_one_name_are_refused() -> None:
         "    value = First.value\n"
         "    slope = First.slope\n"
         "    examples = First.examples\n"
+        "layers = [(torch.eye(2), None), (torch.eye(2), None)]\n"
+        "rj.load(layers, activation='relu')\n"
         "try:\n"
-        "    rj.load([(torch.eye(2), None), (torch.eye(2), None)], activation='relu')\n"
+        "    rj.load(layers, activation='squared_relu')\n"
         "except rj.InvalidNetwork as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)  # noqa: S603
-    assert "two activations are named 'squared_relu': tests.outside.SquaredReLU and __main__.Second" in done.stdout
+    assert "several activations are named 'squared_relu': __main__.Second, tests.outside.SquaredReLU" in done.stdout
 
 
 def test_methods_from_outside() -> None:

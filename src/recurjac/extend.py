@@ -17,7 +17,8 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.branching import AbstractBound, AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, AbstractRecursion, Gradients
 from recurjac.norms import AbstractNormMethod, AbstractRowSum, NormBound
-from recurjac.operators import AbstractOperator, Gather, compose
+from recurjac.norms.induced import vector_norm
+from recurjac.operators import AbstractOperator, Gather, Reshape, compose
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.gather import gather
 from recurjac.preactivation import AbstractLineRule, AbstractPreactivation, PreactivationState
@@ -34,5 +35,5 @@ __all__ = [
     "AbstractPreactivation", "AbstractPrepared", "AbstractRadiusProof", "AbstractRecursion", "AbstractRowSum",
     "AbstractSeeds", "AbstractSmooth", "Ball", "ChainRule", "compose", "DenseForms", "Expression", "gather", "Gather",
     "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "onnx_ops", "PreactivationState",
-    "RadiusFacts", "Thresholds", "torch_ops", "Units", "within",
+    "RadiusFacts", "Reshape", "Thresholds", "torch_ops", "Units", "vector_norm", "within",
 ]  # fmt: skip

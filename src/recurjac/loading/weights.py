@@ -27,20 +27,23 @@ _OURS = re.compile(rf"[Wb](0|[1-9][0-9]*)|activation|{'|'.join(_PARAMETERS)}")
 
 
 def activation_names() -> dict[str, type[AbstractActivation]]:
-    """Every activation that has a name, by its name.
+    """Every activation that has a name, by that name; of several with one name, the last."""
+    return {cls.name: cls for cls in concrete_classes(AbstractActivation)}  # type: ignore[type-abstract]
 
-    Raises InvalidNetwork if two different classes have the same name.  A class that is defined again replaces itself.
+
+def activation_class(name: str) -> type[AbstractActivation]:
+    """The activation of that name.  A class that is defined again replaces itself.
+
+    Raises InvalidNetwork if there is none, or if it is the name of several different classes.
     """
-    found: dict[str, type[AbstractActivation]] = {}
-    for cls in concrete_classes(AbstractActivation):  # type: ignore[type-abstract]
-        other = found.setdefault(cls.name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InvalidNetwork(
-                f"two activations are named {cls.name!r}: {other.__module__}.{other.__qualname__} and "
-                f"{cls.__module__}.{cls.__qualname__}; give one of them another name"
-            )
-        found[cls.name] = cls
-    return found
+    named = [cls for cls in concrete_classes(AbstractActivation) if cls.name == name]  # type: ignore[type-abstract]
+    if not named:
+        known = ", ".join(sorted(activation_names()))
+        raise InvalidNetwork(f"the activation {name!r} is not known; give one of {known}")
+    places = sorted({f"{cls.__module__}.{cls.__qualname__}" for cls in named})
+    if len(places) > 1:
+        raise InvalidNetwork(f"several activations are named {name!r}: {', '.join(places)}; rename all but one of them")
+    return named[-1]
 
 
 def read_weights(
@@ -124,11 +127,9 @@ def _activation(
 ) -> AbstractActivation:
     if isinstance(activation, AbstractActivation):
         return activation.to(dtype, torch.device("cpu"))
-    names = activation_names()
-    if activation not in names:
-        raise InvalidNetwork(f"the activation {activation!r} is not known; give one of {', '.join(sorted(names))}")
+    named = activation_class(activation)
     try:
-        return names[activation].named(parameters).to(dtype, torch.device("cpu"))
+        return named.named(parameters).to(dtype, torch.device("cpu"))
     except InvalidNetwork:
         raise
     except (TypeError, ValueError) as error:

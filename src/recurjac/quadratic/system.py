@@ -78,7 +78,8 @@ class System:
 
 
 def system_of(chain: ChainRule) -> System:
-    """The system of a chain rule of one sample."""
+    """The system of a chain rule of one sample, without the neurons of slope 0 where leaving them out saves work."""
+    chain = chain.without_dead()
     end, device = chain.end, chain.device
     edges = [tuple(Edge(e.source, e.operator.to(torch.float64, device)) for e in into) for into in chain.edges]
     rows: dict[int, Ball] = {}

@@ -51,6 +51,20 @@ def check_activation(activation: AbstractActivation, seed: int = 0) -> None:
             _between(low - size, values, high + size, activation, "a value beside its lines")
             sized = lines.size[:, 0] + size
             _between(-sized, values, sized, activation, "a size")
+        _check_derivatives(own, z, arithmetic)
+
+
+def _check_derivatives(activation: AbstractActivation, z: Interval, arithmetic: Fast | Rigorous) -> None:
+    """Derivatives of lines by the ends of an interval are finite, also at infinite ends."""
+    low, high = z.lower.clone().requires_grad_(), z.upper.clone().requires_grad_()
+    for lines in (
+        activation.lines(Interval(low, high), arithmetic),
+        activation.parallel_lines(Interval(low, high), arithmetic),
+    ):
+        parts = (lines.lower_slope, lines.upper_slope, lines.lower_intercept, lines.upper_intercept)
+        total = (0.0 * (low.clamp(-1, 1) + high.clamp(-1, 1))).sum() + sum(t.clamp(-1e30, 1e30).sum() for t in parts)
+        for gradient in torch.autograd.grad(total, (low, high)):
+            require(bool(gradient.isfinite().all()), f"{activation.name}: a derivative of its lines is not finite")
 
 
 def _check_slopes(activation: AbstractActivation, z: Interval, points: Tensor, arithmetic: Fast | Rigorous) -> None:

@@ -13,6 +13,8 @@ from recurjac.arithmetic import Fast
 from recurjac.branching import AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, jacobian_bounds
 from recurjac.lipschitz import lipschitz
+from recurjac.loading import load
+from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.preactivation_bounds import preactivation_bounds
@@ -43,13 +45,27 @@ def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]
                 x = torch.randn(1 + number % 2, 2, 2, generator=generator, dtype=torch.float64)
                 yield Problem(network, LpBall(x, radius, p), planner=planners[number % 3])
                 number += 1
+    for radius, p in BALLS[:3]:
+        yield Problem(_tiny_network(seed), LpBall(torch.ones(1, 4) / 2, radius, p))
+
+
+def _tiny_network(seed: int) -> Network:
+    """In float32, with gradients whose squares underflow."""
+    g = torch.Generator().manual_seed(seed)
+    return load([(torch.randn(n, m, generator=g) * s, None) for n, m, s in ((4, 4, 1e-25), (3, 4, 1.0))],
+                activation="relu", dtype=torch.float32)  # fmt: skip
+
+
+def true_network(problem: Problem) -> Network:
+    """The network of a problem in float64, so that bounds in float32 are compared with what they bound."""
+    return problem.network.to(torch.float64)
 
 
 def sampled(problem: Problem, count: int = 40) -> Tensor:
     """Points of the region of each sample, with its centre as the first: (batch, count + 1, *input)."""
     bound = problem.bound
     spread = bound.sample(count, torch.Generator().manual_seed(1))
-    return torch.cat([bound.x.unsqueeze(1), spread], 1)
+    return torch.cat([bound.x.unsqueeze(1), spread], 1).double()
 
 
 def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None:
@@ -58,7 +74,7 @@ def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None
         bounds = jacobian_bounds(problem, method=method)
         _no_nan(bounds.lower, bounds.upper, problem)
         for x, low, high in zip(sampled(problem), bounds.lower, bounds.upper, strict=True):
-            true = true_jacobians(problem.network, x)
+            true = true_jacobians(true_network(problem), x)
             slack = 1e-12 * float(true.abs().max()) + 1e-300
             _inside(low - slack, true, high + slack, f"{method.title}: a true Jacobian is outside the bounds", problem)
 
@@ -71,7 +87,7 @@ def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
         for k, z in enumerate(bounds.stages):
             _no_nan(z.lower, z.upper, problem)
             for i, x in enumerate(sampled(problem)):
-                true = problem.network.preactivations(x)[k].detach()
+                true = true_network(problem).preactivations(x)[k].detach()
                 slack = 1e-12 * float(true.abs().max()) + 1e-300
                 said = f"{rule.title}: a pre-activation of stage {k + 1} is outside its bounds"
                 _inside(z.lower[i] - slack, true, z.upper[i] + slack, said, problem)
@@ -85,7 +101,7 @@ def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
         p, q = pairs[number % len(pairs)]
         found = lipschitz(problem, p=p, q=q, method=method, search=Search(work=0))
         for x, upper in zip(sampled(problem, 20), found.upper, strict=True):
-            true = true_jacobians(problem.network, x).flatten(2)
+            true = true_jacobians(true_network(problem), x).flatten(2)
             least = max(_gain(j, p, q) for j in true)
             said = f"{method.title}: a Jacobian has an l{p:g} → l{q:g} gain of {least:.6g}, above {float(upper):.6g}"
             require(least <= float(upper) * (1 + 1e-9) + 1e-300, f"{said} on {problem}")
@@ -99,7 +115,7 @@ def _check_rows(method: AbstractNormMethod, problem: Problem, p: float) -> None:
     rows = method.rows(Gradients(asked.covering(method.unproved_rounding(p, inf, 1))), p)
     dual = _DUAL[p]
     for x, upper in zip(sampled(problem, 20), rows, strict=True):
-        norms = torch.linalg.vector_norm(true_jacobians(problem.network, x).flatten(2), dual, dim=2)
+        norms = torch.linalg.vector_norm(true_jacobians(true_network(problem), x).flatten(2), dual, dim=2)
         wrong = norms > upper * (1 + 1e-9) + 1e-300
         require(not bool(wrong.any()), f"{method.title}: a row has an l{dual:g} norm above its bound on {problem}")
 
@@ -130,8 +146,8 @@ def _check_facts(proof: AbstractRadiusProof, problem: Problem, ball: LpBall) -> 
     radii = torch.full((problem.bound.batch,), float(ball.radius), dtype=torch.float64)
     facts, title = proof.facts(MarginBalls(asked, Gradients(asked), radii, ball.p)), proof.title(problem)
     for i, x in enumerate(sampled(problem, 20)):
-        values = problem.network(x).detach().flatten(1)
-        sizes = torch.linalg.vector_norm(true_jacobians(problem.network, x).flatten(2), _DUAL[ball.p], dim=2)
+        values = true_network(problem)(x).detach().flatten(1)
+        sizes = torch.linalg.vector_norm(true_jacobians(true_network(problem), x).flatten(2), _DUAL[ball.p], dim=2)
         if facts.margins is not None:
             below = (
                 values < facts.margins[i].nan_to_num(nan=-inf, posinf=-inf, neginf=-inf) - 1e-9 * values.abs().amax()
@@ -162,7 +178,7 @@ def _members(part: Problem, points: Tensor) -> Tensor:
     low, high = box.lower.unsqueeze(1) - slack, box.upper.unsqueeze(1) + slack
     member = ((low <= points) & (points <= high)).flatten(2).all(2)
     for k, known in part.known.items():
-        z = part.network.preactivations(points.flatten(0, 1))[k - 1].reshape(*points.shape[:2], *known.shape[1:])
+        z = true_network(part).preactivations(points.flatten(0, 1))[k - 1].reshape(*points.shape[:2], *known.shape[1:])
         near = 1e-12 * (1 + z.abs())
         held = (known.lower.unsqueeze(1) - near <= z) & (z <= known.upper.unsqueeze(1) + near)
         member = member & held.flatten(2).all(2)
