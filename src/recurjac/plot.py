@@ -57,7 +57,7 @@ def check_format(path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependency("plots need matplotlib; install it with: pip install 'recurjac[plot]'") from error
+        raise MissingDependency("plots need matplotlib; install it with: pip install matplotlib") from error
     if path.suffix.lstrip(".").lower() not in Figure().canvas.get_supported_filetypes():
         raise InvalidRequest(f"a plot cannot be written to {str(path)!r}; use a name that ends in .png, .svg or .pdf")
 

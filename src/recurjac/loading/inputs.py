@@ -232,7 +232,7 @@ def _pixels(path: Path) -> np.ndarray[Any, Any]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingDependency(f"{path} is an image, which needs Pillow: pip install recurjac[plot]") from error
+        raise MissingDependency(f"{path} is an image, which needs Pillow: pip install Pillow") from error
     try:
         with path.open("rb") as file:
             head = file.read(25)

@@ -90,7 +90,7 @@ def read_onnx(path: Path) -> OnnxFile:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("ONNX files need the package onnx: pip install 'recurjac[onnx]'") from error
+        raise MissingDependency("ONNX files need the package onnx; install it with: pip install onnx") from error
     return OnnxFile(parse(path))
 
 
