@@ -182,7 +182,7 @@ def test_damaged_or_missing_compressed_files_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("source", ["digits", "mnist", "cifar10"])
 def test_scikit_learn_is_asked_for_by_name(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    refused(lambda: read_images(source), MissingDependency, [source, "pip install 'recurjac[experiments]'"])
+    refused(lambda: read_images(source), MissingDependency, [source, "pip install scikit-learn"])
 
 
 def test_without_a_network_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

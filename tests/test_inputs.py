@@ -415,7 +415,7 @@ def test_truncated_and_foreign_images_are_unreadable(tmp_path: Path) -> None:
 def test_without_pillow_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    refused(tmp_path / "x.png", "pip install recurjac[plot]", error=MissingDependency)
+    refused(tmp_path / "x.png", "pip install Pillow", error=MissingDependency)
 
 
 # VNN-LIB

@@ -144,7 +144,7 @@ def _fetched(source: str) -> Images:
 
 
 def _missing(source: str) -> MissingDependency:
-    return MissingDependency(f"{source} needs scikit-learn; install it with: pip install 'recurjac[experiments]'")
+    return MissingDependency(f"{source} needs scikit-learn; install it with: pip install scikit-learn")
 
 
 def _checked(name: str, arrays: Mapping[str, Array]) -> Images:
