@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from math import inf
-from typing import final
+from typing import Any, final
 
 import pytest
 import torch
+from beartype.roar import BeartypeException
 from torch import Tensor
 
 import recurjac as rj
+import recurjac.branching.search as branching_search
 from recurjac.branching import AbstractBrancher, BranchAndBound
 from recurjac.branching.branched import NormOver
 from recurjac.problem import join
@@ -210,3 +213,99 @@ def test_problems_are_joined_with_their_constraints() -> None:
     free = problem.preactivations()
     assert float(state.pre(1).lower[0, 2]) >= 0.25
     assert torch.equal(state.pre(1).lower[1], free.pre(1).lower[1])
+
+
+# What a search for counterexamples found
+
+
+def net(inputs: int, activation: str, seed: int) -> rj.Network:
+    g = torch.Generator().manual_seed(seed)
+    sizes = ((8, inputs), (8, 8), (2, 8))
+    layers = [(torch.randn(n, m, generator=g), torch.randn(n, generator=g)) for n, m in sizes]
+    return rj.load(layers, activation=activation)
+
+
+def interrupted_at(line: int, network: rj.Network, region: rj.Box) -> rj.Lipschitz | None:
+    """A bound by branching that is interrupted before the line number `line` of its search is run."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        if frame.f_code.co_filename != branching_search.__file__:
+            return None
+        if event == "line":
+            count += 1
+            if count == line:
+                raise KeyboardInterrupt
+        return trace
+
+    limit = rj.Limit(seconds=5, parts=200)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        method = rj.Branched(rj.JacobianNorm(rj.FastLip()), limit=limit)
+        return rj.lipschitz(network, region, method=method, search=rj.Search(work=0))
+    except KeyboardInterrupt:  # before there was a first state
+        return None
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interruption_anywhere_leaves_a_valid_state() -> None:
+    """Parts that had been taken to be divided were lost."""
+    network, region = net(2, "relu", 0), rj.Box([[-2.0, -2.0]], [[2.0, 2.0]])
+    truth = float(rj.lipschitz(network, region).lower)
+    found = [interrupted_at(n, network, region) for n in range(30, 1500, 41)]
+    assert {f.status for f in found if f is not None} >= {"interrupted"}
+    assert all(float(f.upper) >= truth for f in found if f is not None)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_of_balls_that_are_empty_are_dropped(p: float, seed: int) -> None:
+    """Bounds over corners of the box around a ball cross, which is no error."""
+    network, region = net(2, "relu", seed), rj.LpBall(torch.zeros(1, 2), 1.0, p)
+    limit = rj.Limit(seconds=2, parts=600)
+    found = rj.lipschitz(network, region, p=p, method=rj.Branched(limit=limit), search=rj.Search(work=10**7))
+    plain = rj.lipschitz(network, region, p=p, search=rj.Search(work=10**7))
+    assert float(plain.lower) <= float(found.upper) <= float(plain.upper) * (1 + 1e-12)
+
+
+def test_witnesses_of_parts_lie_in_the_region_that_was_asked_about() -> None:
+    """float32 has no 0.1 and no 0.7: the bound region is larger than the point, of which it has no input."""
+    torch.manual_seed(0)
+    layers = [(torch.randn(4, 2), torch.randn(4)), (torch.randn(1, 4), None)]
+    network, region = rj.load(layers, activation="relu", dtype=torch.float32), rj.LpBall([[0.1, 0.7]], radius=0.0)
+    for method in (None, rj.Branched()):
+        found = rj.lipschitz(network, region, method=method)
+        assert float(found.lower) == 0 or bool(region.holds(found.witness.unsqueeze(1)).all())
+    wide = rj.LpBall([[0.1, 0.7], [0.3, 0.2]], radius=0.2)
+    problem = rj.Problem(network, wide)
+    points = problem.bound.x.unsqueeze(1)
+    joined = join(problem.samples()[::-1])
+    assert joined.rows == (1, 0)
+    assert torch.equal(joined.holds(points.flip(0)), wide.holds(points).flip(0))
+
+
+def test_an_interruption_ends_all_samples() -> None:
+    network, calls = net(2, "relu", 1), list[str]()
+
+    def stop(state: rj.Branching) -> None:
+        calls.append(state.status)
+        raise KeyboardInterrupt
+
+    region = rj.Box(-torch.ones(3, 2), torch.ones(3, 2))
+    found = rj.lipschitz(network, region, method=rj.Branched(progress=stop), search=rj.Search(work=0))
+    assert (found.status, calls) == ("interrupted", ["running"])
+
+
+WRONG: list[tuple[Any, dict[str, Any]]] = [
+    (rj.Limit, {"seconds": "a"}), (rj.Limit, {"parts": None}), (rj.Branched, {"limit": 5}),
+    (rj.Branched, {"norm_method": rj.Chords()}), (rj.Branched, {"brancher": "x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "settings"), WRONG)
+def test_settings_of_other_types_are_refused(make: Any, settings: dict[str, Any]) -> None:
+    with pytest.raises((rj.InvalidRequest, BeartypeException)):
+        make(**settings)

@@ -6,9 +6,11 @@ import copy
 import json
 from dataclasses import asdict
 from math import inf
+from typing import Any
 
 import pytest
 import torch
+from beartype.roar import BeartypeException
 from torch import Tensor
 
 import recurjac as rj
@@ -220,3 +222,73 @@ def test_hessians_are_public() -> None:
         rj.InvalidRequest,
         ["relu"],
     )
+
+
+# What a search for counterexamples found
+
+
+def absolute() -> rj.Network:
+    """|x|."""
+    return rj.load([(torch.tensor([[1.0], [-1.0]]), torch.zeros(2)), (torch.ones(1, 2), None)], activation="relu")
+
+
+def test_two_points_that_refute_satisfy_the_constraints() -> None:
+    """|x| is increasing where x >= 0.5; a point at -0.5 says nothing of that."""
+    half = rj.Interval(torch.tensor([[0.5, -inf]], dtype=torch.float64), torch.full((1, 2), inf, dtype=torch.float64))
+    problem = rj.Problem(absolute(), rj.Box([[-2.0]], [[1.0]])).constrained(1, half)
+    assert rj.monotone(problem).trend(0, 0, 0) is not rj.Trend.VIOLATED
+    assert rj.monotone(rj.Problem(absolute(), rj.Box([[-2.0]], [[1.0]]))).trend(0, 0, 0) is rj.Trend.VIOLATED
+
+
+def test_constraints_do_not_move_to_another_network() -> None:
+    """A stage of that number is another one there, or there is none."""
+    problem = rj.Problem(absolute(), rj.Box([[-1.0]], [[1.0]]))
+    end = torch.ones(1, 2, dtype=torch.float64)
+    constrained = problem.constrained(1, rj.Interval(0 * end, end))
+    assert constrained.of(absolute_with(constrained.network)).known
+    for other in (absolute(), rj.load([(torch.ones(1, 1), None)])):
+        with pytest.raises(rj.InvalidRequest, match="restricts pre-activations of stage 1"):
+            constrained.of(other)
+        assert problem.of(other).network is other
+
+
+def absolute_with(network: rj.Network) -> rj.Network:
+    return network.combine([[2.0]])
+
+
+def test_provenance_names_constraints_and_parts() -> None:
+    problem = rj.Problem(absolute(), rj.Box([[-1.0]], [[1.0]]))
+    end = torch.ones(1, 2, dtype=torch.float64)
+    found = rj.lipschitz(problem.constrained(1, rj.Interval(0 * end, end)))
+    assert "where the pre-activations of stage 1 lie in given intervals" in found.provenance.region
+    left, _ = problem.bound.halves(torch.zeros(1, dtype=torch.int64))
+    assert rj.lipschitz(problem.part(left)).provenance.region == "a part of Box(lower=[[-1.0]], upper=[[1.0]])"
+    assert repr(left) == "BoundBox(1 of shape (1,))"
+
+
+@pytest.mark.parametrize("stage", [True, 1.0, "1", 0, 2])
+def test_stages_that_are_no_numbers_are_refused(stage: Any) -> None:
+    end = torch.ones(1, 2, dtype=torch.float64)
+    with pytest.raises((rj.InvalidRequest, BeartypeException)):
+        rj.Problem(absolute(), rj.Box([[-1.0]], [[1.0]])).constrained(stage, rj.Interval(0 * end, end))
+
+
+def test_a_module_whose_dtype_changed_is_refused() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    network = rj.load(module, torch.zeros(1, 2), dtype=torch.float32)
+    module.double()
+    with pytest.raises(rj.InvalidNetwork, match="has become torch.float64 since the network was read"):
+        rj.lipschitz(network, rj.LpBall(torch.zeros(2), 0.1))
+
+
+def test_results_are_compared_by_their_numbers() -> None:
+    region = rj.LpBall(torch.zeros(1), 0.5)
+    results = [
+        rj.lipschitz(absolute(), region), rj.jacobian_bounds(absolute(), region), rj.monotone(absolute(), region),
+        rj.preactivation_bounds(absolute(), region), rj.directional_bounds(absolute(), region, direction=[1.0]),
+    ]  # fmt: skip
+    for i, result in enumerate(results):
+        assert result == copy.deepcopy(result)
+        assert hash(result) == hash(copy.deepcopy(result))
+        assert [other == result for other in results] == [j == i for j in range(len(results))]
+    assert results[0] != rj.lipschitz(absolute(), rj.LpBall(torch.zeros(1), 0.25))

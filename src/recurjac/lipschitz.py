@@ -28,7 +28,7 @@ from recurjac.search import Attained, Search
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Lipschitz(AbstractResult):
     """max ‖J(x)‖_{p→q} over the region is at most `upper` and at least `lower`, each (batch,).
 

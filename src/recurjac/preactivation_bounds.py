@@ -16,7 +16,7 @@ from recurjac.region import AbstractRegion
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class PreactivationBounds(AbstractResult):
     """lower[i] <= z_{i+1} <= upper[i] over the region, each (batch, *stage); the last stage is the output."""
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to
 from recurjac.errors import InvalidRegion, InvalidRequest, expect
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation, Crown, PreactivationState, extend
+from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, extend
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner, Planner
 from recurjac.provenance import Provenance
-from recurjac.region import AbstractRegion, BoundRegion
+from recurjac.region import AbstractRegion, BoundRegion, LpBall
 from recurjac.version import __version__
 
 
@@ -32,6 +32,7 @@ class Problem:
     says why.
     planner: decides how bounds are computed; the default counts operations.
     known: for some stages, an interval (batch or 1, *stage) to which pre-activations are restricted (`constrained`).
+    origin: the region that was asked about, of which `region` may be a part.  rows: for each sample, its number there.
     Raises InvalidRequest for objects of other types, and InvalidRegion if the region does not fit the network.
     """
 
@@ -43,6 +44,8 @@ class Problem:
     bound: BoundRegion
     reason: str
     known: Mapping[int, Interval]
+    origin: AbstractRegion | BoundRegion
+    rows: tuple[int, ...]
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class Problem:
             expect(arithmetic, AbstractArithmetic, "the arithmetic", "give Rigorous() or Fast()")
         bound = _bound(region, network)
         chosen, reason = _arithmetic(network, bound, arithmetic)
-        self._set(network, region, rule, chosen, plan, bound, reason, {})
+        self._set(network, region, rule, chosen, plan, bound, reason, {}, region, tuple(range(bound.batch)))
 
     def _set(self, *values: object) -> None:
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
@@ -78,15 +81,30 @@ class Problem:
         """The same problem on another region, without constraints.  Raises InvalidRegion if the region does not fit."""
         expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
         bound = _bound(region, self.network)
-        return self._with(region=region, bound=bound, known={})
+        return self._with(region=region, bound=bound, known={}, origin=region, rows=tuple(range(bound.batch)))
 
     def part(self, bound: BoundRegion) -> Problem:
         """The same problem, with its constraints, on a part of the region of each sample."""
+        expect(bound, BoundRegion, "the part", "give a bound region, such as one of problem.bound.halves(axis)")
         _check_bound(bound, self.network)
+        if bound.batch != self.bound.batch:
+            raise InvalidRegion(f"the part has {bound.batch} samples; the problem has {self.bound.batch}")
         return self._with(region=bound, bound=bound)
 
     def of(self, network: Network) -> Problem:
-        """The same problem for another network with the same inputs, such as one of the network's outputs."""
+        """The same problem for another network with the same inputs, such as one of the network's outputs.
+
+        Raises InvalidRequest if the inputs differ.  Constraints belong to stages: with them, the networks must share
+        the stages up to the last constrained one.
+        """
+        expect(network, Network, "the network", "read it first: load(module, example)")
+        last = max(self.known, default=0)
+        shared = zip(network.stages[:last], self.network.stages, strict=False)
+        if last >= network.depth or any(a is not b for a, b in shared):
+            raise InvalidRequest(
+                f"the problem restricts pre-activations of stage {last}, but the network does not share the stages up "
+                "to it; constrain a problem of that network"
+            )
         if network.input_shape != self.network.input_shape:
             raise InvalidRequest(f"the network takes inputs of shape {network.input_shape}, unlike the problem")
         chosen, reason = self.arithmetic, self.reason
@@ -96,6 +114,7 @@ class Problem:
 
     def by(self, pre: AbstractPreactivation) -> Problem:
         """The same problem with another rule for pre-activations."""
+        expect(pre, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         return self._with(pre=pre)
 
     def constrained(self, stage: int, interval: Interval) -> Problem:
@@ -106,7 +125,9 @@ class Problem:
         Raises InvalidRequest for a stage that does not exist, and for an interval that does not fit it or is disjoint
         from an earlier constraint.
         """
-        if not 1 <= stage < self.network.depth:
+        expect(interval, Interval, "the interval", "give Interval(lower, upper)")
+        whole = isinstance(stage, int) and not isinstance(stage, bool)
+        if not whole or not 1 <= stage < self.network.depth:
             raise InvalidRequest(f"stage {stage} cannot be constrained; give one from 1 to {self.network.depth - 1}")
         shape = (self.bound.batch, *self.network.shape(stage))
         if tuple(interval.shape) not in (shape, (1, *shape[1:])):
@@ -130,9 +151,45 @@ class Problem:
         """The same problem for each sample."""
         parts = self.bound.split(1)
         return [
-            self._with(region=part, bound=part, known={k: _row(z, i) for k, z in self.known.items()})
+            self._with(
+                region=part, bound=part, known={k: _row(z, i) for k, z in self.known.items()}, rows=(self.rows[i],)
+            )
             for i, part in enumerate(parts)
         ]
+
+    def holds(self, points: Tensor) -> Tensor:
+        """Whether points (batch, N, *input) of the bound region are proved to be in the region that was asked about.
+
+        They must also satisfy the constraints.  In float32, a bound region may be larger than the one asked about.
+        Shape: (batch, N).
+        """
+        certain = self.bound.holds(points) & self._held(points)
+        if not self.known or not bool(certain.any()):
+            return certain
+        state = self.over(LpBall(points.flatten(0, 1), 0.0)).by(IBP()).preactivations()
+        for k, known in self.known.items():
+            z = state.pre(k).map(lambda t: t.reshape(*points.shape[:2], *t.shape[1:]))
+            held = (z.lower >= known.lower.unsqueeze(1)) & (z.upper <= known.upper.unsqueeze(1))
+            certain = certain & held.flatten(2).all(2)
+        return certain
+
+    def _held(self, points: Tensor) -> Tensor:
+        """Whether each of the points is certainly in its sample of the region that was asked about."""
+        count = self._count
+        if self.rows == tuple(range(count)):
+            return self.origin.holds(points)
+        each = [
+            self.origin.holds(points[i : i + 1].expand(count, *points.shape[1:]))[row : row + 1]
+            for i, row in enumerate(self.rows)
+        ]
+        return torch.cat(each)
+
+    @property
+    def _count(self) -> int:
+        """The number of samples of the region that was asked about."""
+        if isinstance(self.origin, BoundRegion):
+            return self.origin.batch
+        return self.origin.bind(self.network.input_shape, self.network.dtype, self.network.device).batch
 
     def preactivations(self) -> PreactivationState:
         """Bounds of all stages except the last; they are recomputed, because weights may be live."""
@@ -156,9 +213,13 @@ class Problem:
 
     def provenance(self, method: str, *notes: str) -> Provenance:
         """The provenance of a result of `method` for this problem."""
+        where = repr(self.origin) if self.region is self.origin else f"a part of {self.origin!r}"
+        if self.known:
+            stages = ", ".join(map(str, sorted(self.known)))
+            where = f"{where}, where the pre-activations of stage {stages} lie in given intervals"
         return Provenance(
             method, self.pre.title, type(self.arithmetic).__name__, self.arithmetic.rigorous, self.reason,
-            repr(self.region), self.network.digest(), __version__, tuple(n for n in notes if n),
+            where, self.network.digest(), __version__, tuple(n for n in notes if n),
         )  # fmt: skip
 
     def detached(self, tensor: Tensor) -> Tensor:
@@ -193,7 +254,7 @@ def join(parts: Sequence[Problem]) -> Problem:
     bound = type(first.bound).joined([p.bound for p in parts])
     stages = sorted({k for p in parts for k in p.known})
     known = {k: _stacked([p.known.get(k) for p in parts], first, k) for k in stages}
-    return first._with(region=bound, bound=bound, known=known)
+    return first._with(region=bound, bound=bound, known=known, rows=tuple(r for p in parts for r in p.rows))
 
 
 def _stacked(parts: Sequence[Interval | None], problem: Problem, stage: int) -> Interval:

@@ -47,6 +47,15 @@ class AbstractResult:
 
     provenance: Provenance
 
+    @final
+    def __eq__(self, other: object) -> bool:
+        """Whether both are results of one kind with the same numbers and the same provenance."""
+        return type(self) is type(other) and plain(self) == plain(other)
+
+    @final
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self.provenance))
+
     @property
     @final
     def method(self) -> str:

@@ -50,7 +50,7 @@ class Search:
         """
         with torch.no_grad():
             points = self._refine(problem.network, problem.bound, p, q)
-            inside = problem.region.holds(points) & _satisfied(problem, points)
+            inside = problem.holds(points)
             return _prove(problem, points, inside, p, q)
 
     def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
@@ -170,19 +170,6 @@ def _align(g: Tensor, p: float) -> Tensor:
 def _dual(y: Tensor, q: float) -> Tensor:
     """The gradient of the q-norm (q = 1 or 2) at y, up to a positive factor."""
     return torch.where(y >= 0, 1.0, -1.0).to(y.dtype) if q == 1 else y
-
-
-def _satisfied(problem: Problem, points: Tensor) -> Tensor:
-    """Whether each of the points (batch, N, *input) is proved to satisfy the constraints: (batch, N)."""
-    certain = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
-    if not problem.known:
-        return certain
-    state = problem.over(LpBall(points.flatten(0, 1), 0.0)).by(IBP()).preactivations()
-    for k, known in problem.known.items():
-        z = state.pre(k).map(lambda t: t.reshape(*points.shape[:2], *t.shape[1:]))
-        held = (z.lower >= known.lower.unsqueeze(1)) & (z.upper <= known.upper.unsqueeze(1))
-        certain = certain & held.flatten(2).all(2)
-    return certain
 
 
 def _prove(problem: Problem, points: Tensor, inside: Tensor, p: float, q: float) -> Attained:

@@ -22,7 +22,7 @@ from recurjac.region import Numbers
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class StationaryFree(AbstractResult):
     """The output has no stationary point within `radius` of x, because an entry of its gradient keeps its sign there.
 

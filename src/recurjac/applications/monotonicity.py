@@ -56,7 +56,7 @@ class Probe:
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Monotonicity(AbstractResult):
     """Which entries of the Jacobian keep their sign over the region, for every element of Clarke's Jacobian.
 
@@ -170,7 +170,7 @@ def _points(problem: Problem, probe: Probe) -> list[Tensor]:
     count = min(probe.count, max(2, MEMORY // entries))
     spread = bound.sample(count, torch.Generator().manual_seed(probe.seed))
     points = torch.cat([bound.x.unsqueeze(1), spread], 1)
-    kept = problem.region.holds(points) & points.isfinite().flatten(2).all(2)
+    kept = problem.holds(points) & points.isfinite().flatten(2).all(2)
     return [x[k] for x, k in zip(points, kept, strict=True)]
 
 
@@ -217,7 +217,7 @@ def _proved_signs(problem: Problem, point: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class DirectionalBounds(AbstractResult):
     """lower <= J v <= upper for every x of the region and every element J of Clarke's Jacobian.
 

@@ -38,7 +38,7 @@ from recurjac.region import Numbers
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class CertifiedRadius(AbstractResult):
     """Within `radius` of each input, in the l_p norm and the clip box, its `label` has a larger output than `target`.
 

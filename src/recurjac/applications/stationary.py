@@ -56,7 +56,7 @@ class StationaryPoint:
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class StationaryPoints(AbstractResult):
     """For each sample, the stationary points of one output that were found and proved, the nearest to x first.
 
@@ -122,7 +122,7 @@ def stationary_points(
     if not any(fixed):
         check_inputs(one.input_shape)
         with torch.no_grad():
-            found = _found(whole, problem.region, how, newton, problem.region.holds)
+            found = _found(whole, problem.region, how, newton, problem.holds)
     else:
         check_inputs((max(prod(one.input_shape) - len(f) for f in fixed),))
         with torch.no_grad():
@@ -184,7 +184,7 @@ def _along_others(
 
     def holds(points: Tensor) -> Tensor:
         every = whole(points)
-        return problem.region.holds(every.expand(bound.batch, *every.shape[1:]))[sample : sample + 1]
+        return problem.holds(every.expand(bound.batch, *every.shape[1:]))[sample : sample + 1]
 
     box = BoundBox(*(t[sample].reshape(1, -1)[:, free] for t in (bound.x, bound.radius, bound.low, bound.high)))
     part = Problem(

@@ -30,7 +30,7 @@ _DENSE = 1024
 """Up to this size, all eigenvalues are computed to guess the largest; above it, Lanczos' iteration is faster."""
 _STEPS = 300
 """The largest number of steps of that iteration."""
-_TRIES = 7
+_TRIES = 12
 """The number of guesses tried, each further above the largest eigenvalue."""
 _FURTHER = 16.0
 """The factor by which the distance to it grows from guess to guess."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit, stacked
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
 from recurjac.problem import Problem
@@ -40,12 +40,12 @@ class NormOver(AbstractBound):
                 gradients = Gradients(part)
                 upper = self.method.norm(gradients, self.p, self.q)
                 upper = torch.where(upper.isnan(), inf, upper)
-                found.append(torch.where(gradients.state.empty, -inf, upper) if part.known else upper)
+                found.append(torch.where(gradients.state.empty, -inf, upper))
             return torch.cat(found)
 
     def attained(self, problem: Problem) -> Attained:
         found = Search(work=0).attained(problem, self.p, self.q)
-        inside = self.within.region.holds(found.witness.unsqueeze(0))[0]
+        inside = self.within.holds(found.witness.unsqueeze(0))[0]
         return Attained(torch.where(inside, found.gain, 0.0), found.witness, found.direction)
 
 
@@ -63,6 +63,11 @@ class Branched(AbstractNormMethod):
     brancher: AbstractBrancher = field(default_factory=InputBisection)
     limit: Limit = field(default_factory=Limit)
     progress: Callable[[Branching], None] | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.norm_method, AbstractNormMethod, "the norm method", "give one such as JacobianNorm(Chords())")
+        expect(self.brancher, AbstractBrancher, "the brancher", "give one such as InputBisection()")
+        expect(self.limit, Limit, "the limit", "give Limit(seconds=…)")
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -95,14 +100,20 @@ class Branched(AbstractNormMethod):
         return NormBound(upper, status, f"{parts} parts bounded", stacked([s.attained for s in states]))
 
     def _upper(self, problem: Problem, p: float, q: float) -> tuple[Tensor, list[Branching]]:
-        states = [self._searched(sample, p, q) for sample in problem.samples()]
+        states: list[Branching] = []
+        for sample in problem.samples():
+            ended = bool(states) and states[-1].status == "interrupted"
+            states.append(self._searched(sample, p, q, ended))
         wide = torch.tensor([s.upper for s in states], dtype=problem.network.dtype, device=problem.network.device)
         return wide, states
 
-    def _searched(self, sample: Problem, p: float, q: float) -> Branching:
+    def _searched(self, sample: Problem, p: float, q: float, ended: bool) -> Branching:
+        """The state of a sample at the end; the first one if an interruption `ended` the search of an earlier one."""
         search = BranchAndBound(self.brancher, self.limit)
         states = search.states(sample, NormOver(self.norm_method, p, q, sample))
         last = next(states)
+        if ended:
+            return replace(last, status="interrupted")
         try:
             for state in itertools.chain([last], states):
                 last = state

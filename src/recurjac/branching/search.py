@@ -6,7 +6,7 @@ import heapq
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import final
 
@@ -48,6 +48,9 @@ class Limit:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("parts", self.parts), ("tolerance", self.tolerance)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidRequest(f"Limit({name}={value!r}) is not a number; give a positive number")
         if not self.seconds > 0 or not self.parts > 0 or not self.tolerance > 0:
             raise InvalidRequest(f"{self} has a limit that is not positive; give positive limits")
 
@@ -115,7 +118,10 @@ class BranchAndBound:
         return state
 
     def states(self, problem: Problem, bound: AbstractBound) -> Iterator[Branching]:
-        """The state after each group of parts; every state is valid.  An interruption ends the search with the last."""
+        """The state after each group of parts; each is valid.  An interruption ends the search with the last one.
+
+        An interruption may fall anywhere, so that what is open then is not looked at.
+        """
         began = time.perf_counter()
         best = bound.attained(problem)
         open_, first = _Open(), bound.upper(problem)
@@ -126,9 +132,10 @@ class BranchAndBound:
             seconds, lower = time.perf_counter() - began, float(best.gain[0])
             return Branching(max(open_.upper, lower), lower, best, open_.count, len(open_.heap), seconds, status)
 
+        valid = state("running")
         try:
-            while (status := self._status(state("running"))) == "running":
-                yield state(status)
+            while (status := self._status(valid)) == "running":
+                yield valid
                 target = float(best.gain[0]) * (1 + self.limit.tolerance / 2)
                 taken = open_.take(lot, target)
                 if not taken:
@@ -137,10 +144,10 @@ class BranchAndBound:
                 best = self._divided(taken, bound, open_, best)
                 quick = time.perf_counter() - started < self.limit.seconds / 20
                 lot = min(2 * lot, _LOT) if quick else max(1, lot // 2)
-            final_ = state("running")
-            yield state("stuck" if self._status(final_) == "running" else self._status(final_))
+                valid = state("running")
+            yield replace(valid, status="stuck" if status == "running" else status)
         except KeyboardInterrupt:
-            yield state("interrupted")
+            yield replace(valid, status="interrupted")
 
     def _status(self, now: Branching) -> str:
         if now.upper <= now.lower * (1 + self.limit.tolerance) or now.upper <= 0:
@@ -153,22 +160,15 @@ class BranchAndBound:
         self, taken: list[tuple[float, Problem]], bound: AbstractBound, open_: _Open, best: Attained
     ) -> Attained:
         """Divide some parts, bound the new parts, and return the best attained value so far."""
-        done = 0
-        try:
-            divided = self._divisible(taken, open_)
-            if divided:
-                whole = join([part for _, part in divided])
-                for parts in self.brancher.divide(whole):
-                    upper, found = bound.upper(parts), bound.attained(parts)
-                    for (before, _), value, part in zip(divided, upper.tolist(), parts.samples(), strict=True):
-                        if value > -inf:
-                            open_.add(min(before, _number(value)), part)
-                    best = _better(best, found)
-            done = len(taken)
-        finally:
-            if done < len(taken):  # interrupted: keep the parts that were to be divided
-                for upper_, part in taken:
-                    open_.add(upper_, part)
+        divided = self._divisible(taken, open_)
+        if divided:
+            whole = join([part for _, part in divided])
+            for parts in self.brancher.divide(whole):
+                upper, found = bound.upper(parts), bound.attained(parts)
+                for (before, _), value, part in zip(divided, upper.tolist(), parts.samples(), strict=True):
+                    if value > -inf:
+                        open_.add(min(before, _number(value)), part)
+                best = _better(best, found)
         return best
 
     def _divisible(self, taken: list[tuple[float, Problem]], open_: _Open) -> list[tuple[float, Problem]]:

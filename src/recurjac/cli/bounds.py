@@ -141,6 +141,7 @@ def _lipschitz_rows(task: Case, found: Lipschitz, seconds: float) -> list[Row]:
             "lower": float(found.lower[i]),
             "seconds": seconds,
             **origin(found),
+            "status": found.status,
             "note": found.note,
         }
         for i, index in enumerate(task.index)

@@ -68,6 +68,8 @@ def remarks(rows: Sequence[Row]) -> None:
         console.print(f"floating-point rounding is not covered: {reason}")
     if all(r["rigorous"] for r in rows):
         console.print("rounding is covered: the certified numbers hold in real arithmetic")
+    for status in sorted({r["status"] for r in rows if r.get("status", "bounded") != "bounded"}):
+        console.print(f"the search ended with the status: {status}")
     for note in sorted({r["note"] for r in rows if r.get("note")}):
         console.print(note)
 

@@ -34,7 +34,7 @@ def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobia
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class JacobianBounds(AbstractResult):
     """lower <= ∂f/∂x <= upper for every x in the region and every element of Clarke's Jacobian.
 

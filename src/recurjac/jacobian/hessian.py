@@ -57,7 +57,7 @@ def check_smooth(network: Network) -> None:
 
 
 @final
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class HessianBounds(AbstractResult):
     """lower <= ∂²f_k/∂x² <= upper for every x in the region, for one output k of a smooth network.
 

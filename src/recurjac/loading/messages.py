@@ -21,6 +21,7 @@ _ADVICE = {
         ("layer_norm", "group_norm", "instance_norm", "layernorm", "groupnorm", "instancenorm", "rms_norm", "rmsnorm"),
         "it divides by statistics of the input; batch normalisation in eval mode uses fixed statistics",
     ),
+    "topk": "ranking is not read; use a sort of few entries, or maximum and minimum",
     "attention": "products of two activations are not read; leave the attention out",
     "where": "choices that depend on data are not read; use relu, clamp, maximum or minimum",
     "upsample": "upsample to the nearest entry instead",
@@ -30,7 +31,7 @@ _ADVICE = {
     "threshold": "use relu, clamp, maximum or minimum",
     "glu": "products of two activations are not read, except those that form SiLU, GELU or Mish",
     **dict.fromkeys(
-        ("gt", "lt", "ge", "le", "eq", "greater", "less", "equal", "argmax", "topk"),
+        ("gt", "lt", "ge", "le", "eq", "greater", "less", "equal", "argmax"),
         "a comparison or ranking has no derivative; leave it out of the network",
     ),
 }
@@ -42,7 +43,7 @@ def advice(operation: str) -> str:
     name = operation.lower()
     whole = _ADVICE.get(name)
     part = next((text for key, text in _ADVICE.items() if len(key) > 3 and key in name), None)
-    return whole or part or 'use operations that the README lists under "What it reads"'
+    return whole or part or 'use operations that docs/networks.md lists under "Layers"'
 
 
 @contextmanager

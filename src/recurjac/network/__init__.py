@@ -63,7 +63,7 @@ class Network:
         for k, stage in enumerate(self.stages, 1):
             if any(not 0 <= e.source < k for e in stage.edges):
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
-            if stage.selection is not None and not (stage.linear and 0 <= stage.selection.source < k):
+            if stage.selection is not None and not (stage.linear and 0 <= stage.selection.source < k < self.depth):
                 raise InvalidNetwork(f"stage {k} does not select among entries of node {stage.selection.source}")
         self.check_weights()
 
@@ -76,6 +76,11 @@ class Network:
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
                     "such a network has no bounds"
                 )
+        wrong = next((t.dtype for t in self.tensors() if t.is_floating_point() and t.dtype != self.dtype), None)
+        if wrong is not None:
+            raise InvalidNetwork(
+                f"a weight has become {wrong} since the network was read in {self.dtype}; read the module again"
+            )
         if any(w.changed for w in self.copied):
             raise InvalidNetwork(
                 f"the module's weights changed after its network was read in {self.dtype}; read it again, or read it "

@@ -42,7 +42,8 @@ class PreactivationState:
 
     known: for some stages an interval, (batch or 1, *stage), to which bounds are restricted; results hold only for
     inputs whose pre-activations lie in it.
-    empty: (batch,), True where bounds and `known` are disjoint, so that the restricted region of that sample is empty.
+    empty: (batch,), True where the region is proved to be empty, or bounds and `known` are disjoint, so that no input
+    of that sample is left.
     """
 
     network: Network
@@ -61,9 +62,9 @@ class PreactivationState:
     def __post_init__(self) -> None:
         keep_freed_memory()
         self.network.check_weights()
-        if self.known:
+        if self.known or self.region.may_be_empty:
             self.arithmetic = Conditional(self.arithmetic)
-        self.empty = torch.zeros(self.region.batch, dtype=torch.bool, device=self.network.device)
+        self.empty = self.region.empty
         if self.region.batch == 1 and self.planner.pushes_skeleton(self.network, ()):
             self.skeleton = Skeleton(self.network, self.arithmetic, self.planner)
 

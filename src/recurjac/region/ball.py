@@ -17,7 +17,7 @@ from recurjac.region.box import BoundBox
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoundBall(BoundRegion):
     """{‖x' - x‖_p <= radius} ∩ [low, high] for p = 1, 2; radius is (batch,), the others (batch, *input)."""
 
@@ -134,7 +134,7 @@ class BoundBall(BoundRegion):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoundPiece(BoundRegion):
     """A part of a ball: its intersection with a box, which may be empty.
 
@@ -166,6 +166,18 @@ class BoundPiece(BoundRegion):
         """The smaller of the bounds for the ball and for the box."""
         whole = self.ball.support_function_(forms.map(torch.clone), arithmetic).upper()
         return arithmetic.exact(torch.minimum(whole, self.piece.support_function_(forms, arithmetic).upper()))
+
+    @property
+    def may_be_empty(self) -> bool:
+        return True
+
+    @property
+    def empty(self) -> Tensor:
+        """True where the point of the box that is nearest to the centre is certainly outside the ball."""
+        step = RIGOROUS.exact(self.x) - RIGOROUS.exact(self.ball.x)
+        size = torch.maximum(step.lower(), -step.upper()).clamp(min=0).flatten(1)
+        length = size.sum(-1) if self.ball.p == 1 else _norm2(size)
+        return RIGOROUS.at_most(length, size.shape[-1] + 8) > self.ball.radius
 
     def holds(self, points: Tensor) -> Tensor:
         """True where points (batch, N, *input) are certainly in both the ball and the box."""

@@ -49,6 +49,20 @@ class BoundRegion(ABC):
         """True for all of the points (batch, N, *input), because nothing was enlarged: (batch, N)."""
         return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
 
+    @final
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.batch} of shape {tuple(self.x.shape[1:])})"
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether samples may have an empty region, so that proved bounds may cross."""
+        return False
+
+    @property
+    def empty(self) -> Tensor:
+        """True for samples whose region is proved to be empty: (batch,)."""
+        return torch.zeros(self.batch, dtype=torch.bool, device=self.x.device)
+
     @property
     @abstractmethod
     def rigorous(self) -> bool:

@@ -16,7 +16,7 @@ from recurjac.region.base import FAST, RIGOROUS, BoundRegion, positive, stretche
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoundBox(BoundRegion):
     """{|x' - x| <= radius} ∩ [low, high], entry by entry; all four are (batch, *input)."""
 
