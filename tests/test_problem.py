@@ -277,7 +277,7 @@ def test_a_module_whose_dtype_changed_is_refused() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
     network = rj.load(module, torch.zeros(1, 2), dtype=torch.float32)
     module.double()
-    with pytest.raises(rj.InvalidNetwork, match="has become torch.float64 since the network was read"):
+    with pytest.raises(rj.InvalidNetwork, match=r"has become torch.float64 since the network was read"):
         rj.lipschitz(network, rj.LpBall(torch.zeros(2), 0.1))
 
 
