@@ -163,7 +163,7 @@ FILES: dict[str, Hostile] = {
         pools("AveragePool", pads=[2**40, 0, 2**40, 0], kernel_shape=[2**40, 1]), U, ("AveragePool",)),
     "pool windows": Hostile(pools("MaxPool", kernel_shape=[500, 500], shape=[1, 1, 1000, 1000]), U, ("at most",)),
     # nodes
-    "unknown operator": Hostile(one("Frobnicate"), U, ("Frobnicate", "README lists")),
+    "unknown operator": Hostile(one("Frobnicate"), U, ("Frobnicate", "networks.md lists")),
     "other domain": Hostile(model([node("Relu", "x", domain="com.example")], ROWS), U, ("com.example.Relu",)),
     "other domain's Reshape": Hostile(model([node("Reshape", "x s", domain="com.example")], ROWS, {"s": i(2, 2)}), U,
                                       ("com.example.Reshape",)),

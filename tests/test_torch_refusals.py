@@ -33,7 +33,7 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "constant over": (lambda x: ROW / x, VECTOR, "div", "a division"),
     "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
     "where": (lambda x: torch.where(x > 0, x, 2 * x), VECTOR, "gt", "no derivative"),
-    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "README lists"),
+    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "networks.md lists"),
     "dropout": (lambda x: F.dropout(x), VECTOR, "dropout", "makes the network random"),
     "long sort": (lambda x: x.expand(-1, 40).sort(1)[0], (1,), "sort", "at most 32"),
     "integers": (lambda x: x.to(torch.int64), VECTOR, "to", "torch.int64"),
