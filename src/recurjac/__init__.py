@@ -5,6 +5,8 @@ import recurjac as rj
 net = rj.load(module, example)
 lip = rj.lipschitz(net, rj.LpBall(x, radius=0.1, clip=(0, 1)))
 lip.upper, lip.lower        # certified, attained at lip.witness
+
+Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all others may change without notice.
 """
 
 from math import inf
