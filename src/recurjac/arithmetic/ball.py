@@ -195,14 +195,9 @@ class Ball:
             gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
             size = self._size(gamma)
             sums = absolute.apply(size)
-
-            def lines() -> tuple[Tensor, Tensor]:
-                active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True).sign_() if dims else size.sign()
-                return _refit(active, mid, dims), absolute.apply(
-                    torch.ones_like(size[(0,) * (size.dim() - dims)])
-                ).sign_()
-
-            rad = _over_underflow(sums, n, gamma, lines, lambda: absolute.apply(size.sign()))
+            rad = _over_underflow(
+                sums, n, gamma, lambda: _active(absolute, size, mid, dims), lambda: absolute.apply(size.sign())
+            )
         return Ball(mid, rad)
 
     def dot(self, rows: Ball) -> Ball:
@@ -274,15 +269,16 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
     if n == 0:
         return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
+        rad = _over_underflow(
+            mid.detach().clone(), n, gamma_of(n, mid.dtype), lambda: (torch.ones_like(mid), _largest(terms).sign_()),
+            lambda: reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms)),
+        )  # fmt: skip
+    return Ball(mid, rad)
 
-        def structure() -> Tensor:
-            return reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms))
 
-        def lines() -> tuple[Tensor, Tensor]:
-            some = reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
-            return torch.ones_like(mid), some.sign_()
-
-        return Ball(mid, _over_underflow(mid.detach().clone(), n, gamma_of(n, mid.dtype), lines, structure))
+def _largest(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The largest entry of the rows of all terms, (B, K, 1)."""
+    return reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
 
 
 def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
@@ -339,6 +335,12 @@ def _over_underflow(
     hidden = bool((zero & (rows * columns != 0)).any())
     rad = sums.mul_(growth).add_(~zero, alpha=least)
     return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
+
+
+def _active(absolute: LinearMap, size: Tensor, image: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """Two factors of a product that is 0 where a value is 0, or where no entry reaches an entry of its image."""
+    active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True).sign_() if dims else size.sign()
+    return _refit(active, image, dims), absolute.apply(torch.ones_like(size[(0,) * (size.dim() - dims)])).sign_()
 
 
 def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:

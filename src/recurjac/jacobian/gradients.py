@@ -137,9 +137,6 @@ def _placed(bounds: Interval, index: Tensor | None, shape: tuple[int, ...]) -> I
     """Bounds of the neurons `index` of a node as bounds of the whole node, infinite elsewhere."""
     if index is None:
         return bounds.map(lambda t: t.reshape(shape))
-
-    def put(t: Tensor, elsewhere: float) -> Tensor:
-        flat = t.new_full((*shape[:2], prod(shape[2:])), elsewhere)
-        return flat.index_copy(2, index, t.flatten(2)).reshape(shape)
-
-    return Interval(put(bounds.lower, -torch.inf), put(bounds.upper, torch.inf))
+    blank = bounds.lower.new_full((*shape[:2], prod(shape[2:])), torch.inf)
+    low, high = ((e * blank).index_copy(2, index, t.flatten(2)) for e, t in ((-1, bounds.lower), (1, bounds.upper)))
+    return Interval(low.reshape(shape), high.reshape(shape))

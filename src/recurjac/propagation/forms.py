@@ -70,13 +70,12 @@ class Units(AbstractSeeds):
         return operator.columns(self.index.unsqueeze(1), self.dtype, arithmetic)
 
     def dot(self, rows: Ball) -> Ball:
-        def gather(t: Tensor) -> Tensor:
-            flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also for a node without dimensions
-            b = max(flat.shape[0], self.index.shape[0])
-            index = self.index.unsqueeze(1).expand(b, flat.shape[1], -1)
-            return flat.expand(b, -1, -1).gather(2, index)
+        return rows.map(self._gathered)
 
-        return rows.map(gather)
+    def _gathered(self, t: Tensor) -> Tensor:
+        flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also for a node without dimensions
+        b = max(flat.shape[0], self.index.shape[0])
+        return flat.expand(b, -1, -1).gather(2, self.index.unsqueeze(1).expand(b, flat.shape[1], -1))
 
     def parts(self, size: int) -> Iterator[AbstractSeeds]:
         return (Units(i, self.shape, self.dtype) for i in self.index.split(size, dim=1))
