@@ -151,6 +151,7 @@ def test_a_wrong_statement_is_caught_by_an_adversary() -> None:
     [
         ((), inf, "not proofs of radius"),
         ((Constant(slope=1.0),), 1, "constant does not support the norm l1"),
+        ((Constant(slope=-1.0),), 2, "constant states a negative slope"),
         ((Constant(slope=1.0, rows=5),), 2, r"constant states bounds of shape \(3, 5\)"),
     ],
 )

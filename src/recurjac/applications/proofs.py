@@ -142,11 +142,14 @@ def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: flo
 def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[RadiusBound]:
     """The best bounds that the proofs state on each ball.
 
-    Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins).
+    Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins), or whose slopes are negative.
     """
     facts = [(proof.title(balls.problem), proof.facts(balls)) for proof in proofs]
     margins = [(title, f.margins) for title, f in facts if f.margins is not None]
     slopes = [(title, f.slopes) for title, f in facts if f.slopes is not None]
+    for title, bounds in slopes:
+        if bool(((bounds < 0) & (bounds > -inf)).any()):
+            raise InvalidRequest(f"{title} states a negative slope; a slope bounds a norm, which is not negative")
     low, high = _best(torch.fmax, -inf, margins, balls), _best(torch.fmin, inf, slopes, balls)
     by = [tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes)]
     rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
