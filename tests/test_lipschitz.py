@@ -228,7 +228,7 @@ def test_a_training_step_lowers_the_bound() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("method", [rj.Chords(), rj.ProductOfNorms()], ids=lambda m: m.title)
+@pytest.mark.parametrize("method", [rj.Chords(), rj.ProductOfNorms(), rj.QuadraticNorm(2)], ids=lambda m: m.title)
 @pytest.mark.parametrize("seed", range(6))
 def test_spectral_constants_hold_in_rational_arithmetic(
     seed: int, method: AbstractJacobianMethod | AbstractNormMethod, dtype: torch.dtype

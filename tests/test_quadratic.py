@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from recurjac import testing
 from recurjac.activations import AbstractActivation, Identity, LeakyReLU, ReLU
 from recurjac.arithmetic import least_eigenvalue
 from recurjac.jacobian import Gradients
-from recurjac.network import Edge, Network, Stage
-from recurjac.operators import Dense
+from recurjac.network import Constant, Edge, Network, Stage
+from recurjac.operators import Dense, Reshape
 from recurjac.preactivation import SecantRanges
 from recurjac.quadratic import Multipliers, optimised, reach, system_of
+from recurjac.quadratic.system import absorbed
 from tests.helpers import examples
 from tests.marks import every_seed
 
@@ -157,9 +158,64 @@ def test_dead_layers_and_wide_networks() -> None:
         return float(rj.lipschitz(network, region, method=rj.QuadraticNorm(3), search=QUIET).upper)
 
     dead = rj.load([(torch.zeros(3, 2), None), (torch.ones(2, 3), None)], activation="relu")
-    assert 0 <= upper(dead, 2) < 1e-140
+    assert 0 <= upper(dead, 2) < 1e-130
     wide = rj.load([(torch.ones(1, 5000), None), (torch.ones(1, 1), None)], activation="relu")
     assert upper(wide, 5000) == inf
+
+
+@every_seed
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e100])
+def test_errors_are_absorbed_by_the_diagonal(seed: int, size: float) -> None:
+    """The result minus any symmetric matrix of the ball has no negative eigenvalue, proved; corners of it are tried."""
+    g = torch.Generator().manual_seed(seed)
+    shape = 10.0 ** (3 * torch.rand(6, generator=g).double() - 1.5)  # diagonals of several sizes
+    root = torch.randn(6, 6, generator=g).double() * shape.unsqueeze(1)
+    mid, rad = root @ root.mT * size, torch.rand(6, 6, generator=g).double() * size / 10
+    rad = torch.where(torch.eye(6) > 0, rad, torch.minimum(rad, rad.mT))
+    found = absorbed(rj.Rigorous().ball(mid, rad))
+    assert found.exact
+    assert torch.equal(found.mid, found.mid.mT)
+    for _ in range(20):
+        sign = torch.randint(0, 2, (6, 6), generator=g).triu() * 2.0 - 1
+        error = torch.triu(rad * sign) + torch.triu(rad * sign, 1).mT
+        true = (mid + mid.mT) / 2 + (1 - 1e-9) * error
+        assert float(least_eigenvalue(rj.Rigorous().exact((found.mid - true) / size))) >= -1e-9
+
+
+def test_slopes_without_bound_prove_nothing() -> None:
+    """Infinite slopes, and numbers that overflow, end in an infinite bound (this raised from LAPACK)."""
+    layers = [(torch.randn(n, m, generator=torch.Generator().manual_seed(n)), None) for m, n in pairwise((3, 4, 5, 2))]
+    network = rj.load(layers, activation="square")
+    for radius in (inf, 1e200):
+        for method in (rj.QuadraticNorm(2), rj.Auto(1)):
+            found = rj.lipschitz(network, rj.LpBall(torch.zeros(3), radius), method=method, search=QUIET)
+            assert float(found.upper) == inf
+        bounds = rj.preactivation_bounds(network, rj.LpBall(torch.zeros(3), radius), pre=rj.Secants(2))
+        assert not any(bool(t.isnan().any()) for t in (*bounds.lower, *bounds.upper))
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-155, 1e-150, 1e-100, 1e100, 1e150])
+def test_what_underflows_is_absorbed(scale: float) -> None:
+    """Numbers whose squares underflow: never below what the same network with weights of ordinary size has."""
+    g = torch.Generator().manual_seed(0)
+    first, middle, last = (torch.randn(n, m, generator=g).double() for m, n in pairwise((4, 5, 5, 2)))
+    networks = (rj.load([(first * a, None), (middle, None), (last / a, None)], activation="relu") for a in (scale, 1.0))
+    region = rj.LpBall(torch.zeros(4), inf)
+    odd, plain = (float(rj.lipschitz(n, region, method=rj.QuadraticNorm(0), search=QUIET).upper) for n in networks)
+    assert odd >= plain * (1 - 1e-9)
+    if scale > 1e-110:
+        assert odd <= plain * (1 + 1e-6)
+
+
+def test_an_output_that_reads_nothing_has_no_slope() -> None:
+    end = Stage((), (Constant(Reshape((2,), (2,)), torch.ones(2).double()),), Identity(), (2,))
+    first = Stage((Edge(0, Dense.matrix(torch.eye(3).double())),), (), ReLU(), (3,))
+    network = Network((3,), (first, end))
+    for p, q in product((1, 2, inf), repeat=2):
+        found = rj.lipschitz(
+            network, rj.LpBall(torch.zeros(3), 1.0), p=p, q=q, method=rj.QuadraticNorm(3), search=QUIET
+        )
+        assert float(found.upper) < 1e-100
 
 
 # Secants

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, concatenate, least_eigenvalue
-from recurjac.arithmetic.rounding import grow, zero_of
+from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 from recurjac.network import Edge
 from recurjac.propagation.chain_rule import ChainRule
 
@@ -87,6 +87,11 @@ def system_of(chain: ChainRule) -> System:
         more = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2)[0]).to(torch.float64, device)
         rows[e.source] = more if e.source not in rows else rows[e.source] + more
     last = {e.source: k for k in range(1, end + 1) for e in edges[k]}  # who reads a node last
+    if not rows:  # the end is constant
+        rows[0] = chain.arithmetic.exact(
+            torch.zeros(chain.rows, prod(chain.shapes[0]), dtype=torch.float64, device=device)
+        )
+        last[0] = end
     nodes = []
     for k in range(1, end):
         size, slopes = prod(chain.shapes[k]), chain.slopes[k]
@@ -108,6 +113,9 @@ def _middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return middle, torch.where(low == high, 0.0, torch.nextafter(half, torch.full_like(half, torch.inf)))
 
 
+_SMALLEST = 2.0**-100
+"""The least ratio of the numbers s of Gershgorin's discs; any positive ones give a proof."""
+
 Choose = Callable[[int, Tensor], Tensor]
 """Multipliers t > 0 for the unstable neurons of a node, given its number and Q_UU."""
 
@@ -117,19 +125,21 @@ def reach(system: System, start: Tensor, choose: Choose) -> Ball | None:
 
     start: the diagonal of P at the input, (n_0,).
     In rigorous arithmetic, the exact G is bounded in the sense of definiteness by the result, which is symmetric.
-    It is None if some T - Q_UU is not (proved to be) positive definite.  Without radii, it is differentiable.
+    It is None if a number is not finite, or some T - Q_UU is not (proved to be) positive definite.  Without radii, it
+    is differentiable.
     """
     exact = system.arithmetic.exact
     matrix, places = exact(torch.diag(start)), {0: slice(0, len(start))}
     for k, node in enumerate(system.nodes, 1):
         joint, places = _joined(matrix, places, k, node)
-        found = _through(_symmetric(joint), places[k], k, node, choose, system.arithmetic)
+        found = _through(absorbed(joint), places[k], k, node, choose, system.arithmetic)
         if found is None:
             return None
         matrix = found
         if not node.read:
             matrix, places = _without(matrix, places, k)
-    return _symmetric(_congruence(matrix, places, system.rows))
+    found = absorbed(_congruence(matrix, places, system.rows))
+    return found if bool(found.mid.isfinite().all()) else None
 
 
 def _joined(matrix: Ball, places: Mapping[int, slice], k: int, node: Node) -> tuple[Ball, dict[int, slice]]:
@@ -181,6 +191,8 @@ def _through(
     matrix: Ball, place: slice, k: int, node: Node, choose: Choose, arithmetic: AbstractArithmetic
 ) -> Ball | None:
     """The matrix after the slopes of node k, whose y is at `place` of the joint matrix."""
+    if not bool(matrix.mid.isfinite().all()):
+        return None
     exact, index = arithmetic.exact, node.unstable + place.start
     scale = torch.ones(len(matrix.mid), dtype=torch.float64, device=matrix.mid.device)
     scale = torch.cat([scale[: place.start], node.middle, scale[place.stop :]])
@@ -195,7 +207,7 @@ def _through(
     matrix = matrix * exact(scale.unsqueeze(1)) * exact(scale.unsqueeze(0))
     if added is not None:
         matrix = matrix + added.map(lambda t: torch.diag(torch.zeros_like(scale).index_add(0, index, t)))
-    return _symmetric(matrix)
+    return absorbed(matrix)
 
 
 def _schur(matrix: Ball, index: Tensor, t: Tensor) -> Ball | None:
@@ -222,15 +234,16 @@ def _schur(matrix: Ball, index: Tensor, t: Tensor) -> Ball | None:
     size = Interval.unchecked(rest.lower(), rest.upper()).magnitude
     small = grow(size * units.unsqueeze(1), 2)
     errors = grow(x.abs().mT @ size + (small.mT @ small) / least, 2 * len(t) + 8)
+    errors = errors + grow(4 * (len(t) + 2) * tiny_of(z) * (1 + 1 / least), 8)  # what may underflow, in both products
     found = exact(z) + exact(rows.mT).matmul(exact(x.mT))
-    return _symmetric(found + Ball(torch.zeros_like(errors), errors))
+    return absorbed(found + Ball(torch.zeros_like(errors), errors))
 
 
 def _exact(tensor: Tensor) -> Ball:
     return Ball(tensor, zero_of(tensor.dtype, tensor.device))
 
 
-def _symmetric(matrix: Ball) -> Ball:
+def absorbed(matrix: Ball) -> Ball:
     """An exact symmetric matrix that is not below any symmetric one in the ball; without radii, the symmetric part."""
     mid = matrix.mid / 2 + matrix.mid.mT / 2
     if matrix.rad is None:
@@ -238,10 +251,12 @@ def _symmetric(matrix: Ball) -> Ball:
     errors = grow((matrix.mid - mid).abs() + matrix.rad, 3)
     errors = torch.maximum(errors, errors.mT)
     diagonal = mid.diagonal()
-    scale = diagonal.clamp(min=0).sqrt()
-    scale = torch.where(scale > 0, scale, scale.max() * 2.0**-20 if bool((scale > 0).any()) else 1.0)
-    sums = grow((errors * scale).sum(1) / scale, len(errors) + 4)
-    lifted = torch.where(sums > 0, torch.nextafter(diagonal + sums, torch.full_like(sums, torch.inf)), diagonal)
+    scale = diagonal.detach().clamp(min=0).sqrt()
+    scale = (scale / scale.max().clamp(min=tiny_of(mid))).clamp(min=_SMALLEST)
+    lost = 2 * (len(errors) + 2) * tiny_of(mid)  # what may underflow in these products
+    sums = grow(((errors * scale).sum(1) + lost) / scale, len(errors) + 6)
+    above = torch.nextafter(diagonal + sums, torch.full_like(sums, torch.inf))
+    lifted = torch.where((errors > 0).any(1), above, diagonal)
     return _exact(mid.diagonal_scatter(lifted))
 
 
