@@ -10,7 +10,18 @@ from math import inf, nextafter
 import pytest
 import torch
 
-from recurjac.arithmetic import Ball, Fast, Rigorous, Signed, Slopes, nonnegative_sum, summed
+from recurjac.arithmetic import (
+    Ball,
+    Fast,
+    Rigorous,
+    Signed,
+    Slopes,
+    around_,
+    nonnegative_sum,
+    plus_and_minus_,
+    plus_matmul_,
+    summed,
+)
 from recurjac.operators import Dense
 from tests.helpers import KINDS, Exact, exact, misses, numbers
 from tests.marks import SEEDS, every_dtype, every_kind, every_seed
@@ -151,7 +162,7 @@ def test_forms_around_a_centre_are_enclosed(kind: str, seed: int, dtype: torch.d
     for other in (kind, "ordinary", "subnormal", "huge"):
         forms, x = ball(kind, 6 * n, seed, dtype), numbers(other, n, seed + 100, dtype)
         r = numbers(other, n, seed + 200, dtype).abs()
-        result = RIGOROUS.around_(forms.map(lambda t: t.reshape(1, 2, 3, n).clone()), x[None], r[None])
+        result = around_(forms.map(lambda t: t.reshape(1, 2, 3, n).clone()), x[None], r[None])
         for end in ENDS:
             c = point_of(forms, end)
             rows = [c[i * n :][:n] for i in range(6)]
@@ -191,7 +202,7 @@ def test_a_product_that_is_added_encloses_exact_sums(seed: int, dtype: torch.dty
         base.mid.masked_fill_(zero, 0.0)
         before = base.map(torch.clone)
         shaped, rows = forms.map(lambda t: t.reshape(1, 2, 4, n)), matrix.map(lambda t: t.reshape(m, n))
-        result = base.plus_matmul_(shaped, rows)
+        result = plus_matmul_(base, shaped, rows)
         assert torch.equal(whole.mid[..., :2], beside)
         for end in ENDS:
             start = point_of(before.map(lambda t: t.flatten()), end)
@@ -208,7 +219,7 @@ def test_a_product_for_each_covector_is_added_to_one_for_all(seed: int, dtype: t
         base, forms = ball(kind, 4 * m, seed, dtype), ball(other, 8 * n, seed + 100, dtype)
         matrix = ball(kind, m * n, seed + 200, dtype)
         single = base.map(lambda t: t.clone().reshape(1, 1, 4, m))
-        result = single.plus_matmul_(forms.map(lambda t: t.reshape(1, 2, 4, n)), matrix.map(lambda t: t.reshape(m, n)))
+        result = plus_matmul_(single, forms.map(lambda t: t.reshape(1, 2, 4, n)), matrix.map(lambda t: t.reshape(m, n)))
         assert result.shape == (1, 2, 4, m)
         for end in ENDS:
             start, c, w = point_of(base, end), point_of(forms, -end), point_of(matrix, end)
@@ -241,7 +252,7 @@ def test_sums_of_what_is_lost_beside_a_larger_number_are_enclosed(dtype: torch.d
     for found in sums:
         assert truth[0] - exact(found.mid.flatten())[0] > 4 * first * Fraction(eps)
         assert not misses(found.lower(), found.upper(), truth)
-    added = base.plus_matmul_(weights, numbers_.map(lambda t: t[0]))
+    added = plus_matmul_(base, weights, numbers_.map(lambda t: t[0]))
     assert not misses(added.lower(), added.upper(), [truth[0] + 1])
 
 
@@ -269,7 +280,7 @@ def test_what_is_zero_by_structure_stays_exactly_zero() -> None:
     form = RIGOROUS.exact(torch.tensor([[[[0.0, 0.0], [1e-30, 0.0]]]]))
     matrix = RIGOROUS.exact(torch.tensor([[1e-30, 1.0], [0.0, 0.0], [0.0, 3.0]]))
     base = RIGOROUS.exact(torch.zeros(1, 1, 2, 3))
-    for product in (form.matmul(matrix), base.plus_matmul_(form, matrix)):
+    for product in (form.matmul(matrix), plus_matmul_(base, form, matrix)):
         assert (product.upper() > 0).tolist() == [[[[False, False, False], [True, False, False]]]]
         assert (product.lower() < 0).tolist() == [[[[False, False, False], [True, False, False]]]]
     several = form.map(lambda t: t.expand(5, 1, 2, 2)).matmul(matrix.map(lambda t: t.expand(5, 1, 3, 2)))
@@ -288,7 +299,9 @@ def test_tensors_without_entries() -> None:
     empty = Slopes(flat[:, :, :1], flat[:, :, :1])
     assert Signed.of_(RIGOROUS.exact(flat), live=False).times_(empty, None).shape == flat.shape
     base = torch.tensor([[[[0.0, 2.0, -1.0]]]])
-    found = RIGOROUS.exact(base.clone()).plus_matmul_(RIGOROUS.exact(flat[:, :, :1]), RIGOROUS.exact(torch.zeros(3, 0)))
+    found = plus_matmul_(
+        RIGOROUS.exact(base.clone()), RIGOROUS.exact(flat[:, :, :1]), RIGOROUS.exact(torch.zeros(3, 0))
+    )
     assert torch.equal(found.mid, base)
     assert bool(((found.lower() <= base) & (base <= found.upper())).all())
 
@@ -300,7 +313,7 @@ def test_what_is_added_in_place_encloses_exact_sums(seed: int, dtype: torch.dtyp
         forms, common = ball(kind, 12, seed, dtype), ball(other, 6, seed + 100, dtype)
         kept = Ball(forms.mid.clone(), forms.rad)
         whole = forms.map(lambda t: t.clone().reshape(1, 1, 4, 3))
-        result = whole.plus_and_minus_(common.map(lambda t: t.reshape(1, 1, 2, 3)))
+        result = plus_and_minus_(whole, common.map(lambda t: t.reshape(1, 1, 2, 3)))
         for end in ENDS:
             a, b = point_of(kept, end), point_of(common, -end)
             truth = [a[i] + b[i] for i in range(6)] + [a[6 + i] - b[i] for i in range(6)]

@@ -9,6 +9,7 @@ from abc import ABC
 from dataclasses import is_dataclass
 
 import pytest
+import torch
 from beartype.roar import BeartypeCallHintParamViolation
 
 from recurjac.preactivation import CrownLines
@@ -19,6 +20,8 @@ WITHIN = (("errors", "_types"), ("arithmetic", "relaxations"))
 """Of these pairs on one level the second may import the first, never the reverse."""
 EXTRAS = {"matplotlib", "onnx", "google", "PIL", "sklearn"}
 """Optional dependencies, which functions may import when they need them."""
+IN_PLACE = {name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_")}
+"""The operations of a tensor that overwrite it."""
 
 
 every_module = pytest.mark.parametrize("name", MODULES)
@@ -64,6 +67,30 @@ def test_functions_import_optional_extras_only(name: str) -> None:
 def test_modules_do_not_import_optional_extras_at_their_top(name: str) -> None:
     top = [t for n in tree(name).body if isinstance(n, ast.Import | ast.ImportFrom) for _, t in imports(n)]
     assert not {target for target in top if target.split(".")[0] in EXTRAS}
+
+
+def overwritten(function: ast.FunctionDef) -> set[str]:
+    """The arguments of a function that it overwrites, or parts of them, by an operation of a tensor."""
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and node.attr in IN_PLACE:
+            changed = node.value
+            while isinstance(changed, ast.Attribute | ast.Subscript):
+                changed = changed.value
+            if isinstance(changed, ast.Name):
+                found.add(changed.id)
+    signature = function.args
+    return found & {a.arg for a in (*signature.posonlyargs, *signature.args, *signature.kwonlyargs)}
+
+
+def test_arguments_are_overwritten_in_one_file_only() -> None:
+    """Other functions whose names end in an underscore pass on what they were given."""
+    functions = [(m, f) for m in MODULES for f in ast.walk(tree(m)) if isinstance(f, ast.FunctionDef)]
+    assert ("arithmetic.in_place", "plus_and_minus_") in {(m, f.name) for m, f in functions if overwritten(f)}
+    elsewhere = [(m, f) for m, f in functions if m != "arithmetic.in_place"]
+    assert {f.name for _, f in elsewhere if overwritten(f)} == {"over_underflow_"}
+    named = {f.name for _, f in elsewhere if f.name.endswith("_") and not f.name.endswith("__")}
+    assert named == {"over_underflow_", "relax_", "support_function_"}
 
 
 def test_the_mathematics_needs_no_command_line() -> None:

@@ -224,7 +224,7 @@ class Problem:
 
     def detached(self, tensor: Tensor) -> Tensor:
         """A tensor of a result, with its derivative if a weight of the network requires a gradient."""
-        return tensor if self.network.live else tensor.detach()
+        return tensor.detach() if tensor.requires_grad and not self.network.live else tensor
 
 
 def as_problem(

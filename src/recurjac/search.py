@@ -106,7 +106,7 @@ def _take(points: Tensor, index: Tensor) -> Tensor:
 def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
     """The best direction found at each of the points (batch, N, *input), after the gain in that direction."""
     flat = points.flatten(0, 1)
-    width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
+    width = network.sizes[-1] * max(network.sizes)
     part = max(1, MEMORY // (8 * 4 * width))
     found = [_direction(point_jacobian(network, x), p, q) for x in flat.split(part)]
     gains, directions = torch.cat([g for g, _ in found]), torch.cat([d for _, d in found])

@@ -203,7 +203,7 @@ def _refuted(problem: Problem, points: Tensor, open_: Tensor, proofs: int) -> tu
 
 def _seeming_signs(network: Network, points: Tensor) -> tuple[Tensor, Tensor]:
     """Where the derivatives at the points are > 0, and < 0, in plain floating point: (N, outputs, inputs) each."""
-    width = prod(network.output_shape) * max(prod(network.shape(k)) for k in range(network.depth + 1))
+    width = network.sizes[-1] * max(network.sizes)
     parts = points.split(max(1, MEMORY // (8 * 4 * width)))
     signs = torch.cat([point_jacobian(network, part).sign().to(torch.int8) for part in parts])
     return signs > 0, signs < 0

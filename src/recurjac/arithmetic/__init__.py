@@ -23,12 +23,20 @@ from recurjac.arithmetic.definite import (
     root_up,
     spectral_norm,
 )
+from recurjac.arithmetic.in_place import (
+    Signed,
+    Slopes,
+    around_,
+    plus_and_minus_,
+    plus_at_,
+    plus_matmul_,
+    shares_memory,
+)
 from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.arithmetic.rounding import with_derivative_of
-from recurjac.arithmetic.signed import Signed, Slopes
 
 __all__ = [
     "AbstractArithmetic",
@@ -44,6 +52,7 @@ __all__ = [
     "Signed",
     "Slopes",
     "Ball",
+    "around_",
     "check_convolution",
     "check_matmul",
     "concatenate",
@@ -52,9 +61,13 @@ __all__ = [
     "largest_eigenvalue",
     "least_eigenvalue",
     "nonnegative_sum",
+    "plus_and_minus_",
+    "plus_at_",
+    "plus_matmul_",
     "root_up",
     "round_to",
     "round_up_to",
+    "shares_memory",
     "spectral_norm",
     "summed",
     "supported_dtype",

@@ -18,8 +18,7 @@ from recurjac.arithmetic.rounding import (
     gamma_of,
     grow,
     growth_of,
-    least_of,
-    negligible,
+    over_underflow_,
     round_up,
     tiny_of,
     zero_of,
@@ -128,40 +127,6 @@ class Ball:
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
         return Ball(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
 
-    def shares_memory(self, other: Ball) -> bool:
-        """Whether changing one in place may change the other."""
-        parts = [(self.mid, other.mid)]
-        if self.rad is not None and other.rad is not None and not other.exact:
-            parts.append((self.rad, other.rad))
-        return any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b in parts)
-
-    def plus_at_(self, rows: slice, other: Ball) -> Ball:
-        """This value with `other` added to some of its rows, in place: this value is invalid afterwards."""
-        total = Ball(self.mid[rows], self.rad if self.rad is None or self.exact else self.rad[rows]) + other
-        self.mid[rows] = total.mid
-        if self.rad is None or total.rad is None:
-            return Ball(self.mid, None)
-        rad = torch.zeros_like(self.mid.detach()) if self.exact else self.rad
-        rad[rows] = total.rad
-        return Ball(self.mid, rad)
-
-    def plus_and_minus_(self, other: Ball) -> Ball:
-        """This value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second.
-
-        The result uses the memory of this value, which is invalid afterwards.
-        """
-        r = other.shape[2]
-        self.mid[:, :, :r].add_(other.mid)  # (`+=` would copy the half onto itself)
-        self.mid[:, :, r:].sub_(other.mid)
-        if self.rad is None or other.rad is None:
-            return Ball(self.mid, None)
-        with torch.no_grad():
-            rad = self.mid.abs().mul_(torch.finfo(self.mid.dtype).eps / 2).add_(self.rad)
-            if not other.exact:
-                rad[:, :, :r].add_(other.rad)
-                rad[:, :, r:].add_(other.rad)
-            return Ball(self.mid, rad.mul_(growth_of(5, rad.dtype)))
-
     def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
         if self.rad is None or other.rad is None:
@@ -195,7 +160,7 @@ class Ball:
             gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
             size = self._size(gamma)
             sums = absolute.apply(size)
-            rad = _over_underflow(
+            rad = over_underflow_(
                 sums, n, gamma, lambda: _active(absolute, size, mid, dims), lambda: absolute.apply(size.sign())
             )
         return Ball(mid, rad)
@@ -211,31 +176,7 @@ class Ball:
 
     def matmul(self, matrix: Ball) -> Ball:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted(_matrix_times, self, matrix, _beside)
-
-    def plus_matmul_(self, forms: Ball, matrix: Ball) -> Ball:
-        """This value (..., m) plus forms (..., n) times the transpose of a matrix (m, n): one sum of n + 1 terms.
-
-        The result uses the memory of this value, which is invalid afterwards, unless a derivative needs it.
-        """
-        live = any(t.requires_grad for t in (self.mid, forms.mid, matrix.mid))
-        lead = forms.shape[:-1]
-        if live or forms.shape[-1] == 0 or not broadcasts(self.shape[:-1], lead):
-            return self + forms.matmul(matrix)
-        if self.shape[:-1] != lead:
-            return self.map(lambda t: t.expand(*lead, -1).clone()).plus_matmul_(forms, matrix)
-        if self.rad is None or forms.rad is None or matrix.rad is None:
-            return Ball(_plus_product_(self.mid, forms.mid, matrix.mid), None)
-        n, dtype = forms.shape[-1] + 1, self.mid.dtype
-        gamma = gamma_of(n, dtype)
-        own, a, b = self.mid.abs(), forms.cover, matrix.cover
-        own = own if self.exact else own.add_(self.rad, alpha=1 / gamma)
-        mid = _plus_product_(self.mid, forms.mid, matrix.mid)
-        sums = _plus_product_(own, a, b)
-        rad = _over_underflow(
-            sums, n, gamma, lambda: _beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: _matrix_times(a.sign(), b)
-        )
-        return Ball(mid, rad)
+        return _contracted(matrix_times, self, matrix, beside_rows)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -269,7 +210,7 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
     if n == 0:
         return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
-        rad = _over_underflow(
+        rad = over_underflow_(
             mid.detach().clone(), n, gamma_of(n, mid.dtype), lambda: (torch.ones_like(mid), _largest(terms).sign_()),
             lambda: reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms)),
         )  # fmt: skip
@@ -281,17 +222,11 @@ def _largest(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
 
 
-def _plus_product_(base: Tensor, forms: Tensor, matrix: Tensor) -> Tensor:
-    """base (..., m) plus forms (..., n) times matrixᵀ, in the memory of `base` if its rows are evenly spaced."""
-    flat = base.flatten(0, -2).addmm_(forms.flatten(0, -2), matrix.mT)
-    return base if flat.data_ptr() == base.data_ptr() else flat.view(base.shape)
-
-
-def _matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
+def matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(forms, matrix.mT)
 
 
-def _beside(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def beside_rows(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """A number for each form (...) and one for each row of a matrix (m,), shaped to broadcast to their products."""
     return forms.unsqueeze(-1), rows.unsqueeze(-2)
 
@@ -311,30 +246,10 @@ def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ba
         return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
         gamma, a, b = gamma_of(n + 1, mid.dtype), ours.cover, theirs.cover
-        rad = _over_underflow(
+        rad = over_underflow_(
             how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
         )
     return Ball(mid, rad)
-
-
-def _over_underflow(
-    sums: Tensor, n: int, gamma: float, lines: Callable[[], tuple[Tensor, Tensor]], structure: Callable[[], Tensor]
-) -> Tensor:
-    """gamma times the `sums` of n products of sizes, in their memory, and what underflow may lose where one is not 0.
-
-    A sum of 0 is that of no product but 0, or all of them underflowed: `lines` are two factors of a product that is 0
-    at some of the former, `structure` is 0 at them all.
-    """
-    least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
-    if negligible(least, least_of(sums) * gamma, sums.dtype):
-        return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
-    zero = sums == 0
-    if not bool(zero.any()):
-        return sums.mul_(growth).add_(least)
-    rows, columns = lines()
-    hidden = bool((zero & (rows * columns != 0)).any())
-    rad = sums.mul_(growth).add_(~zero, alpha=least)
-    return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
 
 
 def _active(absolute: LinearMap, size: Tensor, image: Tensor, dims: int) -> tuple[Tensor, Tensor]:

@@ -43,13 +43,6 @@ class AbstractArithmetic(ABC):
         """Σ over the node of exact weights (B, K, R, *node) times numbers (B, K, *node), all finite: (B, K, R)."""
 
     @abstractmethod
-    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
-        """c·x + |c|·r for forms c (B, K, R, *node) and finite x and r >= 0 (B, *node): (B, K, R).
-
-        The result uses the memory of the forms, which are invalid afterwards, unless a derivative needs them.
-        """
-
-    @abstractmethod
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         """An upper bound of a non-negative expression whose value `computed` has at most `operations` roundings.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from recurjac.arithmetic.ball import Ball, rows_times
 from recurjac.arithmetic.base import AbstractArithmetic
 from recurjac.arithmetic.interval import Interval
-from recurjac.arithmetic.rounding import gamma_of, grow, growth_of, tiny_of, zero_of
+from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 
 
 @final
@@ -33,11 +33,6 @@ class Fast(AbstractArithmetic):
 
     def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
         return Ball(rows_times(weights.flatten(3), numbers.flatten(2)), None)
-
-    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
-        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
-        middle = rows_times(flat, x)
-        return Ball(middle + rows_times(flat.abs() if middle.requires_grad else flat.abs_(), r), None)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return computed
@@ -71,25 +66,6 @@ class Rigorous(AbstractArithmetic):
 
     def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
         return self.exact(weights).dot(self.exact(numbers))
-
-    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
-        """Off by gamma (|c|·|x| + |c|·r), by one rounding of the sum, and by rad·(|x| + r)."""
-        flat, x, r = forms.mid.flatten(3), centre.flatten(1).unsqueeze(1), reach.flatten(1).unsqueeze(1)
-        n, middle = flat.shape[-1], rows_times(flat, x)
-        size = flat.abs() if middle.requires_grad else flat.abs_()
-        spread = rows_times(size, r)
-        mid = middle + spread
-        with torch.no_grad():
-            gamma, info = gamma_of(n, mid.dtype), torch.finfo(mid.dtype)
-            rad = rows_times(size, x.abs()).add_(spread).mul_(gamma).add_(mid.abs(), alpha=info.eps / 2)
-            active = size.amax(-1)
-            if forms.rad is not None and not forms.exact:
-                off = forms.rad.expand_as(forms.mid).flatten(3)
-                rad += rows_times(off, x.abs() + r)
-                active = active + off.amax(-1)
-            some = (x.abs() + r).amax(-1).sign_().unsqueeze(-1)
-            rad.mul_(growth_of(n + 10, mid.dtype)).addcmul_(active.sign_(), some, value=(4 * n + 5) * info.tiny)
-        return Ball(mid, rad)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         radius = grow(computed.detach(), operations) - computed.detach()
@@ -130,9 +106,6 @@ class Conditional(AbstractArithmetic):
 
     def weigh(self, weights: Tensor, numbers: Tensor) -> Ball:
         return self.arithmetic.weigh(weights, numbers)
-
-    def around_(self, forms: Ball, centre: Tensor, reach: Tensor) -> Ball:
-        return self.arithmetic.around_(forms, centre, reach)
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
         return self.arithmetic.at_least(computed, operations)

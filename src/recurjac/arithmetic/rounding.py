@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -43,6 +44,26 @@ def least_of(tensor: Tensor) -> float:
 def negligible(least: float, other: float, dtype: torch.dtype) -> bool:
     """Whether two more roundings of `other` exceed `least`; False if it is NaN."""
     return other * torch.finfo(dtype).eps > least
+
+
+def over_underflow_(
+    sums: Tensor, n: int, gamma: float, lines: Callable[[], tuple[Tensor, Tensor]], structure: Callable[[], Tensor]
+) -> Tensor:
+    """gamma times the `sums` of n products of sizes, in their memory, and what underflow may lose where one is not 0.
+
+    A sum of 0 is that of no product but 0, or all of them underflowed: `lines` are two factors of a product that is 0
+    at some of the former, `structure` is 0 at them all.
+    """
+    least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
+    if negligible(least, least_of(sums) * gamma, sums.dtype):
+        return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
+    zero = sums == 0
+    if not bool(zero.any()):
+        return sums.mul_(growth).add_(least)
+    rows, columns = lines()
+    hidden = bool((zero & (rows * columns != 0)).any())
+    rad = sums.mul_(growth).add_(~zero, alpha=least)
+    return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
 
 
 @cache

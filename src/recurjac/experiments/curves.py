@@ -211,7 +211,7 @@ def cost(network: Network, method: str) -> float:
 def _forward_cost(network: Network, start: int) -> float:
     """For each entry of node `start`, the recursion from there to the outputs."""
     each = [sum(e.operator.multiply_adds() for e in s.edges) for s in network.stages]
-    rows = prod(network.shape(start))
+    rows = network.sizes[start]
     through, total = each[start] / rows, 0.0
     for stage, following in zip(network.stages[start:], [*each[start + 1 :], 0], strict=True):
         total += 2 * prod(stage.shape) * through

@@ -164,7 +164,7 @@ def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
 
 def _check(network: Network, reference: Reference) -> None:
     """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs."""
-    held = sum(prod(network.shape(k)) for k in range(network.depth + 1))
+    held = sum(network.sizes)
     for x in _random_inputs(network.input_shape).split(max(1, _AT_ONCE // held)):
         _compare(network, reference, x.to(network.device))
 

@@ -69,17 +69,20 @@ class Network:
 
     def check_weights(self) -> None:
         """Raise InvalidNetwork if a weight is NaN or infinite, or if the module changed a weight that was copied."""
+        dtypes = set()
         for k, stage in enumerate(self.stages, 1):
+            held = [*stage_tensors(stage)]
             numbers = (v for v in vars(stage.activation).values() if isinstance(v, float))
-            if not (all(map(_all_finite, stage_tensors(stage))) and all(map(isfinite, numbers))):
+            if not (all(map(_all_finite, held)) and all(map(isfinite, numbers))):
                 raise InvalidNetwork(
                     f"stage {k} ({stage.activation.name}) has a weight that is NaN or infinite; "
                     "such a network has no bounds"
                 )
-        wrong = next((t.dtype for t in self.tensors() if t.is_floating_point() and t.dtype != self.dtype), None)
-        if wrong is not None:
+            dtypes |= {t.dtype for t in held if t.is_floating_point()}
+        if wrong := dtypes - {self.dtype}:
             raise InvalidNetwork(
-                f"a weight has become {wrong} since the network was read in {self.dtype}; read the module again"
+                f"a weight has become {min(map(str, wrong))} since the network was read in {self.dtype}; "
+                "read the module again"
             )
         if any(w.changed for w in self.copied):
             raise InvalidNetwork(
@@ -99,6 +102,11 @@ class Network:
     def shape(self, node: int) -> Shape:
         """The shape of a node; node 0 is the input."""
         return self.input_shape if node == 0 else self.stages[node - 1].shape
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of entries of each node; node 0 is the input."""
+        return (prod(self.input_shape), *(prod(s.shape) for s in self.stages))
 
     @cached_property
     def parameters(self) -> int:

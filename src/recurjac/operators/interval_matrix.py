@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, spectral_norm
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, plus_matmul_, spectral_norm
 from recurjac.operators.base import AbstractOperator
 
 
@@ -94,7 +94,7 @@ def total(pairs: Sequence[tuple[AbstractOperator, Ball]], onto: Ball | None = No
     if onto is not None and len(pairs) == 1:
         operator, value = pairs[0]
         if isinstance(operator, IntervalMatrix) and len(operator.outputs) == len(operator.inputs) == 1:
-            return onto.plus_matmul_(value, operator._afresh)
+            return plus_matmul_(onto, value, operator._afresh)
     found = _total(pairs)
     return found if onto is None else onto + found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import final
 
 import torch
@@ -49,7 +48,7 @@ class AbstractLineRule(AbstractPreactivation, AbstractLineChoice):
         if along is None:
             bounds = sweep(PullRoute(relaxed, k), k, subset.units(dtype))
         else:
-            bounds = sweep(along, k, Units(subset.index, (prod(state.stage(k).shape),), dtype))
+            bounds = sweep(along, k, Units(subset.index, (state.network.sizes[k],), dtype))
         low, high = (b[:, 0].expand(shape[0], -1) for b in (bounds.lower, bounds.upper))
         return Interval.unchecked(subset.scatter(low, -torch.inf), subset.scatter(high, torch.inf))
 

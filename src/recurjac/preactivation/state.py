@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from typing import final
 
 import torch
@@ -286,4 +285,4 @@ class PullRoute(AbstractRoute):
 
     def widest(self) -> int:
         network = self.relaxed.state.network
-        return max(prod(network.shape(k)) for k in range(network.depth + 1))
+        return max(network.sizes)

@@ -137,7 +137,10 @@ class Planner(AbstractPlanner):
         Always False with convolutions: sweeps along receptive fields (`receptive_field.py`) do less work there than
         this count assumes, and they were faster when measured.
         """
-        return not network.local and pushed_work(network, kept) <= plain_work(network, kept)
+        if network.local:
+            return False
+        pushed, plain = pushed_work(network, kept)
+        return pushed <= plain
 
     def pulls_skeleton(self, chain: Linked, kept: Mapping[int, Tensor]) -> bool:
         """True if pulling is estimated to be cheaper; always False if no operator is a convolution.
@@ -212,23 +215,23 @@ class PulledOnly(AbstractPlanner):
         return batch > 1
 
 
-def _expected(network: Network, kept: Sequence[int]) -> tuple[list[float], float]:
-    """The number of kept neurons of each stage except the last, without the input, and the share of the known ones.
+def pushed_work(network: Network, kept: Sequence[int]) -> tuple[float, float]:
+    """Multiply-adds with a pushed skeleton, of which the first stages keep `kept` neurons, and without a skeleton.
 
-    Stages that are not bounded yet are assumed to have the same share; smooth stages keep all their neurons.
+    Stages that are not bounded yet are assumed to keep the same share; smooth stages keep all their neurons.
     """
-    sizes = [prod(network.shape(k)) for k in range(network.depth)]
+    sizes = network.sizes[:-1]
     seen = sum(sizes[1 : len(kept) + 1])
     share = sum(kept) / seen if seen else 0.0
     ahead = zip(network.stages[len(kept) : -1], sizes[len(kept) + 1 :], strict=True)
-    return [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)], share
+    u = [*kept, *(n * (share if s.activation.piecewise_linear or s.linear else 1.0) for s, n in ahead)]
+    return _skeleton_work(network, u, share), _plain_work(network, u)
 
 
-def pushed_work(network: Network, kept: Sequence[int]) -> float:
-    """Multiply-adds of pushing a skeleton and of both sweeps over its kept neurons (docs/mathematics.md, §5.5)."""
-    u, share = _expected(network, kept)
+def _skeleton_work(network: Network, u: Sequence[float], share: float) -> float:
+    """Of pushing a skeleton and of both sweeps over its kept neurons, u of each stage (docs/mathematics.md, §5.5)."""
     active = 0.5 * (1 + share)  # about half of the neurons that are not kept have slope 0
-    inputs, outputs, work = prod(network.input_shape), prod(network.output_shape), network.work
+    inputs, outputs, work = network.sizes[0], network.sizes[-1], network.work
     before = [sum(u[:k]) for k in range(network.depth)]
     pushed = sum(w * active * (inputs + b) for w, b in zip(work[1:], before[:-1], strict=True))
     pulled = sum(n * b * (inputs + b / 2) for n, b in zip(u, before, strict=False))
@@ -236,10 +239,9 @@ def pushed_work(network: Network, kept: Sequence[int]) -> float:
     return pushed + 2 * pulled + 2 * outputs * tangents
 
 
-def plain_work(network: Network, kept: Sequence[int]) -> float:
-    """Multiply-adds of plain sweeps for pre-activations and the Jacobian (docs/mathematics.md, §5)."""
-    u, _ = _expected(network, kept)
-    inputs, outputs, work = prod(network.input_shape), prod(network.output_shape), network.work
+def _plain_work(network: Network, u: Sequence[float]) -> float:
+    """Of plain sweeps for pre-activations and the Jacobian (docs/mathematics.md, §5)."""
+    inputs, outputs, work = network.sizes[0], network.sizes[-1], network.work
     done = [sum(work[: k + 1]) for k in range(network.depth)]
     plain = 2 * sum(n * d for n, d in zip(u, done, strict=False))
     ahead = sum(n * (sum(work) - d) for n, d in zip(u, done, strict=False))

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_at_, shares_memory
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import one_hot
@@ -85,7 +84,7 @@ class Skeleton:
     kept_paths: dict[int, Sequence[tuple[int, IntervalMatrix]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        every = torch.arange(_size(self.network, 0), device=self.network.device)
+        every = torch.arange(self.network.sizes[0], device=self.network.device)
         self.post.append(_Post(every, None, every, 0))
 
     @cached_property
@@ -100,7 +99,7 @@ class Skeleton:
 
     def pre(self, k: int) -> Affine:
         """z_k in terms of the kept neurons of earlier stages, all of which must have been appended."""
-        stage, n = self.network.stages[k - 1], _size(self.network, k)
+        stage, n = self.network.stages[k - 1], self.network.sizes[k]
         columns: Ball | None = None
         for e in stage.edges:
             source = self.post[e.source]
@@ -115,7 +114,7 @@ class Skeleton:
                     units = torch.searchsorted(source.reads, source.kept)
                     own = near.columns(units, self.network.dtype, self.arithmetic)
                     more = more.known_from(source.begin) if own.exact else more
-                if source.affine.columns.shares_memory(more):  # the operator only moves numbers
+                if shares_memory(source.affine.columns, more):  # the operator only moves numbers
                     more = more.map(torch.clone)
             more = more.map(lambda t: t.reshape(len(t), n))
             columns = more if columns is None else _added(columns, more)
@@ -129,7 +128,7 @@ class Skeleton:
         row = bias.map(lambda t: t.reshape(1, -1))
         if len(columns.mid) <= self.inputs:
             return _stacked([_long(columns, self.inputs), row])
-        return columns.plus_at_(slice(self.inputs, self.inputs + 1), row)
+        return plus_at_(columns, slice(self.inputs, self.inputs + 1), row)
 
     def append_stage(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Append stage k, whose output is `slope` (entries,) times z where `exact`; the other neurons are kept."""
@@ -182,10 +181,6 @@ def _rows_of(post: _Post, columns: Tensor) -> Tensor:
 def _slopes(whole: ChainRule, node: int, kept: Tensor) -> Interval | None:
     slopes = whole.slopes[node]
     return None if slopes is None else slopes.map(lambda t: t.flatten(1)[:, kept])
-
-
-def _size(network: Network, node: int) -> int:
-    return prod(network.shape(node))
 
 
 def _long(columns: Ball, length: int) -> Ball:

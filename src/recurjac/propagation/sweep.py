@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, summed
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_and_minus_, shares_memory, summed
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval_matrix import IntervalMatrix, total
 from recurjac.propagation.forms import AbstractSeeds, Units
@@ -176,13 +176,13 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
     for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
         own = seeds.seeds.push(operator, seeds.arithmetic)
         if seeds.both and new and found is not None and found.shape[:2] == own.shape[:2]:
-            found = found.plus_and_minus_(own)
+            found = plus_and_minus_(found, own)
         else:
             own = concatenate([own, -own], 2) if seeds.both else own
             found = own if found is None else found + own
     if found is None:
         raise ValueError("no forms arrive at the node")
-    moved = not new and len(sent) == 1 and found.shares_memory(pushed[0][1])  # the operator returned a view
+    moved = not new and len(sent) == 1 and shares_memory(found, pushed[0][1])  # the operator returned a view
     return found.map(torch.clone) if moved else found
 
 

@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, around_
 from recurjac.region.base import FAST, RIGOROUS, BoundRegion, positive, stretches
 
 
@@ -48,7 +48,7 @@ class BoundBox(BoundRegion):
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
         right, left = self._reach
         if left is right and right.infinite is None:
-            return arithmetic.around_(forms, self.x, right.size)
+            return around_(forms, self.x, right.size)
         if left is right:
             extra = right.spread(forms.mid.abs(), arithmetic)
         else:
