@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import recurjac as rj
+from recurjac import extend, testing
 from recurjac.cli import main
 from recurjac.cli.main import parser
 
@@ -94,9 +95,16 @@ def _same(row: list[str], other: list[str]) -> bool:
     return len(row) == len(other) and all(map(close, row, other))
 
 
-@pytest.mark.parametrize("name", rj.__all__)
+PUBLIC = (
+    *(f"recurjac.{name}" for name in rj.__all__),
+    *(f"recurjac.extend.{name}" for name in extend.__all__ if name not in rj.__all__),
+    *(f"recurjac.testing.{name}" for name in testing.__all__),
+)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_documented(name: str) -> None:
-    assert re.search(rf"^\.\. auto(class|function|exception|data):: recurjac\.{name}$", API, re.MULTILINE)
+    assert re.search(rf"^\.\. auto(class|function|exception|data):: {re.escape(name)}$", API, re.MULTILINE)
 
 
 def test_nothing_is_documented_twice() -> None:

@@ -166,7 +166,7 @@ def check_brancher(brancher: AbstractBrancher, seed: int = 0) -> None:
         parts, points = brancher.divide(problem), sampled(problem)
         covered = torch.zeros(points.shape[:2], dtype=torch.bool)
         for part in parts:
-            require(part.bound.batch == problem.bound.batch, f"{brancher.title}: a part has another batch size size")
+            require(part.bound.batch == problem.bound.batch, f"{brancher.title}: a part has another batch size")
             covered |= _members(part, points)
         require(bool(covered.all()), f"{brancher.title}: a point of the region is in no part of {problem}")
 
