@@ -35,7 +35,7 @@ from recurjac.extend import (
 class SquaredReLU(AbstractConvex):
     """max(z, 0)²."""
 
-    name: ClassVar[str] = "squared_relu"
+    name: ClassVar[str] = "outside_squared_relu"
 
     def value(self, z: Tensor) -> Tensor:
         infinite = z == torch.inf  # apart: the derivative of inf² times 0 is NaN

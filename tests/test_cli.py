@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,17 @@ import torch
 import recurjac as rj
 from recurjac.cli import bounds, main, named, output
 from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.norms import AbstractNormMethod, as_norm_method
 from recurjac.preactivation import AbstractPreactivation
 
 TOP = ["recurjac", "command", "model", "settings", "results"]
 LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper", "lower", "seconds"]
-METHODS: dict[str, Any] = {
+JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
-    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "product": rj.ProductOfNorms(),
-    "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(),
+    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(),
+}  # fmt: skip
+NORM_METHODS: dict[str, AbstractNormMethod] = {
+    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),
@@ -190,14 +194,13 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
 
 def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
-    assert dict(named.jacobian_methods()) == {
-        k: v for k, v in METHODS.items() if k not in ("product", "quadratic", "auto")
-    }
-    assert set(named.norm_methods()) == {*METHODS, "branched"}
+    assert dict(named.jacobian_methods()) == JACOBIAN_METHODS
+    assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "branched"}
     region = rj.LpBall(samples(), 0.07)
-    for name, method in METHODS.items():
-        found = results("lipschitz", "--radius", 0.07, "--method", name)
-        assert [r["upper"] for r in found] == upper(region, method=method)
+    for name, method in (JACOBIAN_METHODS | NORM_METHODS).items():
+        p, q = next(pair for pair in product((inf, 2, 1), repeat=2) if as_norm_method(method).supports(*pair))
+        found = results("lipschitz", "--radius", 0.07, "--norm", p, "--output-norm", q, "--method", name)
+        assert [r["upper"] for r in found] == upper(rj.LpBall(samples(), 0.07, p), method=method, p=p, q=q)
         assert {r["method"] for r in found} == {method.title}
     by_rule = {name: upper(region, pre=rule) for name, rule in RULES.items()}
     assert by_rule["ibp"] != by_rule["fastlin"] != by_rule["crown"]

@@ -24,6 +24,7 @@ from recurjac.extend import (
     AbstractConvex,
     AbstractJacobianMethod,
     AbstractNormMethod,
+    AbstractPreactivation,
     AbstractRecursion,
     Interval,
     LinearRelaxation,
@@ -54,7 +55,7 @@ def test_an_activation_from_outside() -> None:
 
 
 def test_a_weight_list_names_an_activation_from_outside() -> None:
-    network = rj.load([(torch.eye(2), None), (torch.eye(2), None)], activation="squared_relu")
+    network = rj.load([(torch.eye(2), None), (torch.eye(2), None)], activation="outside_squared_relu")
     assert network.stages[0].activation == SquaredReLU()
 
 
@@ -66,19 +67,22 @@ def test_two_activations_of_one_name_are_refused() -> None:
         "from dataclasses import dataclass\n"
         "@dataclass(frozen=True)\n"
         "class Second(First.__base__):\n"
-        "    name = 'squared_relu'\n"
+        "    name = 'outside_squared_relu'\n"
         "    value = First.value\n"
         "    slope = First.slope\n"
         "    examples = First.examples\n"
         "layers = [(torch.eye(2), None), (torch.eye(2), None)]\n"
         "rj.load(layers, activation='relu')\n"
         "try:\n"
-        "    rj.load(layers, activation='squared_relu')\n"
+        "    rj.load(layers, activation='outside_squared_relu')\n"
         "except rj.InvalidNetwork as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)  # noqa: S603
-    assert "several activations are named 'squared_relu': __main__.Second, tests.outside.SquaredReLU" in done.stdout
+    assert (
+        "several activations are named 'outside_squared_relu': __main__.Second, tests.outside.SquaredReLU"
+        in done.stdout
+    )
 
 
 def test_methods_from_outside() -> None:
@@ -125,6 +129,16 @@ def test_operators_of_the_package(operator: AbstractOperator) -> None:
 @pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.Chords())], ids=repr)
 def test_methods_of_the_package(method: AbstractJacobianMethod) -> None:
     testing.check_jacobian_method(method, seed=7)
+
+
+@pytest.mark.parametrize("method", [rj.JacobianNorm(), rj.ProductOfNorms()], ids=repr)
+def test_norm_methods_of_the_package(method: AbstractNormMethod) -> None:
+    testing.check_norm_method(method, seed=8)
+
+
+@pytest.mark.parametrize("rule", [rj.IBP(), rj.FastLin(), rj.Crown()], ids=repr)
+def test_rules_of_the_package(rule: AbstractPreactivation) -> None:
+    testing.check_preactivation(rule, seed=9)
 
 
 # The checks can fail
