@@ -28,6 +28,7 @@ from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.auto import Auto
 from recurjac.branching import Branched, Branching, InputBisection, Limit
 from recurjac.errors import (
     ConversionError,
@@ -57,7 +58,7 @@ from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
-from recurjac.norms import Auto, ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
+from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
 from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine, Secants
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast
+from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.system import System, reach
 
 _MARGIN = 1e-4
@@ -82,8 +83,10 @@ Loss = Callable[[Tensor], Tensor]
 """What should be small, of the matrix G of the rows; differentiable."""
 
 
-def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int) -> Multipliers:
-    """The best multipliers that Adam's method finds from `begin` in a number of steps."""
+def optimised(
+    system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int, deadline: Deadline = NEVER
+) -> Multipliers:
+    """The best multipliers that Adam's method finds from `begin` in a number of steps, or until the deadline."""
     plain = replace(system, arithmetic=Fast())
     now = begin.map(lambda t: t.detach().clone().requires_grad_())
     if not now.leaves or steps == 0:
@@ -91,6 +94,9 @@ def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, st
     best, least = begin, float("inf")
     adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
     for step in range(steps):
+        share = max(step / steps, deadline.share)
+        if share >= 1:
+            break
         with torch.enable_grad():
             found = reach(plain, now.start(radius), now.choose)
             value = None if found is None else loss(found.mid)
@@ -98,7 +104,7 @@ def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, st
                 break
             if value.item() < least:
                 best, least = now.map(lambda t: t.detach().clone()), value.item()
-            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * step / steps)) / 2
+            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
             adam.zero_grad()
             torch.autograd.backward(value)
             adam.step()
