@@ -28,7 +28,8 @@ TOP = ["recurjac", "command", "model", "settings", "results"]
 LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper", "lower", "seconds"]
 METHODS: dict[str, Any] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
-    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "product": rj.ProductOfNorms(),
+    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(),
+    "clamped": rj.QuadraticClamped(), "product": rj.ProductOfNorms(),
     "quadratic": rj.QuadraticNorm(), "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {

@@ -50,6 +50,11 @@ NEVER = Deadline(0.0, inf)
 """Time without an end."""
 
 
+def shorter(seconds: float, limit: float) -> float:
+    """The lesser of two numbers of seconds, but not 0, which would be no time at all."""
+    return max(1e-6, min(seconds, limit))
+
+
 def check_seconds(what: str, seconds: float) -> None:
     """Raise InvalidRequest unless this is a positive number of seconds; it may be infinite."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from recurjac.auto.portfolio import Auto, Progress
-from recurjac.auto.steps import STEPS, AbstractStep, BranchStep, NormStep, RangeStep, SearchStep, TimedStep
+from recurjac.auto.steps import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, RangeStep, SearchStep
 
 __all__ = [
-    "STEPS", "AbstractStep", "Auto", "BranchStep", "NormStep", "Progress", "RangeStep", "SearchStep", "TimedStep",
+    "STEPS", "AbstractStep", "Auto", "BranchStep", "ForwardStep", "NormStep", "Progress", "RangeStep", "SearchStep",
 ]  # fmt: skip

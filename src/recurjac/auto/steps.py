@@ -5,15 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any, final
+from typing import final
 
 from recurjac.auto.work import Work
 from recurjac.branching import Branched, InputBisection, Limit
 from recurjac.deadline import Deadline
-from recurjac.jacobian import Chords, Gradients, RecurJac, Reversed, ReversedAfterFirst
+from recurjac.jacobian import (
+    AbstractJacobianMethod,
+    Chords,
+    Gradients,
+    QuadraticClamped,
+    RecurJac,
+    Reversed,
+    ReversedAfterFirst,
+)
 from recurjac.norms import AbstractNormMethod, JacobianNorm, ProductOfNorms, QuadraticNorm
-from recurjac.preactivation import SecantRanges
-from recurjac.preactivation.anytime import Within, limited
+from recurjac.preactivation import AbstractPreactivation, SecantRanges
+from recurjac.preactivation.anytime import Within
 from recurjac.search import Search
 
 
@@ -54,15 +62,46 @@ class AbstractStep(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NormStep(AbstractStep):
-    """A norm method that has one setting, and that cannot be stopped.
+    """A norm method, in several settings of growing effort.  matrices: whether it works with those of a P-chain."""
 
-    passes: whether it works once for each input, not for each output.
-    """
+    methods: tuple[AbstractNormMethod, ...]
+    matrices: bool
 
-    method: AbstractNormMethod
-    passes: bool = False
+    def __init__(self, *methods: AbstractNormMethod, matrices: bool = False) -> None:
+        object.__setattr__(self, "methods", methods)
+        object.__setattr__(self, "matrices", matrices)
+
+    @property
+    def title(self) -> str:
+        return self.methods[0].title
+
+    @property
+    def rungs(self) -> int:
+        return len(self.methods)
+
+    @property
+    def follows(self) -> bool:
+        return True
+
+    def suits(self, work: Work) -> bool:
+        norms = work.question.norms
+        return norms is None or self.methods[0].supports(*norms)
+
+    def least(self, work: Work) -> float:
+        return work.matrix_seconds if self.matrices else work.pass_seconds
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        return work.tighten(self.methods[rung].within(seconds), self.title)
+
+
+@final
+@dataclass(frozen=True)
+class ForwardStep(AbstractStep):
+    """The norm of the entries by a method that works once for each input, not for each output."""
+
+    method: AbstractJacobianMethod
 
     @property
     def title(self) -> str:
@@ -77,61 +116,24 @@ class NormStep(AbstractStep):
         return True
 
     def suits(self, work: Work) -> bool:
-        norms = work.question.norms
-        return norms is None or self.method.supports(*norms)
+        return True
 
     def least(self, work: Work) -> float:
-        if not self.passes:
-            return work.pass_seconds
         chain = work.gradients.chain
         return work.pass_seconds * prod(chain.shapes[0]) / chain.rows
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        return work.tighten(self.method, self.title)
-
-
-@final
-@dataclass(frozen=True, init=False)
-class TimedStep(AbstractStep):
-    """A norm method with a setting `seconds`, in several settings of growing effort."""
-
-    methods: tuple[Any, ...]
-
-    def __init__(self, *methods: Any) -> None:
-        object.__setattr__(self, "methods", methods)
-
-    @property
-    def title(self) -> str:
-        title: str = self.methods[0].title
-        return title
-
-    @property
-    def rungs(self) -> int:
-        return len(self.methods)
-
-    @property
-    def follows(self) -> bool:
-        return True
-
-    def suits(self, work: Work) -> bool:
-        norms = work.question.norms
-        return norms is None or bool(self.methods[0].supports(*norms))
-
-    def least(self, work: Work) -> float:
-        return work.matrix_seconds
-
-    def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        return work.tighten(limited(self.methods[rung], seconds), self.title)
+        return work.tighten(JacobianNorm(self.method), self.title)
 
 
 @final
 @dataclass(frozen=True, init=False)
 class RangeStep(AbstractStep):
-    """A rule for the neurons that are unstable, in several settings; each has `seconds`, for one stage."""
+    """A rule for the neurons that are unstable, in several settings of growing effort."""
 
-    rules: tuple[Any, ...]
+    rules: tuple[AbstractPreactivation, ...]
 
-    def __init__(self, *rules: Any) -> None:
+    def __init__(self, *rules: AbstractPreactivation) -> None:
         object.__setattr__(self, "rules", rules)
 
     @property
@@ -219,10 +221,11 @@ OPENING: tuple[AbstractStep, ...] = (NormStep(JacobianNorm()), NormStep(ProductO
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
-    TimedStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250)),
-    NormStep(JacobianNorm(ReversedAfterFirst(RecurJac())), passes=True),
-    NormStep(JacobianNorm(Reversed(RecurJac())), passes=True),
-    NormStep(JacobianNorm(Reversed(Chords())), passes=True),
+    NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
+    NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
+    ForwardStep(ReversedAfterFirst(RecurJac())),
+    ForwardStep(Reversed(RecurJac())),
+    ForwardStep(Reversed(Chords())),
     SearchStep(),
 )
 """The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""

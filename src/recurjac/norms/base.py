@@ -81,6 +81,10 @@ class AbstractNormMethod(ABC):
         """How to look for what is attained, if the user does not say it."""
         return Search()
 
+    def within(self, seconds: float) -> AbstractNormMethod:
+        """The same method, which takes at most about this time; by default the method itself, which has no limit."""
+        return self
+
     def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
         """The bound of `bound`; methods that search may stop once it meets what is attained (batch,)."""
         return self.bound(gradients, p, q)

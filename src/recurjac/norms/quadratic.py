@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Ball, largest_eigenvalue, root_up, round_up_to
-from recurjac.deadline import Deadline, check_seconds
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
@@ -48,6 +48,9 @@ class QuadraticNorm(AbstractNormMethod):
     @property
     def title(self) -> str:
         return "P-chain"
+
+    def within(self, seconds: float) -> QuadraticNorm:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def supports(self, p: float, q: float) -> bool:
         return True

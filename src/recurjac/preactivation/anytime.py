@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, final
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Known(AbstractPreactivation):
 @final
 @dataclass(frozen=True)
 class Within(AbstractPreactivation):
-    """A rule with a setting `seconds`, for each stage; every stage gets its share of the time until a deadline.
+    """A rule of which every stage gets its share of the time until a deadline (`within`).
 
     After the deadline, nothing is known.
     """
@@ -84,19 +84,13 @@ class Within(AbstractPreactivation):
         if left == 0:
             return _nothing(state, k)
         stages = sum(not state.stage(j).linear for j in range(k, state.network.depth)) + 1
-        rule: AbstractPreactivation = limited(self.rule, left / stages)
-        return rule.bound(state, k, chosen)
+        return self.rule.within(left / stages).bound(state, k, chosen)
 
 
 def _nothing(state: PreactivationState, k: int) -> Interval:
     shape = (state.region.batch, *state.stage(k).shape)
     end = torch.full(shape, torch.inf, dtype=state.network.dtype, device=state.network.device)
     return Interval(-end, end)
-
-
-def limited(timed: Any, seconds: float) -> Any:
-    """A frozen object with a setting `seconds`, which becomes at most this number."""
-    return replace(timed, seconds=max(1e-3, min(timed.seconds, seconds)))
 
 
 def refined(state: PreactivationState, rule: AbstractPreactivation, then: AbstractPreactivation) -> Refine:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval, Rigorous, root_up, round_up_to
-from recurjac.deadline import Deadline, check_seconds
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.preactivation.base import AbstractPreactivation, Refine, extend
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import Crown
@@ -45,6 +45,9 @@ class SecantRanges(AbstractPreactivation):
     @property
     def title(self) -> str:
         return "secants"
+
+    def within(self, seconds: float) -> SecantRanges:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
         arithmetic, shape = state.arithmetic, (state.region.batch, *state.stage(k).shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, pi
 from typing import final
 
@@ -88,6 +89,20 @@ def optimised(
 ) -> Multipliers:
     """The best multipliers that Adam's method finds from `begin` in a number of steps, or until the deadline."""
     plain = replace(system, arithmetic=Fast())
+    return least_of(partial(_value, plain, radius, loss), begin, steps, deadline)
+
+
+def _value(system: System, radius: Tensor, loss: Loss, now: Multipliers) -> Tensor | None:
+    found = reach(system, now.start(radius), now.choose)
+    return None if found is None else loss(found.mid)
+
+
+def least_of(
+    value: Callable[[Multipliers], Tensor | None], begin: Multipliers, steps: int, deadline: Deadline = NEVER
+) -> Multipliers:
+    """The multipliers with the least value that Adam's method finds; None and infinite values end the search, and
+    so do values that do not depend on the multipliers.
+    """
     now = begin.map(lambda t: t.detach().clone().requires_grad_())
     if not now.leaves or steps == 0:
         return begin
@@ -98,14 +113,13 @@ def optimised(
         if share >= 1:
             break
         with torch.enable_grad():
-            found = reach(plain, now.start(radius), now.choose)
-            value = None if found is None else loss(found.mid)
-            if value is None or not bool(value.isfinite()):
+            found = value(now)
+            if found is None or not bool(found.isfinite()) or not found.requires_grad:
                 break
-            if value.item() < least:
-                best, least = now.map(lambda t: t.detach().clone()), value.item()
+            if found.item() < least:
+                best, least = now.map(lambda t: t.detach().clone()), found.item()
             adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
             adam.zero_grad()
-            torch.autograd.backward(value)
+            torch.autograd.backward(found)
             adam.step()
     return best
