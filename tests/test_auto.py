@@ -114,8 +114,8 @@ def test_secants_pay_and_the_note_says_so() -> None:
     assert float(found.upper) < 0.9 * float(plain.upper)
     assert found.note == "least by P-chain"
     (line,) = found.steps
-    assert line.startswith("Fast-Lip ")
-    assert all(word in line for word in ("Chords ∩ RecurJac-B", "product of norms", "ranges by secants"))
+    assert line.startswith("product of norms ")
+    assert all(word in line for word in ("Fast-Lip", "Chords ∩ RecurJac-B", "ranges by secants"))
     assert found.provenance.method == "auto"
 
 
@@ -146,8 +146,8 @@ def test_it_ends_in_time() -> None:
         found = rj.lipschitz(network, ball(0.3, 30), method=rj.Auto(seconds), search=QUIET)
         assert time.monotonic() - began < seconds + 2
         assert found.status == "time"
-        plain = rj.lipschitz(network, ball(0.3, 30), search=QUIET)
-        assert float(found.upper) <= float(plain.upper)
+        plain = rj.lipschitz(network, ball(0.3, 30), method=rj.ProductOfNorms(), search=QUIET)
+        assert float(found.upper) <= float(plain.upper) * (1 + 1e-12)
 
 
 def test_each_sample_has_its_own_time_and_result() -> None:

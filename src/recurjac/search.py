@@ -75,13 +75,21 @@ class Search:
         problem has constraints, only points that are proved to satisfy them count.
         """
         with torch.no_grad():
-            points = self._refine(problem.network, problem.bound, p, q)
-            inside = problem.holds(points)
-            return _prove(problem, points, inside, p, q)
+            deadline = Deadline.after(self.seconds)
+            points = self._refine(problem.network, problem.bound, p, q, Deadline.after(self.seconds / 2))
+            first, rest = (points, []) if self.seconds == inf else (points[:, :1], points[:, 1:].split(_PROVED, 1))
+            before = deadline.spent
+            found = _prove(problem, first, problem.holds(first), p, q)
+            took = deadline.spent - before
+            for part in rest:
+                if deadline.left < part.shape[1] * took:
+                    break
+                found = better_of(found, _prove(problem, part, problem.holds(part), p, q))
+            return found
 
-    def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
-        """The best points found, (batch, kept, *input); the centre is always among the first candidates."""
-        generator, deadline = torch.Generator().manual_seed(self.seed), Deadline.after(self.seconds)
+    def _refine(self, network: Network, region: BoundRegion, p: float, q: float, deadline: Deadline) -> Tensor:
+        """The best points found, (batch, kept, *input), best first; the centre is always among the candidates."""
+        generator = torch.Generator().manual_seed(self.seed)
         points = region.x.unsqueeze(1)
         if self.work <= 0:
             return points
@@ -99,9 +107,11 @@ class Search:
             better = tried >= gains  # gains of piecewise linear networks are flat: drift along
             gains = torch.where(better, tried, gains)
             points = torch.where(better.reshape(*better.shape, *[1] * (points.dim() - 2)), moved, points)
-        return points
+        return _take(points, gains.argsort(1, descending=True))
 
 
+_PROVED = 3
+"""The number of points whose gains are proved together if the time is limited."""
 _LOT = 512
 """The largest number of points that are evaluated together, so that a search ends in time."""
 _MOST_POINTS = 6000

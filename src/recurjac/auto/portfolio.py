@@ -15,7 +15,7 @@ from recurjac.auto.steps import OPENING, STEPS, AbstractStep
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds
 from recurjac.jacobian import FastLip, Gradients
-from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
+from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
 from recurjac.preactivation import IBP
 from recurjac.search import Attained, Search
 
@@ -42,7 +42,7 @@ class Progress:
 class Auto(AbstractNormMethod):
     """The least of many bounds, found in a number of seconds for each sample.
 
-    The first bounds are always computed: the product of norms, and the entry-wise bounds with the problem's rule.
+    First come the product of norms, which is always computed, and the entry-wise bounds with the problem's rule.
     Then `steps` tighten ranges, bounds and what is attained: each once, in order, then those that closed the gap most
     for each second.  It ends when the two bounds meet to 1e-6, when no step improves anything, or when the time is
     over.  An interruption ends it with what was proved so far.
@@ -118,14 +118,7 @@ class Auto(AbstractNormMethod):
 
         opening, arms = [Arm(step) for step in OPENING], [Arm(step) for step in steps]
         try:
-            if work.given is not None and work.given.pre != IBP():
-                quick = Gradients(work.given.by(IBP()))
-                found = work.tighten(JacobianNorm(FastLip()), FastLip().title, quick)
-                report(Report(FastLip().title, found, work.lower, work.deadline.spent))
-            for arm in opening:
-                if not work.met:
-                    report(arm.pull(work))
-                    work.pass_seconds = max(work.pass_seconds, arm.seconds)
+            _open(work, opening, report)
             status = improve([*opening, *arms], work, report)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -136,6 +129,19 @@ class Auto(AbstractNormMethod):
 
 def _of_norm(p: float, q: float) -> Question:
     return Question(lambda method, known: method.norm(known, p, q), (p, q))
+
+
+def _open(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) -> None:
+    """Bounds with ranges by intervals, which are cheap on any network, and then those of `opening` that fit."""
+    given = work.given
+    quick = work.gradients if given is None or given.pre == IBP() else Gradients(given.by(IBP()))
+    for method in (ProductOfNorms(), JacobianNorm(FastLip())):
+        found = work.tighten(method, method.title, quick)
+        report(Report(method.title, found, work.lower, work.deadline.spent))
+    work.measure()
+    for arm in opening:
+        if not work.met and arm.fits(work):
+            report(arm.pull(work))
 
 
 def _line(reports: Sequence[Report]) -> str:

@@ -217,7 +217,7 @@ class SearchStep(AbstractStep):
 
 
 OPENING: tuple[AbstractStep, ...] = (NormStep(JacobianNorm()), NormStep(ProductOfNorms()))
-"""The steps that are always done."""
+"""The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),

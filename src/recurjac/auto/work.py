@@ -44,7 +44,7 @@ class Work:
     """The samples that are bounded together, the best ranges and bounds so far, and where they come from.
 
     given: the problem as it was asked.  gradients: of the best ranges.  version: how often ranges became tighter.
-    pass_seconds: how long entry-wise bounds took.
+    pass_seconds: a guess of how long entry-wise bounds take.
     attained: a lower bound, if one is known.
     """
 
@@ -95,6 +95,12 @@ class Work:
             return
         found, known = search.attained(self.given, *self.question.norms), self.attained
         self.attained = found if known is None else better_of(known, found)
+
+    def measure(self) -> None:
+        """Compute the ranges; the entries of each row take about as long."""
+        began = self.deadline.spent
+        rows = self.gradients.chain.rows
+        self.pass_seconds = rows * (self.deadline.spent - began)
 
     @property
     def matrix_seconds(self) -> float:
