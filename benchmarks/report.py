@@ -99,12 +99,13 @@ def report(rows: Sequence[Row], quick: bool, threads: int, numpy_unit_seconds: f
     """The rows with their origin."""
     unit = float(np.median([r.unit_seconds for r in rows if r.threads == threads]))
     return Report(
-        rj.__version__, torch.__version__, np.__version__, _commit(), quick, threads, unit, numpy_unit_seconds,
+        rj.__version__, torch.__version__, np.__version__, commit(), quick, threads, unit, numpy_unit_seconds,
         tuple(growth(rows)), tuple(rows),
     )  # fmt: skip
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The commit of the working tree, with -dirty if it has changes; None if git does not report it."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1] / "src" / "recurjac"
 
 LEVELS = (
-    ("errors", "_types", "version", "digest", "tensors"),
+    ("errors", "_types", "version", "digest", "tensors", "deadline"),
     ("machine", "arithmetic", "relaxations", "registry"),
     ("operators", "activations", "region"),
     ("network",),
@@ -23,7 +23,7 @@ LEVELS = (
     ("provenance", "preactivation"),
     ("problem", "preactivation_bounds"),
     ("jacobian",),
-    ("norms", "lipschitz", "search", "branching"),
+    ("norms", "lipschitz", "search", "branching", "auto"),
     ("applications",),
     ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )

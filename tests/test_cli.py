@@ -31,9 +31,11 @@ LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper
 JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(),
+    "clamped": rj.QuadraticClamped(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
-    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(),
+    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(),
+    "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),
@@ -90,6 +92,8 @@ def results(run: Run) -> Callable[..., list[dict[str, Any]]]:
 
     def once(command: str, *args: object) -> list[dict[str, Any]]:
         given = [*args] if "--input" in args else ["--input", "x.npy", *args]
+        if command == "lipschitz" and "--method" not in args:
+            given += ["--method", "one-pass"]
         code, out, err = run(command, "net.npz", *given, "--json", "-", "--quiet")
         assert (code, err) == (0, "")
         found = json.loads(out)["results"]
@@ -121,7 +125,8 @@ def upper(region: Any, network: rj.Network | None = None, **how: Any) -> list[fl
 
 
 def test_the_report_has_the_keys_of_the_contract(run: Run) -> None:
-    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", "0.1", "inf", "--json", "report.json")
+    common = ("--method", "one-pass", "--json", "report.json")
+    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", "0.1", "inf", *common)
     found = json.loads(Path("report.json").read_text())
     assert list(found) == TOP
     assert (found["recurjac"], found["command"]) == (rj.__version__, "lipschitz")
@@ -189,13 +194,13 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
     (row,) = results("lipschitz", "--input", "box.vnnlib")
     box = rj.Box([0.25, 0.0, -1.0, 0.5], [0.5, 0.125, 1.0, 0.5])
     assert (row["radius"], row["index"], [row["upper"]]) == (None, 0, upper(box))
-    assert " box " in run("lipschitz", "net.npz", "--input", "box.vnnlib")[1]
+    assert " box " in run("lipschitz", "net.npz", "--input", "box.vnnlib", "--method", "chords")[1]
 
 
 def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
     assert dict(named.jacobian_methods()) == JACOBIAN_METHODS
-    assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "branched"}
+    assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched"}
     region = rj.LpBall(samples(), 0.07)
     for name, method in (JACOBIAN_METHODS | NORM_METHODS).items():
         p, q = next(pair for pair in product((inf, 2, 1), repeat=2) if as_norm_method(method).supports(*pair))
@@ -235,7 +240,8 @@ def test_an_interrupted_run_reports_what_is_done(run: Run, monkeypatch: pytest.M
         return quick(*args, **settings)
 
     monkeypatch.setattr("recurjac.cli.bounds.lipschitz", second_is_interrupted)
-    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, 0.2, 0.3, "--json", "r.json")
+    common = ("--method", "one-pass", "--json", "r.json")
+    code, out, err = run("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, 0.2, 0.3, *common)
     assert code == 1
     assert "interrupted; the 3 finished results are reported" in err
     found = json.loads(Path("r.json").read_text())["results"]
@@ -253,9 +259,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     clock = iter([0.0, 0.0, 29.0, 31.0, 90.0])
     with monkeypatch.context() as patch:
         patch.setattr("recurjac.cli.output.time.monotonic", lambda: next(clock))
-        with output.progress(False, "images", 4) as step:
+        with output.progress(False, "images", 4) as bar:
             for _ in range(4):
-                step()
+                bar()
     assert capsys.readouterr().err == "images: 3 of 4 after 31 s\nimages: 4 of 4 after 90 s\n"
     with output.progress(True, "images", 1) as step:
         step()
@@ -349,13 +355,14 @@ def test_modules_by_name(run: Run) -> None:
     assert code == 0
     assert out.splitlines()[0] == f"{name}: input 2 x 2, output 3"
     assert "no rounding error is proved for tanh" in err
-    code, out, _ = run("lipschitz", name, "--input", "x.npy", "--radius", 0.1, "--json", "-", "--quiet")
+    common = ("--radius", 0.1, "--method", "one-pass", "--quiet")
+    code, out, _ = run("lipschitz", name, "--input", "x.npy", *common, "--json", "-")
     report_ = json.loads(out)
     assert report_["model"] == {"path": name, "sha256": None}
     network = rj.load(name, torch.zeros(1, 4))
     assert [r["upper"] for r in report_["results"]] == upper(rj.LpBall(samples(), 0.1), network)
     assert not any(r["rigorous"] for r in report_["results"])
-    assert run("lipschitz", name, "--input", "x.npy", "--radius", 0.1, "--input-shape", 2, 2, "--quiet") == (0, "", "")
+    assert run("lipschitz", name, "--input", "x.npy", *common, "--input-shape", 2, 2) == (0, "", "")
 
 
 # What is written
@@ -411,14 +418,15 @@ def process(*args: object, **environment: str) -> subprocess.CompletedProcess[by
 
 
 def test_a_process_writes_json_alone() -> None:
-    common = ("--input", "x.npy", "--radius", 0.1, "--quiet", "--json", "-")
+    common = ("--input", "x.npy", "--radius", 0.1, "--method", "chords", "--quiet", "--json", "-")
     done = process("lipschitz", "recurjac_test_factory:make", *common)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(json.loads(done.stdout)["results"]) == 3
 
 
 def test_a_process_survives_a_terminal_without_greek() -> None:
-    done = process("lipschitz", "net.npz", "--input", "x.npy", "--radius", 0.1, PYTHONIOENCODING="ascii")
+    common = ("--input", "x.npy", "--radius", 0.1, "--method", "one-pass")
+    done = process("lipschitz", "net.npz", *common, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert b"Chords ? RecurJac-B" in done.stdout
     assert done.stderr.startswith(b"rounding is covered")

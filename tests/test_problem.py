@@ -26,6 +26,7 @@ COMBINED: dict[str, AbstractJacobianMethod] = {
     "nodes": rj.NodeIntersection(rj.Chords(), rj.RecurJac()),
     "nodes-fastlip": rj.NodeIntersection(rj.FastLip(), rj.Chords()),
     "clamped": rj.Clamped(rj.Chords(), rj.ProductOfNorms()),
+    "clamped-quadratic": rj.QuadraticClamped(steps=2),
     "clamped-recurjac": rj.Clamped(rj.RecurJac(), rj.ProductOfNorms()),
 }
 

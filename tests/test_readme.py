@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.default
 def test_python_examples_print_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """In one namespace, as a reader would type them; below each `print` is what it prints, to the digits shown."""
     code = blocks("python")

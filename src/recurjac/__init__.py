@@ -28,6 +28,7 @@ from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.auto import Auto
 from recurjac.branching import Branched, Branching, InputBisection, Limit
 from recurjac.errors import (
     ConversionError,
@@ -48,6 +49,7 @@ from recurjac.jacobian import (
     Intersection,
     JacobianBounds,
     NodeIntersection,
+    QuadraticClamped,
     RecurJac,
     Reversed,
     ReversedAfterFirst,
@@ -57,7 +59,7 @@ from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
-from recurjac.norms import Auto, ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
+from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
 from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine, Secants
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem
@@ -75,8 +77,9 @@ __all__ = [
     "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
     "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
     "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
-    "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly",
-    "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
+    "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
+    "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum",
+    "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
+    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
+    "UnsupportedLayer",
 ]  # fmt: skip

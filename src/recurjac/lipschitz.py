@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import final
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.auto import Auto
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network
 from recurjac.norms import (
@@ -24,7 +25,7 @@ from recurjac.preactivation import AbstractPreactivation
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
-from recurjac.search import Attained, Search
+from recurjac.search import Attained, Search, better_of
 
 
 @final
@@ -38,6 +39,7 @@ class Lipschitz(AbstractResult):
     status: "bounded"; for methods that search, why they stopped: "exact" (within their tolerance), "time", "parts",
     "stuck" or "interrupted".  If parts of the batch were bounded separately, all the different words, with
     commas between them.
+    steps: for methods of several steps, such as `Auto`, what each gave; a line for each sample.
     """
 
     upper: Tensor
@@ -48,6 +50,7 @@ class Lipschitz(AbstractResult):
     q: float
     status: str
     provenance: Provenance
+    steps: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -79,10 +82,11 @@ def lipschitz(
     network, region: or a `Problem` in place of both.  p: norm of the inputs; q: norm of the vector of all outputs (inf:
     the largest single output); each is 1, 2 or inf.  For one output use `network.output(k)`, for the difference of two
     `network.margin(a, b)`.  A region of infinite radius gives the global constant.  method: a Jacobian method or a norm
-    method.  By default, the bound is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the
-    product of the layers' norms.  pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be
-    covered; search: for the lower bound.
-    `upper` is differentiable with respect to the network's live parameters.
+    method.  The default is `Auto()`, which takes up to ten seconds for each sample.  If gradients are recorded for the
+    weights, it is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the product of the
+    layers' norms; `upper` is differentiable with respect to live parameters for these methods and others that say so.
+    pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be covered; search: for the lower
+    bound.
     Raises InvalidRequest for an unknown norm or one that the method does not support, InvalidRegion if the region does
     not fit the network.
 
@@ -90,34 +94,46 @@ def lipschitz(
     """
     problem = as_problem(network, region, pre, arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")
-    how = default_norm_method(p) if method is None else as_norm_method(method)
+    how = default_bound(problem, p) if method is None else as_norm_method(method)
     check_supported(how, p, q)
     flat = problem.network.flattened_output()
+    problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
-    found = [how.bound(Gradients(part), p, q) for part in question.batches()]
+    searched = (search or how.search).attained(question, p, q)
+    found = _bounds(how, question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
-    attained = _best((search or Search()).attained(question, p, q), [f.attained for f in found])
+    attained = _best(searched, [f.attained for f in found])
     lower = _not_above(attained.gain, upper.detach(), question.arithmetic)
     Interval(lower, upper.detach())  # raises UnsoundBounds if the bounds cross
     provenance = question.provenance(how.title, *_notes(question, found))
-    return Lipschitz(upper, lower, attained.witness, attained.direction, p, q, _status(found), provenance)
+    steps = tuple(line for f in found for line in f.steps)
+    return Lipschitz(upper, lower, attained.witness, attained.direction, p, q, _status(found), provenance, steps)
+
+
+def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
+    """`Auto`, or a method in one pass if gradients are recorded for the network's weights."""
+    return default_norm_method(p) if problem.network.live and torch.is_grad_enabled() else Auto()
+
+
+def _bounds(how: AbstractNormMethod, question: Problem, p: float, q: float, attained: Attained) -> list[NormBound]:
+    """The bounds of the parts of a batch; after an interruption, those of the others come from a method in one pass."""
+    found: list[NormBound] = []
+    begin = 0
+    for part in question.batches():
+        own = attained.rows(begin, begin + part.bound.batch)
+        begin += part.bound.batch
+        if found and "interrupted" in found[-1].status:
+            found.append(replace(default_norm_method(p).bound(Gradients(part), p, q), status="interrupted"))
+        else:
+            found.append(how.towards(Gradients(part), p, q, own))
+    return found
 
 
 def _best(searched: Attained, found: list[Attained | None]) -> Attained:
     """For each sample, the larger of the gains from the search and from the method."""
     known = [f for f in found if f is not None]
-    if len(known) < len(found):
-        return searched
-    gain, witness, direction = (
-        torch.cat(t) for t in zip(*((f.gain, f.witness, f.direction) for f in known), strict=True)
-    )
-    better = gain > searched.gain
-    wide = better.reshape(-1, *[1] * (witness.dim() - 1))
-    return Attained(
-        torch.where(better, gain, searched.gain), torch.where(wide, witness, searched.witness),
-        torch.where(wide, direction, searched.direction),
-    )  # fmt: skip
+    return better_of(searched, Attained.joined(known)) if len(known) == len(found) else searched
 
 
 def _notes(question: Problem, found: list[NormBound]) -> list[str]:

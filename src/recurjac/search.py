@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from typing import final
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import MEMORY, Fast
+from recurjac.deadline import NEVER, Deadline, check_seconds
 from recurjac.jacobian import Gradients, RecurJac
 from recurjac.network import Network
 from recurjac.preactivation import IBP
@@ -27,6 +29,25 @@ class Attained:
     witness: Tensor
     direction: Tensor
 
+    def rows(self, begin: int, end: int) -> Attained:
+        """That of some of the samples."""
+        return Attained(self.gain[begin:end], self.witness[begin:end], self.direction[begin:end])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Attained]) -> Attained:
+        """That of several samples as one batch."""
+        return cls(*(torch.cat(t) for t in zip(*((a.gain, a.witness, a.direction) for a in parts), strict=True)))
+
+
+def better_of(known: Attained, found: Attained) -> Attained:
+    """For each sample, the larger of two gains."""
+    better = found.gain > known.gain
+    wide = better.reshape(-1, *[1] * (found.witness.dim() - 1))
+    return Attained(
+        torch.where(better, found.gain, known.gain), torch.where(wide, found.witness, known.witness),
+        torch.where(wide, found.direction, known.direction),
+    )  # fmt: skip
+
 
 @final
 @dataclass(frozen=True)
@@ -35,11 +56,16 @@ class Search:
 
     work: multiply-adds for each sample of the batch, half of them for sampling; with 0, only the centre is evaluated.
     kept: how many points are refined.  seed: of the random generator; the same seed gives the same result.
+    seconds: the search ends earlier if it takes longer, for each batch; the result then depends on the clock.
     """
 
     work: float = 4e8
     kept: int = 16
     seed: int = 0
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("Search", self.seconds)
 
     def attained(self, problem: Problem, p: float, q: float) -> Attained:
         """The best proved gain of a network with a vector of outputs, at points that are proved to be in the region.
@@ -49,12 +75,20 @@ class Search:
         problem has constraints, only points that are proved to satisfy them count.
         """
         with torch.no_grad():
-            points = self._refine(problem.network, problem.bound, p, q)
-            inside = problem.holds(points)
-            return _prove(problem, points, inside, p, q)
+            deadline = Deadline.after(self.seconds)
+            points = self._refine(problem.network, problem.bound, p, q, Deadline.after(self.seconds / 2))
+            first, rest = (points, []) if self.seconds == inf else (points[:, :1], points[:, 1:].split(_PROVED, 1))
+            before = deadline.spent
+            found = _prove(problem, first, problem.holds(first), p, q)
+            took = deadline.spent - before
+            for part in rest:
+                if deadline.left < part.shape[1] * took:
+                    break
+                found = better_of(found, _prove(problem, part, problem.holds(part), p, q))
+            return found
 
-    def _refine(self, network: Network, region: BoundRegion, p: float, q: float) -> Tensor:
-        """The best points found, (batch, kept, *input); the centre is always among the first candidates."""
+    def _refine(self, network: Network, region: BoundRegion, p: float, q: float, deadline: Deadline) -> Tensor:
+        """The best points found, (batch, kept, *input), best first; the centre is always among the candidates."""
         generator = torch.Generator().manual_seed(self.seed)
         points = region.x.unsqueeze(1)
         if self.work <= 0:
@@ -62,18 +96,24 @@ class Search:
         affordable = int(self.work / 2 / (prod(network.output_shape) * max(1, network.multiply_adds)))
         count = min(max(affordable, 3 * self.kept), _MOST_POINTS)
         points = torch.cat([points, _finite(region.sample(count, generator), region.x)], 1)
-        gains = _gains(network, points, p, q)[0]
+        gains = _gains(network, points, p, q, deadline)[0]
         best = gains.topk(min(self.kept, gains.shape[1]), dim=1)
         points, gains = _take(points, best.indices), best.values
         for step in range(max(12, count // self.kept)):
+            if deadline.over:
+                break
             moved = _finite(region.project(_moved(points, region, step, generator)), region.x)
             tried = _gains(network, moved, p, q)[0]
             better = tried >= gains  # gains of piecewise linear networks are flat: drift along
             gains = torch.where(better, tried, gains)
             points = torch.where(better.reshape(*better.shape, *[1] * (points.dim() - 2)), moved, points)
-        return points
+        return _take(points, gains.argsort(1, descending=True))
 
 
+_PROVED = 3
+"""The number of points whose gains are proved together if the time is limited."""
+_LOT = 512
+"""The largest number of points that are evaluated together, so that a search ends in time."""
 _MOST_POINTS = 6000
 """The largest number of samples; more do not help even for tiny networks."""
 
@@ -103,15 +143,23 @@ def _take(points: Tensor, index: Tensor) -> Tensor:
     return torch.stack([x[i] for x, i in zip(points, index, strict=True)])
 
 
-def _gains(network: Network, points: Tensor, p: float, q: float) -> tuple[Tensor, Tensor]:
-    """The best direction found at each of the points (batch, N, *input), after the gain in that direction."""
-    flat = points.flatten(0, 1)
+def _gains(network: Network, points: Tensor, p: float, q: float, deadline: Deadline = NEVER) -> tuple[Tensor, Tensor]:
+    """The best direction found at each of the points (batch, N, *input), after the gain in that direction.
+
+    Points that are not looked at before the deadline have the gain 0; the first of each sample come first.
+    """
+    flat = points.transpose(0, 1).flatten(0, 1)
     width = network.sizes[-1] * max(network.sizes)
     part = max(1, MEMORY // (8 * 4 * width))
-    found = [_direction(point_jacobian(network, x), p, q) for x in flat.split(part)]
-    gains, directions = torch.cat([g for g, _ in found]), torch.cat([d for _, d in found])
-    known = torch.where(gains.isfinite(), gains, 0.0)  # an overflow carries no information
-    return known.reshape(points.shape[:2]), directions.reshape(points.shape)
+    gains, directions = flat.new_zeros(len(flat)), torch.zeros_like(flat).flatten(1)
+    for begin in range(0, len(flat), min(part, _LOT)):
+        if begin > 0 and deadline.over:
+            break
+        rows = slice(begin, begin + min(part, _LOT))
+        gains[rows], directions[rows] = _direction(point_jacobian(network, flat[rows]), p, q)
+    gains = torch.where(gains.isfinite(), gains, 0.0)  # an overflow carries no information
+    back = (points.shape[1], points.shape[0])
+    return gains.reshape(back).mT, directions.reshape(*back, *points.shape[2:]).transpose(0, 1)
 
 
 def point_jacobian(network: Network, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
-from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit, stacked
+from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
@@ -97,7 +97,7 @@ class Branched(AbstractNormMethod):
         upper, states = self._upper(self._problem(gradients), p, q)
         status = ", ".join(dict.fromkeys(s.status for s in states))
         parts = sum(s.parts for s in states)
-        return NormBound(upper, status, f"{parts} parts bounded", stacked([s.attained for s in states]))
+        return NormBound(upper, status, f"{parts} parts bounded", Attained.joined([s.attained for s in states]))
 
     def _upper(self, problem: Problem, p: float, q: float) -> tuple[Tensor, list[Branching]]:
         states: list[Branching] = []

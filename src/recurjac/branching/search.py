@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import final
 
-import torch
 from torch import Tensor
 
 from recurjac.branching.branchers import AbstractBrancher, without_width
@@ -197,8 +196,3 @@ def _better(best: Attained, found: Attained) -> Attained:
     if not float(found.gain[at]) > float(best.gain[0]):
         return best
     return Attained(found.gain[at : at + 1], found.witness[at : at + 1], found.direction[at : at + 1])
-
-
-def stacked(parts: list[Attained]) -> Attained:
-    """Attained values of several samples as one batch."""
-    return Attained(*(torch.cat(t) for t in zip(*((a.gain, a.witness, a.direction) for a in parts), strict=True)))

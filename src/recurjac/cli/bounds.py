@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recurjac.auto import Auto, Progress
 from recurjac.cli import named, options
 from recurjac.cli.output import (
+    AbstractBar,
     Row,
     check_writable,
     gather,
@@ -60,7 +62,7 @@ def _add_lipschitz(commands: Any) -> None:
         metavar="inf|2|1",
         help="norm of the vector of outputs (inf)",
     )
-    options.add_method(parser, named.norm_methods())
+    options.add_time_limit(options.add_method(parser, named.norm_methods(), "auto"), "sample, radius and class")
     options.add_report(parser)
     parser.set_defaults(run=run_lipschitz)
 
@@ -96,10 +98,13 @@ class Case:
     index: tuple[int, ...]
 
 
-def cases(networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs) -> Iterator[Case]:
+def cases(
+    networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs, together: int = TOGETHER
+) -> Iterator[Case]:
+    """Every case, with so many samples in one call."""
     for radius in inputs.radii:
-        for start in range(0, len(inputs.index), TOGETHER):
-            rows = slice(start, start + TOGETHER)
+        for start in range(0, len(inputs.index), together):
+            rows = slice(start, start + together)
             region = inputs.region(radius, rows)
             for target, network in networks:
                 yield Case(network, target, radius, region, inputs.index[rows])
@@ -109,23 +114,31 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     """Bound every requested constant; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    method = named.norm_method(args.method)
+    method = named.timed(args.method, args.time_limit)
+    together = 1 if isinstance(method, Auto) else TOGETHER
 
-    def rows_of(task: Case) -> list[Row]:
+    def rows_of(task: Case, bar: AbstractBar) -> list[Row]:
         began = time.perf_counter()
+        how = named.reporting(method, lambda now: bar.say(_gap(now)))
         found = lipschitz(
-            task.network, task.region, p=args.norm, q=args.output_norm, method=method, pre=named.rule(args.pre),
+            task.network, task.region, p=args.norm, q=args.output_norm, method=how, pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )  # fmt: skip
         return _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
 
     rows, code = gather(
-        args, "Lipschitz constants", list(cases(options.chosen_outputs(network, args), inputs)), rows_of
+        args, "Lipschitz constants", list(cases(options.chosen_outputs(network, args), inputs, together)), rows_of
     )
     if not args.quiet:
         _lipschitz_table(rows)
     write_json(args, args.model, rows)
     return code
+
+
+def _gap(now: Progress) -> str:
+    """What is known so far."""
+    lower, upper = show_lower(now.lower), show_upper(now.upper)
+    return f"{lower} … {upper} after {now.seconds:.1f} s, {now.step}"
 
 
 def _lipschitz_rows(task: Case, found: Lipschitz, seconds: float) -> list[Row]:
@@ -143,6 +156,7 @@ def _lipschitz_rows(task: Case, found: Lipschitz, seconds: float) -> list[Row]:
             **origin(found),
             "status": found.status,
             "note": found.note,
+            **({"steps": found.steps[i]} if found.steps else {}),
         }
         for i, index in enumerate(task.index)
     ]

@@ -16,7 +16,7 @@ from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
-from recurjac.cli.output import Row, gather, origin, remarks, show_lower, show_upper, table, write_json
+from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show_lower, show_upper, table, write_json
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network
@@ -72,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
     search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed))
     network = options.read_network(args).flattened_output()
     inputs = options.read_points_for(network, args)
-    method = named.norm_method(args.method)
-    proofs = DEFAULT_PROOFS if method is None else (MarginBound(), LipschitzIntegral(method))
+    proofs = DEFAULT_PROOFS
+    if args.method is not None:
+        proofs = (MarginBound(), LipschitzIntegral(named.norm_method(args.method)))
 
-    def rows_of(task: _Task) -> list[Row]:
+    def rows_of(task: _Task, _bar: AbstractBar) -> list[Row]:
         index, x, labels, target = task
         ball = LpBall(x, 0.0, args.norm, None if args.clip is None else tuple(args.clip))
         began = time.perf_counter()

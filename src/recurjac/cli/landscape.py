@@ -13,7 +13,19 @@ from recurjac.applications.landscape import StationaryFree, stationary_free_radi
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
-from recurjac.cli.output import Row, gather, origin, remarks, show, show_lower, show_upper, stderr, table, write_json
+from recurjac.cli.output import (
+    AbstractBar,
+    Row,
+    gather,
+    origin,
+    remarks,
+    show,
+    show_lower,
+    show_upper,
+    stderr,
+    table,
+    write_json,
+)
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
@@ -52,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     method = named.jacobian_method(args.method)
     parts = [slice(start, start + TOGETHER) for start in range(0, len(inputs.index), TOGETHER)]
 
-    def rows_of(task: tuple[slice, tuple[int | str, Network, int]]) -> list[Row]:
+    def rows_of(task: tuple[slice, tuple[int | str, Network, int]], _bar: AbstractBar) -> list[Row]:
         part, (target, one, output) = task
         ball, began = inputs.points(part), time.perf_counter()
         problem = Problem(one, ball, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args))

@@ -11,7 +11,7 @@ from typing import Any
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases
-from recurjac.cli.output import Row, gather, origin, remarks, show, table, write_json
+from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
 
 _SHOWN = 40
 """The largest number of features that a table lists one by one; the JSON report always lists all."""
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = options.read_inputs_for(network, args)
     method = named.jacobian_method(args.method)
 
-    def rows_of(task: Case) -> list[Row]:
+    def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
         began = time.perf_counter()
         found = monotone(
             task.network,

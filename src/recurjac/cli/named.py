@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recurjac.auto import Auto, Progress
+from recurjac.branching import Branched
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.loading.messages import first_line
-from recurjac.norms import AbstractNormMethod, as_norm_method
+from recurjac.norms import AbstractNormMethod, QuadraticNorm, as_norm_method
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.registry import concrete_classes
 
@@ -47,14 +50,32 @@ def jacobian_method(name: str | None) -> AbstractJacobianMethod | None:
     return _found("--method", name, jacobian_methods(), AbstractJacobianMethod)  # type: ignore[type-abstract]
 
 
-def norm_method(name: str | None) -> AbstractNormMethod | None:
-    """The norm method that `--method` names, or a Jacobian method through its entries; None stands for the default."""
-    if name is None:
-        return None
+def norm_method(name: str) -> AbstractNormMethod:
+    """The norm method that `--method` names, or a Jacobian method through its entries."""
     if ":" not in name:
         return _found("--method", name, norm_methods(), AbstractNormMethod)  # type: ignore[type-abstract]
     found: Any = _imported("--method", name, (AbstractJacobianMethod, AbstractNormMethod))
     return as_norm_method(found)
+
+
+def timed(name: str | None, seconds: float | None) -> AbstractNormMethod:
+    """The norm method that `--method` names, within `--time-limit`; None stands for the defaults, `auto` and 10 s.
+
+    Raises InvalidRequest if there is no such method, or a limit for one that does not search.
+    """
+    method = Auto() if name is None else norm_method(name)
+    if seconds is None:
+        return method
+    if isinstance(method, Branched):
+        return replace(method, limit=replace(method.limit, seconds=seconds))
+    if isinstance(method, Auto | QuadraticNorm):
+        return replace(method, seconds=seconds)
+    raise InvalidRequest(f"--time-limit: {name} does not search, so that it has no limit; leave the option out")
+
+
+def reporting(method: AbstractNormMethod, report: Callable[[Progress], None]) -> AbstractNormMethod:
+    """The same method; if it is `Auto`, `report` is called after each step."""
+    return replace(method, progress=report) if isinstance(method, Auto) else method
 
 
 def rule(name: str) -> AbstractPreactivation:

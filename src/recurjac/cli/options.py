@@ -105,10 +105,13 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--margin", type=int, nargs=2, metavar=("A", "B"), help="the difference of outputs A and B")
 
 
-def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> None:
+def add_method(
+    parser: argparse.ArgumentParser, methods: Mapping[str, Any], default: str = "default: as in Python"
+) -> argparse._ArgumentGroup:
+    """The options for the method, the rule and the arithmetic."""
     group = parser.add_argument_group("method")
     names = ", ".join(sorted(methods))
-    group.add_argument("--method", metavar="NAME", help=f"{names}, or package.module:object (default: as in Python)")
+    group.add_argument("--method", metavar="NAME", help=f"{names}, or package.module:object ({default})")
     group.add_argument(
         "--pre",
         metavar="NAME",
@@ -121,6 +124,24 @@ def add_method(parser: argparse.ArgumentParser, methods: Mapping[str, Any]) -> N
         default="rigorous",
         help="rigorous covers rounding where possible (rigorous)",
     )
+    return group
+
+
+def add_time_limit(group: argparse._ArgumentGroup, what: str) -> None:
+    group.add_argument(
+        "--time-limit",
+        type=seconds,
+        metavar="S",
+        help=f"seconds for each {what}, for methods that go on while there is time (10)",
+    )
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    value = number(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time; give a positive number of seconds")
+    return value
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,16 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recurjac.errors import InvalidRequest
@@ -70,10 +72,15 @@ def remarks(rows: Sequence[Row]) -> None:
         console.print("rounding is covered: the certified numbers hold in real arithmetic")
     for status in sorted({r["status"] for r in rows if r.get("status", "bounded") != "bounded"}):
         console.print(f"the search ended with the status: {status}")
-    for note in sorted({r["note"] for r in rows if r.get("note")}):
+    notes = sorted({r["note"] for r in rows if r.get("note")})
+    for note in notes[:_NOTES]:
         console.print(note)
+    if len(notes) > _NOTES:
+        console.print(f"and {len(notes) - _NOTES} more notes, which --json has")
 
 
+_NOTES = 3
+"""The number of notes that are printed."""
 _WIDE = 160
 """The width of a table that is written to a file or a pipe."""
 
@@ -82,46 +89,95 @@ _SELDOM = 30.0
 """The least number of seconds between lines of progress in a file or a pipe."""
 
 
+class AbstractBar(ABC):
+    """Progress that the user sees: steps of a known number, and a remark on the present one."""
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """One step is done."""
+
+    @abstractmethod
+    def say(self, remark: str) -> None:
+        """Show a remark, in place of the one before."""
+
+
 @contextmanager
-def progress(quiet: bool, what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, or a line now and then if it is not a terminal; yields a function for one step."""
+def progress(quiet: bool, what: str, total: int) -> Iterator[AbstractBar]:
+    """A progress bar on stderr, or a line now and then if it is not a terminal."""
     console = stderr()
     if not quiet and not console.is_terminal:
-        yield _in_lines(console, what, total)
+        now = time.monotonic()
+        yield _Lines(console, what, total, _Count(now, now))
         return
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, disable=quiet, transient=True,
+        TextColumn("{task.fields[remark]}"), console=console, disable=quiet, transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+        yield _Drawn(bar, bar.add_task(what, total=total, remark=""))
 
 
-def _in_lines(console: Console, what: str, total: int) -> Callable[[], None]:
-    began = last = time.monotonic()
-    done = 0
+@final
+@dataclass(frozen=True)
+class _Drawn(AbstractBar):
+    bar: Progress
+    task: TaskID
 
-    def step() -> None:
-        nonlocal done, last
-        done, now = done + 1, time.monotonic()
-        if now - last >= _SELDOM:
-            console.print(f"{what}: {done} of {total} after {now - began:.0f} s")
-            last = now
+    def __call__(self) -> None:
+        self.bar.update(self.task, advance=1, remark="")
 
-    return step
+    def say(self, remark: str) -> None:
+        self.bar.update(self.task, remark=remark)
+
+
+@final
+@dataclass
+class _Count:
+    """The steps done so far, and when the work and the last line began."""
+
+    began: float
+    last: float
+    done: int = 0
+
+
+@final
+@dataclass(frozen=True)
+class _Lines(AbstractBar):
+    console: Console
+    what: str
+    total: int
+    count: _Count
+
+    def __call__(self) -> None:
+        self.count.done += 1
+        self._line("")
+
+    def say(self, remark: str) -> None:
+        self._line(f"; {remark}")
+
+    def _line(self, remark: str) -> None:
+        now = time.monotonic()
+        if now - self.count.last >= _SELDOM:
+            seconds = now - self.count.began
+            self.console.print(f"{self.what}: {self.count.done} of {self.total} after {seconds:.0f} s{remark}")
+            self.count.last = now
 
 
 def gather(
-    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T], list[Row]]
+    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T, AbstractBar], list[Row]]
 ) -> tuple[list[Row], int]:
-    """The rows of every task, with progress, and the exit code; an interrupted run returns the finished rows."""
+    """The rows of every task, with progress, and the exit code; an interrupted run returns the finished rows.
+
+    A task that returns what it had when it was interrupted ends the run too.
+    """
     rows: list[Row] = []
     try:
-        with progress(args.quiet, what, len(tasks)) as step:
+        with progress(args.quiet, what, len(tasks)) as bar:
             for task in tasks:
-                rows += rows_of(task)
-                step()
+                rows += rows_of(task, bar)
+                if any("interrupted" in r.get("status", "") for r in rows):
+                    raise KeyboardInterrupt
+                bar()
     except KeyboardInterrupt:
         stderr().print(f"interrupted; the {len(rows)} finished results are reported")
         return rows, 1

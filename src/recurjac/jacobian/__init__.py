@@ -9,10 +9,11 @@ from recurjac.jacobian.combine import Intersection, NodeIntersection
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
-    "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac", "Reversed",
-    "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac",
+    "Reversed", "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

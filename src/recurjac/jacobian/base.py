@@ -65,6 +65,10 @@ class AbstractJacobianMethod(ABC):
     def title(self) -> str:
         """The name for tables and plots."""
 
+    def within(self, seconds: float) -> AbstractJacobianMethod:
+        """The same method, which takes at most about this time; by default the method itself, which has no limit."""
+        return self
+
 
 class AbstractNodewise(AbstractJacobianMethod):
     """A method that bounds g node by node, from the last to the first, each node from the bounds at later nodes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from recurjac.errors import expect
 from recurjac.jacobian import AbstractJacobianMethod
-from recurjac.norms.auto import Auto
 from recurjac.norms.base import AbstractNormMethod, NormBound, check_norm, check_supported
 from recurjac.norms.entrywise import JacobianNorm
 from recurjac.norms.induced import induced_norm
@@ -14,7 +13,7 @@ from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
-    "AbstractNormMethod", "AbstractRowSum", "Auto", "ChordSum", "JacobianNorm", "NormBound", "PlainSum",
+    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "JacobianNorm", "NormBound", "PlainSum",
     "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported",
     "default_norm_method", "induced_norm",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import Gradients
-from recurjac.search import Attained
+from recurjac.search import Attained, Search
 
 
 def check_norm(p: float, what: str) -> float:
@@ -30,12 +30,14 @@ class NormBound:
     status: "bounded"; for methods that search, why they stopped: "exact" (within their tolerance), "time", "parts",
     "stuck" or "interrupted".
     note: a remark for the user.  attained: gains that the method found during its search, if it looks for them.
+    steps: what was done, for methods of several steps; a line for each sample.
     """
 
     upper: Tensor
     status: str = "bounded"
     note: str = ""
     attained: Attained | None = None
+    steps: tuple[str, ...] = ()
 
 
 class AbstractNormMethod(ABC):
@@ -73,6 +75,19 @@ class AbstractNormMethod(ABC):
     def bound(self, gradients: Gradients, p: float, q: float) -> NormBound:
         """The bound of `norm`, with everything else that the method knows about it."""
         return NormBound(self.norm(gradients, p, q))
+
+    @property
+    def search(self) -> Search:
+        """How to look for what is attained, if the user does not say it."""
+        return Search()
+
+    def within(self, seconds: float) -> AbstractNormMethod:
+        """The same method, which takes at most about this time; by default the method itself, which has no limit."""
+        return self
+
+    def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
+        """The bound of `bound`; methods that search may stop once it meets what is attained (batch,)."""
+        return self.bound(gradients, p, q)
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
         """Whether a cheap test shows that `norm` is not less than `upper` (batch,) for any sample."""

@@ -32,6 +32,9 @@ class JacobianNorm(AbstractNormMethod):
     def title(self) -> str:
         return self.method.title
 
+    def within(self, seconds: float) -> JacobianNorm:
+        return JacobianNorm(self.method.within(seconds), self.row_sum)
+
     def supports(self, p: float, q: float) -> bool:
         return True
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import final
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Ball, largest_eigenvalue, root_up, round_up_to
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
@@ -29,11 +30,16 @@ class QuadraticNorm(AbstractNormMethod):
     """(c J v)² <= c G cᵀ for every row c and every v of the unit ball, with multipliers that all rows share.
 
     steps: of the search for multipliers.  Results are proved with whatever it finds, and have no derivatives.
+    seconds: for the search, which ends earlier if its steps take longer.
     Networks that are too wide are not bounded: the result is infinite.
     Source: docs/mathematics.md, §6.4; Fazlyab et al. 2019 (arXiv:1906.04893).
     """
 
     steps: int = 60
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("QuadraticNorm", self.seconds)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -43,22 +49,29 @@ class QuadraticNorm(AbstractNormMethod):
     def title(self) -> str:
         return "P-chain"
 
+    def within(self, seconds: float) -> QuadraticNorm:
+        return replace(self, seconds=shorter(self.seconds, seconds))
+
     def supports(self, p: float, q: float) -> bool:
         return True
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
         chain = gradients.chain
-        found = [_norm_of(self._reached(chain.sample(i), p, _LOSSES[q]), q, chain) for i in range(chain.batch)]
-        return torch.stack(found)
+        return torch.stack([_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _LOSSES[q])])
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         chain = gradients.chain
-        return torch.stack([_rows_of(self._reached(chain.sample(i), p, _each), chain) for i in range(chain.batch)])
+        return torch.stack([_rows_of(reached, chain) for reached in self._each_reached(chain, p, _each)])
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []
 
-    def _reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor]) -> Ball | None:
+    def _each_reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor]) -> Iterator[Ball | None]:
+        """G for each sample, all of which get the same share of the time."""
+        for i in range(chain.batch):
+            yield self._reached(chain.sample(i), p, loss, Deadline.after(self.seconds / chain.batch))
+
+    def _reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor], deadline: Deadline) -> Ball | None:
         """G for one sample; None if the network is too wide."""
         with torch.no_grad():
             system = system_of(chain)
@@ -66,7 +79,7 @@ class QuadraticNorm(AbstractNormMethod):
                 return None
             radius = torch.ones(prod(system.inputs), dtype=torch.float64, device=chain.device)
             best = Multipliers.first(system, radius, euclidean=p != inf)
-            best = optimised(system, best, radius, loss, self.steps)
+            best = optimised(system, best, radius, loss, self.steps, deadline)
             return reach(system, best.start(radius), best.choose)
 
 

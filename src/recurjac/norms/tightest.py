@@ -13,6 +13,8 @@ from torch import Tensor
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
+from recurjac.norms.entrywise import JacobianNorm
+from recurjac.norms.product import ProductOfNorms
 
 
 @final
@@ -33,7 +35,7 @@ class TightestNorm(AbstractNormMethod):
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
-        return {}
+        return {"one-pass": cls(JacobianNorm(), ProductOfNorms())}
 
     @property
     def title(self) -> str:

@@ -39,6 +39,10 @@ class AbstractPreactivation(ABC):
         """Whether the rule holds numbers for each sample of a batch, so that the batch cannot be split."""
         return False
 
+    def within(self, seconds: float) -> AbstractPreactivation:
+        """The same rule, which takes about this time for a stage at most; by default without a limit."""
+        return self
+
     @property
     def choice(self) -> AbstractLineChoice | None:
         """The choice of lines on whose relaxed network the bounds of this rule are based; None if there is none."""

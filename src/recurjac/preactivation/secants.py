@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval, Rigorous, root_up, round_up_to
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.preactivation.base import AbstractPreactivation, Refine, extend
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import Crown
@@ -26,10 +27,16 @@ from recurjac.region import BoundBall, BoundBox, BoundRegion
 class SecantRanges(AbstractPreactivation):
     """|z - z_c| <= √(W P Wᵀ)_ii from a P-chain of secants' slopes, with multipliers that all neurons of a stage share.
 
-    steps: of the search for multipliers, for each stage.  Source: docs/mathematics.md, §3.4.
+    steps: of the search for multipliers, for each stage.  seconds: for the search, for each stage; it ends earlier if
+    its steps take longer.
+    Source: docs/mathematics.md, §3.4.
     """
 
     steps: int = 30
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("SecantRanges", self.seconds)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
@@ -38,6 +45,9 @@ class SecantRanges(AbstractPreactivation):
     @property
     def title(self) -> str:
         return "secants"
+
+    def within(self, seconds: float) -> SecantRanges:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
         arithmetic, shape = state.arithmetic, (state.region.batch, *state.stage(k).shape)
@@ -54,14 +64,18 @@ class SecantRanges(AbstractPreactivation):
             index = chosen[i].flatten().nonzero().flatten()
             if len(index) == 0 or not bool(radius[i].isfinite().all()):
                 continue
-            half = self._half_widths(chain.sample(i), index, radius[i].flatten(), isinstance(state.region, BoundBall))
+            deadline = Deadline.after(self.seconds / len(chosen))
+            euclidean = isinstance(state.region, BoundBall)
+            half = self._half_widths(chain.sample(i), index, radius[i].flatten(), euclidean, deadline)
             half = round_up_to(half, state.network.dtype)
             middle = [arithmetic.exact(end[i].flatten()[index]) for end in (at[-1].lower, at[-1].upper)]
             low[i, index] = (middle[0] - arithmetic.exact(half)).lower()
             high[i, index] = (middle[1] + arithmetic.exact(half)).upper()
         return Interval.unchecked(low.reshape(shape), high.reshape(shape))
 
-    def _half_widths(self, chain: ChainRule, index: Tensor, radius: Tensor, euclidean: bool) -> Tensor:
+    def _half_widths(
+        self, chain: ChainRule, index: Tensor, radius: Tensor, euclidean: bool, deadline: Deadline
+    ) -> Tensor:
         """Bounds of |z_i - z_c,i| at the end of a chain rule of secants, for the entries `index`: float64."""
         shape = chain.shapes[-1]
         rows = torch.zeros(len(index), prod(shape), dtype=chain.dtype, device=chain.device)
@@ -70,7 +84,7 @@ class SecantRanges(AbstractPreactivation):
         radius = radius.double()
         with torch.no_grad():
             best = Multipliers.first(system, radius, euclidean)
-            best = optimised(system, best, radius, _logarithms, self.steps)
+            best = optimised(system, best, radius, _logarithms, self.steps, deadline)
             found = reach(system, best.start(radius), best.choose)
         if found is None:
             return torch.full((len(index),), inf, dtype=torch.float64, device=chain.device)

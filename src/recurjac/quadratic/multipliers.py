@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, pi
 from typing import final
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast
+from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.system import System, reach
 
 _MARGIN = 1e-4
@@ -82,24 +84,42 @@ Loss = Callable[[Tensor], Tensor]
 """What should be small, of the matrix G of the rows; differentiable."""
 
 
-def optimised(system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int) -> Multipliers:
-    """The best multipliers that Adam's method finds from `begin` in a number of steps."""
+def optimised(
+    system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int, deadline: Deadline = NEVER
+) -> Multipliers:
+    """The best multipliers that Adam's method finds from `begin` in a number of steps, or until the deadline."""
     plain = replace(system, arithmetic=Fast())
+    return least_of(partial(_value, plain, radius, loss), begin, steps, deadline)
+
+
+def _value(system: System, radius: Tensor, loss: Loss, now: Multipliers) -> Tensor | None:
+    found = reach(system, now.start(radius), now.choose)
+    return None if found is None else loss(found.mid)
+
+
+def least_of(
+    value: Callable[[Multipliers], Tensor | None], begin: Multipliers, steps: int, deadline: Deadline = NEVER
+) -> Multipliers:
+    """The multipliers with the least value that Adam's method finds; None and infinite values end the search, and
+    so do values that do not depend on the multipliers.
+    """
     now = begin.map(lambda t: t.detach().clone().requires_grad_())
     if not now.leaves or steps == 0:
         return begin
     best, least = begin, float("inf")
     adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
     for step in range(steps):
+        share = max(step / steps, deadline.share)
+        if share >= 1:
+            break
         with torch.enable_grad():
-            found = reach(plain, now.start(radius), now.choose)
-            value = None if found is None else loss(found.mid)
-            if value is None or not bool(value.isfinite()):
+            found = value(now)
+            if found is None or not bool(found.isfinite()) or not found.requires_grad:
                 break
-            if value.item() < least:
-                best, least = now.map(lambda t: t.detach().clone()), value.item()
-            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * step / steps)) / 2
+            if found.item() < least:
+                best, least = now.map(lambda t: t.detach().clone()), found.item()
+            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
             adam.zero_grad()
-            torch.autograd.backward(value)
+            torch.autograd.backward(found)
             adam.step()
     return best

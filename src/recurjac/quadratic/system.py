@@ -15,7 +15,7 @@ absorbed by a diagonal: E ⪯ diag(Σ_j |E_ij| s_j / s_i) for any s > 0 (Gershgo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -79,7 +79,11 @@ class System:
 
 def system_of(chain: ChainRule) -> System:
     """The system of a chain rule of one sample, without the neurons of slope 0 where leaving them out saves work."""
-    chain = chain.without_dead()
+    return whole_system_of(chain.without_dead())
+
+
+def whole_system_of(chain: ChainRule) -> System:
+    """The system of a chain rule of one sample, with all its neurons."""
     end, device = chain.end, chain.device
     edges = [tuple(Edge(e.source, e.operator.to(torch.float64, device)) for e in into) for into in chain.edges]
     rows: dict[int, Ball] = {}
@@ -128,18 +132,42 @@ def reach(system: System, start: Tensor, choose: Choose) -> Ball | None:
     It is None if a number is not finite, or some T - Q_UU is not (proved to be) positive definite.  Without radii, it
     is differentiable.
     """
-    exact = system.arithmetic.exact
-    matrix, places = exact(torch.diag(start)), {0: slice(0, len(start))}
+    matrix, done = system.arithmetic.exact(torch.diag(start)), 0
+    places: Mapping[int, slice] = {0: slice(0, len(start))}
+    for node in carried(system, start, choose):
+        matrix, places, done = node.matrix, node.places, done + 1
+    if done < len(system.nodes):
+        return None
+    found = absorbed(_congruence(matrix, places, system.rows))
+    return found if bool(found.mid.isfinite().all()) else None
+
+
+@final
+@dataclass(frozen=True)
+class Carried:
+    """What is known at a node: `before`, with (c y)² <= c before cᵀ for the inputs y of its slopes, and then `matrix`.
+
+    matrix: of the nodes that are still read, which lie in it at `places`.
+    """
+
+    before: Ball
+    matrix: Ball
+    places: Mapping[int, slice]
+
+
+def carried(system: System, start: Tensor, choose: Choose) -> Iterator[Carried]:
+    """The matrices at the nodes 1, 2, …, until one cannot be proved; the arguments are those of `reach`."""
+    matrix, places = system.arithmetic.exact(torch.diag(start)), {0: slice(0, len(start))}
     for k, node in enumerate(system.nodes, 1):
         joint, places = _joined(matrix, places, k, node)
-        found = _through(absorbed(joint), places[k], k, node, choose, system.arithmetic)
+        joint, at = absorbed(joint), places[k]
+        found = _through(joint, at, k, node, choose, system.arithmetic)
         if found is None:
-            return None
+            return
         matrix = found
         if not node.read:
             matrix, places = _without(matrix, places, k)
-    found = absorbed(_congruence(matrix, places, system.rows))
-    return found if bool(found.mid.isfinite().all()) else None
+        yield Carried(joint.map(lambda t, at=at: t[at, at]), matrix, places)
 
 
 def _joined(matrix: Ball, places: Mapping[int, slice], k: int, node: Node) -> tuple[Ball, dict[int, slice]]:

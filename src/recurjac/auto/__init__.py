@@ -1,0 +1,10 @@
+"""The default: a portfolio of methods that goes on while there is time, one file for each of its parts."""
+
+from __future__ import annotations
+
+from recurjac.auto.portfolio import Auto, Progress
+from recurjac.auto.steps import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, RangeStep, SearchStep
+
+__all__ = [
+    "STEPS", "AbstractStep", "Auto", "BranchStep", "ForwardStep", "NormStep", "Progress", "RangeStep", "SearchStep",
+]  # fmt: skip

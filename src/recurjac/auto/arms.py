@@ -1,0 +1,120 @@
+"""Which step is next: each is tried once, then those go on that closed the gap most for each second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+from recurjac.auto.steps import AbstractStep
+from recurjac.auto.work import Work
+
+_LITTLE = 1e-3
+"""A step that closes the gap by less than this factor (less 1) has not improved anything worth its time."""
+_NEAR = 3.0
+"""Bounds within this factor of the best are computed again as soon as ranges are tighter."""
+_CHEAP = 0.1
+"""So are those that take at most this share of the time that the ranges took."""
+
+_LATE = 0.98
+"""The share of the time after which nothing is begun."""
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """What a step gave: its own upper bound, if it is one, and what was attained after it."""
+
+    step: str
+    bound: float | None
+    lower: float
+    seconds: float
+
+
+@final
+@dataclass
+class Arm:
+    """A step, how far it has gone, and what it gave the last time.
+
+    rung: the last effort; -1 before the first.  version: that of the ranges then.  bound: its own upper bound.
+    seconds: how long it took.  gain: by how much the gap fell.  failures: how often in a row it fell by little.
+    """
+
+    step: AbstractStep
+    rung: int = -1
+    version: int = -1
+    bound: float | None = None
+    seconds: float = 0.0
+    gain: float = 0.0
+    failures: int = 0
+
+    @property
+    def untried(self) -> bool:
+        return self.rung < 0
+
+    def stale(self, work: Work) -> bool:
+        """Whether it gave a bound from ranges that are tighter now."""
+        return self.step.follows and not self.untried and self.version < work.version
+
+    def ready(self, work: Work) -> bool:
+        """Whether it may improve something, and still fits into the time."""
+        if not self.step.suits(work):
+            return False
+        more = self.rung + 1 < self.step.rungs and self.failures < 2
+        return self.untried or self.stale(work) or more
+
+    def fits(self, work: Work) -> bool:
+        """Whether it is likely to end in time."""
+        return max(self.step.least(work), self.seconds if self.stale(work) else 0.0) <= work.deadline.left
+
+    def rate(self, work: Work) -> float:
+        """How much it is expected to close the gap in a second."""
+        if self.untried:
+            return inf
+        return 0.0 if self.stale(work) else self.gain / max(self.seconds, 1e-3) / 2
+
+    def leads(self, work: Work, seconds: float) -> bool:
+        """Whether its bound should be computed again after ranges that took this long became tighter."""
+        if not self.stale(work) or self.bound is None or not self.step.suits(work):
+            return False
+        best = inf if work.upper is None else float(work.upper.max())
+        return self.bound <= _NEAR * best or self.seconds <= _CHEAP * seconds
+
+    def pull(self, work: Work) -> Report:
+        """Run the step: with the effort of the last time if ranges are tighter since then, otherwise with the next."""
+        rung = self.rung if self.stale(work) else min(self.rung + 1, self.step.rungs - 1)
+        before, began = work.gap, work.deadline.spent
+        self.bound = self.step.run(work, rung, self.step.share * work.deadline.left)
+        self.rung, self.version = rung, work.version
+        self.record(work, before, began)
+        return Report(self.step.title, self.bound, work.lower, work.deadline.spent)
+
+    def record(self, work: Work, before: float, began: float) -> None:
+        """Note by how much the gap has fallen since then."""
+        self.seconds, self.gain = work.deadline.spent - began, before - work.gap
+        self.failures = 0 if self.gain > _LITTLE else self.failures + 1
+
+
+def choose(arms: Sequence[Arm], work: Work) -> Arm | None:
+    """The first that was not tried, otherwise that with the best rate; among equals the quickest."""
+    return max(arms, key=lambda arm: (arm.rate(work), -arm.seconds), default=None)
+
+
+def improve(arms: Sequence[Arm], work: Work, report: Callable[[Report], None]) -> str:
+    """Go on while there is time and something may improve; returns why it ended."""
+    while not work.met:
+        ready = [arm for arm in arms if arm.ready(work)]
+        if not ready:
+            return "stuck"
+        arm = choose([a for a in ready if a.fits(work)], work)
+        if arm is None or work.deadline.share > _LATE:
+            return "time"
+        before, began, version = work.gap, work.deadline.spent, work.version
+        report(arm.pull(work))
+        if work.version > version:
+            for other in sorted((a for a in arms if a.leads(work, arm.seconds)), key=lambda a: a.seconds):
+                if other.fits(work) and not work.met:
+                    report(other.pull(work))
+            arm.record(work, before, began)
+    return "exact"

@@ -1,0 +1,231 @@
+"""The steps of `Auto`: each makes a bound, the ranges or what is attained better, within a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+from recurjac.auto.work import Work
+from recurjac.branching import Branched, InputBisection, Limit
+from recurjac.deadline import Deadline
+from recurjac.jacobian import (
+    AbstractJacobianMethod,
+    Chords,
+    Gradients,
+    QuadraticClamped,
+    RecurJac,
+    Reversed,
+    ReversedAfterFirst,
+)
+from recurjac.norms import AbstractNormMethod, JacobianNorm, ProductOfNorms, QuadraticNorm
+from recurjac.preactivation import AbstractPreactivation, SecantRanges
+from recurjac.preactivation.anytime import Within
+from recurjac.search import Search
+
+
+class AbstractStep(ABC):
+    """A frozen object: one way to improve what is known.  It has rungs of growing effort, the cheapest first."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name for the report."""
+
+    @property
+    @abstractmethod
+    def rungs(self) -> int:
+        """The number of efforts."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether the step only turns ranges into a bound, so that it is done again when ranges have become tighter."""
+        return False
+
+    @abstractmethod
+    def suits(self, work: Work) -> bool:
+        """Whether the step can improve anything."""
+
+    @property
+    def share(self) -> float:
+        """The share of the time that is left which the step may take."""
+        return 0.5
+
+    def least(self, work: Work) -> float:
+        """A guess of the seconds that the step takes at least, as it cannot be stopped at any time."""
+        return 0.0
+
+    @abstractmethod
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        """Improve `work` in about this time; returns the upper bound that the step found by itself, if it is one."""
+
+
+@final
+@dataclass(frozen=True, init=False)
+class NormStep(AbstractStep):
+    """A norm method, in several settings of growing effort.  matrices: whether it works with those of a P-chain."""
+
+    methods: tuple[AbstractNormMethod, ...]
+    matrices: bool
+
+    def __init__(self, *methods: AbstractNormMethod, matrices: bool = False) -> None:
+        object.__setattr__(self, "methods", methods)
+        object.__setattr__(self, "matrices", matrices)
+
+    @property
+    def title(self) -> str:
+        return self.methods[0].title
+
+    @property
+    def rungs(self) -> int:
+        return len(self.methods)
+
+    @property
+    def follows(self) -> bool:
+        return True
+
+    def suits(self, work: Work) -> bool:
+        norms = work.question.norms
+        return norms is None or self.methods[0].supports(*norms)
+
+    def least(self, work: Work) -> float:
+        return work.matrix_seconds if self.matrices else work.pass_seconds
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        return work.tighten(self.methods[rung].within(seconds), self.title)
+
+
+@final
+@dataclass(frozen=True)
+class ForwardStep(AbstractStep):
+    """The norm of the entries by a method that works once for each input, not for each output."""
+
+    method: AbstractJacobianMethod
+
+    @property
+    def title(self) -> str:
+        return self.method.title
+
+    @property
+    def rungs(self) -> int:
+        return 1
+
+    @property
+    def follows(self) -> bool:
+        return True
+
+    def suits(self, work: Work) -> bool:
+        return True
+
+    def least(self, work: Work) -> float:
+        chain = work.gradients.chain
+        return work.pass_seconds * prod(chain.shapes[0]) / chain.rows
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        return work.tighten(JacobianNorm(self.method), self.title)
+
+
+@final
+@dataclass(frozen=True, init=False)
+class RangeStep(AbstractStep):
+    """A rule for the neurons that are unstable, in several settings of growing effort."""
+
+    rules: tuple[AbstractPreactivation, ...]
+
+    def __init__(self, *rules: AbstractPreactivation) -> None:
+        object.__setattr__(self, "rules", rules)
+
+    @property
+    def title(self) -> str:
+        return f"ranges by {self.rules[0].title}"
+
+    @property
+    def share(self) -> float:
+        return 0.6
+
+    @property
+    def rungs(self) -> int:
+        return len(self.rules)
+
+    def suits(self, work: Work) -> bool:
+        return work.gradients.problem is not None and work.unstable
+
+    def least(self, work: Work) -> float:
+        return work.matrix_seconds
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        work.narrow(Within(self.rules[rung], Deadline.after(seconds)))
+        return None
+
+
+@final
+@dataclass(frozen=True)
+class BranchStep(AbstractStep):
+    """Branch and bound over the inputs, for networks with few of them."""
+
+    most: int = 8
+
+    @property
+    def title(self) -> str:
+        return "branch and bound"
+
+    @property
+    def rungs(self) -> int:
+        return 3
+
+    def suits(self, work: Work) -> bool:
+        problem = work.given
+        if problem is None or problem.pre.holds_samples or prod(problem.network.input_shape) > self.most:
+            return False
+        bounded = not bool(problem.bound.unbounded.any())
+        return work.unstable and bounded and work.question.norms is not None and InputBisection().supports(problem)
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        limit = Limit(seconds=seconds, tolerance=1e-6, parts=20 * 25**rung)
+        if work.given is None or work.question.norms is None:
+            return None
+        found = Branched(limit=limit).bound(Gradients(work.given), *work.question.norms)
+        return work.learn(found, self.title)
+
+
+@final
+@dataclass(frozen=True)
+class SearchStep(AbstractStep):
+    """A longer search for what is attained."""
+
+    works: tuple[float, ...] = (2e9, 1e10)
+
+    @property
+    def title(self) -> str:
+        return "search"
+
+    @property
+    def share(self) -> float:
+        return 0.2
+
+    @property
+    def rungs(self) -> int:
+        return len(self.works)
+
+    def suits(self, work: Work) -> bool:
+        return work.attained is not None and work.given is not None and work.question.norms is not None
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        work.search(Search(work=self.works[rung], seed=rung + 1, seconds=seconds))
+        return None
+
+
+OPENING: tuple[AbstractStep, ...] = (NormStep(JacobianNorm()), NormStep(ProductOfNorms()))
+"""The steps that come first, if they fit in the time."""
+STEPS: tuple[AbstractStep, ...] = (
+    BranchStep(),
+    RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
+    NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
+    NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
+    ForwardStep(ReversedAfterFirst(RecurJac())),
+    ForwardStep(Reversed(RecurJac())),
+    ForwardStep(Reversed(Chords())),
+    SearchStep(),
+)
+"""The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""

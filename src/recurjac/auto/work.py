@@ -1,0 +1,143 @@
+"""What is known of one question, a norm of a Jacobian over a region: ranges, an upper bound, and what is attained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.deadline import Deadline
+from recurjac.jacobian import Gradients
+from recurjac.norms import AbstractNormMethod, NormBound
+from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation.anytime import refined
+from recurjac.problem import Problem
+from recurjac.search import Attained, Search, better_of
+
+TOLERANCE = 1e-6
+"""The relative gap between the two bounds at which a question counts as answered."""
+_MOST = 10.0
+"""What a finite bound counts after an infinite one, as a gain: a factor e to this power."""
+_RATE = 2e9
+"""Multiply-adds of such products in a second, each several times, on a slow machine."""
+
+Bound = Callable[[AbstractNormMethod, Gradients], Tensor]
+"""The upper bounds by a method, of the norm (batch,) or of all rows (batch, K)."""
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """Which bounds are sought: `bound` applies a method.  p, q: the norms, for the search; None if rows are bounded."""
+
+    bound: Bound
+    norms: tuple[float, float] | None
+
+
+@final
+@dataclass
+class Work:
+    """The samples that are bounded together, the best ranges and bounds so far, and where they come from.
+
+    given: the problem as it was asked.  gradients: of the best ranges.  version: how often ranges became tighter.
+    pass_seconds: a guess of how long entry-wise bounds take.
+    attained: a lower bound, if one is known.
+    """
+
+    question: Question
+    gradients: Gradients
+    deadline: Deadline
+    given: Problem | None
+    attained: Attained | None = None
+    upper: Tensor | None = None
+    by: str = ""
+    version: int = 0
+    pass_seconds: float = 0.0
+
+    def tighten(self, method: AbstractNormMethod, title: str, gradients: Gradients | None = None) -> float:
+        """Apply a method to the best ranges, or to other gradients; returns its bound, the largest of the batch."""
+        upper = self.question.bound(method, self.gradients if gradients is None else gradients).detach()
+        return self.learn(NormBound(upper), title)
+
+    def learn(self, found: NormBound, title: str) -> float:
+        """Take the bounds of a method that also looks for attained values.  Raises KeyboardInterrupt if it was."""
+        upper = torch.where(found.upper.isnan(), inf, found.upper)
+        if self.upper is None or bool((upper < self.upper).any()):
+            self.by = title
+        self.upper = upper if self.upper is None else torch.minimum(self.upper, upper)
+        if found.attained is not None:
+            self.attained = found.attained if self.attained is None else better_of(self.attained, found.attained)
+        if "interrupted" in found.status:
+            raise KeyboardInterrupt
+        return float(upper.max())
+
+    def narrow(self, rule: AbstractPreactivation) -> bool:
+        """Apply a rule to what is unstable; returns whether any range became tighter."""
+        before = self.gradients.problem
+        if before is None:
+            return False
+        state = self.gradients.state
+        after = Gradients(before.by(refined(state, before.pre, rule)))
+        count = state.network.depth
+        known = [(state.pre(k), after.state.pre(k)) for k in range(1, count)]
+        better = any(bool(((b.lower > a.lower) | (b.upper < a.upper)).any()) for a, b in known)
+        if better:
+            self.gradients, self.version = after, self.version + 1
+        return better
+
+    def search(self, search: Search) -> None:
+        """Look for larger attained values."""
+        if self.given is None or self.question.norms is None:
+            return
+        found, known = search.attained(self.given, *self.question.norms), self.attained
+        self.attained = found if known is None else better_of(known, found)
+
+    def measure(self) -> None:
+        """Compute the ranges; the entries of each row take about as long."""
+        began = self.deadline.spent
+        rows = self.gradients.chain.rows
+        self.pass_seconds = rows * (self.deadline.spent - began)
+
+    @property
+    def matrix_seconds(self) -> float:
+        """A guess of the seconds of one step with the matrices of a P-chain, and its proof."""
+        chain, total, before = self.gradients.chain, 0.0, prod(self.gradients.chain.shapes[0])
+        for k in range(1, chain.end):
+            size, mask = prod(chain.shapes[k]), chain.unstable(k)
+            few = 0 if mask is None else int(mask.sum()) // chain.batch
+            total += size * before * (size + before) + 10.0 * few**3
+            before = size
+        return chain.batch * total / _RATE
+
+    @property
+    def unstable(self) -> bool:
+        """Whether some slope is not known exactly."""
+        chain = self.gradients.chain
+        return any(chain.unstable(k) is not None for k in range(1, chain.end))
+
+    @property
+    def lower(self) -> float:
+        """The largest attained value; 0 if none is known."""
+        return 0.0 if self.attained is None else float(self.attained.gain.max())
+
+    @property
+    def met(self) -> bool:
+        """Whether the two bounds meet within the tolerance, for every sample."""
+        if self.upper is None:
+            return False
+        if self.attained is None:
+            return not bool(self.upper.any())
+        return bool((self.upper <= self.attained.gain * (1 + TOLERANCE)).all())
+
+    @property
+    def gap(self) -> float:
+        """The logarithm of the upper bound, less that of what is attained, in the mean; it falls as bounds improve."""
+        if self.upper is None:
+            return _MOST * 100
+        upper = self.upper.double().clamp(min=1e-300).log().nan_to_num(posinf=_MOST * 100)
+        lower = 0.0 if self.attained is None else self.attained.gain.double().clamp(min=1e-300).log().mean()
+        return float(upper.mean() - lower)

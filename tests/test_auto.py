@@ -1,0 +1,290 @@
+"""`Auto`: never looser than a method in one pass, in time, anytime; and the parts that it is made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+from typing import final
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac import testing
+from recurjac.auto import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, Progress, RangeStep
+from recurjac.auto.work import Work
+from recurjac.deadline import Deadline
+from recurjac.network import Network
+from recurjac.norms import AbstractNormMethod
+from recurjac.preactivation import SecantRanges
+from recurjac.preactivation.anytime import Known, Within, refined
+
+QUIET = rj.Search(work=0)
+PLAIN = tuple(step for step in STEPS if not isinstance(step, BranchStep))
+"""The steps without branch and bound, which makes small networks exact."""
+FORWARD = tuple(step for step in STEPS if isinstance(step, ForwardStep))
+BRIEF = (RangeStep(SecantRanges(2)), NormStep(rj.QuadraticNorm(2)), *FORWARD)
+"""Steps that take little time."""
+ONE_PASS: tuple[AbstractNormMethod, ...] = (
+    rj.ProductOfNorms(),
+    *(
+        rj.JacobianNorm(m)
+        for m in (
+            rj.FastLip(), rj.RecurJac(), rj.Chords(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.RecurJac()),
+            rj.Intersection(rj.Chords(), rj.RecurJac()),
+        )
+    ),
+)  # fmt: skip
+
+
+def net(seed: int, sizes: Sequence[int] = (4, 12, 12, 12, 3), activation: str = "relu") -> Network:
+    g = torch.Generator().manual_seed(seed)
+    layers = [
+        (torch.randn(n, m, generator=g).double() / m**0.5 * 1.5, torch.randn(n, generator=g).double() / 4)
+        for m, n in pairwise(sizes)
+    ]
+    return rj.load(layers, activation=activation)
+
+
+def ball(radius: float, size: int = 4, batch: int = 1) -> rj.LpBall:
+    return rj.LpBall(torch.linspace(-0.5, 0.5, size * batch).double().reshape(batch, size), radius)
+
+
+@final
+@dataclass(frozen=True)
+class Interruption(AbstractStep):
+    """A step that is interrupted."""
+
+    @property
+    def title(self) -> str:
+        return "interruption"
+
+    @property
+    def rungs(self) -> int:
+        return 1
+
+    def suits(self, work: Work) -> bool:
+        return True
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("p", "q"), [(inf, inf), (2, 2), (1, 1)])
+@pytest.mark.parametrize(("kind", "residual"), [("relu", True), ("tanh", False)])
+def test_never_looser_than_one_pass(kind: str, residual: bool, p: float, q: float) -> None:
+    _never_looser(testing.random_network(kind, 3, residual), (0.02, 0.5), p, q, BRIEF)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("p", "q"), [(inf, inf), (2, 2), (1, inf), (inf, 2), (2, 1)])
+@pytest.mark.parametrize("kind", ["relu", "falling", "tanh", "gelu", "mixed"])
+@pytest.mark.parametrize("seed", range(2))
+def test_never_looser_than_one_pass_with_all_steps(kind: str, seed: int, p: float, q: float) -> None:
+    _never_looser(testing.random_network(kind, seed, bool(seed)), (0.01, 0.3, inf), p, q, PLAIN)
+
+
+def _never_looser(
+    network: Network, radii: Sequence[float], p: float, q: float, steps: tuple[AbstractStep, ...]
+) -> None:
+    for radius in radii:
+        region = rj.LpBall(torch.full((1, 2, 2), 0.4), radius, p)
+        found = rj.lipschitz(network, region, p=p, q=q, method=rj.Auto(60, steps), search=rj.Search(work=1e5))
+        assert found.status in ("exact", "stuck")
+        for method in ONE_PASS:
+            other = rj.lipschitz(network, region, p=p, q=q, method=method, search=QUIET)
+            assert float(found.upper) <= float(other.upper) * (1 + 1e-12), method.title
+        assert float(found.lower) <= float(found.upper)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_on_random_networks(seed: int) -> None:
+    testing.check_norm_method(rj.Auto((0.02, 0.2, 1.0)[seed]), seed=seed)
+
+
+def test_secants_pay_and_the_note_says_so() -> None:
+    network, region = net(0, (6, 20, 20, 20, 20, 2)), ball(0.3, 6)
+    found = rj.lipschitz(network, region, method=rj.Auto(20, BRIEF), search=QUIET)
+    plain = rj.lipschitz(network, region, search=QUIET)
+    assert float(found.upper) < 0.9 * float(plain.upper)
+    assert found.note == "least by P-chain"
+    (line,) = found.steps
+    assert line.startswith("product of norms ")
+    assert all(word in line for word in ("Fast-Lip", "Chords ∩ RecurJac-B", "ranges by secants"))
+    assert found.provenance.method == "auto"
+
+
+def test_it_stops_as_soon_as_the_bounds_meet() -> None:
+    network = net(0)
+    began = time.monotonic()
+    for radius in (0.0, 1e-9):
+        found = rj.lipschitz(network, ball(radius), method=rj.Auto(60))
+        assert found.status == "exact"
+        assert float(found.upper) <= float(found.lower) * (1 + 1e-6)
+    zero = rj.load([(torch.zeros(3, 4), None), (torch.ones(2, 3), None)], activation="relu")
+    assert rj.lipschitz(zero, ball(1.0), method=rj.Auto(60), search=QUIET).status == "exact"
+    assert time.monotonic() - began < 10
+
+
+def test_few_inputs_are_divided() -> None:
+    network = net(1, (2, 12, 12, 1))
+    found = rj.lipschitz(network, ball(0.5, 2), method=rj.Auto(30))
+    assert found.status == "exact"
+    assert float(found.upper) <= float(found.lower) * (1 + 2e-6)
+    assert found.note == "least by branch and bound"
+
+
+def test_it_ends_in_time() -> None:
+    network = net(0, (30, 60, 60, 60, 60, 60, 3))
+    for seconds in (0.05, 0.5):
+        began = time.monotonic()
+        found = rj.lipschitz(network, ball(0.3, 30), method=rj.Auto(seconds), search=QUIET)
+        assert time.monotonic() - began < seconds + 2
+        assert found.status == "time"
+        plain = rj.lipschitz(network, ball(0.3, 30), method=rj.ProductOfNorms(), search=QUIET)
+        assert float(found.upper) <= float(plain.upper) * (1 + 1e-12)
+
+
+def test_each_sample_has_its_own_time_and_result() -> None:
+    network, steps = net(0), (RangeStep(SecantRanges(5)), NormStep(rj.QuadraticNorm(5)))
+    whole = rj.lipschitz(network, ball(0.2, batch=3), method=rj.Auto(20, steps), search=QUIET)
+    centres = ball(0.2, batch=3).x
+    for i in range(3):
+        alone = rj.lipschitz(network, rj.LpBall(centres[i], 0.2), method=rj.Auto(20, steps), search=QUIET)
+        assert float(whole.upper[i]) == pytest.approx(float(alone.upper), rel=1e-6)
+    assert len(whole.steps) == 3
+
+
+def test_an_interruption_returns_what_is_proved() -> None:
+    network, region = net(0), ball(0.2, batch=3)
+    plain = rj.lipschitz(network, region, search=QUIET)
+    found = rj.lipschitz(network, region, method=rj.Auto(20, (Interruption(),)), search=QUIET)
+    assert "interrupted" in found.status
+    assert torch.allclose(found.upper, plain.upper, rtol=1e-12)
+    one = rj.lipschitz(network, region, method=rj.Auto(20, (NormStep(rj.QuadraticNorm(9)), Interruption())),
+                       search=QUIET)  # fmt: skip
+    assert float(one.upper[0]) < float(plain.upper[0])  # what was found before it
+    assert torch.allclose(one.upper[1:], plain.upper[1:], rtol=1e-12)
+
+
+def test_an_interruption_before_any_bound_is_one() -> None:
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    found = rj.lipschitz(net(0), ball(0.2), method=rj.Auto(20, progress=stop), search=QUIET)
+    assert found.status == "interrupted"
+    assert float(found.upper) < inf
+
+
+def test_progress_closes_the_gap() -> None:
+    seen: list[Progress] = []
+    found = rj.lipschitz(net(1), ball(0.3), method=rj.Auto(3, PLAIN, seen.append), search=QUIET)
+    assert len(seen) > 5
+    for before, now in pairwise(seen):
+        assert now.upper <= before.upper
+        assert now.lower >= before.lower
+        assert now.seconds >= before.seconds
+    assert seen[-1].upper == float(found.upper)
+    assert seen[-1].lower <= float(found.lower) * (1 + 1e-12)
+
+
+def test_rows_and_parts_of_chain_rules() -> None:
+    network, region = net(0), ball(0.2)
+    each = [
+        float(rj.lipschitz(network.output(k), region, method=rj.Auto(5, BRIEF), search=QUIET).upper) for k in range(3)
+    ]
+    gradients = rj.Gradients(rj.Problem(network, region))
+    rows = rj.Auto(5, BRIEF).rows(gradients, inf)
+    plain = rj.JacobianNorm().rows(gradients, inf)
+    assert bool((rows <= plain * (1 + 1e-12)).all())
+    assert bool((rows[0] >= torch.tensor(each) * 0.5).all())
+    part = rj.Gradients(given=gradients.chain.starting_at(1))
+    found, known = rj.Auto(5, BRIEF).norm(part, inf, inf), rj.QuadraticNorm(2).norm(part, inf, inf)
+    assert bool((found <= known * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), True])
+def test_no_time_is_refused(seconds: object) -> None:
+    for make in (rj.Auto, lambda seconds: rj.QuadraticNorm(3, seconds), lambda seconds: SecantRanges(3, seconds)):
+        with pytest.raises(rj.InvalidRequest, match="positive number of seconds"):
+            make(seconds=seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.default
+def test_it_is_the_default_unless_gradients_are_recorded() -> None:
+    network = rj.load(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)).double(),
+                      torch.zeros(1, 2).double())  # fmt: skip
+    region = rj.LpBall(torch.zeros(2), 0.5)
+    assert network.live
+    recorded = rj.lipschitz(network, region, search=QUIET)
+    assert recorded.method == "Chords ∩ RecurJac-B"
+    recorded.upper.sum().backward()
+    with torch.no_grad():
+        found = rj.lipschitz(network, region)
+    assert found.method == "auto"
+    assert not found.upper.requires_grad
+    assert float(found.upper) <= float(recorded.upper.detach()) * (1 + 1e-12)
+
+
+# Ranges
+
+
+def ranges(problem: rj.Problem) -> list[tuple[Tensor, Tensor]]:
+    state = problem.preactivations()
+    return [(state.pre(k).lower, state.pre(k).upper) for k in range(1, problem.network.depth)]
+
+
+def inside(tight: list[tuple[Tensor, Tensor]], wide: list[tuple[Tensor, Tensor]]) -> bool:
+    return all(
+        bool((a >= c - 1e-12 * c.abs()).all() & (b <= d + 1e-12 * d.abs()).all())
+        for (a, b), (c, d) in zip(tight, wide, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu", "mixed"])
+def test_what_is_known_is_never_lost(kind: str) -> None:
+    network = testing.random_network(kind, 1, True)
+    problem = rj.Problem(network, rj.LpBall(torch.full((2, 2, 2), 0.3), 0.3))
+    state = problem.preactivations()
+    again = problem.by(Known.of(state, problem.pre))
+    assert inside(ranges(again), ranges(problem))
+    assert inside(ranges(problem), ranges(again))
+    better = problem.by(refined(state, problem.pre, Within(SecantRanges(8), Deadline.after(60))))
+    secants = problem.by(rj.Secants(8))
+    assert inside(ranges(better), ranges(problem))
+    assert inside(ranges(better), ranges(secants))
+    late = problem.by(refined(state, problem.pre, Within(SecantRanges(8), Deadline.after(0))))
+    assert inside(ranges(late), ranges(problem))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_ranges_within_a_time_are_sound(seed: int) -> None:
+    for seconds in (0.0, 1e-3, 0.05):
+        rule = rj.Refine(rj.Crown(), Within(SecantRanges(20), Deadline.after(seconds)))
+        testing.check_preactivation(rule, seed=seed)
+
+
+def test_the_search_for_multipliers_ends_in_time() -> None:
+    network, region = net(0, (60, 90, 90, 90, 90, 2)), ball(0.3, 60)
+    for method in (rj.QuadraticNorm(10**6, 0.3),):
+        began = time.monotonic()
+        rj.lipschitz(network, region, method=method, search=QUIET)
+        assert time.monotonic() - began < 3
+    began = time.monotonic()
+    rj.preactivation_bounds(network, region, pre=replace(rj.Secants(), then=SecantRanges(10**6, 0.2)))
+    assert time.monotonic() - began < 4
+
+
+def test_deadlines() -> None:
+    never, gone, soon = Deadline.after(inf), Deadline.after(0), Deadline.after(100)
+    assert (never.over, never.share, never.left) == (False, 0.0, inf)
+    assert (gone.over, gone.share, gone.left) == (True, 1.0, 0.0)
+    assert not soon.over
+    assert 0 <= soon.share < 0.1
+    assert soon.left <= 100 <= soon.left + 10
