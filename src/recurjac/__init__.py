@@ -43,6 +43,7 @@ from recurjac.errors import (
 from recurjac.jacobian import (
     Chords,
     Clamped,
+    Cut,
     FastLip,
     Gradients,
     Intersection,
@@ -69,14 +70,15 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius",
-    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast",
-    "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
-    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
-    "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
-    "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
-    "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly",
-    "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
+    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "Cut", "directional_bounds", "DirectionalBounds",
+    "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf",
+    "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral",
+    "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton",
+    "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds",
+    "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch",
+    "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants",
+    "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
+    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
+    "UnsupportedLayer",
 ]  # fmt: skip

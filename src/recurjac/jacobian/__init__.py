@@ -6,6 +6,7 @@ from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, Abs
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
 from recurjac.jacobian.clamped import Clamped
 from recurjac.jacobian.combine import Intersection, NodeIntersection
+from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
@@ -13,6 +14,6 @@ from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
-    "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac", "Reversed",
+    "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac", "Reversed",
     "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip
