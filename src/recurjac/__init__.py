@@ -52,6 +52,7 @@ from recurjac.jacobian import (
     RecurJac,
     Reversed,
     ReversedAfterFirst,
+    XLinear,
     jacobian_bounds,
 )
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
@@ -80,5 +81,5 @@ __all__ = [
     "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants",
     "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
     "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer",
+    "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

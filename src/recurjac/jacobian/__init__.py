@@ -11,9 +11,10 @@ from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
+from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
     "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac", "Reversed",
-    "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip
