@@ -29,7 +29,7 @@ LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper
 METHODS: dict[str, Any] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "product": rj.ProductOfNorms(),
-    "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(), "xlinear": rj.XLinear(),
+    "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(), "xlinear": rj.XLinear(), "centred": rj.Centred(),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),

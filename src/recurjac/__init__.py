@@ -41,6 +41,7 @@ from recurjac.errors import (
     UnsupportedLayer,
 )
 from recurjac.jacobian import (
+    Centred,
     Chords,
     Clamped,
     Cut,
@@ -70,16 +71,15 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius",
-    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "Cut", "directional_bounds", "DirectionalBounds",
-    "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf",
-    "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
-    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral",
-    "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton",
-    "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds",
-    "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch",
-    "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants",
-    "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer", "XLinear",
+    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "Centred", "certified_radius",
+    "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "Cut", "directional_bounds",
+    "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP",
+    "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load",
+    "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
+    "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
+    "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
+    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly",
+    "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
+    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

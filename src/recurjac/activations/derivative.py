@@ -49,6 +49,17 @@ class Derivative(AbstractCurved):
         return self.activation.core(z).map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
 
     @classmethod
+    def known_for(cls, activation: AbstractActivation, z: Tensor) -> bool:
+        """Whether an activation states all that is needed; one with a range of σ'' of its own need not.
+
+        z: a tensor of the dtype and device.
+        """
+        if not isinstance(activation, AbstractSmooth):
+            return False
+        stated = type(activation).curvature_range is AbstractSmooth.curvature_range
+        return stated and activation.curvature(torch.zeros_like(z)) is not None
+
+    @classmethod
     def examples(cls) -> list[Self]:
         return [cls(Sigmoid()), cls(Tanh()), cls(Softplus()), cls(GELU())]
 
@@ -74,9 +85,7 @@ def _constants(activation: AbstractActivation, z: Interval, arithmetic: Abstract
 def _slope_lines_of_smooth(
     activation: AbstractSmooth, z: Interval, share: float, arithmetic: AbstractArithmetic
 ) -> LinearRelaxation:
-    """A class with a range of σ'' of its own does not say where σ'' turns."""
-    stated = type(activation).curvature_range is AbstractSmooth.curvature_range
-    if not stated or activation.curvature(torch.zeros_like(z.lower)) is None:
+    if not Derivative.known_for(activation, z.lower):
         return _constants(activation, z, arithmetic)
     return tightest_lines(Derivative(activation), z, share, arithmetic)
 

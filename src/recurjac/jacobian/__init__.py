@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
+from recurjac.jacobian.centred import Centred
 from recurjac.jacobian.clamped import Clamped
 from recurjac.jacobian.combine import Intersection, NodeIntersection
 from recurjac.jacobian.cut import Cut
@@ -14,7 +15,7 @@ from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
-    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
-    "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac", "Reversed",
-    "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Centred", "Chords",
+    "Clamped", "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "RecurJac",
+    "Reversed", "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip
