@@ -24,7 +24,7 @@ from recurjac.network import Network
 from recurjac.relaxations import LinearRelaxation
 
 RADII = (0.002, 0.02)
-METHODS = (rj.Chords(), rj.XLinear(), rj.QuadraticNorm())
+METHODS = (rj.Chords(), rj.XLinear(), rj.Centred(), rj.QuadraticNorm())
 
 
 @final
