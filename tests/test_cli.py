@@ -30,8 +30,8 @@ TOP = ["recurjac", "command", "model", "settings", "results"]
 LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper", "lower", "seconds"]
 JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
-    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(),
-    "clamped": rj.QuadraticClamped(),
+    "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "clamped": rj.QuadraticClamped(),
+    "xlinear": rj.XLinear(), "centred": rj.Centred(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(),

@@ -252,6 +252,38 @@ def test_secants_of_two_pieces_are_exact_to_rounding() -> None:
     assert torch.allclose(found.upper, torch.tensor([[1.0, 0.0, 1.0, 1.0]]).double(), rtol=0, atol=1e-14)
 
 
+@every_seed
+@pytest.mark.parametrize("activation", ALL)
+def test_secants_from_a_point_are_tight(activation: AbstractActivation, seed: int) -> None:
+    """The range is that of dense samples, and holds for them, also for steep, tiny, huge and disjoint intervals."""
+    if isinstance(vars(activation).get("slope"), Tensor):
+        pytest.skip("a slope for each neuron; the class is tested by others")
+    g = torch.Generator().manual_seed(seed)
+    width = 10 ** (torch.rand(1, 60, generator=g, dtype=torch.float64) * 6 - 4)
+    a = torch.randn(1, 60, generator=g, dtype=torch.float64) * 2
+    c = a + width * (torch.rand(1, 60, generator=g, dtype=torch.float64) * 1.6 - 0.3)
+    c[0, :6], a[0, :3] = a[0, :6], 0.0
+    z, centre = rj.Interval(a, a + width), rj.Interval.point(c)
+    found = activation.secant_range(z, centre, rj.Rigorous())
+    v = a + torch.linspace(0, 1, 4001, dtype=torch.float64).reshape(-1, 1, 1) * width
+    rise, run = activation.value(v) - activation.value(c), v - c
+    far = run.abs() > 1e-3 * width
+    slack = 1e-14 * (1 + activation.value(v).abs() + activation.value(c).abs()) / torch.where(far, run, 1.0).abs()
+    secant = torch.where(far, rise / torch.where(far, run, 1.0), torch.nan)
+    assert bool((far.logical_not() | (secant >= found.lower - slack)).all())
+    assert bool((far.logical_not() | (secant <= found.upper + slack)).all())
+    at = activation.slope_range(centre, rj.Rigorous())
+    inside = (a <= c) & (c <= a + width)
+    low = torch.minimum(secant.nan_to_num(torch.inf).amin(0), torch.where(inside, at.lower, torch.inf))
+    high = torch.maximum(secant.nan_to_num(-torch.inf).amax(0), torch.where(inside, at.upper, -torch.inf))
+    scale = activation.slope_range(rj.Interval(torch.minimum(a, c), torch.maximum(a + width, c)), rj.Fast())
+    loose = 2e-3 * scale.width + slack.amax(0)
+    if activation.name in ("sin", "cos"):  # all slopes are assumed beyond two periods
+        loose = torch.where(width > 9, torch.inf, loose)
+    assert bool((found.lower >= low - loose).all())
+    assert bool((found.upper <= high + loose).all())
+
+
 # Figures of other tools
 
 

@@ -23,6 +23,7 @@ METHODS: dict[str, AbstractJacobianMethod] = {
     "chords": rj.Chords(),
     "reversed-chords": rj.Reversed(rj.Chords()),
     "default": rj.Intersection(rj.Chords(), rj.RecurJac()),
+    "cut": rj.Cut(rj.Chords(), most=7),
 }
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(),

@@ -42,8 +42,10 @@ from recurjac.errors import (
     UnsupportedLayer,
 )
 from recurjac.jacobian import (
+    Centred,
     Chords,
     Clamped,
+    Cut,
     FastLip,
     Gradients,
     Intersection,
@@ -53,6 +55,7 @@ from recurjac.jacobian import (
     RecurJac,
     Reversed,
     ReversedAfterFirst,
+    XLinear,
     jacobian_bounds,
 )
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
@@ -70,16 +73,16 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius",
-    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast",
-    "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
-    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
-    "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
+    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "Centred", "certified_radius",
+    "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "Cut", "directional_bounds",
+    "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP",
+    "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load",
+    "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
     "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
     "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
     "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum",
     "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
     "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer",
+    "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

@@ -12,6 +12,11 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.relaxations import LinearRelaxation
 
+_HALVINGS = 60
+"""The number of halvings of a bracket in the search for a point of contact."""
+_ULPS = 8
+"""The error of a value, in units of its last place, for which the ranges of secants have room."""
+
 
 class AbstractActivation(ABC):
     """An element-wise function σ with its slope σ'; where σ has a kink, σ' is the interval of Clarke's derivative."""
@@ -144,6 +149,65 @@ class AbstractSmooth(AbstractActivation):
         """The hull of the one-sided σ' at both ends and at the turning points between them (at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
         return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
+
+    @final
+    def secant_range(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """The range of the secants' slopes, which is exact up to rounding where z and c are a part of the core.
+
+        It is the hull of the ranges for the least and the largest c, and of σ' on `centre` if that is not a point: if a
+        secant's slope is extreme for c inside `centre`, it equals σ'(c).
+        """
+        hull = Interval(torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper))
+        slopes, core = self.slope_range(hull, arithmetic), self.core(hull)
+        whole = (core.lower == hull.lower) & (core.upper == hull.upper)
+        z, centre = (i.map(lambda end: torch.where(whole, end, 0.0)) for i in (z, centre))
+        found = [self._secants_from(z, c) for c in (centre.lower, centre.upper)]
+        around = self.slope_range(centre, arithmetic)
+        point = centre.is_point
+        found.append((torch.where(point, torch.inf, around.lower), torch.where(point, -torch.inf, around.upper)))
+        least, most = (torch.stack(ends) for ends in zip(*found, strict=True))
+        low = torch.minimum(torch.maximum(least.amin(0), slopes.lower), slopes.upper)
+        high = torch.maximum(torch.minimum(most.amax(0), slopes.upper), slopes.lower)
+        return arithmetic.enclose(torch.where(whole, low, slopes.lower), torch.where(whole, high, slopes.upper))
+
+    def _secants_from(self, z: Interval, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest slope of a secant from c to a point v of z, both finite.
+
+        The slope is extreme at an end, where σ' jumps, at v = c, or where σ'(v) = (σ(v) - σ(c)) / (v - c).  The
+        difference of the two, times v - c, has the derivative σ''(v) (v - c), so that it vanishes at most once between
+        two turning points of σ' on one side of c.  The slopes σ' at the ends of a bracket of that point enclose the one
+        there.  Source: docs/mathematics.md, §3.4.
+        """
+        at = torch.minimum(torch.maximum(c, z.lower), z.upper)
+        cuts = torch.cat([torch.stack([z.lower, at, z.upper]), self.slope_turns(z.lower, z.upper)]).sort(0).values
+        values, start, run = self.value(cuts), self.value(c), cuts - c
+        beside = self.slopes_beside(c)
+        eps = torch.finfo(c.dtype).eps
+        secant = (values - start) / torch.where(run == 0, 1.0, run)
+        error = _ULPS * eps * (values.abs() + start.abs()) / torch.where(run == 0, 1.0, run).abs() + eps * secant.abs()
+        outside = torch.where(z.contains(c), 0.0, torch.inf)
+        low = torch.cat([torch.where(run == 0, torch.inf, secant - error), torch.stack(beside) + outside])
+        high = torch.cat([torch.where(run == 0, -torch.inf, secant + error), torch.stack(beside) - outside])
+        before, after = self.slopes_beside(cuts)
+        left = (after * run - (values - start))[:-1].sign()
+        right = (before * run - (values - start))[1:].sign()
+        turned = (left * right < 0) & (cuts[1:] > cuts[:-1])
+        if bool(turned.any()):
+            brackets = cuts[:-1][turned], cuts[1:][turned], left[turned]
+            ends = self._contact(*brackets, c.expand_as(left)[turned])
+            for slope in ends:
+                low = torch.cat([low, torch.full_like(left, torch.inf).masked_scatter(turned, slope)])
+                high = torch.cat([high, torch.full_like(left, -torch.inf).masked_scatter(turned, slope)])
+        return low.amin(0), high.amax(0)
+
+    def _contact(self, a: Tensor, b: Tensor, sign: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """σ' at both ends of a bracket of the point between a and b where the tangent goes through (c, σ(c))."""
+        start = self.value(c)
+        for _ in range(_HALVINGS):
+            middle = a / 2 + b / 2
+            same = (self.slope(middle) * (middle - c) - (self.value(middle) - start)).sign() == sign
+            a, b = torch.where(same, middle, a), torch.where(same, b, middle)
+        return self.slopes_beside(a)[1], self.slopes_beside(b)[0]
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
         """The hull of σ'' at both ends and at its turning points between them."""

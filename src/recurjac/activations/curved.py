@@ -1,6 +1,7 @@
-"""Smooth activations of any shape: a search for the lines that are tightest at the midpoint of an interval.
+"""Smooth activations of any shape: a search for the lines that are tightest at a point of an interval.
 
-Of all lines above f on [l, u], the line that is lowest at the midpoint m has the height min_a h(a) there, where
+Of all lines above f on [l, u], the line that is lowest at the point m, such as the midpoint, has the height min_a h(a)
+there, where
 
     h(a) = max over v in [l, u] of  f(v) - a (v - m)
 
@@ -42,30 +43,41 @@ class AbstractCurved(AbstractSmooth):
 
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        """The lines that are tightest at the midpoint of z; the lower line is found as the upper line of -σ."""
-        core = self.core(z)
-        both = core.map(lambda end: torch.stack([end, end]))
-        below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
-        slope, (least, most) = self._lines(both, below, arithmetic)
-        return self._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
+        """The lines that are tightest at the midpoint of z."""
+        return tightest_lines(self, z, 0.5, arithmetic)
 
-    def _lines(
-        self, z: Interval, below: Tensor, arithmetic: AbstractArithmetic
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The slope of the best line below or above σ, and the smallest and largest intercepts that it may need.
 
-        Both are differentiable in the ends of z.  Touching points inside z may be held fixed, because the slope of the
-        line through them is stationary in them.
-        """
-        sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
-        ends = z.map(lambda t: t.detach().double().flatten())
-        search = _Search(self, sign, ends.lower, ends.upper)
-        with torch.no_grad():
-            touching = search.touching_points()
-        slope = self.chord(Interval(*(search.live(t, z) for t in touching)), arithmetic)
-        with torch.no_grad():
-            candidates = search.candidates(sign * slope.detach().double().flatten())
-        return slope, self.intercepts(slope, *search.live(candidates, z))
+def tightest_lines(
+    activation: AbstractSmooth, z: Interval, share: float, arithmetic: AbstractArithmetic
+) -> LinearRelaxation:
+    """The lines of σ that are tightest at a point of z, which has the given share of z before it.
+
+    The lower line is found as the upper line of -σ.  As in `AbstractCurved`, `slope_turns` must cut off far tails.
+    """
+    core = activation.core(z)
+    both = core.map(lambda end: torch.stack([end, end]))
+    below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
+    slope, (least, most) = _lines(activation, both, below, share, arithmetic)
+    return activation._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
+
+
+def _lines(
+    activation: AbstractSmooth, z: Interval, below: Tensor, share: float, arithmetic: AbstractArithmetic
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The slope of the best line below or above σ, and the smallest and largest intercepts that it may need.
+
+    Both are differentiable in the ends of z.  Touching points inside z may be held fixed, because the slope of the
+    line through them is stationary in them.
+    """
+    sign = torch.where(below, -1.0, 1.0).double().expand(z.shape).flatten()
+    ends = z.map(lambda t: t.detach().double().flatten())
+    search = _Search(activation, sign, ends.lower, ends.upper, share)
+    with torch.no_grad():
+        touching = search.touching_points()
+    slope = activation.chord(Interval(*(search.live(t, z) for t in touching)), arithmetic)
+    with torch.no_grad():
+        candidates = search.candidates(sign * slope.detach().double().flatten())
+    return slope, activation.intercepts(slope, *search.live(candidates, z))
 
 
 @final
@@ -77,16 +89,17 @@ class _Search:
     sign: Tensor
     lower: Tensor
     upper: Tensor
+    share: float
 
     def live(self, points: Tensor, z: Interval) -> Tensor:
-        """Points (..., n) in the shape and dtype of z; ends and midpoints are exact and keep their gradients.
+        """Points (..., n) in the shape and dtype of z; ends and the point m are exact and keep their gradients.
 
         z: the intervals of this search.
         """
         shape = (*points.shape[:-1], *z.shape)
         cast = points.reshape(shape).to(z.lower.dtype)
         live = torch.minimum(torch.maximum(cast, z.lower.detach()), z.upper.detach())
-        for own, copy in ((z.lower / 2 + z.upper / 2, self.middle), (z.upper, self.upper), (z.lower, self.lower)):
+        for own, copy in ((self._at(z.lower, z.upper), self.middle), (z.upper, self.upper), (z.lower, self.lower)):
             live = torch.where((points == copy).reshape(shape), own, live)
         return live
 
@@ -95,16 +108,20 @@ class _Search:
 
     @cached_property
     def middle(self) -> Tensor:
-        return self.lower / 2 + self.upper / 2
+        """The point m at which the line is tightest."""
+        return self._at(self.lower, self.upper)
+
+    def _at(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return (1 - self.share) * lower + self.share * upper
 
     @cached_property
     def _cuts(self) -> Tensor:
-        """The ends, the midpoint and the turning points of f', in ascending order: (k + 1, n)."""
+        """The ends, the point m and the turning points of f', in ascending order: (k + 1, n)."""
         turns = self.activation.slope_turns(self.lower, self.upper)
         return torch.cat([torch.stack([self.lower, self.middle, self.upper]), turns]).sort(0).values
 
     def candidates(self, slope: Tensor) -> Tensor:
-        """Candidates for the maximum of f(v) - slope v on the interval, and on either side of its midpoint: (m, n)."""
+        """Candidates for the maximum of f(v) - slope v on the interval, and on either side of m: (m, n)."""
         cuts = self._cuts
         used = (cuts[1:] > cuts[:-1]).any(-1)
         left, right = cuts[:-1][used], cuts[1:][used]
@@ -128,7 +145,7 @@ class _Search:
         return p, q, left.values - right.values
 
     def touching_points(self) -> tuple[Tensor, Tensor]:
-        """The points where the line that is lowest at the midpoint touches f: p < m < q, or m twice."""
+        """The points where the line that is lowest at m touches f: p < m < q, or m twice."""
         p, q = self.lower.clone(), self.upper.clone()
         chord = (self.f(q) - self.f(p)) / torch.where(q > p, q - p, 1.0)
         tangent, middle = self.sign * self.activation.slope(self.middle), self.middle
@@ -136,7 +153,7 @@ class _Search:
         p, q = torch.where(by_tangent, middle, p), torch.where(by_tangent, middle, q)
         open_ = ~(by_chord | by_tangent)
         if bool(open_.any()):
-            part = _Search(self.activation, self.sign[open_], self.lower[open_], self.upper[open_])
+            part = _Search(self.activation, self.sign[open_], self.lower[open_], self.upper[open_], self.share)
             p[open_], q[open_] = part._searched(chord[open_])
         return p, q
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
+from recurjac.jacobian.centred import Centred
 from recurjac.jacobian.clamped import Clamped
 from recurjac.jacobian.combine import Intersection, NodeIntersection
+from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
+from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
-    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
-    "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac",
-    "Reversed", "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Centred", "Chords",
+    "Clamped", "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped",
+    "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

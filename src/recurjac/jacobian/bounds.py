@@ -12,6 +12,7 @@ from recurjac.arithmetic import AbstractArithmetic
 from recurjac.errors import expect
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.combine import Intersection
+from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords, RecurJac
 from recurjac.network import Network
@@ -22,8 +23,8 @@ from recurjac.region import AbstractRegion
 
 
 def default_method() -> AbstractJacobianMethod:
-    """The default method: the intersection of `Chords()` and `RecurJac()`."""
-    return Intersection(Chords(), RecurJac())
+    """The default method: the intersection of `Chords()` and `RecurJac()`, with products at cuts."""
+    return Cut(Intersection(Chords(), RecurJac()))
 
 
 def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
@@ -64,7 +65,7 @@ def jacobian_bounds(
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
-    method: the default is `Intersection(Chords(), RecurJac())`.
+    method: the default is `Cut(Intersection(Chords(), RecurJac()))`.
     pre: the rule for pre-activation bounds; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`; the result records which was used.

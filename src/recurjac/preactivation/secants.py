@@ -55,7 +55,7 @@ class SecantRanges(AbstractPreactivation):
             chosen = torch.ones(shape, dtype=torch.bool, device=state.network.device)
         low = torch.full(shape, -inf, dtype=state.network.dtype, device=state.network.device).flatten(1)
         high = -low
-        centre, radius = _centre(state.region)
+        centre, radius = centre_of(state.region)
         if state.everywhere:
             return Interval.unchecked(low.reshape(shape), high.reshape(shape))
         at = _values_at(state, centre, k)
@@ -101,7 +101,7 @@ def _logarithms(reached: Tensor) -> Tensor:
     return reached.diagonal().clamp(min=1e-300).log().sum()
 
 
-def _centre(region: BoundRegion) -> tuple[Tensor, Tensor]:
+def centre_of(region: BoundRegion) -> tuple[Tensor, Tensor]:
     """A point c of the region, and a radius of each input: (batch, *input) each.
 
     The region lies in the box of these half-widths around c or, if it is an l1 or l2 ball, in a Euclidean ball.
