@@ -95,7 +95,7 @@ def system_of(chain: ChainRule) -> System:
     nodes = []
     for k in range(1, end):
         size, slopes = prod(chain.shapes[k]), chain.slopes[k]
-        middle, half = _middle(slopes.lower[0], slopes.upper[0]) if slopes is not None else _ones(size, device)
+        middle, half = middle_and_half(slopes.lower[0], slopes.upper[0]) if slopes is not None else _ones(size, device)
         kept = tuple(i for i in range(k) if last.get(i, -1) > k)
         nodes.append(Node(chain.shapes[k], edges[k], middle, half, half.nonzero().flatten(), kept, k in last))
     return System(chain.shapes[0], tuple(nodes), rows, chain.arithmetic)
@@ -105,7 +105,7 @@ def _ones(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.ones(size, dtype=torch.float64, device=device), torch.zeros(size, dtype=torch.float64, device=device)
 
 
-def _middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def middle_and_half(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """m and r >= max(D - m, m - d), which is 0 where d = D: both (n,), float64."""
     low, high = low.detach().double().flatten(), high.detach().double().flatten()
     middle = torch.where(low == high, low, low / 2 + high / 2)
