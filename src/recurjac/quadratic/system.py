@@ -29,6 +29,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, concat
 from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 from recurjac.network import Edge
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.tensors import without_gradients
 
 
 @final
@@ -81,10 +82,14 @@ def system_of(chain: ChainRule) -> System:
     """The system of a chain rule of one sample, without the neurons of slope 0 where leaving them out saves work."""
     chain = chain.without_dead()
     end, device = chain.end, chain.device
-    edges = [tuple(Edge(e.source, e.operator.to(torch.float64, device)) for e in into) for into in chain.edges]
+    edges = [
+        tuple(Edge(e.source, without_gradients(e.operator.to(torch.float64, device))) for e in into)
+        for into in chain.edges
+    ]
     rows: dict[int, Ball] = {}
     for e in chain.edges[end]:
         more = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2)[0]).to(torch.float64, device)
+        more = Ball(more.mid.detach(), more.rad)
         rows[e.source] = more if e.source not in rows else rows[e.source] + more
     last = {e.source: k for k in range(1, end + 1) for e in edges[k]}  # who reads a node last
     if not rows:  # the end is constant
