@@ -36,8 +36,8 @@ _WIDEST = 4096
 """The size of the largest matrix that is formed; wider networks are bounded by the product of norms alone."""
 _NARROW = 1024
 """Up to this size, one matrix over whole nodes is carried, which all graphs allow; above it, a factor along layers."""
-_WORK = 2**40
-"""About the limit on multiply-adds of the search along layers: half a minute on two cores."""
+_WORK = 2**39
+"""About the limit on multiply-adds of the search along layers: some twenty seconds on two cores."""
 _SHARP = 16.0
 """How sharply the search weighs the largest of several rows."""
 

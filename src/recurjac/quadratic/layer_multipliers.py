@@ -21,6 +21,8 @@ _MARGIN = 1e-4
 """The factor of a layer is above the least one that is feasible by at least this share of it."""
 _RATE = 0.15
 """The first step of Adam's method; it falls to nothing along half a cosine."""
+_PACE = 4.0
+"""How much faster the gaps move than the other numbers: there is one for a whole layer."""
 _LEAST_SHARE = 0.03
 """The least first share of the diagonal that is not taken by later neurons of a group."""
 _STEPS = 40
@@ -59,7 +61,7 @@ class LayerMultipliers:
 
     def factor(self, k: int, cost: Tensor) -> Tensor:
         least = _largest(cost).clamp(min=torch.finfo(cost.dtype).tiny)
-        return least * (1 + _MARGIN + torch.nn.functional.softplus(self.gaps[k]) * 1.4427)
+        return least * (1 + _MARGIN + torch.nn.functional.softplus(_PACE * self.gaps[k]) * 1.4427)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> LayerMultipliers:
         """The same with `change` applied to all numbers."""
