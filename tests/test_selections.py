@@ -39,6 +39,19 @@ class Repeated(nn.Module):
         return x[:, :, [3, 0, 1, 2, 0]].amin(2)
 
 
+class Halves(nn.Module):
+    """MaxMin, written as a maximum and a minimum of two halves, in several orders."""
+
+    def __init__(self, stacked: bool) -> None:
+        super().__init__()
+        self.stacked = stacked
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (x[:, ::2], x[:, 1::2]) if self.stacked else x.chunk(2, 1)
+        most, least = torch.maximum(a, b), torch.minimum(b, a)
+        return torch.stack([least, most], -1) if self.stacked else torch.cat([most, least], 1)
+
+
 SELECTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, int]]] = {
     "disjoint": (lambda: nn.MaxPool2d(2), (1, 2, 6, 4), (1, 1)),
     "overlapping": (lambda: nn.MaxPool2d(3, stride=1), (1, 1, 5, 5), (1, 9)),
@@ -49,6 +62,8 @@ SELECTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, 
     "repeated": (Repeated, (1, 2, 4), (1, 2)),
     "sort": (lambda: Sort(4), (1, 8), (1, 1)),
     "pairs": (lambda: Sort(2, True), (1, 6), (1, 1)),
+    "halves": (lambda: Halves(False), (1, 6), (1, 1)),
+    "stacked halves": (lambda: Halves(True), (1, 6), (1, 1)),
 }
 
 
@@ -107,6 +122,55 @@ def test_a_selection_has_its_norm_in_the_product(name: str, p: float) -> None:
     row, column = selection.row_sum, selection.column_sum
     want = {1: column, 2: sqrt(row * column), inf: row}[p]
     assert want <= found <= want * (1 + 1e-12)
+
+
+class NoPairs(nn.Module):
+    """Maxima and minima side by side that are no sort of pairs: an entry is compared twice, or with others."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        if self.kind == "broadcast":
+            b = b[:, :1]
+        if self.kind == "repeated":
+            a = x[:, [0, 0, 1]]
+        if self.kind == "the same":
+            b = a
+        least = {"other": lambda: torch.minimum(a, x[:, [4, 5, 3]]), "maximum": lambda: torch.maximum(a, b)}
+        second = least.get(self.kind, lambda: torch.minimum(a, b))()
+        more = [a] if self.kind == "three" else []
+        return torch.cat([torch.maximum(a, b), second, *more], 1)
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "repeated", "the same", "other", "maximum", "three"])
+def test_what_is_no_sort_of_pairs(kind: str) -> None:
+    module = NoPairs(kind)
+    x = torch.randn(7, 6, dtype=torch.float64)
+    network = rj.load(module, x[:1])
+    assert all(s.selection is None for s in network.stages)
+    assert torch.allclose(network(x), module(x))
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_halves_of_a_layer_are_sorted_exactly(stacked: bool) -> None:
+    """One comparison for each pair, also after a layer with a bias, and 1-Lipschitz layers stay so."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 8), Halves(stacked), nn.Flatten(), nn.Linear(8, 8), Halves(stacked), nn.Flatten()]
+    module = nn.Sequential(*layers, nn.Linear(8, 8)).double()
+    for layer in (module[0], module[3], module[6]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.orthogonal_(layer.weight)
+    x = torch.randn(5, 8, dtype=torch.float64)
+    network = rj.load(module, x[:1])
+    assert sum(not s.linear for s in network.stages) == 2
+    assert torch.allclose(network(x), module(x))
+    for method in (rj.ProductOfNorms(), rj.QuadraticNorm(2)):
+        for radius in (0.1, inf):
+            found = rj.lipschitz(network, rj.LpBall(x[:1], radius, 2), p=2, q=2, method=method, search=QUICK)
+            assert 1 - 1e-9 <= float(found.upper.detach()) <= 1 + 1e-9
 
 
 def test_what_is_known_follows_changes_of_the_input() -> None:

@@ -38,6 +38,7 @@ class Builder:
     rounded: whether constants were computed in floating point; the bounds do not cover their rounding errors.
     spent: the number of entries counted so far (`spend`).
     taken: tensors whose values were copied into activations or folded constants; the network does not follow them.
+    comparisons: what was compared so far (`rewrites.pairs`).
     """
 
     input_shape: Shape
@@ -48,6 +49,7 @@ class Builder:
     rounded: bool = False
     spent: int = 0
     taken: list[Tensor] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     def spend(self, entries: int) -> None:
         """Count entries that the network keeps.  Raises ValueError if it needs too much memory."""
@@ -201,6 +203,18 @@ class Expression:
     def activate(self, activation: AbstractActivation) -> Expression:
         """activation(self), a new stage."""
         return self.builder.add(self, activation)
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """Two expressions a and b of one network, relu(b - a), and with it their maximum and minimum."""
+
+    first: Expression
+    second: Expression
+    rise: Expression
+    most: Expression
+    least: Expression
 
 
 def _renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:

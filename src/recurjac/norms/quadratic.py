@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import final
@@ -10,16 +10,35 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Ball, largest_eigenvalue, root_up, round_up_to
+from recurjac.arithmetic import largest_eigenvalue, root_up, round_up_to
+from recurjac.arithmetic.rounding import grow
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
+from recurjac.norms.product import ProductOfNorms
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.quadratic import Multipliers, System, optimised, reach, system_of
+from recurjac.quadratic import (
+    LayerMultipliers,
+    Layers,
+    Loss,
+    Multipliers,
+    Reached,
+    System,
+    improved,
+    layers_of,
+    optimised,
+    reach,
+    reach_layers,
+    system_of,
+)
 
 _WIDEST = 4096
-"""The widest cut of a network for which a matrix is formed; wider ones are not bounded."""
+"""The size of the largest matrix that is formed; wider networks are bounded by the product of norms alone."""
+_NARROW = 1024
+"""Up to this size, one matrix over whole nodes is carried, which all graphs allow; above it, a factor along layers."""
+_WORK = 2**39
+"""About the limit on multiply-adds of the search along layers: some twenty seconds on two cores."""
 _SHARP = 16.0
 """How sharply the search weighs the largest of several rows."""
 
@@ -29,9 +48,9 @@ _SHARP = 16.0
 class QuadraticNorm(AbstractNormMethod):
     """(c J v)² <= c G cᵀ for every row c and every v of the unit ball, with multipliers that all rows share.
 
-    steps: of the search for multipliers.  Results are proved with whatever it finds, and have no derivatives.
+    Norms are never above the product of norms, which is all that is known of networks that are too wide.
+    steps: of the search for multipliers, at most.  Results are proved with whatever it finds, and have no derivatives.
     seconds: for the search, which ends earlier if its steps take longer.
-    Networks that are too wide are not bounded: the result is infinite.
     Source: docs/mathematics.md, §6.4; Fazlyab et al. 2019 (arXiv:1906.04893).
     """
 
@@ -57,30 +76,45 @@ class QuadraticNorm(AbstractNormMethod):
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
         chain = gradients.chain
-        return torch.stack([_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _LOSSES[q])])
+        with torch.no_grad():
+            found = [_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _LOSSES[q])]
+            return torch.fmin(torch.stack(found), ProductOfNorms().norm(gradients, p, q))
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         chain = gradients.chain
-        return torch.stack([_rows_of(reached, chain) for reached in self._each_reached(chain, p, _each)])
+        with torch.no_grad():
+            found = [_rows_of(reached, chain) for reached in self._each_reached(chain, p, _each)]
+            return torch.fmin(torch.stack(found), ProductOfNorms().rows(gradients, p))
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []
 
-    def _each_reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor]) -> Iterator[Ball | None]:
-        """G for each sample, all of which get the same share of the time."""
+    def _each_reached(self, chain: ChainRule, p: float, loss: Loss) -> Iterator[Reached | None]:
+        """What the rows reach for each sample, all of which get the same share of the time."""
         for i in range(chain.batch):
             yield self._reached(chain.sample(i), p, loss, Deadline.after(self.seconds / chain.batch))
 
-    def _reached(self, chain: ChainRule, p: float, loss: Callable[[Tensor], Tensor], deadline: Deadline) -> Ball | None:
-        """G for one sample; None if the network is too wide."""
-        with torch.no_grad():
-            system = system_of(chain)
-            if _widest(system) > _WIDEST:
-                return None
-            radius = torch.ones(prod(system.inputs), dtype=torch.float64, device=chain.device)
-            best = Multipliers.first(system, radius, euclidean=p != inf)
-            best = optimised(system, best, radius, loss, self.steps, deadline)
-            return reach(system, best.start(radius), best.choose)
+    def _reached(self, chain: ChainRule, p: float, loss: Loss, deadline: Deadline) -> Reached | None:
+        """What the rows reach for one sample; None if the network is too wide."""
+        system = system_of(chain)
+        cut = _widest(system)
+        layers = layers_of(chain) if cut > _NARROW else None
+        if layers is not None and max(layers.widest, layers.inputs) <= _WIDEST:
+            return self._along(layers, p, loss, deadline)
+        if cut > _WIDEST:
+            return None
+        radius = torch.ones(prod(system.inputs), dtype=torch.float64, device=chain.device)
+        best = Multipliers.first(system, radius, euclidean=p != inf)
+        best = optimised(system, best, radius, loss, self.steps, deadline)
+        gram = reach(system, best.start(radius), best.choose)
+        return None if gram is None else Reached.exactly(gram)
+
+    def _along(self, layers: Layers, p: float, loss: Loss, deadline: Deadline) -> Reached | None:
+        """What the rows reach through layers."""
+        radius = torch.ones(layers.inputs, dtype=torch.float64, device=layers.rows.mid.device)
+        steps = min(self.steps, _WORK // max(layers.work, 1))
+        best = improved(layers, LayerMultipliers.first(layers, radius, p != inf), radius, loss, steps, deadline)
+        return reach_layers(layers, best.start(radius), best)
 
 
 def _widest(system: System) -> int:
@@ -90,21 +124,24 @@ def _widest(system: System) -> int:
     return max([prod(system.inputs), *cuts])
 
 
-def _rows_of(reached: Ball | None, chain: ChainRule) -> Tensor:
+def _rows_of(reached: Reached | None, chain: ChainRule) -> Tensor:
     """Upper bounds of the norms of all rows, (K,), infinite where nothing is known."""
     if reached is None:
         return torch.full((chain.rows,), inf, dtype=chain.dtype, device=chain.device)
-    found = root_up(reached.map(torch.diagonal).upper())
+    found = grow(root_up(reached.gram.map(torch.diagonal).upper() * reached.growth) + reached.rest, 4)
     return round_up_to(torch.where(found.isnan(), inf, found), chain.dtype)
 
 
-def _norm_of(reached: Ball | None, q: float, chain: ChainRule) -> Tensor:
+def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
     """The norm to l_q: that of the rows' norms, and for q = 2 and 1 also √λ and √(K λ), λ the largest eigenvalue."""
     plain = vector_norm(_rows_of(reached, chain), q, chain.arithmetic)
     if reached is None or q == inf:
         return plain
-    most = largest_eigenvalue(reached) if chain.arithmetic.rigorous else torch.linalg.eigvalsh(reached.mid)[-1]
-    other = root_up(most * (chain.rows if q == 1 else 1) * (1 + 4 * torch.finfo(torch.float64).eps))
+    gram = reached.gram
+    most = largest_eigenvalue(gram) if chain.arithmetic.rigorous else torch.linalg.eigvalsh(gram.mid)[-1]
+    other = root_up(grow(most.clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
+    rest = torch.linalg.vector_norm(reached.rest) if q == 2 else reached.rest.sum()
+    other = grow(other + rest, chain.rows + 4)
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
 
 

@@ -45,11 +45,7 @@ class Multipliers:
     @classmethod
     def first(cls, system: System, radius: Tensor, euclidean: bool) -> Multipliers:
         """e = 1, c about 2, and weights near the shares of the inputs in rows along the middle of all slopes."""
-        weights = None
-        if not euclidean:
-            size = system.middle_rows().abs() * radius
-            share = (size / size.sum(1, keepdim=True).clamp(min=_LEAST)).mean(0)
-            weights = (share + _EVEN * share.mean().clamp(min=_LEAST)).log()
+        weights = None if euclidean else first_weights(system.middle_rows(), radius)
         half = {k: node.half[node.unstable] for k, node in enumerate(system.nodes, 1) if len(node.unstable)}
         return cls(
             weights, {k: torch.zeros_like(r) for k, r in half.items()}, {k: r.new_zeros(()) for k, r in half.items()}
@@ -57,9 +53,7 @@ class Multipliers:
 
     def start(self, radius: Tensor) -> Tensor:
         """The diagonal of P at the input, (n_0,), for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without weights."""
-        if self.weights is None:
-            return radius.square()
-        return radius.square() / torch.softmax(self.weights, 0)
+        return start_of(self.weights, radius)
 
     def choose(self, k: int, q: Tensor) -> Tensor:
         """t for the unstable neurons of node k."""
@@ -78,6 +72,25 @@ class Multipliers:
     @property
     def leaves(self) -> list[Tensor]:
         return [*([] if self.weights is None else [self.weights]), *self.shapes.values(), *self.gaps.values()]
+
+
+def first_weights(middle_rows: Tensor, radius: Tensor) -> Tensor:
+    """log w near the shares of the inputs in rows (K, n_0) along the middle of all slopes: (n_0,)."""
+    size = middle_rows.abs() * radius
+    share = (size / size.sum(1, keepdim=True).clamp(min=_LEAST)).mean(0)
+    return (share + _EVEN * share.mean().clamp(min=_LEAST)).log()
+
+
+def start_of(weights: Tensor | None, radius: Tensor) -> Tensor:
+    """The diagonal of P at the input, rounded upwards, (n_0,), for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without w.
+
+    The computed w sum to at most 1 + (n_0 + 8) ε, and each operation below rounds once.
+    """
+    eps = torch.finfo(radius.dtype).eps
+    if weights is None:
+        square = radius.square()
+        return square if bool((radius == 1).all()) else square * (1 + 4 * eps)
+    return radius.square() / torch.softmax(weights, 0) * (1 + (len(weights) + 16) * eps)
 
 
 Loss = Callable[[Tensor], Tensor]

@@ -29,6 +29,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, concat
 from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 from recurjac.network import Edge
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.tensors import without_gradients
 
 
 @final
@@ -85,10 +86,14 @@ def system_of(chain: ChainRule) -> System:
 def whole_system_of(chain: ChainRule) -> System:
     """The system of a chain rule of one sample, with all its neurons."""
     end, device = chain.end, chain.device
-    edges = [tuple(Edge(e.source, e.operator.to(torch.float64, device)) for e in into) for into in chain.edges]
+    edges = [
+        tuple(Edge(e.source, without_gradients(e.operator.to(torch.float64, device))) for e in into)
+        for into in chain.edges
+    ]
     rows: dict[int, Ball] = {}
     for e in chain.edges[end]:
         more = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2)[0]).to(torch.float64, device)
+        more = Ball(more.mid.detach(), more.rad)
         rows[e.source] = more if e.source not in rows else rows[e.source] + more
     last = {e.source: k for k in range(1, end + 1) for e in edges[k]}  # who reads a node last
     if not rows:  # the end is constant
@@ -99,7 +104,7 @@ def whole_system_of(chain: ChainRule) -> System:
     nodes = []
     for k in range(1, end):
         size, slopes = prod(chain.shapes[k]), chain.slopes[k]
-        middle, half = _middle(slopes.lower[0], slopes.upper[0]) if slopes is not None else _ones(size, device)
+        middle, half = middle_and_half(slopes.lower[0], slopes.upper[0]) if slopes is not None else _ones(size, device)
         kept = tuple(i for i in range(k) if last.get(i, -1) > k)
         nodes.append(Node(chain.shapes[k], edges[k], middle, half, half.nonzero().flatten(), kept, k in last))
     return System(chain.shapes[0], tuple(nodes), rows, chain.arithmetic)
@@ -109,7 +114,7 @@ def _ones(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.ones(size, dtype=torch.float64, device=device), torch.zeros(size, dtype=torch.float64, device=device)
 
 
-def _middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def middle_and_half(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """m and r >= max(D - m, m - d), which is 0 where d = D: both (n,), float64."""
     low, high = low.detach().double().flatten(), high.detach().double().flatten()
     middle = torch.where(low == high, low, low / 2 + high / 2)

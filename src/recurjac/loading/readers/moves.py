@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from recurjac.loading.readers.onnx_windows import check_padding
+from recurjac.loading.rewrites.pairs import paired
 from recurjac.operators.gather import gather, gather_positions, positions
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
@@ -140,6 +141,12 @@ def _size(x: Expression, dim: int) -> Any:
 
 @torch_ops.reads("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
+    """The parts side by side; the maximum and the minimum of the same tensors are the sort of their pairs."""
+    joined = paired(parts)
+    return joined.selected(_beside(joined.parts, dim))
+
+
+def _beside(parts: Sequence[Any], dim: int) -> Any:
     """The sum of all parts, each moved to its place in a tensor of zeros."""
     like = next(p for p in parts if not isinstance(p, Tensor))
     blank = [torch.zeros(tuple(p.shape), dtype=torch.float64) for p in parts]
@@ -211,4 +218,5 @@ def _stack(parts: Sequence[Any], dim: int = 0) -> Any:
     def unsqueezed(part: Any) -> Any:
         return part.unsqueeze(dim) if isinstance(part, Tensor) else _move(aten.unsqueeze.default, part, dim)
 
-    return _concatenate([unsqueezed(p) for p in parts], dim)
+    joined = paired(parts)
+    return joined.selected(_beside([unsqueezed(p) for p in joined.parts], dim))

@@ -19,6 +19,7 @@ from recurjac.activations import ReLU
 from recurjac.loading.expression import Expression
 from recurjac.loading.readers.onnx_windows import Frame, reduced
 from recurjac.loading.readers.sums import adaptive_windows, windows
+from recurjac.loading.rewrites.pairs import compared
 from recurjac.operators.convolution import spread
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.scale import Scale, is_constant, scaled
@@ -32,12 +33,12 @@ _MOST = 2**28
 
 def maximum(a: Expression, b: Expression) -> Expression:
     """max(a, b) = a + relu(b - a), each broadcast to the other."""
-    return a.plus(b.plus(scaled(a, -1.0)).activate(ReLU()))
+    return compared(a, b).most
 
 
 def minimum(a: Expression, b: Expression) -> Expression:
-    """min(a, b) = a - relu(a - b)."""
-    return a.plus(scaled(a.plus(scaled(b, -1.0)).activate(ReLU()), -1.0))
+    """min(a, b) = b - relu(b - a)."""
+    return compared(a, b).least
 
 
 @final
