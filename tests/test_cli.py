@@ -33,10 +33,11 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
-    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "auto": rj.Auto(),
+    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(), "auto": rj.Auto(),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),
+    "dual": rj.Dual(),
 }  # fmt: skip
 FACTORY = """
 import torch

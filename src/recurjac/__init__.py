@@ -57,8 +57,18 @@ from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
-from recurjac.norms import Auto, ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
-from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine, Secants
+from recurjac.norms import (
+    Auto,
+    ChordSum,
+    CoupledNorm,
+    JacobianNorm,
+    PlainSum,
+    ProductOfNorms,
+    QuadraticNorm,
+    SignSum,
+    TightestNorm,
+)  # fmt: skip
+from recurjac.preactivation import IBP, Alone, Crown, Dual, FastLin, Given, PreIntersection, Refine, Secants
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
@@ -69,11 +79,11 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius",
-    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast",
-    "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
-    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
-    "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
+    "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown", "directional_bounds",
+    "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds",
+    "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load",
+    "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
     "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
     "Problem", "ProductOfNorms", "Provenance", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
     "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly",
