@@ -34,11 +34,11 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "xlinear": rj.XLinear(), "centred": rj.Centred(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
-    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(),
+    "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
     "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
-    "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(),
+    "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(), "dual": rj.Dual(),
 }  # fmt: skip
 FACTORY = """
 import torch

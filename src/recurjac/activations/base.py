@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.quadratics import Graph, Product
 from recurjac.relaxations import LinearRelaxation
 
 _HALVINGS = 60
@@ -57,6 +58,29 @@ class AbstractActivation(ABC):
         """
         low, high = torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper)
         return self.slope_range(Interval(low, high), arithmetic)
+
+    def quadratics(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> list[Product]:
+        """Products that are not negative on the graph of σ over z; the first one is the sector of the secants.
+
+        centre: an enclosure of the point c that arguments are measured from.  Source: docs/mathematics.md, §3.5.
+        """
+        graph = Graph(centre, self.value_range(centre, arithmetic), arithmetic)
+        lines, values = self.lines(z, arithmetic), self.value_range(z, arithmetic)
+        above = graph.affine(lines.upper_slope[:, 0], -1.0, lines.upper_intercept[:, 0])
+        below = graph.affine(-lines.lower_slope[:, 0], 1.0, -lines.lower_intercept[:, 0])
+        left, right = graph.affine(1.0, 0.0, -z.lower), graph.affine(-1.0, 0.0, z.upper)
+        least, most = graph.affine(0.0, 1.0, -values.lower), graph.affine(0.0, -1.0, values.upper)
+        pairs = [(above, graph.unit), (below, graph.unit), (left, right), (least, most), (above, below)]
+        pairs += [(line, end) for line in (above, below) for end in (left, right)]
+        secants = self.secant_range(z, centre, arithmetic)
+        return [graph.sector(secants), *(Product(a, b) for a, b in pairs)]
+
+    def couplings(self, centre: Interval, arithmetic: AbstractArithmetic) -> list[Product]:
+        """Products of a factor in (z, σ(z)) and one in a tangent (z', σ'(z) z') that are 0; none by default.
+
+        They hold for every element of Clarke's derivative.  Source: docs/mathematics.md, §6.7.
+        """
+        return []
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
         """The range of σ''(v) for v in z; infinite ends mean limits.

@@ -13,6 +13,7 @@ from torch import Tensor
 from recurjac.activations.base import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
+from recurjac.quadratics import Factor, Graph, Product
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 from recurjac.tensors import cast
@@ -86,6 +87,36 @@ class AbstractTwoPiece(AbstractActivation):
         low = torch.minimum(*(torch.where(exact, v, torch.maximum(v - error, least)) for v, exact in ends))
         high = torch.maximum(*(torch.where(exact, v, torch.minimum(v + error, most)) for v, exact in ends))
         return Interval(low, high)
+
+    @final
+    def quadratics(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> list[Product]:
+        """With P = ±(σ - s z) and N = ±(σ - z), both >= 0: P N = 0, and P and N are at most their values at the ends.
+
+        The sign is that of 1 - s.  P is |1 - s| max(z, 0), and N is |1 - s| max(-z, 0).
+        """
+        graph, s = Graph(centre, self.value_range(centre, arithmetic), arithmetic), self.slope_below(z.lower)
+        sign = torch.where(s > 1, -1.0, 1.0).to(s.dtype)
+        bend = arithmetic.exact(sign) - arithmetic.exact(sign) * arithmetic.exact(s)  # |1 - s|
+        most = bend * arithmetic.exact(z.upper.clamp(min=0)), bend * arithmetic.exact(-z.lower.clamp(max=0))
+        p, n = graph.affine(-sign * s, sign, 0.0), graph.affine(-sign, sign, 0.0)
+        p_left, n_left = graph.affine(sign * s, -sign, most[0]), graph.affine(sign, -sign, most[1])
+        pairs = [(p, graph.unit), (n, graph.unit), (p, p_left), (n, n_left), (p_left, n_left)]
+        sector = graph.sector(self.secant_range(z, centre, arithmetic))
+        return [sector, Product(p, n, zero=True), *(Product(a, b) for a, b in pairs)]
+
+    @final
+    def couplings(self, centre: Interval, arithmetic: AbstractArithmetic) -> list[Product]:
+        """(σ - s z) (w' - z') = 0, as the slope is 1 where z > 0, and (σ - z) (w' - s z') = 0, as it is s where z < 0.
+
+        At the kink both first factors are 0.
+        """
+        graph, s = Graph(centre, self.value_range(centre, arithmetic), arithmetic), self.slope_below(centre.lower)
+        zero, one = arithmetic.exact(torch.zeros_like(centre.lower)), torch.ones_like(centre.lower)
+        rises, falls = graph.affine(-s, one, 0.0), graph.affine(-one, one, 0.0)
+        return [
+            Product(rises, Factor(-one, one, zero), zero=True),
+            Product(falls, Factor(-(s * one), one, zero), zero=True),
+        ]
 
     def _secant(self, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The slope of the secant between v and c, and whether it is exact; 1 or s where both are on one side."""

@@ -12,15 +12,17 @@ from recurjac.branching import Branched, InputBisection, Limit
 from recurjac.deadline import Deadline
 from recurjac.jacobian import (
     AbstractJacobianMethod,
+    Centred,
     Chords,
     Gradients,
     QuadraticClamped,
     RecurJac,
     Reversed,
     ReversedAfterFirst,
+    XLinear,
 )
-from recurjac.norms import AbstractNormMethod, JacobianNorm, ProductOfNorms, QuadraticNorm
-from recurjac.preactivation import AbstractPreactivation, SecantRanges
+from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, ProductOfNorms, QuadraticNorm
+from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.preactivation.anytime import Within
 from recurjac.search import Search
 
@@ -223,6 +225,10 @@ STEPS: tuple[AbstractStep, ...] = (
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
+    NormStep(JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40))),
+    NormStep(JacobianNorm(Centred()), matrices=True),
+    RangeStep(DualRanges(30, 6, 20), DualRanges(100, 12, 30), DualRanges(300, 60, 100)),
+    NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),

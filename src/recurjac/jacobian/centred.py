@@ -27,7 +27,7 @@ from recurjac.jacobian.recursion import Chords
 from recurjac.network import Edge
 from recurjac.operators import Identity
 from recurjac.preactivation import IBP, PreactivationState, extend
-from recurjac.preactivation.secants import centre_of
+from recurjac.preactivation.centred import centre_of
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.planning import PlainOnly

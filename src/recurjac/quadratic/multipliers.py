@@ -63,6 +63,17 @@ class Multipliers:
         t: Tensor = e * (most * (1 + _MARGIN + torch.nn.functional.softplus(self.gaps[k]) * 1.4427))
         return t
 
+    def chosen(self, system: System, radius: Tensor) -> dict[int, Tensor]:
+        """t for each node with unstable neurons, in plain floating point."""
+        found: dict[int, Tensor] = {}
+
+        def keep(k, q):  # type: ignore[no-untyped-def]  # (annotated functions made here would never be freed in tests)
+            found[k] = self.choose(k, q)
+            return found[k]
+
+        reach(replace(system, arithmetic=Fast()), self.start(radius), keep)
+        return found
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Multipliers:
         """The same with `change` applied to all numbers."""
         weights = None if self.weights is None else change(self.weights)
