@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -63,17 +64,39 @@ class AbstractStep(ABC):
         """Improve `work` in about this time; returns the upper bound that the step found by itself, if it is one."""
 
 
+def anywhere(work: Work) -> bool:  # noqa: ARG001  # (one of several such conditions)
+    """Any network."""
+    return True
+
+
+def where_smooth(work: Work) -> bool:
+    """Networks in which some slope changes continuously."""
+    return work.unstable and not work.kinks_only
+
+
+def where_kinked(work: Work) -> bool:
+    """Networks whose slopes that are not known only jump."""
+    return work.unstable and work.kinks_only
+
+
 @final
 @dataclass(frozen=True, init=False)
 class NormStep(AbstractStep):
-    """A norm method, in several settings of growing effort.  matrices: whether it works with those of a P-chain."""
+    """A norm method, in several settings of growing effort.
+
+    matrices: whether it works with those of a P-chain.  where: the networks for which it is worth trying.
+    """
 
     methods: tuple[AbstractNormMethod, ...]
     matrices: bool
+    where: Callable[[Work], bool]
 
-    def __init__(self, *methods: AbstractNormMethod, matrices: bool = False) -> None:
+    def __init__(
+        self, *methods: AbstractNormMethod, matrices: bool = False, where: Callable[[Work], bool] = anywhere
+    ) -> None:
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "matrices", matrices)
+        object.__setattr__(self, "where", where)
 
     @property
     def title(self) -> str:
@@ -89,7 +112,7 @@ class NormStep(AbstractStep):
 
     def suits(self, work: Work) -> bool:
         norms = work.question.norms
-        return norms is None or self.methods[0].supports(*norms)
+        return (norms is None or self.methods[0].supports(*norms)) and self.where(work)
 
     def least(self, work: Work) -> float:
         return work.matrix_seconds if self.matrices else work.pass_seconds
@@ -225,10 +248,10 @@ STEPS: tuple[AbstractStep, ...] = (
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
-    NormStep(JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40))),
-    NormStep(JacobianNorm(Centred()), matrices=True),
+    NormStep(JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth),
+    NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
     RangeStep(DualRanges(30, 6, 20), DualRanges(100, 12, 30), DualRanges(300, 60, 100)),
-    NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True),
+    NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),

@@ -120,6 +120,12 @@ class Work:
         return any(chain.unstable(k) is not None for k in range(1, chain.end))
 
     @property
+    def kinks_only(self) -> bool:
+        """Whether all activations of the network are piecewise linear; False for a part of a chain rule."""
+        problem = self.gradients.problem
+        return problem is not None and all(s.linear or s.activation.piecewise_linear for s in problem.network.stages)
+
+    @property
     def lower(self) -> float:
         """The largest attained value; 0 if none is known."""
         return 0.0 if self.attained is None else float(self.attained.gain.max())
