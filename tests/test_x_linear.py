@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -98,6 +99,17 @@ def test_the_slack_is_of_second_order() -> None:
     assert slack["Chords", 2e-3] < 3 * slack["Chords", 1e-3]
     assert 3.5 < slack["x-linear", 2e-3] / slack["x-linear", 1e-3] < 4.5
     assert slack["x-linear", 1e-3] < 0.05 * slack["Chords", 1e-3]
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, inf])
+def test_upper_and_attained_constants_meet_at_small_radii(p: float) -> None:
+    """Many inputs, where sampled points hardly see how the gradient changes."""
+    g = torch.Generator().manual_seed(0)
+    sizes = (60, 20, 20, 1)
+    weights = [(torch.randn(b, a, generator=g, dtype=torch.float64) / a**0.5, None) for a, b in pairwise(sizes)]
+    network, x = rj.load(weights, activation="tanh"), torch.randn(1, 60, generator=g, dtype=torch.float64)
+    centre, found = (rj.lipschitz(network, rj.LpBall(x, r, p), method=rj.XLinear()) for r in (0.0, 0.002))
+    assert float(found.upper - found.lower) < 0.1 * float(found.lower - centre.lower)
 
 
 def _inside(lines: LinearRelaxation, v: Tensor, w: Tensor, slack: Tensor) -> None:

@@ -17,7 +17,7 @@ from recurjac.network import Network
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.propagation.forms import DenseForms
-from recurjac.region import BoundRegion, LpBall
+from recurjac.region import BoundBall, BoundRegion, LpBall
 
 
 @final
@@ -54,6 +54,7 @@ def better_of(known: Attained, found: Attained) -> Attained:
 class Search:
     """Sampling inside, on the boundary and at corners of the region, then a random local search around the best points.
 
+    If an activation is not piecewise linear, the best points then ascend along the gradient of their gains.
     work: multiply-adds for each sample of the batch, half of them for sampling; with 0, only the centre is evaluated.
     kept: how many points are refined.  seed: of the random generator; the same seed gives the same result.
     seconds: the search ends earlier if it takes longer, for each batch; the result then depends on the clock.
@@ -107,6 +108,9 @@ class Search:
             better = tried >= gains  # gains of piecewise linear networks are flat: drift along
             gains = torch.where(better, tried, gains)
             points = torch.where(better.reshape(*better.shape, *[1] * (points.dim() - 2)), moved, points)
+        if not _is_linear(network):
+            rounds = min(_ROUNDS, count // (len(_STRIDES) * self.kept))
+            points, gains = _ascended(network, region, points, (p, q), rounds, deadline)
         return _take(points, gains.argsort(1, descending=True))
 
 
@@ -114,6 +118,10 @@ _PROVED = 3
 """The number of points whose gains are proved together if the time is limited."""
 _LOT = 512
 """The largest number of points that are evaluated together, so that a search ends in time."""
+_ROUNDS = 12
+"""The largest number of steps of an ascent along gradients."""
+_STRIDES = (1.0, 0.5, 0.25, 0.1, 0.03)
+"""The strides that are tried in a step of an ascent, from a point towards the farthest point along the gradient."""
 _MOST_POINTS = 6000
 """The largest number of samples; more do not help even for tiny networks."""
 
@@ -130,6 +138,59 @@ def _moved(points: Tensor, region: BoundRegion, step: int, generator: torch.Gene
     far = (points - region.x.unsqueeze(1)).abs().flatten(2).amax(-1).reshape(*shape[:2], *[1] * (points.dim() - 2))
     unbounded = region.unbounded.reshape(-1, *[1] * (points.dim() - 1))
     return points + size * torch.where(unbounded, torch.maximum(wide, far), wide) * torch.where(mask, noise, 0.0)
+
+
+def _is_linear(network: Network) -> bool:
+    """Whether gains do not change between kinks, so that their gradient says nothing."""
+    return all(s.linear or s.activation.piecewise_linear for s in network.stages)
+
+
+def _ascended(
+    network: Network, region: BoundRegion, points: Tensor, norms: tuple[float, float], rounds: int, deadline: Deadline
+) -> tuple[Tensor, Tensor]:
+    """The points (batch, N, *input) after steps of Frank and Wolfe's method for the gain in the best direction.
+
+    Also their gains, (batch, N).
+    """
+    gains, ways = _gains(network, points, *norms)
+    centre, reach = region.x.unsqueeze(1), 4 * region.scale.unsqueeze(1)
+    for _ in range(rounds):
+        if deadline.over:
+            break
+        slopes = _gradient(network, points, ways, norms[1])
+        far = _finite(region.project(centre + reach * _steepest(slopes, region)), region.x)
+        for stride in _STRIDES:
+            moved = region.project((1 - stride) * points + stride * far)
+            tried, new = _gains(network, moved, *norms)
+            wide = (tried > gains).reshape(*gains.shape, *[1] * (points.dim() - 2))
+            points, ways = torch.where(wide, moved, points), torch.where(wide, new, ways)
+            gains = torch.maximum(gains, tried)
+    return points, gains
+
+
+def _gradient(network: Network, points: Tensor, ways: Tensor, q: float) -> Tensor:
+    """The gradient of ‖J(x) v‖_q by the points, for fixed directions v, both (batch, N, *input); 0 where not finite."""
+    flat, along = points.detach().flatten(0, 1), ways.flatten(0, 1).flatten(1)
+    width = prod(network.output_shape) * sum(prod(network.shape(k)) for k in range(network.depth + 1))
+    part, found = max(1, MEMORY // (8 * 4 * width)), []
+    for x, v in zip(flat.split(part), along.split(part), strict=True):
+        x.requires_grad_()
+        with torch.enable_grad():
+            image = torch.einsum("nkr,nr->nk", point_jacobian(network, x), v)
+            found += torch.autograd.grad(torch.linalg.vector_norm(image, q, dim=-1).sum(), x)
+    slopes = torch.cat(found)
+    return torch.where(slopes.isfinite(), slopes, 0.0).reshape(points.shape)
+
+
+def _steepest(slopes: Tensor, region: BoundRegion) -> Tensor:
+    """The direction towards the farthest point of a region along slopes (batch, N, *input), of size 1."""
+    flat = slopes.flatten(2)
+    if isinstance(region, BoundBall) and region.p == 2:
+        size = torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
+        return (flat / torch.where(size > 0, size, 1.0)).reshape(slopes.shape)
+    if isinstance(region, BoundBall):
+        flat = torch.where(flat.abs() == flat.abs().amax(-1, keepdim=True), flat, 0.0)
+    return flat.sign().reshape(slopes.shape)
 
 
 def _finite(points: Tensor, x: Tensor) -> Tensor:
