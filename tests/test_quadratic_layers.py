@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from recurjac.quadratic.roots import root_above
 from tests.conv_networks import CONVOLUTIONAL
 from tests.marks import every_seed
 
+NETS = Path(__file__).parents[2] / "shared" / "nets"
 QUIET = rj.Search(work=0)
 
 
@@ -103,17 +105,17 @@ def reached(layers: Layers, steps: int, euclidean: bool = True) -> tuple[Reached
 
 @every_seed
 @pytest.mark.parametrize("name", LAYERED)
-@pytest.mark.parametrize("steps", [0, 8])
+@pytest.mark.parametrize("steps", [0, 4])
 def test_the_matrix_holds_for_all_slopes(name: str, seed: int, steps: int) -> None:
     """growth G - J P Jᵀ has no eigenvalue below the rounding of J, and the rest is rounding alone."""
     generator = torch.Generator().manual_seed(seed)
-    for radius in (inf, 0.5, 0.01):
+    for radius in (inf, 0.3):
         chain, layers = layered(loaded(name, seed), seed, radius)
         found, start = reached(layers, steps, euclidean=seed % 2 == 0)
         size = float(found.gram.mid.abs().max())
         assert 1 <= float(found.growth) < 1 + 1e-10
         assert 0 <= float(found.rest.max()) <= 1e-10 * size**0.5 + 1e-290
-        for corners in (True, False) * 6:
+        for corners in (True, False) * 4:
             true = jacobian(chain, generator, corners)
             gap = found.gram.mid * found.growth - true @ torch.diag(start) @ true.mT
             assert float(least_eigenvalue(rj.Rigorous().exact(gap))) >= -1e-11 * size
@@ -162,14 +164,14 @@ def test_bounds_scale_with_the_weights(seed: int, scale: float) -> None:
 @every_seed
 def test_norms_of_pools_and_sorts_are_at_most_the_product(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quadratic, "_NARROW", 0)
-    for name in ("pooled", "sorted", "pooled before"):
+    for name in ("pooled", "sorted"):
         network = loaded(name, seed)
         for radius in (0.1, inf):
             region = rj.LpBall(torch.zeros(network.input_shape), radius, 2)
             for p, q in ((2, 2), (inf, 1)):
                 found, product = (
                     float(rj.lipschitz(network, region, p=p, q=q, method=m, search=QUIET).upper.detach())
-                    for m in (rj.QuadraticNorm(3), rj.ProductOfNorms())
+                    for m in (rj.QuadraticNorm(2), rj.ProductOfNorms())
                 )
                 assert found <= product
 
@@ -211,3 +213,16 @@ def test_slopes_without_bound_prove_nothing() -> None:
     chain = chain_of(rj.load(layers, activation="square"), 0, inf)
     assert layers_of(chain) is None
     assert layers_of(replace(chain, slopes=tuple(None for _ in chain.slopes))) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NETS.is_dir(), reason="the networks are not at hand")
+@pytest.mark.parametrize("name", ["mnist_cnn_maxpool_bn", "cifar_base_kw"])
+def test_global_constants_of_image_networks(name: str) -> None:
+    """At most six tenths of the product of spectral norms, and above an attained gain."""
+    network = rj.load(NETS / f"{name}.onnx")
+    region = rj.LpBall(torch.zeros(network.input_shape), inf, 2)
+    found = rj.lipschitz(network, region, p=2, q=2, method=rj.QuadraticNorm(), search=rj.Search(work=10**9))
+    product = rj.lipschitz(network, region, p=2, q=2, method=rj.ProductOfNorms(), search=QUIET)
+    assert found.rigorous
+    assert float(found.lower) <= float(found.upper) <= 0.6 * float(product.upper)

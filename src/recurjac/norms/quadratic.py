@@ -37,7 +37,9 @@ _WIDEST = 4096
 """The size of the largest matrix that is formed; wider networks are bounded by the product of norms alone."""
 _NARROW = 1024
 """Up to this size, one matrix over whole nodes is carried, which all graphs allow; above it, a factor along layers."""
-_WORK = 2**39
+_ROOM = 2**25
+"""The largest number of entries of a factor along layers; a few such are in memory at a time."""
+_WORK = 3 * 2**38
 """About the limit on multiply-adds of the search along layers: some twenty seconds on two cores."""
 _SHARP = 16.0
 """How sharply the search weighs the largest of several rows."""
@@ -99,7 +101,7 @@ class QuadraticNorm(AbstractNormMethod):
         system = system_of(chain)
         cut = _widest(system)
         layers = layers_of(chain) if cut > _NARROW else None
-        if layers is not None and max(layers.widest, layers.inputs) <= _WIDEST:
+        if layers is not None and max(layers.widest, layers.inputs) <= _WIDEST and layers.room <= _ROOM:
             return self._along(layers, p, loss, deadline)
         if cut > _WIDEST:
             return None

@@ -79,6 +79,15 @@ class Layers:
             found, rank = max(found, rank, out), out
         return found
 
+    @property
+    def room(self) -> int:
+        """The number of entries of the largest factor."""
+        found, rank = 0, self.inputs
+        for layer in self.layers:
+            found = max(found, rank * layer.windows.size, rank * layer.size)
+            rank = min(layer.size, layer.windows.outputs.numel())
+        return found
+
     def middle_rows(self) -> Tensor:
         """The rows carried back to the input with the middle of every slope, in plain floating point: (K, inputs)."""
         plain = self.plain(torch.float64)
