@@ -288,3 +288,57 @@ def test_deadlines() -> None:
     assert not soon.over
     assert 0 <= soon.share < 0.1
     assert soon.left <= 100 <= soon.left + 10
+
+
+# Entries, and rules
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_entries_are_never_looser_and_sound(activation: str) -> None:
+    network = net(2, (6, 16, 16, 16, 2), activation)
+    region = ball(0.3, 6, 2)
+    plain = rj.jacobian_bounds(network, region)
+    found = rj.jacobian_bounds(network, region, method=rj.AutoEntries(5))
+    assert bool((found.lower >= plain.lower).all() & (found.upper <= plain.upper).all())
+    assert float((found.upper - found.lower).mean()) < float((plain.upper - plain.lower).mean())
+    late = rj.jacobian_bounds(network, region, method=rj.AutoEntries(1e-6))
+    assert bool((late.lower >= plain.lower).all() & (late.upper <= plain.upper).all())
+    points = region.bind((6,), torch.float64, torch.device("cpu")).sample(40, torch.Generator().manual_seed(0))
+    for i in range(2):
+        true = testing.true_jacobians(network, points[i])
+        assert bool((found.lower[i] - 1e-12 <= true).all() & (true <= found.upper[i] + 1e-12).all())
+
+
+@pytest.mark.slow
+def test_entries_on_random_networks() -> None:
+    testing.check_jacobian_method(rj.AutoEntries(0.2, rules=(SecantRanges(3),)))
+
+
+def test_auto_stands_for_a_rule() -> None:
+    network, region = net(2, (6, 16, 16, 16, 2)), ball(0.3, 6)
+    found = rj.preactivation_bounds(network, region, pre=rj.Auto(5))
+    same = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(5))
+    plain = rj.preactivation_bounds(network, region)
+    secants = rj.preactivation_bounds(network, region, pre=rj.Secants(40))
+    assert found.provenance.pre == "auto"
+    for a, b, c, d in zip(found.stages, same.stages, plain.stages, secants.stages, strict=True):
+        assert torch.equal(a.lower, b.lower)
+        assert bool((a.lower >= c.lower).all() & (a.upper <= c.upper).all())
+        assert torch.allclose(a.lower, d.lower)
+    assert rj.Problem(network, region).by(rj.Auto(3)).pre == rj.AutoRanges(3)
+    late = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(1e-9))
+    assert all(torch.equal(a.lower, b.lower) for a, b in zip(late.stages, plain.stages, strict=True))
+    assert rj.AutoRanges(5).within(2) == rj.AutoRanges(2)
+    assert rj.AutoEntries(5).within(2) == rj.AutoEntries(2)
+    for make in (rj.AutoRanges, rj.AutoEntries):
+        with pytest.raises(rj.InvalidRequest, match="positive number of seconds"):
+            make(0)
+
+
+def test_certified_radii_with_ranges_by_auto() -> None:
+    """Chords is monotone in the ranges; the search for radii may still end elsewhere, within its tolerance."""
+    network, x = net(4, (6, 16, 16, 16, 3)), torch.full((6,), 0.2).double()
+    plain = rj.certified_radius(network, x)
+    better = rj.certified_radius(rj.Problem(network, rj.LpBall(x, 0.0), pre=rj.Auto(0.2)))
+    assert float(better.radius) >= float(plain.radius) * 0.999
+    assert float(better.radius) <= float(better.attack)

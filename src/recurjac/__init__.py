@@ -42,6 +42,7 @@ from recurjac.errors import (
     UnsupportedLayer,
 )
 from recurjac.jacobian import (
+    AutoEntries,
     Chords,
     Clamped,
     FastLip,
@@ -60,7 +61,7 @@ from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
 from recurjac.norms import ChordSum, JacobianNorm, PlainSum, ProductOfNorms, QuadraticNorm, SignSum, TightestNorm
-from recurjac.preactivation import IBP, Alone, Crown, FastLin, Given, PreIntersection, Refine, Secants
+from recurjac.preactivation import IBP, Alone, AutoRanges, Crown, FastLin, Given, PreIntersection, Refine, Secants
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
@@ -70,16 +71,16 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "certified_radius", "CertifiedRadius",
-    "Chords", "ChordSum", "Clamped", "ConversionError", "Crown", "directional_bounds", "DirectionalBounds", "Fast",
-    "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
-    "Intersection", "Interval", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
-    "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
-    "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection",
-    "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe",
-    "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
-    "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "Secants", "SignSum",
-    "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer",
+    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching",
+    "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "Crown",
+    "directional_bounds", "DirectionalBounds", "Fast", "FastLin", "FastLip", "Given", "Gradients", "hessian_bounds",
+    "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion",
+    "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz",
+    "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network",
+    "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds",
+    "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm",
+    "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
+    "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree",
+    "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile",
+    "UnsoundBounds", "UnsupportedLayer",
 ]  # fmt: skip

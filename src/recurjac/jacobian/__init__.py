@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recurjac.jacobian.auto import AutoEntries
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
 from recurjac.jacobian.clamped import Clamped
@@ -13,7 +14,8 @@ from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 
 __all__ = [
-    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Chords", "Clamped",
+    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries",
+    "Chords", "Clamped",
     "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac",
     "Reversed", "ReversedAfterFirst", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip
