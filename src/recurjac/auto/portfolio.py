@@ -19,7 +19,7 @@ from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductO
 from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
 
-_SEARCH = 0.1
+_SEARCH = 0.15
 """The share of the time for the search before the first step."""
 
 
