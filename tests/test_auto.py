@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ import recurjac as rj
 from recurjac import testing
 from recurjac.auto import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, Progress, RangeStep
 from recurjac.auto.work import Work
+from recurjac.cli import main
 from recurjac.deadline import Deadline
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
@@ -288,3 +292,112 @@ def test_deadlines() -> None:
     assert not soon.over
     assert 0 <= soon.share < 0.1
     assert soon.left <= 100 <= soon.left + 10
+
+
+# Entries, and rules
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_entries_are_never_looser_and_sound(activation: str) -> None:
+    network = net(2, (6, 16, 16, 16, 2), activation)
+    region = ball(0.3, 6, 2)
+    plain = rj.jacobian_bounds(network, region)
+    found = rj.jacobian_bounds(network, region, method=rj.AutoEntries(5))
+    assert bool((found.lower >= plain.lower).all() & (found.upper <= plain.upper).all())
+    assert float((found.upper - found.lower).mean()) < float((plain.upper - plain.lower).mean())
+    late = rj.jacobian_bounds(network, region, method=rj.AutoEntries(1e-6))
+    assert bool((late.lower >= plain.lower).all() & (late.upper <= plain.upper).all())
+    points = region.bind((6,), torch.float64, torch.device("cpu")).sample(40, torch.Generator().manual_seed(0))
+    for i in range(2):
+        true = testing.true_jacobians(network, points[i])
+        assert bool((found.lower[i] - 1e-12 <= true).all() & (true <= found.upper[i] + 1e-12).all())
+
+
+@pytest.mark.slow
+def test_entries_on_random_networks() -> None:
+    testing.check_jacobian_method(rj.AutoEntries(0.2, rules=(SecantRanges(3),)))
+
+
+def test_auto_stands_for_a_rule() -> None:
+    network, region = net(2, (6, 16, 16, 16, 2)), ball(0.3, 6)
+    found = rj.preactivation_bounds(network, region, pre=rj.Auto(5))
+    same = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(5))
+    plain = rj.preactivation_bounds(network, region)
+    secants = rj.preactivation_bounds(network, region, pre=rj.Secants(40))
+    assert found.provenance.pre == "auto"
+    for a, b, c, d in zip(found.stages, same.stages, plain.stages, secants.stages, strict=True):
+        assert torch.equal(a.lower, b.lower)
+        assert bool((a.lower >= c.lower).all() & (a.upper <= c.upper).all())
+        assert torch.allclose(a.lower, d.lower)
+    assert rj.Problem(network, region).by(rj.Auto(3)).pre == rj.AutoRanges(3)
+    late = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(1e-9))
+    assert all(torch.equal(a.lower, b.lower) for a, b in zip(late.stages, plain.stages, strict=True))
+    assert rj.AutoRanges(5).within(2) == rj.AutoRanges(2)
+    assert rj.AutoEntries(5).within(2) == rj.AutoEntries(2)
+    for make in (rj.AutoRanges, rj.AutoEntries):
+        with pytest.raises(rj.InvalidRequest, match="positive number of seconds"):
+            make(0)
+
+
+def test_certified_radii_with_ranges_by_auto() -> None:
+    """Chords is monotone in the ranges; the search for radii may still end elsewhere, within its tolerance."""
+    network, x = net(4, (6, 16, 16, 16, 3)), torch.full((6,), 0.2).double()
+    plain = rj.certified_radius(network, x)
+    better = rj.certified_radius(rj.Problem(network, rj.LpBall(x, 0.0), pre=rj.Auto(0.2)))
+    assert float(better.radius) >= float(plain.radius) * 0.999
+    assert float(better.radius) <= float(better.attack)
+
+
+# The command line
+
+
+@pytest.fixture
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    g = np.random.default_rng(0)
+    np.savez("net.npz", W0=g.normal(size=(9, 4)), W1=g.normal(size=(9, 9)), W2=g.normal(size=(2, 9)), activation="relu")
+    np.save("x.npy", g.random((2, 4)))
+
+
+COMMON = ("net.npz", "--input", "x.npy", "--radius", "0.3", "--json", "r.json")
+
+
+def rows() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(Path("r.json").read_text())["results"]
+    return found
+
+
+@pytest.mark.usefixtures("_files")
+def test_the_command_line_takes_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lipschitz", *COMMON, "--time-limit", "0.3"]) == 0
+    network, x = rj.load("net.npz"), np.load("x.npy")
+    for i, row in enumerate(rows()):
+        plain = rj.lipschitz(network, rj.LpBall(x[i], 0.3), search=QUIET)
+        assert (row["method"], row["index"]) == ("auto", i)
+        assert row["lower"] <= row["upper"] <= float(plain.upper) * (1 + 1e-12)
+        assert row["status"] in ("time", "exact", "stuck")
+        assert row["steps"].startswith("product of norms")
+        assert row["seconds"] < 3
+    assert "least by" in capsys.readouterr().err
+    for command in ("jacobian", "monotone"):
+        assert main([command, *COMMON, "--time-limit", "0.3", "--quiet"]) == 0
+        assert {row["method"] for row in rows()} == {"auto"}
+    for command, method in (("lipschitz", "chords"), ("jacobian", "fastlip")):
+        assert main([command, *COMMON, "--time-limit", "0.3", "--method", method]) == 2
+        assert "--time-limit" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["lipschitz", *COMMON, "--time-limit", "0"])
+    assert main(["lipschitz", *COMMON, "--time-limit", "0.2", "--method", "branched"]) == 0
+    assert main(["lipschitz", *COMMON, "--time-limit", "0.2", "--method", "quadratic"]) == 0
+
+
+@pytest.mark.usefixtures("_files")
+def test_an_interrupted_question_is_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recurjac.cli.bounds.named.timed", lambda *_: rj.Auto(steps=(Interruption(),)))
+    assert main(["lipschitz", *COMMON]) == 1
+    (row,) = rows()
+    assert (row["index"], row["status"]) == (0, "interrupted")
+    assert row["lower"] <= row["upper"] < inf
+    assert "interrupted; the 1 finished results are reported" in capsys.readouterr().err

@@ -39,6 +39,7 @@ NORM_METHODS: dict[str, AbstractNormMethod] = {
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(), "dual": rj.Dual(),
+    "auto": rj.AutoRanges(),
 }  # fmt: skip
 FACTORY = """
 import torch
@@ -199,7 +200,8 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
 
 def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
-    assert dict(named.jacobian_methods()) == JACOBIAN_METHODS
+    one_pass = rj.Cut(rj.Intersection(rj.Chords(), rj.RecurJac()))
+    assert dict(named.jacobian_methods()) == {**JACOBIAN_METHODS, "one-pass": one_pass, "auto": rj.AutoEntries()}
     assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched"}
     region = rj.LpBall(samples(), 0.07)
     for name, method in (JACOBIAN_METHODS | NORM_METHODS).items():
@@ -270,7 +272,8 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 
 def test_jacobian_bounds_are_written(run: Run) -> None:
     np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 1, 4)))
-    code, out, err = run("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b.npz", "--json", "j")
+    common = ("--input", "x.npy", "--radius", 0.2, "--method", "one-pass")
+    code, out, err = run("jacobian", "net.npz", *common, "--output", "b.npz", "--json", "j")
     want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))
     with np.load("b.npz") as found:
         assert sorted(found.files) == ["lower", "upper", "x"]
@@ -288,7 +291,8 @@ def test_jacobian_bounds_are_written(run: Run) -> None:
 def test_jacobian_of_what_was_asked_for(run: Run, arguments: tuple[Any, ...]) -> None:
     """The name of the file is kept, though NumPy would add a suffix."""
     common = ("jacobian", "net.npz", "--input", "x.npy", "--radius", 0.2, "--output", "b", "--quiet")
-    assert run(*common, *arguments) == (0, "", "")
+    one_pass = () if "--method" in arguments else ("--method", "one-pass")
+    assert run(*common, *arguments, *one_pass) == (0, "", "")
     network = rj.load("net.npz")
     network = {"--class": network.output(1), "--margin": network.margin(2, 0)}.get(arguments[0], network)
     method: AbstractJacobianMethod | None = rj.FastLip() if arguments[0] == "--method" else None

@@ -293,7 +293,9 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
 
 @pytest.mark.usefixtures("files")
 def test_the_command_names_the_features(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "monotone", "net.npz", "--input", "x.csv", "--radius", 0.5, "--json", "r.json")
+    code, out, err = run(
+        capsys, "monotone", "net.npz", "--input", "x.csv", "--radius", 0.5, "--json", "r.json", "--method", "one-pass"
+    )
     report = json.loads(Path("r.json").read_text())
     assert (code, report["command"]) == (0, "monotone")
     rows = report["results"]
@@ -318,7 +320,7 @@ def test_the_command_names_the_features(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.usefixtures("files")
 def test_other_requests(capsys: pytest.CaptureFixture[str]) -> None:
     def results(*args: object) -> list[dict[str, Any]]:
-        code, out, err = run(capsys, "monotone", "net.npz", *args, "--json", "-", "--quiet")
+        code, out, err = run(capsys, "monotone", "net.npz", *args, "--json", "-", "--quiet", "--method", "one-pass")
         assert (code, err) == (0, "")
         found = json.loads(out)["results"]
         assert isinstance(found, list)
@@ -346,7 +348,20 @@ def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypat
 
     monkeypatch.setattr("recurjac.cli.monotone.monotone", second_is_interrupted)
     code, _, err = run(
-        capsys, "monotone", "net.npz", "--input", "x.csv", "--radius", 0.1, 0.2, "--class", 0, "--json", "r.json"
+        capsys,
+        "monotone",
+        "net.npz",
+        "--input",
+        "x.csv",
+        "--radius",
+        0.1,
+        0.2,
+        "--class",
+        0,
+        "--json",
+        "r.json",
+        "--method",
+        "one-pass",
     )
     assert (code, "interrupted; the 2 finished results are reported" in err) == (1, True)
     assert [r["radius"] for r in json.loads(Path("r.json").read_text())["results"]] == [0.1, 0.1]

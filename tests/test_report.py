@@ -34,8 +34,8 @@ RUNS: dict[str, list[str]] = {
     "lipschitz": [DIGITS, *IMAGES, "--radius", "0.01", "0.1", "inf", "--method", "one-pass"],
     "certify": [DIGITS, *IMAGES, "--intervals", "4", "--method", "fastlip"],
     "landscape": [DIGITS, *IMAGES, "--class", "3", "--norm", "2", "--method", "fastlip"],
-    "monotone": [DIGITS, *IMAGES, "--class", "3", "--radius", "0.02"],
-    "jacobian": [DIGITS, *IMAGES, "--radius", "0.01"],
+    "monotone": [DIGITS, *IMAGES, "--class", "3", "--radius", "0.02", "--method", "one-pass"],
+    "jacobian": [DIGITS, *IMAGES, "--radius", "0.01", "--method", "one-pass"],
     "inspect": [DIGITS],
     "demo": ["--radius", "0.1"],
 }

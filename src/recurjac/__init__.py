@@ -42,6 +42,7 @@ from recurjac.errors import (
     UnsupportedLayer,
 )
 from recurjac.jacobian import (
+    AutoEntries,
     Centred,
     Chords,
     Clamped,
@@ -71,8 +72,19 @@ from recurjac.norms import (
     QuadraticNorm,
     SignSum,
     TightestNorm,
-)  # fmt: skip
-from recurjac.preactivation import IBP, Alone, Crown, Dual, FastLin, Given, PreIntersection, Refine, Secants
+)
+from recurjac.preactivation import (
+    IBP,
+    Alone,
+    AutoRanges,
+    Crown,
+    Dual,
+    FastLin,
+    Given,
+    PreIntersection,
+    Refine,
+    Secants,
+)
 from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
@@ -82,9 +94,9 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "Box", "Branched", "Branching", "Centred", "certified_radius",
-    "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown", "Cut",
-    "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Given", "Gradients",
+    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching", "Centred",
+    "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown",
+    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Given", "Gradients",
     "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz",
     "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity",

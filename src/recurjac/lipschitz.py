@@ -21,7 +21,7 @@ from recurjac.norms import (
     check_supported,
     default_norm_method,
 )
-from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
@@ -73,7 +73,7 @@ def lipschitz(
     p: float = inf,
     q: float = inf,
     method: AbstractJacobianMethod | AbstractNormMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     search: Search | None = None,
 ) -> Lipschitz:

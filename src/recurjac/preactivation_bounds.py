@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
@@ -37,7 +37,7 @@ def preactivation_bounds(
     network: Network | Problem,
     region: AbstractRegion | None = None,
     *,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> PreactivationBounds:
     """Bounds of z_1, …, z_K over the region; a `Problem` can replace network and region.

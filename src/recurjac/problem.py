@@ -12,7 +12,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to
 from recurjac.errors import InvalidRegion, InvalidRequest, expect
 from recurjac.network import Network
-from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, extend
+from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, RuleLike, as_rule, extend
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner, Planner
 from recurjac.provenance import Provenance
@@ -52,13 +52,13 @@ class Problem:
         network: Network,
         region: AbstractRegion | BoundRegion,
         *,
-        pre: AbstractPreactivation | None = None,
+        pre: RuleLike | None = None,
         arithmetic: AbstractArithmetic | None = None,
         planner: AbstractPlanner | None = None,
     ) -> None:
         expect(network, Network, "the network", "read it first: load(module, example)")
         expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
-        rule, plan = Crown() if pre is None else pre, Planner() if planner is None else planner
+        rule, plan = Crown() if pre is None else as_rule(pre), Planner() if planner is None else planner
         expect(rule, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         expect(plan, AbstractPlanner, "the planner", "give an object such as Planner()")
         if arithmetic is not None:
@@ -112,8 +112,9 @@ class Problem:
             chosen, reason = _arithmetic(network, self.bound, chosen)
         return self._with(network=network, arithmetic=chosen, reason=reason)
 
-    def by(self, pre: AbstractPreactivation) -> Problem:
+    def by(self, pre: RuleLike) -> Problem:
         """The same problem with another rule for pre-activations."""
+        pre = as_rule(pre) or pre
         expect(pre, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         return self._with(pre=pre)
 
@@ -230,7 +231,7 @@ class Problem:
 def as_problem(
     network: Network | Problem,
     region: AbstractRegion | BoundRegion | None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> Problem:
     """The problem given to an application, as a `Problem` or as a network and a region with settings.

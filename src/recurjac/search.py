@@ -77,7 +77,7 @@ class Search:
         """
         with torch.no_grad():
             deadline = Deadline.after(self.seconds)
-            points = self._refine(problem.network, problem.bound, p, q, Deadline.after(self.seconds / 2))
+            points = self._refine(problem.network, problem.bound, p, q, Deadline.after(_REFINED * self.seconds))
             first, rest = (points, []) if self.seconds == inf else (points[:, :1], points[:, 1:].split(_PROVED, 1))
             before = deadline.spent
             found = _prove(problem, first, problem.holds(first), p, q)
@@ -114,6 +114,8 @@ class Search:
         return _take(points, gains.argsort(1, descending=True))
 
 
+_REFINED = 0.7
+"""The share of the time, if it is limited, for looking; the rest is for proofs."""
 _PROVED = 3
 """The number of points whose gains are proved together if the time is limited."""
 _LOT = 512

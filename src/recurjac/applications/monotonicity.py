@@ -15,7 +15,7 @@ from recurjac.arithmetic import MEMORY, AbstractArithmetic
 from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, RecurJac, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
-from recurjac.preactivation import IBP, AbstractPreactivation
+from recurjac.preactivation import IBP, RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.propagation.forms import DenseForms
 from recurjac.provenance import AbstractResult, Provenance
@@ -134,7 +134,7 @@ def monotone(
     region: AbstractRegion | None = None,
     *,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     probe: Probe | None = None,
 ) -> Monotonicity:
@@ -243,7 +243,7 @@ def directional_bounds(
     *,
     direction: Numbers,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> DirectionalBounds:
     """Bounds of the derivative J v of every output in the direction v over `region`.

@@ -18,7 +18,7 @@ from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method
 from recurjac.jacobian.hessian import Derivatives, check_smooth, derivatives
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion, BoundBox, BoundRegion
@@ -94,7 +94,7 @@ def stationary_points(
     *,
     output: int,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     search: Newton | None = None,
 ) -> StationaryPoints:

@@ -16,10 +16,10 @@ from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds
 from recurjac.jacobian import FastLip, Gradients
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
-from recurjac.preactivation import IBP
+from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
 
-_SEARCH = 0.1
+_SEARCH = 0.15
 """The share of the time for the search before the first step."""
 
 
@@ -39,7 +39,7 @@ class Progress:
 
 @final
 @dataclass(frozen=True)
-class Auto(AbstractNormMethod):
+class Auto(AbstractNormMethod, AbstractOffersRule):
     """The least of many bounds, found in a number of seconds for each sample.
 
     First come the product of norms, which is always computed, and the entry-wise bounds with the problem's rule.
@@ -48,6 +48,7 @@ class Auto(AbstractNormMethod):
     over.  An interruption ends it with what was proved so far.
     The note names the step that gave the least bound; `steps` of the result says what each gave.  status: "exact",
     "stuck" (no step improves anything), "time" or "interrupted".  progress: called after each step.
+    As a rule for pre-activations, it stands for `AutoRanges` of as many seconds.
     Bounds carry no gradients.  Raises InvalidRequest unless the number of seconds is positive.
     """
 
@@ -61,6 +62,10 @@ class Auto(AbstractNormMethod):
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
         return {"auto": cls()}
+
+    @property
+    def rule(self) -> AutoRanges:
+        return AutoRanges(self.seconds)
 
     @property
     def title(self) -> str:

@@ -31,7 +31,7 @@ from recurjac.cli.output import (
     write_json,
 )
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian import JacobianBounds, jacobian_bounds
+from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.network import Network
 from recurjac.region import AbstractRegion
@@ -76,7 +76,7 @@ def _add_jacobian(commands: Any) -> None:
     options.add_model(parser)
     options.add_region(parser, many=False)
     options.add_outputs(parser)
-    options.add_method(parser, named.jacobian_methods())
+    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -187,8 +187,8 @@ def run_jacobian(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
-    method = named.jacobian_method(args.method)
-    tasks = list(cases(networks, inputs))
+    method = named.timed_entries(args.method, args.time_limit)
+    tasks = list(cases(networks, inputs, 1 if isinstance(method, AutoEntries) else TOGETHER))
     done: list[JacobianBounds] = []
     rows: list[Row] = []
     with progress(args.quiet, "Jacobian bounds", len(tasks)) as step:

@@ -10,8 +10,9 @@ from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import named, options
-from recurjac.cli.bounds import Case, cases
+from recurjac.cli.bounds import TOGETHER, Case, cases
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
+from recurjac.jacobian import AutoEntries
 
 _SHOWN = 40
 """The largest number of features that a table lists one by one; the JSON report always lists all."""
@@ -29,7 +30,7 @@ def add_commands(commands: Any) -> None:
     options.add_model(parser)
     options.add_region(parser, many=True)
     options.add_outputs(parser)
-    options.add_method(parser, named.jacobian_methods())
+    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and radius")
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    method = named.jacobian_method(args.method)
+    method = named.timed_entries(args.method, args.time_limit)
+    together = 1 if isinstance(method, AutoEntries) else TOGETHER
 
     def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
         began = time.perf_counter()
@@ -51,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 
-    rows, code = gather(args, "monotonicity", list(cases(options.chosen_outputs(network, args), inputs)), rows_of)
+    tasks = list(cases(options.chosen_outputs(network, args), inputs, together))
+    rows, code = gather(args, "monotonicity", tasks, rows_of)
     if not args.quiet and rows:
         _tables(rows)
     write_json(args, args.model, rows)

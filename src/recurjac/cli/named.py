@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from recurjac.auto import Auto, Progress
 from recurjac.branching import Branched
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, QuadraticClamped
 from recurjac.loading.messages import first_line
 from recurjac.norms import AbstractNormMethod, QuadraticNorm, as_norm_method
 from recurjac.preactivation import AbstractPreactivation
@@ -71,6 +71,19 @@ def timed(name: str | None, seconds: float | None) -> AbstractNormMethod:
     if isinstance(method, Auto | QuadraticNorm):
         return replace(method, seconds=seconds)
     raise InvalidRequest(f"--time-limit: {name} does not search, so that it has no limit; leave the option out")
+
+
+def timed_entries(name: str | None, seconds: float | None) -> AbstractJacobianMethod:
+    """The Jacobian method that `--method` names, within `--time-limit`; None stands for `auto` and 10 s.
+
+    Raises InvalidRequest if there is no such method, or a limit for one that works in one pass.
+    """
+    method = jacobian_method("auto" if name is None else name) or AutoEntries()
+    if seconds is None:
+        return method
+    if isinstance(method, AutoEntries | QuadraticClamped):
+        return replace(method, seconds=seconds)
+    raise InvalidRequest(f"--time-limit: {name} works in one pass, so that it has no limit; leave the option out")
 
 
 def reporting(method: AbstractNormMethod, report: Callable[[Progress], None]) -> AbstractNormMethod:

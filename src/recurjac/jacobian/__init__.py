@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recurjac.jacobian.auto import AutoEntries
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
 from recurjac.jacobian.centred import Centred
@@ -16,7 +17,8 @@ from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
-    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "Centred", "Chords",
-    "Clamped", "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped",
-    "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
+    "Chords", "Clamped", "Cut", "FastLip", "Gradients", "Intersection", "JacobianBounds", "NodeIntersection",
+    "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method",
+    "jacobian_bounds",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords, RecurJac
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
@@ -60,7 +60,7 @@ def jacobian_bounds(
     region: AbstractRegion | None = None,
     *,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.

@@ -25,7 +25,7 @@ from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.bounds import as_jacobian_method
 from recurjac.jacobian.gradients import Gradients
 from recurjac.network import Network
-from recurjac.preactivation import AbstractPreactivation, PreactivationState
+from recurjac.preactivation import PreactivationState, RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.provenance import AbstractResult, Provenance
@@ -87,7 +87,7 @@ def hessian_bounds(
     *,
     output: int = 0,
     method: AbstractJacobianMethod | None = None,
-    pre: AbstractPreactivation | None = None,
+    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
 ) -> HessianBounds:
     """Bounds of every entry of the Hessian of one output of a smooth network over a region.

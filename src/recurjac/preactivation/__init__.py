@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from recurjac.preactivation.base import AbstractPreactivation, Alone, PreIntersection, Refine, extend
+from recurjac.preactivation.anytime import AutoRanges
+from recurjac.preactivation.base import (
+    AbstractOffersRule,
+    AbstractPreactivation,
+    Alone,
+    PreIntersection,
+    Refine,
+    RuleLike,
+    as_rule,
+    extend,
+)
 from recurjac.preactivation.dual import Dual, DualRanges
 from recurjac.preactivation.given import Given
 from recurjac.preactivation.ibp import IBP
@@ -11,7 +21,7 @@ from recurjac.preactivation.secants import SecantRanges, Secants
 from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 __all__ = [
-    "AbstractLineChoice", "AbstractLineRule", "AbstractPreactivation", "Alone", "Crown", "CrownLines", "Dual",
-    "DualRanges", "FastLin", "FastLinLines", "Given", "IBP", "PreIntersection", "PreactivationState", "Refine",
-    "SecantRanges", "Secants", "extend",
+    "IBP", "AbstractLineChoice", "AbstractLineRule", "AbstractOffersRule", "AbstractPreactivation", "Alone",
+    "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Given", "PreIntersection",
+    "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule", "extend",
 ]  # fmt: skip

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.deadline import Deadline
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.preactivation.base import AbstractPreactivation, Refine
-from recurjac.preactivation.relaxation import CrownLines
+from recurjac.preactivation.relaxation import Crown, CrownLines
+from recurjac.preactivation.secants import SecantRanges
 from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 
@@ -91,6 +92,54 @@ def _nothing(state: PreactivationState, k: int) -> Interval:
     shape = (state.region.batch, *state.stage(k).shape)
     end = torch.full(shape, torch.inf, dtype=state.network.dtype, device=state.network.device)
     return Interval(-end, end)
+
+
+@final
+@dataclass(frozen=True)
+class AutoRanges(AbstractPreactivation):
+    """CROWN, then `rules` on the neurons that are unstable, one after the other, as long as there is time.
+
+    seconds: from the first stage to the last, for all samples that are bounded together.  The stages share what is
+    left, so that what one does not need is there for later ones.
+    """
+
+    seconds: float = 10.0
+    rules: tuple[AbstractPreactivation, ...] = (SecantRanges(40),)
+
+    def __post_init__(self) -> None:
+        check_seconds("AutoRanges", self.seconds)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {"auto": cls()}
+
+    @property
+    def title(self) -> str:
+        return "auto"
+
+    @property
+    def choice(self) -> AbstractLineChoice | None:
+        return CrownLines()
+
+    def within(self, seconds: float) -> AutoRanges:
+        return replace(self, seconds=shorter(self.seconds, seconds))
+
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        return self._refined(state).bound(state, k, chosen)
+
+    def stage(self, state: PreactivationState, k: int) -> Interval:
+        return self._refined(state).stage(state, k)
+
+    def output(self, state: PreactivationState) -> Interval:
+        return self._refined(state).output(state)
+
+    def _refined(self, state: PreactivationState) -> AbstractPreactivation:
+        """All rules, with a deadline."""
+        deadline = Deadline(state.began, state.began + self.seconds)
+        found: AbstractPreactivation = Crown()
+        for rule in self.rules:
+            found = Refine(found, Within(rule, deadline))
+        return found
 
 
 def refined(state: PreactivationState, rule: AbstractPreactivation, then: AbstractPreactivation) -> Refine:

@@ -57,6 +57,24 @@ class AbstractPreactivation(ABC):
         return self.bound(state, state.network.depth, None)
 
 
+class AbstractOffersRule(ABC):
+    """An object of another kind that stands for a rule where one is asked for, as `Auto` does."""
+
+    @property
+    @abstractmethod
+    def rule(self) -> AbstractPreactivation:
+        """The rule that it stands for."""
+
+
+RuleLike = AbstractPreactivation | AbstractOffersRule
+"""What is taken for a rule."""
+
+
+def as_rule(pre: RuleLike | None) -> AbstractPreactivation | None:
+    """The rule that an object is or stands for; None for None."""
+    return pre.rule if isinstance(pre, AbstractOffersRule) else pre
+
+
 def extend(state: PreactivationState, rule: AbstractPreactivation, depth: int) -> None:
     """Bound the stages up to `depth` by `rule`."""
     for k in range(state.bounded + 1, depth + 1):

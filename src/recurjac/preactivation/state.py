@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ class PreactivationState:
     inputs whose pre-activations lie in it.
     empty: (batch,), True where the region is proved to be empty, or bounds and `known` are disjoint, so that no input
     of that sample is left.
+    began: when the state was made, on the clock of `time.monotonic`.
     """
 
     network: Network
@@ -57,6 +59,7 @@ class PreactivationState:
     _relaxed: dict[AbstractLineChoice, _Found] = field(default_factory=dict)
     _affine: dict[int, Affine] = field(default_factory=dict)
     skeleton: Skeleton | None = None
+    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         keep_freed_memory()

@@ -133,9 +133,11 @@ def least_of(
     best, least = begin, float("inf")
     adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
     for step in range(steps):
-        share = max(step / steps, deadline.share)
-        if share >= 1:
+        share, passed = step / steps, deadline.share
+        if passed >= 1:
             break
+        if passed > (step + 1) / steps:  # the time is short; where it is not, it changes nothing
+            share = passed
         with torch.enable_grad():
             found = value(now)
             if found is None or not bool(found.isfinite()) or not found.requires_grad:
