@@ -20,7 +20,7 @@ import recurjac as rj
 from recurjac import testing
 from recurjac.auto import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, Progress, RangeStep
 from recurjac.auto.work import Work
-from recurjac.cli import main
+from recurjac.cli import main, named
 from recurjac.deadline import Deadline
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
@@ -401,3 +401,10 @@ def test_an_interrupted_question_is_reported(
     assert (row["index"], row["status"]) == (0, "interrupted")
     assert row["lower"] <= row["upper"] < inf
     assert "interrupted; the 1 finished results are reported" in capsys.readouterr().err
+
+
+def test_a_search_for_radii_shares_the_time() -> None:
+    assert named.for_ball(rj.Auto(20)) == rj.Auto(0.5)
+    assert named.for_ball(rj.ProductOfNorms()) == rj.ProductOfNorms()
+    assert named.rule_for_ball("auto") == rj.AutoRanges(0.25)
+    assert named.rule_for_ball("crown") == rj.Crown()

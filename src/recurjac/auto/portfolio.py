@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac.auto.arms import Arm, Report, improve
 from recurjac.auto.steps import OPENING, STEPS, AbstractStep
 from recurjac.auto.work import Question, Work
-from recurjac.deadline import Deadline, check_seconds
+from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import FastLip, Gradients
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
 from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
@@ -70,6 +70,9 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
     @property
     def title(self) -> str:
         return "auto"
+
+    def within(self, seconds: float) -> Auto:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def supports(self, p: float, q: float) -> bool:
         return True

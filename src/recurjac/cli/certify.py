@@ -74,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
     inputs = options.read_points_for(network, args)
     proofs = DEFAULT_PROOFS
     if args.method is not None:
-        proofs = (MarginBound(), LipschitzIntegral(named.norm_method(args.method)))
+        proofs = (MarginBound(), LipschitzIntegral(named.for_ball(named.norm_method(args.method))))
 
     def rows_of(task: _Task, _bar: AbstractBar) -> list[Row]:
         index, x, labels, target = task
         ball = LpBall(x, 0.0, args.norm, None if args.clip is None else tuple(args.clip))
         began = time.perf_counter()
-        problem = Problem(network, ball, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args))
+        problem = Problem(network, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
         found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=search)
         return _rows(index, found, (time.perf_counter() - began) / len(index))
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     def rows_of(task: tuple[slice, tuple[int | str, Network, int]], _bar: AbstractBar) -> list[Row]:
         part, (target, one, output) = task
         ball, began = inputs.points(part), time.perf_counter()
-        problem = Problem(one, ball, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args))
+        problem = Problem(one, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
         found = stationary_free_radius(problem, output=output, method=method)
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
         if args.existence is None:

@@ -15,7 +15,7 @@ from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, QuadraticClamped
 from recurjac.loading.messages import first_line
 from recurjac.norms import AbstractNormMethod, QuadraticNorm, as_norm_method
-from recurjac.preactivation import AbstractPreactivation
+from recurjac.preactivation import AbstractPreactivation, AutoRanges
 from recurjac.registry import concrete_classes
 
 _T = TypeVar("_T")
@@ -94,6 +94,21 @@ def reporting(method: AbstractNormMethod, report: Callable[[Progress], None]) ->
 def rule(name: str) -> AbstractPreactivation:
     """The rule that `--pre` names.  Raises InvalidRequest if there is none."""
     return _found("--pre", name, rules(), AbstractPreactivation)  # type: ignore[type-abstract]
+
+
+_BALLS = 40
+"""About the number of balls on which a search for a radius bounds something."""
+
+
+def for_ball(method: AbstractNormMethod) -> AbstractNormMethod:
+    """The method for one of the many balls of a search; `auto` then takes its seconds for all of them together."""
+    return method.within(method.seconds / _BALLS) if isinstance(method, Auto) else method
+
+
+def rule_for_ball(name: str) -> AbstractPreactivation:
+    """The rule that `--pre` names, likewise."""
+    found = rule(name)
+    return found.within(found.seconds / _BALLS) if isinstance(found, AutoRanges) else found
 
 
 def _found(option: str, name: str, known: Mapping[str, _T], base: type[_T]) -> _T:
