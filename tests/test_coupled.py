@@ -127,6 +127,24 @@ def test_elsewhere_it_is_the_p_chain(monkeypatch: pytest.MonkeyPatch) -> None:
         assert bool(found.isfinite().all())
 
 
+@pytest.mark.parametrize("activation", ["relu", "hard_tanh"])
+@every_seed
+def test_constraints_that_exclude_the_centre(seed: int, activation: str) -> None:
+    """There, slopes that are known of tangents are not those of secants from the centre."""
+    net = network(seed, activation)
+    x = torch.full((1, *net.input_shape), 0.1).double()
+    problem = rj.Problem(net, rj.LpBall(x, 0.6))
+    centre = net.preactivations(x)[0]
+    low, high = (torch.full_like(centre, end) for end in (-inf, inf))
+    low[0, 0], high[0, 0] = (0.02, inf) if centre[0, 0] < 0 else (-inf, -0.02)
+    points = problem.bound.sample(500, torch.Generator().manual_seed(1))[0]
+    z = net.preactivations(points)[0]
+    rows = testing.true_jacobians(net, points[((low <= z) & (z <= high)).all(1)]).flatten(2).abs().sum(2)
+    found = CoupledNorm(40).rows(rj.Gradients(problem.constrained(1, rj.Interval(low, high))), inf)[0]
+    assert bool(found.isfinite().all())
+    assert bool((found >= rows * (1 - 1e-12)).all())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 30])
 def test_norms_on_random_networks(steps: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, product
 from math import inf
@@ -16,12 +17,12 @@ from torch import Tensor
 import recurjac as rj
 from recurjac import testing
 from recurjac.activations import AbstractActivation, Identity, LeakyReLU, ReLU
-from recurjac.arithmetic import least_eigenvalue
+from recurjac.arithmetic import Ball, least_eigenvalue
 from recurjac.jacobian import Gradients
 from recurjac.network import Constant, Edge, Network, Stage
 from recurjac.operators import Dense, Reshape
 from recurjac.preactivation import SecantRanges
-from recurjac.quadratic import Multipliers, optimised, reach, system_of
+from recurjac.quadratic import Multipliers, bends, layered, optimised, reach, system_of
 from recurjac.quadratic.system import absorbed
 from tests.helpers import examples
 from tests.marks import every_seed
@@ -205,6 +206,23 @@ def test_what_underflows_is_absorbed(scale: float) -> None:
     assert odd >= plain * (1 - 1e-9)
     if scale > 1e-110:
         assert odd <= plain * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("radius", [1e-150, 1e-165, 1e-200, 5e-324])
+@pytest.mark.parametrize("p", [2, inf])
+@pytest.mark.parametrize("rule", [rj.Secants(2), rj.Dual(2, 2)])
+def test_radii_whose_squares_underflow(rule: rj.Refine, p: float, radius: float) -> None:
+    net = rj.load([(torch.ones(2, 1).double(), None), (torch.ones(1, 2).double(), None)], activation="relu")
+    ball = rj.LpBall(torch.zeros(1, 1).double(), radius, p)
+    for pre in (rule, rj.Alone(rule)):
+        first, last = rj.preactivation_bounds(net, ball, pre=pre).stages
+        assert bool((first.lower <= -radius).all() & (first.upper >= radius).all() & (last.upper >= 2 * radius).all())
+
+
+@pytest.mark.parametrize("norm", [bends._frobenius, layered._frobenius])
+def test_frobenius_norms_of_the_smallest_numbers(norm: Callable[[Ball], Tensor]) -> None:
+    least = torch.full((3, 3), 5e-324, dtype=torch.float64)
+    assert float(norm(Ball(least, None))) >= 3 * 5e-324
 
 
 def test_an_output_that_reads_nothing_has_no_slope() -> None:

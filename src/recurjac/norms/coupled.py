@@ -102,8 +102,11 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     """Bounds of the norms of all rows of sample i: (K,), in float64; infinite where the dual is not formed."""
     tangents = gradients.chain.sample(i)
     nothing = torch.full((tangents.rows,), inf, dtype=torch.float64, device=tangents.device)
-    points, places = secant_system(gradients.state, i, tangents.covectors), unknown_neurons(tangents)
-    if points is None or not places or 2 * variables(tangents) > _MOST:
+    points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) else None
+    if points is None:
+        return nothing
+    tangents = _reconciled(tangents, points.chain)
+    if 2 * variables(tangents) > _MOST:
         return nothing
     lift, start = lifted(tangents, torch.ones_like(points.radius)), _Start.of(points, tangents, p)
     if start is None:
@@ -162,6 +165,20 @@ class _Start:
         for i, s, sector in zip((0, -1), shares, self.sectors, strict=True):
             numbers[:, i] = torch.where(units[:, i] > 0, s * sector / units[:, i], 0.0)
         return Point(torch.stack(logs, 1), numbers)
+
+
+def _reconciled(tangents: ChainRule, secants: ChainRule) -> ChainRule:
+    """The chain rule of tangents, with the hull of both ranges where a slope is known that is not that of all secants.
+
+    There, the centre lies on another piece: outside a constraint, or by the rounding of its enclosure.
+    """
+    slopes = list(tangents.slopes)
+    for k, (own, other) in enumerate(zip(tangents.slopes, secants.slopes, strict=True)):
+        if own is not None and other is not None:
+            apart = own.is_point & ((other.lower != own.lower) | (other.upper != own.upper))
+            low, high = torch.minimum(own.lower, other.lower), torch.maximum(own.upper, other.upper)
+            slopes[k] = Interval(torch.where(apart, low, own.lower), torch.where(apart, high, own.upper))
+    return replace(tangents, slopes=tuple(slopes))
 
 
 def _widened(chain: ChainRule, tangents: ChainRule) -> ChainRule:

@@ -112,7 +112,9 @@ def _frobenius(matrix: Ball) -> Tensor:
     most = size.amax((-2, -1)) if size.numel() else size.new_zeros(size.shape[:-2])
     unit = size / torch.where(most > 0, most, 1.0)[..., None, None]
     count = size.shape[-1] * size.shape[-2]
-    return grow(unit.square().sum((-2, -1)).sqrt() * most, count + 8) + 4 * torch.finfo(size.dtype).tiny * (most > 0)
+    return grow(unit.square().sum((-2, -1)).sqrt() * most, count + 8) + 4 * torch.finfo(size.dtype).tiny * (
+        most > 0
+    ).to(most.dtype)
 
 
 def _diagonal(entries: Tensor) -> Ball:

@@ -212,7 +212,7 @@ def _frobenius(matrix: Ball) -> Tensor:
     size = matrix.size if matrix.rad is None else matrix.size + matrix.rad
     most = size.amax()
     found = torch.linalg.vector_norm(size / most.clamp(min=tiny_of(size))) * most
-    return grow(found, size.numel() + 8) + size.numel() * tiny_of(size) * (most > 0)
+    return grow(found, size.numel() + 8) + size.numel() * tiny_of(size) * (most > 0).to(most.dtype)
 
 
 def _norm_above(operators: tuple[AbstractOperator, ...]) -> Tensor:

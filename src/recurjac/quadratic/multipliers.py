@@ -95,13 +95,16 @@ def first_weights(middle_rows: Tensor, radius: Tensor) -> Tensor:
 def start_of(weights: Tensor | None, radius: Tensor) -> Tensor:
     """The diagonal of P at the input, rounded upwards, (n_0,), for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without w.
 
-    The computed w sum to at most 1 + (n_0 + 8) ε, and each operation below rounds once.
+    The computed w sum to at most 1 + (n_0 + 8) ε, and each operation below rounds once; squares may underflow.
     """
-    eps = torch.finfo(radius.dtype).eps
+    info = torch.finfo(radius.dtype)
+    square = radius.square()
+    if weights is None and bool((radius == 1).all()):
+        return square
+    square = square + info.tiny * (radius > 0).to(radius.dtype)
     if weights is None:
-        square = radius.square()
-        return square if bool((radius == 1).all()) else square * (1 + 4 * eps)
-    return radius.square() / torch.softmax(weights, 0) * (1 + (len(weights) + 16) * eps)
+        return square * (1 + 4 * info.eps)
+    return square / torch.softmax(weights, 0) * (1 + (len(weights) + 16) * info.eps)
 
 
 Loss = Callable[[Tensor], Tensor]
