@@ -31,7 +31,7 @@ from recurjac.preactivation.centred import centre_of
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.planning import PlainOnly
-from recurjac.quadratic import Multipliers, System, optimised, reach, system_of
+from recurjac.quadratic import Multipliers, System, optimised, positive, reach, system_of
 from recurjac.region import BoundBall, BoundBox
 
 _LEAST_RATIO = 0.3
@@ -146,7 +146,7 @@ def _first(system: System, radius: Tensor, euclidean: bool) -> Multipliers:
 
 
 def _radii(reached: Tensor) -> Tensor:
-    return reached.diagonal().clamp(min=1e-300).sqrt().sum()
+    return positive(reached.diagonal()).sqrt().sum().log()
 
 
 def _with_tangents(chain: ChainRule, tangents: Tensor) -> ChainRule:

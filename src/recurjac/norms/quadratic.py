@@ -28,6 +28,7 @@ from recurjac.quadratic import (
     improved,
     layers_of,
     optimised,
+    positive,
     reach,
     reach_layers,
     system_of,
@@ -147,26 +148,26 @@ def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
 
 
-# What a search makes small; the number under a logarithm is no tolerance, as no proof depends on it
+# What a search makes small
 
 
 def _each(reached: Tensor) -> Tensor:
-    return reached.diagonal().clamp(min=1e-300).log().sum()
+    return positive(reached.diagonal()).log().sum()
 
 
 def _largest(reached: Tensor) -> Tensor:
     """A smooth maximum of the logarithms of the rows."""
-    rows = reached.diagonal().clamp(min=1e-300).log()
+    rows = positive(reached.diagonal()).log()
     return torch.logsumexp(_SHARP * rows, 0) / _SHARP
 
 
 def _spectral(reached: Tensor) -> Tensor:
     largest: Tensor = torch.linalg.eigvalsh(reached)[-1]
-    return largest.clamp(min=1e-300).log()
+    return positive(largest).log()
 
 
 def _total(reached: Tensor) -> Tensor:
-    return reached.diagonal().clamp(min=1e-300).sqrt().sum().log()
+    return positive(reached.diagonal()).sqrt().sum().log()
 
 
 _LOSSES = {inf: _largest, 2.0: _spectral, 1.0: _total}

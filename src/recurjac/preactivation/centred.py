@@ -22,7 +22,7 @@ from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.state import PreactivationState
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import PlainOnly
-from recurjac.quadratic import Multipliers, System, optimised, reach, system_of
+from recurjac.quadratic import Multipliers, System, optimised, positive, reach, system_of
 from recurjac.region import BoundBall, BoundBox, BoundRegion
 
 
@@ -127,7 +127,7 @@ def secant_system(state: PreactivationState, i: int, covectors: Tensor | None) -
 
 
 def logarithms(reached: Tensor) -> Tensor:
-    return reached.diagonal().clamp(min=1e-300).log().sum()
+    return positive(reached.diagonal()).log().sum()
 
 
 def centre_of(region: BoundRegion) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Quadratic bounds of what linear forms of a network's nodes can reach (docs/mathematics.md, §5.6 and §5.10)."""
 
+from recurjac.quadratic.balance import balanced, optimised
 from recurjac.quadratic.dual import Plain, Point, Rows
 from recurjac.quadratic.dual_proof import DualSystem, Ranges, proved, proved_safely
 from recurjac.quadratic.dual_search import COUPLED, Scale, searched
@@ -7,12 +8,12 @@ from recurjac.quadratic.layer_multipliers import LayerMultipliers, improved
 from recurjac.quadratic.layered import Reached, reach_layers
 from recurjac.quadratic.layers import Layers, layers_of
 from recurjac.quadratic.lifted import Affine, Lifted, influence, lifted, sectors_of
-from recurjac.quadratic.multipliers import Loss, Multipliers, least_of, optimised
+from recurjac.quadratic.multipliers import Loss, Multipliers, least_of, positive
 from recurjac.quadratic.system import Carried, Node, System, carried, reach, system_of, whole_system_of
 
 __all__ = [
     "COUPLED", "Affine", "Carried", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss", "Multipliers", "Node",
-    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "carried", "improved", "influence", "layers_of",
-    "least_of", "lifted", "optimised", "proved", "proved_safely", "reach", "reach_layers", "searched", "sectors_of",
-    "system_of", "whole_system_of",
+    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence",
+    "layers_of", "least_of", "lifted", "optimised", "positive", "proved", "proved_safely", "reach", "reach_layers",
+    "searched", "sectors_of", "system_of", "whole_system_of",
 ]  # fmt: skip

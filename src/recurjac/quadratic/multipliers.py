@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from math import cos, pi
+from math import cos, log, pi
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Fast
+from recurjac.arithmetic import Fast, largest_eigenpair
 from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.system import System, reach
 
@@ -27,6 +26,13 @@ _EVEN = 0.3
 """The share of the mean that every first weight has in addition."""
 _LEAST = 1e-300
 """In place of 0 in quotients and logarithms."""
+_LN2 = log(2.0)
+_NARROWEST = 1e-9
+"""The least part of c above 1 and its margin that is told from 0."""
+_DENSE = 200
+"""Up to this size, all eigenvalues are computed; above it, Lanczos' iteration is faster."""
+_STEPS = 300
+"""The largest number of steps of that iteration."""
 
 
 @final
@@ -57,11 +63,24 @@ class Multipliers:
 
     def choose(self, k: int, q: Tensor) -> Tensor:
         """t for the unstable neurons of node k."""
-        e = self.shapes[k].exp()
-        units = e.rsqrt()
-        most = torch.linalg.eigvalsh(q * units * units.unsqueeze(1))[-1].clamp(min=_LEAST)
-        t: Tensor = e * (most * (1 + _MARGIN + torch.nn.functional.softplus(self.gaps[k]) * 1.4427))
+        e = self.shapes[k].to(q.dtype).exp()
+        gap = torch.nn.functional.softplus(self.gaps[k].to(q.dtype)) / _LN2
+        t: Tensor = e * (_largest(q, e.rsqrt()) * (1 + _MARGIN + gap))
         return t
+
+    def near(self, system: System, radius: Tensor, weights: Tensor | None, logs: Mapping[int, Tensor]) -> Multipliers:
+        """The numbers for which t is near the exponentials of `logs` at each node, and the weights are log w."""
+        shapes = dict(logs)
+        gaps = dict(self.gaps)
+
+        def chosen(k, q):  # type: ignore[no-untyped-def]  # (annotated functions made here would never be freed in tests)
+            spare = 1 / _largest(q, (-shapes[k] / 2).exp()) - 1 - _MARGIN
+            gaps[k] = (spare.clamp(min=_NARROWEST) * _LN2).expm1().log()
+            return Multipliers(None, shapes, gaps).choose(k, q)
+
+        with torch.no_grad():
+            reach(replace(system, arithmetic=Fast()), start_of(weights, radius), chosen)
+        return Multipliers(weights, shapes, gaps)
 
     def chosen(self, system: System, radius: Tensor) -> dict[int, Tensor]:
         """t for each node with unstable neurons, in plain floating point."""
@@ -83,6 +102,23 @@ class Multipliers:
     @property
     def leaves(self) -> list[Tensor]:
         return [*([] if self.weights is None else [self.weights]), *self.shapes.values(), *self.gaps.values()]
+
+
+def _largest(q: Tensor, units: Tensor) -> Tensor:
+    """About the largest eigenvalue of diag(units) q diag(units), with its derivative; positive."""
+    scaled = q * units * units.unsqueeze(1)
+    if len(q) <= _DENSE:
+        found: Tensor = torch.linalg.eigvalsh(scaled)[-1]
+    else:
+        with torch.no_grad():
+            v = largest_eigenpair(scaled.__matmul__, len(q), _STEPS, scaled).vector
+        found = v @ (scaled @ v) / (v @ v)  # the derivative of an eigenvalue is vᵀ dM v
+    return positive(found)
+
+
+def positive(numbers: Tensor) -> Tensor:
+    """The numbers, with a tiny one in place of those that are less, so that they have logarithms."""
+    return numbers.clamp(min=torch.finfo(numbers.dtype).tiny)
 
 
 def first_weights(middle_rows: Tensor, radius: Tensor) -> Tensor:
@@ -111,21 +147,12 @@ Loss = Callable[[Tensor], Tensor]
 """What should be small, of the matrix G of the rows; differentiable."""
 
 
-def optimised(
-    system: System, begin: Multipliers, radius: Tensor, loss: Loss, steps: int, deadline: Deadline = NEVER
-) -> Multipliers:
-    """The best multipliers that Adam's method finds from `begin` in a number of steps, or until the deadline."""
-    plain = replace(system, arithmetic=Fast())
-    return least_of(partial(_value, plain, radius, loss), begin, steps, deadline)
-
-
-def _value(system: System, radius: Tensor, loss: Loss, now: Multipliers) -> Tensor | None:
-    found = reach(system, now.start(radius), now.choose)
-    return None if found is None else loss(found.mid)
-
-
 def least_of(
-    value: Callable[[Multipliers], Tensor | None], begin: Multipliers, steps: int, deadline: Deadline = NEVER
+    value: Callable[[Multipliers], Tensor | None],
+    begin: Multipliers,
+    steps: int,
+    deadline: Deadline = NEVER,
+    rate: float = _RATE,
 ) -> Multipliers:
     """The multipliers with the least value that Adam's method finds; None and infinite values end the search, and
     so do values that do not depend on the multipliers.
@@ -134,7 +161,7 @@ def least_of(
     if not now.leaves or steps == 0:
         return begin
     best, least = begin, float("inf")
-    adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
+    adam = torch.optim.Adam(now.leaves, lr=rate, betas=(0.9, 0.99))
     for step in range(steps):
         share, passed = step / steps, deadline.share
         if passed >= 1:
@@ -147,7 +174,7 @@ def least_of(
                 break
             if found.item() < least:
                 best, least = now.map(lambda t: t.detach().clone()), found.item()
-            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
+            adam.param_groups[0]["lr"] = rate * (1 + cos(pi * share)) / 2
             adam.zero_grad()
             torch.autograd.backward(found)
             adam.step()

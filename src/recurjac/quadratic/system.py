@@ -227,7 +227,7 @@ def _through(
     if not bool(matrix.mid.isfinite().all()):
         return None
     exact, index = arithmetic.exact, node.unstable + place.start
-    scale = torch.ones(len(matrix.mid), dtype=torch.float64, device=matrix.mid.device)
+    scale = torch.ones(len(matrix.mid), dtype=matrix.mid.dtype, device=matrix.mid.device)
     scale = torch.cat([scale[: place.start], node.middle, scale[place.stop :]])
     added = None
     if len(index):
