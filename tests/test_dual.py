@@ -12,10 +12,10 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac import testing
-from recurjac.activations import AbstractActivation
+from recurjac.activations import AbstractActivation, HardTanh, LeakyReLU
 from recurjac.preactivation import AbstractPreactivation, DualRanges, Refine
 from recurjac.preactivation.centred import AbstractCentred, SecantSystem
-from recurjac.preactivation.dual import _RangeDual
+from recurjac.preactivation.dual import _RangeDual, graphs
 from recurjac.quadratic import Rows, lifted, proved
 from recurjac.quadratic.dual_proof import Expansion
 from recurjac.quadratics import Coefficients
@@ -48,6 +48,35 @@ def test_products_hold_on_the_graph(activation: AbstractActivation, seed: int) -
         slack = 1e-13 * (size + (1 + y.abs() + w.abs()).square())  # values in plain floating point, which may cancel
         assert bool((high >= -slack).all())
         assert bool((low <= slack)[found.zero].all())
+
+
+@pytest.mark.parametrize(
+    "activation", [LeakyReLU(0.01), LeakyReLU(-0.7), HardTanh(-0.3, 0.7), HardTanh(0.1, 0.1 + 1e-9)], ids=repr
+)
+def test_products_are_those_of_rounded_parameters(activation: AbstractActivation) -> None:
+    """In float32 parameters are rounded, and products are formed in float64."""
+    net = rj.load([(torch.eye(4), None), (torch.ones(1, 4), None)], activation=activation, dtype=torch.float32)
+    probe, x = Probe(), torch.tensor([[0.1, -0.1, 0.2, -0.2]])
+    rj.preactivation_bounds(net, rj.LpBall(x, 1.0), pre=Refine(rj.IBP(), probe))
+    system = probe.systems[-1]
+    found, (z, at) = graphs(system, ((1, torch.arange(4)),))[0], system.known(1)
+    for share in torch.linspace(0, 1, 9):
+        v = (z.lower + share * z.width).float()
+        value, start = (_in_float32(activation, t.float()) for t in (v, at.lower))
+        y, w = (v - at.lower).flatten(), (value - start).flatten()
+        powers = torch.stack([y * y, y * w, w * w, y, w, torch.ones_like(y)]).unsqueeze(1)
+        middle, size = (found.terms.mid * powers).sum(0), (found.terms.mid * powers).abs().sum(0)
+        assert found.terms.rad is not None
+        spread = (found.terms.rad.expand_as(found.terms.mid) * powers.abs()).sum(0) + 1e-13 * (1 + size)
+        assert bool((middle >= -spread).all())
+        assert bool((middle <= spread)[found.zero].all())
+
+
+def _in_float32(activation: AbstractActivation, z: Tensor) -> Tensor:
+    """The value with parameters that are rounded to float32, in float64."""
+    if isinstance(activation, LeakyReLU):
+        return torch.where(z < 0, activation.slope_below(z), 1.0).double() * z.double()
+    return activation.value(z).double()
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ class Search:
         affordable = int(self.work / 2 / (prod(network.output_shape) * max(1, network.multiply_adds)))
         count = min(max(affordable, 3 * self.kept), _MOST_POINTS)
         points = torch.cat([points, _finite(region.sample(count, generator), region.x)], 1)
-        gains = _gains(network, points, p, q, deadline)[0]
+        gains = _gains(network, points, p, q, Deadline.after(_SAMPLED * deadline.left))[0]
         best = gains.topk(min(self.kept, gains.shape[1]), dim=1)
         points, gains = _take(points, best.indices), best.values
         for step in range(max(12, count // self.kept)):
@@ -118,8 +118,13 @@ _REFINED = 0.7
 """The share of the time, if it is limited, for looking; the rest is for proofs."""
 _PROVED = 3
 """The number of points whose gains are proved together if the time is limited."""
+_SAMPLED = 0.5
+"""The share of the time for looking in which samples are looked at; the rest is for moving the best of them."""
 _LOT = 512
 """The largest number of points that are evaluated together, so that a search ends in time."""
+_LOT_WORK = 10**7
+"""About the number of multiply-adds of these points, but a few are always evaluated together."""
+_LEAST_LOT = 16
 _ROUNDS = 12
 """The largest number of steps of an ascent along gradients."""
 _STRIDES = (1.0, 0.5, 0.25, 0.1, 0.03)
@@ -213,12 +218,14 @@ def _gains(network: Network, points: Tensor, p: float, q: float, deadline: Deadl
     """
     flat = points.transpose(0, 1).flatten(0, 1)
     width = network.sizes[-1] * max(network.sizes)
-    part = max(1, MEMORY // (8 * 4 * width))
+    work = prod(network.output_shape) * max(1, network.multiply_adds)
+    lot = min(_LOT, max(_LEAST_LOT, _LOT_WORK // work))
+    part = max(1, min(MEMORY // (8 * 4 * width), lot))
     gains, directions = flat.new_zeros(len(flat)), torch.zeros_like(flat).flatten(1)
-    for begin in range(0, len(flat), min(part, _LOT)):
+    for begin in range(0, len(flat), part):
         if begin > 0 and deadline.over:
             break
-        rows = slice(begin, begin + min(part, _LOT))
+        rows = slice(begin, begin + part)
         gains[rows], directions[rows] = _direction(point_jacobian(network, flat[rows]), p, q)
     gains = torch.where(gains.isfinite(), gains, 0.0)  # an overflow carries no information
     back = (points.shape[1], points.shape[0])

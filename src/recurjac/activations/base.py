@@ -107,6 +107,10 @@ class AbstractActivation(ABC):
         """The same activation with its parameters in `dtype` on `device`; most have no such parameters."""
         return self
 
+    def rounded(self, dtype: torch.dtype) -> Self:
+        """The activation that a computation in `dtype` applies, if that rounds numbers that are its parameters."""
+        return self
+
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:  # noqa: ARG003  # (some classes use it)
         """The activation called `name` in a weight list, with the parameters given in the list.

@@ -156,6 +156,12 @@ class HardTanh(AbstractClamp):
             raise ValueError(f"hard tanh between {self.low} and {self.high}, which {dtype} cannot represent")
         return self
 
+    def rounded(self, dtype: torch.dtype) -> Self:
+        found = object.__new__(type(self))  # without the check, as the ends may be equal now
+        for name in ("low", "high"):
+            object.__setattr__(found, name, float(torch.tensor(getattr(self, name), dtype=dtype)))
+        return found
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(), cls(-0.3, 2.1), cls(-3.0, -1.0), cls(0.1, 0.1 + 1e-9)]

@@ -238,6 +238,9 @@ class LeakyReLU(AbstractTwoPiece):
     def slope_below(self, z: Tensor) -> Tensor:
         return torch.full_like(z, self.negative_slope)
 
+    def rounded(self, dtype: torch.dtype) -> Self:
+        return replace(self, negative_slope=float(torch.tensor(self.negative_slope, dtype=dtype)))
+
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
         return cls(float(_slope(cls.name, parameters)))

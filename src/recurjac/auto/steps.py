@@ -85,18 +85,25 @@ class NormStep(AbstractStep):
     """A norm method, in several settings of growing effort.
 
     matrices: whether it works with those of a P-chain.  where: the networks for which it is worth trying.
+    passes: how many times as long as entry-wise bounds it takes at least, if it does not work with such matrices.
     """
 
     methods: tuple[AbstractNormMethod, ...]
     matrices: bool
     where: Callable[[Work], bool]
+    passes: float
 
     def __init__(
-        self, *methods: AbstractNormMethod, matrices: bool = False, where: Callable[[Work], bool] = anywhere
+        self,
+        *methods: AbstractNormMethod,
+        matrices: bool = False,
+        where: Callable[[Work], bool] = anywhere,
+        passes: float = 1.0,
     ) -> None:
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "matrices", matrices)
         object.__setattr__(self, "where", where)
+        object.__setattr__(self, "passes", passes)
 
     @property
     def title(self) -> str:
@@ -115,7 +122,7 @@ class NormStep(AbstractStep):
         return (norms is None or self.methods[0].supports(*norms)) and self.where(work)
 
     def least(self, work: Work) -> float:
-        return work.matrix_seconds if self.matrices else work.pass_seconds
+        return work.matrix_seconds if self.matrices else self.passes * work.pass_seconds
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         return work.tighten(self.methods[rung].within(seconds), self.title)
@@ -248,7 +255,9 @@ STEPS: tuple[AbstractStep, ...] = (
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
-    NormStep(JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth),
+    NormStep(
+        JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth, passes=5
+    ),
     NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
     RangeStep(DualRanges(30, 6, 20), DualRanges(100, 12, 30), DualRanges(300, 60, 100)),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),

@@ -17,7 +17,7 @@ from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
 from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.preactivation.centred import SecantSystem, logarithms, secant_system
-from recurjac.preactivation.dual import graphs, points_of
+from recurjac.preactivation.dual import graphs, in_double, points_of
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.quadratic import (
     COUPLED,
@@ -244,7 +244,7 @@ def _couplings(
     """The couplings of all unknown neurons, if any activation has some, and the ranges of their slopes."""
     parts, lows, highs, arithmetic = [], [], [], tangents.arithmetic
     for k, index in places:
-        activation = points.state.stage(k).activation.to(torch.float64, index.device)
+        activation = in_double(points.state, k)
         z, at = points.known(k)
         products = activation.couplings(at, arithmetic)
         blank = torch.zeros(0, len(index), dtype=torch.float64, device=index.device)

@@ -16,6 +16,7 @@ from recurjac.deadline import NEVER, Deadline, check_seconds, shorter
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.centred import AbstractCentred, SecantSystem
 from recurjac.preactivation.relaxation import Crown
+from recurjac.preactivation.state import PreactivationState
 from recurjac.quadratic import (
     Affine,
     DualSystem,
@@ -250,7 +251,7 @@ def graphs(system: SecantSystem, places: Sequence[tuple[int, Tensor]]) -> tuple[
     state, arithmetic = system.state, system.state.arithmetic
     parts, y_sizes, lows, highs = [], [], [], []
     for k, index in places:
-        activation = state.stage(k).activation.to(torch.float64, index.device)
+        activation = in_double(state, k)
         z, at = system.known(k)
         values, centre = activation.value_range(z, arithmetic), activation.value_range(at, arithmetic)
         points = points_of(activation, z, at)
@@ -261,6 +262,11 @@ def graphs(system: SecantSystem, places: Sequence[tuple[int, Tensor]]) -> tuple[
         highs.append(w.upper.flatten()[index])
     w_range = Interval(torch.cat(lows).unsqueeze(0), torch.cat(highs).unsqueeze(0))
     return Coefficients.joined(parts), Ranges(torch.cat(y_sizes).unsqueeze(0), w_range)
+
+
+def in_double(state: PreactivationState, k: int) -> AbstractActivation:
+    """The activation of a stage, as the network applies it, for computations in float64."""
+    return state.stage(k).activation.rounded(state.network.dtype).to(torch.float64, state.network.device)
 
 
 def _minus(z: Interval) -> Interval:
