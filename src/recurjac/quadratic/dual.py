@@ -21,7 +21,7 @@ from recurjac.arithmetic.rounding import gamma_of
 
 _JITTER = 1e-6
 """What is added in float32 to the diagonal of B Λ⁻¹ Bᵀ, relative to its mean, so that it has a Cholesky factor."""
-_FLOOR = 1e-280
+_FLOOR = 1e-250
 OWN = 6
 """The number of coefficients of a product in one copy: of y², y w, w², y, w and 1."""
 CROSS = 4
