@@ -3,6 +3,7 @@
 from recurjac.quadratic.dual import Plain, Point, Rows
 from recurjac.quadratic.dual_proof import DualSystem, Ranges, proved, proved_safely
 from recurjac.quadratic.dual_search import COUPLED, Scale, searched
+from recurjac.quadratic.envelope import balanced, optimised_rows
 from recurjac.quadratic.layer_multipliers import LayerMultipliers, improved
 from recurjac.quadratic.layered import Reached, reach_layers
 from recurjac.quadratic.layers import Layers, layers_of
@@ -12,7 +13,7 @@ from recurjac.quadratic.system import Carried, Node, System, carried, reach, sys
 
 __all__ = [
     "COUPLED", "Affine", "Carried", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss", "Multipliers", "Node",
-    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "carried", "improved", "influence", "layers_of",
-    "least_of", "lifted", "optimised", "proved", "proved_safely", "reach", "reach_layers", "searched", "sectors_of",
+    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence", "layers_of",
+    "least_of", "lifted", "optimised", "optimised_rows", "proved", "proved_safely", "reach", "reach_layers", "searched", "sectors_of",
     "system_of", "whole_system_of",
 ]  # fmt: skip

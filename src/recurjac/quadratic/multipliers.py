@@ -60,6 +60,10 @@ class Multipliers:
         e = self.shapes[k].exp()
         units = e.rsqrt()
         most = torch.linalg.eigvalsh(q * units * units.unsqueeze(1))[-1].clamp(min=_LEAST)
+        return self.scaled(k, e, most)
+
+    def scaled(self, k: int, e: Tensor, most: Tensor) -> Tensor:
+        """t for the unstable neurons of node k, from its e and the largest eigenvalue."""
         t: Tensor = e * (most * (1 + _MARGIN + torch.nn.functional.softplus(self.gaps[k]) * 1.4427))
         return t
 
@@ -122,16 +126,20 @@ def _value(system: System, radius: Tensor, loss: Loss, now: Multipliers) -> Tens
 
 
 def least_of(
-    value: Callable[[Multipliers], Tensor | None], begin: Multipliers, steps: int, deadline: Deadline = NEVER
+    value: Callable[[Multipliers], Tensor | None],
+    begin: Multipliers,
+    steps: int,
+    deadline: Deadline = NEVER,
+    rate: float = _RATE,
 ) -> Multipliers:
     """The multipliers with the least value that Adam's method finds; None and infinite values end the search, and
-    so do values that do not depend on the multipliers.
+    so do values that do not depend on the multipliers.  rate: the first step.
     """
     now = begin.map(lambda t: t.detach().clone().requires_grad_())
     if not now.leaves or steps == 0:
         return begin
     best, least = begin, float("inf")
-    adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
+    adam = torch.optim.Adam(now.leaves, lr=rate, betas=(0.9, 0.99))
     for step in range(steps):
         share, passed = step / steps, deadline.share
         if passed >= 1:
@@ -144,7 +152,7 @@ def least_of(
                 break
             if found.item() < least:
                 best, least = now.map(lambda t: t.detach().clone()), found.item()
-            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
+            adam.param_groups[0]["lr"] = rate * (1 + cos(pi * share)) / 2
             adam.zero_grad()
             torch.autograd.backward(found)
             adam.step()
