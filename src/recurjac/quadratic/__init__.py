@@ -13,7 +13,7 @@ from recurjac.quadratic.system import Carried, Node, System, carried, reach, sys
 
 __all__ = [
     "COUPLED", "Affine", "Carried", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss", "Multipliers", "Node",
-    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence", "layers_of",
-    "least_of", "lifted", "optimised", "optimised_rows", "proved", "proved_safely", "reach", "reach_layers", "searched", "sectors_of",
-    "system_of", "whole_system_of",
+    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence",
+    "layers_of", "least_of", "lifted", "optimised", "optimised_rows", "proved", "proved_safely", "reach",
+    "reach_layers", "searched", "sectors_of", "system_of", "whole_system_of",
 ]  # fmt: skip

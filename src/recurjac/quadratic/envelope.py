@@ -25,7 +25,7 @@ from recurjac.network import Edge
 from recurjac.quadratic.multipliers import Multipliers, least_of
 from recurjac.quadratic.system import Node, System, absorbed, joined, reach
 
-_ROWS = 64
+_ROWS = 128
 """The number of rows that the search looks at; if there are more, they are evenly spaced ones."""
 _LANCZOS = 48
 """Steps for the largest eigenvalue."""
@@ -33,6 +33,8 @@ _SAFE = 1e-3
 """The relative error that is expected of it."""
 _RATE = 0.3
 """The first step of Adam's method, which may be long because the first multipliers are balanced."""
+_PATH = 6.0
+"""About the sum of all steps; a longer search takes shorter ones."""
 _EVEN = 0.3
 """The share of the mean that the size of every neuron has in addition."""
 _LEAST = 1e-30
@@ -68,7 +70,7 @@ def optimised_rows(
     """Multipliers with a small sum of log c G cᵀ over some of the rows, from `begin`; searched in single precision."""
     single = _single(system)
     to = partial(torch.Tensor.to, dtype=torch.float32)
-    found = least_of(partial(_value, single, to(radius)), begin.map(to), steps, deadline, _RATE)
+    found = least_of(partial(_value, single, to(radius)), begin.map(to), steps, deadline, min(_RATE, _PATH / max(steps, 1)))
     return found.map(partial(torch.Tensor.to, dtype=radius.dtype))
 
 
@@ -78,11 +80,10 @@ def _single(system: System) -> System:
     nodes = tuple(
         replace(
             node,
-            edges=tuple(
-                Edge(e.source, e.operator.to(torch.float32, node.middle.device)) for e in node.edges
-            ),
-            middle=to(node.middle), half=to(node.half),
-        )  # fmt: skip
+            edges=tuple(Edge(e.source, e.operator.to(torch.float32, node.middle.device)) for e in node.edges),
+            middle=to(node.middle),
+            half=to(node.half),
+        )
         for node in system.nodes
     )
     count = len(next(iter(system.rows.values())).mid)
@@ -117,7 +118,9 @@ def _value(system: System, radius: Tensor, now: Multipliers) -> Tensor | None:
         if k not in now.shapes:
             continue
         e = now.shapes[k].exp()
-        row = start.new_zeros(1, prod(node.shape)).index_copy(1, node.unstable, (passed[k - 1].vector / e.sqrt()).unsqueeze(0))
+        row = start.new_zeros(1, prod(node.shape)).index_copy(
+            1, node.unstable, (passed[k - 1].vector / e.sqrt()).unsqueeze(0)
+        )
         most = _forms(system, passed, _sources(node, row), start, t)
         t[k] = now.scaled(k, e, most * (1 + _SAFE))
     found = _forms(system, passed, {i: r.mid for i, r in system.rows.items()}, start, t)
