@@ -70,7 +70,8 @@ def optimised_rows(
     """Multipliers with a small sum of log c G cᵀ over some of the rows, from `begin`; searched in single precision."""
     single = _single(system)
     to = partial(torch.Tensor.to, dtype=torch.float32)
-    found = least_of(partial(_value, single, to(radius)), begin.map(to), steps, deadline, min(_RATE, _PATH / max(steps, 1)))
+    rate = min(_RATE, _PATH / max(steps, 1))
+    found = least_of(partial(_value, single, to(radius)), begin.map(to), steps, deadline, rate)
     return found.map(partial(torch.Tensor.to, dtype=radius.dtype))
 
 
