@@ -198,3 +198,12 @@ def test_the_table_names_the_proof_and_the_remark(run: Run) -> None:
     assert f"misclassified as {right()[0]}" in out
     assert "Chords" not in out
     assert "Crown" not in out
+
+
+def test_proofs_have_names(run: Run) -> None:
+    rows = results(run, "--proofs", "margin", "integral", "secants", "--clip", 0, 1)
+    proofs = (rj.MarginBound(), rj.LipschitzIntegral(), rj.SecantMargin())
+    want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), proofs=proofs, search=QUICK)
+    assert [row["radius"] for row in rows] == want.radius.tolist()
+    assert run("--proofs", "margin", "--method", "chords")[0] == 2
+    assert run("--proofs", "none")[0] == 2

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac import testing
-from recurjac.applications.radius_search import answered, bracket_radius
+from recurjac.applications.radii import RadiusBound
+from recurjac.applications.radius_search import answered, bracket_radius, few_radii
 from recurjac.extend import AbstractRadiusProof, MarginBalls, RadiusFacts
 
 QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
@@ -107,7 +108,9 @@ def test_each_proof_alone(p: float) -> None:
     assert several.provenance.method == "integral of Fast-Lip, integral of Chords"
 
 
-@pytest.mark.parametrize("proof", [rj.MarginBound(), rj.LipschitzIntegral(), ProductMargin()], ids=repr)
+@pytest.mark.parametrize(
+    "proof", [rj.MarginBound(), rj.LipschitzIntegral(), rj.SecantMargin(3), ProductMargin()], ids=repr
+)
 def test_what_proofs_state_is_true(proof: AbstractRadiusProof) -> None:
     testing.check_radius_proof(proof)
 
@@ -251,3 +254,85 @@ def test_nothing_is_asked_where_nothing_is_searched() -> None:
     assert answered({3: bracket_radius(0.0, torch.float64, 0.1)}, lambda *_: pytest.fail("no radius is left")) == {
         3: None
     }
+
+
+# Proofs that are asked on few balls
+
+
+def wider(seed: int) -> tuple[rj.Network, Tensor]:
+    """A network of which CROWN knows little, and two inputs."""
+    g = torch.Generator().manual_seed(seed)
+    sizes = [(40, 20), (40, 40), (40, 40), (3, 40)]
+    layers = [(torch.randn(n, m, generator=g).double() / m**0.5, torch.zeros(n).double()) for n, m in sizes]
+    return rj.load(layers, activation="relu"), torch.rand(2, 20, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("p", "clip"), [(1, None), (2, (0, 1)), (inf, (0, 1))])
+def test_secants_only_add(p: float, clip: Any) -> None:
+    network, x = wider(0)
+    search = rj.RadiusSearch(8, attack=rj.Attack(steps=4, starts=2, rounds=3))
+    both = (rj.MarginBound(), rj.LipschitzIntegral(rj.FastLip()))
+    before, found, again = (
+        rj.certified_radius(network, x, p=p, clip=clip, target="all", proofs=proofs, search=search)
+        for proofs in (both, (*both, rj.SecantMargin(5)), (*both, rj.SecantMargin(5)))
+    )
+    assert found.rigorous
+    assert bool((found.radius >= before.radius).all())
+    assert bool((found.radius < found.attack).all())
+    assert again.radius.tolist() == found.radius.tolist()
+    assert "secants" in found.method
+
+
+def test_secants_prove_more_of_wide_networks() -> None:
+    network, x = wider(1)
+    search = rj.RadiusSearch(8, attack=rj.Attack(rounds=0))
+    alone = rj.certified_radius(network, x, search=search)
+    found = rj.certified_radius(network, x, search=search, proofs=(rj.MarginBound(), rj.SecantMargin()))
+    assert float((found.radius / alone.radius).log().mean()) > 0.05
+    assert set(found.proof) == {"CROWN or secants"}
+    only = rj.certified_radius(network, x, search=search, proofs=(rj.SecantMargin(),))
+    assert only.radius.tolist() == pytest.approx(found.radius.tolist(), rel=0.1)
+
+
+def test_limits_and_the_whole_box_end_the_search() -> None:
+    flat = rj.load([(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64))])
+    secants = (rj.SecantMargin(),)
+    assert float(rj.certified_radius(flat, torch.zeros(3), clip=(0, 1), proofs=secants).radius) == inf
+    limited = rj.RadiusSearch(limit=0.25, attack=rj.Attack(rounds=0))
+    assert float(rj.certified_radius(flat, torch.zeros(3), proofs=secants, search=limited).radius) == 0.25
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize("end", [1e-6, 0.3, 1.0, 1e5])
+@pytest.mark.parametrize("known", [0.0, 0.2, 0.7])
+def test_few_radii_come_near_the_end(power: float, end: float, known: float) -> None:
+    """The margin is 1 - (r / end)^power, and nothing can be stated from twice the end on."""
+    start = RadiusBound(0.0, (1.0,), (1.0 / end,))
+    rungs = [start] if known == 0 else [start, RadiusBound(known * end, (0.1,), (inf,))]
+    asked: list[float] = []
+
+    def bound(_: Any, radii: Any) -> list[RadiusBound]:
+        asked.extend(radii)
+        shares = [r / end for r in radii]
+        return [RadiusBound(r, (1 - s**power if s < 2 else -inf,), (inf,)) for r, s in zip(radii, shares, strict=True)]
+
+    rungs = answered({0: few_radii(rungs, rj.RadiusSearch(), inf)}, bound)[0]
+    best = max(r.radius for r in rungs if r.margins[0] > 0)
+    assert 0.95 * end < best <= end
+    assert len(asked) <= 5
+    assert len(set(asked)) == len(asked)
+
+
+@pytest.mark.parametrize("margin", [nan, -inf, inf, -1e308, 1.0, 2.0])
+def test_few_radii_of_odd_margins_end(margin: float) -> None:
+    for known in (1e-200, 1.0):
+        rungs = [RadiusBound(0.0, (1e-300,), (inf,)), RadiusBound(known, (1e-300,), (inf,))]
+        asked: list[float] = []
+
+        def bound(_: Any, radii: Any, asked: Any = asked) -> list[RadiusBound]:
+            asked.extend(radii)
+            return [RadiusBound(r, (margin,), (inf,)) for r in radii]
+
+        answered({0: few_radii(rungs, rj.RadiusSearch(), inf)}, bound)
+        assert 1 <= len(asked) <= 8
+        assert all(isfinite(r) and r > 0 for r in asked)

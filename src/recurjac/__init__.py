@@ -23,7 +23,7 @@ from recurjac.applications.monotonicity import (
     monotone,
 )
 from recurjac.applications.newton import Newton
-from recurjac.applications.proofs import LipschitzIntegral, MarginBound
+from recurjac.applications.proofs import LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
@@ -103,7 +103,7 @@ __all__ = [
     "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds",
     "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped",
     "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst",
-    "Rigorous", "Search", "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius", "stationary_points",
-    "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend",
-    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
+    "Rigorous", "Search", "SecantMargin", "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius",
+    "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
+    "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

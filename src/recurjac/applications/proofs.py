@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from math import inf
+from math import inf, prod
 from typing import final
 
 import torch
@@ -16,7 +16,12 @@ from recurjac.applications.radii import RadiusBound
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AbstractJacobianMethod, Chords, Gradients
 from recurjac.norms import AbstractNormMethod, as_norm_method
+from recurjac.preactivation import SecantRanges
+from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
+
+_WIDEST = 4096
+"""The size of the widest stage for which secants are tried."""
 
 
 @final
@@ -74,6 +79,11 @@ class AbstractRadiusProof(ABC):
         """Whether the proof can bound margins on balls of the l_p norm."""
         return True
 
+    @property
+    def sparing(self) -> bool:
+        """Whether the proof is too slow for many balls: it is asked on a few, beyond what the other proofs reach."""
+        return False
+
     def unproved_rounding(self, p: float) -> list[str]:
         """Why rounding is not covered; empty if it is.  By default, a proof does not cover it."""
         return [f"no rounding error is proved for {type(self).__name__}"]
@@ -124,6 +134,36 @@ class LipschitzIntegral(AbstractRadiusProof):
 
     def unproved_rounding(self, p: float) -> list[str]:
         return self.norm.unproved_rounding(p, inf, 1)
+
+
+@final
+@dataclass(frozen=True)
+class SecantMargin(AbstractRadiusProof):
+    """Lower bounds of the margins by centred secants, with ranges that secants tighten stage by stage.
+
+    It is asked on a few balls beyond what the other proofs reach.  It states nothing for networks with a stage of more
+    than 4096 neurons.  steps: of each search for multipliers.
+    Source: docs/mathematics.md, §3.4 and §7.2.
+    """
+
+    steps: int = 15
+
+    def title(self, problem: Problem) -> str:
+        return "secants"
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        problem = balls.problem
+        if max(prod(shape) for shape in map(problem.network.shape, range(problem.network.depth))) > _WIDEST:
+            return RadiusFacts()
+        tighter = problem.by(refined(balls.known.state, problem.pre, SecantRanges(self.steps)))
+        return RadiusFacts(margins=tighter.output(tighter.preactivations()).lower)
+
+    @property
+    def sparing(self) -> bool:
+        return True
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        return []
 
 
 DEFAULT_PROOFS = (MarginBound(), LipschitzIntegral())

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf, isfinite, isnan, sqrt
+from math import exp, inf, isfinite, isnan, log, sqrt
 from typing import TypeVar, final
 
 import torch
@@ -29,6 +29,13 @@ _STEPS = 24
 _COARSE = 1 / 4
 """The first part of the grid, as a fraction, that has only the doubled radii, because slopes change little there."""
 
+
+_FURTHER = 1.5
+"""How much farther than all other proofs the first of few radii is."""
+_FEW = 8
+"""The largest number of few radii."""
+_NEAR = 0.02
+"""The relative distance to the expected end at which they end."""
 
 _FIRST = 1.0
 """The first finite radius that a bracket tries; from there, it goes up or down by growing factors."""
@@ -191,6 +198,59 @@ def _beyond(
         high += 1
         if high not in tried:
             rungs += yield [steps[high]]
+
+
+def few_radii(
+    rungs: list[RadiusBound], search: RadiusSearch, whole: float
+) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
+    """Further rungs of one sample by proofs that are asked on few balls; returns all rungs.
+
+    rungs: what the other proofs state, of which one has radius 0.  whole: as in `search_radii`.
+    The least margin decreases from that at the centre to 0.  Between the radii where it is known, its loss is taken for
+    a power of the radius, which tells where to look next.
+    """
+    low, limit = least_proved(rungs), min(search.limit, whole)
+    high, margin = inf, min(rungs[0].margins)
+    losses: list[tuple[float, float]] = []
+    if not margin > 0 or not low >= 0 or low >= limit:
+        return rungs
+    radius = _FURTHER * low if low > 0 else first_order(rungs[0])
+    for _ in range(_FEW):
+        asked = limit if radius >= limit else radius
+        found = yield [_capped(asked, search.limit, whole)]
+        rungs = rungs + found
+        least = min(found[0].margins)
+        if least_proved(rungs) >= asked:
+            low = asked
+        else:
+            high = asked
+        if low >= limit:
+            break
+        if least < margin and isfinite(lost := (margin - least) / margin):
+            losses.append((asked, lost))
+        radius = _guess(losses, low, high)
+        if radius <= low * (1 + _NEAR) or high <= low * (1 + _NEAR):
+            break
+    return rungs
+
+
+def _guess(losses: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """A radius a little below the one at which the whole margin is lost, between the ends `low` and `high`."""
+    if low == 0 and not losses:
+        return high / 4
+    if not losses:
+        return sqrt(low * high) if isfinite(high) else _FURTHER * low
+    near = sorted(losses, key=lambda pair: abs(log(pair[1])))[:2]
+    (a, lost), power = near[0], 2.0
+    if len(near) == 2:
+        (b, other) = near[1]
+        power = min(max(log(lost / other) / log(a / b), 0.5), 8.0) if lost != other else power
+    radius = a * exp(-log(lost) / power) * (1 - _NEAR / 2)
+    if not isfinite(high):
+        return min(radius, _FURTHER**2 * low) if low > 0 else radius
+    if not radius < high:
+        return sqrt(low * high) if low > 0 else high / 4
+    return radius if low < radius else low
 
 
 def _falls_faster(rungs: Sequence[RadiusBound], radius: float) -> bool:

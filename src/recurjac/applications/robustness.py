@@ -25,7 +25,7 @@ from recurjac.applications.proofs import (
     stated,
 )
 from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, least_proved, proved
-from recurjac.applications.radius_search import RadiusSearch, answered, first_order, search_radii
+from recurjac.applications.radius_search import RadiusSearch, answered, few_radii, first_order, search_radii
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic
 from recurjac.errors import InvalidRequest, UnsoundBounds, expect
@@ -177,7 +177,13 @@ class _Work:
         centres = self.at_centres()
         remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
         climbing = {i: self.climbing(i, centres[i]) for i in range(count) if not remarks[i]}
-        rungs = answered(climbing, self.bounds)
+        many, few = (
+            replace(self, proofs=tuple(f for f in self.proofs if f.sparing is wanted)) for wanted in (False, True)
+        )
+        rungs = answered(climbing, many.bounds) if many.proofs else {i: [centres[i]] for i in climbing}
+        if few.proofs:
+            whole = self.centres.whole().tolist()
+            rungs = answered({i: few_radii(own, self.search, whole[i]) for i, own in rungs.items()}, few.bounds)
         attacked = self.attacked(sorted(climbing), centres)
         beaten = (self.network(self.centres.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
@@ -195,8 +201,9 @@ class _Work:
 
     def at_centres(self) -> list[RadiusBound]:
         """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
-        known = any(isinstance(proof, MarginBound) for proof in self.proofs)
-        every = replace(self, proofs=self.proofs if known else (MarginBound(), *self.proofs))
+        many = tuple(proof for proof in self.proofs if not proof.sparing)
+        known = any(isinstance(proof, MarginBound) for proof in many)
+        every = replace(self, proofs=many if known else (MarginBound(), *many))
         count = len(self.centres.x)
         return every.bounds(range(count), [0.0] * count)
 

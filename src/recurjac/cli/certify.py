@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.attack import Attack
-from recurjac.applications.proofs import DEFAULT_PROOFS, LipschitzIntegral, MarginBound
+from recurjac.applications.proofs import AbstractRadiusProof, LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
@@ -27,6 +27,9 @@ _TOGETHER = 16
 """The number of inputs in one call for small networks."""
 _LARGE = 10**8
 """Multiply-adds of a bound above which inputs are certified one by one."""
+
+
+_PROOFS = {"integral": LipschitzIntegral(), "margin": MarginBound(), "secants": SecantMargin()}
 
 
 def add_commands(commands: Any) -> None:
@@ -53,6 +56,14 @@ def add_commands(commands: Any) -> None:
     )
     options.add_method(parser, named.norm_methods())
     group = parser.add_argument_group("search")
+    group.add_argument(
+        "--proofs",
+        nargs="+",
+        choices=sorted(_PROOFS),
+        default=["margin", "integral"],
+        help="what is bounded on balls: margin, the integral of slopes, and secants, which prove larger radii in more "
+        "time (margin integral)",
+    )
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
     options.add_report(parser)
@@ -72,9 +83,7 @@ def run(args: argparse.Namespace) -> int:
     search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed))
     network = options.read_network(args).flattened_output()
     inputs = options.read_points_for(network, args)
-    proofs = DEFAULT_PROOFS
-    if args.method is not None:
-        proofs = (MarginBound(), LipschitzIntegral(named.for_ball(named.norm_method(args.method))))
+    proofs = _proofs(args)
 
     def rows_of(task: _Task, _bar: AbstractBar) -> list[Row]:
         index, x, labels, target = task
@@ -89,6 +98,16 @@ def run(args: argparse.Namespace) -> int:
         _table(rows)
     write_json(args, args.model, rows)
     return code
+
+
+def _proofs(args: argparse.Namespace) -> tuple[AbstractRadiusProof, ...]:
+    """The proofs of --proofs; the integral is that of --method."""
+    if args.method is None:
+        return tuple(_PROOFS[name] for name in dict.fromkeys(args.proofs))
+    if "integral" not in args.proofs:
+        raise InvalidRequest("--method names the method of the integral; add integral to --proofs")
+    integral = LipschitzIntegral(named.for_ball(named.norm_method(args.method)))
+    return tuple(integral if name == "integral" else _PROOFS[name] for name in dict.fromkeys(args.proofs))
 
 
 _Task = tuple[tuple[int, ...], Tensor, list[int], str | list[int]]

@@ -22,7 +22,7 @@ from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.state import PreactivationState
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import PlainOnly
-from recurjac.quadratic import Multipliers, System, optimised, positive, reach, system_of
+from recurjac.quadratic import Multipliers, System, optimised_rows, positive, reach, spread_evenly, system_of
 from recurjac.region import BoundBall, BoundBox, BoundRegion
 
 
@@ -77,8 +77,8 @@ class SecantSystem:
     def multipliers(self, system: System, steps: int, deadline: Deadline = NEVER) -> Multipliers:
         """Multipliers that all rows share."""
         with torch.no_grad():
-            begin = Multipliers.first(system, self.radius, self.euclidean)
-            return optimised(system, begin, self.radius, logarithms, steps, deadline)
+            begin = spread_evenly(system, self.radius, self.euclidean)
+            return optimised_rows(system, begin, self.radius, steps, deadline)
 
     def half_widths(self, system: System, multipliers: Multipliers) -> Tensor:
         """Bounds of |z - z_c| at the rows, in float64; infinite where nothing is proved."""

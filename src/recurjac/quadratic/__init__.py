@@ -4,6 +4,7 @@ from recurjac.quadratic.balance import balanced, optimised
 from recurjac.quadratic.dual import Plain, Point, Rows
 from recurjac.quadratic.dual_proof import DualSystem, Ranges, proved, proved_safely
 from recurjac.quadratic.dual_search import COUPLED, Scale, searched
+from recurjac.quadratic.envelope import optimised_rows, spread_evenly
 from recurjac.quadratic.layer_multipliers import LayerMultipliers, improved
 from recurjac.quadratic.layered import Reached, reach_layers
 from recurjac.quadratic.layers import Layers, layers_of
@@ -14,6 +15,6 @@ from recurjac.quadratic.system import Carried, Node, System, carried, reach, sys
 __all__ = [
     "COUPLED", "Affine", "Carried", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss", "Multipliers", "Node",
     "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence",
-    "layers_of", "least_of", "lifted", "optimised", "positive", "proved", "proved_safely", "reach", "reach_layers",
-    "searched", "sectors_of", "system_of", "whole_system_of",
+    "layers_of", "least_of", "lifted", "optimised", "optimised_rows", "positive", "proved", "proved_safely", "reach",
+    "reach_layers", "searched", "sectors_of", "spread_evenly", "system_of", "whole_system_of",
 ]  # fmt: skip

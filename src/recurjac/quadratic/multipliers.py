@@ -64,8 +64,12 @@ class Multipliers:
     def choose(self, k: int, q: Tensor) -> Tensor:
         """t for the unstable neurons of node k."""
         e = self.shapes[k].to(q.dtype).exp()
-        gap = torch.nn.functional.softplus(self.gaps[k].to(q.dtype)) / _LN2
-        t: Tensor = e * (_largest(q, e.rsqrt()) * (1 + _MARGIN + gap))
+        return self.scaled(k, e, _largest(q, e.rsqrt()))
+
+    def scaled(self, k: int, e: Tensor, most: Tensor) -> Tensor:
+        """t for the unstable neurons of node k, from its e and the largest eigenvalue."""
+        gap = torch.nn.functional.softplus(self.gaps[k].to(e.dtype)) / _LN2
+        t: Tensor = e * (most * (1 + _MARGIN + gap))
         return t
 
     def near(self, system: System, radius: Tensor, weights: Tensor | None, logs: Mapping[int, Tensor]) -> Multipliers:
@@ -155,7 +159,7 @@ def least_of(
     rate: float = _RATE,
 ) -> Multipliers:
     """The multipliers with the least value that Adam's method finds; None and infinite values end the search, and
-    so do values that do not depend on the multipliers.
+    so do values that do not depend on the multipliers.  rate: the first step.
     """
     now = begin.map(lambda t: t.detach().clone().requires_grad_())
     if not now.leaves or steps == 0:

@@ -65,17 +65,23 @@ class System:
 
     def middle_rows(self) -> Tensor:
         """The rows carried back to the input with the middle of every slope, in plain floating point: (K, n_0)."""
+        found = self.middle_forms()
+        count = len(next(iter(self.rows.values())).mid)
+        return found[0] if 0 in found else torch.zeros(count, prod(self.inputs), dtype=torch.float64)
+
+    def middle_forms(self) -> dict[int, Tensor]:
+        """The same at each node that the rows depend on, as forms of the values after its slopes: (K, n_k)."""
         pending = {i: rows.mid for i, rows in self.rows.items()}
         count, exact = len(next(iter(pending.values()))), Fast().exact
         for k in range(len(self.nodes), 0, -1):
-            forms, node = pending.pop(k, None), self.nodes[k - 1]
-            if forms is None:
+            if k not in pending:
                 continue
-            forms = (forms * node.middle).reshape(count, *node.shape)
+            node = self.nodes[k - 1]
+            forms = (pending[k] * node.middle).reshape(count, *node.shape)
             for e in node.edges:
                 more = e.operator.transpose().push(exact(forms)).mid.reshape(count, -1)
                 pending[e.source] = more if e.source not in pending else pending[e.source] + more
-        return pending.get(0, torch.zeros(count, prod(self.inputs), dtype=torch.float64))
+        return pending
 
 
 def system_of(chain: ChainRule) -> System:
@@ -164,7 +170,7 @@ def carried(system: System, start: Tensor, choose: Choose) -> Iterator[Carried]:
     """The matrices at the nodes 1, 2, …, until one cannot be proved; the arguments are those of `reach`."""
     matrix, places = system.arithmetic.exact(torch.diag(start)), {0: slice(0, len(start))}
     for k, node in enumerate(system.nodes, 1):
-        joint, places = _joined(matrix, places, k, node)
+        joint, places = joined(matrix, places, k, node)
         joint, at = absorbed(joint), places[k]
         found = _through(joint, at, k, node, choose, system.arithmetic)
         if found is None:
@@ -175,7 +181,7 @@ def carried(system: System, start: Tensor, choose: Choose) -> Iterator[Carried]:
         yield Carried(joint.map(lambda t, at=at: t[at, at]), matrix, places)
 
 
-def _joined(matrix: Ball, places: Mapping[int, slice], k: int, node: Node) -> tuple[Ball, dict[int, slice]]:
+def joined(matrix: Ball, places: Mapping[int, slice], k: int, node: Node) -> tuple[Ball, dict[int, slice]]:
     """The joint matrix of the nodes that are kept and of y_k, and where each lies in it."""
     exact_columns = [
         e.operator.push(matrix.map(lambda t, e=e: t[:, places[e.source]].reshape(-1, *e.operator.in_shape)))
