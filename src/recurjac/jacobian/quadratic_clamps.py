@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Fast, Interval, root_up, round_up_to
+from recurjac.arithmetic import Interval, root_up, round_up_to
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, Descended, descend
 from recurjac.jacobian.combine import All
@@ -19,7 +19,7 @@ from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
-from recurjac.quadratic import Multipliers, System, carried, least_of, whole_system_of
+from recurjac.quadratic import Choose, Multipliers, System, balanced, carried, positive, whole_system_of
 
 _WIDEST = 2048
 """The widest node, or sum of nodes of a skeleton, for which matrices are formed."""
@@ -84,8 +84,8 @@ class QuadraticClamped(AbstractJacobianMethod):
         system, end, outputs = whole_system_of(back), back.end, prod(back.shapes[0])
         places = [end - k for k in nodes]
         ones = torch.ones(outputs, dtype=torch.float64, device=back.device)
-        search = partial(_logarithms, replace(system, arithmetic=Fast()), ones, places)
-        best = least_of(search, Multipliers.first(system, ones, True), self.steps, deadline)
+        begin = Multipliers.first(system, ones, True)
+        best = balanced(system, begin, ones, partial(_logarithms, places), self.steps, deadline)
         starts = torch.diag(ones) if outputs <= _ROWS else ones.unsqueeze(0)
         found = [_roots(system, start, best) for start in starts]
         sizes = {}
@@ -103,12 +103,12 @@ def _widest(chain: ChainRule) -> int:
     return sum(sizes) if joint else max(sizes)
 
 
-def _logarithms(system: System, start: Tensor, places: list[int], now: Multipliers) -> Tensor | None:
+def _logarithms(places: list[int], system: System, start: Tensor, choose: Choose) -> Tensor | None:
     """What the search makes small: the logarithms of all sizes; None if there is no proof."""
-    found = [c.before.mid.diagonal() for c in carried(system, now.start(start), now.choose)]
+    found = [c.before.mid.diagonal() for c in carried(system, start, choose)]
     if len(found) < len(system.nodes):
         return None
-    return torch.cat([found[k - 1] for k in places]).clamp(min=1e-300).log().sum()
+    return positive(torch.cat([found[k - 1] for k in places])).log().sum()
 
 
 def _roots(system: System, start: Tensor, best: Multipliers) -> Mapping[int, Tensor]:

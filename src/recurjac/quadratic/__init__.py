@@ -10,11 +10,11 @@ from recurjac.quadratic.layered import Reached, reach_layers
 from recurjac.quadratic.layers import Layers, layers_of
 from recurjac.quadratic.lifted import Affine, Lifted, influence, lifted, sectors_of
 from recurjac.quadratic.multipliers import Loss, Multipliers, least_of, positive
-from recurjac.quadratic.system import Carried, Node, System, carried, reach, system_of, whole_system_of
+from recurjac.quadratic.system import Carried, Choose, Node, System, carried, reach, system_of, whole_system_of
 
 __all__ = [
-    "COUPLED", "Affine", "Carried", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss", "Multipliers", "Node",
-    "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried", "improved", "influence",
-    "layers_of", "least_of", "lifted", "optimised", "optimised_rows", "positive", "proved", "proved_safely", "reach",
-    "reach_layers", "searched", "sectors_of", "spread_evenly", "system_of", "whole_system_of",
+    "COUPLED", "Affine", "Carried", "Choose", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss",
+    "Multipliers", "Node", "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "System", "balanced", "carried",
+    "improved", "influence", "layers_of", "least_of", "lifted", "optimised", "optimised_rows", "positive", "proved",
+    "proved_safely", "reach", "reach_layers", "searched", "sectors_of", "spread_evenly", "system_of", "whole_system_of",
 ]  # fmt: skip

@@ -37,61 +37,48 @@ _SHORTEST = 1 / 64
 """The search ends if a step of this share does not help."""
 _ENOUGH = {torch.float32: 1e-4, torch.float64: 1e-6}
 """The search ends if a step promises to make ℓ smaller by less than this, for each unit of its degree."""
-_SLOWER = 0.5
-_FASTER = 1.3
-"""How the pace of a multiplier changes after two steps in opposite directions, and in the same direction."""
-_RATE = 0.1
-"""The first step of Adam's method, which follows where balancing ends too early."""
-_FEW = 8
-"""For so few rows, balancing ends early, as the best t may be where the sensitivity of a row changes its sign."""
-_PART = 0.3
-"""The share of the steps after which it does."""
+_MEMORY = 12
+"""How many steps the method of limited memory remembers."""
+_FARTHEST = 2.0
+"""The largest change of a logarithm in one of its steps."""
+_RATE = 0.15
+"""The first step of Adam's method, which follows where these steps get stuck."""
+_FEW = 4
+"""Up to this number of rows, nothing is balanced."""
 _LITTLE = 1e-30
 
 
 @final
 @dataclass(frozen=True)
-class _Point:
-    """Logarithms of the weights of inputs, which may be missing, and of t by node."""
-
-    weights: Tensor | None
-    t: Mapping[int, Tensor]
-
-    def moved(self, by: _Point, share: float) -> _Point:
-        weights = None
-        if self.weights is not None and by.weights is not None:
-            weights = torch.log_softmax(self.weights + share * by.weights, 0)
-        return _Point(weights, {k: t + share * by.t[k] for k, t in self.t.items()})
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> _Point:
-        weights = None if self.weights is None else change(self.weights)
-        return _Point(weights, {k: change(t) for k, t in self.t.items()})
-
-    def join(self, other: _Point, change: Callable[[Tensor, Tensor], Tensor]) -> _Point:
-        weights = None if self.weights is None or other.weights is None else change(self.weights, other.weights)
-        return _Point(weights, {k: change(t, other.t[k]) for k, t in self.t.items()})
-
-    def times(self, other: _Point) -> _Point:
-        return self.join(other, torch.mul)
-
-
-def _paced(pace: Tensor, turn: Tensor) -> Tensor:
-    """Shorter where the last two steps had opposite signs, longer where not."""
-    return torch.where(turn < 0, _SLOWER * pace, (_FASTER * pace).clamp(max=1.0))
-
-
-@final
-@dataclass(frozen=True)
 class _Found:
-    """ℓ at a point, the next step, and by how much it should make ℓ smaller, for each unit of ℓ's degree.
+    """ℓ at a point, its derivative and the balancing step, and how much that promises for each unit of the degree.
 
     The degree is by how much ℓ grows with the logarithm of all multipliers together: the number of rows for the sum of
     their logarithms.
     """
 
+    point: Tensor
     value: float
-    step: _Point
+    slope: Tensor
+    step: Tensor
     promise: float
+
+
+@final
+@dataclass(frozen=True)
+class _Layout:
+    """Where numbers lie in a point: the logarithms of the weights, if there are any, and those of t by node."""
+
+    weights: bool
+    inputs: int
+    sizes: Mapping[int, int]
+
+    def packed(self, weights: Tensor | None, logs: Mapping[int, Tensor]) -> Tensor:
+        return torch.cat([*([] if weights is None else [weights]), *(logs[k] for k in self.sizes)])
+
+    def unpacked(self, point: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
+        weights, rest = (point[: self.inputs], point[self.inputs :]) if self.weights else (None, point)
+        return weights, dict(zip(self.sizes, rest.split(list(self.sizes.values())), strict=True))
 
 
 def optimised(
@@ -99,9 +86,19 @@ def optimised(
 ) -> Multipliers:
     """The best multipliers that are found from `begin` in a number of steps, or until the deadline.
 
-    Balancing comes first; where it gets stuck, Adam's method follows.  `loss` is a logarithm.
+    `loss` is a logarithm.  For few rows, Adam's method makes all steps: balancing leaves what is feasible where the
+    sensitivity of a single row to a multiplier is about 0.
     """
-    return balanced(system, begin, radius, partial(_lost, loss), steps, deadline)
+    measure = partial(_lost, loss)
+    if len(next(iter(system.rows.values())).mid) > _FEW:
+        return balanced(system, begin, radius, measure, steps, deadline)
+    for dtype in _dtypes(system):
+        plain, size = _plain(system, dtype), radius.to(dtype)
+        now = begin.map(partial(Tensor.to, dtype=dtype))
+        found = least_of(partial(_valued, plain, size, measure), now, steps, deadline)
+        if found is not now:
+            return found.map(Tensor.double)
+    return begin
 
 
 def _lost(loss: Loss, system: System, start: Tensor, choose: Choose) -> Tensor | None:
@@ -118,16 +115,21 @@ def balanced(
     """
     if not begin.leaves or steps == 0 or deadline.over:
         return begin
-    wide = max([len(node.middle) for node in system.nodes], default=0) > _WIDE
-    for dtype in (torch.float32, torch.float64)[0 if wide else 1 :]:
+    for dtype in _dtypes(system):
         plain, size = _plain(system, dtype), radius.to(dtype)
-        run = _Run(plain, size, measure, deadline)
-        if run.descend(begin.map(partial(Tensor.to, dtype=dtype)), steps):
-            found = begin.near(plain, size, run.best.weights, run.best.t)
+        run = _Run.starting(plain, size, measure, deadline, begin.map(partial(Tensor.to, dtype=dtype)), steps)
+        if run.descend():
+            found = begin.near(plain, size, *run.layout.unpacked(run.best))
             if not run.settled and run.left > 0:
                 found = least_of(partial(_valued, plain, size, measure), found, run.left, deadline, _RATE)
             return found.map(Tensor.double)
     return begin
+
+
+def _dtypes(system: System) -> tuple[torch.dtype, ...]:
+    """The precisions to search in, one after the other until one succeeds."""
+    wide = any(len(node.middle) > _WIDE for node in system.nodes)
+    return (torch.float32, torch.float64) if wide else (torch.float64,)
 
 
 def _valued(system: System, radius: Tensor, measure: Measure, now: Multipliers) -> Tensor | None:
@@ -137,70 +139,90 @@ def _valued(system: System, radius: Tensor, measure: Measure, now: Multipliers) 
 @final
 @dataclass
 class _Run:
-    """The state of a search: the best point, how many steps are left, and whether no step promises anything."""
+    """The state of a search: the best point, how many steps are left, and whether no step promises anything.
+
+    past: differences of the last points and of their derivatives, for the method of limited memory.
+    """
 
     system: System
     radius: Tensor
     measure: Measure
     deadline: Deadline
-    best: _Point = field(default_factory=lambda: _Point(None, {}))
-    left: int = 0
+    layout: _Layout
+    best: Tensor
+    left: int
     settled: bool = False
+    past: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def descend(self, begin: Multipliers, steps: int) -> bool:
-        """Take steps from `begin`; returns whether ℓ is known there."""
+    @classmethod
+    def starting(
+        cls, system: System, radius: Tensor, measure: Measure, deadline: Deadline, begin: Multipliers, steps: int
+    ) -> _Run:
         with torch.no_grad():
-            first = begin.chosen(self.system, self.radius)
-        weights = None if begin.weights is None else torch.log_softmax(begin.weights, 0)
-        self.best, self.left = _Point(weights, {k: t.log() for k, t in first.items()}), steps - 1
-        found = _evaluated(self.system, self.best, self.radius, self.measure)
+            first = {k: t.log() for k, t in begin.chosen(system, radius).items()}
+        layout = _Layout(begin.weights is not None, len(radius), {k: len(t) for k, t in first.items()})
+        return cls(system, radius, measure, deadline, layout, layout.packed(begin.weights, first), steps)
+
+    def descend(self) -> bool:
+        """Take steps; returns whether ℓ is known at the beginning."""
+        found, share = self._evaluated(self.best), 1.0
         if found is None:
             return False
-        share, paces = 1.0, found.step.map(torch.ones_like)
-        few = len(next(iter(self.system.rows.values())).mid) <= _FEW
-        last = (1 - _PART) * steps if few else 0
-        while self.left > last and share >= _SHORTEST:
+        while self.left > 0 and share >= _SHORTEST:
             self.settled, began = found.promise < _ENOUGH[self.radius.dtype], time.monotonic()
             if self.settled or self.deadline.over:
                 break
-            point = self.best.moved(found.step.times(paces), share)
-            other = _evaluated(self.system, point, self.radius, self.measure)
-            self.left -= 1
+            other = self._evaluated(found.point + share * self._direction(found))
             if other is None or not other.value < found.value:
                 share /= 2
             else:
-                paces = paces.join(found.step.times(other.step), _paced)
-                self.best, found, share = point, other, min(1.0, _LONGER * share)
+                self.past = [*self.past[1 - _MEMORY :], (other.point - found.point, other.slope - found.slope)]
+                self.best, found, share = other.point, other, min(1.0, _LONGER * share)
             if self.deadline.left < time.monotonic() - began:
                 break
         return True
 
+    def _direction(self, found: _Found) -> Tensor:
+        """The step of the method of limited memory (L-BFGS) whose first matrix makes the balancing step."""
+        scale = torch.where(found.slope != 0, -found.step / found.slope, 0.0)
+        turned, shares = found.slope, []
+        pairs = [(s, y, float(s @ y)) for s, y in self.past]
+        pairs = [(s, y, c) for s, y, c in pairs if c > 0]
+        for s, y, c in reversed(pairs):
+            shares.append(float(s @ turned) / c)
+            turned = turned - shares[-1] * y
+        turned = scale * turned
+        for (s, y, c), share in zip(pairs, reversed(shares), strict=True):
+            turned = turned + (share - float(y @ turned) / c) * s
+        if not bool(turned @ found.slope > 0):
+            return found.step
+        return -turned.clamp(-_FARTHEST, _FARTHEST)
 
-def _evaluated(system: System, point: _Point, radius: Tensor, measure: Measure) -> _Found | None:
-    """ℓ and the step from a point; None if ℓ is not finite or does not depend on the point."""
-    halves = [node.half.detach().clone().requires_grad_() for node in system.nodes]
-    chosen = {k: t.exp().detach().requires_grad_() for k, t in point.t.items()}
-    start = start_of(point.weights, radius).detach().requires_grad_()
-    nodes = tuple(replace(node, half=half) for node, half in zip(system.nodes, halves, strict=True))
-    with torch.enable_grad():
-        value = measure(replace(system, nodes=nodes), start, lambda k, _: chosen[k])
-        if value is None or not bool(value.isfinite()) or not value.requires_grad:
-            return None
-        torch.autograd.backward(value)
-    shares = (start * _gradient(start)).detach()
-    promise, degree, moves = 0.0, float(shares.sum()), {}
-    for k, t in chosen.items():
-        half, index = halves[k - 1], system.nodes[k - 1].unstable
-        costs = (half * _gradient(half) / 2).detach()[index]  # half is read in t r² alone
-        slope = (t * _gradient(t)).detach()
-        moves[k] = _root(costs - slope, costs)
-        promise, degree = promise - float((moves[k] * slope).sum()), degree + float(slope.sum())
-    weights = None
-    if point.weights is not None:
-        even = point.weights.exp() * shares.sum()
-        weights = _root(shares, even)
-        promise += float((weights * (shares - even)).sum())
-    return _Found(float(value.detach()), _Point(weights, moves), promise / max(degree, _LITTLE))
+    def _evaluated(self, point: Tensor) -> _Found | None:
+        """ℓ and the step from a point; None if ℓ is not finite or does not depend on the point."""
+        self.left -= 1
+        system, (weights, logs) = self.system, self.layout.unpacked(point)
+        halves = [node.half.detach().clone().requires_grad_() for node in system.nodes]
+        chosen = {k: t.exp().detach().requires_grad_() for k, t in logs.items()}
+        start = start_of(weights, self.radius).detach().requires_grad_()
+        nodes = tuple(replace(node, half=half) for node, half in zip(system.nodes, halves, strict=True))
+        with torch.enable_grad():
+            value = self.measure(replace(system, nodes=nodes), start, lambda k, _: chosen[k])
+            if value is None or not bool(value.isfinite()) or not value.requires_grad:
+                return None
+            torch.autograd.backward(value)
+        shares = (start * _gradient(start)).detach()
+        saved, costs, degree = {}, {}, float(shares.sum())
+        for k, t in chosen.items():
+            half, slope = halves[k - 1], (t * _gradient(t)).detach()
+            costs[k] = (half * _gradient(half) / 2).detach()[system.nodes[k - 1].unstable]  # half is read in t r² alone
+            saved[k], degree = costs[k] - slope, degree + float(slope.sum())
+        even = None if weights is None else torch.softmax(weights, 0) * shares.sum()
+        a = self.layout.packed(None if weights is None else shares, saved)
+        b = self.layout.packed(even, costs)
+        step = _root(a, b)
+        promise = float(step @ (a - b)) / max(degree, _LITTLE)
+        return _Found(point, float(value.detach()), b - a, step, promise)
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ _LEAST = 1e-300
 """In place of 0 in quotients and logarithms."""
 _LN2 = log(2.0)
 _NARROWEST = 1e-9
-"""The least part of c above 1 and its margin that is told from 0."""
+_WIDEST = 1e9
+"""The least and the largest part of c above 1 and its margin that are told from 0 and from infinity."""
 _DENSE = 200
 """Up to this size, all eigenvalues are computed; above it, Lanczos' iteration is faster."""
 _STEPS = 300
@@ -78,8 +79,8 @@ class Multipliers:
         gaps = dict(self.gaps)
 
         def chosen(k, q):  # type: ignore[no-untyped-def]  # (annotated functions made here would never be freed in tests)
-            spare = 1 / _largest(q, (-shapes[k] / 2).exp()) - 1 - _MARGIN
-            gaps[k] = (spare.clamp(min=_NARROWEST) * _LN2).expm1().log()
+            spare = (1 / _largest(q, (-shapes[k] / 2).exp()) - 1 - _MARGIN).clamp(min=_NARROWEST, max=_WIDEST) * _LN2
+            gaps[k] = spare + (-(-spare).expm1()).log()
             return Multipliers(None, shapes, gaps).choose(k, q)
 
         with torch.no_grad():

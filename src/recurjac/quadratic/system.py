@@ -258,12 +258,13 @@ def _schur(matrix: Ball, index: Tensor, t: Tensor) -> Ball | None:
     z = matrix.mid
     rows = z[index]
     gap = torch.diag(t) - rows[:, index]
-    factor, info = torch.linalg.cholesky_ex(gap)
+    factor, info = torch.linalg.cholesky_ex(gap.detach())
     if int(info) != 0:
         return None
-    x = torch.cholesky_solve(rows, factor)
+    x = torch.cholesky_solve(rows.detach(), factor)
     if matrix.rad is None:
-        return Ball(z + rows.mT @ x, None)
+        # as X solves a linear system, the derivative of Xᵀ (2 Z_{U:} - (T - Z_UU) X) by X is 0
+        return Ball(z + x.mT @ (2 * rows - gap @ x if gap.requires_grad else rows), None)
     exact, units = _exact, 1 / t.sqrt()
     scaled = (exact(torch.diag(t)) - exact(rows[:, index])) * exact(units.unsqueeze(1)) * exact(units.unsqueeze(0))
     least = least_eigenvalue(scaled)
