@@ -12,7 +12,7 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.preactivation.centred import SecantSystem, secant_system
-from recurjac.quadratic import Multipliers, envelope, optimised_rows, reach
+from recurjac.quadratic import Multipliers, envelope, optimised_rows, reach, spread_evenly
 from tests.marks import every_seed
 
 
