@@ -15,7 +15,7 @@ from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.bends import demand
 from recurjac.quadratic.layered import reach_layers
 from recurjac.quadratic.layers import Layers
-from recurjac.quadratic.multipliers import Loss, first_weights, start_of
+from recurjac.quadratic.multipliers import LN2, Loss, first_weights, start_of
 from recurjac.quadratic.windows import Windows
 
 _MARGIN = 1e-4
@@ -62,7 +62,7 @@ class LayerMultipliers:
 
     def factor(self, k: int, cost: Tensor) -> Tensor:
         least = _largest(cost).clamp(min=torch.finfo(cost.dtype).tiny)
-        return least * (1 + _MARGIN + torch.nn.functional.softplus(_PACE * self.gaps[k]) * 1.4427)
+        return least * (1 + _MARGIN + torch.nn.functional.softplus(_PACE * self.gaps[k]) / LN2)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> LayerMultipliers:
         """The same with `change` applied to all numbers."""

@@ -26,7 +26,8 @@ _EVEN = 0.3
 """The share of the mean that every first weight has in addition."""
 _LEAST = 1e-300
 """In place of 0 in quotients and logarithms."""
-_LN2 = log(2.0)
+LN2 = log(2.0)
+"""Softplus at 0, in whose units gaps are."""
 _NARROWEST = 1e-9
 _WIDEST = 1e9
 """The least and the largest part of c above 1 and its margin that are told from 0 and from infinity."""
@@ -69,7 +70,7 @@ class Multipliers:
 
     def scaled(self, k: int, e: Tensor, most: Tensor) -> Tensor:
         """t for the unstable neurons of node k, from its e and the largest eigenvalue."""
-        gap = torch.nn.functional.softplus(self.gaps[k].to(e.dtype)) / _LN2
+        gap = torch.nn.functional.softplus(self.gaps[k].to(e.dtype)) / LN2
         t: Tensor = e * (most * (1 + _MARGIN + gap))
         return t
 
@@ -79,7 +80,7 @@ class Multipliers:
         gaps = dict(self.gaps)
 
         def chosen(k, q):  # type: ignore[no-untyped-def]  # (annotated functions made here would never be freed in tests)
-            spare = (1 / _largest(q, (-shapes[k] / 2).exp()) - 1 - _MARGIN).clamp(min=_NARROWEST, max=_WIDEST) * _LN2
+            spare = (1 / _largest(q, (-shapes[k] / 2).exp()) - 1 - _MARGIN).clamp(min=_NARROWEST, max=_WIDEST) * LN2
             gaps[k] = spare + (-(-spare).expm1()).log()
             return Multipliers(None, shapes, gaps).choose(k, q)
 
