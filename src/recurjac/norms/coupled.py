@@ -108,7 +108,7 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     tangents = _reconciled(tangents, points.chain)
     if 2 * variables(tangents) > _MOST:
         return nothing
-    lift, start = lifted(tangents, torch.ones_like(points.radius)), _Start.of(points, tangents, p)
+    lift, start = lifted(tangents, torch.ones_like(points.radius)), _Start.of(points, tangents, p, deadline)
     if start is None:
         return nothing
     rows = lift.rows.with_copies(1, 2)
@@ -133,11 +133,11 @@ class _Start:
     sizes: Tensor
 
     @classmethod
-    def of(cls, points: SecantSystem, tangents: ChainRule, p: float) -> _Start | None:
+    def of(cls, points: SecantSystem, tangents: ChainRule, p: float, deadline: Deadline) -> _Start | None:
         """None if the P-chain proves nothing."""
         places, ones = unknown_neurons(tangents), torch.ones_like(points.radius)
         system, other = system_of(tangents), system_of(_widened(points.chain, tangents))
-        shared = optimised(system, Multipliers.first(system, ones, p != inf), ones, logarithms, _TANGENTS)
+        shared = optimised(system, Multipliers.first(system, ones, p != inf), ones, logarithms, _TANGENTS, deadline)
         sizes: dict[int, Tensor] = {}
 
         def choose(k, q):  # type: ignore[no-untyped-def]  # (annotated functions made here would never be freed in tests)
@@ -145,7 +145,7 @@ class _Start:
             return shared.choose(k, q)
 
         found = reach(system, shared.start(ones), choose)
-        secants = points.multipliers(other, _SECANTS)
+        secants = points.multipliers(other, _SECANTS, deadline)
         if found is None or reach(other, secants.start(points.radius), secants.choose) is None:
             return None
         sectors = [

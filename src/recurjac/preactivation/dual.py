@@ -142,7 +142,7 @@ def _tried(system: SecantSystem, chain: System) -> tuple[Tensor, Tensor]:
         points = (system.centre + step.reshape(-1, *lead).to(to)).requires_grad_()
         with torch.enable_grad():
             z = network.preactivations(points)[system.k - 1].flatten(1)[:, system.index]
-            mine = (z[torch.arange(2 * count), rows] * signs).sum()
+            mine = (z.gather(1, rows.unsqueeze(1))[:, 0] * signs).sum()
         least, most = (
             torch.minimum(least, z.detach().double().amin(0)),
             torch.maximum(most, z.detach().double().amax(0)),

@@ -78,7 +78,7 @@ def searched(
 
     With fewer steps in the time until the deadline, their sizes fall faster.  At least the first point is returned.
     """
-    best, active = begin.packed(), torch.arange(len(begin.logs))
+    best, active = begin.packed(), torch.arange(len(begin.logs), device=begin.logs.device)
     run = _Run.starting(plain, rows, begin, scale, settings)
     for step in range(steps):
         share = max(step / steps, deadline.share)
