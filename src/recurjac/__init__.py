@@ -80,6 +80,8 @@ from recurjac.preactivation import (
     Crown,
     Dual,
     FastLin,
+    Forward,
+    ForwardForms,
     Given,
     PreIntersection,
     Refine,
@@ -96,7 +98,7 @@ from recurjac.version import __version__
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching", "Centred",
     "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown",
-    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Given", "Gradients",
+    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms", "Given", "Gradients",
     "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz",
     "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity",
