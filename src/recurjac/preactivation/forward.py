@@ -47,6 +47,37 @@ def Forward(noises: int = 256) -> Refine:  # noqa: N802  (it stands for an objec
     return Refine(IBP(), ForwardForms(noises))
 
 
+@final
+@dataclass(frozen=True)
+class Quick(AbstractPreactivation):
+    """Interval propagation, and forward forms where the planner expects that they save more than they cost.
+
+    What they leave unstable is for a more expensive rule.
+    """
+
+    forms: ForwardForms = field(default_factory=ForwardForms)
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return "IBP"
+
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        return IBP().bound(state, k, chosen)
+
+    def stage(self, state: PreactivationState, k: int) -> Interval:
+        bounds = IBP().bound(state, k, None)
+        if state.everywhere or state.intervals_suffice(k):
+            return bounds
+        unstable = int(state.unstable(k, bounds).flatten(1).sum(1).amax())
+        if not state.planner.carries_forms(state.network, k, unstable, self.forms.noises):
+            return bounds
+        return state.arithmetic.intersect(bounds, self.forms.bound(state, k, None))
+
+
 def forms_of(state: PreactivationState, noises: int) -> ForwardPass:
     """The forms of a state's stages, which it keeps."""
     return state.kept(("forward forms", noises), lambda: ForwardPass.of(state, noises))

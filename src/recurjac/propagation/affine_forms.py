@@ -155,6 +155,29 @@ class Symbols:
         first = rows.map(lambda t: t[:, :1]) + exact(middle.unsqueeze(1))
         return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
 
+    def product(
+        self, form: AffineForms, y: Interval, slope: AffineForms, delta: Interval, values: Interval
+    ) -> AffineForms:
+        """The forms of δ y, for y (B, R, *entries) and δ (B, *entries) given by forms, and in `y` and `delta`.
+
+        With any numbers d and c, δ y = d y + c δ - c d + (δ - d) (y - c); the last product is part of the rest.  `delta`
+        has shape (B, 1, *entries); `values` bounds δ y.  Where they leave less of a rest, they are taken instead.
+        """
+        arithmetic, exact = self.arithmetic, self.arithmetic.exact
+        (d, off), (c, far) = _midrad(delta, arithmetic), _midrad(y, arithmetic)
+        centre, spread = _midrad(values, arithmetic)
+        left = exact(off.expand_as(far)) * exact(far)
+        left = left + exact(d.detach().abs()) * exact(form.rest) + exact(c.detach().abs()) * exact(slope.rest.unsqueeze(1))
+        rest = left.upper()
+        flat = ~(rest < spread)
+        d, c, rest = torch.where(flat, 0.0, d), torch.where(flat, 0.0, c), torch.where(flat, spread, rest)
+        length = max(form.rows.shape[1], slope.rows.shape[1])
+        rows = arithmetic.scaled(_long(exact(form.rows), length), d.unsqueeze(1))
+        rows = rows + _long(exact(slope.rows.unsqueeze(2)), length) * exact(c.unsqueeze(1))
+        both = exact(d) * exact(c)
+        first = rows.map(lambda t: t[:, :1]) + (exact(torch.where(flat, centre, 0.0)) - both).map(lambda t: t.unsqueeze(1))
+        return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
+
     def named(self, form: AffineForms, least: Tensor, most: int) -> AffineForms:
         """The same forms, in which the largest rests above `least` (B, *entries) become noises, at most `most` of them."""
         rest = form.rest.flatten(1)
