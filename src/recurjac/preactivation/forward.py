@@ -28,7 +28,7 @@ class ForwardForms(AbstractPreactivation):
     Source: docs/mathematics.md, §3.7.
     """
 
-    noises: int = 256
+    noises: int = 512
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
@@ -42,7 +42,7 @@ class ForwardForms(AbstractPreactivation):
         return forms_of(state, self.noises).bounds(state, k)
 
 
-def Forward(noises: int = 256) -> Refine:  # noqa: N802  (it stands for an object)
+def Forward(noises: int = 512) -> Refine:  # noqa: N802  (it stands for an object)
     """Forward forms on the neurons that interval propagation leaves unstable."""
     return Refine(IBP(), ForwardForms(noises))
 
@@ -55,7 +55,7 @@ class Quick(AbstractPreactivation):
     What they leave unstable is for a more expensive rule.
     """
 
-    forms: ForwardForms = field(default_factory=ForwardForms)
+    forms: ForwardForms = field(default_factory=lambda: ForwardForms(256))
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

@@ -23,7 +23,7 @@ from recurjac.region import BoundRegion
 from recurjac.relaxations import LinearRelaxation
 
 _COPIES = 6
-"""How many tensors of forms exist at once."""
+"""How many tensors of forms exist at once while an operator is applied."""
 
 
 @final
@@ -55,8 +55,7 @@ class Symbols:
     @classmethod
     def fitting(cls, region: BoundRegion, arithmetic: AbstractArithmetic, most: int, entries: int) -> Symbols | None:
         """At most `most` noises, and so few that forms of `entries` entries fit in memory; None if none do."""
-        form = _COPIES * region.batch * entries * torch.finfo(region.x.dtype).bits // 8
-        fit = arithmetic.memory_on(region.x.device) // max(1, form) - 1 - prod(region.x.shape[1:])
+        fit = _rows_within(arithmetic.memory_on(region.x.device), region, entries) - 1 - prod(region.x.shape[1:])
         return None if fit < 0 else cls(region, arithmetic, min(most, fit))
 
     @property
@@ -90,23 +89,38 @@ class Symbols:
         exact = self.arithmetic.exact
         longest = max((f.rows.shape[1] for _, f in terms), default=1)
         first = bias.map(lambda t: t.unsqueeze(0).unsqueeze(0).expand(self.region.batch, *[-1] * (t.dim() + 1)))
-        total = _long(first, longest)
-        rest = torch.zeros_like(total.mid[:, 0])
+        rest = torch.zeros_like(first.mid[:, 0])
         for operator, form in terms:
-            total = total + _long(operator.push(exact(form.rows)), longest)
             if bool((form.rest > 0).any()):
                 width = interval_image(operator, Interval.unchecked(-form.rest, form.rest), self.arithmetic)
                 rest = (exact(rest) + exact(torch.maximum(width.upper, -width.lower))).upper()
-        return self.settled(total, rest)
+        widest = max((form.rest[0].numel() for _, form in terms), default=1)
+        memory = self.arithmetic.memory_on(self.region.x.device) // _COPIES
+        size = max(1, _rows_within(memory, self.region, max(widest, rest[0].numel())))
+        parts: list[Tensor] = []
+        for begin in range(0, longest, size):
+            count = min(size, longest - begin)
+            total = _long(first, count) if begin == 0 else exact(torch.zeros_like(rest).unsqueeze(1))
+            for operator, form in terms:
+                some = form.rows[:, begin : begin + count]
+                if some.shape[1]:
+                    total = _plus(total, operator.push(exact(some)))
+            part = self.settled(total, rest, begin)
+            parts.append(part.rows)
+            rest = part.rest
+        rows = torch.cat([_long(exact(r), min(size, longest - i * size)).mid for i, r in enumerate(parts)], 1)
+        return AffineForms(torch.where(rest.isinf().unsqueeze(1), 0.0, rows), rest)
 
-    def settled(self, value: Ball, rest: Tensor) -> AffineForms:
-        """The forms with these rows, whose rounding errors become part of the rest; where rows overflow, nothing holds."""
+    def settled(self, value: Ball, rest: Tensor, begin: int = 0) -> AffineForms:
+        """The forms with these rows, whose rounding errors become part of the rest; where rows overflow, nothing holds.
+
+        begin: the number of the first row, if earlier rows are settled elsewhere.
+        """
         rows, arithmetic = value.mid, self.arithmetic
         if value.rad is not None and not value.exact:
             with torch.no_grad():
-                count = rows.shape[1]
-                more = torch.ones(len(self._sizes), count - self._sizes.shape[1] if count > 1 else 0).to(rows)
-                sizes = torch.cat([self._sizes[:, :count], more], 1)
+                count, known = rows.shape[1], self._sizes[:, begin : begin + rows.shape[1]]
+                sizes = torch.cat([known, known.new_ones(len(known), count - known.shape[1])], 1)
                 lost = torch.einsum("bs,bsn->bn", sizes, value.rad.expand_as(rows).flatten(2))
                 lost = arithmetic.at_least(lost, count + 1).reshape(rest.shape)
             rest = (arithmetic.exact(rest) + arithmetic.exact(lost)).upper()
@@ -239,6 +253,16 @@ def _midrad(interval: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor,
     bounded = interval.lower.isfinite() & interval.upper.isfinite()
     middle, half = arithmetic.midrad(interval.map(lambda t: torch.where(bounded, t, 0.0)))
     return middle, torch.where(bounded, half.clamp(min=0), torch.inf)
+
+
+def _rows_within(memory: int, region: BoundRegion, entries: int) -> int:
+    """How many rows of forms of `entries` entries for each sample take that many bytes."""
+    return memory // max(1, region.batch * entries * torch.finfo(region.x.dtype).bits // 8)
+
+
+def _plus(a: Ball, b: Ball) -> Ball:
+    length = max(a.shape[1], b.shape[1])
+    return _long(a, length) + _long(b, length)
 
 
 def _long(rows: Ball, length: int) -> Ball:

@@ -64,7 +64,7 @@ class Thresholds:
     restricted_share: float = 0.5
     cache: int = 2**20
     few_forms: int = 256
-    forms_share: float = 0.25
+    forms_share: float = 0.5
     forms_work: int = 10**8
     balls: int = 256
     ball_work: int = 10**9
