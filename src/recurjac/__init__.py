@@ -99,7 +99,8 @@ from recurjac.version import __version__
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching", "Centred",
     "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown",
-    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients",
+    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms",
+    "ForwardTangents", "Given", "Gradients",
     "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz",
     "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import final
 
 import torch
-from torch import Tensor
 
 from recurjac.activations import slope_lines
 from recurjac.arithmetic import Interval
@@ -33,10 +31,10 @@ class ForwardTangents(AbstractJacobianMethod):
     depth and its number of outputs.  It suits few inputs: wide networks, many outputs, loops that are unrolled.
     Every bound is intersected with interval products.  For a part of a chain rule, over an unbounded region, and where
     the forms do not fit in the memory of the arithmetic, it is Chords from the input side.
-    Source: docs/mathematics.md, §5.10.
+    Source: docs/mathematics.md, §5.11.
     """
 
-    noises: int = 256
+    noises: int = 512
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
@@ -83,7 +81,11 @@ class _Carried(AbstractPrepared):
         each = [rows.dot(exact(weights[:, :, r])).map(lambda t: t.mT.unsqueeze(-1)) for r in range(weights.shape[2])]
         mids = torch.cat([e.mid for e in each], -1)
         rads = [e.rad for e in each if e.rad is not None]
-        total = exact(mids) if not rads else arithmetic.ball(mids, torch.cat([r.expand(*mids.shape[:-1], 1) for r in rads], -1))
+        total = (
+            exact(mids)
+            if not rads
+            else arithmetic.ball(mids, torch.cat([r.expand(*mids.shape[:-1], 1) for r in rads], -1))
+        )
         found = self.symbols.bounds(self.symbols.settled(total, rest))
         plain = arithmetic.sum(
             [

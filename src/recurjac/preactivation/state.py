@@ -26,7 +26,6 @@ from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
 from recurjac.region import BoundRegion
 from recurjac.relaxations import LinearRelaxation
 
-
 _Kept = TypeVar("_Kept")
 
 

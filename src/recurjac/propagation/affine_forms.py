@@ -134,20 +134,17 @@ class Symbols:
         """Bounds of the entries over the region, (B, *entries); infinite for samples that are `unknown`."""
         exact, n = self.arithmetic.exact, self.inputs
         flat, shape = form.rows.flatten(2), self.region.x.shape
-        inputs = flat[:, 1 : n + 1].mT
-        inputs = inputs.reshape(len(flat), 1, -1, *shape[1:]) if inputs.shape[2] else None
         noises = flat[:, n + 1 :]
         spread = self.arithmetic.at_least(noises.abs().sum(1), noises.shape[1])
         half, middle = exact(spread) + exact(form.rest.flatten(1)), exact(flat[:, 0])
         high, low = middle + half, half - middle
-        if inputs is not None:
+        if flat.shape[1] > 1:
+            inputs = flat[:, 1 : n + 1].mT.reshape(len(flat), 1, -1, *shape[1:])
             high = high + self._support(inputs.clone())
             low = low + self._support(-inputs)
         lower, upper = (-low.upper()).reshape(form.rest.shape), high.upper().reshape(form.rest.shape)
         unknown = self.unknown.reshape(-1, *[1] * (lower.dim() - 1))
-        return self.arithmetic.enclose(
-            torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper)
-        )
+        return self.arithmetic.enclose(torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper))
 
     def _support(self, forms: Tensor) -> Ball:
         found = self.region.support_function_(self.arithmetic.exact(forms), self.arithmetic)
@@ -162,9 +159,11 @@ class Symbols:
         slope = band.slope
         kept = torch.where(slope == 0, 0.0, form.rest)
         (middle, half), (centre, spread) = _midrad(band.gap, arithmetic), _midrad(values, arithmetic)
-        rest = (exact(slope.detach().abs()) * exact(kept) + exact(half)).upper()
+        rest = (exact(slope.abs()) * exact(kept) + exact(half)).upper()
         flat = ~(rest < spread)
-        slope, middle, rest = (torch.where(flat, a, b) for a, b in ((torch.zeros_like(slope), slope), (centre, middle), (spread, rest)))
+        slope, middle, rest = (
+            torch.where(flat, a, b) for a, b in ((torch.zeros_like(slope), slope), (centre, middle), (spread, rest))
+        )
         rows = arithmetic.scaled(exact(form.rows), slope.unsqueeze(1))
         first = rows.map(lambda t: t[:, :1]) + exact(middle.unsqueeze(1))
         return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
@@ -174,14 +173,14 @@ class Symbols:
     ) -> AffineForms:
         """The forms of δ y, for y (B, R, *entries) and δ (B, *entries) given by forms, and in `y` and `delta`.
 
-        With any numbers d and c, δ y = d y + c δ - c d + (δ - d) (y - c); the last product is part of the rest.  `delta`
-        has shape (B, 1, *entries); `values` bounds δ y.  Where they leave less of a rest, they are taken instead.
+        With any numbers d and c, δ y = d y + c δ - c d + (δ - d) (y - c); the last product is part of the rest.
+        `delta` has shape (B, 1, *entries); `values` bounds δ y.  Where they leave less of a rest, they are taken.
         """
         arithmetic, exact = self.arithmetic, self.arithmetic.exact
         (d, off), (c, far) = _midrad(delta, arithmetic), _midrad(y, arithmetic)
         centre, spread = _midrad(values, arithmetic)
         left = exact(off.expand_as(far)) * exact(far)
-        left = left + exact(d.detach().abs()) * exact(form.rest) + exact(c.detach().abs()) * exact(slope.rest.unsqueeze(1))
+        left = left + exact(d.abs()) * exact(form.rest) + exact(c.abs()) * exact(slope.rest.unsqueeze(1))
         rest = left.upper()
         flat = ~(rest < spread)
         d, c, rest = torch.where(flat, 0.0, d), torch.where(flat, 0.0, c), torch.where(flat, spread, rest)
@@ -189,11 +188,13 @@ class Symbols:
         rows = arithmetic.scaled(_long(exact(form.rows), length), d.unsqueeze(1))
         rows = rows + _long(exact(slope.rows.unsqueeze(2)), length) * exact(c.unsqueeze(1))
         both = exact(d) * exact(c)
-        first = rows.map(lambda t: t[:, :1]) + (exact(torch.where(flat, centre, 0.0)) - both).map(lambda t: t.unsqueeze(1))
+        first = rows.map(lambda t: t[:, :1]) + (exact(torch.where(flat, centre, 0.0)) - both).map(
+            lambda t: t.unsqueeze(1)
+        )
         return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
 
     def named(self, form: AffineForms, least: Tensor, most: int) -> AffineForms:
-        """The same forms, in which the largest rests above `least` (B, *entries) become noises, at most `most` of them."""
+        """The same forms, in which up to `most` of the largest rests above `least` (B, *entries) become noises."""
         rest = form.rest.flatten(1)
         worth = torch.where((rest > least.flatten(1)) & rest.isfinite(), rest.detach(), 0.0).amax(0)
         count = min(most, self.limit - self.noises, int((worth > 0).sum()))
@@ -223,12 +224,13 @@ class Band:
 def band(z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractArithmetic) -> Band:
     """The narrowest of some bands around a function that lies between the lines of each choice, on z (B, *entries).
 
-    The slopes that are tried are those of the lines, and their means.  A line of slope s is above one of slope a on z if
-    it is at both ends.  Where z is unbounded, the band is infinite.
+    The slopes that are tried are the means of the lines' slopes, then those themselves; the first of the narrowest is
+    taken, because between the slopes of two lines all bands may be of the same width.  A line of slope s is above
+    one of slope a on z if it is at both ends.  Where z is unbounded, the band is infinite.
     """
     exact, bounded = arithmetic.exact, z.lower.isfinite() & z.upper.isfinite()
     ends = [exact(torch.where(bounded, end, 0.0)) for end in (z.lower, z.upper)]
-    tried = [s for c in choices for s in (c.lower_slope, c.upper_slope, c.lower_slope / 2 + c.upper_slope / 2)]
+    tried = [s for c in choices for s in (c.lower_slope / 2 + c.upper_slope / 2, c.lower_slope, c.upper_slope)]
     slopes = torch.stack([torch.broadcast_to(s[:, 0], z.shape) for s in tried])
     top, bottom = torch.full_like(slopes, torch.inf), torch.full_like(slopes, -torch.inf)
     for c in choices:
@@ -237,13 +239,18 @@ def band(z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractA
         down = [below * end + exact(c.lower_intercept[:, 0]) for end in ends]
         top = torch.minimum(top, torch.maximum(up[0].upper(), up[1].upper()))
         bottom = torch.maximum(bottom, torch.minimum(down[0].lower(), down[1].lower()))
-    width = (top - bottom).detach()
-    best = torch.where(width.isnan(), torch.inf, width).argmin(0, keepdim=True)
+    width = (top - bottom).detach().nan_to_num(torch.inf, torch.inf)
+    near = width <= width.amin(0) * (1 + torch.finfo(width.dtype).eps ** 0.5)  # several often tie
+    places = torch.arange(len(width), device=width.device).reshape(-1, *[1] * z.lower.dim()).expand_as(near)
+    best = torch.where(near, places, len(width) - 1).amin(0, keepdim=True)
     slope, high, low = (t.gather(0, best)[0] for t in (slopes, top, bottom))
     for c in choices:
         known = torch.broadcast_to(c.exact[:, 0], z.shape)
         slope = torch.where(known, c.upper_slope[:, 0], slope)
-        high, low = (torch.where(known, 0.0, torch.where(bounded | known, t, s * torch.inf)) for t, s in ((high, torch.ones_like(high)), (low, -torch.ones_like(low))))
+        high, low = (
+            torch.where(known, 0.0, torch.where(bounded | known, t, s * torch.inf))
+            for t, s in ((high, torch.ones_like(high)), (low, -torch.ones_like(low)))
+        )
         bounded = bounded | known
     return Band(slope, arithmetic.enclose(low, high))
 

@@ -49,8 +49,8 @@ class Thresholds:
     cache: the size in bytes that one coefficient tensor should have on a CPU, so that it stays in the cache.
     few_forms: up to this many forms are propagated together even if they exceed the cache, because smaller products
     spend too much time in call overhead.
-    forms_share, forms_work: affine forms are carried forward before forms of many neurons are pulled back if they are at
-    most this share of those, and if pulling takes at least that many multiply-adds.
+    forms_share, forms_work: affine forms are carried forward before forms of many neurons are pulled back if they are
+    at most this share of those, and if pulling takes at least that many multiply-adds.
     balls, ball_work: the number of regions that an application bounds in one call, and the multiply-adds that it
     spends on bounding radii ahead of time, although they may not be needed.
     inputs, input_work: the number of inputs that a command bounds in one call, and the multiply-adds of one input above
@@ -120,7 +120,7 @@ class AbstractPlanner(ABC):
 
     @final
     def carries_forms(self, network: Network, k: int, unstable: int, noises: int) -> bool:
-        """Whether affine forms are carried forward to stage k before forms of `unstable` of its neurons are pulled back.
+        """Whether affine forms are carried to stage k before forms of `unstable` of its neurons are pulled back.
 
         They make many neurons stable, so that fewer forms are pulled.  noises: how many forms there are at most, beside
         those of 1 and of the inputs.
