@@ -31,7 +31,7 @@ LIPSCHITZ = ["index", "radius", "norm", "output_norm", "class", "method", "upper
 JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "clamped": rj.QuadraticClamped(),
-    "xlinear": rj.XLinear(), "centred": rj.Centred(),
+    "xlinear": rj.XLinear(), "centred": rj.Centred(), "tangents": rj.ForwardTangents(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
@@ -39,7 +39,7 @@ NORM_METHODS: dict[str, AbstractNormMethod] = {
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(), "dual": rj.Dual(),
-    "auto": rj.AutoRanges(),
+    "auto": rj.AutoRanges(), "forward": rj.Forward(),
 }  # fmt: skip
 FACTORY = """
 import torch

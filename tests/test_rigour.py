@@ -19,6 +19,7 @@ from tests import exact
 METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.Chords()),
     rj.Intersection(rj.Chords(), rj.RecurJac()), rj.XLinear(), rj.XLinear(2), rj.Cut(rj.Chords(), 9),
+    rj.ForwardTangents(5),
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-7, 1e-3, 0.1)
 GROUPS, EACH = 20, 50
@@ -81,7 +82,9 @@ def test_attained_gains_are_attained_exactly(seed: int) -> None:
         assert Fraction(float(lip.lower[0])) <= gain <= Fraction(float(lip.upper[0]))
 
 
-@pytest.mark.parametrize("pre", [rj.IBP(), rj.FastLin(), rj.Crown(), rj.Alone(rj.Crown())], ids=repr)
+@pytest.mark.parametrize(
+    "pre", [rj.IBP(), rj.FastLin(), rj.Crown(), rj.Alone(rj.Crown()), rj.Forward(), rj.ForwardForms(3)], ids=repr
+)
 @pytest.mark.parametrize("seed", range(20))
 def test_preactivations_hold_in_rational_arithmetic(seed: int, pre: AbstractPreactivation) -> None:
     """The network's output at float32 points of the region, evaluated exactly."""

@@ -24,12 +24,14 @@ METHODS: dict[str, AbstractJacobianMethod] = {
     "reversed-chords": rj.Reversed(rj.Chords()),
     "default": rj.Intersection(rj.Chords(), rj.RecurJac()),
     "cut": rj.Cut(rj.Chords(), most=7),
+    "tangents": rj.ForwardTangents(20),
 }
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(),
     "fastlin": rj.FastLin(),
     "crown": rj.Crown(),
     "crown-alone": rj.Alone(rj.Crown()),
+    "forward": rj.Forward(20),
     "both": rj.PreIntersection(rj.FastLin(), rj.Crown()),
 }
 RADII = (0.0, 1e-6, 0.01, 0.3, 3.0, 1e4, rj.inf)

@@ -15,6 +15,7 @@ from recurjac.jacobian import (
     AbstractJacobianMethod,
     Centred,
     Chords,
+    ForwardTangents,
     Gradients,
     QuadraticClamped,
     RecurJac,
@@ -134,6 +135,7 @@ class ForwardStep(AbstractStep):
     """The norm of the entries by a method that works once for each input, not for each output."""
 
     method: AbstractJacobianMethod
+    where: Callable[[Work], bool] = anywhere
 
     @property
     def title(self) -> str:
@@ -148,7 +150,7 @@ class ForwardStep(AbstractStep):
         return True
 
     def suits(self, work: Work) -> bool:
-        return True
+        return self.where(work)
 
     def least(self, work: Work) -> float:
         chain = work.gradients.chain
@@ -264,6 +266,7 @@ STEPS: tuple[AbstractStep, ...] = (
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),
+    ForwardStep(ForwardTangents(), where_smooth),
     SearchStep(),
 )
 """The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""

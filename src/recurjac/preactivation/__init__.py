@@ -14,6 +14,7 @@ from recurjac.preactivation.base import (
     extend,
 )
 from recurjac.preactivation.dual import Dual, DualRanges
+from recurjac.preactivation.forward import Forward, ForwardForms
 from recurjac.preactivation.given import Given
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import AbstractLineRule, Crown, CrownLines, FastLin, FastLinLines
@@ -22,6 +23,7 @@ from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 __all__ = [
     "IBP", "AbstractLineChoice", "AbstractLineRule", "AbstractOffersRule", "AbstractPreactivation", "Alone",
-    "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Given", "PreIntersection",
-    "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule", "extend",
+    "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Forward", "ForwardForms",
+    "Given", "PreIntersection", "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule",
+    "extend",
 ]  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import final
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from recurjac.propagation.route import AbstractRoute
 from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
 from recurjac.region import BoundRegion
 from recurjac.relaxations import LinearRelaxation
+
+_Kept = TypeVar("_Kept")
 
 
 class AbstractLineChoice(ABC):
@@ -58,6 +60,7 @@ class PreactivationState:
     _slopes: dict[int, Interval] = field(default_factory=dict)
     _relaxed: dict[AbstractLineChoice, _Found] = field(default_factory=dict)
     _affine: dict[int, Affine] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
     skeleton: Skeleton | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -128,6 +131,12 @@ class PreactivationState:
         output = self.affine(network.depth)
         reduced = None if self.skeleton is None or output is None else self.skeleton.chain(whole, output)
         return replace(whole, skeleton=reduced)
+
+    def kept(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
+        """What a rule keeps from stage to stage; it is made when it is asked for first."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return cast(_Kept, self._kept[key])
 
     def pre(self, k: int) -> Interval:
         """Bounds of z_k."""

@@ -1,6 +1,7 @@
 """All decisions that depend on cost, in one object that is part of a problem.
 
-No decision changes whether a bound holds: the alternatives differ by rounding only.  Costs are counted in
+No decision changes whether a bound holds: the alternatives differ by rounding only, except that forward forms, where
+they are carried, may also make ranges tighter.  Costs are counted in
 multiply-adds (docs/mathematics.md, §5.5) and compared with thresholds that were measured on processors with one thread
 (`make bench`, tables `reference`, `wide` and `growth`; `python -m benchmarks.networks` for convolutions).
 """
@@ -48,6 +49,8 @@ class Thresholds:
     cache: the size in bytes that one coefficient tensor should have on a CPU, so that it stays in the cache.
     few_forms: up to this many forms are propagated together even if they exceed the cache, because smaller products
     spend too much time in call overhead.
+    forms_share, forms_work: affine forms are carried forward before forms of many neurons are pulled back if they are
+    at most this share of those, and if pulling takes at least that many multiply-adds.
     balls, ball_work: the number of regions that an application bounds in one call, and the multiply-adds that it
     spends on bounding radii ahead of time, although they may not be needed.
     inputs, input_work: the number of inputs that a command bounds in one call, and the multiply-adds of one input above
@@ -61,6 +64,8 @@ class Thresholds:
     restricted_share: float = 0.5
     cache: int = 2**20
     few_forms: int = 256
+    forms_share: float = 0.5
+    forms_work: int = 10**8
     balls: int = 256
     ball_work: int = 10**9
     inputs: int = 16
@@ -112,6 +117,17 @@ class AbstractPlanner(ABC):
         if device.type == "cpu":
             size = min(size, max(self.thresholds.few_forms, self.thresholds.cache // max(1, 2 * form)))
         return size
+
+    @final
+    def carries_forms(self, network: Network, k: int, unstable: int, noises: int) -> bool:
+        """Whether affine forms are carried to stage k before forms of `unstable` of its neurons are pulled back.
+
+        They make many neurons stable, so that fewer forms are pulled.  noises: how many forms there are at most, beside
+        those of 1 and of the inputs.
+        """
+        work, t = sum(network.work[:k]), self.thresholds
+        carried = 1 + network.sizes[0] + noises
+        return carried <= t.forms_share * unstable and 2 * unstable * work >= t.forms_work
 
     @final
     def radii_ahead(self, network: Network) -> int:

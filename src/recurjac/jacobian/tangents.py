@@ -1,0 +1,154 @@
+"""Derivatives along each input as affine functions of the input, carried forward together with the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from recurjac.activations import slope_lines
+from recurjac.arithmetic import Interval
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.forward import Reversed
+from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.recursion import Chords
+from recurjac.operators.interval import interval_image
+from recurjac.preactivation import PreactivationState
+from recurjac.propagation.affine_forms import AffineForms, Symbols, band
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import AbstractSeeds
+
+
+@final
+@dataclass(frozen=True)
+class ForwardTangents(AbstractJacobianMethod):
+    """Each ∂z/∂x_r is an affine function of the inputs and of up to `noises` numbers in [-1, 1], up to a rest.
+
+    Slopes depend on x as they do in `XLinear`, so that with smooth activations the slack is of second order in the
+    radius.  A pass costs as many evaluations of the network as there are inputs, times inputs and noises, whatever its
+    depth and its number of outputs.  It suits few inputs: wide networks, many outputs, loops that are unrolled.
+    Every bound is intersected with interval products.  For a part of a chain rule, over an unbounded region, and where
+    the forms do not fit in the memory of the arithmetic, it is Chords from the input side.
+    Source: docs/mathematics.md, §5.11.
+    """
+
+    noises: int = 512
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {"tangents": cls()}
+
+    @property
+    def title(self) -> str:
+        return "forward tangents"
+
+    def prepare(self, gradients: Gradients) -> AbstractPrepared:
+        if gradients.problem is None or gradients.given is not None or gradients.state.everywhere:
+            return Reversed(Chords()).prepare(gradients)
+        state = gradients.state
+        entries = max(state.network.sizes) * (1 + state.network.sizes[0])
+        symbols = Symbols.fitting(state.region, state.arithmetic, self.noises, entries)
+        if symbols is None:
+            return Reversed(Chords()).prepare(gradients)
+        forms, bounds = _carried(state, symbols)
+        return _Carried(gradients.chain, symbols, forms, bounds)
+
+
+@final
+@dataclass(frozen=True)
+class _Carried(AbstractPrepared):
+    """Forms and bounds of all entries of the Jacobian, (B, inputs, *output)."""
+
+    whole: ChainRule
+    symbols: Symbols
+    forms: AffineForms
+    bounds: Interval
+
+    @property
+    def chain(self) -> ChainRule:
+        return self.whole
+
+    def push(self, tangents: AbstractSeeds) -> Interval:
+        arithmetic, exact = self.chain.arithmetic, self.chain.arithmetic.exact
+        weights = tangents.tensor().flatten(3)  # (B or 1, K or 1, R, inputs)
+        rows = exact(self.forms.rows.flatten(3).permute(0, 3, 1, 2))  # (B, K, S, inputs)
+        rest, entries = self.forms.rest.flatten(2).mT, self.bounds.map(lambda t: t.flatten(2).mT)
+        rest = exact(weights.abs()).dot(exact(torch.where(rest.isinf(), 0.0, rest))).upper()
+        missing = exact((weights != 0).to(rest)).dot(exact(self.forms.rest.flatten(2).mT.isinf().to(rest))).mid > 0
+        rest = torch.where(missing, torch.inf, rest)
+        each = [rows.dot(exact(weights[:, :, r])).map(lambda t: t.mT.unsqueeze(-1)) for r in range(weights.shape[2])]
+        mids = torch.cat([e.mid for e in each], -1)
+        rads = [e.rad for e in each if e.rad is not None]
+        total = (
+            exact(mids)
+            if not rads
+            else arithmetic.ball(mids, torch.cat([r.expand(*mids.shape[:-1], 1) for r in rads], -1))
+        )
+        found = self.symbols.bounds(self.symbols.settled(total, rest))
+        plain = arithmetic.sum(
+            [
+                arithmetic.product(Interval.point(weights[..., r]), entries.map(lambda t, r=r: t[..., r : r + 1]))
+                for r in range(weights.shape[3])
+            ]
+        )
+        return self._whole(arithmetic.intersect(self._whole(plain), self._whole(found)))
+
+
+def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, Interval]:
+    """The forms and bounds of the derivatives of the output along each input, (B, inputs, *output)."""
+    network, arithmetic = state.network, state.arithmetic
+    values, tangents = {0: symbols.start()}, {0: _Tangents.start(symbols)}
+    last = {e.source: k for k, stage in enumerate(network.stages, 1) for e in stage.edges}
+    for k in range(1, network.depth + 1):
+        stage = state.stage(k)
+        zero = arithmetic.exact(state.region.x.new_zeros(stage.shape))
+        none = arithmetic.exact(state.region.x.new_zeros(symbols.inputs, *stage.shape))
+        form = symbols.image([(e.operator, values[e.source]) for e in stage.edges], stage.bias(arithmetic) or zero)
+        along = symbols.image([(e.operator, tangents[e.source].forms) for e in stage.edges], none)
+        bounds = symbols.bounds(along)
+        parts = [interval_image(e.operator, tangents[e.source].bounds, arithmetic) for e in stage.edges]
+        plain = arithmetic.sum(parts) if parts else Interval.point(none.mid.expand(bounds.shape))
+        found = _Tangents(along, arithmetic.intersect(plain, bounds))
+        if k < network.depth:
+            values[k], tangents[k] = _activated(state, symbols, k, form, found)
+        for node in [n for n in values if last.get(n, 0) <= k]:
+            del values[node], tangents[node]
+    return found.forms, found.bounds
+
+
+@final
+@dataclass(frozen=True)
+class _Tangents:
+    """Forms and bounds of the derivatives of a node along each input, (B, inputs, *node)."""
+
+    forms: AffineForms
+    bounds: Interval
+
+    @classmethod
+    def start(cls, symbols: Symbols) -> _Tangents:
+        x, n = symbols.region.x, symbols.inputs
+        basis = torch.eye(n, dtype=x.dtype, device=x.device).reshape(1, n, *x.shape[1:]).expand(len(x), n, *x.shape[1:])
+        return cls(AffineForms(basis.unsqueeze(1), torch.zeros_like(basis)), Interval.point(basis))
+
+
+def _activated(
+    state: PreactivationState, symbols: Symbols, k: int, form: AffineForms, tangents: _Tangents
+) -> tuple[AffineForms, _Tangents]:
+    """The forms of h_k and of its derivatives, from those of z_k."""
+    stage, arithmetic, network = state.stage(k), state.arithmetic, state.network
+    if stage.linear:
+        return form, tangents
+    z, slopes = state.pre(k), state.slopes(k)
+    ahead = 2 * sum(not state.stage(j).linear for j in range(k, network.depth))
+    little = torch.finfo(network.dtype).eps ** 0.5
+    steep = symbols.between(form, band(z, [slope_lines(stage.activation, z, 0.5, arithmetic)], arithmetic), slopes)
+    choices = [stage.activation.lines(z, arithmetic), stage.activation.parallel_lines(z, arithmetic)]
+    after = symbols.between(form, band(z, choices, arithmetic), state.post(k))
+    after = symbols.named(after, state.post(k).width * little, -(-(symbols.limit - symbols.noises) // ahead))
+    wide = slopes.map(lambda t: t.unsqueeze(1))
+    product = arithmetic.product(tangents.bounds, wide)
+    found = symbols.product(tangents.forms, tangents.bounds, steep, wide, product)
+    found = symbols.named(found, product.width * little, -(-(symbols.limit - symbols.noises) // max(1, ahead - 1)))
+    return after, _Tangents(found, arithmetic.intersect(product, symbols.bounds(found)))

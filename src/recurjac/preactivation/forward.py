@@ -1,0 +1,143 @@
+"""Forward forms: each pre-activation as an affine function of the input, carried from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.preactivation.base import AbstractPreactivation, Refine
+from recurjac.preactivation.ibp import IBP
+from recurjac.preactivation.state import PreactivationState
+from recurjac.propagation.affine_forms import AffineForms, Symbols, band
+
+
+@final
+@dataclass(frozen=True)
+class ForwardForms(AbstractPreactivation):
+    """z is an affine function of the inputs and of up to `noises` numbers in [-1, 1], up to a rest.
+
+    A pass costs as many evaluations of the network as there are inputs and noises, whatever its width and depth; CROWN
+    pulls the forms of every neuron back through all earlier stages.  It suits few inputs, and loops that are unrolled.
+    Where forms do not fit in the memory of the arithmetic, there are fewer noises; where not even those without noises
+    fit, and over an unbounded region, nothing is stated.
+    Source: docs/mathematics.md, §3.7.
+    """
+
+    noises: int = 512
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {"forward": Forward()}
+
+    @property
+    def title(self) -> str:
+        return "forward forms"
+
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        return forms_of(state, self.noises).bounds(state, k)
+
+
+def Forward(noises: int = 512) -> Refine:  # noqa: N802  (it stands for an object)
+    """Forward forms on the neurons that interval propagation leaves unstable."""
+    return Refine(IBP(), ForwardForms(noises))
+
+
+@final
+@dataclass(frozen=True)
+class Quick(AbstractPreactivation):
+    """Interval propagation, and forward forms where the planner expects that they save more than they cost.
+
+    What they leave unstable is for a more expensive rule.
+    """
+
+    forms: ForwardForms = field(default_factory=lambda: ForwardForms(256))
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return "IBP"
+
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        return IBP().bound(state, k, chosen)
+
+    def stage(self, state: PreactivationState, k: int) -> Interval:
+        bounds = IBP().bound(state, k, None)
+        if state.everywhere or state.intervals_suffice(k):
+            return bounds
+        unstable = int(state.unstable(k, bounds).flatten(1).sum(1).amax())
+        if not state.planner.carries_forms(state.network, k, unstable, self.forms.noises):
+            return bounds
+        return state.arithmetic.intersect(bounds, self.forms.bound(state, k, None))
+
+
+def forms_of(state: PreactivationState, noises: int) -> ForwardPass:
+    """The forms of a state's stages, which it keeps."""
+    return state.kept(("forward forms", noises), lambda: ForwardPass.of(state, noises))
+
+
+@final
+@dataclass
+class ForwardPass:
+    """The forms of the stages of a network; they grow from the input to the output, and old ones are dropped.
+
+    symbols: None if no forms fit in memory.  last: for each node, the last stage that reads it.  The state owns this
+    object, which does not refer to the state.
+    """
+
+    symbols: Symbols | None
+    last: Mapping[int, int]
+    _found: dict[int, Interval] = field(default_factory=dict)
+    _post: dict[int, AffineForms] = field(default_factory=dict)
+    _pre: dict[int, AffineForms] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: PreactivationState, noises: int) -> ForwardPass:
+        network = state.network
+        symbols = None
+        if not state.everywhere:
+            symbols = Symbols.fitting(state.region, state.arithmetic, noises, max(network.sizes))
+        last = {e.source: k for k, stage in enumerate(network.stages, 1) for e in stage.edges}
+        return cls(symbols, last)
+
+    def bounds(self, state: PreactivationState, k: int) -> Interval:
+        """Bounds of z_k; infinite where nothing is stated.  All earlier stages are bounded in the state."""
+        if self.symbols is None:
+            shape = (state.region.batch, *state.stage(k).shape)
+            end = torch.full(shape, torch.inf, dtype=state.network.dtype, device=state.network.device)
+            return Interval.unchecked(-end, end)
+        for j in range(len(self._found) + 1, k + 1):
+            self._append(state, self.symbols, j)
+        return self._found[k]
+
+    def _append(self, state: PreactivationState, symbols: Symbols, k: int) -> None:
+        """Find the forms of z_k, after those of the node before it."""
+        self._post[k - 1] = self._activated(state, symbols, k - 1) if k > 1 else symbols.start()
+        stage = state.stage(k)
+        bias = stage.bias(state.arithmetic)
+        if bias is None:
+            bias = state.arithmetic.exact(state.region.x.new_zeros(stage.shape))
+        self._pre[k] = symbols.image([(e.operator, self._post[e.source]) for e in stage.edges], bias)
+        self._found[k] = symbols.bounds(self._pre[k])
+        for node in [n for n in self._post if self.last.get(n, 0) <= k]:
+            del self._post[node]
+
+    def _activated(self, state: PreactivationState, symbols: Symbols, k: int) -> AffineForms:
+        """The forms of h_k, from those of z_k and all that is known of its range."""
+        form, stage = self._pre.pop(k), state.stage(k)
+        if stage.linear:
+            return form
+        z, arithmetic = state.pre(k), state.arithmetic
+        choices = [stage.activation.lines(z, arithmetic), stage.activation.parallel_lines(z, arithmetic)]
+        values = state.post(k)
+        form = symbols.between(form, band(z, choices, arithmetic), values)
+        ahead = sum(not state.stage(j).linear for j in range(k, state.network.depth))
+        least = values.width * torch.finfo(state.network.dtype).eps ** 0.5
+        return symbols.named(form, least, -(-(symbols.limit - symbols.noises) // ahead))
