@@ -15,6 +15,7 @@ from recurjac.preactivation.base import (
 )
 from recurjac.preactivation.dual import Dual, DualRanges
 from recurjac.preactivation.given import Given
+from recurjac.preactivation.halfspaces import HalfSpaceRanges, HalfSpaces
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import AbstractLineRule, Crown, CrownLines, FastLin, FastLinLines
 from recurjac.preactivation.secants import SecantRanges, Secants
@@ -22,6 +23,6 @@ from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 
 __all__ = [
     "IBP", "AbstractLineChoice", "AbstractLineRule", "AbstractOffersRule", "AbstractPreactivation", "Alone",
-    "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Given", "PreIntersection",
-    "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule", "extend",
+    "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Given", "HalfSpaceRanges", "HalfSpaces",
+    "PreIntersection", "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule", "extend",
 ]  # fmt: skip

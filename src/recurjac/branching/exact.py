@@ -1,0 +1,252 @@
+"""Exact norms of small networks: branch and bound over the signs of neurons, with a point in every cell that is left."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Fast, Interval
+from recurjac.branching.cells import HalfSpaceSystem, two_piece
+from recurjac.branching.search import Limit
+from recurjac.branching.signs import divisible, influences, with_signs
+from recurjac.errors import InvalidRequest, expect
+from recurjac.jacobian import Gradients
+from recurjac.norms import AbstractNormMethod, CornerNorm, NormBound, induced_norm
+from recurjac.preactivation import PreactivationState
+from recurjac.problem import Problem, join
+from recurjac.region import LpBall
+from recurjac.search import Attained, Search, better_of, point_jacobian
+
+_LOT = 256
+"""The largest number of parts that are bounded together."""
+
+
+@final
+@dataclass(frozen=True)
+class ExactNorm(AbstractNormMethod):
+    """The norm by dividing the region into the cells on which the network is affine, where the bound is too large.
+
+    For networks whose activations have two pieces.  Each part fixes the signs of some neurons.  It is bounded by
+    `norm_method`, dropped if its bound does not exceed what is attained or if it is proved to be empty, and otherwise
+    divided by the sign of the neuron with the largest influence in the first stage with an unstable one.  In each part
+    that is left a point is sought, where the gain is proved.  For p = 1, q = inf and p = q = 2 the two bounds meet, up to
+    rounding, if there is time; for other norms they meet if the norm of one matrix is bounded exactly.
+    limit: applies to each sample separately.  Bounds carry no gradients.  Source: docs/mathematics.md, §6.8.
+    """
+
+    limit: Limit = field(default_factory=lambda: Limit(seconds=60.0, parts=2**22, tolerance=1e-6))
+    norm_method: AbstractNormMethod = field(default_factory=CornerNorm)
+
+    def __post_init__(self) -> None:
+        expect(self.limit, Limit, "the limit", "give Limit(seconds=…)")
+        expect(self.norm_method, AbstractNormMethod, "the norm method", "give one such as CornerNorm()")
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractNormMethod]:
+        return {"exact": cls()}
+
+    @property
+    def title(self) -> str:
+        return "exact norm"
+
+    def supports(self, p: float, q: float) -> bool:
+        return self.norm_method.supports(p, q)
+
+    def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
+        return self.norm_method.unproved_rounding(p, q, rows)
+
+    def within(self, seconds: float) -> ExactNorm:
+        return replace(self, limit=replace(self.limit, seconds=min(self.limit.seconds, seconds)))
+
+    def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
+        return self.bound(gradients, p, q).upper
+
+    def rows(self, gradients: Gradients, p: float) -> Tensor:
+        """Each row is bounded separately and may use the whole limit."""
+        problem = self._problem(gradients)
+        rows = range(problem.network.output_shape[0])
+        return torch.stack([self.norm(Gradients(problem.of(problem.network.output(k))), p, inf) for k in rows], 1)
+
+    def bound(self, gradients: Gradients, p: float, q: float) -> NormBound:
+        problem = self._problem(gradients)
+        return self.towards(gradients, p, q, Search(work=0).attained(problem, p, q))
+
+    def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
+        problem = self._problem(gradients)
+        trees: list[SignTree] = []
+        with torch.no_grad():
+            for i, sample in enumerate(problem.samples()):
+                tree = SignTree(sample, self.norm_method, (p, q), self.limit, attained.rows(i, i + 1))
+                ended = bool(trees) and trees[-1].status == "interrupted"
+                tree.begin()
+                tree.run(ended)
+                trees.append(tree)
+        upper = torch.tensor([t.upper for t in trees], dtype=problem.network.dtype, device=problem.network.device)
+        status = ", ".join(dict.fromkeys(t.status for t in trees))
+        count = sum(t.count for t in trees)
+        return NormBound(upper, status, f"{count} parts bounded", Attained.joined([t.best for t in trees]))
+
+    def _problem(self, gradients: Gradients) -> Problem:
+        problem = gradients.problem
+        if problem is None or gradients.given is not None:
+            raise InvalidRequest(f"{self.title} divides a region, so it cannot bound a part of a chain rule")
+        if not two_piece(problem.network) or problem.pre.holds_samples:
+            raise InvalidRequest(
+                f"{self.title} is for networks of ReLUs and other activations of two pieces; choose another method"
+            )
+        return problem
+
+
+@final
+@dataclass
+class SignTree:
+    """The parts of one sample that are still open, each with signs (neurons,), the worst first.
+
+    upper: a bound of the norm, which is valid at any moment.
+    """
+
+    problem: Problem
+    method: AbstractNormMethod
+    norms: tuple[float, float]
+    limit: Limit
+    best: Attained
+    status: str = "running"
+    count: int = 0
+    upper: float = inf
+    closed: float = -inf
+    began: float = field(default_factory=time.perf_counter)
+    _heap: list[tuple[float, int, Tensor, int]] = field(default_factory=list)
+
+    @property
+    def lower(self) -> float:
+        return float(self.best.gain[0])
+
+    @property
+    def _upper(self) -> float:
+        """A bound of the norm while no part is being divided: no less than what is attained."""
+        return max(self.closed, -self._heap[0][0] if self._heap else -inf, self.lower)
+
+    @property
+    def stages(self) -> list[int]:
+        return divisible(self.problem)
+
+    def begin(self) -> None:
+        """Bound the whole region."""
+        neurons = sum(self.problem.network.sizes[k] for k in self.stages)
+        self._add(torch.zeros(1, neurons, dtype=self.problem.network.dtype), torch.full((1,), inf, dtype=torch.float64))
+        self.upper = self._upper
+
+    def run(self, ended: bool) -> None:
+        """Divide parts until the bounds meet, or a limit is reached, or an interruption; not at all if `ended`."""
+        lot = 1
+        try:
+            while not ended:
+                self.upper = self._upper
+                self.status = self._status()
+                if self.status != "running":
+                    return
+                taken = self._taken(lot)
+                if not taken:
+                    self.status = "stuck"
+                    return
+                started = time.perf_counter()
+                self._divide(taken)
+                quick = time.perf_counter() - started < self.limit.seconds / 20
+                lot = min(2 * lot, _LOT // 2) if quick else max(1, lot // 2)
+        except KeyboardInterrupt:  # anywhere, so that what is open now is not looked at
+            pass
+        self.status = "interrupted"
+
+    def _status(self) -> str:
+        if self.upper <= self.lower * (1 + self.limit.tolerance) or self.upper <= 0:
+            return "exact"
+        if time.perf_counter() - self.began >= self.limit.seconds:
+            return "time"
+        return "parts" if self.count >= self.limit.parts else "running"
+
+    def _taken(self, most: int) -> list[tuple[float, Tensor, int]]:
+        """The worst parts, each with its bound, its signs and the neuron that divides it; others are closed."""
+        taken: list[tuple[float, Tensor, int]] = []
+        while self._heap and len(taken) < most and -self._heap[0][0] > self._target:
+            upper, _, signs, neuron = heapq.heappop(self._heap)
+            if neuron < 0:
+                self.closed = max(self.closed, -upper)
+            else:
+                taken.append((-upper, signs, neuron))
+        return taken
+
+    @property
+    def _target(self) -> float:
+        return self.lower * (1 + self.limit.tolerance / 2)
+
+    def _divide(self, taken: list[tuple[float, Tensor, int]]) -> None:
+        signs = torch.stack([s for _, s, _ in taken]).repeat(2, 1)
+        upper = torch.tensor([u for u, _, _ in taken], dtype=torch.float64).repeat(2)
+        neurons = torch.tensor([n for _, _, n in taken]).repeat(2)
+        side = torch.ones(len(signs), 1, dtype=signs.dtype)
+        side[len(taken) :] = -1
+        self._add(signs.scatter(1, neurons.unsqueeze(1), side), upper)
+
+    def _add(self, signs: Tensor, upper: Tensor) -> None:
+        """Bound parts, (N, neurons), whose bounds are known to be at most `upper`, and keep those that matter."""
+        problem = with_signs(join([self.problem] * len(signs)), self.stages, signs.to(self.problem.network.device))
+        gradients = Gradients(problem)
+        bound = self.method.norm(gradients, *self.norms).double().cpu()
+        upper = torch.minimum(upper, torch.where(bound.isnan(), inf, bound))
+        empty = gradients.state.empty.cpu()
+        self.count += len(signs)
+        if bool((~empty & (upper > self._target)).any()):
+            empty = empty | self._settled(gradients.state, ~empty & (upper > self._target))
+        following = self._following(gradients.state)
+        for i in (~empty).nonzero().flatten().tolist():
+            if float(upper[i]) > self._target:
+                heapq.heappush(self._heap, (-float(upper[i]), self.count + i, signs[i], int(following[i])))
+            else:
+                self.closed = max(self.closed, float(upper[i]))
+
+    def _settled(self, state: PreactivationState, left: Tensor) -> Tensor:
+        """Where a part is proved to be empty; in others, what is attained at a point inside is learned."""
+        if not state.known:
+            return torch.zeros_like(left)
+        system = HalfSpaceSystem.of(state)
+        if system.matrix.shape[1] == 0:
+            return torch.zeros_like(left)
+        points, depth, multipliers = system.solved()
+        inside = left.to(depth.device) & (depth > 0)
+        if bool(inside.any()):
+            self._learn(points[inside])
+        return (system.empty(multipliers) & (depth <= 0)).cpu()
+
+    def _learn(self, points: Tensor) -> None:
+        """Prove the gain at the best of some points (N, n) of the region."""
+        network = self.problem.network
+        there = points.to(network.dtype).reshape(1, -1, *network.input_shape)
+        there = self.problem.bound.project(there)
+        jacobian = point_jacobian(network, there[0])
+        size = jacobian.abs().sum(2)
+        gain = induced_norm(Interval.point(jacobian), *self.norms, Fast(), size)
+        gain = torch.where(self.problem.holds(there)[0], gain, 0.0)
+        best = gain.argmax()
+        if float(gain[best]) > self.lower:
+            alone = self.problem.over(LpBall(there[:, best], 0.0))
+            self.best = better_of(self.best, Search(work=0).attained(alone, *self.norms))
+
+    def _following(self, state: PreactivationState) -> Tensor:
+        """The neuron that divides each part, in the first stage with an unstable one; -1 if there is none."""
+        weights = influences(state)
+        found = torch.full((state.region.batch,), -1)
+        begin = 0
+        for k in self.stages:
+            flat = weights[k].flatten(1)
+            most = flat.max(1)
+            take = (found < 0) & (most.values > 0).cpu()
+            found = torch.where(take, begin + most.indices.cpu(), found)
+            begin += flat.shape[1]
+        return found
