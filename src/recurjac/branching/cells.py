@@ -14,14 +14,16 @@ from recurjac.arithmetic import Ball, concatenate
 from recurjac.network import Network
 from recurjac.preactivation import PreactivationState
 
-_WIDE = 1e4
+_WIDE = 1e3
 """The half-width of the box in which points of an unbounded region are sought."""
 _STEPS = 40
 """The largest number of steps of the interior-point method."""
-_CLOSE = 1e-11
+_CLOSE = 1e-13
 """The gap of the linear program at which the method stops."""
 _SMALL = 1e-9
 """The share of the largest multiplier below which a multiplier counts as 0."""
+_SHARES = (1e-4, 1e-6, 1e-8)
+"""The same where multipliers must cancel exactly; all are tried."""
 
 
 def two_piece(network: Network) -> bool:
@@ -35,40 +37,35 @@ class HalfSpaceSystem:
     """matrix · x + offset >= 0, (B, m, n) and (B, m), for inputs x of the region; rows of 0 = 0 where none is known.
 
     They are the constraints (`Problem.constrained`) of neurons whose z is affine in x, as all slopes before it are known.
+    places: the neurons of the rows, stage by stage.
     """
 
     state: PreactivationState
     matrix: Ball
     offset: Ball
+    places: tuple[Place, ...]
 
     @classmethod
     def of(cls, state: PreactivationState) -> HalfSpaceSystem:
         """The constraints that a state knows to be affine.  The network's activations must have two pieces."""
-        network, arithmetic, batch = state.network, state.arithmetic, state.region.batch
+        network, arithmetic = state.network, state.arithmetic
         n = prod(network.input_shape)
         basis = torch.eye(n + 1, n, dtype=network.dtype, device=network.device)
-        nodes = [arithmetic.exact(basis.reshape(1, 1, n + 1, *network.input_shape))]
-        known = torch.ones(batch, dtype=torch.bool, device=network.device)
-        matrices, offsets = [], []
-        for k in range(1, max(state.known, default=0) + 1):
+        nodes: list[Ball | None] = [arithmetic.exact(basis.reshape(1, 1, n + 1, *network.input_shape))]
+        known = torch.ones(state.region.batch, dtype=torch.bool, device=network.device)
+        rows, places = [], []
+        for k in range(1, max(state.known) + 1):
             z = _affine(state, nodes, k)
+            if z is None:
+                raise ValueError("a stage reads no earlier stage")
             if k in state.known:
-                flat = z.map(lambda t: t.flatten(3).transpose(2, 3)[:, 0].expand(batch, -1, -1))
-                side, end = _sides(state, k)
-                side = torch.where(known.unsqueeze(1), side, 0.0)
-                kept = (side != 0).any(0).nonzero().flatten()
-                side, end = side[:, kept], torch.where(side != 0, end, 0.0)[:, kept]
-                rows = flat.map(lambda t, kept=kept: t[:, kept])  # type: ignore[misc]
-                matrices.append(rows.map(lambda t: t[..., :n]) * arithmetic.exact(side.unsqueeze(2)))
-                offset = rows.map(lambda t: t[..., n]) - arithmetic.exact(end)
-                offsets.append(offset * arithmetic.exact(side))
-            if state.stage(k).linear:
-                nodes.append(z)
-                continue
-            slopes = state.slopes(k)
-            known = known & slopes.is_point.flatten(1).all(1)
-            nodes.append(z * arithmetic.exact(slopes.lower[:, None, None]))
-        return cls(state, concatenate(matrices, 1), concatenate(offsets, 1))
+                places.append(Place.of(state, k, known))
+                rows.append(places[-1].rows(z, state))
+            nodes.append(_after(state, z, k))
+            if not state.stage(k).linear:
+                known = known & state.slopes(k).is_point.flatten(1).all(1)
+        whole = concatenate(rows, 1)
+        return cls(state, whole.map(lambda t: t[..., :n]), whole.map(lambda t: t[..., n]), tuple(places))
 
     def solved(self) -> tuple[Tensor, Tensor, Tensor]:
         """For each sample a point, how deep inside the half-spaces it lies, and multipliers, all in plain floats.
@@ -104,38 +101,113 @@ class HalfSpaceSystem:
         return (state.region.support_function_(shaped, arithmetic) + shift).upper()[:, 0, 0] < 0
 
     def _empty_everywhere(self, weights: Tensor) -> Tensor:
-        """The proof over the whole space, where Σ λ matrix must be exactly 0.
+        """The proof over the whole space, where Σ λ matrix must be exactly 0: as forms of x, or of z of one stage."""
+        found = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
+        for share in _SHARES:
+            large = torch.where(weights > share, weights, 0.0)
+            found = found | _cancels(self.matrix, self.offset, large, self.state)
+            begin = 0
+            for place in self.places:
+                later = None if bool(found.all()) else self._from(place.stage)
+                if later is not None:
+                    none = (large[:, :begin] == 0).all(1)
+                    found = found | none & _cancels(*later, large[:, begin:], self.state)
+                begin += len(place.index)
+        return found
 
-        For n + 1 rows with the largest weights, the first λ is fixed, and the others solve an n x n system M λ = r.  With
-        Y close to M⁻¹, ρ = ‖I - Y M‖ < 1 in the norm of row sums, M is regular and the solution lies within
-        ‖Y (M λ̃ - r)‖ / (1 - ρ) of λ̃, entry by entry.
-        """
-        arithmetic, n = self.state.arithmetic, self.matrix.shape[2]
-        if weights.shape[1] <= n:
-            return torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
-        index = weights.topk(n + 1, dim=1).indices
-        rows = self.matrix.map(lambda t: t.gather(1, index.unsqueeze(2).expand(-1, -1, n)))
-        shift = self.offset.map(lambda t: t.gather(1, index))
-        first = rows.map(lambda t: t[:, 0])
-        system = rows.map(lambda t: t[:, 1:].transpose(1, 2))
-        inverse = arithmetic.exact(torch.linalg.inv_ex(system.mid).inverse.nan_to_num(0.0, 0.0, 0.0))
-        guess = -(inverse.mid @ first.mid.unsqueeze(2)).squeeze(2)
-        exact = arithmetic.exact(guess)
-        residual = system.map(lambda t: t.unsqueeze(1)).dot(exact.map(lambda t: t.unsqueeze(1)))
-        residual = residual.map(lambda t: t[:, 0]) + first
-        moved = inverse.map(lambda t: t.unsqueeze(1)).dot(residual.map(lambda t: t.unsqueeze(1))).map(lambda t: t[:, 0])
-        product = inverse.matmul(system.map(lambda t: t.transpose(1, 2)))
-        gap = product - arithmetic.exact(torch.eye(n, dtype=guess.dtype, device=guess.device))
-        rho = arithmetic.at_least(_size(gap).sum(2).amax(1), n)
-        left = arithmetic.exact(torch.ones_like(rho)) - arithmetic.exact(rho)
-        room = left.lower().clamp(min=torch.finfo(guess.dtype).tiny)
-        error = arithmetic.at_least(_size(moved).amax(1) / room, 1)
-        least = (exact - arithmetic.exact(error.unsqueeze(1))).lower()
-        total = shift.map(lambda t: t[:, None, None, 1:]).dot(exact.map(lambda t: t.unsqueeze(1)))
-        total = total.map(lambda t: t[:, 0, 0]) + shift.map(lambda t: t[:, 0])
-        spread = arithmetic.at_least(_size(shift)[:, 1:].sum(1) * error, n + 1)
-        negative = (total + arithmetic.exact(spread)).upper() < 0
-        return (rho < 1) & (least >= 0).all(1) & negative
+    def _from(self, stage: int) -> tuple[Ball, Ball] | None:
+        """The rows of this and later stages as forms of this stage's z; None if they also depend on earlier stages."""
+        state, arithmetic = self.state, self.state.arithmetic
+        size, like = prod(state.stage(stage).shape), self.matrix.mid
+        basis = torch.eye(size + 1, size, dtype=like.dtype, device=like.device)
+        z: Ball | None = arithmetic.exact(basis.reshape(1, 1, size + 1, *state.stage(stage).shape))
+        nodes: list[Ball | None] = [None] * stage
+        rows = []
+        places = {p.stage: p for p in self.places}
+        for k in range(stage, max(places) + 1):
+            z = z if k == stage else _affine(state, nodes, k)
+            if z is None:
+                return None
+            rows += [places[k].rows(z, state)] if k in places else []
+            nodes.append(_after(state, z, k))
+        whole = concatenate(rows, 1)
+        return whole.map(lambda t: t[..., :size]), whole.map(lambda t: t[..., size])
+
+
+def _cancels(rows: Ball, shift: Ball, weights: Tensor, state: PreactivationState) -> Tensor:
+    """Where λ >= 0 near `weights` (B, m) exists with Σ λ rows = 0 and Σ λ shift < 0, for rows (B, m, c): (B,)."""
+    counts = (weights > 0).sum(1)
+    found = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
+    for count in counts.unique().tolist():
+        chosen = (counts == count).nonzero().flatten()
+        index = weights[chosen].topk(count, dim=1).indices
+        mine = rows.map(lambda t: t[chosen].gather(1, index.unsqueeze(2).expand(-1, -1, t.shape[2])))  # noqa: B023
+        used = (_size(mine) > 0).any(1)
+        square = used.sum(1) == count - 1
+        if count < 2 or count - 1 > used.shape[1] or not bool(square.any()):
+            continue
+        columns = used.to(torch.int8).topk(count - 1, dim=1).indices.unsqueeze(1).expand(-1, count, -1)
+        small = mine.map(lambda t: t.gather(2, columns))  # noqa: B023
+        ends = shift.map(lambda t: t[chosen].gather(1, index))  # noqa: B023
+        found[chosen] = square & _solves(small, ends, state)
+    return found
+
+
+def _solves(rows: Ball, shift: Ball, state: PreactivationState) -> Tensor:
+    """Where λ >= 0 with λ_0 = 1, Σ λ rows = 0 and Σ λ shift < 0 exists, for rows (B, n + 1, n): (B,).
+
+    With M = (rows 1 … n)ᵀ and r minus row 0, λ solves M λ = r.  For Y close to M⁻¹ with ρ = ‖I - Y M‖ < 1 in the norm of
+    row sums, M is regular, and the solution is within ‖Y (M λ̃ - r)‖ / (1 - ρ) of λ̃, entry by entry.
+    """
+    arithmetic, n = state.arithmetic, rows.shape[2]
+    first = rows.map(lambda t: t[:, 0])
+    system = rows.map(lambda t: t[:, 1:].transpose(1, 2))
+    inverse = arithmetic.exact(torch.linalg.inv_ex(system.mid).inverse.nan_to_num(0.0, 0.0, 0.0))
+    guess = arithmetic.exact(-(inverse.mid @ first.mid.unsqueeze(2)).squeeze(2))
+    residual = _times(system, guess) + first
+    moved = _times(inverse, residual)
+    gap = inverse.matmul(system.map(lambda t: t.transpose(1, 2)))
+    gap = gap - arithmetic.exact(torch.eye(n, dtype=rows.mid.dtype, device=rows.mid.device))
+    rho = arithmetic.at_least(_size(gap).sum(2).amax(1), n)
+    left = arithmetic.exact(torch.ones_like(rho)) - arithmetic.exact(rho)
+    room = left.lower().clamp(min=torch.finfo(rho.dtype).tiny)
+    error = arithmetic.at_least(_size(moved).amax(1) / room, 1)
+    least = (guess - arithmetic.exact(error.unsqueeze(1))).lower()
+    others = shift.map(lambda t: t[:, 1:])
+    total = _times(others.map(lambda t: t.unsqueeze(1)), guess).map(lambda t: t[:, 0]) + shift.map(lambda t: t[:, 0])
+    spread = arithmetic.at_least(_size(others).sum(1) * error, n + 1)
+    return (rho < 1) & (least >= 0).all(1) & ((total + arithmetic.exact(spread)).upper() < 0)
+
+
+def _times(matrix: Ball, vector: Ball) -> Ball:
+    """A matrix (B, m, n) times a vector (B, n): (B, m)."""
+    return matrix.map(lambda t: t.unsqueeze(1)).dot(vector.map(lambda t: t.unsqueeze(1))).map(lambda t: t[:, 0])
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Some constrained neurons of a stage: flat positions `index`; side: 1 for z >= end, -1 for z <= end, 0: (B, m)."""
+
+    stage: int
+    index: Tensor
+    side: Tensor
+    end: Tensor
+
+    @classmethod
+    def of(cls, state: PreactivationState, k: int, known: Tensor) -> Place:
+        """Those of stage k in the samples where all slopes of earlier stages are `known` (B,)."""
+        side, end = _sides(state, k)
+        side = torch.where(known.unsqueeze(1), side, 0.0)
+        kept = (side != 0).any(0).nonzero().flatten()
+        return cls(k, kept, side[:, kept], torch.where(side != 0, end, 0.0)[:, kept])
+
+    def rows(self, z: Ball, state: PreactivationState) -> Ball:
+        """side (z - end) at the tangents of z (B or 1, 1, T, *stage), the last of which is the constant: (B, m, T)."""
+        flat = z.map(lambda t: t.flatten(3).transpose(2, 3)[:, 0].expand(len(self.side), -1, -1)[:, self.index])
+        last = torch.zeros_like(flat.mid)
+        last[..., -1] = self.end
+        return (flat - state.arithmetic.exact(last)) * state.arithmetic.exact(self.side.unsqueeze(2))
 
 
 def _size(value: Ball) -> Tensor:
@@ -143,21 +215,28 @@ def _size(value: Ball) -> Tensor:
     return torch.maximum(value.upper(), -value.lower())
 
 
-def _affine(state: PreactivationState, nodes: list[Ball], k: int) -> Ball:
-    """z_k at the tangents of `nodes`; the last tangent stands for the constant."""
+def _affine(state: PreactivationState, nodes: list[Ball | None], k: int) -> Ball | None:
+    """z_k at the tangents of `nodes`, the last of which stands for the constant; None if a source is not known."""
     total: Ball | None = None
     for edge in state.stage(k).edges:
-        term = edge.operator.push(nodes[edge.source])
+        source = nodes[edge.source]
+        if source is None:
+            return None
+        term = edge.operator.push(source)
         total = term if total is None else total + term
-    shape = state.stage(k).shape
-    if total is None:
-        total = state.arithmetic.exact(nodes[0].mid.new_zeros(1, 1, nodes[0].shape[2], *shape))
     bias = state.stage(k).bias(state.arithmetic)
-    if bias is None:
+    if bias is None or total is None:
         return total
-    blank = total.mid.new_zeros(total.shape[2], *[1] * len(shape))
+    blank = total.mid.new_zeros(total.shape[2], *[1] * len(state.stage(k).shape))
     blank[-1] = 1.0
     return total + bias.map(lambda t: t * blank)
+
+
+def _after(state: PreactivationState, z: Ball, k: int) -> Ball:
+    """h_k at the tangents of z_k, where its slopes are known."""
+    if state.stage(k).linear:
+        return z
+    return z * state.arithmetic.exact(state.slopes(k).lower[:, None, None])
 
 
 def _sides(state: PreactivationState, k: int) -> tuple[Tensor, Tensor]:
