@@ -241,7 +241,7 @@ class SignTree:
         for i in (~empty).nonzero().flatten().tolist():
             if float(upper[i]) > self._target:
                 part = _Part(bounds[i], signs[i], following[i])
-                heapq.heappush(self._heap, (-float(upper[i]), self.count + i, part))
+                heapq.heappush(self._heap, (-float(upper[i]), self.count - len(signs) + i, part))
             else:
                 self.closed = max(self.closed, float(upper[i]))
 
