@@ -36,7 +36,7 @@ def two_piece(network: Network) -> bool:
 class HalfSpaceSystem:
     """matrix · x + offset >= 0, (B, m, n) and (B, m), for inputs x of the region; rows of 0 = 0 where none is known.
 
-    They are the constraints (`Problem.constrained`) of neurons whose z is affine in x, as all slopes before it are known.
+    They are the constraints (`Problem.constrained`) of neurons whose z is affine in x, as all earlier slopes are known.
     places: the neurons of the rows, stage by stage.
     """
 
@@ -83,8 +83,8 @@ class HalfSpaceSystem:
     def empty(self, multipliers: Tensor) -> Tensor:
         """Where multipliers (B, m) prove that no input of the region satisfies all half-spaces: (B,).
 
-        Σ λ (matrix · x + offset), λ >= 0, is not negative where all half-spaces meet.  If its maximum over the region is
-        negative, they do not meet.  Source: docs/mathematics.md, §6.8.
+        Σ λ (matrix · x + offset), λ >= 0, is not negative where all half-spaces meet.  If its maximum over the region
+        is negative, they do not meet.  Source: docs/mathematics.md, §6.9.
         """
         state, arithmetic = self.state, self.state.arithmetic
         weights = multipliers.clamp(min=0)
@@ -156,8 +156,9 @@ def _cancels(rows: Ball, shift: Ball, weights: Tensor, state: PreactivationState
 def _solves(rows: Ball, shift: Ball, state: PreactivationState) -> Tensor:
     """Where λ >= 0 with λ_0 = 1, Σ λ rows = 0 and Σ λ shift < 0 exists, for rows (B, n + 1, n): (B,).
 
-    With M = (rows 1 … n)ᵀ and r minus row 0, λ solves M λ = r.  For Y close to M⁻¹ with ρ = ‖I - Y M‖ < 1 in the norm of
-    row sums, M is regular, and the solution is within ‖Y (M λ̃ - r)‖ / (1 - ρ) of λ̃, entry by entry.
+    With M = (rows 1 … n)ᵀ and r minus row 0, λ solves M λ = r.  For Y close to M⁻¹ with ρ = ‖I - Y M‖ < 1 in the norm
+    of row sums, M is regular, and the solution is within ‖Y (M λ̃ - r)‖ / (1 - ρ) of λ̃, entry by entry.
+    Source: docs/mathematics.md, §6.9.
     """
     arithmetic, n = state.arithmetic, rows.shape[2]
     first = rows.map(lambda t: t[:, 0])
@@ -271,7 +272,9 @@ def _deepest(matrix: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     faces = torch.cat([torch.cat([eye, blank], 1), torch.cat([-eye, blank], 1)]).expand(batch, -1, -1)
     cap = torch.cat([blank.mT, -torch.ones_like(blank[:1])], 1).expand(batch, 1, -1)
     g = torch.cat([torch.cat([matrix, -one * (size > 0).unsqueeze(2)], 2), faces, cap], 1)
-    h = torch.cat([torch.where(size > 0, offset, 1.0), matrix.new_ones(batch, 2 * n), matrix.new_full((batch, 1), 2.0)], 1)
+    h = torch.cat(
+        [torch.where(size > 0, offset, 1.0), matrix.new_ones(batch, 2 * n), matrix.new_full((batch, 1), 2.0)], 1
+    )
     cost = matrix.new_zeros(n + 1)
     cost[-1] = -1.0
     y = matrix.new_zeros(batch, n + 1)
@@ -289,9 +292,7 @@ def _deepest(matrix: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         step = _longest(slack, toward[1]), _longest(dual, toward[2])
         after = ((slack + step[0] * toward[1]) * (dual + step[1] * toward[2])).mean(1, keepdim=True)
         aim = gap * (after / gap.clamp(min=1e-300)).clamp(0, 1) ** 3
-        to_y, to_slack, to_dual = _direction(
-            g, factor, weight, lost, aim - slack * dual - toward[1] * toward[2], slack
-        )
+        to_y, to_slack, to_dual = _direction(g, factor, weight, lost, aim - slack * dual - toward[1] * toward[2], slack)
         p, d = 0.99 * _longest(slack, to_slack), 0.99 * _longest(dual, to_dual)
         good = to_y.isfinite().all(1, keepdim=True) & to_dual.isfinite().all(1, keepdim=True)
         p, d = torch.where(good, p, 0.0), torch.where(good, d, 0.0)

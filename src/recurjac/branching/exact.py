@@ -1,4 +1,4 @@
-"""Exact norms of small networks: branch and bound over the signs of neurons, with a point in every cell that is left."""
+"""Exact norms of small networks: branch and bound over the signs of neurons, with a point in every cell left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from recurjac.region import BoundRegion, LpBall
 from recurjac.search import Attained, Search, better_of, point_jacobian
 
 _LOT = 256
-"""The largest number of parts that are bounded together."""
+"""The largest number of parts that are divided together."""
+_FLOATS = 2**23
+"""About the largest number of coefficients of the tangents of all parts that are divided together."""
 
 
 @final
@@ -35,14 +37,14 @@ class ExactNorm(AbstractNormMethod):
     """The norm by dividing the region into the cells on which the network is affine, where the bound is too large.
 
     For networks whose activations have two pieces.  Each part is a part of the region, with the signs of some neurons.
-    It is bounded by `norm_method`, dropped if its bound does not exceed what is attained or if it is proved to be empty,
-    and otherwise divided.  `inputs` divides it while more than `few` of its neurons are unstable, if it can and the
-    region is bounded; then it is divided by the sign of the neuron with the largest influence in the first stage with an
-    unstable one.  In each part that is left a point is sought, where the gain is proved.  For p = 1, q = inf and
-    p = q = 2 the two bounds meet, up to rounding, if there is time; for other norms they meet if the norm of one matrix
-    is bounded exactly.
+    It is bounded by `norm_method`, and divided if its bound exceeds what is attained and it is not proved to be empty.
+    `inputs` divides it while more than `few` of its neurons are unstable, if it can and the region is bounded; then
+    it is divided by the sign of the neuron with the largest influence in the first stage with an unstable one.  In
+    each part that is divided a point is sought, where the gain is proved.  For p = 1, q = inf and p = q = 2 the two
+    bounds meet, up to rounding, if there is time; for other norms they meet if the norm of one matrix is bounded
+    exactly.
     limit: applies to each sample separately.
-    Bounds carry no gradients.  Source: docs/mathematics.md, §6.8.
+    Bounds carry no gradients.  Source: docs/mathematics.md, §6.9.
     """
 
     limit: Limit = field(default_factory=lambda: Limit(seconds=60.0, parts=2**22, tolerance=1e-6))
@@ -163,6 +165,7 @@ class SignTree:
         """Divide parts until the bounds meet, or a limit is reached, or an interruption; not at all if `ended`."""
         lot = 1
         network = self.problem.network
+        most = max(1, min(_LOT, _FLOATS // ((network.sizes[0] + 1) * max(network.sizes))))
         neurons = sum(network.sizes[k] for k in self.stages)
         self._add([self.problem.bound], torch.zeros(1, neurons, dtype=network.dtype), torch.tensor([inf]).double())
         try:
@@ -176,7 +179,7 @@ class SignTree:
                 started = time.perf_counter()
                 self._divide(taken)
                 quick = time.perf_counter() - started < self.method.limit.seconds / 20
-                lot = min(2 * lot, _LOT) if quick else max(1, lot // 2)
+                lot = min(2 * lot, most) if quick else max(1, lot // 2)
         except KeyboardInterrupt:  # anywhere, so that what is open now is not looked at
             self.status = "interrupted"
 

@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Fast, Interval
 from recurjac.activations.two_piece import AbstractTwoPiece
+from recurjac.arithmetic import Fast, Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
@@ -23,7 +23,7 @@ class SignBisection(AbstractBrancher):
 
     In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).  If a
     sample of the batch has no unstable neuron, `otherwise` divides the problem.
-    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.8.
+    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9.
     """
 
     otherwise: AbstractBrancher = field(default_factory=InputBisection)
@@ -97,7 +97,9 @@ def influences(state: PreactivationState) -> dict[int, Tensor]:
             if isinstance(state.stage(k).activation, AbstractTwoPiece):
                 size_of = through.square().sum(1).sqrt() * reached[k - 1]
                 # an unstable neuron that changes nothing at the middle may still change something elsewhere
-                found[k] = torch.where(known.is_point, 0.0, size_of.nan_to_num(1.0) + _LEAST) * (known.upper != known.lower)
+                found[k] = torch.where(known.is_point, 0.0, size_of.nan_to_num(1.0) + _LEAST) * (
+                    known.upper != known.lower
+                )
             slope = middle[k - 1]
             through = through if slope is None else through * slope.unsqueeze(1)
         for e in network.stages[k - 1].edges:

@@ -15,9 +15,9 @@ from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
-    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound", "PlainSum",
-    "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported",
-    "default_norm_method", "induced_norm",
+    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound",
+    "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm",
+    "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 

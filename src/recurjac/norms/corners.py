@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import final
 
 import torch
@@ -17,7 +18,7 @@ from recurjac.norms.entrywise import JacobianNorm
 from recurjac.propagation.chain_rule import ChainRule
 
 _LOT = 4096
-"""How many corners are bounded together."""
+"""The largest number of corners that are bounded together."""
 _MOST = 20
 """The largest number of unknown slopes whose corners may be asked for."""
 
@@ -27,10 +28,10 @@ _MOST = 20
 class CornerNorm(AbstractNormMethod):
     """The largest norm over all corners of the slopes' ranges for samples with at most `most` unknown slopes.
 
-    J is affine in each slope, so that its norm is convex in it and largest at a corner.  There, J is one matrix, and the
-    bound is its norm (for p = 1, q = inf and p = q = 2 exactly, up to rounding).  Other samples are bounded by
+    J is affine in each slope, so that its norm is convex in it and largest at a corner.  There, J is one matrix, and
+    the bound is its norm (for p = 1, q = inf and p = q = 2 exactly, up to rounding).  Other samples are bounded by
     `otherwise`.  Raises InvalidRequest unless 0 <= most <= 20.
-    Source: docs/mathematics.md, §6.8.
+    Source: docs/mathematics.md, §6.9.
     """
 
     most: int = 8
@@ -81,7 +82,7 @@ class CornerNorm(AbstractNormMethod):
         found: Tensor | None = None
         for count in unknown[chosen].unique().tolist():
             rows = (chosen & (unknown == count)).nonzero().flatten()
-            for lot in rows.split(max(1, _LOT >> int(count))):
+            for lot in rows.split(max(1, _together(chain) >> int(count))):
                 values = _largest(chain, lot, low[lot], high[lot], bound)
                 if found is None:
                     found = values.new_full((chain.batch, *values.shape[1:]), torch.inf)
@@ -89,6 +90,12 @@ class CornerNorm(AbstractNormMethod):
         if found is None:
             return bound(Gradients(None, replace(chain, skeleton=None))) * 0 + torch.inf
         return found
+
+
+def _together(chain: ChainRule) -> int:
+    """How many corners are bounded together."""
+    size = chain.rows * max(prod(shape) for shape in chain.shapes)
+    return min(_LOT, chain.arithmetic.memory_on(chain.device) // (8 * max(1, size)))
 
 
 _EXACT = JacobianNorm(RecurJac())
@@ -104,9 +111,7 @@ def _flat(chain: ChainRule) -> tuple[Tensor, Tensor]:
     return torch.cat([blank, *low], 1), torch.cat([blank, *high], 1)
 
 
-def _largest(
-    chain: ChainRule, lot: Tensor, low: Tensor, high: Tensor, bound: Callable[[Gradients], Tensor]
-) -> Tensor:
+def _largest(chain: ChainRule, lot: Tensor, low: Tensor, high: Tensor, bound: Callable[[Gradients], Tensor]) -> Tensor:
     """The largest `bound` at the corners of some samples with the same number of unknown slopes."""
     unknown = low != high
     place = unknown.cumsum(1) - 1

@@ -21,8 +21,8 @@ from recurjac.relaxations import LinearRelaxation, relax_
 
 _RATE = 0.3
 """The first step of the search, in units of the largest coefficient for multipliers, and of 1 for slopes of lines."""
-_DECAY = 0.95
-"""By what factor steps become shorter."""
+_LAST = 0.01
+"""The size of the last step, as a share of the first."""
 
 
 @final
@@ -130,7 +130,9 @@ class Pull:
                 mask = (z.lower < 0) & (z.upper > 0) & (s < 1)
                 if bool(mask.any()):
                     free[j], least[j] = mask.unsqueeze(1), s.unsqueeze(1)
-        ranges = {j: z for j, z in state.known.items() if j <= k and bool((z.lower.isfinite() | z.upper.isfinite()).any())}
+        ranges = {
+            j: z for j, z in state.known.items() if j <= k and bool((z.lower.isfinite() | z.upper.isfinite()).any())
+        }
         return cls(state, k, rows, lines, ranges, free, least)
 
     def begin(self) -> Chosen:
@@ -159,7 +161,9 @@ class Pull:
                     terms.append(constant)
             if j in chosen.multipliers:
                 extra = chosen.multipliers[j]
-                sizes[j] = torch.zeros_like(extra[:, :, :1]) if form is None else form.mid.detach().abs().flatten(2).amax(2)
+                sizes[j] = (
+                    torch.zeros_like(extra[:, :, :1]) if form is None else form.mid.detach().abs().flatten(2).amax(2)
+                )
                 terms.append(_support(-extra, self.ranges[j], arithmetic))
                 more = arithmetic.exact(extra.unsqueeze(2))
                 form = more if form is None else form + more
@@ -184,40 +188,31 @@ class Pull:
 
     def searched(self, steps: int, deadline: Deadline) -> Chosen:
         """The best multipliers and slopes of a search by Adam's method, for each row."""
-        start = self.begin()
+        start, fast = self.begin(), Fast()
         if not start.tensors() or bool(self.state.region.unbounded.any()):
             return start
-        fast = Fast()
         first, sizes = self.bounds(start, fast)
-        best, least = start, first.mid
-        units = start.of([
-            *(torch.as_tensor(s).reshape(*s.shape[:2], *[1] * (start.multipliers[j].dim() - 2)) for j, s in sizes.items()),
-            *(torch.ones_like(t[:1, :1]) for t in start.slopes.values()),
-        ]) if set(sizes) == set(start.multipliers) else None  # fmt: skip
-        if units is None:
-            return start
-        now = [t.clone() for t in start.tensors()]
-        mean, square = [torch.zeros_like(t) for t in now], [torch.zeros_like(t) for t in now]
-        rate = _RATE
+        ones = [1] * (self.rows.dim() - 3)
+        units = [sizes[j].reshape(*sizes[j].shape[:2], *ones, *[1] * (m.dim() - 2 - len(ones)))
+                 for j, m in start.multipliers.items()]  # fmt: skip
+        moves = _Adam.of(start.tensors(), [*units, *(t.new_ones(()) for t in start.slopes.values())])
+        best, least, now = start, first.mid, start.tensors()
         for step in range(steps):
             if deadline.over:
-                break
-            leaves = [t.requires_grad_() for t in now]
-            with torch.enable_grad():
-                value = self.bounds(start.of(leaves), fast)[0].mid
-                slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
-            best, least = _better(best, least, start.of([t.detach() for t in leaves]), value.detach())
-            now = []
-            for i, (leaf, slope, unit) in enumerate(zip(leaves, slopes, units.tensors(), strict=True)):
-                g = torch.zeros_like(leaf) if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
-                mean[i] = 0.9 * mean[i] + 0.1 * g
-                square[i] = 0.99 * square[i] + 0.01 * g.square()
-                size = (square[i] / (1 - 0.99 ** (step + 1))).sqrt().clamp(min=1e-30)
-                now.append(leaf.detach() - rate * unit * mean[i] / (1 - 0.9 ** (step + 1)) / size)
-            now = self._allowed(start.of(now)).tensors()
-            rate *= _DECAY
-        last = start.of(now)
-        return _better(best, least, last, self.bounds(last, fast)[0].mid)[0]
+                return best
+            value, slopes = self._slopes(start, now)
+            best, least = _better(best, least, start.of(now), value)
+            now = self._allowed(start.of(moves.step(now, slopes, _RATE * _LAST ** (step / steps)))).tensors()
+        return _better(best, least, start.of(now), self.bounds(start.of(now), fast)[0].mid)[0]
+
+    def _slopes(self, start: Chosen, now: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The bounds and their derivatives in plain floating point; derivatives that are not finite are 0."""
+        leaves = [t.detach().requires_grad_() for t in now]
+        with torch.enable_grad():
+            value = self.bounds(start.of(leaves), Fast())[0].mid
+            found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        pairs = zip(found, leaves, strict=True)
+        return value.detach(), [torch.zeros_like(t) if g is None else g.nan_to_num(0.0, 0.0, 0.0) for g, t in pairs]
 
     def _allowed(self, chosen: Chosen) -> Chosen:
         """The nearest multipliers that the constraints allow, and slopes between the two pieces."""
@@ -226,8 +221,33 @@ class Pull:
             low, high = (end.isfinite().unsqueeze(1) for end in (self.ranges[j].lower, self.ranges[j].upper))
             positive = torch.where(low, m.clamp(min=0), 0.0)
             multipliers[j] = positive + torch.where(high, m.clamp(max=0), 0.0)
-        slopes = {j: torch.minimum(torch.maximum(a, self.least[j]), torch.ones_like(a)) for j, a in chosen.slopes.items()}
+        slopes = {
+            j: torch.minimum(torch.maximum(a, self.least[j]), torch.ones_like(a)) for j, a in chosen.slopes.items()
+        }
         return Chosen(multipliers, slopes)
+
+
+@final
+@dataclass
+class _Adam:
+    """The moments of Adam's method (arXiv:1412.6980) for some tensors, and the units of their steps."""
+
+    units: list[Tensor]
+    mean: list[Tensor]
+    square: list[Tensor]
+    count: int = 0
+
+    @classmethod
+    def of(cls, tensors: list[Tensor], units: list[Tensor]) -> _Adam:
+        return cls(units, [torch.zeros_like(t) for t in tensors], [torch.zeros_like(t) for t in tensors])
+
+    def step(self, now: list[Tensor], slopes: list[Tensor], rate: float) -> list[Tensor]:
+        self.count += 1
+        self.mean = [0.9 * m + 0.1 * g for m, g in zip(self.mean, slopes, strict=True)]
+        self.square = [0.99 * s + 0.01 * g.square() for s, g in zip(self.square, slopes, strict=True)]
+        sizes = [(s / (1 - 0.99**self.count)).sqrt().clamp(min=1e-30) for s in self.square]
+        moves = [u * m / (1 - 0.9**self.count) / s for u, m, s in zip(self.units, self.mean, sizes, strict=True)]
+        return [t - rate * move for t, move in zip(now, moves, strict=True)]
 
 
 def _support(forms: Tensor, ranges: Interval, arithmetic: AbstractArithmetic) -> Ball:

@@ -145,7 +145,7 @@ class PreactivationState:
     def slopes(self, k: int) -> Interval:
         """Intervals of the slopes at stage k, one-sided at a kink where `known` ends: (batch, *stage).
 
-        Source: docs/mathematics.md, §6.8.
+        Source: docs/mathematics.md, §6.9.
         """
         if k not in self._slopes:
             activation = self.stage(k).activation
@@ -166,7 +166,7 @@ class PreactivationState:
         return Interval.unchecked(low, high)
 
     def exclude(self, empty: Tensor) -> None:
-        """Record that no input is left in the samples where `empty` (batch,) is True, by a proof that covers rounding."""
+        """Record that no input is left where `empty` (batch,) is True, if bounds cover rounding."""
         if self.arithmetic.rigorous:
             self.empty = self.empty | empty
 
@@ -183,10 +183,13 @@ class PreactivationState:
         return bool(self.region.unbounded.all())
 
     def intervals_suffice(self, k: int) -> bool:
-        """Whether interval propagation is exact at stage k, because it is one operator on a bounded box."""
+        """Whether interval propagation is exact at stage k, because it is one operator on a bounded box.
+
+        It is not if neurons of the stage are constrained, as constraints of one bound others.
+        """
         edges = self.stage(k).edges
         first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
-        return first and self.region.is_box and not bool(self.region.unbounded.any())
+        return k not in self.known and first and self.region.is_box and not bool(self.region.unbounded.any())
 
 
 @final
