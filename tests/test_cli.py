@@ -35,11 +35,11 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
-    "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
+    "corners": rj.CornerNorm(), "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(), "dual": rj.Dual(),
-    "auto": rj.AutoRanges(), "forward": rj.Forward(),
+    "auto": rj.AutoRanges(), "forward": rj.Forward(), "half-spaces": rj.HalfSpaces(),
 }  # fmt: skip
 FACTORY = """
 import torch
@@ -202,7 +202,7 @@ def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
     one_pass = rj.Cut(rj.Intersection(rj.Chords(), rj.RecurJac()))
     assert dict(named.jacobian_methods()) == {**JACOBIAN_METHODS, "one-pass": one_pass, "auto": rj.AutoEntries()}
-    assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched"}
+    assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched", "exact"}
     region = rj.LpBall(samples(), 0.07)
     for name, method in (JACOBIAN_METHODS | NORM_METHODS).items():
         p, q = next(pair for pair in product((inf, 2, 1), repeat=2) if as_norm_method(method).supports(*pair))

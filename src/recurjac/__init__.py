@@ -29,7 +29,7 @@ from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.auto import Auto
-from recurjac.branching import Branched, Branching, InputBisection, Limit
+from recurjac.branching import Branched, Branching, ExactNorm, InputBisection, Limit, SignBisection
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,
@@ -66,6 +66,7 @@ from recurjac.loading import load
 from recurjac.network import Network
 from recurjac.norms import (
     ChordSum,
+    CornerNorm,
     CoupledNorm,
     JacobianNorm,
     PlainSum,
@@ -84,6 +85,7 @@ from recurjac.preactivation import (
     Forward,
     ForwardForms,
     Given,
+    HalfSpaces,
     PreIntersection,
     Refine,
     Secants,
@@ -98,16 +100,16 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching", "Centred",
-    "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CoupledNorm", "Crown",
-    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms",
-    "ForwardTangents", "Given", "Gradients",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork",
-    "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz",
-    "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity",
-    "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds",
-    "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped",
-    "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst",
-    "Rigorous", "Search", "SecantMargin", "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius",
+    "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CornerNorm",
+    "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
+    "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces", "hessian_bounds",
+    "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion",
+    "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz",
+    "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network",
+    "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds",
+    "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm",
+    "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
+    "SecantMargin", "Secants", "SignBisection", "SignSum", "SkeletonOnly", "stationary_free_radius",
     "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
     "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

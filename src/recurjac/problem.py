@@ -122,7 +122,8 @@ class Problem:
         """The same problem with the pre-activations of a stage, 1 to depth - 1, restricted to an interval.
 
         interval: (batch or 1, *stage); ends may be infinite.  It is intersected with earlier constraints, and with all
-        bounds of that stage.  Results hold for the inputs of the region whose pre-activations lie in it.
+        bounds of that stage.  Results hold for the inputs of the region whose pre-activations lie in it.  Where an end
+        is 0, the kink of a ReLU or of another activation of two pieces, derivatives there are those from inside.
         Raises InvalidRequest for a stage that does not exist, and for an interval that does not fit it or is disjoint
         from an earlier constraint.
         """

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import final
 
-from recurjac.auto.work import Work
-from recurjac.branching import Branched, InputBisection, Limit
+from recurjac.auto.work import TOLERANCE, Work
+from recurjac.branching import Branched, ExactNorm, InputBisection, Limit
+from recurjac.branching.cells import two_piece
 from recurjac.deadline import Deadline
 from recurjac.jacobian import (
     AbstractJacobianMethod,
@@ -225,6 +226,46 @@ class BranchStep(AbstractStep):
 
 @final
 @dataclass(frozen=True)
+class ExactStep(AbstractStep):
+    """Branch and bound over signs and inputs, for networks of two-piece activations that are small.
+
+    Small are at most `neurons` neurons, and at most `unstable` unstable ones or at most `inputs` inputs.
+    """
+
+    neurons: int = 1000
+    unstable: int = 40
+    inputs: int = 8
+
+    @property
+    def title(self) -> str:
+        return "exact norm"
+
+    @property
+    def rungs(self) -> int:
+        return 2
+
+    def suits(self, work: Work) -> bool:
+        problem, chain = work.given, work.gradients.chain
+        if problem is None or problem.pre.holds_samples or work.question.norms is None or not work.unstable:
+            return False
+        if not two_piece(problem.network) or sum(problem.network.sizes[1:]) > self.neurons:
+            return False
+        masks = [chain.unstable(k) for k in range(1, chain.end)]
+        few = sum(int(m.sum()) for m in masks if m is not None) <= self.unstable * chain.batch
+        return few or problem.network.sizes[0] <= self.inputs
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        limit = Limit(seconds=seconds, tolerance=TOLERANCE, parts=2000 * 2000**rung)
+        if work.given is None or work.question.norms is None:
+            return None
+        method, gradients = ExactNorm(limit), Gradients(work.given)
+        if work.attained is None:
+            return work.learn(method.bound(gradients, *work.question.norms), self.title)
+        return work.learn(method.towards(gradients, *work.question.norms, work.attained), self.title)
+
+
+@final
+@dataclass(frozen=True)
 class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
@@ -253,6 +294,7 @@ class SearchStep(AbstractStep):
 OPENING: tuple[AbstractStep, ...] = (NormStep(JacobianNorm()), NormStep(ProductOfNorms()))
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
+    ExactStep(),
     BranchStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from recurjac.branching.branched import Branched
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.exact import ExactNorm
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
+from recurjac.branching.signs import SignBisection
 
 __all__ = [
-    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "Branching", "InputBisection", "Limit",
+    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "Branching", "ExactNorm", "InputBisection",
+    "Limit", "SignBisection",
 ]  # fmt: skip

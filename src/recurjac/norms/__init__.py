@@ -5,6 +5,7 @@ from __future__ import annotations
 from recurjac.errors import expect
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.norms.base import AbstractNormMethod, NormBound, check_norm, check_supported
+from recurjac.norms.corners import CornerNorm
 from recurjac.norms.coupled import CoupledNorm
 from recurjac.norms.entrywise import JacobianNorm
 from recurjac.norms.induced import induced_norm
@@ -14,9 +15,9 @@ from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
-    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CoupledNorm", "JacobianNorm", "NormBound", "PlainSum",
-    "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported",
-    "default_norm_method", "induced_norm",
+    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound",
+    "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm",
+    "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from recurjac.preactivation.base import (
 from recurjac.preactivation.dual import Dual, DualRanges
 from recurjac.preactivation.forward import Forward, ForwardForms
 from recurjac.preactivation.given import Given
+from recurjac.preactivation.halfspaces import HalfSpaceRanges, HalfSpaces
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import AbstractLineRule, Crown, CrownLines, FastLin, FastLinLines
 from recurjac.preactivation.secants import SecantRanges, Secants
@@ -24,6 +25,6 @@ from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 __all__ = [
     "IBP", "AbstractLineChoice", "AbstractLineRule", "AbstractOffersRule", "AbstractPreactivation", "Alone",
     "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Forward", "ForwardForms",
-    "Given", "PreIntersection", "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule",
-    "extend",
+    "Given", "HalfSpaceRanges", "HalfSpaces", "PreIntersection", "PreactivationState", "Refine", "RuleLike",
+    "SecantRanges", "Secants", "as_rule", "extend",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
+from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
@@ -43,7 +44,7 @@ class PreactivationState:
     """The bounds of a network's stages that are known so far; `append` adds the next stage.
 
     known: for some stages an interval, (batch or 1, *stage), to which bounds are restricted; results hold only for
-    inputs whose pre-activations lie in it.
+    inputs whose pre-activations lie in it.  Slopes at an end of it that is a kink are those on its inner side.
     empty: (batch,), True where the region is proved to be empty, or bounds and `known` are disjoint, so that no input
     of that sample is left.
     began: when the state was made, on the clock of `time.monotonic`.
@@ -91,8 +92,7 @@ class PreactivationState:
         known = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower))
         lower, upper = torch.maximum(z.lower, known.lower), torch.minimum(z.upper, known.upper)
         crossed = lower > upper
-        if self.arithmetic.rigorous:
-            self.empty = self.empty | crossed.flatten(1).any(1)
+        self.exclude(crossed.flatten(1).any(1))
         return Interval(torch.where(crossed, known.lower, lower), torch.where(crossed, known.upper, upper))
 
     def _extend_skeleton(self, choice: AbstractLineChoice | None, k: int) -> None:
@@ -152,10 +152,32 @@ class PreactivationState:
         return self._post[k]
 
     def slopes(self, k: int) -> Interval:
-        """Intervals of the slopes at stage k: (batch, *stage)."""
+        """Intervals of the slopes at stage k, one-sided at a kink where `known` ends: (batch, *stage).
+
+        Source: docs/mathematics.md, §6.9.
+        """
         if k not in self._slopes:
-            self._slopes[k] = self.stage(k).activation.slope_range(self.pre(k), self.arithmetic)
+            activation = self.stage(k).activation
+            z = self._off_the_kink(k) if isinstance(activation, AbstractTwoPiece) else self.pre(k)
+            self._slopes[k] = activation.slope_range(z, self.arithmetic)
         return self._slopes[k]
+
+    def _off_the_kink(self, k: int) -> Interval:
+        """Bounds of z_k that leave out the kink at 0 where `known` ends there; slopes beside a kink are constant."""
+        z = self.pre(k)
+        if k not in self.known:
+            return z
+        known = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower))
+        above, below = (known.lower == 0) & (known.upper > 0), (known.upper == 0) & (known.lower < 0)
+        tiny = torch.finfo(z.lower.dtype).tiny
+        low, high = (torch.where(above, end.clamp(min=tiny), end) for end in (z.lower, z.upper))
+        low, high = (torch.where(below, end.clamp(max=-tiny), end) for end in (low, high))
+        return Interval.unchecked(low, high)
+
+    def exclude(self, empty: Tensor) -> None:
+        """Record that no input is left where `empty` (batch,) is True, if bounds cover rounding."""
+        if self.arithmetic.rigorous:
+            self.empty = self.empty | empty
 
     def unstable(self, k: int, z: Interval) -> Tensor:
         """True where the slope at stage k is not constant on z: (batch, *stage)."""
@@ -170,10 +192,13 @@ class PreactivationState:
         return bool(self.region.unbounded.all())
 
     def intervals_suffice(self, k: int) -> bool:
-        """Whether interval propagation is exact at stage k, because it is one operator on a bounded box."""
+        """Whether interval propagation is exact at stage k, because it is one operator on a bounded box.
+
+        It is not if neurons of the stage are constrained, as constraints of one bound others.
+        """
         edges = self.stage(k).edges
         first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
-        return first and self.region.is_box and not bool(self.region.unbounded.any())
+        return k not in self.known and first and self.region.is_box and not bool(self.region.unbounded.any())
 
 
 @final
