@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.effects import input_effects
+from recurjac.branching.pool import Bounded
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
+from recurjac.arithmetic import Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
+from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
+from recurjac.norms.induced import induced_norm
 from recurjac.problem import Problem
-from recurjac.search import Attained, Search
+from recurjac.region import LpBall
+from recurjac.search import Attained, Search, better_of, point_jacobian
 
 
 @final
@@ -34,19 +40,52 @@ class NormOver(AbstractBound):
     within: Problem
 
     def upper(self, problem: Problem) -> Tensor:
+        return self.bounded(problem).upper[:, 0]
+
+    def bounded(self, problem: Problem) -> Bounded:
         with torch.no_grad():
-            found = []
+            uppers, effects = list[Tensor](), list[Tensor]()
             for part in problem.batches():
                 gradients = Gradients(part)
                 upper = self.method.norm(gradients, self.p, self.q)
-                upper = torch.where(upper.isnan(), inf, upper)
-                found.append(torch.where(gradients.state.empty, -inf, upper))
-            return torch.cat(found)
+                uppers.append(torch.where(gradients.state.empty, -inf, upper))
+                effects.append(input_effects(gradients.state))
+            return Bounded(torch.cat(uppers).unsqueeze(1), torch.cat(effects))
 
     def attained(self, problem: Problem) -> Attained:
         found = Search(work=0).attained(problem, self.p, self.q)
         inside = self.within.holds(found.witness.unsqueeze(0))[0]
         return Attained(torch.where(inside, found.gain, 0.0), found.witness, found.direction)
+
+    def found(self, parts: Problem, known: Attained | None) -> Attained:
+        """From those centres and random points of parts at which the norm seems to be largest."""
+        with torch.no_grad():
+            region = parts.bound
+            spread = region.sample(_SAMPLES, torch.Generator().manual_seed(len(parts.rows)))
+            points = torch.cat([region.x.unsqueeze(1), spread], 1).flatten(0, 1)
+            seeming = self._seeming(parts.network, points)
+            least = 0.0 if known is None else float(known.gain) * (1 + _MORE)
+            best = seeming.topk(min(_PROVED, len(points)))
+            chosen = best.indices[(best.values > least) | (known is None)]
+            if len(chosen) == 0 and known is not None:
+                return known
+            values = self.attained(self.within.over(LpBall(points[chosen], 0.0)))
+            at = int(values.gain.argmax())
+            return values.rows(at, at + 1) if known is None else better_of(known, values.rows(at, at + 1))
+
+    def _seeming(self, network: Network, points: Tensor) -> Tensor:
+        """About the norm at each point, (N,); 0 where it is not finite."""
+        jacobian = point_jacobian(network, points)
+        found = induced_norm(Interval.unchecked(jacobian, jacobian), self.p, self.q, Fast(), jacobian.abs().sum(-1))
+        return torch.where(found.isfinite(), found, 0.0)
+
+
+_SAMPLES = 3
+"""The number of random points of each part at which attained values are looked for, besides its centre."""
+_PROVED = 4
+"""The number of these points whose values are proved."""
+_MORE = 1e-9
+"""How much larger a value must seem for a proof."""
 
 
 @final
@@ -90,27 +129,36 @@ class Branched(AbstractNormMethod):
         """Each row is bounded separately and may use the whole limit."""
         problem = self._problem(gradients)
         size = problem.network.output_shape[0]
-        each = [self._upper(problem.of(problem.network.output(k)), p, inf)[0] for k in range(size)]
+        each = [self._upper(problem.of(problem.network.output(k)), p, inf, None)[0] for k in range(size)]
         return torch.stack(each, 1)
 
     def bound(self, gradients: Gradients, p: float, q: float) -> NormBound:
-        upper, states = self._upper(self._problem(gradients), p, q)
+        return self._bounded(gradients, p, q, None)
+
+    def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
+        return self._bounded(gradients, p, q, attained)
+
+    def _bounded(self, gradients: Gradients, p: float, q: float, attained: Attained | None) -> NormBound:
+        upper, states = self._upper(self._problem(gradients), p, q, attained)
         status = ", ".join(dict.fromkeys(s.status for s in states))
         parts = sum(s.parts for s in states)
         return NormBound(upper, status, f"{parts} parts bounded", Attained.joined([s.attained for s in states]))
 
-    def _upper(self, problem: Problem, p: float, q: float) -> tuple[Tensor, list[Branching]]:
+    def _upper(
+        self, problem: Problem, p: float, q: float, attained: Attained | None
+    ) -> tuple[Tensor, list[Branching]]:
         states: list[Branching] = []
-        for sample in problem.samples():
+        for i, sample in enumerate(problem.samples()):
             ended = bool(states) and states[-1].status == "interrupted"
-            states.append(self._searched(sample, p, q, ended))
+            known = None if attained is None else attained.rows(i, i + 1)
+            states.append(self._searched(sample, NormOver(self.norm_method, p, q, sample), known, ended))
         wide = torch.tensor([s.upper for s in states], dtype=problem.network.dtype, device=problem.network.device)
         return wide, states
 
-    def _searched(self, sample: Problem, p: float, q: float, ended: bool) -> Branching:
+    def _searched(self, sample: Problem, bound: NormOver, known: Attained | None, ended: bool) -> Branching:
         """The state of a sample at the end; the first one if an interruption `ended` the search of an earlier one."""
         search = BranchAndBound(self.brancher, self.limit)
-        states = search.states(sample, NormOver(self.norm_method, p, q, sample))
+        states = search.states(sample, bound, known)
         last = next(states)
         if ended:
             return replace(last, status="interrupted")
