@@ -13,8 +13,9 @@ from torch import Tensor
 
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.effects import input_effects
-from recurjac.branching.pool import Bounded
+from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
+from recurjac.branching.vertices import vertex_norms
 from recurjac.arithmetic import Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
@@ -40,14 +41,17 @@ class NormOver(AbstractBound):
     within: Problem
 
     def upper(self, problem: Problem) -> Tensor:
-        return self.bounded(problem).upper[:, 0]
+        return self.bounded(problem, Goals.none(problem.bound.x)).upper[:, 0]
 
-    def bounded(self, problem: Problem) -> Bounded:
+    def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         with torch.no_grad():
             uppers, effects = list[Tensor](), list[Tensor]()
             for part in problem.batches():
                 gradients = Gradients(part)
                 upper = self.method.norm(gradients, self.p, self.q)
+                upper = torch.where(upper.isnan(), inf, upper)
+                large = goals.excess(upper.unsqueeze(1)) > 0
+                upper = vertex_norms(gradients.chain, large, upper, (self.p, self.q))
                 uppers.append(torch.where(gradients.state.empty, -inf, upper))
                 effects.append(input_effects(gradients.state))
             return Bounded(torch.cat(uppers).unsqueeze(1), torch.cat(effects))

@@ -72,6 +72,11 @@ class Goals:
     target: Tensor
     scale: Tensor
 
+    @classmethod
+    def none(cls, like: Tensor) -> Goals:
+        """No bound of the one quantity is good enough."""
+        return cls(like.new_full((1,), -inf), like.new_ones(1))
+
     def excess(self, upper: Tensor) -> Tensor:
         """How far bounds (parts, quantities) are above the targets: (parts,); 0 or less if no quantity is."""
         above = (upper - self.target) / self.scale

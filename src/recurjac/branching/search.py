@@ -26,8 +26,8 @@ class AbstractBounds(ABC):
     """
 
     @abstractmethod
-    def bounded(self, problem: Problem) -> Bounded:
-        """Upper bounds of every quantity over the region of each sample."""
+    def bounded(self, problem: Problem, goals: Goals) -> Bounded:
+        """Upper bounds of every quantity over the region of each sample; below the goals they need not be tight."""
 
     @abstractmethod
     def found(self, parts: Problem, known: Attained | None) -> Attained:
@@ -52,7 +52,7 @@ class AbstractBound(AbstractBounds):
     def attained(self, problem: Problem) -> Attained:
         """A value that is proved to be attained in the region of each sample."""
 
-    def bounded(self, problem: Problem) -> Bounded:
+    def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         return Bounded(self.upper(problem).unsqueeze(1))
 
     def found(self, parts: Problem, known: Attained | None) -> Attained:
@@ -146,7 +146,7 @@ class BranchAndBound:
         """
         began = time.perf_counter()
         found = bound.found(problem, known)
-        whole = self._lot(bound.bounded(problem), problem, None)
+        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
         pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
         valid = self._state(pool, found, bound, 1, began)
         lot = 1
@@ -191,7 +191,7 @@ class BranchAndBound:
         halves = join(pieces)
         before = taken.upper.repeat(len(pieces), 1)
         found = bound.found(halves, now.attained)
-        lot = self._lot(bound.bounded(halves), halves, before)
+        lot = self._lot(bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2)), halves, before)
         if lot is not None:
             pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
         return self._state(pool, found, bound, now.parts + len(before), began)
