@@ -20,6 +20,7 @@ from recurjac.arithmetic import Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
+from recurjac.network.ties import joined_ties
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
 from recurjac.norms.induced import induced_norm
 from recurjac.problem import Problem
@@ -82,6 +83,11 @@ class NormOver(AbstractBound):
         jacobian = point_jacobian(network, points)
         found = induced_norm(Interval.unchecked(jacobian, jacobian), self.p, self.q, Fast(), jacobian.abs().sum(-1))
         return torch.where(found.isfinite(), found, 0.0)
+
+
+def untied(problem: Problem) -> Problem:
+    """The same problem for the same function without tied neurons; as it is if it has constraints."""
+    return problem if problem.known else problem.of(joined_ties(problem.network))
 
 
 _SAMPLES = 3
@@ -162,7 +168,7 @@ class Branched(AbstractNormMethod):
     def _searched(self, sample: Problem, bound: NormOver, known: Attained | None, ended: bool) -> Branching:
         """The state of a sample at the end; the first one if an interruption `ended` the search of an earlier one."""
         search = BranchAndBound(self.brancher, self.limit)
-        states = search.states(sample, bound, known)
+        states = search.states(untied(sample), bound, known)
         last = next(states)
         if ended:
             return replace(last, status="interrupted")
