@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from recurjac.branching.branched import Branched
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.entries import BranchedEntries, EntriesOver, Signs, Tight
+from recurjac.branching.pool import Leaves
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 
 __all__ = [
-    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "Branching", "InputBisection", "Limit",
+    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "BranchedEntries", "Branching", "EntriesOver",
+    "InputBisection", "Leaves", "Limit", "Signs", "Tight",
 ]  # fmt: skip

@@ -65,24 +65,49 @@ class NormOver(AbstractBound):
     def found(self, parts: Problem, known: Attained | None) -> Attained:
         """From those centres and random points of parts at which the norm seems to be largest."""
         with torch.no_grad():
-            region = parts.bound
-            spread = region.sample(_SAMPLES, torch.Generator().manual_seed(len(parts.rows)))
-            points = torch.cat([region.x.unsqueeze(1), spread], 1).flatten(0, 1)
+            points = points_of(parts)
             seeming = self._seeming(parts.network, points)
-            least = 0.0 if known is None else float(known.gain) * (1 + _MORE)
+            before = _nothing(parts) if known is None else known
             best = seeming.topk(min(_PROVED, len(points)))
-            chosen = best.indices[(best.values > least) | (known is None)]
-            if len(chosen) == 0 and known is not None:
-                return known
+            chosen = best.indices[best.values > float(before.gain) * (1 + _MORE)]
+            if len(chosen) == 0:
+                return before
             values = self.attained(self.within.over(LpBall(points[chosen], 0.0)))
             at = int(values.gain.argmax())
-            return values.rows(at, at + 1) if known is None else better_of(known, values.rows(at, at + 1))
+            return better_of(before, values.rows(at, at + 1))
 
     def _seeming(self, network: Network, points: Tensor) -> Tensor:
         """About the norm at each point, (N,); 0 where it is not finite."""
         jacobian = point_jacobian(network, points)
         found = induced_norm(Interval.unchecked(jacobian, jacobian), self.p, self.q, Fast(), jacobian.abs().sum(-1))
         return torch.where(found.isfinite(), found, 0.0)
+
+
+def _nothing(parts: Problem) -> Attained:
+    """A gain of 0, which every norm has."""
+    point = parts.bound.x[:1]
+    return Attained(point.new_zeros(1), point, torch.zeros_like(point))
+
+
+def points_of(parts: Problem) -> Tensor:
+    """The centres and some random points of parts that are certainly in the regions of these: (N, *input)."""
+    spread = parts.bound.sample(_SAMPLES, torch.Generator().manual_seed(len(parts.rows)))
+    points = torch.cat([parts.bound.x.unsqueeze(1), spread], 1)
+    inside = parts.bound.holds(points) & points.isfinite().flatten(2).all(2)
+    return points[inside]
+
+
+def divided_problem(gradients: Gradients, brancher: AbstractBrancher, title: str) -> Problem:
+    """The problem whose regions are to be divided.  Raises InvalidRequest if they cannot be."""
+    problem = gradients.problem
+    if problem is None or gradients.given is not None:
+        raise InvalidRequest(f"{title} divides a region, so it cannot bound a part of a chain rule")
+    if not brancher.supports(problem) or problem.pre.holds_samples:
+        raise InvalidRequest(
+            f"{brancher.title} does not divide this problem of {problem.network.input_shape} inputs; "
+            "choose another brancher, or a method that does not divide"
+        )
+    return problem
 
 
 def untied(problem: Problem) -> Problem:
@@ -137,7 +162,7 @@ class Branched(AbstractNormMethod):
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         """Each row is bounded separately and may use the whole limit."""
-        problem = self._problem(gradients)
+        problem = divided_problem(gradients, self.brancher, self.title)
         size = problem.network.output_shape[0]
         each = [self._upper(problem.of(problem.network.output(k)), p, inf, None)[0] for k in range(size)]
         return torch.stack(each, 1)
@@ -149,7 +174,7 @@ class Branched(AbstractNormMethod):
         return self._bounded(gradients, p, q, attained)
 
     def _bounded(self, gradients: Gradients, p: float, q: float, attained: Attained | None) -> NormBound:
-        upper, states = self._upper(self._problem(gradients), p, q, attained)
+        upper, states = self._upper(divided_problem(gradients, self.brancher, self.title), p, q, attained)
         status = ", ".join(dict.fromkeys(s.status for s in states))
         parts = sum(s.parts for s in states)
         return NormBound(upper, status, f"{parts} parts bounded", Attained.joined([s.attained for s in states]))
@@ -180,14 +205,3 @@ class Branched(AbstractNormMethod):
         except KeyboardInterrupt:  # between two groups of parts
             return replace(last, status="interrupted")
         return last
-
-    def _problem(self, gradients: Gradients) -> Problem:
-        problem = gradients.problem
-        if problem is None or gradients.given is not None:
-            raise InvalidRequest(f"{self.title} divides a region, so it cannot bound a part of a chain rule")
-        if not self.brancher.supports(problem) or problem.pre.holds_samples:
-            raise InvalidRequest(
-                f"{self.brancher.title} does not divide this problem of {problem.network.input_shape} inputs; "
-                "choose another brancher, or a method that does not divide"
-            )
-        return problem

@@ -13,12 +13,13 @@ from recurjac.preactivation import PreactivationState
 _FAST = Fast()
 
 
-def input_effects(state: PreactivationState) -> Tensor:
-    """For each sample and input, an estimate of what its width adds to the largest row of the Jacobian: (batch, n).
+def input_effects(state: PreactivationState, weights: Tensor | None = None) -> Tensor:
+    """For each sample and input, an estimate of what its width adds to the entries of the Jacobian: (batch, n).
 
-    A neuron j of unknown slope adds about (D_j - d_j) |g_j| ‖∇z_j‖₁ to the row of which g_j is the derivative; each
-    input has the share of it that it has in the width of z_j.  Derivatives are those for the middles of all slopes.
-    Nothing that is proved depends on this.
+    weights: of the entries, (batch, K, n); None for those of the row of each sample that seems to be the largest.
+    A neuron j of unknown slope adds about (D_j - d_j) |g_j| |∂z_j/∂x_r| to entry r of the row of which g_j is the
+    derivative; each input has the share of it that it has in the width of z_j.  Derivatives are those for the middles
+    of all slopes.  Nothing that is proved depends on this.
     """
     network = state.network
     middles, widths = _slopes(state)
@@ -32,11 +33,13 @@ def input_effects(state: PreactivationState) -> Tensor:
             continue
         back = gradient.pop(k)
         if k < network.depth:
-            total = total + _added(widths[k - 1], back, rises[k], scale)
+            total = total + _added(widths[k - 1], back, rises[k], scale, weights)
             back = back * middles[k - 1].unsqueeze(1)
         for e in network.stages[k - 1].edges:
             more = e.operator.transpose().push(_FAST.exact(back)).mid
             gradient[e.source] = gradient[e.source] + more if e.source in gradient else more
+    if weights is not None:
+        return total.sum(1)
     jacobian = gradient.get(0, scale.new_zeros(1, 1, *network.input_shape)).flatten(2).abs().sum(2)
     worst = (total.sum(2) + jacobian).argmax(1)
     return total[torch.arange(len(total), device=total.device), worst]
@@ -63,11 +66,12 @@ def _risen(state: PreactivationState, middles: list[Tensor]) -> list[Tensor]:
     return rises
 
 
-def _added(width: Tensor, back: Tensor, rise: Tensor, scale: Tensor) -> Tensor:
+def _added(width: Tensor, back: Tensor, rise: Tensor, scale: Tensor, weights: Tensor | None) -> Tensor:
     """What the unknown slopes of a stage add, by inputs: (batch, K, n)."""
     size = rise.flatten(2).abs()
     spread = size * scale.unsqueeze(2)
     all_of_it = spread.sum(1, keepdim=True)
     share = spread / torch.where(all_of_it > 0, all_of_it, 1.0)
-    weight = share * (size.sum(1, keepdim=True) * width.flatten(1).unsqueeze(1))
-    return torch.matmul(back.flatten(2).abs().expand(len(weight), -1, -1), weight.mT)
+    own = size.sum(1, keepdim=True) if weights is None else torch.matmul(weights, size)
+    gain = back.flatten(2).abs() * own * width.flatten(1).unsqueeze(1)
+    return torch.matmul(gain, share.mT)
