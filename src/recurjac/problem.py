@@ -272,7 +272,9 @@ def _stacked(parts: Sequence[Problem], stage: int) -> Interval:
         shape = (part.bound.batch, *part.network.shape(stage))
         end = torch.full(shape, torch.inf, dtype=part.network.dtype, device=part.network.device)
         known = part.known.get(stage)
-        rows.append(Interval(-end, end) if known is None else Interval(known.lower.expand(shape), known.upper.expand(shape)))
+        rows.append(
+            Interval(-end, end) if known is None else Interval(known.lower.expand(shape), known.upper.expand(shape))
+        )
     return Interval(torch.cat([r.lower for r in rows]), torch.cat([r.upper for r in rows]))
 
 

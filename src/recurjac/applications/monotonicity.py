@@ -161,10 +161,12 @@ def monotone(
         bounds, net = jacobian_bounds(problem, method=method), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
-        found = _Found.joined([
-            _decided(problem, sample, points, how.proofs, limit or Limit(), entries[i])
-            for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True))
-        ])
+        found = _Found.joined(
+            [
+                _decided(problem, sample, points, how.proofs, limit or Limit(), entries[i])
+                for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True))
+            ]
+        )
     shape, title = bounds.lower.shape, bounds.provenance.method
     if found.parts:
         title = f"{title}; {found.parts} parts by {_splits(limit or Limit()).title}"
@@ -177,7 +179,10 @@ def monotone(
 @final
 @dataclass(frozen=True)
 class _Found:
-    """What is known of samples: (batch, outputs, inputs) each; points as in `Monotonicity`; parts: how many were bounded."""
+    """What is known of samples: (batch, outputs, inputs) each.
+
+    points: as in `Monotonicity`.  parts: how many parts of regions were bounded.
+    """
 
     lower: Tensor
     upper: Tensor
@@ -189,17 +194,21 @@ class _Found:
     @classmethod
     def joined(cls, each: Sequence[_Found]) -> _Found:
         """That of several samples."""
-        stacked = (torch.cat([getattr(f, n) for f in each]) for n in ("lower", "upper", "rising", "falling"))
-        return cls(*stacked, tuple(p for f in each for p in f.points), sum(f.parts for f in each))
+        return cls(
+            torch.cat([f.lower for f in each]),
+            torch.cat([f.upper for f in each]),
+            torch.cat([f.rising for f in each]),
+            torch.cat([f.falling for f in each]),
+            tuple(p for f in each for p in f.points),
+            sum(f.parts for f in each),
+        )
 
 
 def _splits(limit: Limit) -> BranchedEntries:
     return BranchedEntries(limit=limit)
 
 
-def _decided(
-    problem: Problem, sample: Problem, points: Tensor, proofs: int, limit: Limit, entries: Interval
-) -> _Found:
+def _decided(problem: Problem, sample: Problem, points: Tensor, proofs: int, limit: Limit, entries: Interval) -> _Found:
     """The signs of one sample: from bounds of its entries (outputs, inputs), points, and parts of its region."""
     lower, upper = entries.lower, entries.upper
     open_ = ~((lower >= 0) | (upper <= 0))

@@ -11,12 +11,12 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.arithmetic import Fast, Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 from recurjac.branching.vertices import vertex_norms
-from recurjac.arithmetic import Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
@@ -179,9 +179,7 @@ class Branched(AbstractNormMethod):
         parts = sum(s.parts for s in states)
         return NormBound(upper, status, f"{parts} parts bounded", Attained.joined([s.attained for s in states]))
 
-    def _upper(
-        self, problem: Problem, p: float, q: float, attained: Attained | None
-    ) -> tuple[Tensor, list[Branching]]:
+    def _upper(self, problem: Problem, p: float, q: float, attained: Attained | None) -> tuple[Tensor, list[Branching]]:
         states: list[Branching] = []
         for i, sample in enumerate(problem.samples()):
             ended = bool(states) and states[-1].status == "interrupted"

@@ -35,7 +35,7 @@ class AbstractAim(ABC):
 
     @abstractmethod
     def goals(self, most: Tensor, least: Tensor, tolerance: float) -> tuple[Goals, Goals]:
-        """For entries that are proved to attain `most` and `least`, each (entries,): for the entries, and for minus them."""
+        """The goals for the entries and for minus them, if they are proved to attain `most` and `least`, (entries,)."""
 
 
 @final
@@ -54,7 +54,8 @@ class Tight(AbstractAim):
 class Signs(AbstractAim):
     """The sign is proved, or both signs are attained.
 
-    wanted: of which entries, (entries,).  margin: how far from 0 a sign counts as attained, relative to the largest entry.
+    wanted: of which entries, (entries,).  margin: how far from 0 a sign counts as attained, relative to the largest
+    entry.
     """
 
     wanted: Tensor
@@ -188,7 +189,7 @@ class BranchedEntries(AbstractJacobianMethod):
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        return {"branched-entries": cls()}
+        return {}
 
     @property
     def title(self) -> str:

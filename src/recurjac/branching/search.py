@@ -161,7 +161,7 @@ class BranchAndBound:
             yield replace(valid, status="interrupted")
 
     def _next_lot(self, lot: int, took: float, now: Branching) -> int:
-        """Twice as many parts if they were bounded quickly, half of them if not; no more than the limit has room for."""
+        """Twice as many parts if they were bounded quickly, half if slowly; no more than the limit has room for."""
         quick = took < min(_LONG, self.limit.seconds / 20)
         grown = min(2 * lot, _LOT) if quick else max(1, lot // 2) if took > 2 * _LONG else lot
         each, left = took / lot, self.limit.seconds - now.seconds

@@ -1,7 +1,7 @@
 """Norms and entries of a Jacobian of which few slopes are unknown, from all combinations of the ends of their ranges.
 
-Each slope is a factor of J once on every path, so that J is affine in each slope while the others are fixed.  A norm of J
-and an entry are therefore largest where every slope is at one end of its range (docs/mathematics.md, §6.6).
+Each slope is a factor of J once on every path, so that J is affine in each slope while the others are fixed.  A norm of
+J and an entry are therefore largest where every slope is at one end of its range (docs/mathematics.md, §6.6).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _TOGETHER = 4096
 @final
 @dataclass(frozen=True)
 class Vertices:
-    """All combinations for some samples.  chain: one sample for each of `index` and each combination, all slopes known."""
+    """All combinations for some samples.
+
+    chain: with one sample for each of `index` and each combination, in which all slopes are known.
+    """
 
     index: Tensor
     chain: ChainRule

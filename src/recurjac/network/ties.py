@@ -1,4 +1,4 @@
-"""Neurons of a stage whose pre-activations are equal or opposite, joined into one (docs/mathematics.md, §5.5).
+"""Neurons of a stage whose pre-activations are equal or opposite, joined into one (docs/mathematics.md, §6.6).
 
 Bounds that let slopes vary independently of each other are loose where several neurons have one and the same kink.
 """

@@ -104,7 +104,7 @@ class BoundRegion(ABC):
     def at(self, index: Tensor) -> BoundRegion:
         """The regions of the samples `index` (count,), at least one, of which some may be repeated or left out."""
         each = self.split(1)
-        return type(self).joined([each[i] for i in index.tolist()])  # type: ignore[arg-type]  # (parts have its type)
+        return type(self).joined([each[i] for i in index.tolist()])
 
     @property
     def is_box(self) -> bool:
