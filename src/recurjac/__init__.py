@@ -30,6 +30,7 @@ from recurjac.applications.stationary import StationaryPoint, StationaryPoints, 
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.auto import Auto
 from recurjac.branching import Branched, Branching, ExactNorm, InputBisection, Limit, SignBisection
+from recurjac.branching import Branched, BranchedEntries, Branching, InputBisection, Leaves, Limit
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,
@@ -99,17 +100,17 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "Branching", "Centred",
-    "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError", "CornerNorm",
-    "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
-    "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces", "hessian_bounds",
-    "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork", "InvalidRegion",
-    "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Limit", "Lipschitz", "lipschitz",
-    "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network",
-    "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds", "PreactivationBounds",
-    "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm",
-    "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
-    "SecantMargin", "Secants", "SignBisection", "SignSum", "SkeletonOnly", "stationary_free_radius",
-    "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
-    "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
+    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
+    "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
+    "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
+    "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",
+    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InvalidNetwork",
+    "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves", "Limit",
+    "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone",
+    "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds",
+    "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped",
+    "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst",
+    "Rigorous", "Search", "SecantMargin", "Secants", "SignBisection", "SignSum", "SkeletonOnly",
+    "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
+    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

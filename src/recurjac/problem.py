@@ -159,6 +159,13 @@ class Problem:
             for i, part in enumerate(parts)
         ]
 
+    def at(self, index: Tensor) -> Problem:
+        """The same problem for the samples `index` (count,), at least one, which may be repeated or left out."""
+        bound = self.bound.at(index)
+        known = {k: z if z.shape[0] == 1 else z.map(lambda t: t[index]) for k, z in self.known.items()}
+        rows = tuple(self.rows[i] for i in index.tolist())
+        return self._with(region=bound, bound=bound, known=known, rows=rows)
+
     def holds(self, points: Tensor) -> Tensor:
         """Whether points (batch, N, *input) of the bound region are proved to be in the region that was asked about.
 
@@ -255,15 +262,20 @@ def join(parts: Sequence[Problem]) -> Problem:
     first = parts[0]
     bound = type(first.bound).joined([p.bound for p in parts])
     stages = sorted({k for p in parts for k in p.known})
-    known = {k: _stacked([p.known.get(k) for p in parts], first, k) for k in stages}
+    known = {k: _stacked(parts, k) for k in stages}
     return first._with(region=bound, bound=bound, known=known, rows=tuple(r for p in parts for r in p.rows))
 
 
-def _stacked(parts: Sequence[Interval | None], problem: Problem, stage: int) -> Interval:
-    """Constraints of one sample each, concatenated; infinite for samples without one."""
-    shape = (1, *problem.network.shape(stage))
-    end = torch.full(shape, torch.inf, dtype=problem.network.dtype, device=problem.network.device)
-    rows = [Interval(-end, end) if p is None else p.map(lambda t: t.expand(shape)) for p in parts]
+def _stacked(parts: Sequence[Problem], stage: int) -> Interval:
+    """The constraints of a stage, concatenated; infinite for samples without one."""
+    rows = []
+    for part in parts:
+        shape = (part.bound.batch, *part.network.shape(stage))
+        end = torch.full(shape, torch.inf, dtype=part.network.dtype, device=part.network.device)
+        known = part.known.get(stage)
+        rows.append(
+            Interval(-end, end) if known is None else Interval(known.lower.expand(shape), known.upper.expand(shape))
+        )
     return Interval(torch.cat([r.lower for r in rows]), torch.cat([r.upper for r in rows]))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 from typing import final
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.signs import strict_signs
-from recurjac.arithmetic import MEMORY, AbstractArithmetic
+from recurjac.arithmetic import MEMORY, AbstractArithmetic, Interval
+from recurjac.branching import BranchedEntries, Limit, Signs
 from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, RecurJac, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
@@ -137,8 +139,12 @@ def monotone(
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     probe: Probe | None = None,
+    limit: Limit | None = None,
 ) -> Monotonicity:
     """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
+
+    Where something is undecided, bounded regions of up to 64 inputs are divided until everything is decided, or
+    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.
 
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
     signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  If the least or
@@ -153,14 +159,81 @@ def monotone(
     problem = as_problem(network, region, pre, arithmetic)
     with torch.no_grad():
         bounds, net = jacobian_bounds(problem, method=method), problem.network
-        lower, upper = bounds.lower, bounds.upper
-        open_ = ~((lower >= 0) | (upper <= 0)).reshape(len(lower), prod(net.output_shape), -1)
-        found = [
-            _refuted(problem, points, mask, how.proofs)
-            for points, mask in zip(_points(problem, how), open_, strict=True)
-        ]
-    rising, falling = (torch.stack(index).reshape(lower.shape) for index in zip(*(f[1:] for f in found), strict=True))
-    return Monotonicity(lower, upper, rising, falling, tuple(f[0] for f in found), bounds.provenance)
+        matrix = (len(bounds.lower), prod(net.output_shape), -1)
+        entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
+        found = _Found.joined(
+            [
+                _decided(problem, sample, points, how.proofs, limit or Limit(), entries[i])
+                for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True))
+            ]
+        )
+    shape, title = bounds.lower.shape, bounds.provenance.method
+    if found.parts:
+        title = f"{title}; {found.parts} parts by {_splits(limit or Limit()).title}"
+    return Monotonicity(
+        found.lower.reshape(shape), found.upper.reshape(shape), found.rising.reshape(shape),
+        found.falling.reshape(shape), found.points, replace(bounds.provenance, method=title),
+    )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True)
+class _Found:
+    """What is known of samples: (batch, outputs, inputs) each.
+
+    points: as in `Monotonicity`.  parts: how many parts of regions were bounded.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    rising: Tensor
+    falling: Tensor
+    points: tuple[Tensor, ...]
+    parts: int = 0
+
+    @classmethod
+    def joined(cls, each: Sequence[_Found]) -> _Found:
+        """That of several samples."""
+        return cls(
+            torch.cat([f.lower for f in each]),
+            torch.cat([f.upper for f in each]),
+            torch.cat([f.rising for f in each]),
+            torch.cat([f.falling for f in each]),
+            tuple(p for f in each for p in f.points),
+            sum(f.parts for f in each),
+        )
+
+
+def _splits(limit: Limit) -> BranchedEntries:
+    return BranchedEntries(limit=limit)
+
+
+def _decided(problem: Problem, sample: Problem, points: Tensor, proofs: int, limit: Limit, entries: Interval) -> _Found:
+    """The signs of one sample: from bounds of its entries (outputs, inputs), points, and parts of its region."""
+    lower, upper = entries.lower, entries.upper
+    open_ = ~((lower >= 0) | (upper <= 0))
+    used, rising, falling = _refuted(problem, points, open_, proofs)
+    left = open_ & ((rising < 0) | (falling < 0))
+    splits, parts = _splits(limit), 0
+    if bool(left.any()) and _divisible(splits, sample):
+        margin = 0.0 if sample.arithmetic.rigorous else torch.finfo(lower.dtype).eps ** 0.5
+        state = splits.searched(sample, Gradients(sample).chain.basis(0), Signs(left.flatten(), margin))
+        most, least = state.uppers.reshape(2, *lower.shape)
+        lower, upper, parts = torch.maximum(lower, -least), torch.minimum(upper, most), state.parts
+        still = left & ~((lower >= 0) | (upper <= 0))
+        signs = (state.attained.gain > 0) & torch.cat([still.flatten()] * 2)
+        more, up, down = _refuted(problem, torch.cat([state.attained.witness[signs], points]), still, proofs)
+        rising = torch.where(still & (up >= 0), up + len(used), rising)
+        falling = torch.where(still & (down >= 0), down + len(used), falling)
+        used = torch.cat([used, more])
+    return _Found(lower[None], upper[None], rising[None], falling[None], (used,), parts)
+
+
+def _divisible(splits: BranchedEntries, sample: Problem) -> bool:
+    """Whether a sample's region can be divided, and is to be."""
+    bounded = not bool(sample.bound.unbounded.any()) and not sample.pre.holds_samples
+    whole = splits.limit.parts <= 1 or not splits.brancher.supports(sample)
+    return bounded and not whole and bool(splits.brancher.divisible(sample).all())
 
 
 def _points(problem: Problem, probe: Probe) -> list[Tensor]:

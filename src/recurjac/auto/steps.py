@@ -217,7 +217,7 @@ class BranchStep(AbstractStep):
         return work.unstable and bounded and work.question.norms is not None and InputBisection().supports(problem)
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        limit = Limit(seconds=seconds, tolerance=1e-6, parts=20 * 25**rung)
+        limit = Limit(seconds=seconds, tolerance=1e-6, parts=40 * 50**rung)
         if work.given is None or work.question.norms is None:
             return None
         found = Branched(limit=limit).bound(Gradients(work.given), *work.question.norms)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.problem import Problem
+from recurjac.region.base import FAST
 from recurjac.search import point_jacobian
 
 
@@ -31,11 +32,26 @@ class AbstractBrancher(ABC):
     def divide(self, problem: Problem) -> list[Problem]:
         """Problems with the same batch size.  Together, the parts of one sample cover the problem of that sample."""
 
+    def divisible(self, problem: Problem) -> Tensor:
+        """Which samples can be divided this way: (batch,)."""
+        able = [self.supports(sample) for sample in problem.samples()]
+        known = torch.tensor(able, dtype=torch.bool, device=problem.network.device)
+        return known & ~without_width(problem.bound.box(FAST))
+
+    def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
+        """Like `divide`, if something is known of how much worse the bound is for the width of each input.
+
+        effects: (batch, inputs), or None.
+        """
+        return self.divide(problem)
+
 
 @final
 @dataclass(frozen=True)
 class InputBisection(AbstractBrancher):
-    """Halves the region along the input that changes the outputs most; for networks with at most `most` inputs.
+    """Halves the region along the input that matters most; for networks with at most `most` inputs.
+
+    That is the one with the largest effect on the bound, if the bound says so, otherwise on the outputs.
 
     No proof depends on the choice of the input.
     """
@@ -50,7 +66,20 @@ class InputBisection(AbstractBrancher):
         return prod(problem.network.input_shape) <= self.most
 
     def divide(self, problem: Problem) -> list[Problem]:
-        return [problem.part(half) for half in problem.bound.halves(self._axis(problem))]
+        return self.divided(problem, None)
+
+    def divisible(self, problem: Problem) -> Tensor:
+        return ~without_width(problem.bound.box(FAST))
+
+    def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
+        axis = self._axis(problem) if effects is None else self._worst(problem, effects)
+        return [problem.part(half) for half in problem.bound.halves(axis)]
+
+    def _worst(self, problem: Problem, effects: Tensor) -> Tensor:
+        """The input with the largest effect, or where none is known the widest: (batch,)."""
+        width = problem.bound.scale.flatten(1)
+        known = (effects.isfinite().all(1, keepdim=True)) & (effects > 0).any(1, keepdim=True)
+        return torch.where(known, effects, width).argmax(1)
 
     def _axis(self, problem: Problem) -> Tensor:
         """The feature with the largest width times change of the outputs at x, or if unknown the widest: (batch,)."""

@@ -1,29 +1,48 @@
-"""Best-first branch and bound for any bound and any problem, in batches; every intermediate state is valid."""
+"""Best-first branch and bound for any bound and any problem, in lots of parts; every intermediate state is valid."""
 
 from __future__ import annotations
 
-import heapq
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from math import inf, isfinite
+from dataclasses import dataclass, replace
+from math import inf
 from typing import final
 
+import torch
 from torch import Tensor
 
-from recurjac.branching.branchers import AbstractBrancher, without_width
+from recurjac.branching.branchers import AbstractBrancher
+from recurjac.branching.pool import Bounded, Goals, Leaves, Lot, Pool
 from recurjac.errors import InvalidRequest
 from recurjac.problem import Problem, join
-from recurjac.region.base import FAST
 from recurjac.search import Attained
 
 
-class AbstractBound(ABC):
-    """The maximum of a quantity over a region, with proved bounds on both sides.
+class AbstractBounds(ABC):
+    """The maxima of one or several quantities over a region, with proved bounds on both sides.
 
-    If `upper` bounds the quantity on each of several regions, the largest of these bounds holds on their union.
+    If each of several regions has such a bound, the largest of them holds on their union.
     """
+
+    @abstractmethod
+    def bounded(self, problem: Problem, goals: Goals) -> Bounded:
+        """Upper bounds of every quantity over the region of each sample; below the goals they need not be tight."""
+
+    @abstractmethod
+    def found(self, parts: Problem, known: Attained | None) -> Attained:
+        """For each quantity, the largest value that is proved to be attained: `known`, or a value at a point of a part.
+
+        The batch of the result are the quantities.
+        """
+
+    @abstractmethod
+    def goals(self, attained: Attained, tolerance: float) -> Goals:
+        """The bounds that are good enough, for what is attained of each quantity."""
+
+
+class AbstractBound(AbstractBounds):
+    """The maximum of one quantity over a region, with proved bounds on both sides."""
 
     @abstractmethod
     def upper(self, problem: Problem) -> Tensor:
@@ -32,6 +51,20 @@ class AbstractBound(ABC):
     @abstractmethod
     def attained(self, problem: Problem) -> Attained:
         """A value that is proved to be attained in the region of each sample."""
+
+    def bounded(self, problem: Problem, goals: Goals) -> Bounded:
+        return Bounded(self.upper(problem).unsqueeze(1))
+
+    def found(self, parts: Problem, known: Attained | None) -> Attained:
+        values = self.attained(parts)
+        best = int(values.gain.argmax())
+        here = values.rows(best, best + 1)
+        return here if known is None or float(here.gain) > float(known.gain) else known
+
+    @final
+    def goals(self, attained: Attained, tolerance: float) -> Goals:
+        """Within a relative tolerance of what is attained; a bound of 0 is always good enough."""
+        return Goals((attained.gain * (1 + tolerance)).clamp(min=0), torch.ones_like(attained.gain))
 
 
 @final
@@ -43,7 +76,7 @@ class Limit:
     """
 
     seconds: float = 10.0
-    parts: int = 2**17
+    parts: int = 2**20
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -57,142 +90,125 @@ class Limit:
 @final
 @dataclass(frozen=True)
 class Branching:
-    """The state of a search for one sample: the maximum is at least `lower`, which is attained, and at most `upper`.
+    """The state of a search for one sample: each quantity attains its value in `attained`, and is at most its `uppers`.
 
-    attained: where `lower` is attained.  parts: how many were bounded; left: how many are still open.
-    seconds: the time used so far.
+    uppers: (quantities,).  pool: the parts with their bounds.  parts: how many were bounded; left: how many are still
+    to be divided.  seconds: the time used so far.
     status: "running", "exact" (within the tolerance), "time", "parts", "stuck" (no part can be divided), "interrupted".
     """
 
-    upper: float
-    lower: float
+    uppers: Tensor
     attained: Attained
+    pool: Pool
     parts: int
     left: int
     seconds: float
     status: str
 
-
-@final
-@dataclass
-class _Open:
-    """The parts that may still contain the maximum, worst first."""
-
-    heap: list[tuple[float, int, Problem]] = field(default_factory=list)
-    count: int = 0
-    closed: float = -inf
-
-    def add(self, upper: float, part: Problem) -> None:
-        heapq.heappush(self.heap, (-upper, self.count, part))
-        self.count += 1
-
-    def take(self, most: int, above: float) -> list[tuple[float, Problem]]:
-        """Up to `most` of the worst parts with a bound above a number."""
-        taken: list[tuple[float, Problem]] = []
-        while self.heap and len(taken) < most and -self.heap[0][0] > above:
-            upper, _, part = heapq.heappop(self.heap)
-            taken.append((-upper, part))
-        return taken
-
-    def close(self, upper: float) -> None:
-        """Record the bound of a part that is not divided further."""
-        self.closed = max(self.closed, upper)
-
     @property
     def upper(self) -> float:
-        return max(self.closed, -self.heap[0][0] if self.heap else -inf)
+        """The bound of the quantity, or the largest of several."""
+        return float(self.uppers.max())
+
+    @property
+    def lower(self) -> float:
+        """What the quantity attains, or the largest of several."""
+        return float(self.attained.gain.max())
+
+    @property
+    def leaves(self) -> Leaves | None:
+        """The parts that cover the region, with their bounds; None if it is proved to be empty."""
+        return Leaves.of(self.pool)
+
+    def __repr__(self) -> str:
+        sides = f"{self.lower:.6g} … {self.upper:.6g}"
+        return f"Branching({sides}, {self.status}, {self.parts} parts, {self.left} left, {self.seconds:.2f} s)"
 
 
 @final
 @dataclass(frozen=True)
 class BranchAndBound:
-    """Divides the worst parts of a problem of one sample, in groups that grow while they are processed quickly."""
+    """Divides the worst parts of a problem of one sample, in lots that grow while they are processed quickly."""
 
     brancher: AbstractBrancher
     limit: Limit
 
-    def last(self, problem: Problem, bound: AbstractBound) -> Branching:
+    def last(self, problem: Problem, bound: AbstractBounds, known: Attained | None = None) -> Branching:
         """The final state of the search."""
-        *_, state = self.states(problem, bound)
+        *_, state = self.states(problem, bound, known)
         return state
 
-    def states(self, problem: Problem, bound: AbstractBound) -> Iterator[Branching]:
-        """The state after each group of parts; each is valid.  An interruption ends the search with the last one.
+    def states(self, problem: Problem, bound: AbstractBounds, known: Attained | None = None) -> Iterator[Branching]:
+        """The state after each lot of parts; each is valid.  An interruption ends the search with the last one.
 
-        An interruption may fall anywhere, so that what is open then is not looked at.
+        An interruption may fall anywhere: what is done in the meantime is not looked at.
+        known: what is attained already, for each quantity.
         """
         began = time.perf_counter()
-        best = bound.attained(problem)
-        open_, first = _Open(), bound.upper(problem)
-        open_.add(_number(first[0]), problem)
+        found = bound.found(problem, known)
+        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
+        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
+        valid = self._state(pool, found, bound, 1, began)
         lot = 1
-
-        def state(status: str) -> Branching:
-            seconds, lower = time.perf_counter() - began, float(best.gain[0])
-            return Branching(max(open_.upper, lower), lower, best, open_.count, len(open_.heap), seconds, status)
-
-        valid = state("running")
         try:
-            while (status := self._status(valid)) == "running":
+            while valid.status == "running":
                 yield valid
-                target = float(best.gain[0]) * (1 + self.limit.tolerance / 2)
-                taken = open_.take(lot, target)
-                if not taken:
-                    break
                 started = time.perf_counter()
-                best = self._divided(taken, bound, open_, best)
-                quick = time.perf_counter() - started < self.limit.seconds / 20
-                lot = min(2 * lot, _LOT) if quick else max(1, lot // 2)
-                valid = state("running")
-            yield replace(valid, status="stuck" if status == "running" else status)
+                valid = self._after(valid, bound, lot, began)
+                lot = self._next_lot(lot, time.perf_counter() - started, valid)
+            yield valid
         except KeyboardInterrupt:
             yield replace(valid, status="interrupted")
 
-    def _status(self, now: Branching) -> str:
-        if now.upper <= now.lower * (1 + self.limit.tolerance) or now.upper <= 0:
-            return "exact"
-        if now.seconds >= self.limit.seconds:
-            return "time"
-        return "parts" if now.parts >= self.limit.parts else "running"
+    def _next_lot(self, lot: int, took: float, now: Branching) -> int:
+        """Twice as many parts if they were bounded quickly, half if slowly; no more than the limit has room for."""
+        quick = took < min(_LONG, self.limit.seconds / 20)
+        grown = min(2 * lot, _LOT) if quick else max(1, lot // 2) if took > 2 * _LONG else lot
+        each, left = took / lot, self.limit.seconds - now.seconds
+        room = min(left / each if each > 0 else inf, (self.limit.parts - now.parts) / 2, grown)
+        return max(1, int(room))
 
-    def _divided(
-        self, taken: list[tuple[float, Problem]], bound: AbstractBound, open_: _Open, best: Attained
-    ) -> Attained:
-        """Divide some parts, bound the new parts, and return the best attained value so far."""
-        divided = self._divisible(taken, open_)
-        if divided:
-            whole = join([part for _, part in divided])
-            for parts in self.brancher.divide(whole):
-                upper, found = bound.upper(parts), bound.attained(parts)
-                for (before, _), value, part in zip(divided, upper.tolist(), parts.samples(), strict=True):
-                    if value > -inf:
-                        open_.add(min(before, _number(value)), part)
-                best = _better(best, found)
-        return best
+    def _state(self, pool: Pool, found: Attained, bound: AbstractBounds, parts: int, began: float) -> Branching:
+        proved, gain = pool.upper, found.gain
+        uppers = gain if proved is None else torch.maximum(proved, gain)
+        seconds = time.perf_counter() - began
+        good = bound.goals(found, self.limit.tolerance)
+        left = pool.open(bound.goals(found, self.limit.tolerance / 2))
+        if float(good.excess(uppers.unsqueeze(0))) <= 0:
+            status = "exact"
+        elif seconds >= self.limit.seconds:
+            status = "time"
+        else:
+            status = "parts" if parts >= self.limit.parts else "running" if left else "stuck"
+        return Branching(uppers, found, pool, parts, left, seconds, status)
 
-    def _divisible(self, taken: list[tuple[float, Problem]], open_: _Open) -> list[tuple[float, Problem]]:
-        """The parts that can be divided; the others are closed."""
-        left = []
-        for upper, part in taken:
-            if self.brancher.supports(part) and not bool(without_width(part.bound.box(FAST)).all()):
-                left.append((upper, part))
-            else:
-                open_.close(upper)
-        return left
+    def _after(self, now: Branching, bound: AbstractBounds, most: int, began: float) -> Branching:
+        """The state after the worst parts are divided."""
+        taken, pool = now.pool.taken(most, bound.goals(now.attained, self.limit.tolerance / 2))
+        if taken is None:
+            return replace(now, status="stuck")
+        pieces = self.brancher.divided(taken.problem, taken.effects)
+        halves = join(pieces)
+        before = taken.upper.repeat(len(pieces), 1)
+        found = bound.found(halves, now.attained)
+        lot = self._lot(bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2)), halves, before)
+        if lot is not None:
+            pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
+        return self._state(pool, found, bound, now.parts + len(before), began)
+
+    def _lot(self, found: Bounded, problem: Problem, before: Tensor | None) -> Lot | None:
+        """The parts that are not empty, with bounds that are not above those of what they are parts of."""
+        upper = torch.where(found.upper.isnan(), inf, found.upper)
+        upper = upper if before is None else torch.minimum(upper, before)
+        lot = Lot(problem, upper, found.effects)
+        empty = (found.upper == -inf).all(1)
+        if not bool(empty.any()):
+            return lot
+        kept = (~empty).nonzero().flatten()
+        return lot.at(kept) if len(kept) else None
 
 
-_LOT = 512
+_LOT = 1024
 """The largest number of parts that are divided together."""
-
-
-def _number(bound: float | Tensor) -> float:
-    """A bound as a number; NaN, which is no bound, becomes infinity."""
-    value = float(bound)
-    return value if isfinite(value) or value == -inf else inf
-
-
-def _better(best: Attained, found: Attained) -> Attained:
-    at = int(found.gain.argmax())
-    if not float(found.gain[at]) > float(best.gain[0]):
-        return best
-    return Attained(found.gain[at : at + 1], found.witness[at : at + 1], found.direction[at : at + 1])
+_LONG = 0.5
+"""The number of seconds that a lot may take."""

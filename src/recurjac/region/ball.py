@@ -132,6 +132,9 @@ class BoundBall(BoundRegion):
         parts = zip(*(t.split(size) for t in (self.x, self.radius, self.low, self.high)), strict=True)
         return [BoundBall(x, r, self.p, low, high) for x, r, low, high in parts]
 
+    def at(self, index: Tensor) -> BoundBall:
+        return BoundBall(self.x[index], self.radius[index], self.p, self.low[index], self.high[index])
+
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -214,6 +217,9 @@ class BoundPiece(BoundRegion):
         balls, pieces = self.ball.split(size), self.piece.split(size)
         rows = zip(self.x.split(size), balls, pieces, strict=True)
         return [BoundPiece(x, b, c) for x, b, c in rows if isinstance(b, BoundBall) and isinstance(c, BoundBox)]
+
+    def at(self, index: Tensor) -> BoundPiece:
+        return BoundPiece(self.x[index], self.ball.at(index), self.piece.at(index))
 
 
 _HALVINGS = 8

@@ -101,6 +101,11 @@ class BoundRegion(ABC):
     def split(self, size: int) -> list[BoundRegion]:
         """This region in parts of at most `size` samples."""
 
+    def at(self, index: Tensor) -> BoundRegion:
+        """The regions of the samples `index` (count,), at least one, of which some may be repeated or left out."""
+        each = self.split(1)
+        return type(self).joined([each[i] for i in index.tolist()])
+
     @property
     def is_box(self) -> bool:
         """Whether the features vary independently of each other."""

@@ -124,6 +124,9 @@ class BoundBox(BoundRegion):
         parts = zip(*(t.split(size) for t in (self.x, self.radius, self.low, self.high)), strict=True)
         return [BoundBox(*p) for p in parts]
 
+    def at(self, index: Tensor) -> BoundBox:
+        return BoundBox(*(t[index] for t in (self.x, self.radius, self.low, self.high)))
+
 
 @final
 @dataclass(frozen=True)
