@@ -29,8 +29,16 @@ from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.auto import Auto
-from recurjac.branching import Branched, Branching, ExactNorm, InputBisection, Limit, SignBisection
-from recurjac.branching import Branched, BranchedEntries, Branching, InputBisection, Leaves, Limit
+from recurjac.branching import (
+    Branched,
+    BranchedEntries,
+    Branching,
+    ExactNorm,
+    InputBisection,
+    Leaves,
+    Limit,
+    SignBisection,
+)
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,

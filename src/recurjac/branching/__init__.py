@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from recurjac.branching.branched import Branched
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
-from recurjac.branching.exact import ExactNorm
 from recurjac.branching.entries import BranchedEntries, EntriesOver, Signs, Tight
+from recurjac.branching.exact import ExactNorm
 from recurjac.branching.pool import Leaves
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 from recurjac.branching.signs import SignBisection
