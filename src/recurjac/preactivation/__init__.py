@@ -24,5 +24,6 @@ from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 __all__ = [
     "IBP", "AbstractLineChoice", "AbstractLineRule", "AbstractOffersRule", "AbstractPreactivation", "Alone",
     "AutoRanges", "Crown", "CrownLines", "Dual", "DualRanges", "FastLin", "FastLinLines", "Given", "HalfSpaceRanges",
-    "HalfSpaces", "PreIntersection", "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule", "extend",
+    "HalfSpaces", "PreIntersection", "PreactivationState", "Refine", "RuleLike", "SecantRanges", "Secants", "as_rule",
+    "extend",
 ]  # fmt: skip
