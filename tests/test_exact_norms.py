@@ -270,6 +270,19 @@ def test_batches_limits_and_rows() -> None:
     assert torch.allclose(rows.amax(1), both.upper, rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_that_are_within_the_tolerance_count(seed: int) -> None:
+    """With a wide tolerance, few parts are divided, and the upper bound stays one."""
+    net = layers(seed, (2, 4, 3, 1))
+    region = rj.LpBall(torch.zeros(1, 2).double(), 1.0)
+    for tolerance in (0.9, 0.3, 0.05):
+        rough = rj.ExactNorm(rj.Limit(seconds=600, parts=10**5, tolerance=tolerance), rj.JacobianNorm())
+        found = rj.lipschitz(rj.load(net, activation="relu"), region, method=rough, search=rj.Search(work=0))
+        true = exact(net, ReLU(), region, inf)
+        assert float(true.lower) <= float(found.upper) * (1 + 1e-12)
+        assert float(found.upper) <= float(found.lower) * (1 + tolerance) * (1 + 1e-12)
+
+
 def test_only_proofs_drop_parts() -> None:
     """In arithmetic that does not cover rounding, no part is dropped as empty, and the result says so."""
     net = rj.load(layers(4, (2, 5, 1)), activation="relu")
