@@ -20,7 +20,7 @@ from recurjac.testing.networks import random_network
 from tests.helpers import refused
 
 NONE = rj.Search(work=0)
-KINDS = ("relu", "leaky", "steep", "falling", "abs", "prelu", "hard_tanh", "tanh", "gelu")
+KINDS = ("relu", "steep", "abs", "hard_tanh", "tanh")
 
 
 def constrained(kind: str, seed: int, radius: float, p: float = inf, stages: tuple[int, ...] = (1, 2)) -> rj.Problem:
@@ -38,21 +38,20 @@ def constrained(kind: str, seed: int, radius: float, p: float = inf, stages: tup
     return problem
 
 
-def members(problem: rj.Problem, count: int = 3000) -> tuple[Tensor, Tensor]:
+def members(problem: rj.Problem, count: int = 1000) -> tuple[Tensor, Tensor]:
     """Points of the region, (batch, N, *input), and which satisfy the constraints."""
     points = problem.bound.sample(count, torch.Generator().manual_seed(1))
     points = torch.cat([problem.bound.x.unsqueeze(1), points], 1)
     return points, problem.holds(points)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("p", [inf, 2])
+@pytest.mark.parametrize(("kind", "p"), [*((kind, inf) for kind in KINDS), ("relu", 2)])
 def test_ranges_with_half_spaces_hold_their_points(kind: str, p: float) -> None:
     """Everywhere where constraints hold; tighter than CROWN on the whole."""
     seen, wide, narrow = 0, 0.0, 0.0
     for seed in range(2):
         problem = constrained(kind, seed, 0.5, p)
-        plain, found = problem.preactivations(), problem.by(rj.HalfSpaces(8)).preactivations()
+        plain, found = problem.preactivations(), problem.by(rj.HalfSpaces(5)).preactivations()
         points, inside = members(problem)
         for k in range(1, problem.network.depth):
             z = problem.network.preactivations(points.flatten(0, 1))[k - 1].reshape(*points.shape[:2], -1)
@@ -61,11 +60,11 @@ def test_ranges_with_half_spaces_hold_their_points(kind: str, p: float) -> None:
             assert bool((fine | ~inside).all())
             wide, narrow = wide + float(plain.pre(k).width.sum()), narrow + float(found.pre(k).width.sum())
         seen += int(inside.sum())
-    assert seen > 100
+    assert seen > 30
     assert narrow < wide
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_multipliers_reach_the_linear_program(seed: int) -> None:
     """Where the first stage is decided, bounds of the second are linear programs; the search comes close to them."""
     g = torch.Generator().manual_seed(seed)
@@ -115,7 +114,7 @@ def test_half_spaces_prove_that_parts_are_empty() -> None:
         assert bool(part.holds(point.unsqueeze(1))[0, 0]) != empty
 
 
-@pytest.mark.parametrize("kind", ["relu", "leaky", "falling", "abs"])
+@pytest.mark.parametrize("kind", ["relu", "abs"])
 def test_any_multipliers_give_valid_bounds(kind: str) -> None:
     """Also those of no search, as long as the constraints allow their signs."""
     problem = constrained(kind, 3, 0.4)
@@ -129,7 +128,7 @@ def test_any_multipliers_give_valid_bounds(kind: str) -> None:
     points, inside = members(problem)
     z = problem.network.preactivations(points.flatten(0, 1))[k - 1].reshape(*points.shape[:2], -1)
     fine = (torch.cat([z, -z], 2) <= upper.unsqueeze(1) + 1e-12).all(2)
-    assert int(inside.sum()) > 30
+    assert int(inside.sum()) > 10
     assert bool((fine | ~inside).all())
 
 
@@ -153,7 +152,7 @@ def test_slopes_beside_a_kink_are_those_inside_of_the_constraint() -> None:
         assert float(rj.jacobian_bounds(point).lower) == pytest.approx(-1.0, rel=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["relu", "abs", "tanh", "mixed"])
+@pytest.mark.parametrize("kind", ["relu", "mixed"])
 def test_corners_bound_all_slopes(kind: str) -> None:
     """Random slopes within their ranges, and tighter than the entries; every norm."""
     network = random_network(kind, 2, True, width=4, depth=2)

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from recurjac.auto.portfolio import Auto, Progress
-from recurjac.auto.steps import STEPS, AbstractStep, BranchStep, ForwardStep, NormStep, RangeStep, SearchStep
+from recurjac.auto.steps import (
+    STEPS,
+    AbstractStep,
+    BranchStep,
+    ExactStep,
+    ForwardStep,
+    NormStep,
+    RangeStep,
+    SearchStep,
+)
 
 __all__ = [
-    "STEPS", "AbstractStep", "Auto", "BranchStep", "ForwardStep", "NormStep", "Progress", "RangeStep", "SearchStep",
+    "STEPS", "AbstractStep", "Auto", "BranchStep", "ExactStep", "ForwardStep", "NormStep", "Progress", "RangeStep",
+    "SearchStep",
 ]  # fmt: skip

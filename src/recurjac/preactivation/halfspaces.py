@@ -21,6 +21,8 @@ from recurjac.relaxations import LinearRelaxation, relax_
 
 _RATE = 0.3
 """The first step of the search, in units of the largest coefficient for multipliers, and of 1 for slopes of lines."""
+_TENSORS = 8
+"""About how many tensors of the size of the forms exist at once."""
 _LAST = 0.01
 """The size of the last step, as a share of the first."""
 
@@ -60,10 +62,12 @@ class HalfSpaceRanges(AbstractPreactivation):
         subset = NeuronSubset.of(chosen, shape, state.network.device)
         units = subset.units(state.network.dtype).tensor().transpose(1, 2)
         rows = torch.cat([units, -units], 1).expand(shape[0], *[-1] * (units.dim() - 1))
+        floats = shape[0] * max(state.network.sizes) * _TENSORS
+        lot = max(1, state.arithmetic.memory_on(state.network.device) // (8 * floats))
+        deadline = Deadline.after(self.seconds)
         with torch.no_grad():
-            pull = Pull.of(state, k, rows)
-            found = pull.searched(self.steps, Deadline.after(self.seconds))
-            upper = pull.upper(found, state.arithmetic)
+            pulls = [Pull.of(state, k, part) for part in rows.split(lot, 1)]
+            upper = torch.cat([p.upper(p.searched(self.steps, deadline), state.arithmetic) for p in pulls], 1)
         count = units.shape[1]
         low, high = subset.scatter(-upper[:, count:], -inf), subset.scatter(upper[:, :count], inf)
         known = state.known.get(k)
