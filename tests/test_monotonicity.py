@@ -25,6 +25,8 @@ METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.RecurJac()),
 )  # fmt: skip
 
+WHOLE, SOME = rj.Limit(parts=1), rj.Limit(seconds=60, parts=40)
+
 
 def t(*values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
@@ -83,8 +85,7 @@ def test_regions_decide() -> None:
     assert [found.trend(i, 0, 0) for i in range(3)] == [rj.Trend.INCREASING, rj.Trend.DECREASING, rj.Trend.VIOLATED]
     kink = rj.monotone(hat().output(0), rj.LpBall(t([0.0, 0, 0, 0]), 0.0))
     assert kink.trend(0, 0, 0) is rj.Trend.UNDECIDED
-    short = rj.Limit(parts=40)
-    clipped = rj.monotone(hat().output(0), rj.LpBall(t([0.5, 0, 0, 0]), inf, 2, clip=(0, 3)), limit=short)
+    clipped = rj.monotone(hat().output(0), rj.LpBall(t([0.5, 0, 0, 0]), inf, 2, clip=(0, 3)), limit=SOME)
     assert clipped.trend(0, 0, 0) is not rj.Trend.VIOLATED
     assert rj.monotone(hat(), rj.LpBall(x, inf)).trend(0, 0, 0) is rj.Trend.VIOLATED
     box = rj.monotone(hat().output(0), rj.Box(t(0.25, -1.0, 0.0, 0.0), t(9.0, 1.0, 0.0, 5.0)))
@@ -109,7 +110,7 @@ def test_no_sample_contradicts_a_trend_and_witnesses_are_what_they_say(seed: int
     net = random_net(seed, (3, 7, 5, 2))
     x = torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     region = rj.LpBall(x, 0.4, p, clip=(0, 1))
-    found = rj.monotone(net, region)
+    found = rj.monotone(net, region, limit=SOME)
     points = region.bind((3,), torch.float64, torch.device("cpu")).sample(200, torch.Generator().manual_seed(9))
     for i in range(3):
         slopes = jacobians(net, points[i])
@@ -138,9 +139,9 @@ def jacobians(net: rj.Network, points: Tensor) -> Tensor:
 def test_a_batch_is_its_samples() -> None:
     net = random_net(3, (4, 8, 3))
     x = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    together = rj.monotone(net, rj.LpBall(x, 0.3))
+    together = rj.monotone(net, rj.LpBall(x, 0.3), limit=SOME)
     for i, one in enumerate(x):
-        alone = rj.monotone(net, rj.LpBall(one, 0.3))
+        alone = rj.monotone(net, rj.LpBall(one, 0.3), limit=SOME)
         assert torch.equal(alone.increasing[0], together.increasing[i])
         assert torch.equal(alone.decreasing[0], together.decreasing[i])
         torch.testing.assert_close(alone.lower[0], together.lower[i])
@@ -149,12 +150,12 @@ def test_a_batch_is_its_samples() -> None:
 def test_the_probe_decides_how_far_one_looks() -> None:
     net = random_net(0, (3, 7, 5, 2))
     region = rj.LpBall(t([0.3, 0.2, 0.1]), 0.5)
-    assert not rj.monotone(net, region, probe=rj.Probe(count=0)).violated.any()
-    assert not rj.monotone(net, region, probe=rj.Probe(proofs=0)).violated.any()
-    found = rj.monotone(net, region, probe=rj.Probe(count=64, proofs=3))
+    assert not rj.monotone(net, region, probe=rj.Probe(count=0), limit=WHOLE).violated.any()
+    assert not rj.monotone(net, region, probe=rj.Probe(proofs=0), limit=WHOLE).violated.any()
+    found = rj.monotone(net, region, probe=rj.Probe(count=64, proofs=3), limit=WHOLE)
     assert found.violated.any()
     assert len(found.points[0]) <= 3
-    again = rj.monotone(net, region, probe=rj.Probe(count=64, proofs=3))
+    again = rj.monotone(net, region, probe=rj.Probe(count=64, proofs=3), limit=WHOLE)
     assert torch.equal(found.points[0], again.points[0])
 
 
@@ -163,7 +164,7 @@ def test_float32_and_images() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 3))
     x = torch.rand(2, 1, 4, 4)
     net = rj.load(model, x[:1], dtype=torch.float32)
-    found = rj.monotone(net, rj.LpBall(x, 0.3, clip=(0, 1)))
+    found = rj.monotone(net, rj.LpBall(x, 0.3, clip=(0, 1)), limit=WHOLE)
     assert found.lower.shape == found.trends.shape == (2, 3, 1, 4, 4)
     assert found.violated.any()
     entry = tuple(found.violated.nonzero()[0].tolist())

@@ -144,7 +144,8 @@ def monotone(
     """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
 
     Where something is undecided, bounded regions of up to 64 inputs are divided until everything is decided, or
-    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.
+    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.  An interruption
+    ends this for all samples.
 
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
     signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  If the least or
@@ -161,18 +162,19 @@ def monotone(
         bounds, net = jacobian_bounds(problem, method=method), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
-        found = _Found.joined(
-            [
-                _decided(problem, sample, points, how.proofs, limit or Limit(), entries[i])
-                for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True))
-            ]
-        )
+        each, splits = list[_Found](), BranchedEntries(limit=limit or Limit())
+        for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True)):
+            if each and each[-1].interrupted:
+                splits = BranchedEntries(limit=Limit(parts=1))
+            each.append(_decided(sample, points, how.proofs, splits, entries[i]))
+        found = _Found.joined(each)
     shape, title = bounds.lower.shape, bounds.provenance.method
+    notes = (*bounds.provenance.notes, *(("interrupted",) if found.interrupted else ()))
     if found.parts:
-        title = f"{title}; {found.parts} parts by {_splits(limit or Limit()).title}"
+        title = f"{title}; {found.parts} parts by {splits.title}"
     return Monotonicity(
         found.lower.reshape(shape), found.upper.reshape(shape), found.rising.reshape(shape),
-        found.falling.reshape(shape), found.points, replace(bounds.provenance, method=title),
+        found.falling.reshape(shape), found.points, replace(bounds.provenance, method=title, notes=notes),
     )  # fmt: skip
 
 
@@ -181,7 +183,7 @@ def monotone(
 class _Found:
     """What is known of samples: (batch, outputs, inputs) each.
 
-    points: as in `Monotonicity`.  parts: how many parts of regions were bounded.
+    points: as in `Monotonicity`.  parts: how many parts of regions were bounded.  interrupted: whether this was.
     """
 
     lower: Tensor
@@ -189,7 +191,8 @@ class _Found:
     rising: Tensor
     falling: Tensor
     points: tuple[Tensor, ...]
-    parts: int = 0
+    parts: int
+    interrupted: bool
 
     @classmethod
     def joined(cls, each: Sequence[_Found]) -> _Found:
@@ -201,32 +204,30 @@ class _Found:
             torch.cat([f.falling for f in each]),
             tuple(p for f in each for p in f.points),
             sum(f.parts for f in each),
+            any(f.interrupted for f in each),
         )
 
 
-def _splits(limit: Limit) -> BranchedEntries:
-    return BranchedEntries(limit=limit)
-
-
-def _decided(problem: Problem, sample: Problem, points: Tensor, proofs: int, limit: Limit, entries: Interval) -> _Found:
+def _decided(sample: Problem, points: Tensor, proofs: int, splits: BranchedEntries, entries: Interval) -> _Found:
     """The signs of one sample: from bounds of its entries (outputs, inputs), points, and parts of its region."""
     lower, upper = entries.lower, entries.upper
     open_ = ~((lower >= 0) | (upper <= 0))
-    used, rising, falling = _refuted(problem, points, open_, proofs)
+    used, rising, falling = _refuted(sample, points, open_, proofs)
     left = open_ & ((rising < 0) | (falling < 0))
-    splits, parts = _splits(limit), 0
+    parts, interrupted = 0, False
     if bool(left.any()) and _divisible(splits, sample):
         margin = 0.0 if sample.arithmetic.rigorous else torch.finfo(lower.dtype).eps ** 0.5
         state = splits.searched(sample, Gradients(sample).chain.basis(0), Signs(left.flatten(), margin))
         most, least = state.uppers.reshape(2, *lower.shape)
         lower, upper, parts = torch.maximum(lower, -least), torch.minimum(upper, most), state.parts
+        interrupted = state.status == "interrupted"
         still = left & ~((lower >= 0) | (upper <= 0))
         signs = (state.attained.gain > 0) & torch.cat([still.flatten()] * 2)
-        more, up, down = _refuted(problem, torch.cat([state.attained.witness[signs], points]), still, proofs)
+        more, up, down = _refuted(sample, torch.cat([state.attained.witness[signs], points]), still, proofs)
         rising = torch.where(still & (up >= 0), up + len(used), rising)
         falling = torch.where(still & (down >= 0), down + len(used), falling)
         used = torch.cat([used, more])
-    return _Found(lower[None], upper[None], rising[None], falling[None], (used,), parts)
+    return _Found(lower[None], upper[None], rising[None], falling[None], (used,), parts, interrupted)
 
 
 def _divisible(splits: BranchedEntries, sample: Problem) -> bool:

@@ -200,7 +200,7 @@ class BranchedEntries(AbstractJacobianMethod):
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         problem = divided_problem(gradients, self.brancher, self.title)
-        return PreparedParts(self, problem, gradients.chain)
+        return PreparedParts(self, problem, self.method.prepare(gradients))
 
     def searched(self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim) -> Branching:
         """The state at the end for the problem of one sample; after an interruption, what was proved until then."""
@@ -215,20 +215,23 @@ class PreparedParts(AbstractPrepared):
 
     how: BranchedEntries
     problem: Problem
-    whole: ChainRule
+    whole: AbstractPrepared
 
     @property
     def chain(self) -> ChainRule:
-        return self.whole
+        return self.whole.chain
 
     def push(self, tangents: AbstractSeeds) -> Interval:
-        rows, lower, upper = self.chain.rows, list[Tensor](), list[Tensor]()
+        plain = self.whole.push(tangents).map(torch.Tensor.detach)
+        lower, upper = list(plain.lower), list(plain.upper)
         for i, sample in enumerate(self.problem.samples()):
             state = self.how.searched(sample, _of_sample(tangents, i), Tight())
-            most, least = state.uppers.reshape(2, rows, tangents.count)
-            lower.append(-least)
-            upper.append(most)
-        return self.chain.arithmetic.enclose(torch.stack(lower), torch.stack(upper))
+            most, least = state.uppers.reshape(2, *plain.shape[1:])
+            lower[i], upper[i] = -least, most
+            if state.status == "interrupted":
+                break
+        found = self.chain.arithmetic.enclose(torch.stack(lower), torch.stack(upper))
+        return self.chain.arithmetic.intersect(found, plain)
 
 
 def _of_sample(tangents: AbstractSeeds, i: int) -> AbstractSeeds:

@@ -44,8 +44,10 @@ def vertices(chain: ChainRule, chosen: Tensor) -> Iterator[Vertices]:
     """All combinations for those samples of `chosen` (batch,) that have from 1 to `MOST` unknown slopes, in groups."""
     masks = [chain.unstable(k) for k in range(len(chain.shapes))]
     counts = torch.zeros(chain.batch, dtype=torch.long, device=chain.device)
-    for mask in masks:
+    for mask, slopes in zip(masks, chain.slopes, strict=True):
         counts = counts if mask is None else counts + mask.flatten(1).sum(1)
+        if slopes is not None:
+            chosen = chosen & slopes.magnitude.isfinite().flatten(1).all(1)
     for m in range(1, MOST + 1):
         index = (chosen & (counts == m)).nonzero().flatten()
         for part in index.split(max(1, _TOGETHER >> m)):

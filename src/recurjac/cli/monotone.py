@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
+from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
@@ -16,6 +17,8 @@ from recurjac.jacobian import AutoEntries
 
 _SHOWN = 40
 """The largest number of features that a table lists one by one; the JSON report always lists all."""
+_SECONDS = 5.0
+"""The time for parts of the region of a sample and radius, if none is given."""
 _WIDE = 10
 """The largest number of outputs for which it does."""
 
@@ -39,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    method = named.timed_entries(args.method, args.time_limit)
+    half = None if args.time_limit is None else args.time_limit / 2
+    method, limit = named.timed_entries(args.method, half), Limit(seconds=half or _SECONDS)
     together = 1 if isinstance(method, AutoEntries) else TOGETHER
 
     def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
@@ -50,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             method=method,
             pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
+            limit=limit,
         )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 

@@ -36,10 +36,11 @@ def joined_ties(network: Network) -> Network:
     if network.local or any(s.selection is not None for s in network.stages):
         return network
     stages, spread = list(network.detached().stages), dict[int, Tensor]()
+    like = torch.zeros((), dtype=network.dtype, device=network.device)
     with torch.no_grad():
         for k, stage in enumerate(stages, 1):
-            stages[k - 1] = stage = _reading(stage, spread)
-            found = None if stage.linear else _ties(stage)
+            stages[k - 1] = stage = _reading(stage, spread, like)
+            found = None if stage.linear else _ties(stage, like)
             if found is not None:
                 stages[k - 1], spread[k] = _joined(stage, found)
     return replace(network, stages=tuple(stages)) if spread else network
@@ -76,13 +77,13 @@ class _Ties:
     opposite: Tensor
 
 
-def _ties(stage: Stage) -> _Ties | None:
-    """The tied neurons of a stage; None if there are none."""
+def _ties(stage: Stage, like: Tensor) -> _Ties | None:
+    """The tied neurons of a stage; None if there are none.  like: of the network's dtype and device."""
     if any(isinstance(v, Tensor) for v in vars(stage.activation).values()):
         return None
     size = prod(stage.shape)
-    parts = [_factored(e.operator, None, e.source) for e in stage.edges]
-    parts += [_factored(c.operator, c.tensor, 0) for c in stage.constants]
+    parts = [_factored(e.operator, None, e.source, like) for e in stage.edges]
+    parts += [_factored(c.operator, c.tensor, 0, like) for c in stage.constants]
     known = [p for p in parts if p is not None]
     if len(known) < len(parts) or not known:
         return None
@@ -99,15 +100,15 @@ def _ties(stage: Stage) -> _Ties | None:
     return _Ties(tuple(known), first, group, opposite != opposite[first][group])
 
 
-def _factored(operator: AbstractOperator, tensor: Tensor | None, source: int) -> _Factored | None:
+def _factored(operator: AbstractOperator, tensor: Tensor | None, source: int, like: Tensor) -> _Factored | None:
     """The longest part of an operator, from its end, that is one matrix without rounding; None if there is none."""
     links = _links(operator)
-    matrix = _matrix(links[0])
+    matrix = _matrix(links[0], like)
     if matrix is None:
         return None
     used = 1
     for link in links[1:]:
-        inner = _matrix(link)
+        inner = _matrix(link, like)
         product = None if inner is None else exact_product(matrix, inner)
         if product is None:
             break
@@ -127,17 +128,14 @@ def _links(operator: AbstractOperator) -> list[AbstractOperator]:
     return [operator]
 
 
-def _matrix(operator: AbstractOperator) -> Tensor | None:
+def _matrix(operator: AbstractOperator, like: Tensor) -> Tensor | None:
     """The matrix of an operator, (out, in), if it is known without rounding and is not too large."""
-    size, some = prod(operator.in_shape), next(iter(operator.tensors()), None)
+    size = prod(operator.in_shape)
     if size * prod(operator.out_shape) > _ENTRIES:
         return None
     if isinstance(operator, Dense) and size == operator.weight.shape[1]:
         return operator.weight
-    floating = some is not None and some.is_floating_point()
-    dtype = some.dtype if some is not None and floating else torch.float64
-    device = torch.device("cpu") if some is None else some.device
-    columns = operator.columns(torch.arange(size, device=device), dtype, _RIGOROUS)
+    columns = operator.columns(torch.arange(size, device=like.device), like.dtype, _RIGOROUS)
     if not columns.exact and (columns.rad is None or bool((columns.rad != 0).any())):
         return None
     return columns.mid.reshape(size, -1).mT
@@ -149,8 +147,7 @@ def exact_product(a: Tensor, b: Tensor) -> Tensor | None:
     Errors are computed by Dekker's product and Knuth's sum, which are exact unless numbers over- or underflow; sizes
     at which they could are refused.
     """
-    a, b = a.to(torch.promote_types(a.dtype, b.dtype)), b.to(torch.promote_types(a.dtype, b.dtype))
-    if not a.dtype.is_floating_point or len(a) * b.shape[0] * b.shape[1] > 64 * _ENTRIES:
+    if a.dtype != b.dtype or len(a) * b.shape[0] * b.shape[1] > 64 * _ENTRIES:
         return None
     if _moves(a) or _moves(b.mT):
         return a @ b
@@ -191,7 +188,7 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     return high, x - high
 
 
-def _reading(stage: Stage, spread: Mapping[int, Tensor]) -> Stage:
+def _reading(stage: Stage, spread: Mapping[int, Tensor], like: Tensor) -> Stage:
     """The stage on nodes of which some are replaced; spread: the old entries of those in terms of the new ones."""
     if not any(e.source in spread for e in stage.edges):
         return stage
@@ -200,7 +197,7 @@ def _reading(stage: Stage, spread: Mapping[int, Tensor]) -> Stage:
         if e.source in spread:
             matrix = spread[e.source]
             whole = compose(e.operator, Dense(matrix, (matrix.shape[1],), e.operator.in_shape))
-            found = _factored(whole, None, e.source)
+            found = _factored(whole, None, e.source, like)
             exact = found is not None and found.inner is None
             operator = Dense(found.matrix, (matrix.shape[1],), stage.shape) if found is not None and exact else whole
             edges.append(Edge(e.source, operator))
