@@ -14,7 +14,8 @@ import recurjac as rj
 from recurjac.arithmetic import Interval
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.norms import AbstractNormMethod, AbstractRowSum, induced_norm
-from recurjac.search import _direction, point_jacobian
+from recurjac.search import point_jacobian
+from recurjac.search.directions import best_direction
 from recurjac.testing.networks import KINDS, random_network, true_jacobians
 from tests import exact
 from tests.test_definite import above
@@ -41,7 +42,7 @@ def test_induced_norm_of_a_box_of_matrices(seed: int, p: float, q: float) -> Non
         bound = induced_norm(box, p, q, arithmetic, arithmetic.at_least(box.magnitude.sum(-1), 4))
         share = torch.rand(500, 3, 4, generator=g, dtype=torch.float64).round()  # corners of the box
         matrices = box.lower + share * box.width
-        gains, _ = _direction(matrices, p, q)
+        gains, _ = best_direction(matrices, p, q)
         assert float(gains.max()) <= float(bound[0]) * (1 + 1e-14)
         largest = torch.where(box.lower.abs() > box.upper.abs(), box.lower, box.upper)
         if p == 1:
@@ -56,7 +57,7 @@ def test_induced_norm_of_a_box_of_matrices(seed: int, p: float, q: float) -> Non
 @pytest.mark.parametrize(("p", "q"), PAIRS)
 def test_directions_are_of_length_one_and_give_their_gain(p: float, q: float) -> None:
     jacobian = torch.randn(20, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gains, v = _direction(jacobian, p, q)
+    gains, v = best_direction(jacobian, p, q)
     assert torch.allclose(torch.linalg.vector_norm(v, p, dim=-1), torch.ones(20, dtype=torch.float64))
     assert torch.allclose(gain(jacobian, v, p, q), gains)
     other = torch.randn(2000, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -79,7 +80,7 @@ def test_sampled_gains_are_below_every_constant(kind: str, residual: bool) -> No
         region = rj.LpBall(x, radius)
         points = region.bind((2, 2), torch.float64, torch.device("cpu")).sample(40, torch.Generator().manual_seed(2))
         for p, q in PAIRS:
-            true = torch.stack([_direction(true_jacobians(network, s).flatten(2), p, q)[0].max() for s in points])
+            true = torch.stack([best_direction(true_jacobians(network, s).flatten(2), p, q)[0].max() for s in points])
             for method in methods:
                 lip = rj.lipschitz(network, region, p=p, q=q, method=method, search=rj.Search(work=0))
                 assert bool((true <= lip.upper * (1 + 1e-12)).all()), (p, q, method)
@@ -96,7 +97,7 @@ def test_lower_is_attained_at_the_witness(kind: str, p: float, q: float) -> None
     assert torch.allclose(gain(true, lip.direction.flatten(1), p, q), lip.lower, rtol=1e-10)
     assert bool((lip.lower <= lip.upper).all())
     assert bool(((lip.witness - x).abs() <= 0.3).all())
-    centre = _direction(true_jacobians(network, x).flatten(2), p, q)[0]
+    centre = best_direction(true_jacobians(network, x).flatten(2), p, q)[0]
     assert bool((lip.lower >= centre * (1 - 1e-10)).all())
 
 

@@ -25,7 +25,7 @@ from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
-from recurjac.search import Attained, Search, better_of
+from recurjac.search import Aim, Attained, Search, better_of
 
 
 @final
@@ -99,10 +99,13 @@ def lipschitz(
     flat = problem.network.flattened_output()
     problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
-    searched = (search or how.search).attained(question, p, q)
+    searcher = how.search if search is None else search
+    searched = searcher.attained(question, p, q) if how.heeds_attained else None
     found = _bounds(how, question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
+    if searched is None:
+        searched = searcher.attained(question, p, q, Aim(upper=upper.detach()))
     attained = _best(searched, [f.attained for f in found])
     lower = _not_above(attained.gain, upper.detach(), question.arithmetic)
     Interval(lower, upper.detach())  # raises UnsoundBounds if the bounds cross
@@ -116,17 +119,20 @@ def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
     return default_norm_method(p) if problem.network.live and torch.is_grad_enabled() else Auto()
 
 
-def _bounds(how: AbstractNormMethod, question: Problem, p: float, q: float, attained: Attained) -> list[NormBound]:
+def _bounds(
+    how: AbstractNormMethod, question: Problem, p: float, q: float, attained: Attained | None
+) -> list[NormBound]:
     """The bounds of the parts of a batch; after an interruption, those of the others come from a method in one pass."""
     found: list[NormBound] = []
     begin = 0
     for part in question.batches():
-        own = attained.rows(begin, begin + part.bound.batch)
+        own = None if attained is None else attained.rows(begin, begin + part.bound.batch)
         begin += part.bound.batch
         if found and "interrupted" in found[-1].status:
             found.append(replace(default_norm_method(p).bound(Gradients(part), p, q), status="interrupted"))
         else:
-            found.append(how.towards(Gradients(part), p, q, own))
+            known = Gradients(part)
+            found.append(how.bound(known, p, q) if own is None else how.towards(known, p, q, own))
     return found
 
 

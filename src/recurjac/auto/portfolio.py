@@ -93,6 +93,10 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
     def search(self) -> Search:
         return Search(seconds=_SEARCH * self.seconds)
 
+    @property
+    def heeds_attained(self) -> bool:
+        return True
+
     def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
         return self._bounded(gradients, _of_norm(p, q), attained, 1 - _SEARCH)
 

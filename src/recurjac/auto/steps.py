@@ -269,7 +269,7 @@ class ExactStep(AbstractStep):
 class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
-    works: tuple[float, ...] = (2e9, 1e10)
+    works: tuple[float, ...] = (2e10, 1e11)
 
     @property
     def title(self) -> str:

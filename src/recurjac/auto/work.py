@@ -16,7 +16,7 @@ from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
-from recurjac.search import Attained, Search, better_of
+from recurjac.search import Aim, Attained, Search, better_of
 
 TOLERANCE = 1e-6
 """The relative gap between the two bounds at which a question counts as answered."""
@@ -93,7 +93,9 @@ class Work:
         """Look for larger attained values."""
         if self.given is None or self.question.norms is None:
             return
-        found, known = search.attained(self.given, *self.question.norms), self.attained
+        known = self.attained
+        aim = Aim(None if known is None else known.witness.unsqueeze(1), self.upper, self.deadline)
+        found = search.attained(self.given, *self.question.norms, aim)
         self.attained = found if known is None else better_of(known, found)
 
     def measure(self) -> None:

@@ -81,6 +81,11 @@ class AbstractNormMethod(ABC):
         """How to look for what is attained, if the user does not say it."""
         return Search()
 
+    @property
+    def heeds_attained(self) -> bool:
+        """Whether `towards` makes use of what is attained; otherwise the search comes after the bound, and heeds it."""
+        return False
+
     def within(self, seconds: float) -> AbstractNormMethod:
         """The same method, which takes at most about this time; by default the method itself, which has no limit."""
         return self
