@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import final
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.auto import Auto
+from recurjac.deadline import Deadline, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network
 from recurjac.norms import (
@@ -99,7 +102,7 @@ def lipschitz(
     flat = problem.network.flattened_output()
     problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
-    searched = (search or how.search).attained(question, p, q)
+    searched = _searched(search or how.search, question, p, q)
     found = _bounds(how, question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
@@ -114,6 +117,15 @@ def lipschitz(
 def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
     """`Auto`, or a method in one pass if gradients are recorded for the network's weights."""
     return default_norm_method(p) if problem.network.live and torch.is_grad_enabled() else Auto()
+
+
+def _searched(search: Search, question: Problem, p: float, q: float) -> Attained:
+    """What the search attains; nothing, at the centre, if it is given up because it takes longer than it may."""
+    limit = question.planner.watched(question.network.cost, Deadline.after(search.seconds))
+    with suppress(OutOfTime), until(limit):
+        return search.attained(question, p, q)
+    x = question.bound.x
+    return Attained(x.new_zeros(len(x)), x, torch.zeros_like(x))
 
 
 def _bounds(how: AbstractNormMethod, question: Problem, p: float, q: float, attained: Attained) -> list[NormBound]:
