@@ -11,8 +11,7 @@ import torch
 from recurjac.arithmetic import Ball, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise
 from recurjac.jacobian.gradients import Gradients
-from recurjac.operators.base import AbstractLeaf
-from recurjac.operators.interval import interval_image
+from recurjac.operators.interval import interval_image, mixes_once
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds, Units
 
@@ -59,7 +58,7 @@ def last_product(known: Gradients, tangents: AbstractSeeds) -> Interval:
             term = chain.arithmetic.between(direct, direct)
         elif (gradient := known.through(e.source)) is None:
             continue
-        elif isinstance(tangents, Units) and isinstance(e.operator, AbstractLeaf):  # the same bounds with less work
+        elif isinstance(tangents, Units) and mixes_once(e.operator):  # the same bounds with less work
             term = interval_image(e.operator.transpose(), gradient, chain.arithmetic).map(tangents.entries)
         else:
             term = _product(chain, tangents.push(e.operator, chain.arithmetic), gradient)
