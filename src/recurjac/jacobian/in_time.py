@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import final
 
+import torch
+
 from recurjac.arithmetic import Interval
 from recurjac.deadline import Deadline, check_seconds, shorter, until
 from recurjac.errors import OutOfTime
@@ -16,10 +18,12 @@ from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.forms import AbstractSeeds
+from recurjac.propagation.forms import AbstractSeeds, Units
 
 _LATER = 0.6
 """The share of the time for all nodes; the rest is for the last step, to the inputs."""
+_LOT = 64
+"""The number of inputs whose derivatives are bounded together in the last step."""
 
 
 @final
@@ -91,11 +95,23 @@ class _Descended(AbstractPrepared):
 
     def push(self, tangents: AbstractSeeds) -> Interval:
         quick = self._whole(FastLip().pushed(self.known, tangents))
-        if self.deadline.over:
+        if self.deadline.end == inf:
+            return self._with(quick, tangents)
+        part = self.deadline.part(_LATER)  # other tangents may follow
+        if not isinstance(tangents, Units):
+            with suppress(OutOfTime), until(part):
+                return self._with(quick, tangents)
             return quick
-        with suppress(OutOfTime), until(self.deadline):
-            return self.chain.arithmetic.intersect(quick, self._whole(self.method.pushed(self.known, tangents)))
-        return quick
+        lots: list[Interval] = []
+        with suppress(OutOfTime), until(part):
+            for lot in tangents.parts(_LOT):
+                begin = len(lots) * _LOT
+                lots.append(self._with(quick[:, :, begin : begin + lot.count], lot))
+        lots.append(quick[:, :, len(lots) * _LOT :])
+        return Interval.unchecked(torch.cat([i.lower for i in lots], 2), torch.cat([i.upper for i in lots], 2))
+
+    def _with(self, quick: Interval, tangents: AbstractSeeds) -> Interval:
+        return self.chain.arithmetic.intersect(quick, self._whole(self.method.pushed(self.known, tangents)))
 
 
 @final
