@@ -50,11 +50,38 @@ class Deadline:
         return min(1.0, self.spent / max(self.end - self.began, 1e-9))
 
 
+    def later(self, seconds: float) -> Deadline:
+        """The same time, moved by a number of seconds in which something else was done."""
+        return Deadline(self.began + seconds, self.end + seconds)
+
     def part(self, share: float) -> Deadline:
         """From now on for a share of what is left."""
         now = time.monotonic()
         return Deadline(now, now + share * max(0.0, self.end - now))
 
+
+@final
+@dataclass
+class Budget:
+    """Seconds that a number of questions share: each gets an equal part of what those before it have left."""
+
+    deadline: Deadline
+    questions: int
+
+    @classmethod
+    def of(cls, seconds: float, questions: int) -> Budget:
+        """From now on for a number of seconds, which may be infinite."""
+        return cls(Deadline.after(seconds), questions)
+
+    def share(self, count: int = 1) -> float:
+        """The seconds for the next questions, so many of those that are left; a little if nothing is left."""
+        part = min(1.0, count / max(1, self.questions))
+        self.questions -= count
+        return max(_LEAST, part * self.deadline.left)
+
+
+_LEAST = 1e-3
+"""The seconds for a question after the end of the time, in which only its quickest bound is found."""
 
 NEVER = Deadline(0.0, inf)
 """Time without an end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -112,6 +113,37 @@ def lipschitz(
     provenance = question.provenance(how.title, *_notes(question, found))
     steps = tuple(line for f in found for line in f.steps)
     return Lipschitz(upper, lower, attained.witness, attained.direction, p, q, _status(found), provenance, steps)
+
+
+def nested(found: Sequence[Lipschitz]) -> list[Lipschitz]:
+    """Results of the same question on regions of which each contains the next, with what they say of each other.
+
+    A bound holds on all smaller regions, and what is attained in a region is attained in all larger ones.  Results that
+    cover rounding take nothing from those that do not.
+    """
+    results = list(found)
+    for i in range(1, len(results)):
+        results[i] = _inside(results[i], results[i - 1])
+    for i in range(len(results) - 2, -1, -1):
+        results[i] = _around(results[i], results[i + 1])
+    return results
+
+
+def _inside(own: Lipschitz, larger: Lipschitz) -> Lipschitz:
+    """The result on a region that is contained in that of another."""
+    if own.rigorous and not larger.rigorous or not bool((larger.upper < own.upper).any()):
+        return own
+    notes = (*own.provenance.notes, "the bound on a larger region is less")
+    upper = torch.minimum(own.upper, larger.upper)
+    return replace(own, upper=upper, provenance=replace(own.provenance, notes=notes))
+
+
+def _around(own: Lipschitz, smaller: Lipschitz) -> Lipschitz:
+    """The result on a region that contains that of another."""
+    if own.rigorous and not smaller.rigorous:
+        return own
+    best = better_of(*(Attained(r.lower, r.witness, r.direction) for r in (own, smaller)))
+    return replace(own, lower=best.gain, witness=best.witness, direction=best.direction)
 
 
 def default_bound(problem: Problem, p: float) -> AbstractNormMethod:

@@ -18,6 +18,7 @@ from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds, shorter, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import FastLip, Gradients
+from recurjac.machine import optimiser_loading
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
 from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
@@ -134,6 +135,8 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         opening, arms = [Arm(step) for step in OPENING], [Arm(step) for step in steps]
         try:
             _open(work, opening, report)
+            if not work.met:
+                work.deadline = work.deadline.later(optimiser_loading())
             status = improve([*opening, *arms], work, report)
         except KeyboardInterrupt:
             status = "interrupted"

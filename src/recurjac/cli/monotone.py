@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
+from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
 _SHOWN = 40
@@ -40,20 +41,21 @@ def run(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed_entries(args.method, args.time_limit)
-    together = 1 if isinstance(method, AutoEntries) else TOGETHER
+    alone = isinstance(method, AutoEntries) or args.time_limit is not None
+    tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
+    budget = Budget.of(args.time_limit or inf, len(tasks))
 
     def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
         began = time.perf_counter()
         found = monotone(
             task.network,
             task.region,
-            method=method,
+            method=method if args.time_limit is None else named.timed_entries(args.method, budget.share()),
             pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 
-    tasks = list(cases(options.chosen_outputs(network, args), inputs, together))
     rows, code = gather(args, "monotonicity", tasks, rows_of)
     if not args.quiet and rows:
         _tables(rows)

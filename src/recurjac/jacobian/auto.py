@@ -16,6 +16,7 @@ from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime, While
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
+from recurjac.machine import optimiser_loading
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.preactivation.anytime import in_time, refined
 
@@ -61,6 +62,8 @@ class AutoEntries(AbstractJacobianMethod):
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         deadline = Deadline.after(self.seconds)
         gradients, limit = limited(gradients, deadline)
+        loading = optimiser_loading() if _open(gradients) else 0.0
+        deadline, limit = deadline.later(loading), limit.later(loading)
         if limit.end < inf:
             return self._in_time(gradients, limit)
         prepared = [self.first.prepare(gradients)]
@@ -80,8 +83,8 @@ class AutoEntries(AbstractJacobianMethod):
 
     def _others(self, gradients: Gradients, deadline: Deadline) -> Iterator[AbstractPrepared]:
         """`first` with tighter ranges, and Chords with clamps."""
-        chain, best = gradients.chain, gradients
-        if all(chain.unstable(k) is None for k in range(1, chain.end)) or deadline.over:
+        best = gradients
+        if not _open(gradients) or deadline.over:
             return
         if gradients.problem is not None and gradients.given is None:
             best = self._tightened(gradients, Deadline.after(_RANGES * deadline.left))
@@ -96,6 +99,12 @@ class AutoEntries(AbstractJacobianMethod):
             if problem is not None:
                 best = Gradients(problem.by(refined(best.state, problem.pre, rule, deadline)))
         return best
+
+
+def _open(gradients: Gradients) -> bool:
+    """Whether some slope is not known exactly."""
+    chain = gradients.chain
+    return any(chain.unstable(k) is not None for k in range(1, chain.end))
 
 
 def limited(gradients: Gradients, deadline: Deadline) -> tuple[Gradients, Deadline]:
