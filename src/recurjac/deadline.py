@@ -49,7 +49,6 @@ class Deadline:
             return 0.0
         return min(1.0, self.spent / max(self.end - self.began, 1e-9))
 
-
     def later(self, seconds: float) -> Deadline:
         """The same time, moved by a number of seconds in which something else was done."""
         return Deadline(self.began + seconds, self.end + seconds)
@@ -109,7 +108,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002  # (PyTorch passes it)
+        types: Sequence[type],  # (PyTorch passes it)
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:

@@ -131,7 +131,7 @@ def nested(found: Sequence[Lipschitz]) -> list[Lipschitz]:
 
 def _inside(own: Lipschitz, larger: Lipschitz) -> Lipschitz:
     """The result on a region that is contained in that of another."""
-    if own.rigorous and not larger.rigorous or not bool((larger.upper < own.upper).any()):
+    if (own.rigorous and not larger.rigorous) or not bool((larger.upper < own.upper).any()):
         return own
     notes = (*own.provenance.notes, "the bound on a larger region is less")
     upper = torch.minimum(own.upper, larger.upper)
