@@ -78,9 +78,10 @@ def stationary_free_radius(
     box, rule and arithmetic are used, but not its radius.  output: its row-major number; for a difference of outputs,
     use `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
     method: as in `jacobian_bounds`, or `AutoEntries(seconds)`: then its first method is tried on all balls, and after
-    that the whole of it on larger ones, for so many seconds for each input.  tolerance: relative; the search ends when a
-    radius larger than the result by at most this fraction was tried without a proof.  As bounds need not grow with the
-    ball, larger radii may be provable.  The search tries the whole space (or clip box), then the point, then radii in growing steps, then bisection.
+    that the whole of it on larger ones, for so many seconds for each input.
+    tolerance: relative; the search ends when a radius larger than the result by at most this fraction was tried without
+    a proof.  As bounds need not grow with the ball, larger radii may be provable.
+    The search tries the whole space (or clip box), then the point, then radii in growing steps, then bisection.
     Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that does
     not exist and for a tolerance that is not between 0 and 1.
 

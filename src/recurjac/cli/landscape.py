@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from itertools import product
 from math import inf, prod
 from typing import Any
 
@@ -65,8 +64,13 @@ def run(args: argparse.Namespace) -> int:
         _check_existence(network, args.existence)
     method = named.timed_entries(args.method, args.time_limit)
     together = 1 if isinstance(method, AutoEntries) or args.time_limit is not None else TOGETHER
-    parts = [slice(start, start + together) for start in range(0, len(inputs.index), together)]
-    budget = Budget.of(args.time_limit or inf, len(parts) * len(outputs))
+    tasks = [
+        (slice(begin, min(begin + together, start + TOGETHER)), output)
+        for start in range(0, len(inputs.index), TOGETHER)
+        for output in outputs
+        for begin in range(start, min(start + TOGETHER, len(inputs.index)), together)
+    ]
+    budget = Budget.of(args.time_limit or inf, len(tasks))
 
     def rows_of(task: tuple[slice, tuple[int | str, Network, int]], _bar: AbstractBar) -> list[Row]:
         part, (target, one, output) = task
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         seconds = (time.perf_counter() - began) / len(rows)
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 
-    rows, code = gather(args, "radii without stationary points", list(product(parts, outputs)), rows_of)
+    rows, code = gather(args, "radii without stationary points", tasks, rows_of)
     if not args.quiet:
         _table(rows, args.clip is not None)
         if args.existence is not None:

@@ -72,7 +72,7 @@ class AutoEntries(AbstractJacobianMethod):
 
     def _in_time(self, gradients: Gradients, limit: Deadline) -> AbstractPrepared:
         """What gives a bound at any time, and then the others until they are given up."""
-        quick = InTime(seconds=_QUICK * limit.left).prepare(gradients)
+        quick = InTime().within(_QUICK * limit.left).prepare(gradients)
         prepared: list[AbstractPrepared] = []
         part = limit.part(_PREPARED)
         with suppress(OutOfTime), until(part.part(1 - _RANGES)):
