@@ -24,6 +24,7 @@ METHODS: dict[str, AbstractJacobianMethod] = {
     "reversed-chords": rj.Reversed(rj.Chords()),
     "default": rj.Intersection(rj.Chords(), rj.RecurJac()),
     "cut": rj.Cut(rj.Chords(), most=7),
+    "in-time": rj.InTime(),
 }
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(),

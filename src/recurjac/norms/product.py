@@ -30,7 +30,8 @@ class ProductOfNorms(AbstractNormMethod):
 
     Maxima over windows and sorts count as selections (docs/mathematics.md, §6.3): 1 in every norm, if no two windows
     overlap.
-    seconds: for the spectral norms of large networks; those that take longer are replaced by bounds by Schur's test.
+    seconds: for the spectral norms of large networks; those that take longer are replaced by bounds by Schur's test,
+    which have no derivatives.
     """
 
     seconds: float = inf
