@@ -22,12 +22,29 @@ from recurjac.auto import STEPS, AbstractStep, BranchStep, ExactStep, ForwardSte
 from recurjac.auto.work import Work
 from recurjac.cli import main, named
 from recurjac.deadline import Deadline
+from recurjac.machine import load_optimiser
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import SecantRanges
 from recurjac.preactivation.anytime import Known, Within, refined
 
 QUIET = rj.Search(work=0)
+
+
+@final
+class CpuTime:
+    """A clock of the time that this process works, so that limits do not depend on what else the machine does."""
+
+    monotonic = staticmethod(time.process_time)
+
+
+@pytest.fixture(autouse=True)
+def cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_optimiser()
+    for module in ("recurjac.deadline", "recurjac.preactivation.state"):
+        monkeypatch.setattr(f"{module}.time", CpuTime)
+
+
 PLAIN = tuple(step for step in STEPS if not isinstance(step, BranchStep | ExactStep))
 """The steps without branch and bound, which makes small networks exact."""
 FORWARD = tuple(step for step in STEPS if isinstance(step, ForwardStep))
@@ -125,14 +142,14 @@ def test_secants_pay_and_the_note_says_so() -> None:
 
 def test_it_stops_as_soon_as_the_bounds_meet() -> None:
     network = net(0)
-    began = time.monotonic()
+    began = time.process_time()
     for radius in (0.0, 1e-9):
         found = rj.lipschitz(network, ball(radius), method=rj.Auto(60))
         assert found.status == "exact"
         assert float(found.upper) <= float(found.lower) * (1 + 1e-6)
     zero = rj.load([(torch.zeros(3, 4), None), (torch.ones(2, 3), None)], activation="relu")
     assert rj.lipschitz(zero, ball(1.0), method=rj.Auto(60), search=QUIET).status == "exact"
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_few_inputs_are_divided() -> None:
@@ -146,9 +163,9 @@ def test_few_inputs_are_divided() -> None:
 def test_it_ends_in_time() -> None:
     network = net(0, (30, 60, 60, 60, 60, 60, 3))
     for seconds in (0.05, 0.5):
-        began = time.monotonic()
+        began = time.process_time()
         found = rj.lipschitz(network, ball(0.3, 30), method=rj.Auto(seconds), search=QUIET)
-        assert time.monotonic() - began < seconds + 2
+        assert time.process_time() - began < seconds + 2
         assert found.status == "time"
         plain = rj.lipschitz(network, ball(0.3, 30), method=rj.ProductOfNorms(), search=QUIET)
         assert float(found.upper) <= float(plain.upper) * (1 + 1e-12)
@@ -278,12 +295,12 @@ def test_ranges_within_a_time_are_sound(seed: int) -> None:
 def test_the_search_for_multipliers_ends_in_time() -> None:
     network, region = net(0, (60, 90, 90, 90, 90, 2)), ball(0.3, 60)
     for method in (rj.QuadraticNorm(10**6, 0.3),):
-        began = time.monotonic()
+        began = time.process_time()
         rj.lipschitz(network, region, method=method, search=QUIET)
-        assert time.monotonic() - began < 3
-    began = time.monotonic()
+        assert time.process_time() - began < 3
+    began = time.process_time()
     rj.preactivation_bounds(network, region, pre=replace(rj.Secants(), then=SecantRanges(10**6, 0.2)))
-    assert time.monotonic() - began < 4
+    assert time.process_time() - began < 4
 
 
 def test_deadlines() -> None:

@@ -70,7 +70,7 @@ def results(run: Run, *args: object) -> list[dict[str, Any]]:
 
 
 def test_the_report_is_what_the_library_finds(run: Run) -> None:
-    code, out, err = run("--clip", 0, 1, "--json", "r.json")
+    code, out, err = run("--clip", 0, 1, "--method", "chords", "--json", "r.json")
     report = json.loads(Path("r.json").read_text())
     want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), search=QUICK)
     assert (code, report["command"], report["settings"]["target"]) == (0, "certify", "runner-up")
@@ -85,6 +85,15 @@ def test_the_report_is_what_the_library_finds(run: Run) -> None:
     assert [r["method"] for r in rows] == list(want.proof)
     assert len([line for line in out.splitlines() if line.strip()[:1].isdigit()]) == 3
     assert "rounding is covered" in err
+
+
+def test_by_default_all_proofs_are_tried_in_time(run: Run) -> None:
+    once = rj.certified_radius(rj.load("net.npz"), x(), search=QUICK)
+    rows = results(run, "--time-limit", 30)
+    assert all(float(r["radius"]) >= float(radius) for r, radius in zip(rows, once.radius, strict=True))
+    assert all(r["provenance"]["method"].endswith("secants") for r in rows)
+    brief = results(run, "--time-limit", 1e-3)
+    assert all(0 <= float(r["radius"]) <= float(r["attack"]) for r in brief)
 
 
 def test_labels_from_numbers_and_files(run: Run) -> None:

@@ -312,7 +312,19 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
 @pytest.mark.usefixtures("files")
 def test_the_command_reports_what_the_library_finds(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(
-        capsys, "landscape", "net.npz", "--input", "x.npy", "--class", 1, "--norm", 2, "--json", "r.json"
+        capsys,
+        "landscape",
+        "net.npz",
+        "--input",
+        "x.npy",
+        "--class",
+        1,
+        "--norm",
+        2,
+        "--method",
+        "one-pass",
+        "--json",
+        "r.json",
     )
     report = json.loads(Path("r.json").read_text())
     want = rj.stationary_free_radius(rj.load("net.npz"), np.load("x.npy"), output=1, p=2)
@@ -339,9 +351,12 @@ def test_classes_margins_and_choices(capsys: pytest.CaptureFixture[str]) -> None
 
     each = results("net.npz", "--input", "x.npy", "--class", "each", "--index", 2, 0)
     assert [(r["index"], r["class"]) for r in each] == [(2, 0), (0, 0), (2, 1), (0, 1)]
-    (margin,) = results("net.npz", "--input", "x.npy", "--margin", 0, 1, "--index", 0)
+    (margin,) = results("net.npz", "--input", "x.npy", "--margin", 0, 1, "--index", 0, "--method", "one-pass")
     want = rj.stationary_free_radius(rj.load("net.npz").margin(0, 1), np.load("x.npy")[:1], output=0)
     assert (margin["class"], float(margin["radius"])) == ("0-1", want.radius.item())
+    (timed,) = results("net.npz", "--input", "x.npy", "--margin", 0, 1, "--index", 0, "--time-limit", 1)
+    assert timed["method"] == "auto"
+    assert float(timed["radius"]) >= float(margin["radius"])
     one = results("one.npz", "--input", "y.npy", "--method", "fastlip")
     assert [r["class"] for r in one] == [0, 0, 0]
     assert [r["witness"] for r in one] == [0, None, 0]
@@ -362,7 +377,8 @@ def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypat
         return rj.stationary_free_radius(*args, **settings)
 
     monkeypatch.setattr("recurjac.cli.landscape.stationary_free_radius", second_is_interrupted)
-    code, _, err = run(capsys, "landscape", "net.npz", "--input", "x.npy", "--class", "each", "--json", "r.json")
+    given = ("net.npz", "--input", "x.npy", "--class", "each", "--method", "one-pass", "--json", "r.json")
+    code, _, err = run(capsys, "landscape", *given)
     assert (code, "interrupted; the 3 finished results are reported" in err) == (1, True)
     assert len(json.loads(Path("r.json").read_text())["results"]) == 3
 

@@ -395,6 +395,6 @@ def test_an_attack_descends_along_the_least_margin(row: int) -> None:
 
 @pytest.mark.parametrize("kind", [rj.Attack, rj.Newton, rj.Probe, rj.RadiusSearch])
 def test_settings_take_whole_numbers(kind: Any) -> None:
-    for name in {field.name for field in fields(kind)} - {"limit", "attack"}:
+    for name in {field.name for field in fields(kind)} - {"limit", "attack", "time_limit", "progress"}:
         with pytest.raises(rj.InvalidRequest, match=f"{name} of .* is True; give a whole number"):
             kind(**{name: True})

@@ -29,7 +29,7 @@ from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
 from tests.marks import every_dtype
 
 METHODS: dict[str, AbstractJacobianMethod] = {
-    "chords": rj.Chords(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
+    "chords": rj.Chords(), "in-time": rj.InTime(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
     "f1": rj.ReversedAfterFirst(rj.RecurJac()), "fastlip": rj.FastLip(),
 }  # fmt: skip
 

@@ -1,13 +1,17 @@
-"""Points in time until which work may go on."""
+"""Points in time until which work may go on, and a way to give up work at such a point."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import final
+from typing import Any, final
 
-from recurjac.errors import InvalidRequest
+from torch.overrides import TorchFunctionMode
+
+from recurjac.errors import InvalidRequest, OutOfTime
 
 
 @final
@@ -45,6 +49,38 @@ class Deadline:
             return 0.0
         return min(1.0, self.spent / max(self.end - self.began, 1e-9))
 
+    def later(self, seconds: float) -> Deadline:
+        """The same time, moved by a number of seconds in which something else was done."""
+        return Deadline(self.began + seconds, self.end + seconds)
+
+    def part(self, share: float) -> Deadline:
+        """From now on for a share of what is left."""
+        now = time.monotonic()
+        return Deadline(now, now + share * max(0.0, self.end - now))
+
+
+@final
+@dataclass
+class Budget:
+    """Seconds that a number of questions share: each gets an equal part of what those before it have left."""
+
+    deadline: Deadline
+    questions: int
+
+    @classmethod
+    def of(cls, seconds: float, questions: int) -> Budget:
+        """From now on for a number of seconds, which may be infinite."""
+        return cls(Deadline.after(seconds), questions)
+
+    def share(self, count: int = 1) -> float:
+        """The seconds for the next questions, so many of those that are left; a little if nothing is left."""
+        part = min(1.0, count / max(1, self.questions))
+        self.questions -= count
+        return max(_LEAST, part * self.deadline.left)
+
+
+_LEAST = 1e-3
+"""The seconds for a question after the end of the time, in which only its quickest bound is found."""
 
 NEVER = Deadline(0.0, inf)
 """Time without an end."""
@@ -59,3 +95,37 @@ def check_seconds(what: str, seconds: float) -> None:
     """Raise InvalidRequest unless this is a positive number of seconds; it may be infinite."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise InvalidRequest(f"{what}(seconds={seconds!r}) has no time; give a positive number of seconds")
+
+
+@final
+class _Watch(TorchFunctionMode):
+    """Looks at the clock before every operation on tensors."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self.deadline = deadline
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],  # (PyTorch passes it)
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if self.deadline.over:
+            raise OutOfTime("the time is over")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def until(deadline: Deadline) -> Iterator[None]:
+    """Raise OutOfTime at the first operation on tensors after the deadline, wherever it is, in this thread.
+
+    What is begun and not finished must be dropped; objects made before keep what they had.  Looking at the clock takes
+    about as long as an operation on a few numbers, so this is for work that consists of larger ones.
+    """
+    if deadline.end == inf:
+        yield
+        return
+    with _Watch(deadline):
+        yield

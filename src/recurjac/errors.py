@@ -56,5 +56,9 @@ class MissingDependency(RecurJacError, ImportError):
     """An optional extra is not installed; the message names the `pip install` command for it."""
 
 
+class OutOfTime(RecurJacError, TimeoutError):
+    """A computation was given up at its deadline; what was known before is still valid."""
+
+
 class UnsoundBounds(RecurJacError, ArithmeticError):
     """A lower bound above its upper bound, or NaN; this indicates a bug and is never a result."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import final
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.auto import Auto
+from recurjac.deadline import Deadline, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network
 from recurjac.norms import (
@@ -99,13 +103,12 @@ def lipschitz(
     flat = problem.network.flattened_output()
     problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
-    searcher = how.search if search is None else search
-    searched = searcher.attained(question, p, q) if how.heeds_attained else None
+    searched = _searched(search or how.search, question, p, q, Aim()) if how.heeds_attained else None
     found = _bounds(how, question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
     if searched is None:
-        searched = searcher.attained(question, p, q, Aim(upper=upper.detach()))
+        searched = _searched(search or how.search, question, p, q, Aim(upper=upper.detach()))
     attained = _best(searched, [f.attained for f in found])
     lower = _not_above(attained.gain, upper.detach(), question.arithmetic)
     Interval(lower, upper.detach())  # raises UnsoundBounds if the bounds cross
@@ -114,9 +117,49 @@ def lipschitz(
     return Lipschitz(upper, lower, attained.witness, attained.direction, p, q, _status(found), provenance, steps)
 
 
+def nested(found: Sequence[Lipschitz]) -> list[Lipschitz]:
+    """Results of the same question on regions of which each contains the next, with what they say of each other.
+
+    A bound holds on all smaller regions, and what is attained in a region is attained in all larger ones.  Results that
+    cover rounding take nothing from those that do not.
+    """
+    results = list(found)
+    for i in range(1, len(results)):
+        results[i] = _inside(results[i], results[i - 1])
+    for i in range(len(results) - 2, -1, -1):
+        results[i] = _around(results[i], results[i + 1])
+    return results
+
+
+def _inside(own: Lipschitz, larger: Lipschitz) -> Lipschitz:
+    """The result on a region that is contained in that of another."""
+    if (own.rigorous and not larger.rigorous) or not bool((larger.upper < own.upper).any()):
+        return own
+    notes = (*own.provenance.notes, "the bound on a larger region is less")
+    upper = torch.minimum(own.upper, larger.upper)
+    return replace(own, upper=upper, provenance=replace(own.provenance, notes=notes))
+
+
+def _around(own: Lipschitz, smaller: Lipschitz) -> Lipschitz:
+    """The result on a region that contains that of another."""
+    if own.rigorous and not smaller.rigorous:
+        return own
+    best = better_of(*(Attained(r.lower, r.witness, r.direction) for r in (own, smaller)))
+    return replace(own, lower=best.gain, witness=best.witness, direction=best.direction)
+
+
 def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
     """`Auto`, or a method in one pass if gradients are recorded for the network's weights."""
     return default_norm_method(p) if problem.network.live and torch.is_grad_enabled() else Auto()
+
+
+def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -> Attained:
+    """What the search attains; nothing, at the centre, if it is given up because it takes longer than it may."""
+    limit = question.planner.watched(question.network.cost, Deadline.after(search.seconds))
+    with suppress(OutOfTime), until(limit):
+        return search.attained(question, p, q, aim)
+    x = question.bound.x
+    return Attained(x.new_zeros(len(x)), x, torch.zeros_like(x))
 
 
 def _bounds(

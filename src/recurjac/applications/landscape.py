@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import inf
 from typing import final
 
@@ -13,12 +14,18 @@ from torch import Tensor
 from recurjac.applications.centres import Centres, around
 from recurjac.applications.radius_search import answered, bracket_radius
 from recurjac.applications.signs import strict_signs
-from recurjac.errors import InvalidRequest
-from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method, jacobian_bounds
+from recurjac.deadline import NEVER, Budget, Deadline, until
+from recurjac.errors import InvalidRequest, OutOfTime
+from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import Numbers
+
+_FIRST = 0.5
+"""Of a limited time, the largest share for the first method."""
+_BALL = 0.25
+"""The share of what is left for the balls of one call."""
 
 
 @final
@@ -70,8 +77,10 @@ def stationary_free_radius(
     network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both, whose centres, norm, clip
     box, rule and arithmetic are used, but not its radius.  output: its row-major number; for a difference of outputs,
     use `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
-    method: as in `jacobian_bounds`.  tolerance: relative; the search ends when a radius larger than the result by at
-    most this fraction was tried without a proof.  As bounds need not grow with the ball, larger radii may be provable.
+    method: as in `jacobian_bounds`, or `AutoEntries(seconds)`: then its first method is tried on all balls, and after
+    that the whole of it on larger ones, for so many seconds for each input.
+    tolerance: relative; the search ends when a radius larger than the result by at most this fraction was tried without
+    a proof.  As bounds need not grow with the ball, larger radii may be provable.
     The search tries the whole space (or clip box), then the point, then radii in growing steps, then bisection.
     Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that does
     not exist and for a tolerance that is not between 0 and 1.
@@ -85,7 +94,8 @@ def stationary_free_radius(
     one = asked.network.output(output)
     probe = _Probe(asked.of(one), Centres.of(ball, one.input_shape), how)
     with torch.no_grad():
-        found, notes = _largest(probe, tolerance)
+        found = _in_time(probe, how, tolerance) if isinstance(how, AutoEntries) else _largest(probe, tolerance)
+    notes = tuple(_note(bool(k), float(r)) for k, r in zip(found.proved, found.radius, strict=True))
     return StationaryFree(
         found.radius.to(one.dtype).to(one.device), found.witness.to(one.device), found.lower.to(one.device),
         found.upper.to(one.device), output, float(ball.p), notes, probe.problem.provenance(how.title),
@@ -119,11 +129,12 @@ class _Proofs:
 @final
 @dataclass(frozen=True)
 class _Probe:
-    """A network of one output, and the inputs around which its gradient is bounded."""
+    """A network of one output, and the inputs around which its gradient is bounded; after `deadline`, nothing is."""
 
     problem: Problem
     centres: Centres
     method: AbstractJacobianMethod
+    deadline: Deadline = NEVER
 
     @property
     def count(self) -> int:
@@ -134,6 +145,16 @@ class _Probe:
 
         If several entries have a proved sign, the witness is the one whose bounds are farthest from 0.
         """
+        if self.deadline.end == inf:
+            return self._tried(index, radius)
+        part = self.deadline.part(_BALL)
+        if part.left > 0:
+            own = replace(self, method=self.method.within(part.left))
+            with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network.cost, part)):
+                return own._tried(index, radius)
+        return self.nothing(len(index))
+
+    def _tried(self, index: Tensor, radius: Tensor) -> _Proofs:
         balls = self.centres.taken(index.tolist()).balls(radius)
         found = jacobian_bounds(self.problem.over(balls), method=self.method)
         lower, upper = found.lower.flatten(1).cpu(), found.upper.flatten(1).cpu()
@@ -144,29 +165,42 @@ class _Probe:
         low, high = lower.gather(1, at).squeeze(1), upper.gather(1, at).squeeze(1)
         return _Proofs(radius, torch.where(known, best.indices, -1), low, high)
 
-    def nothing(self) -> _Proofs:
-        """The state before any proof."""
-        end = torch.full((self.count,), inf, dtype=self.problem.network.dtype)
-        zero = torch.zeros(self.count, dtype=torch.float64)
-        return _Proofs(zero, torch.full((self.count,), -1), -end, end)
+    def nothing(self, count: int) -> _Proofs:
+        """The state before any proof, for so many samples."""
+        end = torch.full((count,), inf, dtype=self.problem.network.dtype)
+        return _Proofs(torch.zeros(count, dtype=torch.float64), torch.full((count,), -1), -end, end)
 
     def limits(self) -> Tensor:
         """For each sample, a radius at which the ball is the whole space, or contains the clip box."""
         return self.centres.whole().clamp(max=float(torch.finfo(self.problem.network.dtype).max) / 4)
 
 
-def _largest(probe: _Probe, tolerance: float) -> tuple[_Proofs, tuple[str, ...]]:
-    """The largest radii found, and why some are 0."""
+def _in_time(probe: _Probe, method: AutoEntries, tolerance: float) -> _Proofs:
+    """The largest radii found by the first method, and then, input by input, by the whole of it on larger balls."""
+    budget = Budget.of(method.seconds * probe.count, probe.count)
+    found = _largest(replace(probe, method=method.first, deadline=budget.deadline.part(_FIRST)), tolerance)
+    for i, radius in enumerate(found.radius.tolist()):
+        own = replace(probe, deadline=Deadline.after(budget.share()))
+        if radius < inf:
+            start = torch.tensor([i])
+            if not bool(found.proved[i]):
+                found = found.updated(start, own(start, torch.zeros(1, dtype=torch.float64)))
+            if bool(found.proved[i]):
+                found = _searched(own, found, start, tolerance)
+    return found
+
+
+def _largest(probe: _Probe, tolerance: float) -> _Proofs:
+    """The largest radii found."""
     every = torch.arange(probe.count)
-    found = probe.nothing()
+    found = probe.nothing(probe.count)
     tried = probe(every, torch.full((len(every),), inf, dtype=torch.float64))
     found = found.updated(every, tried)
     left = every[~found.proved]
     if len(left):
         found = found.updated(left, probe(left, torch.zeros(len(left), dtype=torch.float64)))
         found = _searched(probe, found, left[found.proved[left]], tolerance)
-    notes = tuple(_note(bool(k), float(r)) for k, r in zip(found.proved, found.radius, strict=True))
-    return found, notes
+    return found
 
 
 def _note(known: bool, radius: float) -> str:
@@ -176,7 +210,8 @@ def _note(known: bool, radius: float) -> str:
 
 
 def _searched(probe: _Probe, found: _Proofs, left: Tensor, tolerance: float) -> _Proofs:
-    """`found`, with the largest radii for the samples `left`, which have a proof at radius 0 and none at infinity."""
+    """`found`, with larger radii for the samples `left`, from those on that are proved, none of which is infinite."""
+    begin = found.radius.tolist()
     limits, dtype = probe.limits().tolist(), probe.problem.network.dtype
 
     def proved(samples: Sequence[int], radii: Sequence[float]) -> list[bool]:
@@ -187,5 +222,5 @@ def _searched(probe: _Probe, found: _Proofs, left: Tensor, tolerance: float) -> 
         known: list[bool] = tried.proved.tolist()
         return known
 
-    answered({i: bracket_radius(limits[i], dtype, tolerance) for i in left.tolist()}, proved)
+    answered({i: bracket_radius(limits[i], dtype, tolerance, begin[i]) for i in left.tolist()}, proved)
     return found

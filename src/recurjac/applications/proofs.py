@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf, prod
 from typing import final
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.radii import RadiusBound
-from recurjac.errors import InvalidRequest
+from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
+from recurjac.errors import InvalidRequest, OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Chords, Gradients
 from recurjac.norms import AbstractNormMethod, as_norm_method
 from recurjac.preactivation import SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
+_BALL = 1 / 3
+"""The share of the time that is left for one proof on some balls."""
 _WIDEST = 4096
 """The size of the widest stage for which secants are tried."""
 
@@ -79,6 +83,10 @@ class AbstractRadiusProof(ABC):
         """Whether the proof can bound margins on balls of the l_p norm."""
         return True
 
+    def within(self, seconds: float) -> AbstractRadiusProof:
+        """The same proof, which takes at most about this time for the balls of a call; by default without a limit."""
+        return self
+
     @property
     def sparing(self) -> bool:
         """Whether the proof is too slow for many balls: it is asked on a few, beyond what the other proofs reach."""
@@ -118,6 +126,9 @@ class LipschitzIntegral(AbstractRadiusProof):
     def __post_init__(self) -> None:
         as_norm_method(self.method)
 
+    def within(self, seconds: float) -> LipschitzIntegral:
+        return LipschitzIntegral(self.norm.within(seconds))
+
     @property
     def norm(self) -> AbstractNormMethod:
         """The method as a norm method."""
@@ -142,11 +153,18 @@ class SecantMargin(AbstractRadiusProof):
     """Lower bounds of the margins by centred secants, with ranges that secants tighten stage by stage.
 
     It is asked on a few balls beyond what the other proofs reach.  It states nothing for networks with a stage of more
-    than 4096 neurons.  steps: of each search for multipliers.
+    than 4096 neurons.  steps: of each search for multipliers.  seconds: for the balls of a call.
     Source: docs/mathematics.md, §3.4 and §7.2.
     """
 
     steps: int = 15
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("SecantMargin", self.seconds)
+
+    def within(self, seconds: float) -> SecantMargin:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def title(self, problem: Problem) -> str:
         return "secants"
@@ -155,7 +173,8 @@ class SecantMargin(AbstractRadiusProof):
         problem = balls.problem
         if max(prod(shape) for shape in map(problem.network.shape, range(problem.network.depth))) > _WIDEST:
             return RadiusFacts()
-        tighter = problem.by(refined(balls.known.state, problem.pre, SecantRanges(self.steps)))
+        rule, deadline = SecantRanges(self.steps), Deadline.after(self.seconds)
+        tighter = problem.by(refined(balls.known.state, problem.pre, rule, deadline))
         return RadiusFacts(margins=tighter.output(tighter.preactivations()).lower)
 
     @property
@@ -179,12 +198,13 @@ def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: flo
             raise InvalidRequest(f"{proof.title(problem)} does not support the norm l{p:g}; choose another")
 
 
-def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[RadiusBound]:
-    """The best bounds that the proofs state on each ball.
+def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: Deadline = NEVER) -> list[RadiusBound]:
+    """The best bounds that the proofs state on each ball; after the deadline, they state nothing.
 
+    Each proof may take a third of what is left.
     Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins), or whose slopes are negative.
     """
-    facts = [(proof.title(balls.problem), proof.facts(balls)) for proof in proofs]
+    facts = [(proof.title(balls.problem), _facts(proof, balls, deadline)) for proof in proofs]
     margins = [(title, f.margins) for title, f in facts if f.margins is not None]
     slopes = [(title, f.slopes) for title, f in facts if f.slopes is not None]
     for title, bounds in slopes:
@@ -194,6 +214,18 @@ def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls) -> list[Ra
     by = [tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes)]
     rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
     return [RadiusBound(r, tuple(m), tuple(s), *by) for r, m, s in rows]
+
+
+def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -> RadiusFacts:
+    """What a proof states if it is done in time."""
+    if deadline.end == inf:
+        return proof.facts(balls)
+    if deadline.over:
+        return RadiusFacts()
+    problem, part = balls.problem, deadline.part(_BALL)
+    with suppress(OutOfTime), until(problem.planner.watched(problem.network.cost, part)):
+        return proof.within(part.left).facts(balls)
+    return RadiusFacts()
 
 
 def _best(

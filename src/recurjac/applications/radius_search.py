@@ -17,6 +17,7 @@ import torch
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.radii import RadiusBound, by_integral, by_margin, least_proved, proved
+from recurjac.deadline import check_seconds
 from recurjac.errors import InvalidRequest, expect, expect_whole
 
 _SMALLEST = 0.11
@@ -47,19 +48,33 @@ _All = TypeVar("_All")
 
 @final
 @dataclass(frozen=True)
+class RadiusProgress:
+    """What is known of an input during the search: the proved radius, and the distance of the nearest adversary."""
+
+    radius: float
+    attack: float
+
+
+@final
+@dataclass(frozen=True)
 class RadiusSearch:
     """A grid of radii, in linear steps to where the proofs end; its first quarter has doubling radii instead.
 
     intervals: the number of linear steps from 0 to the end.  limit: the largest radius that is tried.
     attack: on the inputs; no proof depends on it.
+    time_limit: seconds for each input; inputs with the same label and targets share theirs.  After it, what is proved
+    so far is the result.  progress: called whenever the proved radius of an input has grown.
     Raises InvalidRequest for less than one interval, a limit that is not positive, and for an attack of another kind.
     """
 
     intervals: int = 30
     limit: float = inf
     attack: Attack = field(default_factory=Attack)
+    time_limit: float = inf
+    progress: Callable[[RadiusProgress], None] | None = None
 
     def __post_init__(self) -> None:
+        check_seconds("RadiusSearch", self.time_limit)
         expect_whole("the search of radii", intervals=self.intervals)
         if self.intervals < 1:
             raise InvalidRequest(f"the number of intervals is {self.intervals!r}; it must be a positive whole number")
@@ -91,14 +106,37 @@ def answered(
     return done
 
 
-def bracket_radius(limit: float, dtype: torch.dtype, tolerance: float) -> Generator[list[float], list[bool], None]:
+def told(
+    search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
+    known: Sequence[RadiusBound],
+    say: Callable[[float], None],
+) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
+    """The same search, which says what is proved whenever that has grown.  known: the rungs that it starts with."""
+    rungs, best = list(known), 0.0
+    try:
+        asked = next(search)
+        while True:
+            found = yield asked
+            rungs += found
+            if least_proved(rungs) > best:
+                best = least_proved(rungs)
+                say(best)
+            asked = search.send(found)
+    except StopIteration as finished:
+        return list(finished.value)
+
+
+def bracket_radius(
+    limit: float, dtype: torch.dtype, tolerance: float, begin: float = 0.0
+) -> Generator[list[float], list[bool], None]:
     """Bracket the largest proved radius: yields one radius at a time and receives whether it was proved.
 
     limit: only smaller radii are tried.  tolerance: the relative width of the bracket at which the search ends.
+    begin: a radius that is known to be proved; the search then goes on from there.
     The bracket is between `low`, which was proved (0: no ball yet), and `high`, which was not.  Steps up or down from 1
     grow until both ends are known; then the geometric mean of the ends is tried.  Radii are numbers of `dtype`.
     """
-    low, high, factor, failed = 0.0, limit, 2.0, False
+    low, high, factor, failed = begin, limit, 2.0, False
     while high > low * (1 + tolerance):
         first = low == 0 and not failed  # this step does not start from an end
         radius = float(torch.tensor(_between(low, high, factor, failed), dtype=dtype))

@@ -7,7 +7,8 @@ two proofs can be combined: the bound up to some radius, and the Lipschitz const
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any, final
@@ -25,16 +26,33 @@ from recurjac.applications.proofs import (
     stated,
 )
 from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, least_proved, proved
-from recurjac.applications.radius_search import RadiusSearch, answered, few_radii, first_order, search_radii
+from recurjac.applications.radius_search import (
+    RadiusProgress,
+    RadiusSearch,
+    answered,
+    few_radii,
+    first_order,
+    search_radii,
+    told,
+)
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.errors import InvalidRequest, UnsoundBounds, expect
+from recurjac.deadline import NEVER, Deadline, until
+from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
 from recurjac.norms import check_norm
+from recurjac.preactivation.anytime import in_time
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import Numbers
+
+_ATTACK = 0.2
+"""In large networks, the share of the time for the attack."""
+_MANY = 0.6
+"""The share of what is left for proofs on many balls if there are others for few."""
+_RANGES = 0.2
+"""In large networks, the share of what is left for the ranges on some balls."""
 
 
 @final
@@ -150,6 +168,7 @@ class _Work:
     centres: Centres
     proofs: tuple[AbstractRadiusProof, ...]
     search: RadiusSearch
+    deadline: Deadline = NEVER
 
     @property
     def network(self) -> Network:
@@ -173,18 +192,12 @@ class _Work:
 
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
         """Search radii for each input whose label is proved to win, then attack it."""
-        count = len(remarks)
+        deadline = Deadline.after(self.search.time_limit * len(remarks))
         centres = self.at_centres()
         remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
-        climbing = {i: self.climbing(i, centres[i]) for i in range(count) if not remarks[i]}
-        many, few = (
-            replace(self, proofs=tuple(f for f in self.proofs if f.sparing is wanted)) for wanted in (False, True)
-        )
-        rungs = answered(climbing, many.bounds) if many.proofs else {i: [centres[i]] for i in climbing}
-        if few.proofs:
-            whole = self.centres.whole().tolist()
-            rungs = answered({i: few_radii(own, self.search, whole[i]) for i, own in rungs.items()}, few.bounds)
-        attacked = self.attacked(sorted(climbing), centres)
+        right = [i for i, why in enumerate(remarks) if not why]
+        attacked = self.attacked(right, centres, deadline.part(_ATTACK))
+        rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
         beaten = (self.network(self.centres.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
         for i, centre in enumerate(centres):
@@ -194,6 +207,43 @@ class _Work:
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
             entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
         return entries
+
+    def searched(
+        self, rungs: dict[int, list[RadiusBound]], attacked: Mapping[int, tuple[float, Tensor]], deadline: Deadline
+    ) -> dict[int, list[RadiusBound]]:
+        """All rungs of each input, from the rung of its centre: first by proofs for many balls, then by those for few.
+
+        Of the time, the first take a share if there are others.
+        """
+        many, few = (
+            replace(self, proofs=tuple(f for f in self.proofs if f.sparing is wanted), deadline=deadline)
+            for wanted in (False, True)
+        )
+        if many.proofs and few.proofs and deadline.end < inf:
+            many = replace(many, deadline=deadline.part(_MANY))
+        if many.proofs:
+            climbing = {i: self.told(i, self.climbing(i, own[0]), own, attacked) for i, own in rungs.items()}
+            rungs = answered(climbing, many.bounds)
+        if few.proofs:
+            whole = self.centres.whole().tolist()
+            further = {
+                i: self.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()
+            }
+            rungs = answered(further, few.bounds)
+        return rungs
+
+    def told(
+        self,
+        i: int,
+        search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
+        rungs: Sequence[RadiusBound],
+        attacked: Mapping[int, tuple[float, Tensor]],
+    ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
+        """The same search, with progress if the user wants to see it."""
+        progress, attack = self.search.progress, attacked[i][0]
+        if progress is None:
+            return search
+        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attack)))
 
     def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         together = min(self.search.intervals, self.problem.planner.radii_ahead(self.network))
@@ -216,17 +266,26 @@ class _Work:
             balls = self.centres.taken(index[begin : begin + together]).balls(some)
             parts = self.problem.over(balls).batches()
             for part, radius in zip(parts, some.split([part.bound.batch for part in parts]), strict=True):
-                found += stated(self.proofs, MarginBalls(part, Gradients(part), radius, self.centres.p))
+                limit = part.planner.watched(part.network.cost, self.deadline)
+                own = part if limit.end == inf else part.by(in_time(part.pre, limit.part(_RANGES)))
+                found += stated(self.proofs, MarginBalls(own, Gradients(own), radius, self.centres.p), self.deadline)
         return found
 
-    def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound]) -> dict[int, tuple[float, Tensor]]:
-        """The nearest adversary found for each of these inputs: its distance and the point."""
+    def attacked(
+        self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline
+    ) -> dict[int, tuple[float, Tensor]]:
+        """The nearest adversary found for each of these inputs: its distance and the point.
+
+        For large networks, none is found if the attack takes longer than it may.
+        """
         if not index:
             return {}
         scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
         points = self.centres.taken(index).points()
-        found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
-        return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
+        with suppress(OutOfTime), until(self.problem.planner.watched(self.network.cost, deadline)):
+            found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
+            return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
+        return {i: (inf, self.centres.x[i]) for i in index}
 
 
 def _weakest(rungs: Sequence[RadiusBound]) -> int:

@@ -9,6 +9,8 @@ from typing import final
 
 from recurjac.auto.steps import AbstractStep
 from recurjac.auto.work import Work
+from recurjac.deadline import until
+from recurjac.errors import OutOfTime
 
 _LITTLE = 1e-3
 """A step that closes the gap by less than this factor (less 1) has not improved anything worth its time."""
@@ -17,6 +19,8 @@ _NEAR = 3.0
 _CHEAP = 0.1
 """So are those that take at most this share of the time that the ranges took."""
 
+_LAST = 2
+"""So many failures in a row, or one for want of time, end the efforts of a step."""
 _LATE = 0.98
 """The share of the time after which nothing is begun."""
 
@@ -61,7 +65,7 @@ class Arm:
         """Whether it may improve something, and still fits into the time."""
         if not self.step.suits(work):
             return False
-        more = self.rung + 1 < self.step.rungs and self.failures < 2
+        more = self.rung + 1 < self.step.rungs and self.failures < _LAST
         return self.untried or self.stale(work) or more
 
     def fits(self, work: Work) -> bool:
@@ -85,7 +89,12 @@ class Arm:
         """Run the step: with the effort of the last time if ranges are tighter since then, otherwise with the next."""
         rung = self.rung if self.stale(work) else min(self.rung + 1, self.step.rungs - 1)
         before, began = work.gap, work.deadline.spent
-        self.bound = self.step.run(work, rung, self.step.share * work.deadline.left)
+        share, limit, self.bound = self.step.share, work.limit, None
+        try:
+            with until(limit if limit.end == inf else limit.part((1 + share) / 2)):
+                self.bound = self.step.run(work, rung, share * work.deadline.left)
+        except OutOfTime:
+            self.failures = _LAST
         self.rung, self.version = rung, work.version
         self.record(work, before, began)
         return Report(self.step.title, self.bound, work.lower, work.deadline.spent)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 from typing import final
 
 import torch
@@ -13,14 +15,20 @@ from torch import Tensor
 from recurjac.auto.arms import Arm, Report, improve
 from recurjac.auto.steps import OPENING, STEPS, AbstractStep
 from recurjac.auto.work import Question, Work
-from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.deadline import Deadline, check_seconds, shorter, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import FastLip, Gradients
+from recurjac.machine import optimiser_loading
 from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
 from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
 
 _SEARCH = 0.15
 """The share of the time for the search before the first step."""
+_PRODUCT = 0.1
+"""In large networks, the share of the time for the first product of norms."""
+_ENTRIES = 0.4
+"""The share of the time after which the first bounds of entries are given up."""
 
 
 @final
@@ -131,6 +139,8 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         opening, arms = [Arm(step) for step in OPENING], [Arm(step) for step in steps]
         try:
             _open(work, opening, report)
+            if not work.met:
+                work.deadline = work.deadline.later(optimiser_loading())
             status = improve([*opening, *arms], work, report)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -147,12 +157,15 @@ def _open(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) 
     """Bounds with ranges by intervals, which are cheap on any network, and then those of `opening` that fit."""
     given = work.given
     quick = work.gradients if given is None or given.pre == IBP() else Gradients(given.by(IBP()))
-    for method in (ProductOfNorms(), JacobianNorm(FastLip())):
-        found = work.tighten(method, method.title, quick)
-        report(Report(method.title, found, work.lower, work.deadline.spent))
+    product = ProductOfNorms().within(_PRODUCT * work.deadline.left)
+    report(Report(product.title, work.tighten(product, product.title, quick), work.lower, work.deadline.spent))
+    entries, limit, found = JacobianNorm(FastLip()), work.limit, None
+    with suppress(OutOfTime), until(limit if limit.end == inf else limit.part(_ENTRIES)):
+        found = work.tighten(entries, entries.title, quick)
+    report(Report(entries.title, found, work.lower, work.deadline.spent))
     work.measure()
     for arm in opening:
-        if not work.met and arm.fits(work):
+        if not work.met and arm.step.suits(work) and arm.fits(work):
             report(arm.pull(work))
 
 

@@ -16,8 +16,10 @@ from recurjac.jacobian import (
     AbstractJacobianMethod,
     Centred,
     Chords,
+    FastLip,
     ForwardTangents,
     Gradients,
+    InTime,
     QuadraticClamped,
     RecurJac,
     Reversed,
@@ -26,7 +28,6 @@ from recurjac.jacobian import (
 )
 from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, ProductOfNorms, QuadraticNorm
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
-from recurjac.preactivation.anytime import Within
 from recurjac.search import Search
 
 
@@ -69,6 +70,11 @@ class AbstractStep(ABC):
 def anywhere(work: Work) -> bool:  # noqa: ARG001  # (one of several such conditions)
     """Any network."""
     return True
+
+
+def where_large(work: Work) -> bool:
+    """Networks so large that steps are given up at the deadline."""
+    return work.large
 
 
 def where_smooth(work: Work) -> bool:
@@ -190,7 +196,7 @@ class RangeStep(AbstractStep):
         return work.matrix_seconds
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        work.narrow(Within(self.rules[rung], Deadline.after(seconds)))
+        work.narrow(self.rules[rung], Deadline.after(seconds))
         return None
 
 
@@ -291,7 +297,12 @@ class SearchStep(AbstractStep):
         return None
 
 
-OPENING: tuple[AbstractStep, ...] = (NormStep(JacobianNorm()), NormStep(ProductOfNorms()))
+OPENING: tuple[AbstractStep, ...] = (
+    NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
+    NormStep(JacobianNorm(InTime()), where=where_large, passes=0),
+    NormStep(JacobianNorm()),
+    NormStep(ProductOfNorms(), passes=0),
+)
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     ExactStep(),

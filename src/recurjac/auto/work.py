@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.deadline import Deadline
 from recurjac.jacobian import Gradients
+from recurjac.jacobian.auto import limited
 from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.preactivation.anytime import refined
@@ -75,13 +76,13 @@ class Work:
             raise KeyboardInterrupt
         return float(upper.max())
 
-    def narrow(self, rule: AbstractPreactivation) -> bool:
+    def narrow(self, rule: AbstractPreactivation, deadline: Deadline) -> bool:
         """Apply a rule to what is unstable; returns whether any range became tighter."""
         before = self.gradients.problem
         if before is None:
             return False
         state = self.gradients.state
-        after = Gradients(before.by(refined(state, before.pre, rule)))
+        after = Gradients(before.by(refined(state, before.pre, rule, deadline)))
         count = state.network.depth
         known = [(state.pre(k), after.state.pre(k)) for k in range(1, count)]
         better = any(bool(((b.lower > a.lower) | (b.upper < a.upper)).any()) for a, b in known)
@@ -99,10 +100,24 @@ class Work:
         self.attained = found if known is None else better_of(known, found)
 
     def measure(self) -> None:
-        """Compute the ranges; the entries of each row take about as long."""
+        """Compute the ranges, in a share of the time; the entries of each row take about as long."""
         began = self.deadline.spent
+        self.gradients, _ = limited(self.gradients, self.deadline)
         rows = self.gradients.chain.rows
         self.pass_seconds = rows * (self.deadline.spent - began)
+
+    @property
+    def limit(self) -> Deadline:
+        """The deadline at which steps are given up between operations; none for networks of small operations."""
+        if self.given is not None:
+            return self.given.planner.watched(self.given.network.cost, self.deadline)
+        chain = self.gradients.chain
+        return chain.planner.watched(chain.cost, self.deadline)
+
+    @property
+    def large(self) -> bool:
+        """Whether steps are given up at the deadline."""
+        return self.limit.end < inf
 
     @property
     def matrix_seconds(self) -> float:

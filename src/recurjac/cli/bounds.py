@@ -30,9 +30,10 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
+from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
-from recurjac.lipschitz import Lipschitz, lipschitz
+from recurjac.lipschitz import Lipschitz, lipschitz, nested
 from recurjac.network import Network
 from recurjac.region import AbstractRegion
 
@@ -115,24 +116,54 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed(args.method, args.time_limit)
-    together = 1 if isinstance(method, Auto) else TOGETHER
+    alone = isinstance(method, Auto) or args.time_limit is not None
+    tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
+    budget = Budget.of(args.time_limit or torch.inf, len(tasks))
 
-    def rows_of(task: Case, bar: AbstractBar) -> list[Row]:
+    def found_on(task: Case, bar: AbstractBar) -> Timed:
         began = time.perf_counter()
-        how = named.reporting(method, lambda now: bar.say(_gap(now)))
+        own = method if args.time_limit is None else named.timed(args.method, budget.share())
+        how = named.reporting(own, lambda now: bar.say(_gap(now)))
         found = lipschitz(
             task.network, task.region, p=args.norm, q=args.output_norm, method=how, pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
         )  # fmt: skip
-        return _lipschitz_rows(task, found, (time.perf_counter() - began) / len(task.index))
+        return Timed(task, found, (time.perf_counter() - began) / len(task.index))
 
-    rows, code = gather(
-        args, "Lipschitz constants", list(cases(options.chosen_outputs(network, args), inputs, together)), rows_of
-    )
+    def rows_of(balls: Sequence[Case], bar: AbstractBar) -> list[Row]:
+        done: list[Timed] = []
+        for task in balls:
+            done.append(found_on(task, bar))
+            if "interrupted" in done[-1].found.status:
+                break
+        results = nested([each.found for each in done])
+        return [r for d, found in zip(done, results, strict=True) for r in _lipschitz_rows(d.case, found, d.seconds)]
+
+    rows, code = gather(args, "Lipschitz constants", _nests(tasks), rows_of)
+    order = {radius: place for place, radius in enumerate(inputs.radii)}
+    rows.sort(key=lambda row: order[row["radius"]])
     if not args.quiet:
         _lipschitz_table(rows)
     write_json(args, args.model, rows)
     return code
+
+
+@final
+@dataclass(frozen=True)
+class Timed:
+    """The result of a case, and the seconds for each of its samples."""
+
+    case: Case
+    found: Lipschitz
+    seconds: float
+
+
+def _nests(tasks: Sequence[Case]) -> list[list[Case]]:
+    """The cases on balls around the same samples together, from the largest ball to the smallest."""
+    found: dict[tuple[tuple[int, ...], int | str | None], list[Case]] = {}
+    for task in tasks:
+        found.setdefault((task.index, task.target), []).append(task)
+    return [sorted(balls, key=lambda case: -(case.radius or 0.0)) for balls in found.values()]
 
 
 def _gap(now: Progress) -> str:
@@ -188,16 +219,19 @@ def run_jacobian(args: argparse.Namespace) -> int:
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
     method = named.timed_entries(args.method, args.time_limit)
-    tasks = list(cases(networks, inputs, 1 if isinstance(method, AutoEntries) else TOGETHER))
+    alone = isinstance(method, AutoEntries) or args.time_limit is not None
+    tasks = list(cases(networks, inputs, 1 if alone else TOGETHER))
+    budget = Budget.of(args.time_limit or torch.inf, len(tasks))
     done: list[JacobianBounds] = []
     rows: list[Row] = []
     with progress(args.quiet, "Jacobian bounds", len(tasks)) as step:
         for task in tasks:
             began = time.perf_counter()
+            how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
             found = jacobian_bounds(
                 task.network,
                 task.region,
-                method=method,
+                method=how,
                 pre=named.rule(args.pre),
                 arithmetic=options.chosen_arithmetic(args),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.proofs import AbstractRadiusProof, LipschitzIntegral, MarginBound, SecantMargin
-from recurjac.applications.radius_search import RadiusSearch
+from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show_lower, show_upper, table, write_json
+from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
 from recurjac.network import Network
@@ -54,15 +56,17 @@ def add_commands(commands: Any) -> None:
     group.add_argument(
         "--target", type=_target, default="runner-up", metavar="T", help=f"{', '.join(NAMES)} or a class (runner-up)"
     )
-    options.add_method(parser, named.norm_methods())
+    options.add_time_limit(
+        options.add_method(parser, named.norm_methods(), "auto: chords, and the proofs that --proofs lists, in time"),
+        "sample",
+    )
     group = parser.add_argument_group("search")
     group.add_argument(
         "--proofs",
         nargs="+",
         choices=sorted(_PROOFS),
-        default=["margin", "integral"],
         help="what is bounded on balls: margin, the integral of slopes, and secants, which prove larger radii in more "
-        "time (margin integral)",
+        "time (all of them in time; with another --method, margin and integral)",
     )
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
@@ -80,34 +84,48 @@ def run(args: argparse.Namespace) -> int:
     """Certify every input; after an interruption, the finished results are reported."""
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
-    search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed))
+    search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed), 10.0 if _timed(args) else torch.inf)
     network = options.read_network(args).flattened_output()
     inputs = options.read_points_for(network, args)
     proofs = _proofs(args)
+    tasks = _tasks(network, inputs, args)
+    budget = Budget.of(args.time_limit or torch.inf, len(inputs.index))
 
-    def rows_of(task: _Task, _bar: AbstractBar) -> list[Row]:
+    def rows_of(task: _Task, bar: AbstractBar) -> list[Row]:
         index, x, labels, target = task
         ball = LpBall(x, 0.0, args.norm, None if args.clip is None else tuple(args.clip))
         began = time.perf_counter()
         problem = Problem(network, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
-        found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=search)
+        each = search.time_limit if args.time_limit is None else budget.share(len(index)) / len(index)
+        how = replace(search, time_limit=each, progress=lambda now: bar.say(_gap(now)))
+        found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=how)
         return _rows(index, found, (time.perf_counter() - began) / len(index))
 
-    rows, code = gather(args, "certified radii", _tasks(network, inputs, args), rows_of)
+    rows, code = gather(args, "certified radii", tasks, rows_of)
     if not args.quiet and rows:
         _table(rows)
     write_json(args, args.model, rows)
     return code
 
 
+def _timed(args: argparse.Namespace) -> bool:
+    """Whether everything that fits in the time is done."""
+    return args.method in (None, "auto")
+
+
+def _gap(now: RadiusProgress) -> str:
+    return f"{show_lower(now.radius)} … {show_upper(now.attack)}"
+
+
 def _proofs(args: argparse.Namespace) -> tuple[AbstractRadiusProof, ...]:
     """The proofs of --proofs; the integral is that of --method."""
-    if args.method is None:
-        return tuple(_PROOFS[name] for name in dict.fromkeys(args.proofs))
-    if "integral" not in args.proofs:
+    if _timed(args):
+        return tuple(_PROOFS[name] for name in dict.fromkeys(args.proofs or ("margin", "integral", "secants")))
+    names = dict.fromkeys(args.proofs or ("margin", "integral"))
+    if "integral" not in names:
         raise InvalidRequest("--method names the method of the integral; add integral to --proofs")
     integral = LipschitzIntegral(named.for_ball(named.norm_method(args.method)))
-    return tuple(integral if name == "integral" else _PROOFS[name] for name in dict.fromkeys(args.proofs))
+    return tuple(integral if name == "integral" else _PROOFS[name] for name in names)
 
 
 _Task = tuple[tuple[int, ...], Tensor, list[int], str | list[int]]
@@ -120,7 +138,7 @@ def _tasks(network: Network, inputs: options.Inputs, args: argparse.Namespace) -
     outputs = network(x.to(network.device, network.dtype)).detach()
     labels = read_labels(_labels(inputs, args), outputs)
     against = rivals(args.target, labels, outputs, args.seed)
-    size = 1 if network.cost > _LARGE else _TOGETHER
+    size = 1 if network.cost > _LARGE or args.time_limit is not None else _TOGETHER
     parts = [slice(begin, begin + size) for begin in range(0, len(labels), size)]
     return [
         (inputs.index[s], x[s], labels[s], "all" if args.target == "all" else [k for (k,) in against[s]]) for s in parts

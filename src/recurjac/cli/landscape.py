@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from itertools import product
 from math import inf, prod
 from typing import Any
 
@@ -26,7 +25,9 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
+from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
+from recurjac.jacobian import AutoEntries
 from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
 from recurjac.problem import Problem
@@ -49,7 +50,7 @@ def add_commands(commands: Any) -> None:
         help="also look for stationary points within R of each input (smooth networks of few inputs)",
     )
     options.add_outputs(parser)
-    options.add_method(parser, named.jacobian_methods())
+    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -61,24 +62,33 @@ def run(args: argparse.Namespace) -> int:
     outputs = _outputs(network, args)
     if args.existence is not None:
         _check_existence(network, args.existence)
-    method = named.jacobian_method(args.method)
-    parts = [slice(start, start + TOGETHER) for start in range(0, len(inputs.index), TOGETHER)]
+    method = named.timed_entries(args.method, args.time_limit)
+    together = 1 if isinstance(method, AutoEntries) or args.time_limit is not None else TOGETHER
+    tasks = [
+        (slice(begin, min(begin + together, start + TOGETHER)), output)
+        for start in range(0, len(inputs.index), TOGETHER)
+        for output in outputs
+        for begin in range(start, min(start + TOGETHER, len(inputs.index)), together)
+    ]
+    budget = Budget.of(args.time_limit or inf, len(tasks))
 
     def rows_of(task: tuple[slice, tuple[int | str, Network, int]], _bar: AbstractBar) -> list[Row]:
         part, (target, one, output) = task
         ball, began = inputs.points(part), time.perf_counter()
         problem = Problem(one, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
-        found = stationary_free_radius(problem, output=output, method=method)
+        how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
+        found = stationary_free_radius(problem, output=output, method=how)
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
         if args.existence is None:
             return rows
         around = problem.over(LpBall(ball.x, args.existence, ball.p, ball.clip))
         began = time.perf_counter()
-        points = stationary_points(around, output=output, method=method)
+        once = how.first if isinstance(how, AutoEntries) else how
+        points = stationary_points(around, output=output, method=once)
         seconds = (time.perf_counter() - began) / len(rows)
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 
-    rows, code = gather(args, "radii without stationary points", list(product(parts, outputs)), rows_of)
+    rows, code = gather(args, "radii without stationary points", tasks, rows_of)
     if not args.quiet:
         _table(rows, args.clip is not None)
         if args.existence is not None:

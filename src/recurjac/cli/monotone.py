@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
@@ -13,6 +13,7 @@ from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
+from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
 _SHOWN = 40
@@ -42,23 +43,24 @@ def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
-    half = None if args.time_limit is None else args.time_limit / 2
-    method, limit = named.timed_entries(args.method, half), Limit(seconds=half or _SECONDS)
-    together = 1 if isinstance(method, AutoEntries) else TOGETHER
+    method = named.timed_entries(args.method, args.time_limit)
+    alone = isinstance(method, AutoEntries) or args.time_limit is not None
+    tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
+    budget = Budget.of(args.time_limit or inf, len(tasks))
 
     def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
         began = time.perf_counter()
+        half = None if args.time_limit is None else budget.share() / 2
         found = monotone(
             task.network,
             task.region,
-            method=method,
+            method=method if half is None else named.timed_entries(args.method, half),
             pre=named.rule(args.pre),
             arithmetic=options.chosen_arithmetic(args),
-            limit=limit,
+            limit=Limit(seconds=half or _SECONDS),
         )
         return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 
-    tasks = list(cases(options.chosen_outputs(network, args), inputs, together))
     rows, code = gather(args, "monotonicity", tasks, rows_of)
     if not args.quiet and rows:
         _tables(rows)

@@ -132,7 +132,8 @@ def add_time_limit(group: argparse._ArgumentGroup, what: str) -> None:
         "--time-limit",
         type=seconds,
         metavar="S",
-        help=f"seconds for each {what}, for methods that go on while there is time (10)",
+        help="seconds for all questions together, for methods that go on while there is time; the question of each "
+        f"{what} gets an equal part of what is left (10 for each question)",
     )
 
 

@@ -12,6 +12,7 @@ from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.in_time import InTime
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 from recurjac.jacobian.tangents import ForwardTangents
@@ -19,8 +20,7 @@ from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
-    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "Gradients", "Intersection", "JacobianBounds",
-    "NodeIntersection",
-    "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear", "as_jacobian_method", "default_method",
-    "jacobian_bounds",
+    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection", "JacobianBounds",
+    "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear",
+    "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

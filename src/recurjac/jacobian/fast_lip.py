@@ -11,9 +11,9 @@ import torch
 from recurjac.arithmetic import Ball, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise
 from recurjac.jacobian.gradients import Gradients
-from recurjac.operators.interval import interval_image
+from recurjac.operators.interval import interval_image, mixes_once
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.forms import AbstractSeeds
+from recurjac.propagation.forms import AbstractSeeds, Units
 
 
 @final
@@ -56,10 +56,12 @@ def last_product(known: Gradients, tangents: AbstractSeeds) -> Interval:
         if e.source == chain.end:
             direct = tangents.dot(chain.gradient_rows(e.operator))
             term = chain.arithmetic.between(direct, direct)
-        elif (gradient := known.through(e.source)) is not None:
-            term = _product(chain, tangents.push(e.operator, chain.arithmetic), gradient)
-        else:
+        elif (gradient := known.through(e.source)) is None:
             continue
+        elif isinstance(tangents, Units) and mixes_once(e.operator):  # the same bounds with less work
+            term = interval_image(e.operator.transpose(), gradient, chain.arithmetic).map(tangents.entries)
+        else:
+            term = _product(chain, tangents.push(e.operator, chain.arithmetic), gradient)
         total = term if total is None else chain.arithmetic.sum([total, term])
     if total is None:
         return Interval.point(torch.zeros(1, 1, tangents.count, dtype=chain.dtype, device=chain.device))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import inf, nextafter, sqrt
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import round_up_to
+from recurjac.arithmetic import AbstractArithmetic, round_up_to
+from recurjac.deadline import Deadline, check_seconds, shorter, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients
 from recurjac.network import Selection
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import induced_norm
 from recurjac.operators import AbstractOperator
-from recurjac.operators.spectral import spectral_estimate
+from recurjac.operators.spectral import schur_norm, spectral_estimate
 from recurjac.propagation.chain_rule import ChainRule
 
 
@@ -27,7 +30,14 @@ class ProductOfNorms(AbstractNormMethod):
 
     Maxima over windows and sorts count as selections (docs/mathematics.md, §6.3): 1 in every norm, if no two windows
     overlap.
+    seconds: for the spectral norms of large networks; those that take longer are replaced by bounds by Schur's test,
+    which have no derivatives.
     """
+
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("ProductOfNorms", self.seconds)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -37,11 +47,16 @@ class ProductOfNorms(AbstractNormMethod):
     def title(self) -> str:
         return "product of norms"
 
+    def within(self, seconds: float) -> ProductOfNorms:
+        return replace(self, seconds=shorter(self.seconds, seconds))
+
     def supports(self, p: float, q: float) -> bool:
         return True
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
-        return _product(gradients, p, q, lambda operator: operator.norm(p, gradients.chain.arithmetic))
+        chain = gradients.chain
+        limit = chain.planner.watched(chain.cost, Deadline.after(self.seconds))
+        return _product(gradients, p, q, lambda operator: _norm_in_time(operator, p, chain.arithmetic, limit))
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:
         """Whether a lower bound of the product, from a few power iterations, is already at least `upper`."""
@@ -56,6 +71,15 @@ class ProductOfNorms(AbstractNormMethod):
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []
+
+
+def _norm_in_time(operator: AbstractOperator, p: float, arithmetic: AbstractArithmetic, deadline: Deadline) -> Tensor:
+    """‖operator‖_{p→p}; for p = 2, after the deadline, the bound of Schur's test."""
+    if p != 2 or deadline.end == inf:
+        return operator.norm(p, arithmetic)
+    with suppress(OutOfTime), until(deadline):
+        return operator.norm(p, arithmetic)
+    return schur_norm(operator)
 
 
 def _rounded_up(norm: Tensor, like: Tensor) -> Tensor:

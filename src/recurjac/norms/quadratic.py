@@ -81,13 +81,13 @@ class QuadraticNorm(AbstractNormMethod):
         chain = gradients.chain
         with torch.no_grad():
             found = [_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _LOSSES[q])]
-            return torch.fmin(torch.stack(found), ProductOfNorms().norm(gradients, p, q))
+            return torch.fmin(torch.stack(found), ProductOfNorms(self.seconds).norm(gradients, p, q))
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         chain = gradients.chain
         with torch.no_grad():
             found = [_rows_of(reached, chain) for reached in self._each_reached(chain, p, _each)]
-            return torch.fmin(torch.stack(found), ProductOfNorms().rows(gradients, p))
+            return torch.fmin(torch.stack(found), ProductOfNorms(self.seconds).rows(gradients, p))
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []

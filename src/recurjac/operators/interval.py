@@ -12,6 +12,8 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose
 from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.operators.reindex import Reshape
+from recurjac.operators.scale import AbstractDiagonal
 
 
 def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
@@ -21,6 +23,20 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     on both sides.  Otherwise, for a single operator in exact arithmetic, the interval is the smallest possible.
     """
     return affine_image([(operator, interval)], None, arithmetic)
+
+
+def mixes_once(operator: AbstractOperator) -> bool:
+    """Whether at most one factor of a composition does more than scale entries or rename them.
+
+    Its interval image is then the smallest possible in exact arithmetic, as that of a single operator is.
+    """
+    return _mixing(operator) <= 1
+
+
+def _mixing(operator: AbstractOperator) -> int:
+    if isinstance(operator, Compose):
+        return _mixing(operator.outer) + _mixing(operator.inner)
+    return 0 if isinstance(operator, AbstractDiagonal | Reshape) else 1
 
 
 def affine_image(

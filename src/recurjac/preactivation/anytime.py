@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import final
 
 import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
+from recurjac.errors import OutOfTime
 from recurjac.preactivation.base import AbstractPreactivation, Refine
+from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import Crown, CrownLines
 from recurjac.preactivation.secants import SecantRanges
 from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
@@ -58,7 +62,8 @@ class Known(AbstractPreactivation):
 class Within(AbstractPreactivation):
     """A rule of which every stage gets its share of the time until a deadline (`within`).
 
-    After the deadline, nothing is known.
+    Rules that bound each neuron by itself take them in lots.  Of lots that are not done in time, and after the
+    deadline, nothing is known.
     """
 
     rule: AbstractPreactivation
@@ -81,11 +86,50 @@ class Within(AbstractPreactivation):
         return self.rule.choice
 
     def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
-        left = self.deadline.left
-        if left == 0:
+        if self.deadline.end == inf:
+            return self.rule.bound(state, k, chosen)
+        if self.deadline.left == 0:
             return _nothing(state, k)
         stages = sum(not state.stage(j).linear for j in range(k, state.network.depth)) + 1
-        return self.rule.within(left / stages).bound(state, k, chosen)
+        own = self.deadline.part(1 / stages)
+        rule = self.rule.within(own.left)
+        if rule.separable:
+            return _in_lots(rule, state, k, chosen, own)
+        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, self.deadline)):
+            return rule.bound(state, k, chosen)
+        return _nothing(state, k)
+
+
+_LOT = 256
+"""The number of neurons of the first lots."""
+
+
+def _in_lots(
+    rule: AbstractPreactivation, state: PreactivationState, k: int, chosen: Tensor | None, deadline: Deadline
+) -> Interval:
+    """Bounds of the chosen neurons, lot by lot, until the deadline; infinite for those that are left."""
+    shape, device = (state.region.batch, *state.stage(k).shape), state.network.device
+    mask = torch.ones(shape, dtype=torch.bool, device=device) if chosen is None else chosen
+    left, limit = mask.flatten(1).any(0).nonzero().flatten(), state.planner.watched(state.network.cost, deadline)
+    if limit.end == inf or len(left) <= _LOT:
+        with suppress(OutOfTime), until(limit):
+            return rule.bound(state, k, chosen)
+        return _nothing(state, k)
+    found, size = _nothing(state, k), _LOT
+    with suppress(OutOfTime), until(limit):
+        while len(left):
+            before = deadline.spent
+            lot = torch.zeros_like(mask.flatten(1)).index_fill_(1, left[:size], True).reshape(shape) & mask
+            tighter = rule.bound(state, k, lot)
+            found = Interval.unchecked(*(torch.where(lot, *e) for e in _ends(tighter, found)))
+            left = left[size:]
+            if deadline.spent - before < deadline.left / 16:
+                size *= 2
+    return found
+
+
+def _ends(a: Interval, b: Interval) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return (a.lower, b.lower), (a.upper, b.upper)
 
 
 def _nothing(state: PreactivationState, k: int) -> Interval:
@@ -94,13 +138,28 @@ def _nothing(state: PreactivationState, k: int) -> Interval:
     return Interval(-end, end)
 
 
+def in_time(rule: AbstractPreactivation, deadline: Deadline) -> AbstractPreactivation:
+    """The rule, with ranges by intervals for what it does not bound before a deadline.
+
+    Rules that hold numbers for their samples take no time.
+    """
+    if deadline.end == inf or isinstance(rule, IBP) or rule.holds_samples:
+        return rule
+    if isinstance(rule, AutoRanges):
+        return rule.within(deadline.left)
+    if isinstance(rule, Refine):
+        return Refine(in_time(rule.first, deadline), Within(rule.then, deadline))
+    return Refine(IBP(), Within(rule, deadline))
+
+
 @final
 @dataclass(frozen=True)
 class AutoRanges(AbstractPreactivation):
     """CROWN, then `rules` on the neurons that are unstable, one after the other, as long as there is time.
 
     seconds: from the first stage to the last, for all samples that are bounded together.  The stages share what is
-    left, so that what one does not need is there for later ones.
+    left, so that what one does not need is there for later ones.  Neurons for which there is no time have ranges by
+    intervals.
     """
 
     seconds: float = 10.0
@@ -136,15 +195,17 @@ class AutoRanges(AbstractPreactivation):
     def _refined(self, state: PreactivationState) -> AbstractPreactivation:
         """All rules, with a deadline."""
         deadline = Deadline(state.began, state.began + self.seconds)
-        found: AbstractPreactivation = Crown()
+        found = in_time(Crown(), deadline)
         for rule in self.rules:
             found = Refine(found, Within(rule, deadline))
         return found
 
 
-def refined(state: PreactivationState, rule: AbstractPreactivation, then: AbstractPreactivation) -> Refine:
-    """What a state made by `rule` knows, and CROWN's lines and `then` at the neurons that are unstable.
+def refined(
+    state: PreactivationState, rule: AbstractPreactivation, then: AbstractPreactivation, deadline: Deadline = NEVER
+) -> Refine:
+    """What a state made by `rule` knows, and CROWN's lines and `then` at the neurons that are unstable, in time.
 
     CROWN's lines are drawn again because they are better where `then` tightens earlier stages.
     """
-    return Refine(Refine(Known.of(state, rule), CrownLines()), then)
+    return Refine(Refine(Known.of(state, rule), Within(CrownLines(), deadline)), Within(then, deadline))

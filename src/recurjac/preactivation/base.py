@@ -39,6 +39,11 @@ class AbstractPreactivation(ABC):
         """Whether the rule holds numbers for each sample of a batch, so that the batch cannot be split."""
         return False
 
+    @property
+    def separable(self) -> bool:
+        """Whether the bounds of a neuron do not depend on which others are chosen, so that lots of them can be."""
+        return False
+
     def within(self, seconds: float) -> AbstractPreactivation:
         """The same rule, which takes about this time for a stage at most; by default without a limit."""
         return self

@@ -36,6 +36,11 @@ class AbstractLineRule(AbstractPreactivation, AbstractLineChoice):
     def choice(self) -> AbstractLineChoice:
         return self
 
+    @property
+    @final
+    def separable(self) -> bool:
+        return True
+
     @abstractmethod
     def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The lines of `activation` on z (batch, *stage): (batch, 1, *stage)."""

@@ -64,6 +64,12 @@ class ChainRule:
         """The number of covectors."""
         return prod(self.shapes[-1]) if self.covectors is None else int(self.covectors.shape[1])
 
+    @property
+    def cost(self) -> int:
+        """About the multiply-adds to bound the gradient of one row if every slope is unknown, as `Network.cost`."""
+        work = sum(e.operator.multiply_adds() for into in self.edges for e in into)
+        return work * sum(prod(shape) for shape in self.shapes[1:-1])
+
     def unstable(self, node: int) -> Tensor | None:
         """True where the slope is not known exactly, (batch, *node); None if all slopes are known exactly."""
         slopes = self.slopes[node]

@@ -70,9 +70,10 @@ class Units(AbstractSeeds):
         return operator.columns(self.index.unsqueeze(1), self.dtype, arithmetic)
 
     def dot(self, rows: Ball) -> Ball:
-        return rows.map(self._gathered)
+        return rows.map(self.entries)
 
-    def _gathered(self, t: Tensor) -> Tensor:
+    def entries(self, t: Tensor) -> Tensor:
+        """The entries of t (B, K, *node) at which the forms are 1: (B, K, R)."""
         flat = t.reshape(*t.shape[:2], prod(t.shape[2:]))  # also for a node without dimensions
         b = max(flat.shape[0], self.index.shape[0])
         return flat.expand(b, -1, -1).gather(2, self.index.unsqueeze(1).expand(b, flat.shape[1], -1))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.deadline import NEVER, Deadline
 from recurjac.network import Network
 
 
@@ -55,6 +56,8 @@ class Thresholds:
     spends on bounding radii ahead of time, although they may not be needed.
     inputs, input_work: the number of inputs that a command bounds in one call, and the multiply-adds of one input above
     which it takes inputs one by one, so that it can show progress and be interrupted.
+    watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
+    before each of them costs little.
     """
 
     batch_work: int = 5 * 10**7
@@ -70,6 +73,7 @@ class Thresholds:
     ball_work: int = 10**9
     inputs: int = 16
     input_work: int = 10**8
+    watched_work: int = 5 * 10**7
 
 
 class AbstractPlanner(ABC):
@@ -133,6 +137,11 @@ class AbstractPlanner(ABC):
     def radii_ahead(self, network: Network) -> int:
         """How many radii of one input are bounded in one call, although some of them may not be needed."""
         return max(1, self.thresholds.ball_work // max(1, network.cost))
+
+    @final
+    def watched(self, cost: float, deadline: Deadline) -> Deadline:
+        """The deadline after which work is given up between operations; none for networks of small ones."""
+        return deadline if cost > self.thresholds.watched_work else NEVER
 
     @final
     def inputs_together(self, network: Network) -> int:
