@@ -35,6 +35,7 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
+    "split": rj.SplitNorm(),
     "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {

@@ -71,6 +71,7 @@ from recurjac.norms import (
     ProductOfNorms,
     QuadraticNorm,
     SignSum,
+    SplitNorm,
     TightestNorm,
 )
 from recurjac.preactivation import (
@@ -103,7 +104,7 @@ __all__ = [
     "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds",
     "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped",
     "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst",
-    "Rigorous", "Search", "SecantMargin", "Secants", "SignSum", "SkeletonOnly", "stationary_free_radius",
+    "Rigorous", "Search", "SecantMargin", "Secants", "SignSum", "SkeletonOnly", "SplitNorm", "stationary_free_radius",
     "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm",
     "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

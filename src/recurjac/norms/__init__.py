@@ -11,12 +11,13 @@ from recurjac.norms.induced import induced_norm
 from recurjac.norms.product import ProductOfNorms
 from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
+from recurjac.norms.split import SplitNorm
 from recurjac.norms.tightest import TightestNorm
 
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CoupledNorm", "JacobianNorm", "NormBound", "PlainSum",
-    "ProductOfNorms", "QuadraticNorm", "SignSum", "TightestNorm", "as_norm_method", "check_norm", "check_supported",
-    "default_norm_method", "induced_norm",
+    "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "as_norm_method", "check_norm",
+    "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 
