@@ -35,7 +35,8 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
-    "corners": rj.CornerNorm(), "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
+    "corners": rj.CornerNorm(), "split": rj.SplitNorm(),
+    "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "fastlin": rj.FastLin(), "crown": rj.Crown(), "secants": rj.Secants(), "dual": rj.Dual(),

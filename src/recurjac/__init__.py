@@ -83,6 +83,7 @@ from recurjac.norms import (
     ProductOfNorms,
     QuadraticNorm,
     SignSum,
+    SplitNorm,
     TightestNorm,
 )
 from recurjac.preactivation import (
@@ -120,7 +121,7 @@ __all__ = [
     "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
     "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
     "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants", "SignBisection", "SignSum",
-    "SkeletonOnly", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
+    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
     "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
     "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

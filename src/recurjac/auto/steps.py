@@ -26,7 +26,7 @@ from recurjac.jacobian import (
     ReversedAfterFirst,
     XLinear,
 )
-from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, ProductOfNorms, QuadraticNorm
+from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, ProductOfNorms, QuadraticNorm, SplitNorm
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search
 
@@ -316,6 +316,7 @@ STEPS: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
     RangeStep(DualRanges(30, 6, 20), DualRanges(100, 12, 30), DualRanges(300, 60, 100)),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
+    NormStep(SplitNorm(20, 200), SplitNorm(20, 2000), SplitNorm(20, 20000), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),

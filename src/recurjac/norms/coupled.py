@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Ball, Interval, concatenate, root_up, round_up_to
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, root_up, round_up_to
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
@@ -105,10 +105,10 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) else None
     if points is None:
         return nothing
-    tangents = _reconciled(tangents, points.chain)
+    tangents = reconciled(tangents, points.chain)
     if 2 * variables(tangents) > _MOST:
         return nothing
-    lift, start = lifted(tangents, torch.ones_like(points.radius)), _Start.of(points, tangents, p, deadline)
+    lift, start = lifted(tangents, torch.ones_like(points.radius)), Start.of(points, tangents, p, deadline)
     if start is None:
         return nothing
     rows = lift.rows.with_copies(1, 2)
@@ -121,19 +121,21 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
 
 @final
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """Multipliers of the P-chains of secants and of tangents: weights w (n_0,) and sectors 1 / (t r²), (u,), of each.
 
     half: what the chain of tangents proves of each row, (K,).  sizes: bounds of |y'| of each unknown neuron, (u,).
+    slopes: the middle of its secants' slopes, (u,).
     """
 
     weights: tuple[Tensor, Tensor]
     sectors: tuple[Tensor, Tensor]
     half: Tensor
     sizes: Tensor
+    slopes: Tensor
 
     @classmethod
-    def of(cls, points: SecantSystem, tangents: ChainRule, p: float, deadline: Deadline) -> _Start | None:
+    def of(cls, points: SecantSystem, tangents: ChainRule, p: float, deadline: Deadline) -> Start | None:
         """None if the P-chain proves nothing."""
         places, ones = unknown_neurons(tangents), torch.ones_like(points.radius)
         system, other = system_of(tangents), system_of(_widened(points.chain, tangents))
@@ -149,12 +151,14 @@ class _Start:
         if found is None or reach(other, secants.start(points.radius), secants.choose) is None:
             return None
         sectors = [
-            sectors_of(s, places, m.chosen(s, r), _INFLATED)[0]
+            sectors_of(s, places, m.chosen(s, r), _INFLATED)
             for s, m, r in ((other, secants, points.radius), (system, shared, ones))
         ]
         weights = [ones if m.weights is None else torch.softmax(m.weights, 0) for m in (secants, shared)]
         half = root_up(found.map(torch.diagonal).upper())
-        return cls((weights[0], weights[1]), (sectors[0], sectors[1]), half, torch.cat([sizes[k] for k, _ in places]))
+        (points_sectors, slopes), (own, _) = sectors
+        reached = torch.cat([sizes[k] for k, _ in places])
+        return cls((weights[0], weights[1]), (points_sectors, own), half, reached, slopes)
 
     def point(self, units: Tensor) -> Point:
         """The multipliers of both chains; the first product is the sector of points, the last one that of tangents."""
@@ -167,7 +171,7 @@ class _Start:
         return Point(torch.stack(logs, 1), numbers)
 
 
-def _reconciled(tangents: ChainRule, secants: ChainRule) -> ChainRule:
+def reconciled(tangents: ChainRule, secants: ChainRule) -> ChainRule:
     """The chain rule of tangents, with the hull of both ranges where a slope is known that is not that of all secants.
 
     There, the centre lies on another piece: outside a constraint, or by the rounding of its enclosure.
@@ -201,11 +205,11 @@ class _Coupled:
     units: Tensor
 
     @classmethod
-    def of(cls, points: SecantSystem, tangents: ChainRule, lift: Lifted, start: _Start, p: float) -> _Coupled:
+    def of(cls, points: SecantSystem, tangents: ChainRule, lift: Lifted, start: Start, p: float) -> _Coupled:
         places = unknown_neurons(tangents)
         graph, ranges = graphs(points, places)
         couplings, slopes = _couplings(points, tangents, places)
-        sector = _sector(slopes, tangents)
+        sector = sector_of(slopes, tangents.arithmetic)
         own = base_of(tangents, points.radius)
         base = concatenate([b.map(lambda t: t.unsqueeze(0)) for b in (own, lift.base)], 0)
         count = len(start.sizes)
@@ -242,7 +246,7 @@ def _couplings(
     points: SecantSystem, tangents: ChainRule, places: tuple[tuple[int, Tensor], ...]
 ) -> tuple[Coefficients | None, Interval]:
     """The couplings of all unknown neurons, if any activation has some, and the ranges of their slopes."""
-    parts, lows, highs, arithmetic = [], [], [], tangents.arithmetic
+    parts, arithmetic = [], tangents.arithmetic
     for k, index in places:
         activation = in_double(points.state, k)
         z, at = points.known(k)
@@ -253,17 +257,13 @@ def _couplings(
         else:
             nothing = arithmetic.exact(blank.expand(6, 0, len(index)))
             parts.append(Coefficients(nothing, blank.bool(), blank))
-        slopes = tangents.slopes[k]
-        if slopes is not None:
-            lows.append(slopes.lower[0].flatten()[index].double())
-            highs.append(slopes.upper[0].flatten()[index].double())
     joined = Coefficients.joined(parts)
-    return (joined if len(joined.zero) else None), Interval(torch.cat(lows), torch.cat(highs))
+    return (joined if len(joined.zero) else None), slopes_of(tangents, places)
 
 
-def _sector(slopes: Interval, tangents: ChainRule) -> Ball:
+def sector_of(slopes: Interval, arithmetic: AbstractArithmetic) -> Ball:
     """(w' - d y') (D y' - w') as coefficients: (6, 1, u)."""
-    exact, one = tangents.arithmetic.exact, torch.ones_like(slopes.lower)
+    exact, one = arithmetic.exact, torch.ones_like(slopes.lower)
     d, most, zero = exact(slopes.lower), exact(slopes.upper), exact(torch.zeros_like(one))
     terms = (-(d * most), d + most, exact(-one), zero, zero, zero)
     return concatenate([t.map(lambda x: x.reshape(1, 1, -1)) for t in terms], 0)
@@ -278,3 +278,14 @@ def _placed(terms: Ball, at: Sequence[int]) -> Ball:
         return found
 
     return terms.map(placed)
+
+
+def slopes_of(tangents: ChainRule, places: tuple[tuple[int, Tensor], ...]) -> Interval:
+    """The ranges of the slopes of the neurons at these places, in float64: (u,)."""
+    lows, highs = [], []
+    for k, index in places:
+        slopes = tangents.slopes[k]
+        if slopes is not None:
+            lows.append(slopes.lower[0].flatten()[index].double())
+            highs.append(slopes.upper[0].flatten()[index].double())
+    return Interval(torch.cat(lows), torch.cat(highs))

@@ -11,7 +11,7 @@ bounded if it is concave.  Here multipliers are evaluated in plain floating poin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -126,7 +126,8 @@ class Maximum:
 class Plain:
     """A lifted system and the coefficients of its products in one floating-point type.
 
-    base: (copies, n_ζ, n_0).  own: (u, n_ζ).  units: (u, u).  terms: (6 copies, C, u), or (16, C, u) for two copies.
+    base: (copies, n_ζ, n_0).  own: (u, n_ζ), or (R, u, n_ζ) if each row has a system of its own.  units: (u, u), or
+    (R, u, u) likewise.  terms: (6 copies, C, u), or (16, C, u) for two copies.
     euclidean: for each copy, whether v lies in the unit ball, and not only in the unit box; then Σ λ_i v_i² <= max λ_i.
     """
 
@@ -143,6 +144,12 @@ class Plain:
     def to(self, dtype: torch.dtype) -> Plain:
         base, own, units, terms = (t.to(dtype) for t in (self.base, self.own, self.units, self.terms))
         return Plain(base, own, units, terms, self.euclidean)
+
+    def at(self, index: Tensor) -> Plain:
+        """That of some rows."""
+        if self.own.dim() == 2:
+            return self
+        return replace(self, own=self.own[index], units=self.units[index])
 
     def totals(self, multipliers: Tensor) -> Totals:
         """Summed over the products; multipliers (R, C, u)."""
@@ -165,7 +172,7 @@ class Plain:
 
     def _spread(self, found: Maximum) -> tuple[list[Tensor], list[Tensor]]:
         """Entries of the inverse Hessian that belong to y², y w, w² of each copy, and to the products across copies."""
-        n, (map_y, inverse) = self.own.shape[1], (found.form.map_y, torch.cholesky_inverse(found.lower))
+        n, (map_y, inverse) = self.own.shape[-1], (found.form.map_y, torch.cholesky_inverse(found.lower))
         size = map_y.shape[-1]
         blocks = [inverse[:, i * size : (i + 1) * size] for i in range(self.copies)]
         own, zero = [], torch.zeros_like(found.y)
@@ -191,7 +198,7 @@ class Plain:
 
     def inputs_spread(self, found: Maximum, weights: Tensor) -> Tensor:
         """The entries of the inverse Hessian that belong to v_i²: (R, copies, n_0)."""
-        n, size = self.own.shape[1], found.form.map_y.shape[-1]
+        n, size = self.own.shape[-1], found.form.map_y.shape[-1]
         inverse = torch.cholesky_inverse(found.lower)
         mine = torch.stack(
             [inverse[:, i * size : i * size + n, i * size : i * size + n] for i in range(self.copies)], 1
@@ -210,7 +217,7 @@ class Plain:
         best = torch.cholesky_solve(form.slope.unsqueeze(-1), lower)[..., 0] / 2
         value = form.constant + (form.slope * best).sum(-1) / 2
         parts = best.reshape(len(best), self.copies, -1)
-        along, w = parts[..., : self.own.shape[1], None], parts[..., self.own.shape[1] :]
+        along, w = parts[..., : self.own.shape[-1], None], parts[..., self.own.shape[-1] :]
         zeta = torch.linalg.solve_triangular(form.factor.mT, along, upper=True)[..., 0]  # (R Rᵀ)⁻¹ ζ
         y = (form.factor @ along)[..., 0] @ self.own.mT + w @ self.units.mT
         v = torch.einsum("rcz,czi->rci", zeta, self.base) / weights
@@ -218,11 +225,12 @@ class Plain:
 
     def assembled(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> Form:
         """F with v eliminated."""
-        n, count = self.own.shape[1], len(weights)
+        n, count = self.own.shape[-1], len(weights)
         factor, info = torch.linalg.cholesky_ex(self._gram(weights))
         totals = self.totals(multipliers)
         _, _, _, by, bw, one = totals.own
-        map_y = torch.cat([self.own @ factor, self.units.expand(count, self.copies, -1, -1)], -1)
+        own, units = (t if t.dim() == 2 else t.unsqueeze(1) for t in (self.own, self.units))
+        map_y = torch.cat([own @ factor, units.expand(count, self.copies, -1, -1)], -1)
         slope = (by.unsqueeze(-2) @ map_y)[..., 0, :]
         slope[..., :n] += (rows.base.unsqueeze(-2) @ factor)[..., 0, :]
         slope[..., n:] += rows.units + bw

@@ -14,7 +14,7 @@ Accuracy and Stability of Numerical Algorithms, Theorem 10.3), whose entries are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -51,6 +51,7 @@ class Ranges:
 class DualSystem:
     """What a dual is about: a base B for each copy, y of the unknown neurons, their products and their ranges.
 
+    neurons: (u, …), or (R, u, …) if each row has a system of its own.
     terms: balls (6, C, u), or (16, C, u) for two copies.  euclidean: see `Plain`.
     """
 
@@ -59,6 +60,10 @@ class DualSystem:
     terms: Ball
     ranges: Ranges
     euclidean: tuple[bool, ...]
+
+    def at(self, index: Tensor) -> DualSystem:
+        """That of some rows."""
+        return self if self.neurons.base.mid.dim() == 2 else replace(self, neurons=self.neurons.at(index))
 
     def plain(self) -> Plain:
         return Plain(self.base.mid, self.neurons.base.mid, self.neurons.units.mid, self.terms.mid, self.euclidean)
@@ -88,7 +93,7 @@ def proved_safely(system: DualSystem, rows: Affine, best: Point, units: Tensor) 
         if len(index) == 0:
             break
         weights, numbers = (best.logs[index] + raised).exp(), (best.numbers * units)[index]
-        found[index] = proved(system, rows.at(index), weights, numbers)
+        found[index] = proved(system.at(index), rows.at(index), weights, numbers)
     return found
 
 
@@ -108,7 +113,7 @@ class Expansion:
     def roundings(self) -> int:
         """More roundings than lie on any path to a result below."""
         n_zeta, n = self.plain.base.shape[1:]
-        return 8 * (n + n_zeta + len(self.plain.units)) + 64
+        return 8 * (n + n_zeta + self.plain.units.shape[-1]) + 64
 
     def _up(self, number: Tensor) -> Tensor:
         return grow(number, self.roundings)
@@ -157,7 +162,7 @@ class Expansion:
     def indefinite(self) -> Tensor:
         """How far -dᵀ K d can be above 0."""
         plain, form, (far_v, far_w) = self.plain, self.found.form, self._far
-        n, size = plain.own.shape[1], plain.own.shape[1] + len(plain.units)
+        n, size = plain.own.shape[-1], plain.own.shape[-1] + plain.units.shape[-1]
         reach = self._up((self.weights * far_v.square()).sum(-1, keepdim=True).sqrt())  # ‖ω‖ at most
         y = reach * form.map_y[..., :n].abs().sum(-1) + (form.map_y[..., n:].abs() @ far_w.unsqueeze(-1))[..., 0]
         lost = gamma_of(n + 1, torch.float64) * reach * (form.factor.abs().sum(-1) @ plain.own.abs().mT)

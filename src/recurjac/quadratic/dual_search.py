@@ -150,7 +150,9 @@ class _Run:
         """The search of some of the rows."""
         kept = {name: getattr(self, name)[keep] for name in _TENSORS}
         scale = replace(self.scale, units=self.scale.units[keep])
-        return replace(self, rows=self.rows.at(keep), shape=self.shape.at(keep), scale=scale, **kept)
+        return replace(
+            self, plain=self.plain.at(keep), rows=self.rows.at(keep), shape=self.shape.at(keep), scale=scale, **kept
+        )
 
     @property
     def split(self) -> int:
