@@ -20,3 +20,18 @@ __all__ = [
     "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "as_norm_method",
     "check_norm", "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
+
+
+def default_norm_method(p: float) -> AbstractNormMethod:
+    """The tightest norm method of the library for the p-norm of the inputs.
+
+    For p = 2, the product of spectral norms can be less than the norm of the entry-wise bounds.  For p = 1 and inf it
+    cannot, because interval products never exceed it.
+    """
+    return TightestNorm(JacobianNorm(), ProductOfNorms()) if p == 2 else JacobianNorm()
+
+
+def as_norm_method(method: AbstractJacobianMethod | AbstractNormMethod) -> AbstractNormMethod:
+    """`method` as a norm method; a Jacobian method is used through its entries.  Raises InvalidRequest for others."""
+    expect(method, (AbstractJacobianMethod, AbstractNormMethod), "the method", "give an object such as Chords()")
+    return method if isinstance(method, AbstractNormMethod) else JacobianNorm(method)

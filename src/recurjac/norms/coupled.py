@@ -114,7 +114,7 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     rows = lift.rows.with_copies(1, 2)
     dual = _Coupled.of(points, tangents, lift, start, p)
     units = dual.units.expand(tangents.rows, -1, -1)
-    wanted, scale = Rows(rows.base.mid, rows.units.mid), Scale(units, dual.free)
+    wanted, scale = Rows(rows.base.mid, rows.units.mid), Scale(units, dual.free, torch.zeros_like(dual.units[0]))
     best = searched(dual.system.plain(), wanted, start.point(units), scale, steps, None, deadline, COUPLED)
     return torch.minimum(proved_safely(dual.system, rows, best, units), start.half)
 

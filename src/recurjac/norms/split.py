@@ -1,4 +1,4 @@
-"""Norms by splitting signs: the parts with the worst bounds are divided by one more sign (docs/mathematics.md, §6.8)."""
+"""Norms by splitting signs: parts with the worst bounds are divided by one more sign (docs/mathematics.md, §6.8)."""
 
 from __future__ import annotations
 

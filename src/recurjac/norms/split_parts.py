@@ -133,7 +133,8 @@ class Tangents:
         base = self.lift.base.map(lambda t: t.unsqueeze(0))
         system = DualSystem(base, neurons, self.terms, self.ranges, (self.p != inf,))
         units = torch.stack([torch.where(fixed, 0.0, self.units), torch.where(fixed, self.units, 0.0)], 1)
-        scale = Scale(units.to(single), torch.zeros_like(units[0], dtype=torch.bool))
+        nothing = torch.zeros_like(units[0], dtype=single)
+        scale = Scale(units.to(single), nothing.bool(), nothing)
         plain, wanted = system.plain().to(single), Rows(rows.base.mid, rows.units.mid).to(single)
         best = searched(plain, wanted, begin.to(single), scale, steps, None, deadline, _GENTLE)
         found = proved_safely(system, rows, best.to(torch.float64), units)
@@ -202,7 +203,8 @@ class HalfSpaces:
         kinds = torch.tensor([_ALWAYS] * len(graph.zero) + _SIDED).to(nodes[0])
         return cls(
             system, Interval(torch.cat(lows), torch.cat(highs)), torch.cat(nodes), torch.cat([graph.zero, extra.zero]),
-            torch.cat([graph.typical, extra.typical]), kinds, start.weights[0], start.sectors[0], start.slopes, arithmetic,
+            torch.cat([graph.typical, extra.typical]), kinds, start.weights[0], start.sectors[0], start.slopes,
+            arithmetic,
         )  # fmt: skip
 
     def excluded(self, signs: Tensor, neurons: Tensor, sides: Tensor, steps: int, deadline: Deadline) -> Tensor:
@@ -213,7 +215,8 @@ class HalfSpaces:
         wanted = Rows(rows.base.mid.unsqueeze(1), rows.units.mid.unsqueeze(1))
         at = torch.where(sides > 0, self.at.upper[neurons], -self.at.lower[neurons])  # sides · z is at most at + y
         stop = (-at - _CLEARLY * half).to(single)
-        scale, begin = Scale(units.to(single), self.free), self.begin(half, units)
+        scale = Scale(units.to(single), self.free, torch.zeros_like(self.free, dtype=single))
+        begin = self.begin(half, units)
         plain = self.system.plain().to(single)
         best = searched(plain, wanted.to(single), begin.to(single), scale, steps, stop, deadline)
         found = proved_safely(self.system, rows.with_copies(0, 1), best.to(torch.float64), units)

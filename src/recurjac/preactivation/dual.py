@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import final
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from recurjac.activations import AbstractActivation
 from recurjac.arithmetic import Interval
 from recurjac.deadline import NEVER, Deadline, check_seconds, shorter
+from recurjac.machine import on_threads
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.centred import AbstractCentred, SecantSystem
 from recurjac.preactivation.relaxation import Crown
@@ -38,8 +40,10 @@ from recurjac.quadratics import Coefficients
 
 _MOST = 1500
 """The largest number of variables of a dual whose matrices are factorised for each row."""
-_LOT = 64
+_LOT = 16
 """How many rows are bounded together."""
+_DECIDING = 0.6
+"""The share of the time for the signs of neurons."""
 _ATTEMPTS = 6
 """How many points are tried to disprove the sign of a neuron."""
 _INFLATED = 1.02
@@ -48,6 +52,8 @@ _RAISED = 1.05
 """The same for λ."""
 _CLEARLY = 1e-4
 """How far below what is asked a bound must be before a search ends, as a share of the half-width."""
+_SECTOR = 0.02
+"""The least multiplier of a sector at the beginning of a search, in its unit."""
 _EVEN = 0.2
 """The share of the mean that every neuron's unit has in addition."""
 
@@ -113,6 +119,7 @@ class DualRanges(AbstractCentred):
             torch.cat([-torch.ones_like(positive), torch.ones_like(negative)]),
             self.decide,
             stop,
+            Deadline.after(_DECIDING * sides.deadline.left),
         )
 
 
@@ -176,19 +183,30 @@ class _Sides:
 
     def sharpen_both(self, rows: Tensor, steps: int) -> None:
         ones = torch.ones_like(rows)
-        self.sharpen(torch.cat([rows, rows]), torch.cat([ones, -ones]), steps, None)
+        self.sharpen(torch.cat([rows, rows]), torch.cat([ones, -ones]), steps, None, self.deadline)
 
-    def sharpen(self, rows: Tensor, signs: Tensor, steps: int, stop: Tensor | None) -> None:
+    def sharpen(self, rows: Tensor, signs: Tensor, steps: int, stop: Tensor | None, deadline: Deadline) -> None:
         """Bound `signs` times z - z_c at these rows; a row is given up once its bound is below its `stop`."""
-        lots = torch.arange(len(rows), device=rows.device).split(_LOT) if len(rows) else ()
-        for lot in lots:
-            row, sign = rows[lot], signs[lot]
-            if self.deadline.over:
-                break
-            found = self.dual.upper(row, sign, steps, None if stop is None else stop[lot], self.deadline)
-            up, down = sign > 0, sign < 0
+        if len(rows) == 0:
+            return
+        lots = torch.arange(len(rows), device=rows.device).split(_LOT)
+        threads = torch.get_num_threads()
+        rounds = [-(-(len(lots) - i) // threads) for i in range(len(lots))]  # from each lot to the last
+        upper = partial(self._upper, rows, signs, steps, stop, deadline)
+        for lot, found in zip(lots, on_threads(upper, list(zip(lots, rounds, strict=True))), strict=True):
+            row, up, down = rows[lot], signs[lot] > 0, signs[lot] < 0
             self.above[row[up]] = torch.minimum(self.above[row[up]], found[up])
             self.below[row[down]] = torch.minimum(self.below[row[down]], found[down])
+
+    def _upper(
+        self, rows: Tensor, signs: Tensor, steps: int, stop: Tensor | None, deadline: Deadline, at: tuple[Tensor, int]
+    ) -> Tensor:
+        """Bounds for one lot, which gets its share of the time that is left; infinite if there is none."""
+        (lot, rounds), left = at, deadline.left
+        if left == 0:
+            return torch.full_like(self.above[rows[lot]], torch.inf)
+        own = Deadline.after(left / rounds)
+        return self.dual.upper(rows[lot], signs[lot], steps, None if stop is None else stop[lot], own)
 
 
 @final
@@ -224,7 +242,8 @@ class _RangeDual:
         asked = self.rows.at(rows).times(signs.double())
         wanted = Rows(asked.base.mid.unsqueeze(1), asked.units.mid.unsqueeze(1))
         units = self.units(wanted)
-        single, scale = torch.float32, Scale(units.to(torch.float32), self.free)
+        least = torch.zeros_like(self.typical).index_fill(0, torch.zeros(1, dtype=torch.long), _SECTOR)
+        single, scale = torch.float32, Scale(units.to(torch.float32), self.free, least.to(torch.float32))
         stop = None if stop is None else (stop - _CLEARLY * self.half[rows]).to(single)
         begin = self.begin(self.half[rows], units).to(single)
         best = searched(self.system.plain().to(single), wanted.to(single), begin, scale, steps, stop, deadline)

@@ -22,6 +22,8 @@ from recurjac.arithmetic.rounding import gamma_of
 _JITTER = 1e-6
 """What is added in float32 to the diagonal of B Λ⁻¹ Bᵀ, relative to its mean, so that it has a Cholesky factor."""
 _FLOOR = 1e-250
+_SCALES = (0.1, 10.0)
+"""The least and the largest factor that is looked for at once."""
 OWN = 6
 """The number of coefficients of a product in one copy: of y², y w, w², y, w and 1."""
 CROSS = 4
@@ -209,15 +211,48 @@ class Plain:
 
     def maximum(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> Maximum:
         """sup F.  weights: λ, (R, copies, n_0).  multipliers: (R, C, u)."""
+        form, lower, concave = self._factored(rows, weights, multipliers)
+        best = torch.cholesky_solve(form.slope.unsqueeze(-1), lower)[..., 0] / 2
+        value = form.constant + (form.slope * best).sum(-1) / 2
+        return self._attained(form, lower, concave, best, value, weights)
+
+    def scaled(self, rows: Rows, weights: Tensor, multipliers: Tensor, barrier: Tensor) -> tuple[Maximum, Tensor]:
+        """sup F for s times all multipliers with the best s > 0, (R,), which is given too.
+
+        With K, b and c the Hessian, the slope and the constant without the rows r, F = s (c + b·ξ - ξ K ξᵀ) + r·ξ and
+        sup F = s (c + b K⁻¹ bᵀ / 4) + b K⁻¹ rᵀ / 2 + r K⁻¹ rᵀ / (4 s).  Less `barrier` (R,) times log s for each
+        variable, it is least at a root of a quadratic polynomial.  form, lower: for s = 1.
+        """
+        form, lower, concave = self._factored(rows, weights, multipliers)
+        own = torch.cat([(rows.base.unsqueeze(-2) @ form.factor)[..., 0, :], rows.units], -1).flatten(1)
+        rest = form.slope - own
+        from_rest, from_own = torch.cholesky_solve(torch.stack([rest, own], -1), lower).unbind(-1)
+        grows = form.constant + (rest * from_rest).sum(-1) / 4
+        falls = (own * from_own).sum(-1) / 4
+        half = barrier * (weights[0].numel() + rows.units[0].numel()) / 2
+        scale = (half + (half.square() + (grows * falls).clamp(min=0)).sqrt()) / grows.clamp(
+            min=torch.finfo(grows.dtype).tiny
+        )
+        scale = scale.nan_to_num(1.0, 1.0, 1.0).clamp(*_SCALES)
+        value = scale * grows + (own * from_rest).sum(-1) / 2 + falls / scale
+        best = (from_rest + from_own / scale.unsqueeze(-1)) / 2
+        return self._attained(form, lower, concave, best, value, weights), scale
+
+    def _factored(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> tuple[Form, Tensor, Tensor]:
+        """F, the Cholesky factor of its matrix, and whether that exists; the identity where it does not."""
         form = self.assembled(rows, weights, multipliers)
         lower, info = torch.linalg.cholesky_ex(form.hessian)
         concave = form.valid & (info == 0)
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        lower = torch.where(concave[:, None, None], lower, eye)
-        best = torch.cholesky_solve(form.slope.unsqueeze(-1), lower)[..., 0] / 2
-        value = form.constant + (form.slope * best).sum(-1) / 2
+        return form, torch.where(concave[:, None, None], lower, eye), concave
+
+    def _attained(
+        self, form: Form, lower: Tensor, concave: Tensor, best: Tensor, value: Tensor, weights: Tensor
+    ) -> Maximum:
+        """The maximum at ξ = `best`."""
+        n = self.own.shape[-1]
         parts = best.reshape(len(best), self.copies, -1)
-        along, w = parts[..., : self.own.shape[-1], None], parts[..., self.own.shape[-1] :]
+        along, w = parts[..., :n, None], parts[..., n:]
         zeta = torch.linalg.solve_triangular(form.factor.mT, along, upper=True)[..., 0]  # (R Rᵀ)⁻¹ ζ
         y = (form.factor @ along)[..., 0] @ self.own.mT + w @ self.units.mT
         v = torch.einsum("rcz,czi->rci", zeta, self.base) / weights

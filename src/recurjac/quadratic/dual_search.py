@@ -1,8 +1,9 @@
 """A search for multipliers of the quadratic dual, all rows at once: Adam's method on Danskin's derivatives.
 
 The derivative of sup F by a multiplier is the value of its product where the supremum is attained, so that nothing is
-differentiated.  A step that leaves what is feasible, or makes the bound much worse, is undone and shortened.  No proof
-depends on it.
+differentiated.  After each step, all multipliers of a row are multiplied by the best common factor, which has a closed
+form.  A step that leaves what is feasible, or makes the bound much worse, is undone and shortened, and λ is raised a
+little.  No proof depends on it.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ class Settings:
     worse the bound of a step may be, relative to the last one.
     barrier: what is minimised is sup F minus this number times the logarithm of the determinant of F's matrix, in units
     of the first bound of a row; it falls from the first to the second number.
+    first: the share of the first step that is taken.  longer, shorter: what that share is multiplied by after a step
+    that was accepted or undone.  raised: what is added to log λ after one that was undone.
     """
 
     rate: float = 0.4
     averages: tuple[float, float] = (0.9, 0.99)
     worse: float = 0.2
     barrier: tuple[float, float] = (0.0, 0.0)
+    first: float = 0.3
+    longer: float = 1.2
+    shorter: float = 0.6
+    raised: float = 0.05
 
     def barrier_at(self, rest: float) -> float:
         """The barrier when the share `rest` of the steps is left."""
@@ -52,10 +59,15 @@ class Settings:
 @final
 @dataclass(frozen=True)
 class Scale:
-    """The unit of each multiplier, (R, C, u), and which may have any sign, (C, u)."""
+    """The unit of each multiplier, (R, C, u), and which may have any sign, (C, u).
+
+    least: the least multipliers at the beginning of a search, in these units, (C, u); they fall to 0.  Those of products
+    that keep F concave should not be 0, as steps are undone where F is hardly concave.
+    """
 
     units: Tensor
     free: Tensor
+    least: Tensor
 
 
 RANGES = Settings()
@@ -126,7 +138,7 @@ class _Run:
     @classmethod
     def starting(cls, plain: Plain, rows: Rows, begin: Point, scale: Scale, settings: Settings) -> _Run:
         now, none = begin.packed(), torch.full_like(begin.logs[:, 0, 0], torch.inf)
-        zero, share = torch.zeros_like(now), torch.ones_like(begin.logs[:, 0, :1])
+        zero, share = torch.zeros_like(now), torch.full_like(begin.logs[:, 0, :1], settings.first)
         run = cls(
             plain,
             rows,
@@ -162,7 +174,9 @@ class _Run:
     def lift(self) -> None:
         """Raise λ where F is not concave."""
         for _ in range(_LIFTS):
-            bad = ~self.evaluated().concave
+            found = self.evaluated()
+            bad = ~found.concave
+            self.size = torch.where(found.value.isfinite() & found.concave, found.value.abs(), 1.0)
             if not bool(bad.any()):
                 break
             self.now[bad, : self.split] += _LIFT
@@ -174,14 +188,9 @@ class _Run:
 
     def advance(self, rest: float) -> None:
         """One step; `rest` is the share of the steps that are left."""
-        found = self.evaluated()
-        if self.count == 0:
-            self.size = torch.where(found.value.isfinite(), found.value.abs(), 1.0)
-        share = self.settings.barrier_at(rest)
-        barrier = None if share == 0 else share * self.size
-        slope = self._slope(found, barrier)
-        value = found.value if barrier is None else found.value - barrier * self._volume(found)
-        good = found.concave & (value < self.last + self.settings.worse * self.last.abs() + _LEAST * self.size)
+        barrier, settings = self.settings.barrier_at(rest) * self.size, self.settings
+        found, slope, value = self._rescaled(barrier)
+        good = found.concave & (value < self.last + settings.worse * self.last.abs() + _LEAST * self.size)
         good = good | (found.concave & self.last.isinf())
         better = good & (found.value < self.least)
         self.least = torch.where(better, found.value, self.least)
@@ -190,31 +199,41 @@ class _Run:
         self.last = torch.where(good, value, self.last)
         self.count += 1
         use = good.unsqueeze(1)
-        self.share = torch.where(use, (self.share * 1.05).clamp(max=1.0), self.share * 0.4)
-        a, b = self.settings.averages
+        self.share = torch.where(use, (self.share * settings.longer).clamp(max=1.0), self.share * settings.shorter)
+        a, b = settings.averages
         self.first = torch.where(use, a * self.first + (1 - a) * slope, 0.3 * self.first)
         self.second = torch.where(use, b * self.second + (1 - b) * slope.square(), self.second)
         size = (self.second / (1 - b**self.count)).sqrt() + 1e-9
-        step = (
-            self.settings.rate * (_LAST + (1 - _LAST) * rest) * self.share * (self.first / (1 - a**self.count)) / size
-        )
+        step = settings.rate * (_LAST + (1 - _LAST) * rest) * self.share * (self.first / (1 - a**self.count)) / size
         self.now = self.good - step
+        self.now[~good, : self.split] += settings.raised
         n = self.split
         numbers = self.shape.unpacked(self.now).numbers
-        clamped = torch.where(self.scale.free, numbers, numbers.clamp(min=0))
+        clamped = torch.where(self.scale.free, numbers, torch.maximum(numbers, rest * self.scale.least))
         self.now = torch.cat([self.now[:, :n], clamped.flatten(1)], 1)
 
-    def _volume(self, found: Maximum) -> Tensor:
-        """The logarithm of the determinant of F's matrix in v and w: (R,)."""
-        logs = self.shape.unpacked(self.now).logs
-        return 2 * torch.diagonal(found.lower, dim1=1, dim2=2).log().sum(1) + logs.sum((1, 2))
+    def _rescaled(self, barrier: Tensor) -> tuple[Maximum, Tensor, Tensor]:
+        """The maximum at the best multiple of this point, which is then the point, and what is minimised there.
 
-    def _slope(self, found: Maximum, barrier: Tensor | None) -> Tensor:
-        """The derivatives of what is minimised by log λ and by the numbers."""
-        lam, squares = self.shape.unpacked(self.now).logs.exp(), found.v.square()
-        if barrier is not None:
-            squares = squares + barrier[:, None, None] * self.plain.inputs_spread(found, lam)
+        The second result is its derivative by log λ and by the numbers; the third is itself.
+        """
+        point = self.shape.unpacked(self.now)
+        lam, units = point.logs.exp(), self.scale.units
+        found, scale = self.plain.scaled(self.rows, lam, point.numbers * units, barrier)
+        scale = torch.where(found.concave, scale, 1.0)
+        self.now = Point(point.logs + scale.log()[:, None, None], point.numbers * scale[:, None, None]).packed()
+        squares, value, spread = found.v.square(), found.value, None
+        if self.settings.barrier[0] > 0:
+            spread = barrier / scale
+            squares = squares + spread[:, None, None] * self.plain.inputs_spread(found, lam)
+            value = value - barrier * self._volume(found, point.logs, scale)
         balls = torch.tensor(self.plain.euclidean, device=lam.device).reshape(1, -1, 1)
         room = 1 - torch.where(balls, squares.sum(2, keepdim=True), squares)
-        values = self.plain.values(found, barrier) * self.scale.units
-        return torch.cat([(lam * room).flatten(1), values.flatten(1)], 1).nan_to_num(0.0, 0.0, 0.0)
+        values = self.plain.values(found, spread) * units
+        slope = torch.cat([(scale[:, None, None] * lam * room).flatten(1), values.flatten(1)], 1)
+        return found, slope.nan_to_num(0.0, 0.0, 0.0), value
+
+    def _volume(self, found: Maximum, logs: Tensor, scale: Tensor) -> Tensor:
+        """The logarithm of the determinant of F's matrix in v and w at a multiple of the multipliers: (R,)."""
+        count = logs[0].numel() + found.w[0].numel()
+        return 2 * torch.diagonal(found.lower, dim1=1, dim2=2).log().sum(1) + logs.sum((1, 2)) + count * scale.log()
