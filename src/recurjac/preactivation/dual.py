@@ -242,7 +242,9 @@ class _RangeDual:
         asked = self.rows.at(rows).times(signs.double())
         wanted = Rows(asked.base.mid.unsqueeze(1), asked.units.mid.unsqueeze(1))
         units = self.units(wanted)
-        least = torch.zeros_like(self.typical).index_fill(0, torch.zeros(1, dtype=torch.long), _SECTOR)
+        least = torch.zeros_like(self.typical).index_fill(
+            0, torch.zeros(1, dtype=torch.long, device=self.typical.device), _SECTOR
+        )
         single, scale = torch.float32, Scale(units.to(torch.float32), self.free, least.to(torch.float32))
         stop = None if stop is None else (stop - _CLEARLY * self.half[rows]).to(single)
         begin = self.begin(self.half[rows], units).to(single)

@@ -61,8 +61,8 @@ class Settings:
 class Scale:
     """The unit of each multiplier, (R, C, u), and which may have any sign, (C, u).
 
-    least: the least multipliers at the beginning of a search, in these units, (C, u); they fall to 0.  Those of products
-    that keep F concave should not be 0, as steps are undone where F is hardly concave.
+    least: the least multipliers at the beginning of a search, in these units, (C, u); they fall to 0.  Those of
+    products that keep F concave should not be 0, as steps are undone where F is hardly concave.
     """
 
     units: Tensor
