@@ -11,6 +11,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 import recurjac as rj
+from recurjac import testing
 from recurjac.branching.cells import HalfSpaceSystem
 from recurjac.branching.signs import divisible, influences, with_signs
 from recurjac.jacobian import Gradients
@@ -209,3 +210,29 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     refused(lambda: rj.lipschitz(tanh, method=rj.ExactNorm(), search=NONE), rj.InvalidRequest, ["two pieces"])
     assert join([tanh]).bound.batch == 1
     assert np.isfinite(float(rj.lipschitz(tanh, method=rj.CornerNorm(), search=NONE).upper))
+
+
+@pytest.mark.parametrize("radius", [0.5, inf])
+def test_no_multipliers_prove_that_a_cell_with_a_point_is_empty(radius: float) -> None:
+    """Each cell is that of a point of the region; random multipliers, and those that the method finds."""
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        network = random_network("relu", seed, False)
+        problem = rj.Problem(network, rj.LpBall(torch.randn(8, 2, 2, generator=g, dtype=torch.float64), radius))
+        points = problem.bound.sample(1, g)[:, 0]
+        z = network.preactivations(points)
+        signs = torch.cat([z[k].flatten(1).sign() for k in range(2)], 1)
+        system = HalfSpaceSystem.of(with_signs(problem, [1, 2], signs).preactivations())
+        assert system.matrix.shape == (8, 14, 4)
+        _, depth, found = system.solved()
+        assert bool((depth > 0).all()) or radius == inf
+        few = torch.rand(found.shape, generator=g) < 0.4
+        for multipliers in (found, torch.rand(found.shape, generator=g).double(), few.double()):
+            assert not bool(system.empty(multipliers).any())
+
+
+@pytest.mark.slow
+def test_new_methods_pass_the_checks_of_extensions() -> None:
+    testing.check_norm_method(rj.CornerNorm(4))
+    testing.check_preactivation(rj.HalfSpaces(3))
+    testing.check_brancher(rj.SignBisection())
