@@ -363,3 +363,16 @@ def test_witnesses_of_parts_of_balls_lie_in_the_ball(p: float) -> None:
     trends = rj.monotone(network, region, probe=rj.Probe(count=0), limit=rj.Limit(seconds=60, parts=200))
     for point in trends.points[0]:
         assert float(torch.linalg.vector_norm(point - x[0], p)) <= 0.5 * (1 + 1e-12)
+
+
+def test_lots_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of few lots has the same parts as one of many."""
+    problem = rj.Problem(dense(3, (2, 8, 8, 2), "tanh"), rj.Box([[-1.0, -1.0]], [[1.0, 1.0]]))
+    many = searched(problem, inf, inf, 60)
+    monkeypatch.setattr("recurjac.branching.pool._JOINED", 1)
+    few = searched(problem, inf, inf, 60)
+    assert (few.upper, few.lower, few.parts, few.left) == (many.upper, many.lower, many.parts, many.left)
+    assert len(few.pool.shelves) == 1 < len(many.pool.shelves)
+    assert few.leaves is not None
+    assert many.leaves is not None
+    assert sorted(few.leaves.bounds[:, 0].tolist()) == sorted(many.leaves.bounds[:, 0].tolist())
