@@ -24,8 +24,8 @@ def proved(
     """The best proved gain of each sample at points (batch, N, *input); the first ones have gains `claimed`, unproved.
 
     These are proved in their order, best first, while a later one claims more than what is proved.  Points without a
-    claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac takes a second look at
-    the best point.
+    claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac looks again at the
+    best point.
     """
     inside = problem.holds(points)
     close, count = 1 - torch.finfo(points.dtype).eps ** 0.5, claimed.shape[1]
