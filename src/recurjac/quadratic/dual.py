@@ -223,7 +223,9 @@ class Plain:
         grows = form.constant + (rest * from_rest).sum(-1) / 4
         falls = (own * from_own).sum(-1) / 4
         half = barrier * (weights[0].numel() + rows.units[0].numel()) / 2
-        scale = (half + (half.square() + (grows * falls).clamp(min=0)).sqrt()) / grows.clamp(min=torch.finfo(grows.dtype).tiny)
+        scale = (half + (half.square() + (grows * falls).clamp(min=0)).sqrt()) / grows.clamp(
+            min=torch.finfo(grows.dtype).tiny
+        )
         scale = scale.nan_to_num(1.0, 1.0, 1.0).clamp(*_SCALES)
         value = scale * grows + (own * from_rest).sum(-1) / 2 + falls / scale
         best = (from_rest + from_own / scale.unsqueeze(-1)) / 2
