@@ -28,7 +28,6 @@ from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, Produc
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search
 
-
 _ROOM = 2**26
 """The largest number of entries of a matrix of tangents."""
 
