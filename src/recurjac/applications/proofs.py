@@ -225,8 +225,9 @@ def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -
     if deadline.over:
         return RadiusFacts()
     problem, part = balls.problem, deadline.part(_BALL)
-    with suppress(OutOfTime), until(problem.planner.watched(problem.network.cost, part)):
-        return proof.within(part.left).facts(balls)
+    limit = problem.planner.watched(problem.network.cost, part)
+    with suppress(OutOfTime), until(limit):
+        return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)
     return RadiusFacts()
 
 
