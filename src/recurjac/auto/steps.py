@@ -30,6 +30,9 @@ from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, Produc
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search
 
+_ROOM = 2**26
+"""The largest number of entries of a matrix of tangents."""
+
 
 class AbstractStep(ABC):
     """A frozen object: one way to improve what is known.  It has rungs of growing effort, the cheapest first."""
@@ -158,6 +161,10 @@ class ForwardStep(AbstractStep):
 
     def suits(self, work: Work) -> bool:
         return self.where(work)
+        """The unit tangents of the input and of the first nodes are held as one matrix each."""
+        chain = work.gradients.chain
+        nodes = {0, *(e.source for e in chain.successors(0))} - {chain.end}
+        return max(prod(chain.shapes[k]) for k in nodes) ** 2 <= _ROOM
 
     def least(self, work: Work) -> float:
         chain = work.gradients.chain
