@@ -28,7 +28,7 @@ _LEAST_STEPS = 4
 @final
 @dataclass(frozen=True)
 class Climbers:
-    """Points (batch, N, *input) with their gains (batch, N), and the weights of outputs (batch, N, K) that they follow."""
+    """Points (batch, N, *input), the weights of outputs (batch, N, K) that they follow, and their gains (batch, N)."""
 
     points: Tensor
     weights: Tensor
@@ -127,7 +127,7 @@ def _between(ends: tuple[float, float], share: float) -> float:
 
 
 def steepest(slopes: Tensor, region: BoundRegion) -> Tensor:
-    """The direction towards the farthest point of a region along slopes (batch, N, *input), of size 1; 0 if they are 0."""
+    """The direction towards the farthest point of a region along slopes (batch, N, *input), of size 1 or 0."""
     flat = slopes.flatten(2)
     norm = region.p if isinstance(region, BoundBall) else inf
     moved = (flat != 0).any(-1, keepdim=True)

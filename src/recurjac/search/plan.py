@@ -32,7 +32,10 @@ _PATIENCE = 16
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Numbers for each sample of a group that is searched together, and after how many rounds without success to stop."""
+    """Numbers for each sample of a group that is searched together.
+
+    patience: the search stops after this many rounds without success.
+    """
 
     samples: int
     climbers: int

@@ -21,19 +21,20 @@ from recurjac.search.jacobians import gains_at
 def proved(
     problem: Problem, points: Tensor, claimed: Tensor, norms: tuple[float, float], deadline: Deadline
 ) -> Attained:
-    """The best proved gain of each sample at points (batch, N, *input) with gains `claimed` (batch, N) without a proof.
+    """The best proved gain of each sample at points (batch, N, *input); the first ones have gains `claimed`, unproved.
 
-    The first points, best first, are proved in their order while a later one claims more than what is proved.  The last
-    one is tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac takes a second look at the
-    best point.
+    These are proved in their order, best first, while a later one claims more than what is proved.  Points without a
+    claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac takes a second look
+    at the best point.
     """
     inside = problem.holds(points)
-    close, last = 1 - torch.finfo(points.dtype).eps ** 0.5, points.shape[1] - 1
+    close, count = 1 - torch.finfo(points.dtype).eps ** 0.5, claimed.shape[1]
+    claimed = torch.where(inside[:, :count], claimed, 0.0)
     found = _at(problem, points[:, 0], inside[:, 0], norms)
     for n in range(1, points.shape[1]):
-        hopeful = found.gain <= 0 if n == last else claimed[:, n:-1].amax(1) * close > found.gain
+        hopeful = claimed[:, n:].amax(1) * close > found.gain if n < count else found.gain <= 0
         rows = hopeful.nonzero().squeeze(1)
-        if len(rows) and (n in (1, last) or not deadline.over):
+        if len(rows) and (n in (1, count) or not deadline.over):
             found = _with(found, rows, _at(problem, points[rows, n], inside[rows, n], norms))
     rows = (claimed[:, 0] * close > found.gain).nonzero().squeeze(1)
     if len(rows) and not deadline.over:
@@ -58,7 +59,7 @@ def _at(problem: Problem, points: Tensor, inside: Tensor, norms: tuple[float, fl
 
 
 def image(chain: ChainRule, ways: Tensor) -> Interval:
-    """An interval that contains J v for every J of a chain rule, for each v of `ways` (batch, *input): (batch, *output).
+    """An interval of J v for every J of a chain rule and each v of `ways` (batch, *input): (batch, *output).
 
     Source: docs/mathematics.md, §6.5.
     """

@@ -15,6 +15,7 @@ from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.search.attained import MET, NO_AIM, Aim, Attained
 from recurjac.search.climb import Climbers, finite
+from recurjac.search.jacobians import gains_at
 from recurjac.search.plan import group_size, plan
 from recurjac.search.proof import proved
 from recurjac.search.rounds import Hunt, evaluated, joined
@@ -25,9 +26,9 @@ from recurjac.search.rounds import Hunt, evaluated, joined
 class Search:
     """Samples of the region, the best of which climb along smoothed gradients of their gains, all at once.
 
-    In each round, a half of the climbers starts where earlier ones were best, the other half anywhere.  A sample is done
-    if its slopes are constant over the region, if its gain meets an upper bound that is known, or if several rounds
-    found nothing better.
+    In each round, a half of the climbers starts where earlier ones were best, the other half anywhere.  A sample is
+    done if its slopes are constant over the region, if its gain meets an upper bound that is known, or if several
+    rounds found nothing better.
     work: multiply-adds, shared by the samples of a batch; with 0, only the centre is evaluated, and points that are
     known before.  A step counts as a million at least.
     kept: how many points of a sample climb at once, if the work allows.
@@ -55,9 +56,12 @@ class Search:
         with torch.no_grad():
             seconds = min(self.seconds, aim.deadline.left)
             found = self._found(problem, (p, q), aim, Deadline.after(_LOOKING * seconds))
-            points = torch.cat([found.points, problem.bound.x.unsqueeze(1)], 1)
-            claimed = torch.cat([found.gains, torch.zeros_like(found.gains[:, :1])], 1)
-            return proved(problem, points, claimed, (p, q), Deadline.after((1 - _LOOKING) * seconds))
+            points = torch.cat([found.points, problem.bound.x.unsqueeze(1)], 1) if self._looks(aim) else found.points
+            return proved(problem, points, found.gains, (p, q), Deadline.after((1 - _LOOKING) * seconds))
+
+    def _looks(self, aim: Aim) -> bool:
+        """Whether it looks at more points than the centre."""
+        return self.work > 0 or aim.points is not None
 
     def _found(self, problem: Problem, norms: tuple[float, float], aim: Aim, deadline: Deadline) -> Climbers:
         """The best points of each sample."""
@@ -65,6 +69,9 @@ class Search:
         known = region.x.unsqueeze(1)
         if aim.points is not None:
             known = torch.cat([known, finite(region.project(aim.points), region.x)], 1)
+        if not self._looks(aim):
+            gains, ways = gains_at(network, known, norms)
+            return Climbers(known, ways.flatten(2), gains)
         start = evaluated(network, known, norms, _PROVED, deadline)
         upper = start.gains.new_full((region.batch,), inf) if aim.upper is None else aim.upper
         open_ = start.gains[:, 0] * (1 + MET) < upper
