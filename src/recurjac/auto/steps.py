@@ -160,11 +160,10 @@ class ForwardStep(AbstractStep):
         return True
 
     def suits(self, work: Work) -> bool:
-        return self.where(work)
         """The unit tangents of the input and of the first nodes are held as one matrix each."""
         chain = work.gradients.chain
         nodes = {0, *(e.source for e in chain.successors(0))} - {chain.end}
-        return max(prod(chain.shapes[k]) for k in nodes) ** 2 <= _ROOM
+        return self.where(work) and max(prod(chain.shapes[k]) for k in nodes) ** 2 <= _ROOM
 
     def least(self, work: Work) -> float:
         chain = work.gradients.chain
