@@ -17,7 +17,6 @@ from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds, BranchAndBound, Branching, Limit
-from recurjac.branching.vertices import vertices
 from recurjac.deadline import shorter
 from recurjac.errors import expect
 from recurjac.jacobian import AbstractJacobianMethod, AbstractPrepared, Chords, Gradients, RecurJac
@@ -25,6 +24,7 @@ from recurjac.jacobian.bounds import default_method
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.corners import corners, unknown_slopes
 from recurjac.propagation.forms import AbstractSeeds, DenseForms, Units
 from recurjac.region import LpBall
 from recurjac.search import Attained, point_jacobian
@@ -90,7 +90,7 @@ class EntriesOver(AbstractBounds):
             for part in problem.batches():
                 gradients = Gradients(part)
                 upper = _both(self.method.prepare(gradients).push(self.tangents), part.bound.batch)
-                upper = self._at_vertices(gradients.chain, goals.excess(upper) > 0, upper)
+                upper = self._at_corners(gradients.chain, goals.excess(upper) > 0, upper)
                 uppers.append(torch.where(gradients.state.empty.unsqueeze(1), -inf, upper))
                 effects.append(input_effects(gradients.state, self._weights(upper, goals)))
             return Bounded(torch.cat(uppers), torch.cat(effects))
@@ -103,11 +103,11 @@ class EntriesOver(AbstractBounds):
         share = torch.where(size > 0, most / torch.where(size > 0, size, 1.0), 1.0).square()
         return torch.matmul(share, self.tangents.tensor()[0, 0].flatten(1).abs().to(share))
 
-    def _at_vertices(self, chain: ChainRule, chosen: Tensor, upper: Tensor) -> Tensor:
-        for found in vertices(chain, chosen):
-            values = _both(Chords().prepare(Gradients(given=found.chain)).push(self.tangents), found.chain.batch)
-            most = found.largest(values)
-            upper = upper.index_copy(0, found.index, torch.minimum(upper[found.index], most))
+    def _at_corners(self, chain: ChainRule, chosen: Tensor, upper: Tensor) -> Tensor:
+        count = unknown_slopes(chain)
+        for found in corners(chain, chosen & (count >= 1) & (count <= _FEW)):
+            known = Chords().prepare(Gradients(given=found.chain)).push(self.tangents)
+            upper = found.tighter(upper, _both(known, found.chain.batch))
         return upper
 
     def found(self, parts: Problem, known: Attained | None) -> Attained:
@@ -159,6 +159,8 @@ _MORE = 1e-9
 """How much larger a value must seem for a proof, relative to what is known."""
 _FAR = 1e30
 """What an infinite distance from a goal counts."""
+_FEW = 6
+"""The largest number of unknown slopes of a part whose corners are tried."""
 _SMALL = 1e-3
 """The least width of a range that counts, relative to the size of the entry."""
 
