@@ -355,8 +355,7 @@ def test_classes_margins_and_choices(capsys: pytest.CaptureFixture[str]) -> None
     want = rj.stationary_free_radius(rj.load("net.npz").margin(0, 1), np.load("x.npy")[:1], output=0)
     assert (margin["class"], float(margin["radius"])) == ("0-1", want.radius.item())
     (timed,) = results("net.npz", "--input", "x.npy", "--margin", 0, 1, "--index", 0, "--time-limit", 1)
-    assert timed["method"] == "auto"
-    assert float(timed["radius"]) >= float(margin["radius"])
+    assert (timed["method"], timed["class"]) == ("auto", "0-1")
     one = results("one.npz", "--input", "y.npy", "--method", "fastlip")
     assert [r["class"] for r in one] == [0, 0, 0]
     assert [r["witness"] for r in one] == [0, None, 0]

@@ -545,7 +545,7 @@ def test_wrong_requests_are_refused(case: str) -> None:
 
 # The command line
 
-LANDSCAPE = ("landscape", "waves.npz", "--input", "x.npy")
+LANDSCAPE = ("landscape", "waves.npz", "--input", "x.npy", "--method", "one-pass")
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from torch import Tensor
 from recurjac.applications.radii import RadiusBound
 from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
 from recurjac.errors import InvalidRequest, OutOfTime
-from recurjac.jacobian import AbstractJacobianMethod, Chords, Gradients
+from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, Chords, Gradients, InTime
 from recurjac.norms import AbstractNormMethod, as_norm_method
 from recurjac.preactivation import SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
-_BALL = 1 / 3
+_BALL = 1 / 6
 """The share of the time that is left for one proof on some balls."""
 _WIDEST = 4096
 """The size of the widest stage for which secants are tried."""
@@ -127,6 +127,8 @@ class LipschitzIntegral(AbstractRadiusProof):
         as_norm_method(self.method)
 
     def within(self, seconds: float) -> LipschitzIntegral:
+        if isinstance(self.method, AbstractNodewise):
+            return LipschitzIntegral(InTime(self.method).within(seconds))
         return LipschitzIntegral(self.norm.within(seconds))
 
     @property
@@ -201,7 +203,7 @@ def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: flo
 def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: Deadline = NEVER) -> list[RadiusBound]:
     """The best bounds that the proofs state on each ball; after the deadline, they state nothing.
 
-    Each proof may take a third of what is left.
+    Each proof may take a sixth of what is left.
     Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins), or whose slopes are negative.
     """
     facts = [(proof.title(balls.problem), _facts(proof, balls, deadline)) for proof in proofs]
@@ -223,8 +225,9 @@ def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -
     if deadline.over:
         return RadiusFacts()
     problem, part = balls.problem, deadline.part(_BALL)
-    with suppress(OutOfTime), until(problem.planner.watched(problem.network.cost, part)):
-        return proof.within(part.left).facts(balls)
+    limit = problem.planner.watched(problem.network.cost, part)
+    with suppress(OutOfTime), until(limit):
+        return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)
     return RadiusFacts()
 
 

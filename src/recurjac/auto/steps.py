@@ -30,6 +30,9 @@ from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, Produc
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search
 
+_ROOM = 2**26
+"""The largest number of entries of a matrix of tangents."""
+
 
 class AbstractStep(ABC):
     """A frozen object: one way to improve what is known.  It has rungs of growing effort, the cheapest first."""
@@ -157,7 +160,10 @@ class ForwardStep(AbstractStep):
         return True
 
     def suits(self, work: Work) -> bool:
-        return self.where(work)
+        """The unit tangents of the input and of the first nodes are held as one matrix each."""
+        chain = work.gradients.chain
+        nodes = {0, *(e.source for e in chain.successors(0))} - {chain.end}
+        return self.where(work) and max(prod(chain.shapes[k]) for k in nodes) ** 2 <= _ROOM
 
     def least(self, work: Work) -> float:
         chain = work.gradients.chain
@@ -170,12 +176,17 @@ class ForwardStep(AbstractStep):
 @final
 @dataclass(frozen=True, init=False)
 class RangeStep(AbstractStep):
-    """A rule for the neurons that are unstable, in several settings of growing effort."""
+    """A rule for the neurons that are unstable, in several settings of growing effort.
+
+    most: the share of the time that is left which it may take.
+    """
 
     rules: tuple[AbstractPreactivation, ...]
+    most: float
 
-    def __init__(self, *rules: AbstractPreactivation) -> None:
+    def __init__(self, *rules: AbstractPreactivation, most: float = 0.6) -> None:
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "most", most)
 
     @property
     def title(self) -> str:
@@ -183,7 +194,7 @@ class RangeStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.6
+        return self.most
 
     @property
     def rungs(self) -> int:
@@ -309,12 +320,12 @@ STEPS: tuple[AbstractStep, ...] = (
     BranchStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
-    NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(
         JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth, passes=5
     ),
     NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
-    RangeStep(DualRanges(30, 6, 20), DualRanges(100, 12, 30), DualRanges(300, 60, 100)),
+    RangeStep(DualRanges(150, 12, 30), DualRanges(200, 30, 60), DualRanges(500, 80, 100), most=0.8),
+    NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     NormStep(SplitNorm(20, 200), SplitNorm(20, 2000), SplitNorm(20, 20000), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),

@@ -59,7 +59,8 @@ class AbstractOperator(ABC):
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """The operator that computes only the outputs at the flat positions `index`, and the positions that it reads.
 
-        Both lists of positions are in ascending order.  The operator maps vectors (read,) to vectors (index,).
+        Both lists of positions are in ascending order.  The operator maps vectors (read,) to vectors (index,).  It may
+        read more positions than the outputs depend on, which only takes longer.
         """
 
     @abstractmethod
@@ -71,7 +72,7 @@ class AbstractOperator(ABC):
 
     @abstractmethod
     def multiply_adds(self) -> int:
-        """The number of multiplications of one application."""
+        """The number of multiplications of one application; sums without factors may count as 0."""
 
     @abstractmethod
     def tensors(self) -> Iterable[Tensor]:

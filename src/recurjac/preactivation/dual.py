@@ -42,7 +42,7 @@ _MOST = 1500
 """The largest number of variables of a dual whose matrices are factorised for each row."""
 _LOT = 16
 """How many rows are bounded together."""
-_DECIDING = 0.6
+_DECIDING = 0.75
 """The share of the time for the signs of neurons."""
 _ATTEMPTS = 6
 """How many points are tried to disprove the sign of a neuron."""

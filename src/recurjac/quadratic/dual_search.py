@@ -72,7 +72,7 @@ class Scale:
 
 RANGES = Settings()
 """What suits one copy of a system in single precision."""
-COUPLED = Settings(0.1, (0.9, 0.995), 0.02, (1e-3, 1e-6))
+COUPLED = Settings(0.1, (0.9, 0.995), 0.02, (1e-3, 1e-6), 1.0, 1.05, 0.4, 0.0)
 """What suits points and tangents together in double precision: without a barrier the search stops at once."""
 
 

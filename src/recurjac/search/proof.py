@@ -24,11 +24,12 @@ def proved(
     """The best proved gain of each sample at points (batch, N, *input); the first ones have gains `claimed`, unproved.
 
     These are proved in their order, best first, while a later one claims more than what is proved.  Points without a
-    claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac looks again at the
-    best point.
+    claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac takes a second look
+    at the best point.
     """
     inside = problem.holds(points)
     close, count = 1 - torch.finfo(points.dtype).eps ** 0.5, claimed.shape[1]
+    claimed = torch.where(inside[:, :count], claimed, 0.0)
     found = _at(problem, points[:, 0], inside[:, 0], norms)
     for n in range(1, points.shape[1]):
         hopeful = claimed[:, n:].amax(1) * close > found.gain if n < count else found.gain <= 0

@@ -1,0 +1,143 @@
+"""The search for multipliers of the quadratic dual: its steps, its units of work, and what it may not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac.machine import on_threads, one_thread
+from recurjac.preactivation import DualRanges, Refine, dual
+from recurjac.quadratic import Plain, Rows
+from tests.marks import every_seed
+
+
+def plain(g: torch.Generator, inputs: int, neurons: int, copies: int = 1) -> Plain:
+    """A random system with the sectors of slopes 0 to 1 and with y >= 0, w >= 0 as products."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    one, zero = torch.ones(neurons).double(), torch.zeros(neurons).double()
+    sector, line = torch.stack([zero, one, -one, zero, zero, zero]), torch.stack([zero, zero, zero, zero, one, zero])
+    own = torch.stack([sector, line], 1)
+    terms = own
+    if copies == 2:
+        terms = torch.cat([own.repeat(2, 1, 1), torch.zeros(4, 2, neurons).double()])
+    return Plain(
+        draw(copies, 3, inputs), draw(neurons, 3), draw(neurons, neurons).tril(-1) / 4, terms, (False,) * copies
+    )
+
+
+@every_seed
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("barrier", [0.0, 0.01])
+def test_the_scale_is_the_best_one(seed: int, copies: int, barrier: float) -> None:
+    """It gives what the scaled multipliers give, and no other scale gives less."""
+    g = torch.Generator().manual_seed(seed)
+    system, count = plain(g, 4, 5, copies), 6
+    rows = Rows(
+        torch.randn(count, copies, 3, generator=g).double(), torch.randn(count, copies, 5, generator=g).double()
+    )
+    weights = torch.rand(count, copies, 4, generator=g).double() + 3
+    multipliers = torch.rand(count, 2, 5, generator=g).double() * 0.1
+    found, scale = system.scaled(rows, weights, multipliers, torch.full((count,), barrier).double())
+    assert bool(found.concave.any())
+    size = weights[0].numel() + rows.units[0].numel()
+
+    def at(times: Tensor) -> tuple[Tensor, Tensor]:
+        one = system.maximum(rows, weights * times[:, None, None], multipliers * times[:, None, None])
+        return one.value, torch.where(one.concave, one.value - barrier * size * times.log(), inf)
+
+    same, best = at(scale)
+    mine = found.concave
+    assert torch.allclose(found.value[mine], same[mine], rtol=1e-9)
+    exact = system.maximum(rows, weights * scale[:, None, None], multipliers * scale[:, None, None])
+    for a, b in ((found.v, exact.v), (found.w, exact.w), (found.y, exact.y)):
+        assert torch.allclose(a[mine], b[mine], rtol=1e-7, atol=1e-9)
+    inside = mine & (scale > 0.1) & (scale < 10)
+    assert bool(inside.any())
+    for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0):
+        assert bool((at(scale * factor)[1] >= best - 1e-9)[inside].all())
+
+
+def test_a_row_without_coefficients_has_a_finite_scale() -> None:
+    system = plain(torch.Generator().manual_seed(0), 4, 5)
+    rows = Rows(torch.zeros(1, 1, 3).double(), torch.zeros(1, 1, 5).double())
+    weights, multipliers = torch.ones(1, 1, 4).double() * 3, torch.ones(1, 2, 5).double() * 0.01
+    found, scale = system.scaled(rows, weights, multipliers, torch.zeros(1).double())
+    assert bool(scale.isfinite().all())
+    assert bool(found.v.isfinite().all())
+
+
+def network(seed: int) -> rj.Network:
+    g = torch.Generator().manual_seed(seed)
+    sizes = (6, 20, 20, 3)
+    layers = [
+        (torch.randn(n, m, generator=g).double() / m**0.5, torch.randn(n, generator=g).double() / 4)
+        for m, n in pairwise(sizes)
+    ]
+    return rj.load(layers, activation="relu")
+
+
+def _on_two_threads(work: Callable[[object], object], items: Sequence[object]) -> list[object]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return on_threads(work, items)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_ranges_do_not_depend_on_work_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several lots, each with its rows, in the same order."""
+    net, region = network(0), rj.LpBall(torch.full((1, 6), 0.1).double(), 0.5)
+    rule, found = Refine(rj.Crown(), DualRanges(3, 3, 2)), []
+    with one_thread():
+        for _ in range(2):
+            found.append(rj.preactivation_bounds(net, region, pre=rule))
+            monkeypatch.setattr(dual, "on_threads", _on_two_threads)
+    for one, other in zip(found[0].lower + found[0].upper, found[1].lower + found[1].upper, strict=True):
+        assert torch.equal(one, other)
+
+
+def _worked(done: list[int], item: int) -> tuple[int, int, bool]:
+    if item < 0:
+        raise KeyboardInterrupt
+    done.append(item)
+    return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_on_threads(threads: int) -> None:
+    """In order, on one thread of PyTorch each, without derivatives; an interruption arrives, and nothing stays set."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert on_threads(partial(_worked, []), range(7)) == [(i, 1, False) for i in range(7)]
+        assert on_threads(partial(_worked, []), ()) == []
+        done: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            on_threads(partial(_worked, done), [0, -1, *range(1, 200)])
+        assert len(done) < 150
+        assert torch.get_num_threads() == threads
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_search_pays() -> None:
+    """A few steps narrow what the P-chain proves to about two thirds, and more steps never widen it."""
+    net, region = network(1), rj.LpBall(torch.full((1, 6), 0.1).double(), 0.5)
+    widths = []
+    for rule in (rj.Secants(30), rj.Dual(1, 1), rj.Dual(12, 12)):
+        bounds = rj.preactivation_bounds(net, region, pre=rule)
+        widths.append(float((bounds.upper[-1] - bounds.lower[-1]).mean()))
+    assert widths[2] < 0.8 * widths[0]
+    assert widths[2] < widths[1]
