@@ -375,3 +375,42 @@ def test_lots_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert few.leaves is not None
     assert many.leaves is not None
     assert sorted(few.leaves.bounds[:, 0].tolist()) == sorted(many.leaves.bounds[:, 0].tolist())
+
+
+# Searches that go on
+
+
+@pytest.mark.parametrize("kind", ["relu", "falling", "tanh", "mixed"])
+def test_searches_go_on_where_they_ended(kind: str) -> None:
+    """In many short searches, the bounds only come closer, hold at points, and nothing of the region is lost."""
+    network = random_network(kind, 5, False, width=4)
+    x = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = rj.Problem(network, rj.LpBall(x, 0.3))
+    bound = NormOver(rj.JacobianNorm(), inf, inf, problem)
+    most = float(true_jacobians(network, points_of(problem, 300)).flatten(2).abs().sum(2).amax())
+    state = None
+    for parts in (5, 20, 60, 150):
+        search = BranchAndBound(rj.InputBisection(), rj.Limit(seconds=60, parts=parts, tolerance=1e-9))
+        *_, after = search.states(problem, bound, None, state)
+        assert max(most, after.lower) * (1 - 1e-12) <= after.upper
+        if state is not None:
+            assert after.upper <= state.upper
+            assert after.lower >= state.lower
+            assert after.parts >= state.parts
+        state = after
+        leaves = state.leaves
+        assert leaves is not None
+        inside = points_of(problem, 100).flatten(1)[None] <= leaves.upper.flatten(1)[:, None]
+        inside &= leaves.lower.flatten(1)[:, None] <= points_of(problem, 100).flatten(1)[None]
+        assert bool(inside.all(2).any(0).all())
+
+
+def test_what_is_attained_elsewhere_is_taken_over() -> None:
+    problem = rj.Problem(dense(0, (2, 6, 6, 1)), rj.Box([[-1.0, -1.0]], [[1.0, 1.0]]))
+    bound = NormOver(rj.JacobianNorm(), inf, inf, problem)
+    search = BranchAndBound(rj.InputBisection(), rj.Limit(seconds=60, parts=3, tolerance=1e-9))
+    first = search.last(problem, bound)
+    known = rj.Search(work=1e8).attained(problem, inf, inf)
+    *_, after = search.states(problem, bound, known, first)
+    assert after.lower == max(first.lower, float(known.gain))
+    assert after.lower <= after.upper <= first.upper
