@@ -349,7 +349,8 @@ def test_auto_stands_for_a_rule() -> None:
         assert torch.allclose(a.lower, d.lower)
     assert rj.Problem(network, region).by(rj.Auto(3)).pre == rj.AutoRanges(3)
     late = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(1e-9))
-    assert all(torch.equal(a.lower, b.lower) for a, b in zip(late.stages, plain.stages, strict=True))
+    quick = rj.preactivation_bounds(network, region, pre=rj.IBP())
+    assert all(bool((a.lower >= b.lower).all()) for a, b in zip(late.stages, quick.stages, strict=True))
     assert rj.AutoRanges(5).within(2) == rj.AutoRanges(2)
     assert rj.AutoEntries(5).within(2) == rj.AutoEntries(2)
     for make in (rj.AutoRanges, rj.AutoEntries):

@@ -72,7 +72,7 @@ def results(run: Run, *args: object) -> list[dict[str, Any]]:
 def test_the_report_is_what_the_library_finds(run: Run) -> None:
     code, out, err = run("--clip", 0, 1, "--method", "chords", "--json", "r.json")
     report = json.loads(Path("r.json").read_text())
-    want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), search=QUICK)
+    want = rj.certified_radius(rj.load("net.npz"), rj.LpBall(x(), 0, clip=(0, 1)), search=QUICK)
     assert (code, report["command"], report["settings"]["target"]) == (0, "certify", "runner-up")
     assert "radius" not in report["settings"]
     rows = report["results"]
@@ -212,7 +212,7 @@ def test_the_table_names_the_proof_and_the_remark(run: Run) -> None:
 def test_proofs_have_names(run: Run) -> None:
     rows = results(run, "--proofs", "margin", "integral", "secants", "--clip", 0, 1)
     proofs = (rj.MarginBound(), rj.LipschitzIntegral(), rj.SecantMargin())
-    want = rj.certified_radius(rj.load("net.npz"), x(), clip=(0, 1), proofs=proofs, search=QUICK)
+    want = rj.certified_radius(rj.load("net.npz"), rj.LpBall(x(), 0, clip=(0, 1)), proofs=proofs, search=QUICK)
     assert [row["radius"] for row in rows] == want.radius.tolist()
     assert run("--proofs", "margin", "--method", "chords")[0] == 2
     assert run("--proofs", "none")[0] == 2

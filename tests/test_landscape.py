@@ -168,16 +168,16 @@ def test_at_a_kink_all_of_the_generalised_gradient_counts(p: float) -> None:
 def test_the_clip_box_counts(p: float) -> None:
     """x² is stationary at 0, outside of the box [0.2, 2]; inside of [-2, 2]."""
     x = t([1.0], [0.3])
-    assert rj.stationary_free_radius(square(t(0.0)), x, output=0, p=p, clip=(0.2, 2)).everywhere.all()
-    inside = rj.stationary_free_radius(square(t(0.0)), x, output=0, p=p, clip=(-2, 2), method=rj.FastLip())
+    assert rj.stationary_free_radius(square(t(0.0)), rj.LpBall(x, 0, p, (0.2, 2)), output=0).everywhere.all()
+    inside = rj.stationary_free_radius(square(t(0.0)), rj.LpBall(x, 0, p, (-2, 2)), output=0, method=rj.FastLip())
     assert (inside.radius < x.squeeze(1)).all()
     assert (inside.radius >= x.squeeze(1) * (1 - 1.1e-3)).all()
     mixed = rj.stationary_free_radius(
-        square(t(0.0)), x, output=0, p=p, clip=(t([0.5], [-1.0]), t([2.0], [1.0])), method=rj.FastLip()
+        square(t(0.0)), rj.LpBall(x, 0, p, (t([0.5], [-1.0]), t([2.0], [1.0]))), output=0, method=rj.FastLip()
     )
     assert mixed.everywhere.tolist() == [True, False]
-    assert rj.stationary_free_radius(square(t(0.0)), t([0.0]), output=0, p=p, clip=(0, 0)).radius.item() == 0
-    assert rj.stationary_free_radius(square(t(0.0)), t([1.0]), output=0, p=p, clip=(1, 1)).everywhere.all()
+    assert rj.stationary_free_radius(square(t(0.0)), rj.LpBall(t([0.0]), 0, p, (0, 0)), output=0).radius.item() == 0
+    assert rj.stationary_free_radius(square(t(0.0)), rj.LpBall(t([1.0]), 0, p, (1, 1)), output=0).everywhere.all()
 
 
 def test_slopes_that_only_vanish_at_infinity() -> None:
@@ -214,9 +214,9 @@ def test_a_float32_radius_is_one_that_was_proved() -> None:
 def test_a_batch_is_its_samples(p: float, clip: tuple[float, float] | None) -> None:
     net = random_net(3, (4, 6, 5, 3))
     x = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    together = rj.stationary_free_radius(net, x, output=1, p=p, clip=clip, method=rj.RecurJac(), tolerance=0.1)
+    together = rj.stationary_free_radius(net, rj.LpBall(x, 0, p, clip), output=1, method=rj.RecurJac(), tolerance=0.1)
     alone = [
-        rj.stationary_free_radius(net, one, output=1, p=p, clip=clip, method=rj.RecurJac(), tolerance=0.1)
+        rj.stationary_free_radius(net, rj.LpBall(one, 0, p, clip), output=1, method=rj.RecurJac(), tolerance=0.1)
         for one in x[:2]
     ]
     assert together.radius[:2].tolist() == pytest.approx([a.radius.item() for a in alone], rel=0.2)
@@ -242,13 +242,15 @@ def test_images_keep_their_shape() -> None:
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(18, 3))
     x = torch.rand(2, 1, 5, 5, dtype=torch.float64)
-    found = rj.stationary_free_radius(rj.load(model, x[:1].float()), x, output=2, clip=(0, 1), tolerance=0.2)
+    found = rj.stationary_free_radius(
+        rj.load(model, x[:1].float()), rj.LpBall(x, 0, clip=(0, 1)), output=2, tolerance=0.2
+    )
     assert ((found.witness >= 0) & (found.witness < 25)).all()
     assert (found.radius > 0).all()
 
 
 def test_what_it_says() -> None:
-    shown = repr(rj.stationary_free_radius(square(t(0.0)), t([1.0], [0.0]), output=0, p=2, clip=(0, 1)))
+    shown = repr(rj.stationary_free_radius(square(t(0.0)), rj.LpBall(t([1.0], [0.0]), 0, 2, (0, 1)), output=0))
     assert re.match(r"StationaryFree\(output 0, l2 radius 0\.99\d*, 0; Chords ∩ RecurJac-B, not rounding-safe", shown)
     assert "no entry of the gradient has a proved sign at the input itself" in shown
     linear = rj.load([(t([1.0]), None)], activation="relu")
@@ -270,7 +272,7 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] 
     "infinite": (lambda: rj.stationary_free_radius(ONE, t([inf, 0.0]), output=0), rj.InvalidRegion, ("inf", "[0, 0]")),
     "shape": (lambda: rj.stationary_free_radius(ONE, t([0.0] * 3), output=0), rj.InvalidRegion, ("(1, 3)", "(2,)")),
     "outside": (
-        lambda: rj.stationary_free_radius(ONE, t([0.0, 2.0]), output=0, clip=(0, 1)),
+        lambda: rj.stationary_free_radius(ONE, rj.LpBall(t([0.0, 2.0]), 0, clip=(0, 1)), output=0),
         rj.InvalidRegion,
         ("outside", "2.0"),
     ),

@@ -170,8 +170,8 @@ def test_proofs_that_make_no_sense(proofs: Any, p: float, words: str) -> None:
 def test_a_problem_asks_the_same(p: float) -> None:
     network, x = net(3), inputs(3)
     for clip in (None, (0, 1)):
-        want = rj.certified_radius(network, x, p=p, clip=clip)
-        calm = rj.stationary_free_radius(network, x, p=p, clip=clip, output=1, tolerance=0.1)
+        want = rj.certified_radius(network, rj.LpBall(x, 0, p, clip))
+        calm = rj.stationary_free_radius(network, rj.LpBall(x, 0, p, clip), output=1, tolerance=0.1)
         for radius in (0.0, 3.0, inf):
             problem = rj.Problem(network, rj.LpBall(x, radius, p, clip))
             found = rj.certified_radius(problem)
@@ -200,7 +200,6 @@ def _wrong(case: str) -> tuple[Any, dict[str, Any], str]:
     cases: dict[str, tuple[Any, dict[str, Any], str]] = {
         "inputs": (problem, {"x": x}, "its own inputs"),
         "norm": (problem, {"p": inf}, "its own inputs"),
-        "clip": (problem, {"clip": (0, 1)}, "its own inputs"),
         "box": (rj.Problem(network, rj.Box(x, x + 1)), {}, "not a ball"),
         "constraint": (problem.constrained(1, rj.Interval(-end, end)), {}, "belong to one region"),
         "given": (given, {}, "belong to one region"),
@@ -209,7 +208,7 @@ def _wrong(case: str) -> tuple[Any, dict[str, Any], str]:
     return cases[case]
 
 
-@pytest.mark.parametrize("case", ["inputs", "norm", "clip", "box", "constraint", "given", "nothing"])
+@pytest.mark.parametrize("case", ["inputs", "norm", "box", "constraint", "given", "nothing"])
 def test_a_problem_that_is_no_question_of_radii(case: str) -> None:
     request, settings, words = _wrong(case)
     for call in (rj.certified_radius, lambda *a, **k: rj.stationary_free_radius(*a, output=0, **k)):
@@ -273,7 +272,7 @@ def test_secants_only_add(p: float, clip: Any) -> None:
     search = rj.RadiusSearch(8, attack=rj.Attack(steps=4, starts=2, rounds=3))
     both = (rj.MarginBound(), rj.LipschitzIntegral(rj.FastLip()))
     before, found, again = (
-        rj.certified_radius(network, x, p=p, clip=clip, target="all", proofs=proofs, search=search)
+        rj.certified_radius(network, rj.LpBall(x, 0, p, clip), target="all", proofs=proofs, search=search)
         for proofs in (both, (*both, rj.SecantMargin(5)), (*both, rj.SecantMargin(5)))
     )
     assert found.rigorous
@@ -297,7 +296,7 @@ def test_secants_prove_more_of_wide_networks() -> None:
 def test_limits_and_the_whole_box_end_the_search() -> None:
     flat = rj.load([(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64))])
     secants = (rj.SecantMargin(),)
-    assert float(rj.certified_radius(flat, torch.zeros(3), clip=(0, 1), proofs=secants).radius) == inf
+    assert float(rj.certified_radius(flat, rj.LpBall(torch.zeros(3), 0, clip=(0, 1)), proofs=secants).radius) == inf
     limited = rj.RadiusSearch(limit=0.25, attack=rj.Attack(rounds=0))
     assert float(rj.certified_radius(flat, torch.zeros(3), proofs=secants, search=limited).radius) == 0.25
 

@@ -55,7 +55,7 @@ def nearest(network: rj.Network, x: Tensor, p: float, label: int, others: list[i
 def test_no_adversary_of_an_exhaustive_search_is_within_the_radius(seed: int, p: float, clip: bool) -> None:
     network, x = net(seed, (2, 6, 3) if seed % 2 else (2, 6, 6, 3)), inputs(seed, 3)
     target = "all" if clip else "runner-up"
-    found = rj.certified_radius(network, x, p=p, target=target, clip=(0, 1) if clip else None)
+    found = rj.certified_radius(network, rj.LpBall(x, 0, p, (0, 1) if clip else None), target=target)
     assert found.rigorous
     assert bool((found.radius > 0).all())
     for i, c in enumerate(found.label.tolist()):
@@ -84,7 +84,7 @@ def test_the_radius_of_a_linear_network_is_its_margin_over_the_dual_norm(p: floa
 @pytest.mark.parametrize("p", NORMS)
 def test_a_clip_box_can_make_the_radius_larger_or_infinite(p: float) -> None:
     network, x = net(0, (2, 2)), inputs(3, 6)
-    free, cut = rj.certified_radius(network, x, p=p), rj.certified_radius(network, x, p=p, clip=(0, 1))
+    free, cut = rj.certified_radius(network, x, p=p), rj.certified_radius(network, rj.LpBall(x, 0, p, (0, 1)))
     assert bool((cut.radius >= free.radius * 0.99).all())
     corners = network(torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 2))
     for c, r, a, why in zip(cut.label.tolist(), cut.radius, cut.attack, cut.remark, strict=True):
@@ -150,10 +150,10 @@ def test_a_batch_is_its_samples(p: float, target: Any) -> None:
     network, x = net(3, (2, 7, 4)), inputs(3, 3)
     if isinstance(target, list):
         target = [(int(c) + 1 + k) % 4 for c, k in zip(network(x).argmax(1), target, strict=True)]
-    whole = rj.certified_radius(network, x, p=p, target=target, clip=(0, 1), search=QUIET)
+    whole = rj.certified_radius(network, rj.LpBall(x, 0, p, (0, 1)), target=target, search=QUIET)
     for i in range(3):
         own = target[i] if isinstance(target, list) else target
-        one = rj.certified_radius(network, x[i], p=p, target=own, clip=(0, 1), search=QUIET)
+        one = rj.certified_radius(network, rj.LpBall(x[i], 0, p, (0, 1)), target=own, search=QUIET)
         assert float(one.radius) == pytest.approx(float(whole.radius[i]), rel=1e-9)
         assert int(one.target) == int(whole.target[i])
         assert float(one.margin) == pytest.approx(float(whole.margin[i]), rel=1e-9)
@@ -220,10 +220,12 @@ def test_images_and_float32() -> None:
         torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 3)
     )
     x = torch.rand(2, 1, 6, 6)
-    wide = rj.certified_radius(rj.load(model, x[:1]), x, clip=(0, 1))
+    wide = rj.certified_radius(rj.load(model, x[:1]), rj.LpBall(x, 0, clip=(0, 1)))
     near = x.double() * (1 - 1e-9)
     narrow = rj.certified_radius(
-        rj.load(model, x[:1], dtype=torch.float32), near, clip=(0, 1), search=rj.RadiusSearch(attack=rj.Attack(2))
+        rj.load(model, x[:1], dtype=torch.float32),
+        rj.LpBall(near, 0, clip=(0, 1)),
+        search=rj.RadiusSearch(attack=rj.Attack(2)),
     )
     assert wide.adversary.shape == x.shape
     assert wide.rigorous
@@ -349,7 +351,6 @@ def test_the_climb_goes_on_while_one_row_is_proved_by_its_margin_and_another_by_
         ({"label": 1, "target": 1}, rj.InvalidRequest, "target 1 is the label of every input"),
         ({"target": [0, 1]}, rj.InvalidRequest, "2 targets for 4 inputs"),
         ({"p": 3}, rj.InvalidRequest, "norm 3"),
-        ({"clip": (2, 3)}, rj.InvalidRegion, "outside the clip box"),
     ],
     ids=str,
 )
@@ -363,6 +364,10 @@ def test_wrong_objects() -> None:
         rj.certified_radius(net(0).output(1), inputs(0))
     with pytest.raises(rj.InvalidRegion, match="shape"):
         rj.certified_radius(net(0), torch.zeros(3))
+    with pytest.raises(rj.InvalidRegion, match="outside the clip box"):
+        rj.certified_radius(net(0), rj.LpBall(inputs(0), 0, clip=(2, 3)))
+    with pytest.raises(rj.InvalidRequest, match="own norm"):
+        rj.certified_radius(net(0), rj.LpBall(inputs(0), 0), p=2)
     with pytest.raises(rj.InvalidRequest, match="number of intervals is 0"):
         rj.RadiusSearch(0)
     for limit in (0.0, -1.0, nan):

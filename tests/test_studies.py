@@ -191,7 +191,11 @@ def test_the_integral_alone_is_what_theorem_2_proves(files: list[Path], images: 
     label = int(network(x.unsqueeze(0)).argmax())
     how = rj.JacobianNorm(rj.RecurJac(), rj.SignSum())
     found = rj.certified_radius(
-        network, x, label=label, clip=(0, 1), proofs=(rj.LipschitzIntegral(how),), search=rj.RadiusSearch(24)
+        network,
+        rj.LpBall(x, 0, clip=(0, 1)),
+        label=label,
+        proofs=(rj.LipschitzIntegral(how),),
+        search=rj.RadiusSearch(24),
     )
     radius = float(found.radius[0])
     assert radius == float(found.by_integral[0]) > 0 == float(found.by_margin[0])

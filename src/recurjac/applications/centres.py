@@ -59,17 +59,16 @@ class Centres:
         return torch.where(room.isfinite().all(1), reach, inf)
 
 
-def around(
-    network: Network | Problem, x: Numbers | None, p: float | None, clip: tuple[Numbers, Numbers] | None
-) -> tuple[Problem, LpBall]:
-    """The problem at single points, x or the centres of a given problem's region, and the balls of radius 0 there.
+def around(network: Network | Problem, x: Numbers | LpBall | None, p: float | None) -> tuple[Problem, LpBall]:
+    """The problem at single points, x or the centres of a given region, and the balls of radius 0 there.
 
     p: by default inf.  Raises InvalidRegion as `LpBall` does; InvalidRequest for inputs that are missing or given
-    twice, for a problem whose region is not an `LpBall`, and for one that contains bounds of a single region.
+    twice, for a norm beside an `LpBall`, for a problem whose region is not an `LpBall`, and for one that contains
+    bounds of a single region.
     """
     if isinstance(network, Problem):
-        if x is not None or p is not None or clip is not None:
-            raise InvalidRequest("a Problem has its own inputs, norm and clip box; give them only to its LpBall")
+        if x is not None or p is not None:
+            raise InvalidRequest("a Problem has its own inputs and norm; give them only to its LpBall")
         if not isinstance(network.region, LpBall):
             raise InvalidRequest(f"the region {network.region!r} of the problem is not a ball; give an LpBall")
         ball = replace(network.region, radius=0.0)
@@ -77,7 +76,9 @@ def around(
     else:
         if x is None:
             raise InvalidRequest("the inputs are missing; give one or a batch, or a Problem over an LpBall")
-        ball = LpBall(x, 0.0, inf if p is None else p, clip)
+        if isinstance(x, LpBall) and p is not None:
+            raise InvalidRequest(f"p={p!r} is given beside {x!r}, which has its own norm; give p only to the LpBall")
+        ball = replace(x, radius=0.0) if isinstance(x, LpBall) else LpBall(x, 0.0, inf if p is None else p)
         problem = Problem(network, ball)
     if problem.pre.holds_samples or (isinstance(network, Problem) and network.known):
         raise InvalidRequest(

@@ -20,7 +20,7 @@ from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, as_jacobian_m
 from recurjac.network import Network
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import Numbers
+from recurjac.region import LpBall, Numbers
 
 _FIRST = 0.5
 """Of a limited time, the largest share for the first method."""
@@ -64,19 +64,19 @@ class StationaryFree(AbstractResult):
 
 def stationary_free_radius(
     network: Network | Problem,
-    x: Numbers | None = None,
+    x: Numbers | LpBall | None = None,
     *,
     output: int,
     p: float | None = None,
-    clip: tuple[Numbers, Numbers] | None = None,
     method: AbstractJacobianMethod | None = None,
     tolerance: float = 1e-3,
 ) -> StationaryFree:
     """The largest radius found around each input within which one output is proved to have no stationary point.
 
-    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both, whose centres, norm, clip
-    box, rule and arithmetic are used, but not its radius.  output: its row-major number; for a difference of outputs,
-    use `output=0` of `network.margin(a, b)`.  p, clip: of the balls, as in `LpBall`; p is by default inf.
+    network, x: x is one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its
+    radius; or a `Problem` over an `LpBall` in place of both, whose rule and arithmetic are used as well.
+    output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.  p: the norm of
+    the balls, 1, 2 or inf, by default inf.
     method: as in `jacobian_bounds`, or `AutoEntries(seconds)`: then its first method is tried on all balls, and after
     that the whole of it on larger ones, for so many seconds for each input.
     tolerance: relative; the search ends when a radius larger than the result by at most this fraction was tried without
@@ -90,7 +90,7 @@ def stationary_free_radius(
     if not 0 < tolerance < 1:
         raise InvalidRequest(f"the tolerance {tolerance!r} is not between 0 and 1; give a relative one such as 1e-3")
     how = as_jacobian_method(method)
-    asked, ball = around(network, x, p, clip)
+    asked, ball = around(network, x, p)
     one = asked.network.output(output)
     probe = _Probe(asked.of(one), Centres.of(ball, one.input_shape), how)
     with torch.no_grad():

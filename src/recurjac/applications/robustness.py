@@ -45,7 +45,7 @@ from recurjac.norms import check_norm
 from recurjac.preactivation.anytime import in_time
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import Numbers
+from recurjac.region import LpBall, Numbers
 
 _ATTACK = 0.2
 """In large networks, the share of the time for the attack."""
@@ -93,22 +93,22 @@ class CertifiedRadius(AbstractResult):
 
 def certified_radius(
     network: Network | Problem,
-    x: Numbers | None = None,
+    x: Numbers | LpBall | None = None,
     *,
     label: Any = None,
     p: float | None = None,
     target: Any = "runner-up",
-    clip: tuple[Numbers, Numbers] | None = None,
     proofs: Sequence[AbstractRadiusProof] = DEFAULT_PROOFS,
     search: RadiusSearch | None = None,
 ) -> CertifiedRadius:
     """For each input, a proved radius within which its label keeps winning against the target.
 
-    network, x: x is one input or a batch; or a `Problem` over an `LpBall` in place of both, whose centres, norm, clip
-    box, rule and arithmetic are used, but not its radius.  label: one class for all inputs or one for each; by default
-    the class that the network predicts (the lowest if several outputs are largest).  p: 1, 2 or inf, by default inf.
+    network, x: x is one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its
+    radius; or a `Problem` over an `LpBall` in place of both, whose rule and arithmetic are used as well.
+    label: one class for all inputs or one for each; by default the class that the network predicts (the lowest if
+    several outputs are largest).  p: 1, 2 or inf, by default inf.
     target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for
-    all inputs or for each.  clip: the range (lo, hi) of valid inputs.  proofs: what is bounded on balls; their
+    all inputs or for each.  proofs: what is bounded on balls; their
     statements are combined (`radii.proved`).  search: the radii to try, and the attack; no proof depends on it.
     A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and
@@ -116,7 +116,7 @@ def certified_radius(
 
     Source: arXiv:1810.11783, Theorem 2 and Section 4.3; docs/mathematics.md, §7.1, §7.2.
     """
-    asked, ball = around(network, x, None if p is None else check_norm(p, "input"), clip)
+    asked, ball = around(network, x, None if p is None else check_norm(p, "input"))
     how = search or RadiusSearch()
     expect(how, RadiusSearch, "the search", "give RadiusSearch(intervals, limit, attack)")
     check_proofs(proofs, asked, ball.p)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -130,14 +131,17 @@ def run_lipschitz(args: argparse.Namespace) -> int:
         )  # fmt: skip
         return Timed(task, found, (time.perf_counter() - began) / len(task.index))
 
-    def rows_of(balls: Sequence[Case], bar: AbstractBar) -> list[Row]:
+    def rows_of(balls: Sequence[Case], bar: AbstractBar) -> Iterator[Row]:
         done: list[Timed] = []
-        for task in balls:
-            done.append(found_on(task, bar))
-            if "interrupted" in done[-1].found.status:
-                break
-        results = nested([each.found for each in done])
-        return [r for d, found in zip(done, results, strict=True) for r in _lipschitz_rows(d.case, found, d.seconds)]
+        with suppress(KeyboardInterrupt):
+            for task in balls:
+                done.append(found_on(task, bar))
+                if "interrupted" in done[-1].found.status:
+                    break
+        for each, found in zip(done, nested([d.found for d in done]), strict=True):
+            yield from _lipschitz_rows(each.case, found, each.seconds)
+        if len(done) < len(balls):
+            raise KeyboardInterrupt
 
     rows, code = gather(args, "Lipschitz constants", _nests(tasks), rows_of)
     order = {radius: place for place, radius in enumerate(inputs.radii)}

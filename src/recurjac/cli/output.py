@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,7 @@ class _Lines(AbstractBar):
 
 
 def gather(
-    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T, AbstractBar], list[Row]]
+    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T, AbstractBar], Iterable[Row]]
 ) -> tuple[list[Row], int]:
     """The rows of every task, with progress, and the exit code; an interrupted run returns the finished rows.
 
@@ -174,7 +174,8 @@ def gather(
     try:
         with progress(args.quiet, what, len(tasks)) as bar:
             for task in tasks:
-                rows += rows_of(task, bar)
+                for row in rows_of(task, bar):
+                    rows.append(row)  # noqa: PERF402  (one by one, since the next may be an interruption)
                 if any("interrupted" in r.get("status", "") for r in rows):
                     raise KeyboardInterrupt
                 bar()

@@ -27,6 +27,7 @@ from recurjac.jacobian import FastLip, RecurJac
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, SignSum
 from recurjac.plot import BarPanel, bar_panels
+from recurjac.region import LpBall
 
 INTEGRALS: dict[str, AbstractNormMethod] = {
     "Fast-Lip": JacobianNorm(FastLip(), PlainSum()),
@@ -114,7 +115,7 @@ class RadiiTable(AbstractExperiment[Task]):
 
         Raises UnsoundBounds for an adversary within a radius.
         """
-        certified = partial(certified_radius, network, x, label=label, target=target, clip=(0.0, 1.0))
+        certified = partial(certified_radius, network, LpBall(x, 0.0, clip=(0.0, 1.0)), label=label, target=target)
         attack = Attack(seed=self.material.seed)
         best = certified(search=RadiusSearch(self.intervals, attack=attack))
         alone = RadiusSearch(self.intervals, attack=Attack(rounds=0))

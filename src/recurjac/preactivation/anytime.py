@@ -15,6 +15,7 @@ from recurjac.arithmetic import Interval
 from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
 from recurjac.errors import OutOfTime
 from recurjac.preactivation.base import AbstractPreactivation, Refine
+from recurjac.preactivation.forward import Quick
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.relaxation import Crown, CrownLines
 from recurjac.preactivation.secants import SecantRanges
@@ -100,6 +101,31 @@ class Within(AbstractPreactivation):
         return _nothing(state, k)
 
 
+@final
+@dataclass(frozen=True)
+class OrIntervals(AbstractPreactivation):
+    """A rule that bounds whole stages at once, and intervals for stages that it does not bound before a deadline."""
+
+    rule: AbstractPreactivation
+    deadline: Deadline
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return self.rule.title
+
+    def bound(self, state: PreactivationState, k: int, chosen: Tensor | None) -> Interval:
+        return self.rule.bound(state, k, chosen)
+
+    def stage(self, state: PreactivationState, k: int) -> Interval:
+        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, self.deadline)):
+            return self.rule.stage(state, k)
+        return IBP().bound(state, k, None)
+
+
 _LOT = 256
 """The number of neurons of the first lots."""
 
@@ -147,6 +173,8 @@ def in_time(rule: AbstractPreactivation, deadline: Deadline) -> AbstractPreactiv
         return rule
     if isinstance(rule, AutoRanges):
         return rule.within(deadline.left)
+    if isinstance(rule, Quick):
+        return OrIntervals(rule, deadline)
     if isinstance(rule, Refine):
         return Refine(in_time(rule.first, deadline), Within(rule.then, deadline))
     return Refine(IBP(), Within(rule, deadline))

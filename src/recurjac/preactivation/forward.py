@@ -114,7 +114,11 @@ class ForwardPass:
             end = torch.full(shape, torch.inf, dtype=state.network.dtype, device=state.network.device)
             return Interval.unchecked(-end, end)
         for j in range(len(self._found) + 1, k + 1):
-            self._append(state, self.symbols, j)
+            try:
+                self._append(state, self.symbols, j)
+            except BaseException:  # an interruption, or the end of the time: what is half done is of no use
+                self.symbols = None
+                raise
         return self._found[k]
 
     def _append(self, state: PreactivationState, symbols: Symbols, k: int) -> None:

@@ -53,7 +53,7 @@ def _with(found: Attained, rows: Tensor, here: Attained) -> Attained:
 
 def _at(problem: Problem, points: Tensor, inside: Tensor, norms: tuple[float, float]) -> Attained:
     """The gain at each of the points (N, *input), from an interval of every entry of J v for the best direction v."""
-    ways = gains_at(problem.network, points.unsqueeze(1), norms)[1].squeeze(1)
+    ways = gains_at(problem.network, points.unsqueeze(1), norms)[1].squeeze(1).nan_to_num(0.0, 0.0, 0.0)
     chain = Gradients(problem.over(LpBall(points, 0.0)).by(IBP())).chain
     return _gained(problem, points, ways, inside, image(chain, ways).mignitude.flatten(1), norms)
 
@@ -74,7 +74,7 @@ def image(chain: ChainRule, ways: Tensor) -> Interval:
 
 def _again(problem: Problem, points: Tensor, inside: Tensor, norms: tuple[float, float]) -> Attained:
     """The same by RecurJac, which keeps more of what is common to the slopes at kinks, and takes longer."""
-    ways = gains_at(problem.network, points.unsqueeze(1), norms)[1].squeeze(1)
+    ways = gains_at(problem.network, points.unsqueeze(1), norms)[1].squeeze(1).nan_to_num(0.0, 0.0, 0.0)
     prepared = RecurJac().prepare(Gradients(problem.over(LpBall(points, 0.0)).by(IBP())))
     entries = prepared.push(DenseForms(ways[:, None, None], problem.arithmetic)).mignitude[:, :, 0]
     return _gained(problem, points, ways, inside, entries, norms)
