@@ -14,7 +14,6 @@ from torch import Tensor
 from recurjac.arithmetic import Interval
 from recurjac.branching.branched import divided_problem, points_of, untied
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
-from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds, BranchAndBound, Branching, Limit
 from recurjac.deadline import shorter
@@ -76,13 +75,14 @@ class Signs(AbstractAim):
 class EntriesOver(AbstractBounds):
     """The largest values over a region of the entries covector · J · tangent, and then those of minus them.
 
-    within: the problem of one sample whose region attained points must lie in.
+    within: the problem of one sample whose region attained points must lie in.  brancher: what divides the parts.
     """
 
     method: AbstractJacobianMethod
     tangents: AbstractSeeds
     aim: AbstractAim
     within: Problem
+    brancher: AbstractBrancher = field(default_factory=InputBisection)
 
     def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         with torch.no_grad():
@@ -92,8 +92,9 @@ class EntriesOver(AbstractBounds):
                 upper = _both(self.method.prepare(gradients).push(self.tangents), part.bound.batch)
                 upper = self._at_corners(gradients.chain, goals.excess(upper) > 0, upper)
                 uppers.append(torch.where(gradients.state.empty.unsqueeze(1), -inf, upper))
-                effects.append(input_effects(gradients.state, self._weights(upper, goals)))
-            return Bounded(torch.cat(uppers), torch.cat(effects))
+                found = self.brancher.effects(gradients.state, self._weights(upper, goals))
+                effects += [] if found is None else [found]
+            return Bounded(torch.cat(uppers), torch.cat(effects) if effects else None)
 
     def _weights(self, upper: Tensor, goals: Goals) -> Tensor:
         """How far each entry of J is above a goal, relative to the one that is farthest: (batch, K, n)."""
@@ -206,7 +207,7 @@ class BranchedEntries(AbstractJacobianMethod):
 
     def searched(self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim) -> Branching:
         """The state at the end for the problem of one sample; after an interruption, what was proved until then."""
-        bound = EntriesOver(self.method, tangents, aim, sample)
+        bound = EntriesOver(self.method, tangents, aim, sample, self.brancher)
         return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound)
 
 
