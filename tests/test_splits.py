@@ -414,3 +414,36 @@ def test_what_is_attained_elsewhere_is_taken_over() -> None:
     *_, after = search.states(problem, bound, known, first)
     assert after.lower == max(first.lower, float(known.gain))
     assert after.lower <= after.upper <= first.upper
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky", "falling", "abs"])
+def test_ranges_of_entries_hold_if_parts_are_divided_by_signs(kind: str) -> None:
+    """They hold at points, and are never wider than without parts."""
+    network = random_network(kind, 11, False, width=4, depth=2)
+    x = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    region = rj.LpBall(x, 0.5)
+    limit = rj.Limit(seconds=60, parts=400, tolerance=0.02)
+    found = rj.jacobian_bounds(network, region, method=rj.BranchedEntries(rj.Chords(), rj.SignBisection(), limit))
+    plain = rj.jacobian_bounds(network, region, method=rj.Chords())
+    seen = true_jacobians(network, points_of(rj.Problem(network, region), 400))
+    assert bool((found.lower[0] <= seen.amin(0) + 1e-9).all())
+    assert bool((found.upper[0] >= seen.amax(0) - 1e-9).all())
+    assert bool(((found.upper <= plain.upper) & (found.lower >= plain.lower)).all())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_monotone_features_of_many_inputs(seed: int) -> None:
+    """Features with weights >= 0 rise; the last falls through one neuron and rises through another."""
+    g = torch.Generator().manual_seed(seed)
+    w1, w2, w3 = (torch.rand(m, n, generator=g, dtype=torch.float64) for m, n in ((8, 6), (6, 8), (1, 6)))
+    w1[::2, 5] *= -4.0
+    biases = [torch.randn(m, generator=g, dtype=torch.float64) - 1.0 for m in (8, 6)]
+    network = rj.load([(w1, biases[0]), (w2, biases[1]), (w3, None)], activation="relu")
+    region = rj.Box(torch.zeros(1, 6).double(), torch.ones(1, 6).double())
+    found = rj.monotone(network, region, limit=rj.Limit(seconds=600, parts=4000))
+    assert bool(found.increasing[0, 0, :5].all())
+    seen = true_jacobians(network, points_of(rj.Problem(network, region), 2000))[:, 0]
+    if bool((seen[:, 5] < -1e-3).any()) and bool((seen[:, 5] > 1e-3).any()):
+        assert bool(found.violated[0, 0, 5])
+    assert not bool(found.decreasing[0, 0, 5] & (seen[:, 5] > 1e-9).any())
+    assert not bool(found.increasing[0, 0, 5] & (seen[:, 5] < -1e-9).any())

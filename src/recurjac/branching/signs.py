@@ -13,7 +13,7 @@ from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import Fast, Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.preactivation import PreactivationState
-from recurjac.problem import Problem, join
+from recurjac.problem import Problem
 
 
 @final
@@ -22,7 +22,7 @@ class SignBisection(AbstractBrancher):
     """Divides by the sign of the unstable neuron with the largest influence, for activations of two pieces.
 
     In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).
-    Samples without an unstable neuron are divided by `otherwise`.
+    If a sample of the batch has no unstable neuron, `otherwise` divides the problem.
     No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9.
     """
 
@@ -48,18 +48,10 @@ class SignBisection(AbstractBrancher):
     def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
         if effects is None:
             return self.divide(problem)
-        none = effects.amax(1) <= 0
-        without, with_some = none.nonzero().flatten(), (~none).nonzero().flatten()
-        if len(without) == len(none):
+        if bool((effects.amax(1) <= 0).any()):
             return self.otherwise.divide(problem)
-        chosen = torch.zeros_like(effects[with_some]).scatter(1, effects[with_some].argmax(1, keepdim=True), 1.0)
-        by_sign = problem if len(without) == 0 else problem.at(with_some)
-        halves = [with_signs(by_sign, divisible(problem), side * chosen) for side in (1.0, -1.0)]
-        if len(without) == 0:
-            return halves
-        others = self.otherwise.divide(problem.at(without))
-        order = torch.cat([with_some, without]).argsort()
-        return [join(list(both)).at(order) for both in zip(halves, others, strict=True)]
+        chosen = torch.zeros_like(effects).scatter(1, effects.argmax(1, keepdim=True), 1.0)
+        return [with_signs(problem, divisible(problem), side * chosen) for side in (1.0, -1.0)]
 
 
 def divisible(problem: Problem) -> list[int]:
