@@ -245,3 +245,18 @@ def test_large_batches_are_searched_in_groups() -> None:
     found, centre = (s.attained(problem, rj.inf, rj.inf).gain for s in (Search(work=1e9), Search(work=0)))
     assert bool((found >= centre * (1 - 1e-9)).all())
     assert float((found / centre).median()) > 1.01
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e200, 1e300])
+@pytest.mark.parametrize("norms", [(2, 2), (rj.inf, 2), (2, 1), (1, 2)])
+def test_directions_of_huge_and_tiny_jacobians_are_finite(scale: float, norms: tuple[float, float]) -> None:
+    """The squares of their entries are not numbers of the dtype; the norm is bounded all the same."""
+    g = torch.Generator().manual_seed(0)
+    first, last = (
+        torch.randn(4, 2, generator=g, dtype=torch.float64),
+        torch.randn(2, 4, generator=g, dtype=torch.float64),
+    )
+    network = rj.load([(first, None), (last * scale, None)], activation="relu", dtype=torch.float64)
+    found = rj.lipschitz(network, rj.LpBall(torch.ones(1, 2), 1.0, 2), p=norms[0], q=norms[1], method=rj.Chords())
+    assert 0 <= found.lower < found.upper < rj.inf
+    assert found.direction.isfinite().all()

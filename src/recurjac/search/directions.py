@@ -12,8 +12,12 @@ def best_direction(jacobian: Tensor, p: float, q: float) -> tuple[Tensor, Tensor
     """For each J (N, K, n_in), a large gain ‖J v‖_q and its direction v with ‖v‖_p = 1: (N,), (N, n_in).
 
     A power method for mixed norms (Boyd 1974), started from every row and from the best column.  For q = inf and for
-    p = 1, the start is already exact.
+    p = 1, the start is already exact.  J is divided by its largest entry, so that no square over- or underflows; where
+    it is not finite, the gain is 0.
     """
+    size = jacobian.abs().amax((1, 2), keepdim=True)
+    known = (size > 0) & (size < inf)
+    jacobian = torch.where(known, jacobian / torch.where(known, size, 1.0), 0.0)
     column = torch.linalg.vector_norm(jacobian, q, dim=1).argmax(-1, keepdim=True)
     starts = [torch.zeros_like(jacobian[:, 0]).scatter(-1, column, 1.0).unsqueeze(1)]
     if p != 1:
@@ -24,7 +28,7 @@ def best_direction(jacobian: Tensor, p: float, q: float) -> tuple[Tensor, Tensor
         v = align(torch.einsum("nkr,nsk->nsr", jacobian, dual(image, q)), p)
     gains = torch.linalg.vector_norm(torch.einsum("nkr,nsr->nsk", jacobian, v), q, dim=-1)
     best = gains.argmax(-1)
-    return gains.gather(1, best.unsqueeze(1)).squeeze(1), take(v, best.unsqueeze(1)).squeeze(1)
+    return gains.gather(1, best.unsqueeze(1)).squeeze(1) * size.flatten(), take(v, best.unsqueeze(1)).squeeze(1)
 
 
 def align(g: Tensor, p: float) -> Tensor:
