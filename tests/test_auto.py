@@ -157,7 +157,7 @@ def test_few_inputs_are_divided() -> None:
     found = rj.lipschitz(network, ball(0.5, 2), method=rj.Auto(30))
     assert found.status == "exact"
     assert float(found.upper) <= float(found.lower) * (1 + 2e-6)
-    assert found.note == "least by exact norm"
+    assert found.note == "least by branch and bound"
 
 
 def test_it_ends_in_time() -> None:

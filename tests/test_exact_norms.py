@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.activations import Abs, AbstractActivation, LeakyReLU, PReLU, ReLU
+from recurjac.branching.exact import SignTree
 from recurjac.region import AbstractRegion
 from recurjac.testing.networks import true_jacobians
 
@@ -291,3 +293,32 @@ def test_only_proofs_drop_parts() -> None:
     proved = rj.lipschitz(net, region, method=EXACT, search=rj.Search(work=0))
     assert not fast.rigorous
     assert float(fast.upper) >= float(proved.upper) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trees_go_on_where_they_ended(seed: int) -> None:
+    """In many short runs the bounds only come closer, until both are the exact norm."""
+    net = rj.load(layers(seed, (2, 5, 4, 2)), activation="relu")
+    problem = rj.Problem(net, rj.LpBall(torch.zeros(1, 2).double(), 1.0))
+    true = EXACT.bound(rj.Gradients(problem), inf, inf)
+    known = rj.Search(work=0).attained(problem, inf, inf)
+    tree = SignTree.of(problem, rj.ExactNorm(rj.Limit(600, 1, 1e-9), rj.JacobianNorm()), (inf, inf), known)
+    before = inf
+    for parts in (1, 3, 9, 27, 10**5):
+        tree.method = replace(tree.method, limit=rj.Limit(600, parts, 1e-9))
+        with torch.no_grad():
+            tree.run(ended=False)
+        assert float(true.upper) * (1 - 1e-9) <= tree.upper <= before
+        before = tree.upper
+    assert tree.status == "exact"
+    assert tree.upper == pytest.approx(float(true.upper), rel=1e-8)
+
+
+def test_tied_neurons_are_one_neuron() -> None:
+    """|x| written by two ReLUs that are on alternately, next to another: one division by a sign makes it exact."""
+    net = pair([[1.0], [-1.0], [1.0], [-1.0]], [0.0] * 4, [[1.0, 1.0, 1.0, 1.0]])
+    region = rj.LpBall(torch.zeros(1, 1).double(), 1.0)
+    method = rj.ExactNorm(rj.Limit(seconds=600, parts=3, tolerance=1e-9), rj.JacobianNorm())
+    found = rj.lipschitz(rj.load(net, activation=ReLU()), region, method=method, search=rj.Search(work=0))
+    assert found.status == "exact"
+    assert float(found.upper) == pytest.approx(2.0, rel=1e-9)

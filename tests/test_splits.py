@@ -17,7 +17,6 @@ import recurjac as rj
 from recurjac.branching import BranchAndBound
 from recurjac.branching.branched import NormOver
 from recurjac.branching.effects import input_effects
-from recurjac.branching.vertices import MOST, vertex_norms
 from recurjac.jacobian import Gradients
 from recurjac.network.ties import exact_product, joined_ties
 from recurjac.problem import join
@@ -147,9 +146,9 @@ def test_all_combinations_bound_and_are_attained(kind: str, residual: bool) -> N
     every = torch.ones(6, dtype=torch.bool)
     for p, q in ((inf, inf), (2, 2), (1, 1), (inf, 2)):
         start = rj.JacobianNorm().norm(Gradients(problem), p, q)
-        found = vertex_norms(chain, every, start, (p, q))
+        found = rj.CornerNorm(6).tighter(chain, every, start, (p, q))
         assert bool((found <= start).all())
-        assert torch.equal(vertex_norms(chain, ~every, start, (p, q)), start)
+        assert torch.equal(rj.CornerNorm(6).tighter(chain, ~every, start, (p, q)), start)
         for i in range(6):
             points = problem.samples()[i].bound.sample(200, torch.Generator().manual_seed(1))[0]
             assert float(_gains(true_jacobians(network, points).flatten(2), p, q).max()) <= float(found[i]) * (1 + 1e-9)
@@ -161,10 +160,10 @@ def test_two_unknown_slopes_by_hand() -> None:
     network = rj.load([(one, None), (torch.tensor([[2.0, -3.0]], dtype=torch.float64), None)], activation="relu")
     problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 1), 1.0))
     chain = Gradients(problem).chain
-    found = vertex_norms(chain, torch.ones(1, dtype=torch.bool), torch.tensor([99.0]).double(), (inf, inf))
+    found = rj.CornerNorm().tighter(chain, torch.ones(1, dtype=torch.bool), torch.tensor([99.0]).double(), (inf, inf))
     assert float(found) == pytest.approx(3.0, rel=1e-12)
     assert float(found) >= 3.0
-    assert MOST >= 2
+    assert float(rj.CornerNorm(1).tighter(chain, torch.ones(1, dtype=torch.bool), found * 9, (inf, inf))) > 20
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -376,3 +375,75 @@ def test_lots_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert few.leaves is not None
     assert many.leaves is not None
     assert sorted(few.leaves.bounds[:, 0].tolist()) == sorted(many.leaves.bounds[:, 0].tolist())
+
+
+# Searches that go on
+
+
+@pytest.mark.parametrize("kind", ["relu", "falling", "tanh", "mixed"])
+def test_searches_go_on_where_they_ended(kind: str) -> None:
+    """In many short searches, the bounds only come closer, hold at points, and nothing of the region is lost."""
+    network = random_network(kind, 5, False, width=4)
+    x = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = rj.Problem(network, rj.LpBall(x, 0.3))
+    bound = NormOver(rj.JacobianNorm(), inf, inf, problem)
+    most = float(true_jacobians(network, points_of(problem, 300)).flatten(2).abs().sum(2).amax())
+    state = None
+    for parts in (5, 20, 60, 150):
+        search = BranchAndBound(rj.InputBisection(), rj.Limit(seconds=60, parts=parts, tolerance=1e-9))
+        *_, after = search.states(problem, bound, None, state)
+        assert max(most, after.lower) * (1 - 1e-12) <= after.upper
+        if state is not None:
+            assert after.upper <= state.upper
+            assert after.lower >= state.lower
+            assert after.parts >= state.parts
+        state = after
+        leaves = state.leaves
+        assert leaves is not None
+        inside = points_of(problem, 100).flatten(1)[None] <= leaves.upper.flatten(1)[:, None]
+        inside &= leaves.lower.flatten(1)[:, None] <= points_of(problem, 100).flatten(1)[None]
+        assert bool(inside.all(2).any(0).all())
+
+
+def test_what_is_attained_elsewhere_is_taken_over() -> None:
+    problem = rj.Problem(dense(0, (2, 6, 6, 1)), rj.Box([[-1.0, -1.0]], [[1.0, 1.0]]))
+    bound = NormOver(rj.JacobianNorm(), inf, inf, problem)
+    search = BranchAndBound(rj.InputBisection(), rj.Limit(seconds=60, parts=3, tolerance=1e-9))
+    first = search.last(problem, bound)
+    known = rj.Search(work=1e8).attained(problem, inf, inf)
+    *_, after = search.states(problem, bound, known, first)
+    assert after.lower == max(first.lower, float(known.gain))
+    assert after.lower <= after.upper <= first.upper
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky", "falling", "abs"])
+def test_ranges_of_entries_hold_if_parts_are_divided_by_signs(kind: str) -> None:
+    """They hold at points, and are never wider than without parts."""
+    network = random_network(kind, 11, False, width=4, depth=2)
+    x = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    region = rj.LpBall(x, 0.5)
+    limit = rj.Limit(seconds=60, parts=400, tolerance=0.02)
+    found = rj.jacobian_bounds(network, region, method=rj.BranchedEntries(rj.Chords(), rj.SignBisection(), limit))
+    plain = rj.jacobian_bounds(network, region, method=rj.Chords())
+    seen = true_jacobians(network, points_of(rj.Problem(network, region), 400))
+    assert bool((found.lower[0] <= seen.amin(0) + 1e-9).all())
+    assert bool((found.upper[0] >= seen.amax(0) - 1e-9).all())
+    assert bool(((found.upper <= plain.upper) & (found.lower >= plain.lower)).all())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_monotone_features_of_many_inputs(seed: int) -> None:
+    """Features with weights >= 0 rise; the last falls through one neuron and rises through another."""
+    g = torch.Generator().manual_seed(seed)
+    w1, w2, w3 = (torch.rand(m, n, generator=g, dtype=torch.float64) for m, n in ((8, 6), (6, 8), (1, 6)))
+    w1[::2, 5] *= -4.0
+    biases = [torch.randn(m, generator=g, dtype=torch.float64) - 1.0 for m in (8, 6)]
+    network = rj.load([(w1, biases[0]), (w2, biases[1]), (w3, None)], activation="relu")
+    region = rj.Box(torch.zeros(1, 6).double(), torch.ones(1, 6).double())
+    found = rj.monotone(network, region, limit=rj.Limit(seconds=600, parts=4000))
+    assert bool(found.increasing[0, 0, :5].all())
+    seen = true_jacobians(network, points_of(rj.Problem(network, region), 2000))[:, 0]
+    if bool((seen[:, 5] < -1e-3).any()) and bool((seen[:, 5] > 1e-3).any()):
+        assert bool(found.violated[0, 0, 5])
+    assert not bool(found.decreasing[0, 0, 5] & (seen[:, 5] > 1e-9).any())
+    assert not bool(found.increasing[0, 0, 5] & (seen[:, 5] < -1e-9).any())

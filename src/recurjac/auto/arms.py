@@ -21,6 +21,8 @@ _CHEAP = 0.1
 
 _LAST = 2
 """So many failures in a row, or one for want of time, end the efforts of a step."""
+_GOING = 0.2
+"""A step that goes on where it ended is the next one if it has closed this share of the gap."""
 _LATE = 0.98
 """The share of the time after which nothing is begun."""
 
@@ -52,6 +54,7 @@ class Arm:
     seconds: float = 0.0
     gain: float = 0.0
     failures: int = 0
+    going: bool = False
 
     @property
     def untried(self) -> bool:
@@ -74,7 +77,7 @@ class Arm:
 
     def rate(self, work: Work) -> float:
         """How much it is expected to close the gap in a second."""
-        if self.untried:
+        if self.going or self.untried:
             return inf
         return 0.0 if self.stale(work) else self.gain / max(self.seconds, 1e-3) / 2
 
@@ -103,11 +106,12 @@ class Arm:
         """Note by how much the gap has fallen since then."""
         self.seconds, self.gain = work.deadline.spent - began, before - work.gap
         self.failures = 0 if self.gain > _LITTLE else self.failures + 1
+        self.going = self.step.resumes and self.gain > max(_LITTLE, _GOING * before)
 
 
 def choose(arms: Sequence[Arm], work: Work) -> Arm | None:
-    """The first that was not tried, otherwise that with the best rate; among equals the quickest."""
-    return max(arms, key=lambda arm: (arm.rate(work), -arm.seconds), default=None)
+    """One that is to go on, or the first that was not tried, otherwise that with the best rate; else the quickest."""
+    return max(arms, key=lambda arm: (arm.going, arm.rate(work), -arm.seconds), default=None)
 
 
 def improve(arms: Sequence[Arm], work: Work, report: Callable[[Report], None]) -> str:

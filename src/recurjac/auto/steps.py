@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import log, prod
 from typing import final
 
+import torch
+
 from recurjac.auto.work import TOLERANCE, Work
-from recurjac.branching import Branched, ExactNorm, InputBisection, Limit
+from recurjac.branching import BranchAndBound, Branching, ExactNorm, InputBisection, Limit
+from recurjac.branching.branched import NormOver, untied
 from recurjac.branching.cells import two_piece
+from recurjac.branching.exact import SignTree
 from recurjac.deadline import Deadline
 from recurjac.jacobian import (
     AbstractJacobianMethod,
@@ -18,7 +22,6 @@ from recurjac.jacobian import (
     Chords,
     FastLip,
     ForwardTangents,
-    Gradients,
     InTime,
     QuadraticClamped,
     RecurJac,
@@ -26,9 +29,17 @@ from recurjac.jacobian import (
     ReversedAfterFirst,
     XLinear,
 )
-from recurjac.norms import AbstractNormMethod, CoupledNorm, JacobianNorm, ProductOfNorms, QuadraticNorm, SplitNorm
+from recurjac.norms import (
+    AbstractNormMethod,
+    CoupledNorm,
+    JacobianNorm,
+    NormBound,
+    ProductOfNorms,
+    QuadraticNorm,
+    SplitNorm,
+)
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
-from recurjac.search import Search
+from recurjac.search import Search, better_of
 
 _ROOM = 2**26
 """The largest number of entries of a matrix of tangents."""
@@ -50,6 +61,11 @@ class AbstractStep(ABC):
     @property
     def follows(self) -> bool:
         """Whether the step only turns ranges into a bound, so that it is done again when ranges have become tighter."""
+        return False
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the next effort begins where the last one ended, so that nothing is done twice."""
         return False
 
     @abstractmethod
@@ -214,9 +230,13 @@ class RangeStep(AbstractStep):
 @final
 @dataclass(frozen=True)
 class BranchStep(AbstractStep):
-    """Branch and bound over the inputs, for networks with few of them."""
+    """Branch and bound over the inputs, for networks with few of them; each time it goes on with the same parts.
+
+    It ends when many more parts have closed less than the share `least_gain` of the gap.
+    """
 
     most: int = 8
+    least_gain: float = 0.05
 
     @property
     def title(self) -> str:
@@ -224,7 +244,15 @@ class BranchStep(AbstractStep):
 
     @property
     def rungs(self) -> int:
-        return 3
+        return 6
+
+    @property
+    def share(self) -> float:
+        return 0.7
+
+    @property
+    def resumes(self) -> bool:
+        return True
 
     def suits(self, work: Work) -> bool:
         problem = work.given
@@ -234,11 +262,39 @@ class BranchStep(AbstractStep):
         return work.unstable and bounded and work.question.norms is not None and InputBisection().supports(problem)
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        limit = Limit(seconds=seconds, tolerance=1e-6, parts=40 * 50**rung)
         if work.given is None or work.question.norms is None:
             return None
-        found = Branched(limit=limit).bound(Gradients(work.given), *work.question.norms)
-        return work.learn(found, self.title)
+        problem = untied(work.given)
+        bound = NormOver(JacobianNorm(), *work.question.norms, work.given)
+        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
+        then: Branching | None = None
+        for state in search.states(problem, bound, work.attained, work.branching):
+            work.branching = state
+            if then is None:
+                then = state
+            elif state.parts >= max(_FEW, (_MORE_PARTS if _gap(state) < _NEAR else _MANY_PARTS) * then.parts):
+                if _gap(state) > (1 - self.least_gain) * _gap(then):
+                    break
+                then = state
+        done = work.branching
+        return None if done is None else work.learn(NormBound(done.uppers, done.status, "", done.attained), self.title)
+
+
+_FEW = 200
+"""The number of parts that are bounded in any case."""
+_NEAR = 0.4
+"""The gap of bounds that are near to each other: little is left, which is perhaps better done in another way."""
+_MORE_PARTS, _MANY_PARTS = 1.5, 4.0
+"""After how many times as many parts it is asked what they gave: if bounds are near to each other, and if not."""
+
+
+def _gap(state: Branching) -> float:
+    """The logarithm of the upper bound, less that of what is attained; finite."""
+    return min(700.0, log(max(state.upper, _TINY) / max(state.lower, _TINY)))
+
+
+_TINY = 1e-150
+"""A bound below which nothing more is gained."""
 
 
 @final
@@ -259,7 +315,11 @@ class ExactStep(AbstractStep):
 
     @property
     def rungs(self) -> int:
-        return 2
+        return 6
+
+    @property
+    def resumes(self) -> bool:
+        return True
 
     def suits(self, work: Work) -> bool:
         problem, chain = work.given, work.gradients.chain
@@ -272,13 +332,17 @@ class ExactStep(AbstractStep):
         return few or problem.network.sizes[0] <= self.inputs
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        limit = Limit(seconds=seconds, tolerance=TOLERANCE, parts=2000 * 2000**rung)
         if work.given is None or work.question.norms is None:
             return None
-        method, gradients = ExactNorm(limit), Gradients(work.given)
-        if work.attained is None:
-            return work.learn(method.bound(gradients, *work.question.norms), self.title)
-        return work.learn(method.towards(gradients, *work.question.norms, work.attained), self.title)
+        method = ExactNorm(Limit(seconds=seconds, tolerance=TOLERANCE, parts=2000 * 5**rung))
+        known = work.attained or Search(work=0).attained(work.given, *work.question.norms)
+        tree = work.tree or SignTree.of(work.given, method, work.question.norms, known)
+        work.tree = None  # if it is not ended in order, it cannot go on
+        tree.method, tree.best = method, better_of(tree.best, known)
+        with torch.no_grad():
+            tree.run(ended=False)
+        work.tree = tree
+        return work.learn(tree.found, self.title)
 
 
 @final
@@ -316,8 +380,8 @@ OPENING: tuple[AbstractStep, ...] = (
 )
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
-    ExactStep(),
     BranchStep(),
+    ExactStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(

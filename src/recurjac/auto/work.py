@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.branching import Branching
+from recurjac.branching.exact import SignTree
 from recurjac.deadline import Deadline
 from recurjac.jacobian import Gradients
 from recurjac.jacobian.auto import limited
@@ -46,7 +48,8 @@ class Work:
 
     given: the problem as it was asked.  gradients: of the best ranges.  version: how often ranges became tighter.
     pass_seconds: a guess of how long entry-wise bounds take.
-    attained: a lower bound, if one is known.
+    attained: a lower bound, if one is known.  branching, tree: the parts of the region so far, if it was
+    divided: by inputs, and by signs.
     """
 
     question: Question
@@ -58,6 +61,8 @@ class Work:
     by: str = ""
     version: int = 0
     pass_seconds: float = 0.0
+    branching: Branching | None = None
+    tree: SignTree | None = None
 
     def tighten(self, method: AbstractNormMethod, title: str, gradients: Gradients | None = None) -> float:
         """Apply a method to the best ranges, or to other gradients; returns its bound, the largest of the batch."""

@@ -16,12 +16,11 @@ from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
-from recurjac.branching.vertices import vertex_norms
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
 from recurjac.network.ties import joined_ties
-from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound
+from recurjac.norms import AbstractNormMethod, CornerNorm, JacobianNorm, NormBound
 from recurjac.norms.induced import induced_norm
 from recurjac.problem import Problem
 from recurjac.region import LpBall
@@ -52,7 +51,7 @@ class NormOver(AbstractBound):
                 upper = self.method.norm(gradients, self.p, self.q)
                 upper = torch.where(upper.isnan(), inf, upper)
                 large = goals.excess(upper.unsqueeze(1)) > 0
-                upper = vertex_norms(gradients.chain, large, upper, (self.p, self.q))
+                upper = _CORNERS.tighter(gradients.chain, large, upper, (self.p, self.q))
                 uppers.append(torch.where(gradients.state.empty, -inf, upper))
                 effects.append(input_effects(gradients.state))
             return Bounded(torch.cat(uppers).unsqueeze(1), torch.cat(effects))
@@ -115,6 +114,8 @@ def untied(problem: Problem) -> Problem:
     return problem if problem.known else problem.of(joined_ties(problem.network))
 
 
+_CORNERS = CornerNorm(6)
+"""How parts with few unknown slopes are bounded."""
 _SAMPLES = 3
 """The number of random points of each part at which attained values are looked for, besides its centre."""
 _PROVED = 4

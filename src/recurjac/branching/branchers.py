@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
+from recurjac.branching.effects import input_effects
+from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
 from recurjac.region.base import FAST
 from recurjac.search import point_jacobian
@@ -38,11 +40,15 @@ class AbstractBrancher(ABC):
         known = torch.tensor(able, dtype=torch.bool, device=problem.network.device)
         return known & ~without_width(problem.bound.box(FAST))
 
-    def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
-        """Like `divide`, if something is known of how much worse the bound is for the width of each input.
+    def effects(self, state: PreactivationState, weights: Tensor | None = None) -> Tensor | None:
+        """What the choice of the division depends on, (batch, …), from what is known when a part is bounded.
 
-        effects: (batch, inputs), or None.
+        weights: of the entries of the Jacobian, (batch, K, n), as far as they matter.
         """
+        return None
+
+    def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
+        """Like `divide`, if `effects` are known."""
         return self.divide(problem)
 
 
@@ -70,6 +76,9 @@ class InputBisection(AbstractBrancher):
 
     def divisible(self, problem: Problem) -> Tensor:
         return ~without_width(problem.bound.box(FAST))
+
+    def effects(self, state: PreactivationState, weights: Tensor | None = None) -> Tensor:
+        return input_effects(state, weights)
 
     def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
         axis = self._axis(problem) if effects is None else self._worst(problem, effects)

@@ -14,10 +14,8 @@ from torch import Tensor
 from recurjac.arithmetic import Interval
 from recurjac.branching.branched import divided_problem, points_of, untied
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
-from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds, BranchAndBound, Branching, Limit
-from recurjac.branching.vertices import vertices
 from recurjac.deadline import shorter
 from recurjac.errors import expect
 from recurjac.jacobian import AbstractJacobianMethod, AbstractPrepared, Chords, Gradients, RecurJac
@@ -25,6 +23,7 @@ from recurjac.jacobian.bounds import default_method
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.corners import corners, unknown_slopes
 from recurjac.propagation.forms import AbstractSeeds, DenseForms, Units
 from recurjac.region import LpBall
 from recurjac.search import Attained, point_jacobian
@@ -76,13 +75,14 @@ class Signs(AbstractAim):
 class EntriesOver(AbstractBounds):
     """The largest values over a region of the entries covector · J · tangent, and then those of minus them.
 
-    within: the problem of one sample whose region attained points must lie in.
+    within: the problem of one sample whose region attained points must lie in.  brancher: what divides the parts.
     """
 
     method: AbstractJacobianMethod
     tangents: AbstractSeeds
     aim: AbstractAim
     within: Problem
+    brancher: AbstractBrancher = field(default_factory=InputBisection)
 
     def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         with torch.no_grad():
@@ -90,10 +90,11 @@ class EntriesOver(AbstractBounds):
             for part in problem.batches():
                 gradients = Gradients(part)
                 upper = _both(self.method.prepare(gradients).push(self.tangents), part.bound.batch)
-                upper = self._at_vertices(gradients.chain, goals.excess(upper) > 0, upper)
+                upper = self._at_corners(gradients.chain, goals.excess(upper) > 0, upper)
                 uppers.append(torch.where(gradients.state.empty.unsqueeze(1), -inf, upper))
-                effects.append(input_effects(gradients.state, self._weights(upper, goals)))
-            return Bounded(torch.cat(uppers), torch.cat(effects))
+                found = self.brancher.effects(gradients.state, self._weights(upper, goals))
+                effects += [] if found is None else [found]
+            return Bounded(torch.cat(uppers), torch.cat(effects) if effects else None)
 
     def _weights(self, upper: Tensor, goals: Goals) -> Tensor:
         """How far each entry of J is above a goal, relative to the one that is farthest: (batch, K, n)."""
@@ -103,11 +104,11 @@ class EntriesOver(AbstractBounds):
         share = torch.where(size > 0, most / torch.where(size > 0, size, 1.0), 1.0).square()
         return torch.matmul(share, self.tangents.tensor()[0, 0].flatten(1).abs().to(share))
 
-    def _at_vertices(self, chain: ChainRule, chosen: Tensor, upper: Tensor) -> Tensor:
-        for found in vertices(chain, chosen):
-            values = _both(Chords().prepare(Gradients(given=found.chain)).push(self.tangents), found.chain.batch)
-            most = found.largest(values)
-            upper = upper.index_copy(0, found.index, torch.minimum(upper[found.index], most))
+    def _at_corners(self, chain: ChainRule, chosen: Tensor, upper: Tensor) -> Tensor:
+        count = unknown_slopes(chain)
+        for found in corners(chain, chosen & (count >= 1) & (count <= _FEW)):
+            known = Chords().prepare(Gradients(given=found.chain)).push(self.tangents)
+            upper = found.tighter(upper, _both(known, found.chain.batch))
         return upper
 
     def found(self, parts: Problem, known: Attained | None) -> Attained:
@@ -159,6 +160,8 @@ _MORE = 1e-9
 """How much larger a value must seem for a proof, relative to what is known."""
 _FAR = 1e30
 """What an infinite distance from a goal counts."""
+_FEW = 6
+"""The largest number of unknown slopes of a part whose corners are tried."""
 _SMALL = 1e-3
 """The least width of a range that counts, relative to the size of the entry."""
 
@@ -204,7 +207,7 @@ class BranchedEntries(AbstractJacobianMethod):
 
     def searched(self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim) -> Branching:
         """The state at the end for the problem of one sample; after an interruption, what was proved until then."""
-        bound = EntriesOver(self.method, tangents, aim, sample)
+        bound = EntriesOver(self.method, tangents, aim, sample, self.brancher)
         return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound)
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast, Interval
+from recurjac.branching.branched import untied
 from recurjac.branching.branchers import AbstractBrancher, InputBisection, without_width
 from recurjac.branching.cells import HalfSpaceSystem, two_piece
+from recurjac.branching.effects import input_effects
 from recurjac.branching.search import Limit
 from recurjac.branching.signs import divisible, influences, with_signs
 from recurjac.errors import InvalidRequest, expect
@@ -92,7 +94,7 @@ class ExactNorm(AbstractNormMethod):
         trees: list[SignTree] = []
         with torch.no_grad():
             for i, sample in enumerate(problem.samples()):
-                tree = SignTree(sample, self, (p, q), attained.rows(i, i + 1))
+                tree = SignTree.of(sample, self, (p, q), attained.rows(i, i + 1))
                 ended = bool(trees) and trees[-1].status == "interrupted"
                 tree.run(ended)
                 trees.append(tree)
@@ -115,11 +117,15 @@ class ExactNorm(AbstractNormMethod):
 @final
 @dataclass(frozen=True)
 class _Part:
-    """A part of the region, with signs (neurons,), and the neuron that divides it; -1: none does; -2: an input does."""
+    """A part of the region, with signs (neurons,), and the neuron that divides it; -1: none does; -2: an input does.
+
+    effects: (inputs,), how much worse the bound is for the width of each input.
+    """
 
     bound: BoundRegion
     signs: Tensor
     neuron: int
+    effects: Tensor
 
 
 _NONE, _INPUT = -1, -2
@@ -144,6 +150,16 @@ class SignTree:
     began: float = field(default_factory=time.perf_counter)
     _heap: list[tuple[float, int, _Part]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, problem: Problem, method: ExactNorm, norms: tuple[float, float], best: Attained) -> SignTree:
+        """The undivided region of a problem of one sample."""
+        return cls(untied(problem), method, norms, best)
+
+    @property
+    def found(self) -> NormBound:
+        upper = torch.full_like(self.best.gain, self.upper)
+        return NormBound(upper, self.status, f"{self.count} parts bounded", self.best)
+
     @property
     def lower(self) -> float:
         return float(self.best.gain[0])
@@ -162,12 +178,17 @@ class SignTree:
         return divisible(self.problem)
 
     def run(self, ended: bool) -> None:
-        """Divide parts until the bounds meet, or a limit is reached, or an interruption; not at all if `ended`."""
+        """Divide parts until the bounds meet, or a limit is reached, or an interruption; not at all if `ended`.
+
+        After it has returned with another status than "interrupted", it may be called again, to go on.
+        """
         lot = 1
         network = self.problem.network
         most = max(1, min(_LOT, _FLOATS // ((network.sizes[0] + 1) * max(network.sizes))))
         neurons = sum(network.sizes[k] for k in self.stages)
-        self._add([self.problem.bound], torch.zeros(1, neurons, dtype=network.dtype), torch.tensor([inf]).double())
+        self.began = time.perf_counter()
+        if self.count == 0:
+            self._add([self.problem.bound], torch.zeros(1, neurons, dtype=network.dtype), torch.tensor([inf]).double())
         try:
             while True:
                 self.upper = self._upper
@@ -215,7 +236,7 @@ class SignTree:
                 upper.append(u)
         if by_input:
             whole = self._parts([p.bound for _, p in by_input], torch.stack([p.signs for _, p in by_input]))
-            for half in self.method.inputs.divide(whole):
+            for half in self.method.inputs.divided(whole, torch.stack([p.effects for _, p in by_input])):
                 bounds += half.bound.split(1)
                 signs += [p.signs for _, p in by_input]
                 upper += [u for u, _ in by_input]
@@ -240,10 +261,10 @@ class SignTree:
         self.count += len(signs)
         if bool((~empty & (upper > self._target)).any()):
             empty = empty | self._settled(gradients.state, ~empty & (upper > self._target))
-        following = self._following(problem, gradients.state)
+        following, effects = self._following(problem, gradients.state), input_effects(gradients.state)
         for i in (~empty).nonzero().flatten().tolist():
             if float(upper[i]) > self._target:
-                part = _Part(bounds[i], signs[i], following[i])
+                part = _Part(bounds[i], signs[i], following[i], effects[i])
                 heapq.heappush(self._heap, (-float(upper[i]), self.count - len(signs) + i, part))
             else:
                 self.closed = max(self.closed, float(upper[i]))

@@ -16,7 +16,7 @@ from recurjac.branching.branchers import AbstractBrancher
 from recurjac.branching.pool import Bounded, Goals, Leaves, Lot, Pool
 from recurjac.errors import InvalidRequest
 from recurjac.problem import Problem, join
-from recurjac.search import Attained
+from recurjac.search import Attained, better_of
 
 
 class AbstractBounds(ABC):
@@ -138,18 +138,18 @@ class BranchAndBound:
         *_, state = self.states(problem, bound, known)
         return state
 
-    def states(self, problem: Problem, bound: AbstractBounds, known: Attained | None = None) -> Iterator[Branching]:
+    def states(
+        self, problem: Problem, bound: AbstractBounds, known: Attained | None = None, before: Branching | None = None
+    ) -> Iterator[Branching]:
         """The state after each lot of parts; each is valid.  An interruption ends the search with the last one.
 
         An interruption may fall anywhere: what is done in the meantime is not looked at.
-        known: what is attained already, for each quantity.
+        known: what is attained already, for each quantity.  before: the end of a search of the same problem with the
+        same bound, which is continued; its parts count for the limit, its time does not.
         """
         began = time.perf_counter()
-        found = bound.found(problem, known)
-        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
-        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
-        valid = self._state(pool, found, bound, 1, began)
-        lot = 1
+        valid = self._first(problem, bound, known, began) if before is None else self._again(before, bound, known)
+        lot = 1 if before is None else _RESUMED
         try:
             while valid.status == "running":
                 yield valid
@@ -159,6 +159,18 @@ class BranchAndBound:
             yield valid
         except KeyboardInterrupt:
             yield replace(valid, status="interrupted")
+
+    def _first(self, problem: Problem, bound: AbstractBounds, known: Attained | None, began: float) -> Branching:
+        """The state before the first division."""
+        found = bound.found(problem, known)
+        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
+        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
+        return self._state(pool, found, bound, 1, began)
+
+    def _again(self, before: Branching, bound: AbstractBounds, known: Attained | None) -> Branching:
+        """The state at the end of an earlier search."""
+        found = before.attained if known is None else better_of(before.attained, known)
+        return self._state(before.pool, found, bound, before.parts, time.perf_counter())
 
     def _next_lot(self, lot: int, took: float, now: Branching) -> int:
         """Twice as many parts if they were bounded quickly, half if slowly; no more than the limit has room for."""
@@ -208,6 +220,8 @@ class BranchAndBound:
         return lot.at(kept) if len(kept) else None
 
 
+_RESUMED = 16
+"""The number of parts that are divided together first in a search that is continued."""
 _LOT = 1024
 """The largest number of parts that are divided together."""
 _LONG = 0.5

@@ -21,8 +21,8 @@ from recurjac.problem import Problem
 class SignBisection(AbstractBrancher):
     """Divides by the sign of the unstable neuron with the largest influence, for activations of two pieces.
 
-    In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).  If a
-    sample of the batch has no unstable neuron, `otherwise` divides the problem.
+    In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).
+    If a sample of the batch has no unstable neuron, `otherwise` divides the problem.
     No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9.
     """
 
@@ -35,15 +35,23 @@ class SignBisection(AbstractBrancher):
     def supports(self, problem: Problem) -> bool:
         return bool(divisible(problem)) and self.otherwise.supports(problem)
 
+    def divisible(self, problem: Problem) -> Tensor:
+        return self.otherwise.divisible(problem)
+
+    def effects(self, state: PreactivationState, weights: Tensor | None = None) -> Tensor:
+        return torch.cat([found.flatten(1) for found in influences(state).values()], 1)
+
     def divide(self, problem: Problem) -> list[Problem]:
         with torch.no_grad():
-            state = problem.preactivations()
-            weights = influences(state)
-        flat = torch.cat([weights[k].flatten(1) for k in weights], 1)
-        if bool((flat.amax(1) <= 0).any()):
+            return self.divided(problem, self.effects(problem.preactivations()))
+
+    def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
+        if effects is None:
+            return self.divide(problem)
+        if bool((effects.amax(1) <= 0).any()):
             return self.otherwise.divide(problem)
-        chosen = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0)
-        return [with_signs(problem, list(weights), side * chosen) for side in (1.0, -1.0)]
+        chosen = torch.zeros_like(effects).scatter(1, effects.argmax(1, keepdim=True), 1.0)
+        return [with_signs(problem, divisible(problem), side * chosen) for side in (1.0, -1.0)]
 
 
 def divisible(problem: Problem) -> list[int]:
