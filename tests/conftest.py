@@ -1,6 +1,7 @@
 """Under pytest every annotation of the library is checked at every call, and torch computes on one thread."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,17 @@ beartype_package("recurjac", conf=BeartypeConf(is_pep484_tower=True, claw_is_pep
 torch.set_num_threads(1)
 
 from recurjac.norms import default_norm_method  # noqa: E402  (beartype must come first)
+
+
+@pytest.fixture(autouse=True)
+def _settings_stay() -> Iterator[None]:
+    """No test leaves a setting of PyTorch changed, whatever interrupts it."""
+    yield
+    on, threads = torch.is_grad_enabled(), torch.get_num_threads()
+    torch.set_grad_enabled(True)
+    torch.set_num_threads(1)
+    assert on, "gradients are not recorded any more"
+    assert threads == 1, f"PyTorch computes on {threads} threads"
 
 
 @pytest.fixture(autouse=True)

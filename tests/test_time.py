@@ -112,6 +112,14 @@ def test_work_is_given_up_at_the_deadline() -> None:
         assert begun < len(done) < begun + 21
 
 
+def test_gradients_are_recorded_again_after_the_end_of_the_time() -> None:
+    """The end of `torch.no_grad()` is an operation for a mode that watches all operations, and must not be given up."""
+    one = torch.ones(1)
+    with pytest.raises(OutOfTime), until(Deadline.after(1e-9)), torch.no_grad():
+        one + one
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.usefixtures("clock")
 def test_questions_share_what_is_left() -> None:
     budget = Budget.of(1000.0, 4)

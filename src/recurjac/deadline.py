@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, final
 
+import torch
 from torch.overrides import TorchFunctionMode
 
 from recurjac.errors import InvalidRequest, OutOfTime
@@ -97,9 +98,13 @@ def check_seconds(what: str, seconds: float) -> None:
         raise InvalidRequest(f"{what}(seconds={seconds!r}) has no time; give a positive number of seconds")
 
 
+_SETTING = torch._C._set_grad_enabled
+"""Raising an exception here would leave the setting as it is in the block."""
+
+
 @final
 class _Watch(TorchFunctionMode):
-    """Looks at the clock before every operation on tensors."""
+    """Looks at the clock before every operation, except where a block such as `torch.no_grad()` begins or ends."""
 
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
@@ -112,7 +117,7 @@ class _Watch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self.deadline.over:
+        if func is not _SETTING and self.deadline.over:
             raise OutOfTime("the time is over")
         return func(*args, **(kwargs or {}))
 
