@@ -351,3 +351,17 @@ def test_rows_beside_replacement() -> None:
     )
     assert float(up.upper) == pytest.approx(float(down.upper), rel=1e-12)
     assert replace(rj.QuadraticNorm(), steps=3) == rj.QuadraticNorm(3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_numbers_that_under_or_overflow_end_no_search(activation: str, p: float) -> None:
+    """Squares of weights leave the dtype, so that no eigenvalue converges, or not even the first node is proved."""
+    g = torch.Generator().manual_seed(0)
+    first, inner, last = (torch.randint(-2, 3, s, generator=g).double() for s in ((5, 2), (4, 5), (1, 4)))
+    network = rj.load([(first, None), (inner * 1e-160, None), (last * 1e160, None)], activation=activation)
+    problem = rj.Problem(network, rj.LpBall(torch.ones(1, 2), 1.0, 2))
+    least = rj.lipschitz(problem, method=rj.Chords(), p=p).lower
+    for method in (rj.QuadraticNorm(5), rj.CoupledNorm(5), rj.SplitNorm(5, 5)):
+        assert bool((method.norm(Gradients(problem), p, inf) >= least).all())
+    assert rj.jacobian_bounds(problem, method=rj.QuadraticClamped()).upper.isfinite().all()

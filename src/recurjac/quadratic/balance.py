@@ -74,7 +74,8 @@ class _Layout:
     sizes: Mapping[int, int]
 
     def packed(self, weights: Tensor | None, logs: Mapping[int, Tensor]) -> Tensor:
-        return torch.cat([*([] if weights is None else [weights]), *(logs[k] for k in self.sizes)])
+        parts = [*([] if weights is None else [weights]), *(logs[k] for k in self.sizes)]
+        return torch.cat(parts) if parts else torch.zeros(0)  # where not even the first node is proved
 
     def unpacked(self, point: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
         weights, rest = (point[: self.inputs], point[self.inputs :]) if self.weights else (None, point)

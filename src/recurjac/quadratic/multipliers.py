@@ -114,7 +114,10 @@ def _largest(q: Tensor, units: Tensor) -> Tensor:
     """About the largest eigenvalue of diag(units) q diag(units), with its derivative; positive."""
     scaled = q * units * units.unsqueeze(1)
     if len(q) <= _DENSE:
-        found: Tensor = torch.linalg.eigvalsh(scaled)[-1]
+        try:
+            found: Tensor = torch.linalg.eigvalsh(scaled)[-1]
+        except torch.linalg.LinAlgError:  # not finite, or it did not converge; row sums are no less
+            found = scaled.abs().sum(1).amax()
     else:
         with torch.no_grad():
             v = largest_eigenpair(scaled.__matmul__, len(q), _STEPS, scaled).vector
