@@ -447,3 +447,13 @@ def test_monotone_features_of_many_inputs(seed: int) -> None:
         assert bool(found.violated[0, 0, 5])
     assert not bool(found.decreasing[0, 0, 5] & (seen[:, 5] > 1e-9).any())
     assert not bool(found.increasing[0, 0, 5] & (seen[:, 5] < -1e-9).any())
+
+
+def test_a_ball_and_its_pieces_are_divided_together() -> None:
+    """Signs leave a ball as it is, and inputs divide it, where a sample has no unstable neuron."""
+    ball = rj.Problem(random_network("relu", 0, residual=False), rj.LpBall(torch.zeros(1, 2, 2), 1.0, 2))
+    pieces = rj.InputBisection().divide(ball)
+    both = join([ball, *pieces])
+    points = ball.bound.sample(50, torch.Generator().manual_seed(0))
+    assert bool(both.bound.holds(points.expand(3, *points.shape[1:]))[1:].any(0).all())
+    assert not bool(both.bound.empty.any())

@@ -16,7 +16,7 @@ from recurjac.preactivation import IBP, AbstractPreactivation, Crown, Preactivat
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner, Planner
 from recurjac.provenance import Provenance
-from recurjac.region import AbstractRegion, BoundRegion, LpBall
+from recurjac.region import AbstractRegion, BoundBall, BoundPiece, BoundRegion, LpBall
 from recurjac.version import __version__
 
 
@@ -260,7 +260,10 @@ def as_problem(
 def join(parts: Sequence[Problem]) -> Problem:
     """Problems with the same network and settings joined into one problem; the reverse of `samples`."""
     first = parts[0]
-    bound = type(first.bound).joined([p.bound for p in parts])
+    bounds = [p.bound for p in parts]
+    if len({type(b) for b in bounds}) > 1:  # a ball and its parts
+        bounds = [BoundPiece.of(b, b) if isinstance(b, BoundBall) else b for b in bounds]
+    bound = type(bounds[0]).joined(bounds)
     stages = sorted({k for p in parts for k in p.known})
     known = {k: _stacked(parts, k) for k in stages}
     return first._with(region=bound, bound=bound, known=known, rows=tuple(r for p in parts for r in p.rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import round_to, round_up_to
 from recurjac.errors import InvalidRegion
-from recurjac.region.ball import BoundBall
+from recurjac.region.ball import BoundBall, BoundPiece
 from recurjac.region.base import AbstractRegion, BesideOne, BoundRegion, Convex, One
 from recurjac.region.box import BoundBox
 from recurjac.region.numbers import Numbers, batched, finite, first, numbers, radius_like, up
@@ -23,6 +23,7 @@ __all__ = [
     "BesideOne",
     "BoundBall",
     "BoundBox",
+    "BoundPiece",
     "BoundRegion",
     "Box",
     "Convex",
