@@ -116,7 +116,7 @@ def _largest(q: Tensor, units: Tensor) -> Tensor:
     if len(q) <= _DENSE:
         try:
             found: Tensor = torch.linalg.eigvalsh(scaled)[-1]
-        except torch.linalg.LinAlgError:  # not finite, or it did not converge; row sums are no less
+        except RuntimeError:  # LinAlgError: not finite, or it did not converge; row sums are no less
             found = scaled.abs().sum(1).amax()
     else:
         with torch.no_grad():
