@@ -97,7 +97,7 @@ def test_it_ends_with_the_exact_constant(seed: int, activation: str) -> None:
     """Against enumeration of all signs, of which a linear programme says whether a point has them."""
     problem = small(seed, activation)
     least, most = enumerated(problem, SLOPES[activation])
-    upper = float(SplitNorm(60, 400).rows(rj.Gradients(problem), inf))
+    upper = float(SplitNorm(100, 400).rows(rj.Gradients(problem), inf))
     assert least * (1 - 1e-12) <= upper <= most * (1 + 1e-5)
 
 

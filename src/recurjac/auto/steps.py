@@ -10,6 +10,7 @@ from typing import final
 
 import torch
 
+from recurjac.auto.conditions import anywhere, where_few_kinks, where_kinked, where_large, where_smooth
 from recurjac.auto.work import TOLERANCE, Work
 from recurjac.branching import BranchAndBound, Branching, ExactNorm, InputBisection, Limit
 from recurjac.branching.branched import NormOver, untied
@@ -84,26 +85,6 @@ class AbstractStep(ABC):
     @abstractmethod
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         """Improve `work` in about this time; returns the upper bound that the step found by itself, if it is one."""
-
-
-def anywhere(work: Work) -> bool:  # noqa: ARG001  # (one of several such conditions)
-    """Any network."""
-    return True
-
-
-def where_large(work: Work) -> bool:
-    """Networks so large that steps are given up at the deadline."""
-    return work.large
-
-
-def where_smooth(work: Work) -> bool:
-    """Networks in which some slope changes continuously."""
-    return work.unstable and not work.kinks_only
-
-
-def where_kinked(work: Work) -> bool:
-    """Networks whose slopes that are not known only jump."""
-    return work.unstable and work.kinks_only
 
 
 @final
@@ -388,10 +369,10 @@ STEPS: tuple[AbstractStep, ...] = (
         JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth, passes=5
     ),
     NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
+    NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
     RangeStep(DualRanges(150, 12, 30), DualRanges(200, 30, 60), DualRanges(500, 80, 100), most=0.8),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
-    NormStep(SplitNorm(20, 200), SplitNorm(20, 2000), SplitNorm(20, 20000), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),

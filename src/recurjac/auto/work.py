@@ -142,6 +142,13 @@ class Work:
         return any(chain.unstable(k) is not None for k in range(1, chain.end))
 
     @property
+    def unknown(self) -> int:
+        """How many slopes are not known exactly, in the sample with the most of them."""
+        chain = self.gradients.chain
+        masks = [m for k in range(1, chain.end) if (m := chain.unstable(k)) is not None]
+        return int(torch.stack([m.flatten(1).sum(1) for m in masks]).sum(0).max()) if masks else 0
+
+    @property
     def kinks_only(self) -> bool:
         """Whether all activations of the network are piecewise linear; False for a part of a chain rule."""
         problem = self.gradients.problem
