@@ -92,7 +92,7 @@ class Within(AbstractPreactivation):
         if self.deadline.left == 0:
             return _nothing(state, k)
         stages = sum(not state.stage(j).linear for j in range(k, state.network.depth)) + 1
-        own = self.deadline.part(1 / stages)
+        own = self.deadline.part(2 / (stages + 1))  # about twice an equal share, as few stages need most of the time
         rule = self.rule.within(own.left)
         if rule.separable:
             return _in_lots(rule, state, k, chosen, own)
