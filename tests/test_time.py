@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -27,6 +28,8 @@ from recurjac.search import point_jacobian
 
 WATCHED = Planner(Thresholds(watched_work=0))
 """Small networks are treated like large ones."""
+FORMS = Planner(Thresholds(watched_work=0, forms_share=1e9, forms_work=0))
+"""Affine forms are carried forward to every stage with an unstable neuron, too."""
 QUIET = rj.Search(work=0)
 BRIEF = (RangeStep(SecantRanges(2)), NormStep(rj.QuadraticNorm(2)), ForwardStep(rj.Reversed(rj.Chords())))
 """Steps that take little time."""
@@ -137,11 +140,13 @@ def test_questions_share_what_is_left() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("limit", [1.0, 30.0, 200.0, 1000.0, 1e9])
-def test_ranges_in_time_lie_between_intervals_and_the_rule(limit: float) -> None:
+@pytest.mark.parametrize("planner", [WATCHED, FORMS], ids=["lines", "forms"])
+@pytest.mark.parametrize("limit", [1.0, 30.0, 60.0, 100.0, 130.0, 200.0, 350.0, 1000.0, 1e9])
+def test_ranges_in_time_lie_between_intervals_and_the_rule(limit: float, planner: Planner) -> None:
     network = conv(0)
-    plain, ibp = (problem(network, 0.2).by(rule).preactivations() for rule in (rj.Crown(), rj.IBP()))
-    timed = problem(network, 0.2).by(in_time(rj.Crown(), Deadline.after(limit))).preactivations()
+    asked = problem(network, 0.2, planner=planner)
+    plain, ibp = (asked.by(rule).preactivations() for rule in (rj.Crown(), rj.IBP()))
+    timed = asked.by(in_time(rj.Crown(), Deadline.after(limit))).preactivations()
     for k in range(1, network.depth):
         own, wide, tight = timed.pre(k), ibp.pre(k), plain.pre(k)
         assert bool((own.lower >= wide.lower - 1e-12).all() and (own.upper <= wide.upper + 1e-12).all())
@@ -151,6 +156,22 @@ def test_ranges_in_time_lie_between_intervals_and_the_rule(limit: float) -> None
         values = torch.stack([z[0] for x in timed.region.sample(50, torch.Generator())[0]
                               for z in [network.preactivations(x.unsqueeze(0))[k - 1]]])  # fmt: skip
         assert bool((values >= own.lower - 1e-12).all() and (values <= own.upper + 1e-12).all())
+
+
+@pytest.mark.usefixtures("clock")
+def test_forms_that_were_interrupted_state_nothing_more() -> None:
+    """What is half done at the end of the time must not be taken up again."""
+    network, interrupted = conv(0), 0
+    k = network.depth - 1
+    for limit in range(1, 400, 7):
+        state = problem(network, 0.2).by(rj.IBP()).preactivations()
+        with suppress(OutOfTime), until(Deadline.after(float(limit))):
+            rj.ForwardForms().bound(state, k, None)
+        again = rj.ForwardForms().bound(state, k, None)
+        interrupted += bool(again.lower.isinf().all())
+        values = network.preactivations(state.region.sample(20, torch.Generator().manual_seed(0))[0])[k - 1]
+        assert bool((values >= again.lower - 1e-12).all() and (values <= again.upper + 1e-12).all())
+    assert interrupted > 10
 
 
 @pytest.mark.usefixtures("clock")

@@ -91,8 +91,7 @@ class Within(AbstractPreactivation):
             return self.rule.bound(state, k, chosen)
         if self.deadline.left == 0:
             return _nothing(state, k)
-        stages = sum(not state.stage(j).linear for j in range(k, state.network.depth)) + 1
-        own = self.deadline.part(2 / (stages + 1))  # about twice an equal share, as few stages need most of the time
+        own = _share(self.deadline, state, k)
         rule = self.rule.within(own.left)
         if rule.separable:
             return _in_lots(rule, state, k, chosen, own)
@@ -121,9 +120,16 @@ class OrIntervals(AbstractPreactivation):
         return self.rule.bound(state, k, chosen)
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
-        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, self.deadline)):
+        own = _share(self.deadline, state, k)
+        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, own)):
             return self.rule.stage(state, k)
         return IBP().bound(state, k, None)
+
+
+def _share(deadline: Deadline, state: PreactivationState, k: int) -> Deadline:
+    """The part of the time for stage k: about twice an equal share, as few stages need most of it."""
+    stages = sum(not state.stage(j).linear for j in range(k, state.network.depth)) + 1
+    return deadline.part(2 / (stages + 1))
 
 
 _LOT = 256
