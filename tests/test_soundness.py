@@ -40,14 +40,14 @@ BALLS = (
     (0.0, 1), (1e-6, rj.inf), (0.01, 2), (0.1, rj.inf), (0.3, 1), (1.0, 2), (3.0, rj.inf), (1e4, 1), (rj.inf, rj.inf),
     (rj.inf, 2),
 )  # fmt: skip
-ALL_METHODS_ON = ("relu", "mixed")
+ALL_METHODS_ON = ("relu", "mixed", "gated")
 """Kinds on which every method runs by default; on the others the slow tests do."""
 NETWORKS = [
     pytest.param(kind, seed, residual, id=f"{kind}-{'residual' if residual else 'chain'}-{seed}")
-    for kind, residual in product([*KINDS, "mixed"], (False, True))
-    for seed in ((0, 1) if kind == "mixed" else (0,))
+    for kind, residual in product([*KINDS, "mixed", "gated"], (False, True))
+    for seed in ((0, 1) if kind in ("mixed", "gated") else (0,))
 ]
-DEFAULT_KINDS = ("relu", "prelu", "elu1.6", "gelu", "mixed")
+DEFAULT_KINDS = ("relu", "prelu", "elu1.6", "gelu", "mixed", "gated")
 """Kinds on which what hardly depends on the activation is tested by default; on the others the slow tests do."""
 SOME_NETWORKS = [
     n if n.values[0] in DEFAULT_KINDS else pytest.param(*n.values, id=n.id, marks=pytest.mark.slow) for n in NETWORKS
@@ -65,7 +65,7 @@ SOUND = [
 ]
 RULED = [
     pytest.param(
-        *n.values, r, id=f"{n.id}-{r}", marks=[] if n.values[0] == "mixed" or r == "crown" else pytest.mark.slow
+        *n.values, r, id=f"{n.id}-{r}", marks=[] if n.values[0] in ("mixed", "gated") or r == "crown" else pytest.mark.slow
     )
     for n in NETWORKS
     for r in RULES

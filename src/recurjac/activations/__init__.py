@@ -9,11 +9,12 @@ from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Identity
 from recurjac.activations.periodic import Cos, Sin
 from recurjac.activations.power import Cube
+from recurjac.activations.product import Factor, FactorOver
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "GELU", "GELUTanh",
+    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor", "FactorOver", "GELU", "GELUTanh",
     "HardSwish", "HardTanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU",
     "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
 ]  # fmt: skip

@@ -73,7 +73,7 @@ class Centred(AbstractJacobianMethod):
 def _is_smooth(state: PreactivationState) -> bool:
     """Whether σ'' of each activation is continuous, with known turning points."""
     for k in range(1, state.network.depth):
-        activation, z = state.stage(k).activation, state.pre(k)
+        activation, z = state.activation(k), state.pre(k)
         if not state.stage(k).linear and not Derivative.known_for(activation, z.lower):
             return False
     return not state.arithmetic.rigorous

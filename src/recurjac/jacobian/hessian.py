@@ -48,6 +48,11 @@ class Derivatives:
 def check_smooth(network: Network) -> None:
     """Raise InvalidRequest unless every activation is known to be twice continuously differentiable."""
     for k, stage in enumerate(network.stages, 1):
+        if stage.factor is not None:
+            raise InvalidRequest(
+                f"stage {k} is a factor of a product of two terms that depend on the input; second derivatives of "
+                "products are not bounded yet, except those of squares"
+            )
         zero = Interval.point(torch.zeros(1, *stage.shape, dtype=network.dtype, device=network.device))
         if stage.activation.curvature_range(zero, Fast()) is None:
             raise InvalidRequest(

@@ -100,6 +100,8 @@ def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, 
     """The forms and bounds of the derivatives of the output along each input, (B, inputs, *output)."""
     network, arithmetic = state.network, state.arithmetic
     values, tangents = {0: symbols.start()}, {0: _Tangents.start(symbols)}
+    pre: dict[int, AffineForms] = {}
+    along_pre: dict[int, _Tangents] = {}
     last = {e.source: k for k, stage in enumerate(network.stages, 1) for e in stage.edges}
     for k in range(1, network.depth + 1):
         stage = state.stage(k)
@@ -111,8 +113,10 @@ def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, 
         parts = [interval_image(e.operator, tangents[e.source].bounds, arithmetic) for e in stage.edges]
         plain = arithmetic.sum(parts) if parts else Interval.point(none.mid.expand(bounds.shape))
         found = _Tangents(along, arithmetic.intersect(plain, bounds))
-        if k < network.depth:
-            values[k], tangents[k] = _activated(state, symbols, k, form, found)
+        pre[k], along_pre[k] = form, found
+        for node in state.completed_by(k) if k < network.depth else ():
+            values[node], tangents[node] = _activated(state, symbols, node, pre, along_pre.pop(node))
+        pre = pre if k not in values and k < network.depth else {}
         for node in [n for n in values if last.get(n, 0) <= k]:
             del values[node], tangents[node]
     return found.forms, found.bounds
@@ -134,19 +138,22 @@ class _Tangents:
 
 
 def _activated(
-    state: PreactivationState, symbols: Symbols, k: int, form: AffineForms, tangents: _Tangents
+    state: PreactivationState, symbols: Symbols, k: int, pre: Mapping[int, AffineForms], tangents: _Tangents
 ) -> tuple[AffineForms, _Tangents]:
-    """The forms of h_k and of its derivatives, from those of z_k."""
-    stage, arithmetic, network = state.stage(k), state.arithmetic, state.network
-    if stage.linear:
+    """The forms of h_k and of its derivatives, from those of z_k, which are in `pre`."""
+    arithmetic, network, form, activation = state.arithmetic, state.network, pre[k], state.activation(k)
+    if state.stage(k).linear:
         return form, tangents
-    z, slopes = state.pre(k), state.slopes(k)
+    z, slopes, factor = state.pre(k), state.slopes(k), state.stage(k).factor
     ahead = 2 * sum(not state.stage(j).linear for j in range(k, network.depth))
     little = torch.finfo(network.dtype).eps ** 0.5
-    steep = symbols.between(form, band(z, [slope_lines(stage.activation, z, 0.5, arithmetic)], arithmetic), slopes)
-    choices = [stage.activation.lines(z, arithmetic), stage.activation.parallel_lines(z, arithmetic)]
-    after = symbols.between(form, band(z, choices, arithmetic), state.post(k))
-    after = symbols.named(after, state.post(k).width * little, -(-(symbols.limit - symbols.noises) // ahead))
+    if factor is None:
+        steep = symbols.between(form, band(z, [slope_lines(activation, z, 0.5, arithmetic)], arithmetic), slopes)
+    else:  # the slope is the other factor
+        steep = pre[k + factor.other]
+    choices, values = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)], state.part(k)
+    after = symbols.between(form, band(z, choices, arithmetic), values)
+    after = symbols.named(after, values.width * little, -(-(symbols.limit - symbols.noises) // ahead))
     wide = slopes.map(lambda t: t.unsqueeze(1))
     product = arithmetic.product(tangents.bounds, wide)
     found = symbols.product(tangents.forms, tangents.bounds, steep, wide, product)

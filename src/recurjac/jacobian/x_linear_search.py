@@ -71,8 +71,11 @@ class Relaxed:
         slopes: dict[int, Family] = {}
         values: dict[int, Family] = {}
         for k in range(1, state.network.depth):
-            activation, z = state.stage(k).activation, state.pre(k)
-            if not state.stage(k).linear:
+            activation, z = state.activation(k), state.pre(k)
+            if state.stage(k).factor is not None:  # the slope is the other factor
+                slopes[k] = (LinearRelaxation.proportional(torch.ones_like(z.lower).unsqueeze(1)),)
+                values[k] = (activation.lines(z, state.arithmetic),)
+            elif not state.stage(k).linear:
                 slopes[k] = tuple(slope_lines(activation, z, share, state.arithmetic) for share in shares)
                 values[k] = tuple(value_lines(activation, z, share, state.arithmetic) for share in shares)
         return cls(known, slopes, values)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation
+from recurjac.activations import AbstractActivation, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import Rigorous
 from recurjac.network import Constant, Edge, Network, Selection, Stage, Watched
@@ -75,6 +75,13 @@ class Builder:
         self.spend(4 * prod(stage.shape))  # its sums and values, here and in the original, during the comparison
         self.stages.append(stage)
         return self._seen(len(self.stages), stage.shape, shape)
+
+    def multiply(self, one: Expression, other: Expression) -> Expression:
+        """The product of two expressions of the same shape, which has at least one dimension.
+
+        Both factors are stages, and a third one adds up what they give, so that they are always read together.
+        """
+        return self.add(other, Factor(1)).plus(self.add(one, Factor(-1))).as_node()
 
     def _stage(self, expression: Expression, activation: AbstractActivation) -> Stage:
         shape = expression.shape
@@ -159,6 +166,14 @@ class Expression:
         if a.terms + b.terms > _MOST_TERMS:
             a, b = a.as_node(), b.as_node()
         return replace(a, edges=a.edges + b.edges, constants=a.constants + b.constants)
+
+    def times(self, other: Expression) -> Expression:
+        """self * other, entry by entry, each broadcast to the other."""
+        try:
+            shape = tuple(torch.broadcast_shapes(self.shape, other.shape))
+        except RuntimeError as error:
+            raise ValueError(f"a product of branches of shapes {self.shape} and {other.shape}") from error
+        return self.builder.multiply(self.broadcast(shape), other.broadcast(shape))
 
     def as_node(self) -> Expression:
         """The same value as a single term; if it has several terms, it becomes a separate stage."""

@@ -18,6 +18,7 @@ from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import Fast, check_matmul
 from recurjac.digest import digest
 from recurjac.errors import InvalidNetwork, InvalidRequest
+from recurjac.network.factors import check_factors, has_factors
 from recurjac.network.input_side import embedding, fixed_features, placed, reading
 from recurjac.network.numbers import exact_numbers, shaped
 from recurjac.network.stage import Constant, Edge, Selection, Stage, count, stage_tensors
@@ -26,6 +27,13 @@ from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compo
 from recurjac.tensors import without_gradients
 
 __all__ = ["Constant", "Edge", "Network", "Selection", "Stage", "Watched", "chain"]
+
+
+def _after(stage: Stage, pre: Sequence[Tensor]) -> Tensor:
+    """The output of the last stage with a pre-activation; the second factor of a product has all of the product."""
+    if stage.factor is None:
+        return stage.activation.value(pre[-1])
+    return torch.zeros_like(pre[-1]) if stage.factor.first else pre[-1] * pre[-2]
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -65,6 +73,7 @@ class Network:
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
             if stage.selection is not None and not (stage.linear and 0 <= stage.selection.source < k < self.depth):
                 raise InvalidNetwork(f"stage {k} does not select among entries of node {stage.selection.source}")
+        check_factors(self.stages)
         self.check_weights()
 
     def check_weights(self) -> None:
@@ -132,6 +141,11 @@ class Network:
         return tuple(sum(e.operator.multiply_adds() for e in s.edges) for s in self.stages)
 
     @cached_property
+    def has_products(self) -> bool:
+        """Whether some stages are factors of a product."""
+        return has_factors(self.stages)
+
+    @cached_property
     def local(self) -> bool:
         """Whether some operator is local, such as a convolution."""
         return any(e.operator.local for s in self.stages for e in s.edges)
@@ -161,7 +175,7 @@ class Network:
                 z = z + edge.operator.push(fast.exact(nodes[edge.source])).mid
             bias = stage.bias(fast)
             pre.append(z if bias is None else z + bias.mid)
-            nodes.append(stage.activation.value(pre[-1]))
+            nodes.append(_after(stage, pre))
         return pre
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation
+from recurjac.activations import AbstractActivation, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator
@@ -65,6 +65,11 @@ class Stage:
     def linear(self) -> bool:
         """Whether the stage has no activation."""
         return isinstance(self.activation, NoActivation)
+
+    @property
+    def factor(self) -> Factor | None:
+        """What the stage is of a product; None if it is a stage of one argument."""
+        return self.activation if isinstance(self.activation, Factor) else None
 
     def bias(self, arithmetic: AbstractArithmetic) -> Ball | None:
         """The bias b with its rounding error, in the stage's shape; None if there is none."""

@@ -79,7 +79,7 @@ class _Ties:
 
 def _ties(stage: Stage, like: Tensor) -> _Ties | None:
     """The tied neurons of a stage; None if there are none.  like: of the network's dtype and device."""
-    if any(isinstance(v, Tensor) for v in vars(stage.activation).values()):
+    if stage.factor is not None or any(isinstance(v, Tensor) for v in vars(stage.activation).values()):
         return None
     size = prod(stage.shape)
     parts = [_factored(e.operator, None, e.source, like) for e in stage.edges]

@@ -102,7 +102,8 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     """Bounds of the norms of all rows of sample i: (K,), in float64; infinite where the dual is not formed."""
     tangents = gradients.chain.sample(i)
     nothing = torch.full((tangents.rows,), inf, dtype=torch.float64, device=tangents.device)
-    points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) else None
+    several = gradients.state.network.has_products  # neurons of two arguments have no such products
+    points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) and not several else None
     if points is None:
         return nothing
     tangents = reconciled(tangents, points.chain)

@@ -44,7 +44,7 @@ class SplitNorm(AbstractNormMethod):
     The parts with the worst bounds are divided by one more sign; those that are proved to be empty are dropped.  With
     all signs known, a bound is exact.
     steps: of the search for each part.  parts: how many are bounded for each row.  seconds: for all rows of a batch.
-    Networks that are too wide, unbounded regions and parts of chain rules get the bound of the P-chain.  Results have
+    Networks that are too wide or have products, unbounded regions and parts of chain rules get the bound of the P-chain.  Results have
     no derivatives.  Source: docs/mathematics.md, §6.8.  Raises InvalidRequest for numbers that are not positive.
     """
 
@@ -102,7 +102,9 @@ class SplitNorm(AbstractNormMethod):
         """Those of sample i, (K,), in float64; infinite where the dual is not formed."""
         tangents = gradients.chain.sample(i)
         nothing = torch.full((tangents.rows,), inf, dtype=torch.float64, device=tangents.device)
-        points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) else None
+        several = gradients.state.network.has_products  # neurons of two arguments have no such products
+        unknown = unknown_neurons(tangents) and not several
+        points = secant_system(gradients.state, i, tangents.covectors) if unknown else None
         if points is None:
             return nothing
         tangents, deadline = reconciled(tangents, points.chain), Deadline.after(self.seconds / gradients.chain.batch)

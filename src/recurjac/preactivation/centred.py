@@ -158,10 +158,8 @@ def _secants(state: PreactivationState, at: list[Interval], k: int) -> ChainRule
     """h - h_c in terms of x - x_c: a chain rule up to stage k whose slopes are those of secants from the centre."""
     network = state.network
     slopes = [
-        None
-        if state.stage(j).linear
-        else state.stage(j).activation.secant_range(state.pre(j), at[j - 1], state.arithmetic)
-        for j in range(1, k)
+        None if state.stage(j).linear or not state.is_complete(j) else state.secants(j, at)
+        for j in range(1, k)  # nothing reads a factor before the other one is bounded
     ]
     whole = chain_rule(network, [None, *slopes, None], state.region.batch, state.arithmetic, state.planner)
     return replace(whole, shapes=whole.shapes[: k + 1], edges=whole.edges[: k + 1])

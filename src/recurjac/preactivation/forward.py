@@ -123,7 +123,7 @@ class ForwardPass:
 
     def _append(self, state: PreactivationState, symbols: Symbols, k: int) -> None:
         """Find the forms of z_k, after those of the node before it."""
-        self._post[k - 1] = self._activated(state, symbols, k - 1) if k > 1 else symbols.start()
+        self._activate(state, symbols, k - 1)
         stage = state.stage(k)
         bias = stage.bias(state.arithmetic)
         if bias is None:
@@ -133,14 +133,23 @@ class ForwardPass:
         for node in [n for n in self._post if self.last.get(n, 0) <= k]:
             del self._post[node]
 
+    def _activate(self, state: PreactivationState, symbols: Symbols, k: int) -> None:
+        """Find the forms of h_k and, with those of the second factor of a product, the ones of the first."""
+        if k == 0:
+            self._post[k] = symbols.start()
+            return
+        for node in state.completed_by(k):
+            self._post[node] = self._activated(state, symbols, node)
+
     def _activated(self, state: PreactivationState, symbols: Symbols, k: int) -> AffineForms:
         """The forms of h_k, from those of z_k and all that is known of its range."""
         form, stage = self._pre.pop(k), state.stage(k)
         if stage.linear:
             return form
         z, arithmetic = state.pre(k), state.arithmetic
-        choices = [stage.activation.lines(z, arithmetic), stage.activation.parallel_lines(z, arithmetic)]
-        values = state.post(k)
+        activation = state.activation(k)
+        choices = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)]
+        values = state.part(k)
         form = symbols.between(form, band(z, choices, arithmetic), values)
         ahead = sum(not state.stage(j).linear for j in range(k, state.network.depth))
         least = values.width * torch.finfo(state.network.dtype).eps ** 0.5

@@ -125,10 +125,10 @@ class Pull:
         lines, free, least = {}, {}, {}
         for j in range(1, k):
             stage = state.stage(j)
-            if stage.linear:
-                continue
+            if stage.linear or not state.is_complete(j):
+                continue  # nothing reads a factor before the other one is bounded
             z = state.pre(j)
-            lines[j] = stage.activation.lines(z, state.arithmetic)
+            lines[j] = state.activation(j).lines(z, state.arithmetic)
             if isinstance(stage.activation, AbstractTwoPiece):
                 s = stage.activation.slope_below(z.lower)
                 mask = (z.lower < 0) & (z.upper > 0) & (s < 1)
@@ -214,7 +214,9 @@ class Pull:
         leaves = [t.detach().requires_grad_() for t in now]
         with torch.enable_grad():
             value = self.bounds(start.of(leaves), Fast())[0].mid
-            found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+            found = [None] * len(leaves)  # where nothing free is read before stage k
+            if value.requires_grad:
+                found = list(torch.autograd.grad(value.sum(), leaves, allow_unused=True))
         pairs = zip(found, leaves, strict=True)
         return value.detach(), [torch.zeros_like(t) if g is None else g.nan_to_num(0.0, 0.0, 0.0) for g, t in pairs]
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor
 
-from recurjac.activations import AbstractActivation
+from recurjac.activations import AbstractActivation, Factor, FactorOver
+from recurjac.activations.product import factors_over
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
 from recurjac.machine import keep_freed_memory
@@ -59,6 +60,7 @@ class PreactivationState:
     _pre: list[Interval] = field(default_factory=list)
     _post: dict[int, Interval] = field(default_factory=dict)
     _slopes: dict[int, Interval] = field(default_factory=dict)
+    _factors: dict[int, FactorOver] = field(default_factory=dict)
     _relaxed: dict[AbstractLineChoice, _Found] = field(default_factory=dict)
     _affine: dict[int, Affine] = field(default_factory=dict)
     _kept: dict[Hashable, Any] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class PreactivationState:
         if self.known or self.region.may_be_empty:
             self.arithmetic = Conditional(self.arithmetic)
         self.empty = self.region.empty
-        if self.region.batch == 1 and self.planner.pushes_skeleton(self.network, ()):
+        if self.region.batch == 1 and not self.network.has_products and self.planner.pushes_skeleton(self.network, ()):
             self.skeleton = Skeleton(self.network, self.arithmetic, self.planner)
 
     @property
@@ -103,7 +105,7 @@ class PreactivationState:
         if choice is not None:
             lines = self.relaxed(choice).lines(k)
         else:
-            lines = self.stage(k).activation.lines(self.pre(k), self.arithmetic)
+            lines = self.activation(k).lines(self.pre(k), self.arithmetic)
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
         skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
@@ -143,13 +145,65 @@ class PreactivationState:
         return self._pre[k - 1]
 
     def post(self, k: int) -> Interval:
-        """Bounds of h_k; h_0 is the input."""
+        """Bounds of h_k; h_0 is the input.  Those of the second factor of a product are those of the product."""
         if k not in self._post:
-            if k == 0:
-                self._post[k] = self.region.box(self.arithmetic)
-            else:
-                self._post[k] = self.stage(k).activation.value_range(self.pre(k), self.arithmetic)
+            self._post[k] = self._values(k)
         return self._post[k]
+
+    def _values(self, k: int) -> Interval:
+        if k == 0:
+            return self.region.box(self.arithmetic)
+        factor = self.stage(k).factor
+        if factor is None:
+            return self.stage(k).activation.value_range(self.pre(k), self.arithmetic)
+        if factor.first:
+            return Interval.point(torch.zeros_like(self.pre(k).lower))
+        return self.arithmetic.product(self.pre(k), self.pre(k + factor.other))
+
+    def activation(self, k: int) -> AbstractActivation:
+        """The activation of stage k, or over the region what a factor of a product is in its place.
+
+        Ranges and lines of the two factors belong together; they do not go with the values of `post`.
+        Both factors must be bounded.  Source: docs/mathematics.md, §3.9.
+        """
+        factor = self.stage(k).factor
+        return self.stage(k).activation if factor is None else self._factor(k, factor)
+
+    def _factor(self, k: int, factor: Factor) -> FactorOver:
+        if k not in self._factors:
+            first = k if factor.first else k - 1
+            parts = factors_over(self.pre(first), self.pre(first + 1), self.arithmetic)
+            self._factors[first], self._factors[first + 1] = parts
+        return self._factors[k]
+
+    def is_complete(self, k: int) -> bool:
+        """Whether stage k is bounded and, if it is a factor of a product, the other factor as well."""
+        factor = self.stage(k).factor
+        return max(k, k if factor is None else k + factor.other) <= self.bounded
+
+    def part(self, k: int) -> Interval:
+        """The range of h_k that goes with the lines of `activation`."""
+        return self.post(k) if self.stage(k).factor is None else self.activation(k).value_range(self.pre(k), self.arithmetic)
+
+    def completed_by(self, k: int) -> Sequence[int]:
+        """The stages that are complete once stage k is bounded: itself, with a first factor before it, or none."""
+        factor = self.stage(k).factor
+        if factor is None:
+            return (k,)
+        return () if factor.first else (k - 1, k)
+
+    def secants(self, k: int, at: Sequence[Interval]) -> Interval:
+        """Intervals of δ with h - h_c = δ (z - z_c) at stage k, where `at` encloses z_1, z_2, … at the point c.
+
+        For the factors of a product u v, they are the means of the other factor and of its value at c, because
+        2 (u v - u_c v_c) = (u + u_c)(v - v_c) + (v + v_c)(u - u_c).  Source: docs/mathematics.md, §3.4.
+        """
+        factor = self.stage(k).factor
+        if factor is None:
+            return self.stage(k).activation.secant_range(self.pre(k), at[k - 1], self.arithmetic)
+        other, half = k + factor.other, Interval.point(torch.full_like(self.pre(k).lower, 0.5))
+        both = self.arithmetic.sum([self.pre(other), at[other - 1].map(lambda t: t.expand_as(half.lower))])
+        return self.arithmetic.product(both, half)
 
     def slopes(self, k: int) -> Interval:
         """Intervals of the slopes at stage k, one-sided at a kink where `known` ends: (batch, *stage).
@@ -157,7 +211,7 @@ class PreactivationState:
         Source: docs/mathematics.md, §6.9.
         """
         if k not in self._slopes:
-            activation = self.stage(k).activation
+            activation = self.activation(k)
             z = self._off_the_kink(k) if isinstance(activation, AbstractTwoPiece) else self.pre(k)
             self._slopes[k] = activation.slope_range(z, self.arithmetic)
         return self._slopes[k]
@@ -229,7 +283,7 @@ class RelaxedNetwork:
         """The lines of stage k."""
         if k not in self.found.lines:
             state = self.state
-            self.found.lines[k] = self.choice.lines(state.stage(k).activation, state.pre(k), state.arithmetic)
+            self.found.lines[k] = self.choice.lines(state.activation(k), state.pre(k), state.arithmetic)
         return self.found.lines[k]
 
     def live_lines(self, k: int) -> LinearRelaxation:

@@ -138,7 +138,7 @@ class Joint:
                 between = self.planes[node]
                 slopes = Slopes(between.upper_weight.unsqueeze(2), between.lower_weight.unsqueeze(2))
                 parts = Signed.of_(self.arithmetic.exact(forms.mid), True)
-                behind[node] = self._relaxed(parts.times_(slopes, None), between.slope, terms)
+                behind[self._argument(node)] = self._relaxed(parts.times_(slopes, None), between.slope, terms)
                 forms = self._relaxed(forms, between.gradient, terms)
             if node in self._rows:
                 terms.append(forms.dot(self._rows[node]))
@@ -146,6 +146,11 @@ class Joint:
                 if e.source != self.chain.end:
                     ahead.setdefault(e.source, []).append(e.operator.push(forms))
         return behind
+
+    def _argument(self, node: int) -> int:
+        """The node on whose pre-activations the slopes of a node depend: the other factor, in a product."""
+        factor = self.network.stages[node - 1].factor
+        return node if factor is None else node + factor.other
 
     def _back(self, behind: dict[int, Ball], terms: list[Ball]) -> None:
         """Pull the forms of pre-activations back to the input, and add their maximum over the region."""

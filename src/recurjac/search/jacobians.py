@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -34,13 +35,20 @@ def outputs_and_jacobian(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
         stage = network.stages[k - 1]
         if k not in gradient:
             continue
-        slope = stage.activation.slope_range(fast.enclose(pre[k - 1], pre[k - 1]), fast).upper
-        through = gradient.pop(k) * slope.unsqueeze(1)
+        through = gradient.pop(k) * _slope(network, pre, k).unsqueeze(1)
         for e in stage.edges:
             more = e.operator.transpose().push(fast.exact(through)).mid
             gradient[e.source] = gradient[e.source] + more if e.source in gradient else more
     zero = x.new_zeros(x.shape[0], rows.shape[0], *network.input_shape)
     return pre[-1], (gradient.get(0, zero) + zero).flatten(2)
+
+
+def _slope(network: Network, pre: Sequence[Tensor], k: int) -> Tensor:
+    """The slopes of stage k at its pre-activations."""
+    stage, fast = network.stages[k - 1], Fast()
+    if stage.factor is not None:
+        return pre[k - 1 + stage.factor.other]
+    return stage.activation.slope_range(fast.enclose(pre[k - 1], pre[k - 1]), fast).upper
 
 
 def gains_at(

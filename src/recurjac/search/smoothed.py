@@ -54,7 +54,7 @@ def slanted(
     for k, (stage, slope, g) in enumerate(zip(network.stages, slopes, cotangents, strict=True)):
         if slope is not None and g is not None:
             effect = g * tangents[k]
-            bends[k] = effect * _bend(stage, pre[k], widths[k])
+            bends[k] = effect * _bend(stage, pre[k], widths[k]) if stage.factor is None else g * tangents[k + stage.factor.other]
             if stage.activation.piecewise_linear:
                 doubt = doubt + (effect * slope.width).abs().flatten(1).sum(1)
     gradient = _pulled(network, None, highest, bends)[0]
@@ -89,10 +89,13 @@ def _slopes(network: Network, pre: Sequence[Tensor]) -> list[Interval | None]:
 
     Those of piecewise linear activations are intervals near kinks, as pre-activations are rounded.
     """
-    return [None if s.linear else _slope(s, z) for s, z in zip(network.stages, pre, strict=True)]
+    return [None if s.linear else _slope(network, pre, k) for k, s in enumerate(network.stages)]
 
 
-def _slope(stage: Stage, z: Tensor) -> Interval:
+def _slope(network: Network, pre: Sequence[Tensor], k: int) -> Interval:
+    stage, z = network.stages[k], pre[k]
+    if stage.factor is not None:
+        return Interval.unchecked(other := pre[k + stage.factor.other], other)
     if isinstance(stage.activation, AbstractSmooth):
         return Interval.unchecked(slope := stage.activation.slope(z), slope)
     near = _NEAR * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1).reshape(-1, *[1] * (z.dim() - 1))

@@ -25,8 +25,8 @@ from recurjac.search import Search
 from recurjac.testing.networks import random_network, true_jacobians
 from recurjac.testing.require import require
 
-KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
-"""Activations of the networks: with slopes of either sign, with kinks, smooth, and a mixture."""
+KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed", "gated")
+"""Activations of the networks: with slopes of either sign, with kinks, smooth, a mixture, and products."""
 BALLS = ((0.0, inf), (0.05, 2.0), (0.4, inf), (3.0, 1.0), (inf, inf))
 """Radii and norms, from a point to the whole space."""
 _DUAL = {1.0: inf, 2.0: 2.0, inf: 1.0}

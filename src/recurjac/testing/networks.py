@@ -41,13 +41,15 @@ def random_network(
 ) -> Network:
     """A network of 2 x 2 inputs and 3 outputs; `kind` names an activation, or "mixed" draws one for each stage.
 
+    "gated" multiplies a drawn activation of one affine map and `tanh` of another one of the same node.
     In a residual network, each stage adds an earlier stage, a branch is scaled, and the input also goes to the output.
     """
     g = torch.Generator().manual_seed(seed)
     names = sorted(KINDS)
 
     def activation() -> AbstractActivation:
-        name = names[int(torch.randint(len(names), (), generator=g))] if kind == "mixed" else kind
+        drawn = kind in ("mixed", "gated")
+        name = names[int(torch.randint(len(names), (), generator=g))] if drawn else kind
         return KINDS[name].to(dtype, torch.device("cpu"))
 
     def matrix(out: int, inn: int) -> Dense:
@@ -56,14 +58,19 @@ def random_network(
     def bias(n: int) -> Tensor:
         return (0.5 * torch.randn(n, generator=g, dtype=torch.float64)).to(dtype)
 
+    def activated(z: Expression, h: Expression) -> Expression:
+        if kind != "gated":
+            return z.activate(activation())
+        return z.activate(activation()).times(h.apply(matrix(width, h.shape[0])).shift(bias(width)).activate(Tanh()))
+
     builder = Builder((2, 2), False, dtype, torch.device("cpu"))
     x = builder.input().apply(Reshape((2, 2), (4,)))
-    h: Expression = x.apply(matrix(width, 4)).shift(bias(width)).activate(activation())
+    h = activated(x.apply(matrix(width, 4)).shift(bias(width)), x)
     for _ in range(depth - 1):
         z = h.apply(matrix(width, width)).shift(bias(width))
         if residual:
             z = z.plus(h.apply(Scale(torch.linspace(-1, 1, width, dtype=torch.float64).to(dtype))))
-        new = z.activate(activation())
+        new = activated(z, h)
         h = new.plus(h) if residual else new
     out = h.apply(matrix(3, width)).shift(bias(3))
     return builder.finish(out.plus(x.apply(matrix(3, 4))) if residual else out)

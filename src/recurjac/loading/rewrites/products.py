@@ -155,7 +155,7 @@ def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], G
 
 
 def product(x: Expression, y: Expression) -> Expression:
-    """x y, entry by entry.  Raises ValueError if it is not a known activation of one variable."""
+    """x y, entry by entry: an activation if it is a known one of one variable, and otherwise a product of stages."""
     if x.shape == y.shape:
         a, b = form(x), form(y)
         found = b.multiple_of(a)
@@ -168,7 +168,7 @@ def product(x: Expression, y: Expression) -> Expression:
                 f = node.factor
                 rest = 0.0 if close(f * what.rest, -node.shift) else f * what.rest + node.shift
                 return Gated(what.activation, f * what.multiple, what.inner, rest).of(one)
-    raise ValueError("a product of two tensors that both depend on the input, which is not a known activation")
+    return x.times(y)
 
 
 @torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor")
