@@ -146,6 +146,12 @@ def reductions() -> dict[str, Any]:
             f"{kind} of no axes": one(kind, "x a", opset=newest, noop_with_empty_axes=1, constants={"a": i()}),
             f"{kind} of a vector": one(kind, shape=[5], opset=newest, keepdims=0),
         }
+    for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"):
+        made |= {
+            f"{kind} by an attribute": one(kind, shape=SMALL, opset=13, axes=[2, -1], keepdims=0),
+            f"{kind} by an input": one(kind, "x a", shape=SMALL, opset=18, keepdims=0, constants={"a": i(-2, 3)}),
+            f"{kind} of all": one(kind, shape=[5], opset=18),
+        }
     return {
         **made,
         "GlobalAveragePool": one("GlobalAveragePool", shape=SMALL),
@@ -226,6 +232,16 @@ def chains() -> dict[str, Any]:
         "expand": several(expand, c=numbers(6)),
         "mask": several(mask, zero=np.array(0), six=np.array(6), one=np.array(1), three=np.array(3), c=numbers(6)),
         "size": several(sizes),
+        "gate": several([node("Sigmoid", "x", "g"), node("MatMul", "x W", "h"), node("Mul", "g h")], W=numbers(6, 6)),
+        "root of squares": several(
+            [node("Mul", "x x", "s"), node("Add", "s c", "a"), node("Sqrt", "a", "r"), node("Div", "x r", "q"),
+             node("Log", "a", "l"), node("Pow", "a e", "p"), node("Sum", "q l p")], c=np.ones(6), e=np.array([-1.5]),
+        ),
+        **{
+            kind: several([node(kind, "x c", "m"), node("Sub", "x c", "d"), node("Mul", "d two", "t"),
+                           node("Where", "m d t")], c=numbers(6), two=np.array(2.0))
+            for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+        },
         "zeros": several([node("ConstantOfShape", "n", "o"), node("Sub", "c o", "d"), node("Mul", "x d", "h"),
                           node("Add", "h o")], n=i(6), c=numbers(6)),
         "constants": several(constant),

@@ -42,8 +42,10 @@ NORMS: dict[str, AbstractNormMethod] = {
     "coupled": rj.CoupledNorm(2), "split": rj.SplitNorm(2, 2),
 }  # fmt: skip
 BALLS = ((0.0, 2), (0.1, 2), (0.4, rj.inf), (1e4, 1))
-QUICK = ("fastlip", "recurjac", "f1", "chords", "tangents", "xlinear", "ibp", "fastlin", "crown", "forward", "entrywise",
-         "product", "half-spaces")  # fmt: skip
+QUICK = (
+    "fastlip", "recurjac", "f1", "chords", "tangents", "xlinear", "ibp", "fastlin", "crown", "forward", "entrywise",
+    "product", "half-spaces",
+)  # fmt: skip
 
 
 class _Gates(nn.Module):
@@ -56,7 +58,8 @@ class _Gates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.a(x) * torch.sigmoid(self.b(x))
-        return self.last(torch.relu(self.c(h)) * self.d(h)) + x[:, :1] * x[:, 1:2]
+        y: Tensor = self.last(torch.relu(self.c(h)) * self.d(h))
+        return y + x[:, :1] * x[:, 1:2]
 
 
 class _Quadratic(nn.Module):
@@ -173,7 +176,9 @@ def test_default_methods_take_products() -> None:
     network = network_of("gates")
     region = region_of(0.1, 2)
     found = rj.lipschitz(network, region, p=2, q=2, method=rj.Auto(seconds=1))
-    true = torch.stack([torch.linalg.matrix_norm(true_jacobians(network, x), 2).max() for x in points_of(region, network)])
+    true = torch.stack(
+        [torch.linalg.matrix_norm(true_jacobians(network, x), 2).max() for x in points_of(region, network)]
+    )
     assert bool((true <= found.upper * (1 + 1e-9)).all())
     assert float((found.upper / found.lower).max()) < 1.5
     assert rj.certified_radius(network, region.x, label=0, p=2, target=1).radius.shape == (2, 1)[:1]

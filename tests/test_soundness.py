@@ -65,7 +65,10 @@ SOUND = [
 ]
 RULED = [
     pytest.param(
-        *n.values, r, id=f"{n.id}-{r}", marks=[] if n.values[0] in ("mixed", "gated") or r == "crown" else pytest.mark.slow
+        *n.values,
+        r,
+        id=f"{n.id}-{r}",
+        marks=[] if n.values[0] in ("mixed", "gated") or r == "crown" else pytest.mark.slow,
     )
     for n in NETWORKS
     for r in RULES

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
 import recurjac as rj
-from tests.torch_cases import IMAGE, LINE, ROW, VECTOR, Fn, Shape
+from tests.torch_cases import IMAGE, LINE, VECTOR, Fn, Shape
 
 BOTH = "both depend on the input"
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
@@ -29,11 +29,15 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
     "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),
     "matrices": (lambda x: x @ torch.ones(3, 7, 2).cumsum(0), (3, 5, 7), "matmul", "a batch of constant matrices"),
-    "inverse": (lambda x: 1 / x, VECTOR, "reciprocal", "a division"),
-    "constant over": (lambda x: ROW / x, VECTOR, "div", "a division"),
     "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
-    "where": (lambda x: torch.where(x > 0, x, 2 * x), VECTOR, "gt", "no derivative"),
-    "norm": (lambda x: F.normalize(x), VECTOR, "linalg_vector_norm", "networks.md lists"),
+    "jump": (lambda x: torch.where(x > 0, x, x + 1), VECTOR, "where", "such a jump has no Jacobian"),
+    "where": (lambda x: torch.where(x > 0, x.flip(1), x), VECTOR, "where", "depends on data"),
+    "mask": (lambda x: (x > 0) * x, VECTOR, "mul", "no derivative"),
+    "mask of constants": (lambda x: torch.where(x > 0, 1.0, 0.0) + x, VECTOR, "where", "such a jump"),
+    "norm": (lambda x: torch.linalg.vector_norm(x, 3, 1), VECTOR, "linalg_vector_norm", "l3 norm"),
+    "long logarithm": (lambda x: x.expand(-1, 70).logsumexp(1), (1,), "logsumexp", "at most 64"),
+    "power": (lambda x: x**20, VECTOR, "pow", "the power 20"),
+    "exponent": (lambda x: x**x, VECTOR, "pow", "constant number"),
     "dropout": (lambda x: F.dropout(x), VECTOR, "dropout", "makes the network random"),
     "long sort": (lambda x: x.expand(-1, 40).sort(1)[0], (1,), "sort", "at most 32"),
     "integers": (lambda x: x.to(torch.int64), VECTOR, "to", "torch.int64"),
@@ -42,7 +46,6 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "order": (lambda x: torch.sort(x, 1)[1] + x, VECTOR, "add", "the order of a sort"),
     "NaN": (lambda x: x.clamp(min=float("nan")), VECTOR, "clamp", "NaN"),
     "large": (lambda x: x.repeat(1, 10**6), VECTOR, "repeat", "at most"),
-    "clamped product": (lambda x: x * x.relu(), VECTOR, "mul", BOTH),
 }  # fmt: skip
 
 

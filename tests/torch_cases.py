@@ -292,7 +292,31 @@ ACTIVATIONS = {
         square=lambda x: x.square() - (x * 0.5).square_() + x**2,
         cube=lambda x: x**3 / 5 + x.pow(2) * x,
         quotients=lambda x: torch.reciprocal(1 + torch.exp(-x)) + x / (1 + torch.abs(x)),
-        logarithm=lambda x: torch.log(torch.sigmoid(x)),
+        logarithm=lambda x: torch.log(torch.sigmoid(x)) + torch.log(x * x + 0.5),
+        logarithms_of_sums=lambda x: torch.log1p(torch.exp(x)) + torch.log1p(x * x) + torch.expm1(x),
+        roots=lambda x: torch.sqrt(x * x + 1) + (x * x + 2).sqrt_() + torch.rsqrt(x * x + 0.1),
+        powers=lambda x: x**5 + (1 + x.abs()) ** -2 + (x * x + 1) ** 1.5 + x.pow(torch.tensor(4.0)),
+        norms=lambda x: (
+            torch.linalg.vector_norm(x, dim=1, keepdim=True)
+            + torch.linalg.norm(x, dim=1, keepdim=True)
+            + torch.linalg.vector_norm(x, 1, 1, True)
+            + torch.linalg.vector_norm(x, float("inf"), 1, True)
+        ),
+        log_sum=lambda x: torch.logsumexp(x, 1, keepdim=True) + x,
+        gates=lambda x: x * torch.sigmoid(x.flip(1)) / (1 + x[:, :1].square()),
+        thresholds=lambda x: torch.where(x > 0.5, x, 0.5) + torch.where(x > 0, x, 0.1 * x),
+        thresholds_of_numbers=lambda x: torch.where(x < 0, 0.0, x) + torch.where(x > 0, 1.0, 1.0),
+        thresholds_below=lambda x: torch.where(x <= 0, -x, x) + torch.where(x < 0, x, 0.0),
+        thresholds_of_tensors=lambda x: (
+            torch.where(x > x.flip(1), x - x.flip(1), 0.0)
+            + torch.where(x >= ROW, 0.0, x - ROW)
+            + torch.where(x.flip(1) <= x, 0.0, 3 * (x.flip(1) - x))
+        ),
+        thresholds_of_curves=lambda x: (
+            torch.where(x < 0, torch.exp(x) - 1, x)
+            + torch.where(x >= 0, 2 * torch.tanh(x), 0.5 * x)
+            + torch.where(x < ROW, x - ROW, 2 * (x - ROW))
+        ),
         gelu=lambda x: F.gelu(x) + F.gelu(x - 1, approximate="tanh") + torch.ops.aten.gelu_(x * 2),
         silu=lambda x: F.silu(x) + F.silu(x * 2, inplace=True),
         mish=lambda x: F.mish(x) + F.mish(x * 2, inplace=True),

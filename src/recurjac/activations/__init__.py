@@ -4,6 +4,7 @@ from recurjac.activations.base import AbstractActivation
 from recurjac.activations.clamp import HardTanh, ReLU6
 from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
+from recurjac.activations.domain import IntegerPower, Length, Log, Power, Reciprocal
 from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Identity
@@ -14,7 +15,8 @@ from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor", "FactorOver", "GELU", "GELUTanh",
-    "HardSwish", "HardTanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU",
-    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
+    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor",
+    "FactorOver", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU", "Length",
+    "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid", "Sin",
+    "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
 ]  # fmt: skip

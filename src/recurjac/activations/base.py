@@ -15,6 +15,8 @@ from recurjac.relaxations import LinearRelaxation
 
 _HALVINGS = 60
 """The number of halvings of a bracket in the search for a point of contact."""
+_WIDEST = 1e3
+"""Beyond this number, lines are not searched for, because the search needs short pieces (`curved`)."""
 _ULPS = 8
 """The error of a value, in units of its last place, for which the ranges of secants have room."""
 
@@ -29,6 +31,11 @@ class AbstractActivation(ABC):
     @abstractmethod
     def rigorous(self) -> bool:
         """Whether the ranges and lines below cover rounding under `Rigorous`."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether σ is not defined everywhere, or so steep that it easily overflows."""
+        return False
 
     @property
     def piecewise_linear(self) -> bool:
@@ -161,6 +168,14 @@ class AbstractSmooth(AbstractActivation):
         """
         return bounded(z)
 
+    def searchable(self, z: Interval) -> Interval:
+        """A part of z where bisection finds points with a given slope; `z` itself if that is all of it."""
+        return z.map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
+
+    def excluded(self, z: Interval) -> Tensor | None:
+        """True where z has points outside the domain of σ, so that nothing is known; None if there is no such place."""
+        return None
+
     @property
     def rigorous(self) -> bool:
         """False: no error bound of the elementary functions is proved yet."""
@@ -170,13 +185,22 @@ class AbstractSmooth(AbstractActivation):
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and at its turning points between them."""
         values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
-        return _hull(values, values, arithmetic)
+        return self._known(z, _hull(values, values, arithmetic))
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of the one-sided σ' at both ends and at the turning points between them (at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
-        return _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
+        return self._known(z, _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic))
+
+    @final
+    def _known(self, z: Interval, found: Interval) -> Interval:
+        """What was found, and the whole line where z leaves the domain."""
+        out = self.excluded(z)
+        if out is None or not bool(out.any()):
+            return found
+        low, high = torch.where(out, -torch.inf, found.lower), torch.where(out, torch.inf, found.upper)
+        return Interval.unchecked(low, high)
 
     @final
     def secant_range(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> Interval:
@@ -188,7 +212,7 @@ class AbstractSmooth(AbstractActivation):
         hull = Interval(torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper))
         slopes, core = self.slope_range(hull, arithmetic), self.core(hull)
         whole = (core.lower == hull.lower) & (core.upper == hull.upper)
-        z, centre = (i.map(lambda end: torch.where(whole, end, 0.0)) for i in (z, centre))
+        z, centre = (i.map(lambda end: torch.where(whole, end, core.lower)) for i in (z, centre))
         found = [self._secants_from(z, c) for c in (centre.lower, centre.upper)]
         around = self.slope_range(centre, arithmetic)
         point = centre.is_point
@@ -240,7 +264,7 @@ class AbstractSmooth(AbstractActivation):
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
         """The hull of σ'' at both ends and at its turning points between them."""
         values = self.curvature(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
-        return None if values is None else _hull(values, values, arithmetic)
+        return None if values is None else self._known(z, _hull(values, values, arithmetic))
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:

@@ -149,6 +149,10 @@ class Exp(AbstractConvex):
 
     name: ClassVar[str] = "exp"
 
+    @property
+    def limited(self) -> bool:
+        return True
+
     def value(self, z: Tensor) -> Tensor:
         over = z > math.log(torch.finfo(z.dtype).max)  # separate, because autograd would compute 0 times infinity
         return torch.where(over, torch.inf, torch.exp(torch.where(over, 0.0, z)))

@@ -18,9 +18,6 @@ from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.relaxations import LinearRelaxation
 
-_WIDEST = 1e3
-"""Beyond this number, lines are not searched for, because the search needs short pieces (`curved`)."""
-
 
 @final
 @dataclass(frozen=True)
@@ -46,7 +43,10 @@ class Derivative(AbstractCurved):
         return self.activation.slope_turns(lower, upper)
 
     def core(self, z: Interval) -> Interval:
-        return self.activation.core(z).map(lambda end: end.clamp(min=-_WIDEST, max=_WIDEST))
+        return self.activation.searchable(self.activation.core(z))
+
+    def excluded(self, z: Interval) -> Tensor | None:
+        return self.activation.excluded(z)
 
     @classmethod
     def known_for(cls, activation: AbstractActivation, z: Tensor) -> bool:
@@ -137,8 +137,9 @@ def _value_lines_of_smooth(
     plain = activation.lines(z, arithmetic)
     if share == 0.5:
         return plain
-    short = (z.lower >= -_WIDEST) & (z.upper <= _WIDEST)
-    tight = tightest_lines(activation, z.map(lambda end: torch.where(short, end, 0.0)), share, arithmetic)
+    part = activation.searchable(activation.core(z))
+    short = (z.lower == part.lower) & (z.upper == part.upper)
+    tight = tightest_lines(activation, z.map(lambda end: torch.where(short, end, part.lower)), share, arithmetic)
     short = short.unsqueeze(1)
     names = ("lower_slope", "lower_intercept", "upper_slope", "upper_intercept")
     parts = [torch.where(short, getattr(tight, n), getattr(plain, n)) for n in names]

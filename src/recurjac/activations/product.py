@@ -121,7 +121,8 @@ class FactorOver(AbstractActivation):
         top = self._intercept(moved, self.high, arithmetic).upper
         zero = torch.zeros_like(bottom)
         sides = ((self.multiple, self.low), (zero, bottom), (self.multiple, self.high), (zero, top))
-        return LinearRelaxation(*(torch.where(self.exact, a, b).unsqueeze(1) for a, b in sides), size.unsqueeze(1))
+        lines = [torch.where(self.exact, a, b).unsqueeze(1) for a, b in sides]
+        return LinearRelaxation(*[*lines, size.unsqueeze(1)])
 
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The same lines, as the division of the product must not depend on who asks."""

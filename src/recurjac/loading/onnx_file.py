@@ -24,6 +24,7 @@ from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
+from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.registry import Unread, import_all, onnx_ops
@@ -111,7 +112,8 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
         for value in inputs:
             if isinstance(value, Unread):
                 raise UnsupportedLayer(f"{_place(node)} needs {value.what}; export the network without it")
-        if not any(isinstance(i, Expression) for i in inputs):
+        check_read(_place(node), inputs)
+        if not any(isinstance(i, Expression | Above) for i in inputs):
             return _folded(model, node, inputs, builder)
         if node.op_type in _CASTS:
             return [_cast(node, *inputs)]

@@ -21,6 +21,7 @@ from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import readers, rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
+from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
 from recurjac.tensors import cast
@@ -196,7 +197,8 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         return args[0][args[1]]
     for unread in (a for a in flat if isinstance(a, Unread)):
         raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: it reads {unread.what}")
-    if not any(isinstance(a, Expression) for a in flat):
+    check_read(f"{node.target} at {_place(node)}", flat)
+    if not any(isinstance(a, Expression | Above) for a in flat):
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
     if reader is None:

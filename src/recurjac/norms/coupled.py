@@ -103,7 +103,9 @@ def _rows_of(gradients: Gradients, i: int, p: float, steps: int, deadline: Deadl
     tangents = gradients.chain.sample(i)
     nothing = torch.full((tangents.rows,), inf, dtype=torch.float64, device=tangents.device)
     several = gradients.state.network.has_products  # neurons of two arguments have no such products
-    points = secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) and not several else None
+    points = (
+        secant_system(gradients.state, i, tangents.covectors) if unknown_neurons(tangents) and not several else None
+    )
     if points is None:
         return nothing
     tangents = reconciled(tangents, points.chain)

@@ -44,8 +44,9 @@ class SplitNorm(AbstractNormMethod):
     The parts with the worst bounds are divided by one more sign; those that are proved to be empty are dropped.  With
     all signs known, a bound is exact.
     steps: of the search for each part.  parts: how many are bounded for each row.  seconds: for all rows of a batch.
-    Networks that are too wide or have products, unbounded regions and parts of chain rules get the bound of the P-chain.  Results have
-    no derivatives.  Source: docs/mathematics.md, §6.8.  Raises InvalidRequest for numbers that are not positive.
+    Networks that are too wide or have products, unbounded regions and parts of chain rules get the bound of the
+    P-chain.  Results have no derivatives.  Source: docs/mathematics.md, §6.8.
+    Raises InvalidRequest for numbers that are not positive.
     """
 
     steps: int = 20

@@ -66,7 +66,8 @@ class DualRanges(AbstractCentred):
     decide: steps for a side whose sign no point that was tried disproves; the search ends when the sign is proved.
     narrow: steps for both sides of the neurons that stay undecided.  search: steps of the P-chain.
     seconds: for each stage; searches end earlier if their steps take longer.
-    Networks with products, and systems with more than 1500 variables, are bounded by secants only.  Source: docs/mathematics.md, §3.6.
+    Networks with products, and systems with more than 1500 variables, are bounded by secants only.
+    Source: docs/mathematics.md, §3.6.
     """
 
     decide: int = 100
@@ -93,7 +94,12 @@ class DualRanges(AbstractCentred):
         shared = system.multipliers(chain, self.search, deadline)
         half = system.half_widths(chain, shared)
         places = unknown_neurons(system.chain)
-        if not places or system.state.network.has_products or variables(system.chain) > _MOST or not bool(half.isfinite().all()):
+        if (
+            not places
+            or system.state.network.has_products
+            or variables(system.chain) > _MOST
+            or not bool(half.isfinite().all())
+        ):
             return system.around(half, half)
         lift = lifted(system.chain, system.radius)
         with torch.no_grad():

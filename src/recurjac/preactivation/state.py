@@ -183,7 +183,11 @@ class PreactivationState:
 
     def part(self, k: int) -> Interval:
         """The range of h_k that goes with the lines of `activation`."""
-        return self.post(k) if self.stage(k).factor is None else self.activation(k).value_range(self.pre(k), self.arithmetic)
+        return (
+            self.post(k)
+            if self.stage(k).factor is None
+            else self.activation(k).value_range(self.pre(k), self.arithmetic)
+        )
 
     def completed_by(self, k: int) -> Sequence[int]:
         """The stages that are complete once stage k is bounded: itself, with a first factor before it, or none."""

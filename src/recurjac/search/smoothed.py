@@ -54,7 +54,11 @@ def slanted(
     for k, (stage, slope, g) in enumerate(zip(network.stages, slopes, cotangents, strict=True)):
         if slope is not None and g is not None:
             effect = g * tangents[k]
-            bends[k] = effect * _bend(stage, pre[k], widths[k]) if stage.factor is None else g * tangents[k + stage.factor.other]
+            bends[k] = (
+                effect * _bend(stage, pre[k], widths[k])
+                if stage.factor is None
+                else g * tangents[k + stage.factor.other]
+            )
             if stage.activation.piecewise_linear:
                 doubt = doubt + (effect * slope.width).abs().flatten(1).sum(1)
     gradient = _pulled(network, None, highest, bends)[0]

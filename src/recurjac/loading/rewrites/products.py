@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
-from torch import Tensor
-
 from recurjac.activations import (
     GELU,
     Abs,
@@ -24,6 +22,7 @@ from recurjac.activations import (
     GELUTanh,
     HardSwish,
     HardTanh,
+    Log,
     LogSigmoid,
     Mish,
     ReLU6,
@@ -35,6 +34,7 @@ from recurjac.activations import (
     Tanh,
 )
 from recurjac.loading.expression import Expression
+from recurjac.loading.rewrites.domain import constant_exponent, inverse, power
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
 from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
@@ -150,7 +150,10 @@ def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], G
     gate = None if node is None else table.get(type(node.stage.activation))
     if node is None or gate is None:
         return None
-    found = gate(form(a), node)
+    try:
+        found = gate(form(a), node)
+    except ValueError:  # an activation of a shape that is not proved; a product remains
+        return None
     return None if found is None else (node, found)
 
 
@@ -187,37 +190,35 @@ def _div(x: Any, y: Any) -> Any:
     if is_constant(x):
         return scaled(_reciprocal(y), x)
     found = _gated(x, y, _DIVISORS) if x.shape == y.shape else None
-    if found is None:
-        raise ValueError(_DIVISION)
-    return found[1].of(x)
-
-
-_DIVISION = "a division by a tensor that depends on the input, which is not a known activation"
+    return x.times(inverse(y)) if found is None else found[1].of(x)
 
 
 @torch_ops.reads("aten.reciprocal.default")
 @onnx_ops.reads("Reciprocal")
 def _reciprocal(x: Expression) -> Any:
-    """1 / (s exp(z) + s), which is a sigmoid."""
+    """1 / x; of s exp(z) + s, it is a sigmoid."""
     node = node_of(form(x), x.builder)
     if node is None or not isinstance(node.stage.activation, Exp) or not node.factor == node.shift != 0:
-        raise ValueError(_DIVISION)
+        return inverse(x)
     return divided(scaled(node.argument(x), -1.0).activate(Sigmoid()), node.shift)
 
 
-@torch_ops.reads("aten.pow.Tensor_Scalar")
+@torch_ops.reads("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor")
 @onnx_ops.reads("Pow")
 def _power(x: Any, exponent: Any) -> Any:
-    number = float(exponent) if not isinstance(exponent, Tensor) or exponent.numel() == 1 else math.nan
-    if is_constant(x) or number not in (1.0, 2.0, 3.0):
-        raise ValueError("a power other than x, x² and x³ of a tensor that depends on the input")
-    return x if number == 1 else x.activate(Square() if number == 2 else Cube())
+    if is_constant(x):
+        raise ValueError("a power of a constant; write it with exp")
+    return power(x, constant_exponent(exponent))
 
 
 @torch_ops.reads("aten.log.default")
 @onnx_ops.reads("Log")
 def _log(x: Expression) -> Any:
+    """log x; of a sigmoid it is an activation, and of 1 + exp(z) a softplus."""
     node = node_of(form(x), x.builder)
-    if node is None or not isinstance(node.stage.activation, Sigmoid) or (node.factor, node.shift) != (1.0, 0.0):
-        raise ValueError("a logarithm of anything but a sigmoid")
-    return node.argument(x).activate(LogSigmoid())
+    found = None if node is None else (type(node.stage.activation), node.factor, node.shift)
+    if node is not None and found == (Sigmoid, 1.0, 0.0):
+        return node.argument(x).activate(LogSigmoid())
+    if node is not None and found == (Exp, 1.0, 1.0):
+        return node.argument(x).activate(Softplus())
+    return x.activate(Log())

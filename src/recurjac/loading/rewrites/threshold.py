@@ -1,0 +1,149 @@
+"""Choices at a threshold, where(t > c, a(t), b(t)), as activations of t; both sides must have the same limit there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import LeakyReLU, ReLU
+from recurjac.errors import UnsupportedLayer
+from recurjac.loading.expression import Expression
+from recurjac.loading.rewrites.forms import Form, close, form, node_of
+from recurjac.operators.scale import is_constant, scaled
+from recurjac.registry import onnx_ops, torch_ops
+
+
+@final
+@dataclass(frozen=True)
+class Above:
+    """A comparison: true where `gap` is positive.  Nothing but a choice reads it."""
+
+    gap: Expression
+
+    def chosen(self, a: Any, b: Any) -> Expression:
+        """a where the gap is positive, and b elsewhere.  Raises ValueError if they are no functions of it, or jump."""
+        sides = [tuple(v.shape) for v in (a, b) if not isinstance(v, float | int)]
+        shape = tuple(torch.broadcast_shapes(self.gap.shape, *sides))
+        gap = self.gap.broadcast(shape)
+        parts = [_part(v if is_constant(v) else v.broadcast(shape), gap) for v in (a, b)]
+        above, below = parts
+        if not (close(above.limit, below.limit) or above.limit == below.limit):
+            raise ValueError(
+                f"a choice whose sides are {above.limit:.6g} and {below.limit:.6g} at the threshold; such a jump has "
+                "no Jacobian: make both sides equal there, or use relu, clamp, maximum or minimum"
+            )
+        if above.limit != below.limit:
+            gap.builder.rounded = True
+        if above.node is None and below.node is None:
+            return _number(_bent(gap, above.slope, below.slope), above.limit)
+        high = above.of(gap.activate(ReLU()))
+        low = below.of(scaled(scaled(gap, -1.0).activate(ReLU()), -1.0))
+        return _number(high.plus(low), -above.limit)
+
+
+@final
+@dataclass(frozen=True)
+class _Part:
+    """slope · t + limit, or factor · σ(slope · t + inner) + shift for the activation of `node`; `limit` is at t = 0."""
+
+    slope: float
+    limit: float
+    node: Any = None
+    inner: float = 0.0
+
+    def of(self, t: Expression) -> Expression:
+        argument = scaled(t, self.slope)
+        if self.node is None:
+            return _number(argument, self.limit)
+        after = _number(argument, self.inner).activate(self.node.stage.activation)
+        return _number(scaled(after, self.node.factor), self.node.shift)
+
+
+def _part(value: Any, gap: Expression) -> _Part:
+    """A side of the choice as a function of the gap."""
+    if is_constant(value):
+        numbers = torch.as_tensor(value, dtype=gap.dtype).flatten()
+        if not bool((numbers == numbers[0]).all()):
+            raise ValueError("a choice of constants that differ from entry to entry")
+        return _Part(0.0, float(numbers[0]))
+    own, other = form(value), form(gap)
+    found = own.multiple_of(other)
+    if found is not None:
+        return _Part(*found)
+    node = node_of(own, gap.builder)
+    inside = None if node is None else _multiple(node.before, other)
+    if node is None or inside is None:
+        raise ValueError(
+            "a choice that depends on data, where a side is neither a multiple of the compared number nor an "
+            "activation of it; use relu, clamp, maximum or minimum"
+        )
+    at = torch.full((1,), inside[1], dtype=torch.float64)
+    limit = node.factor * float(node.stage.activation.value(at)) + node.shift
+    return _Part(inside[0], limit, node, inside[1])
+
+
+def _multiple(before: Form, other: Form) -> tuple[float, float] | None:
+    return before.multiple_of(other)
+
+
+def _bent(gap: Expression, above: float, below: float) -> Expression:
+    """above · t for t > 0, and below · t for t < 0, without computing a new slope where that would round."""
+    if abs(above) == 1:
+        bent: Expression = scaled(gap.activate(_two_piece(below / above)), above)
+        return bent
+    if abs(below) == 1:
+        mirrored: Expression = scaled(scaled(gap, -1.0).activate(_two_piece(above / below)), -below)
+        return mirrored
+    high: Expression = scaled(gap.activate(ReLU()), above)
+    return high.plus(scaled(scaled(gap, -1.0).activate(ReLU()), -below))
+
+
+def check_read(operation: str, arguments: Iterable[Any]) -> None:
+    """Raise UnsupportedLayer if an operation other than a choice reads a comparison; its name is in its message."""
+    if "where" not in operation.lower() and any(isinstance(a, Above) for a in arguments):
+        raise UnsupportedLayer(
+            f"{operation} is not supported: it reads a comparison of what depends on the input, which has no "
+            "derivative; use where(x > c, …, …) with equal limits at c, relu, clamp, maximum or minimum"
+        )
+
+
+def _two_piece(slope: float) -> ReLU | LeakyReLU:
+    return ReLU() if slope == 0 else LeakyReLU(slope)
+
+
+def _number(x: Expression, number: float) -> Expression:
+    return x if number == 0 else x.shift(torch.full((), number, dtype=x.dtype, device=x.device))
+
+
+def _above(x: Any, y: Any) -> Above:
+    """x > y; whether the threshold itself belongs to one side or the other makes no difference."""
+    like = y if is_constant(x) else x
+    a, b = (like.constant(torch.as_tensor(v, dtype=like.dtype)) if is_constant(v) else v for v in (x, y))
+    return Above(a.plus(scaled(b, -1.0)))
+
+
+@torch_ops.reads("aten.gt.Scalar", "aten.gt.Tensor", "aten.ge.Scalar", "aten.ge.Tensor")
+@onnx_ops.reads("Greater", "GreaterOrEqual")
+def _greater(x: Any, y: Any) -> Any:
+    return _above(x, y)
+
+
+@torch_ops.reads("aten.lt.Scalar", "aten.lt.Tensor", "aten.le.Scalar", "aten.le.Tensor")
+@onnx_ops.reads("Less", "LessOrEqual")
+def _less(x: Any, y: Any) -> Any:
+    return _above(y, x)
+
+
+@torch_ops.reads("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+@onnx_ops.reads("Where")
+def _where(mask: Any, x: Any, y: Any) -> Any:
+    """x where the mask is true, otherwise y."""
+    if isinstance(mask, Tensor):
+        raise ValueError("a choice by a constant mask; multiply by the mask instead")
+    if not isinstance(mask, Above):
+        raise ValueError("a choice that depends on data; use relu, clamp, maximum or minimum")
+    return mask.chosen(x, y)
