@@ -21,7 +21,7 @@ FORMULAS: dict[str, Formula] = {
     "quotient": lambda x: torch.tanh(x) / (x.flip(1).square() + 0.5),
     "share": lambda x: torch.exp(x) / torch.exp(x).sum(1, keepdim=True),
     "share-of-relu": lambda x: torch.relu(x) / (torch.relu(x).sum(1, keepdim=True) + 0.1),
-    "standardised": lambda x: (x - x.mean(1, keepdim=True)) * torch.rsqrt((x - x.mean(1, keepdim=True)).square() + 0.01),
+    "standardised": lambda x: (x - x.mean(1, keepdim=True)) * torch.rsqrt((x - x.mean(1, True)).square() + 0.01),
     "root": lambda x: torch.sqrt(x.square() + 0.1),
     "powers": lambda x: (x.abs() + 0.5) ** 1.7 + (x.square() + 1) ** -2,
     "logarithm": lambda x: torch.log(x.square() + 0.2),

@@ -303,7 +303,7 @@ ACTIVATIONS = {
             + torch.linalg.vector_norm(x, float("inf"), 1, True)
         ),
         log_sum=lambda x: torch.logsumexp(x, 1, keepdim=True) + x,
-        gates=lambda x: x * torch.sigmoid(x.flip(1)) / (1 + x[:, :1].square()),
+        gates=lambda x: F.glu(torch.cat([x, x.flip(1)], 1), 1) + x * torch.sigmoid(x.flip(1)) / (1 + x[:, :1].square()),
         thresholds=lambda x: torch.where(x > 0.5, x, 0.5) + torch.where(x > 0, x, 0.1 * x),
         thresholds_of_numbers=lambda x: torch.where(x < 0, 0.0, x) + torch.where(x > 0, 1.0, 1.0),
         thresholds_below=lambda x: torch.where(x <= 0, -x, x) + torch.where(x < 0, x, 0.0),

@@ -22,16 +22,14 @@ _ADVICE = {
         "it divides by statistics of the input; batch normalisation in eval mode uses fixed statistics",
     ),
     "topk": "ranking is not read; use a sort of few entries, or maximum and minimum",
-    "attention": "products of two activations are not read; leave the attention out",
-    "where": "choices that depend on data are not read; use relu, clamp, maximum or minimum",
+    "attention": "matrix products of two branches are not read; leave the attention out",
     "upsample": "upsample to the nearest entry instead",
     "resize": "upsample to the nearest entry instead",
     "einsum": "use matmul with one constant factor",
     "shrink": "write it as a combination of two relu",
     "threshold": "use relu, clamp, maximum or minimum",
-    "glu": "products of two activations are not read, except those that form SiLU, GELU or Mish",
     **dict.fromkeys(
-        ("gt", "lt", "ge", "le", "eq", "greater", "less", "equal", "argmax"),
+        ("eq", "equal", "argmax"),
         "a comparison or ranking has no derivative; leave it out of the network",
     ),
 }

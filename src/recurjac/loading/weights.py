@@ -21,14 +21,19 @@ from recurjac.tensors import cast
 
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
 """One activation for all hidden layers, or one for each; the names are those of `activation_names`."""
-_PARAMETERS = ("slope", "alpha", "beta")
+_PARAMETERS = ("slope", "alpha", "beta", "exponent")
 _OURS = re.compile(rf"[Wb](0|[1-9][0-9]*)|activation|{'|'.join(_PARAMETERS)}")
 """The keys of a .npz file that define the network."""
 
 
 def activation_names() -> dict[str, type[AbstractActivation]]:
     """Every activation that has a name, by that name; of several with one name, the last."""
-    return {cls.name: cls for cls in concrete_classes(AbstractActivation)}  # type: ignore[type-abstract]
+    return {cls.name: cls for cls in _classes()}
+
+
+def _classes() -> list[type[AbstractActivation]]:
+    """Those that are functions of one argument, of which there are examples."""
+    return [cls for cls in concrete_classes(AbstractActivation) if cls.examples()]  # type: ignore[type-abstract]
 
 
 def activation_class(name: str) -> type[AbstractActivation]:
@@ -36,7 +41,7 @@ def activation_class(name: str) -> type[AbstractActivation]:
 
     Raises InvalidNetwork if there is none, or if it is the name of several different classes.
     """
-    named = [cls for cls in concrete_classes(AbstractActivation) if cls.name == name]  # type: ignore[type-abstract]
+    named = [cls for cls in _classes() if cls.name == name]
     if not named:
         known = ", ".join(sorted(activation_names()))
         raise InvalidNetwork(f"the activation {name!r} is not known; give one of {known}")

@@ -36,6 +36,7 @@ from recurjac.activations import (
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.domain import constant_exponent, inverse, power
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
+from recurjac.operators.gather import gather
 from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
 
@@ -180,6 +181,14 @@ def _mul(x: Any, y: Any) -> Any:
     if is_constant(x):
         x, y = y, x
     return scaled(x, y) if is_constant(y) else product(x, y)
+
+
+@torch_ops.reads("aten.glu.default")
+def _glu(x: Expression, dim: int = -1) -> Any:
+    """The first half times the sigmoid of the second half."""
+    size = x.shape[dim] // 2
+    value, gate = (x.apply(gather(lambda t, at=at: t.narrow(dim, at, size), x.shape)) for at in (0, size))
+    return product(value, gate.activate(Sigmoid()))
 
 
 @torch_ops.reads("aten.div.Tensor", "aten.div_.Tensor", "aten.divide.Tensor", "aten.true_divide.Tensor")
