@@ -110,6 +110,7 @@ class _Sized(AbstractPrepared):
         size = self.size.flatten(2)
         sums = (forms * size.unsqueeze(2)).sum(-1)
         end = arithmetic.at_least(sums, size.shape[-1] + 2)
+        end = torch.where(end.isnan(), torch.inf, end)  # 0 times an unbounded slope
         return self._whole(Interval(-end, end))
 
 

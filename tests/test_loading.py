@@ -383,7 +383,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception], tuple[st
     "dict": (lambda p, x: {"y": p[0](x)}, rj.UnsupportedLayer, ("dict", "one tensor")),
     "nothing": (lambda _, __: None, rj.UnsupportedLayer, ("not a tensor",)),
     "no batch": (lambda p, _: p[0].bias * 1, rj.UnsupportedLayer, ("constant", "(4,)", "batch")),
-    "product": (lambda p, x: p[0](x) * x, rj.UnsupportedLayer, ("aten.mul.Tensor", "depend on the input")),
+    "power": (lambda p, x: p[0](x) ** x, rj.UnsupportedLayer, ("aten.pow.Tensor_Tensor", "constant number")),
     "mixing": (lambda p, x: p[0](x.flatten()), rj.UnsupportedLayer, ("a tensor of shape (4,)", "batch")),
     "fixed batch": (lambda p, x: p[0](x.view(1, 4)), rj.InvalidNetwork, ("batches of any size", "(4,)")),
     "branching": (_branching, rj.InvalidNetwork, ("data", "(4,)")),

@@ -59,7 +59,7 @@ class Log(AbstractPositive, AbstractConcave):
 
     def value(self, z: Tensor) -> Tensor:
         inside = z > 0
-        return torch.where(inside, torch.where(inside, z, 1.0).log(), -torch.inf)
+        return torch.where(inside, torch.where(inside, z, 1.0).log(), torch.where(z.isnan(), torch.nan, -torch.inf))
 
     def slope(self, z: Tensor) -> Tensor:
         inside = z > 0
@@ -88,9 +88,6 @@ class Power(AbstractPositive, AbstractBent):
     def __post_init__(self) -> None:
         if not math.isfinite(self.exponent) or self.exponent in (0.0, 1.0) or abs(self.exponent) > 64:
             raise ValueError(f"a power with the exponent {self.exponent}; it must be neither 0 nor 1, and at most 64")
-
-    def excluded(self, z: Interval) -> Tensor:
-        return z.lower < 0 if self.exponent > 0 else ~(z.lower > 0)
 
     def value(self, z: Tensor) -> Tensor:
         return _power(z, self.exponent)
@@ -134,6 +131,7 @@ def _power(z: Tensor, exponent: float) -> Tensor:
     rises = exponent > 0
     at_zero, at_infinity = (0.0, torch.inf) if rises else (torch.inf, 0.0) if exponent else (1.0, 1.0)
     ends = torch.where(z == 0, at_zero, torch.where(z > 0, at_infinity, torch.inf))
+    ends = torch.where(z.isnan(), torch.nan, ends)
     return torch.where(inside, known, ends)
 
 
