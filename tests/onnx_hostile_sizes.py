@@ -212,8 +212,9 @@ FILES: dict[str, Hostile] = {
         model([node("MaxPool", "x", "h y", kernel_shape=[2, 2])], IMAGE), U, ("'y'", "floating-point")),
     "slopes of the input": Hostile(model([node("Relu", "x", "h"), node("PRelu", "x h")], ROWS), U, ("PRelu",)),
     "concatenation on no axis": Hostile(one("Concat", "x x", axis=9), U, ("Concat",)),
-    "comparison": Hostile(model([node("Greater", "x c", "b"), node("Where", "b x c")], ROWS, {"c": C(4)}), U,
-                          ("Where", "depends on data")),
+    "comparison": Hostile(
+        model([node("Greater", "x c", "b"), node("Where", "b x d")], ROWS, {"c": C(4), "d": C(4) + 3}), U,
+        ("Where", "such a jump")),
     "choice": Hostile(model([node("Where", "b x c")], ROWS, {"b": np.array(True), "c": C(4)}), U,
                       ("Where", "multiply by the mask")),
     "recurrent": Hostile(one("LSTM", "x a b", shape=[1, 1, 4], constants={"a": C((1, 8, 4)), "b": C((1, 8, 2))},
