@@ -148,6 +148,13 @@ def reductions() -> dict[str, Any]:
         }
     return {
         **made,
+        **{
+            f"CumSum of axis {axis}, {exclusive}, {reverse}": one(
+                "CumSum", "x a", shape=[1, 4, 3], exclusive=exclusive, reverse=reverse, constants={"a": np.array(axis)}
+            )
+            for axis, exclusive, reverse in ((1, 0, 0), (-1, 0, 1), (1, 1, 0), (2, 1, 1), (0, 0, 0), (0, 1, 0))
+        },
+        "CumSum of opset 11": one("CumSum", "x a", opset=11, constants={"a": np.array(1)}),
         "GlobalAveragePool": one("GlobalAveragePool", shape=SMALL),
         "GlobalAveragePool 1d": one("GlobalAveragePool", shape=[1, 3, 7], opset=8),
         "GlobalMaxPool": one("GlobalMaxPool", shape=SMALL),

@@ -235,6 +235,7 @@ SUMS = {
         scaled_up=lambda x: x[:, :1] * ROW,
         negated=lambda x: -x + torch.negative(x[:, :1]),
         summed=lambda x: x.sum(-1, keepdim=True) + x.sum((1, 2))[:, None, None],
+        running=lambda x: x.cumsum(1) - 2 * torch.cumsum(x, -1) + (x * 3).cumsum_(2).mT.cumsum(1).mT,
         averaged=lambda x: x.mean((-2, -1), keepdim=True) - x.mean(1, keepdim=True) + x.mean(-1)[:, :1, None],
         subtracted=lambda x: x - torch.subtract(x[:, :1], x[:, 1:2]) - TABLE,
         named_otherwise=lambda x: +x.multiply(2).divide(3).true_divide(TABLE).add(1),

@@ -2,7 +2,7 @@
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.activations.clamp import HardTanh, ReLU6
-from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
+from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square, SquaredReLU
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
 from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
@@ -15,5 +15,6 @@ from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 __all__ = [
     "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "GELU", "GELUTanh",
     "HardSwish", "HardTanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU",
-    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
+    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "slope_lines",
+    "value_lines",
 ]  # fmt: skip
