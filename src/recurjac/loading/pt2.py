@@ -14,6 +14,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
@@ -23,6 +24,7 @@ from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line, quiet_failure
 from recurjac.loading.pt2_archive import check
 from recurjac.loading.torch_export import is_check, read_graph
+from recurjac.loading.widening import called
 from recurjac.network import Network
 
 
@@ -67,7 +69,7 @@ class Pt2File:
         except Exception as error:  # a graph can raise any exception
             raise InvalidNetwork(
                 f"the program fails on {len(batches[0])} float64 inputs of shape {self.input_shape}: "
-                f"{first_line(error)}; it must compute in the dtype of its input and parameters"
+                f"{first_line(error)}; it must compute in float32 or float64"
             ) from error
 
     def _run(self, x: Tensor) -> Tensor:
@@ -82,24 +84,18 @@ class Pt2File:
 
 @final
 class _Evaluation(torch.fx.Interpreter):
-    """An interpreter of a graph in float64: floats are never narrowed, and checks of dtypes and sizes are skipped."""
+    """An interpreter of a graph in float64, which skips checks of dtypes and sizes."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if is_check(target):
             return None
-        if target in _CONVERSIONS and args[0].is_floating_point():
-            return args[0]
-        return torch.utils._pytree.tree_map(_wide, super().call_function(target, args, kwargs))
+        if isinstance(target, OpOverload):
+            return called(target, args, kwargs, torch.float64)
+        return super().call_function(target, args, kwargs)
 
 
-_CONVERSIONS = {
-    torch.ops.aten.to.dtype, torch.ops.aten.to.dtype_layout, torch.ops.aten.to.device, torch.ops.aten._to_copy.default,
-    torch.ops.aten.type_as.default,
-}  # fmt: skip
-
-
-def _wide(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def _wide(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 def read_pt2(path: Path) -> Pt2File:

@@ -11,6 +11,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
@@ -21,6 +22,7 @@ from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import readers, rewrites
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
+from recurjac.loading.widening import InFloat64, called
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
 from recurjac.tensors import cast
@@ -72,12 +74,12 @@ class Traced:
         places = _places(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         try:
-            with eval_mode(self.module), torch.no_grad():
+            with eval_mode(self.module), torch.no_grad(), InFloat64():
                 y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
         except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
-                "it must take batches of any size, and compute in the dtype of its input and parameters"
+                "it must take batches of any size, and compute in float32 or float64"
             ) from error
         if not isinstance(y, Tensor):
             raise UnsupportedLayer(f"the module returns a {type(y).__name__}; wrap it so that it returns one tensor")
@@ -215,7 +217,7 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
 
 def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     """The result of a call on constants; records whether it was rounded, and the tensors whose values were copied."""
-    result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
+    result = _called(node.target, args, kwargs, builder.dtype)
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
         builder.rounded = True
@@ -224,6 +226,11 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     if {t.untyped_storage().data_ptr() for t in made} - {t.untyped_storage().data_ptr() for t in given}:
         builder.taken.extend(t for t in given if t.is_floating_point())  # the network will not follow these
     return result
+
+
+def _called(target: Any, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+    """The result of a call on constants, of which the operations of ATen do not narrow below `dtype`."""
+    return called(target, args, kwargs, dtype) if isinstance(target, OpOverload) else target(*args, **kwargs)
 
 
 def is_check(target: Any) -> bool:
