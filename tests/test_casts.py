@@ -13,15 +13,15 @@ from torch import Tensor, nn
 import recurjac as rj
 
 CASTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "float": lambda m, x: x.float(),
-    "to": lambda m, x: x.to(torch.float32),
+    "float": lambda _, x: x.float(),
+    "to": lambda _, x: x.to(torch.float32),
     "to weight": lambda m, x: x.to(m.first.weight.dtype),
     "type as": lambda m, x: x.type_as(m.first.weight),
-    "as tensor": lambda m, x: torch.as_tensor(x, dtype=torch.float32),
-    "double, float": lambda m, x: x.double().float(),
-    "sum": lambda m, x: torch.cat([x.sum(1, keepdim=True, dtype=torch.float32) - x[:, 1:], x[:, 1:]], 1),
-    "cosines": lambda m, x: x.float() + torch.linspace(0, 1, 2).cos() - torch.cos(torch.tensor([0.0, 1.0])),
-    "weight": lambda m, x: torch.nn.functional.linear(x.float(), torch.eye(2)),
+    "as tensor": lambda _, x: torch.as_tensor(x, dtype=torch.float32),
+    "double, float": lambda _, x: x.double().float(),
+    "sum": lambda _, x: torch.cat([x.sum(1, keepdim=True, dtype=torch.float32) - x[:, 1:], x[:, 1:]], 1),
+    "cosines": lambda _, x: x.float() + torch.linspace(0, 1, 2).cos() - torch.cos(torch.tensor([0.0, 1.0])),
+    "weight": lambda _, x: torch.nn.functional.linear(x.float(), torch.eye(2)),
 }
 """Casts of x that leave it as it is, with constants that are computed in float32."""
 
@@ -41,7 +41,7 @@ def bounds(network: Any) -> tuple[Tensor, Tensor]:
     return found.lower, found.upper
 
 
-PLAIN = Net(lambda m, x: x)
+PLAIN = Net(lambda _, x: x)
 X = torch.zeros(1, 2)
 
 
@@ -54,7 +54,7 @@ def test_a_cast_changes_nothing(name: str, dtype: torch.dtype) -> None:
 
 
 def test_pixels_are_scaled() -> None:
-    scaled = rj.load(Net(lambda m, x: x.float() / 255.0), X)
+    scaled = rj.load(Net(lambda _, x: x.float() / 255.0), X)
     plain = rj.load(PLAIN, X).precompose(torch.eye(2, dtype=torch.float64) / 255)
     torch.testing.assert_close(bounds(scaled), bounds(plain), rtol=1e-9, atol=1e-12)
 
@@ -77,7 +77,7 @@ def test_a_file_with_casts_is_read(tmp_path: Path) -> None:
     torch.testing.assert_close(bounds(rj.load(tmp_path / "m.pt2")), bounds(rj.load(PLAIN, X)), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("cast", [lambda m, x: x.int().float(), lambda m, x: x.half().float()])
+@pytest.mark.parametrize("cast", [lambda _, x: x.int().float(), lambda _, x: x.half().float()])
 def test_casts_that_round_are_refused(cast: Callable[[Any, Tensor], Tensor]) -> None:
     with pytest.raises(rj.UnsupportedLayer, match="only float32 and float64 are read"):
         rj.load(Net(cast), X)

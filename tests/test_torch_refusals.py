@@ -24,7 +24,9 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
     "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
 }
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
-    "einsum": (lambda x: torch.einsum("bi,ij->bj", x, torch.eye(6)), VECTOR, "einsum", "matmul"),
+    "threshold": (lambda x: F.threshold(x, 0.5, 0.0), VECTOR, "threshold", "where it jumps"),
+    "mask": (lambda x: x.masked_fill(ROW > 0, -torch.inf), VECTOR, "masked_fill", "infinite"),
+    "part": (lambda x: (y := x + 1)[:, :2].mul_(x[:, 2:4]) + y[:, :2], VECTOR, "mul_", "another view is used"),
     "bmm": (lambda x: torch.bmm(x, x.mT), LINE, "bmm", BOTH),
     "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
     "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),

@@ -26,8 +26,7 @@ _ADVICE = {
     "where": "choices that depend on data are not read; use relu, clamp, maximum or minimum",
     "upsample": "upsample to the nearest entry instead",
     "resize": "upsample to the nearest entry instead",
-    "einsum": "use matmul with one constant factor",
-    "shrink": "write it as a combination of two relu",
+    "einsum": "only products with constants are read; use matmul with one constant factor",
     "threshold": "use relu, clamp, maximum or minimum",
     "glu": "products of two activations are not read, except those that form SiLU, GELU or Mish",
     **dict.fromkeys(

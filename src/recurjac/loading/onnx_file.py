@@ -147,9 +147,16 @@ def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) ->
         raise ValueError(f"it computes a constant of {count} entries; at most {LARGEST} are read")
     builder.spend(2 * count)  # the constant and its use
     results = model.run_node(node, arrays)
-    if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
+    if not _exact(node.op_type, arrays) and any(r.dtype.kind == "f" for r in results):
         builder.rounded = True
     return [torch.from_numpy(np.array(r)) for r in results]
+
+
+def _exact(kind: str, arrays: Sequence[Any]) -> bool:
+    """Whether an operator on constants does not round: and so DequantizeLinear of few bits by float32 scales."""
+    if kind != "DequantizeLinear":
+        return kind in _EXACT
+    return bool(arrays[0].dtype.itemsize <= 2 and np.array_equal(arrays[1], arrays[1].astype(np.float32)))
 
 
 def _cast(node: Any, x: Any, like: Any = None) -> Any:

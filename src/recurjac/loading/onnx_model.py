@@ -180,10 +180,16 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
         array = numpy_helper.to_array(tensor)
     except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(f"{where} is damaged: {first_line(error)}; export the model again") from error
+    if kind in _WIDER:
+        return array.astype(_WIDER[kind])
     return array.astype(np.float64) if array.dtype.kind == "f" else np.array(array)
 
 
-_KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL"}
+_WIDER: dict[str, Any] = {
+    "UINT16": np.int32, "INT4": np.int8, "UINT4": np.uint8, "FLOAT16": np.float64, "BFLOAT16": np.float64,
+}  # fmt: skip
+"""Types of stored tensors that are read as wider ones, which have the same numbers."""
+_KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL", *_WIDER}
 
 
 def _input_shape(value: Any) -> tuple[Shape, bool]:

@@ -23,7 +23,7 @@ from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line, quiet_failure
 from recurjac.loading.pt2_archive import check
-from recurjac.loading.torch_export import is_check, read_graph
+from recurjac.loading.torch_export import is_check, read_program
 from recurjac.loading.widening import called
 from recurjac.network import Network
 
@@ -55,7 +55,7 @@ class Pt2File:
 
     def network(self, dtype: torch.dtype) -> Network:
         """The normal form.  Raises UnsupportedLayer, naming an operation that has no normal form and its place."""
-        return read_graph(self.program, self.tensors, self.input_shape, dtype, self.device)
+        return read_program(self.program, self.tensors, self.input_shape, dtype, self.device)
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The output of the program in float64 on x (batch, *input), computed at once if it accepts a batch.

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import readers, rewrites
+from recurjac.loading.decompositions import changes_part, decomposed
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.loading.widening import InFloat64, called
@@ -54,7 +55,7 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
-        network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
+        network = read_program(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
     def _watched(self, network: Network) -> tuple[Watched, ...]:
@@ -75,7 +76,7 @@ class Traced:
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         try:
             with eval_mode(self.module), torch.no_grad(), InFloat64():
-                y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
+                y = torch.func.functional_call(self.module, wide, (x.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
@@ -149,7 +150,7 @@ def _places(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def read_graph(
+def read_program(
     program: ExportedProgram,
     tensors: Mapping[str, Tensor],
     input_shape: Shape,
@@ -158,15 +159,35 @@ def read_graph(
 ) -> Network:
     """The normal form of a graph for one input; `tensors` has the graph's tensors by their names in it.
 
-    Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
+    If it has operations without a reader, or some that change a part of a tensor, it is read in the simpler operations
+    into which PyTorch decomposes them.  Raises UnsupportedLayer, naming the operation and its place, if that fails too.
     """
+    try:
+        return _read_graph(program, tensors, input_shape, dtype, device)
+    except UnsupportedLayer as error:
+        simpler = decomposed(program)
+        if simpler is None:
+            raise
+        try:
+            return _read_graph(simpler, tensors, input_shape, dtype, device)
+        except (UnsupportedLayer, InvalidNetwork):
+            raise error from None
+
+
+def _read_graph(
+    program: ExportedProgram,
+    tensors: Mapping[str, Tensor],
+    input_shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Network:
     builder = Builder(input_shape, True, dtype, device)
     values = _inputs(program, tensors, builder)
     for node in program.graph.nodes:
         if node.op == "call_function":
             values[node.name] = _read(node, values, builder)
         elif node.op == "output":
-            return builder.finish(_output(node, values, builder))
+            return builder.finish(_output(program, node, values, builder))
         elif node.op != "placeholder":
             raise UnsupportedLayer(
                 f"{node.name}: a graph node of kind {node.op}, which comes from torch.no_grad() or a branch, is not "
@@ -201,6 +222,11 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     if not any(isinstance(a, Expression) for a in flat):
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
+    if changes_part(node):
+        raise UnsupportedLayer(
+            f"{node.target} at {_place(node)} is not supported: it changes a tensor of which a part or another "
+            "view is used; leave out the in-place operation"
+        )
     if reader is None:
         what = advice(str(node.target).split(".")[1])
         raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported; {what}")
@@ -254,9 +280,10 @@ def _place(node: Node) -> str:
     return f"node {node.name}" + (f" of module {path[-1]}" if path else "")
 
 
-def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
-    returned = node.args[0]
-    outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
+def _output(program: ExportedProgram, node: Node, values: dict[str, Any], builder: Builder) -> Expression:
+    (returned,) = node.args
+    specs = program.graph_signature.output_specs
+    outputs = [n for n, s in zip(returned, specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]  # type: ignore[arg-type]
     if len(outputs) != 1 or not isinstance(outputs[0], Node):
         what = f"{len(outputs)} values" if len(outputs) != 1 else "a value that is not a tensor"
         raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")

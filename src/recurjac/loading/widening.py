@@ -43,5 +43,8 @@ class _Widened:
 class InFloat64(TorchDispatchMode):
     """A context in which operations compute in float64, also where they name float32."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return called(func, args, kwargs or {}, torch.float64)
