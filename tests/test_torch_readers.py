@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac.loading import decompositions
 from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 from recurjac.registry import torch_ops
 from tests.torch_cases import CASES, CHOICES, EVERY, ONE_INPUT, SIMPLER, Fn, norm
@@ -35,7 +36,7 @@ def build(name: str) -> nn.Module:
 
 @cache
 def traced(name: str) -> Traced:
-    return trace(build(name), torch.ones(1, *EVERY[name][1]))
+    return trace(build(name), torch.ones(1, *EVERY[name][1]), Wanted.all())
 
 
 @cache

@@ -18,6 +18,7 @@ from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
 from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.wanted import Wanted
 from recurjac.loading.weights import (
     ActivationLike,
     activation_names,
@@ -41,6 +42,8 @@ def load(
     activation: ActivationLike | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
+    output_name: str | None = None,
+    cut_at: str | None = None,
 ) -> Network:
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
@@ -52,18 +55,22 @@ def load(
     example: an input (batch, *input) of the module, or one vector.
     dtype: the dtype of the bounds, float64 or float32; it must represent the weights exactly.
     device: the device for computations; the default is the device of the weights.
+    output_name: which output of a graph with several; a module's are numbered from 0, or have the keys of its dict.
+    cut_at: a node whose first result is the output: by its name, in ONNX also by that of the tensor that it computes.
     Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), or ConversionError if the check fails.
     """
     supported_dtype(dtype)
     _check_device(device)
-    if isinstance(source, Network):
-        return source.to(dtype, device)
+    wanted = Wanted(None if output_name is None else str(output_name), cut_at)
     if isinstance(source, str | Path):
-        return _load_path(str(source), example, activation, dtype, device)
+        return _load_path(str(source), example, activation, dtype, device, wanted)
     if isinstance(source, nn.Module):
-        traced = _trace(source, example)
+        traced = _trace(source, example, wanted)
         _check(traced.network(torch.float64), traced.evaluate)
         return _in_dtype(traced, dtype, device)
+    wanted.refused_by(f"a {type(source).__name__}")
+    if isinstance(source, Network):
+        return source.to(dtype, device)
     if not isinstance(source, list | tuple):
         raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
     wide = read_weights(source, activation, torch.float64)
@@ -73,19 +80,21 @@ def load(
 
 
 def _load_path(
-    path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None
-) -> Network:
+    path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None,
+    wanted: Wanted,
+) -> Network:  # fmt: skip
     if ":" in path and not Path(path).exists():
-        return load(_make_module(path), example, dtype=dtype, device=device)
+        ends = {"output_name": wanted.output_name, "cut_at": wanted.cut_at}
+        return load(_make_module(path), example, dtype=dtype, device=device, **ends)
     if not Path(path).is_file():
         raise UnreadableFile(f"there is no file {path}; give a .npz, .onnx or .pt2 file, or package.module:factory")
     if Path(path).suffix == ".onnx":
-        file = read_onnx(Path(path))
+        file = read_onnx(Path(path), wanted)
         network = file.network()
         _check(network, file.evaluate)
         return network.to(dtype, device)
     if Path(path).suffix == ".pt2":
-        program = read_pt2(Path(path))
+        program = read_pt2(Path(path), wanted)
         _check(program.network(torch.float64), program.evaluate)
         return _in_dtype(program, dtype, device)
     if Path(path).suffix != ".npz":
@@ -93,6 +102,7 @@ def _load_path(
             f"{path}: files of type {Path(path).suffix or '(none)'} are not read; give an .onnx file, a .pt2 file of "
             "torch.export.save, the weights as .npz (W0, b0, …, activation), or the PyTorch module"
         )
+    wanted.refused_by(path)
     wide = read_npz(Path(path), activation, torch.float64)
     arrays = load_arrays(Path(path))
     layers = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in range(wide.depth)]
@@ -117,7 +127,7 @@ def _make_module(name: str) -> nn.Module:
     return module
 
 
-def _trace(module: nn.Module, example: Any) -> Traced:
+def _trace(module: nn.Module, example: Any, wanted: Wanted) -> Traced:
     if example is None:
         raise InvalidNetwork(
             "an nn.Module needs an example input of shape (batch, *input): load(module, example), or --input-shape"
@@ -129,7 +139,7 @@ def _trace(module: nn.Module, example: Any) -> Traced:
     if tensor.dim() == 0 or tensor.numel() == 0:
         raise InvalidNetwork(f"the example input has shape {tuple(tensor.shape)}; it needs a batch dimension")
     # a single input without a batch dimension: only a vector can be distinguished from a batch
-    return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor)
+    return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor, wanted)
 
 
 def _check_device(device: torch.device | str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from torch._ops import OpOverload
 from torch.export import ExportedProgram, default_decompositions
@@ -33,23 +32,24 @@ def decomposed(program: ExportedProgram) -> ExportedProgram | None:
 
 def changes_part(node: Node) -> bool:
     """Whether an operation changes a tensor in place that shares memory with another one that may be used."""
-    if not _mutable(node.target) or not node.args or not isinstance(node.args[0], Node):
+    if not mutates(node) or not node.args or not isinstance(node.args[0], Node):
         return False
     changed = node.args[0]
-    if any(user is not node and _shares(user) for user in changed.users):
+    if any(user is not node and shares(user) for user in changed.users):
         return True
-    while _shares(changed) and isinstance(changed.args[0], Node):
+    while shares(changed) and isinstance(changed.args[0], Node):
         changed = changed.args[0]
         if len(changed.users) > 1:
             return True
     return False
 
 
-def _mutable(target: Any) -> bool:
-    return isinstance(target, OpOverload) and target._schema.is_mutable
+def mutates(node: Node) -> bool:
+    """Whether an operation changes an argument."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def _shares(node: Node) -> bool:
+def shares(node: Node) -> bool:
     """Whether the result may share memory with the first argument."""
     target = node.target
     if not isinstance(target, OpOverload) or not node.args:

@@ -24,6 +24,7 @@ from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
+from recurjac.loading.wanted import Wanted, option
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.registry import Unread, import_all, onnx_ops
@@ -63,7 +64,10 @@ class OnnxFile:
         for node in model.nodes:
             _check_inputs(node, values)
             check_node(node, model.proto, _place(node))
-            results = _read(model, node, [values[name] for name in node.input], builder)
+            try:
+                results = _read(model, node, [values[name] for name in node.input], builder)
+            except UnsupportedLayer as error:
+                raise UnsupportedLayer(f"{error}{_way_out(model, node, values)}") from error
             unread = Unread(f"a result of {_place(node)} that is not read")
             values.update(
                 (name, results[k] if k < len(results) else unread) for k, name in enumerate(node.output) if name
@@ -81,8 +85,8 @@ class OnnxFile:
         )
 
 
-def read_onnx(path: Path) -> OnnxFile:
-    """The model in an ONNX file of opset 8 or newer.
+def read_onnx(path: Path, wanted: Wanted) -> OnnxFile:
+    """The wanted part of the model in an ONNX file of opset 8 or newer.
 
     Raises MissingDependency without `onnx`, UnreadableFile if the file is damaged, InvalidNetwork or UnsupportedLayer
     if it does not hold a network with one input and one output.
@@ -91,7 +95,7 @@ def read_onnx(path: Path) -> OnnxFile:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependency("ONNX files need the package onnx; install it with: pip install onnx") from error
-    return OnnxFile(parse(path))
+    return OnnxFile(parse(path, wanted))
 
 
 def _check_inputs(node: Any, values: dict[str, Any]) -> None:
@@ -101,6 +105,17 @@ def _check_inputs(node: Any, values: dict[str, Any]) -> None:
                 f"{_place(node)} reads {name!r}, which no earlier node computes: the graph has a cycle, or an "
                 "initialiser is missing; export the model again"
             )
+
+
+def _way_out(model: Model, node: Any, values: dict[str, Any]) -> str:
+    """The option that cuts the network before a node that is not read; nothing if it reads the network's input."""
+    read = [n for n in node.input if isinstance(values[n], Expression) and n != model.input_name]
+    if not read:
+        return ""
+    made = next((n for n in model.nodes if read[0] in n.output[:1]), None)
+    alone = made is not None and made.name and sum(n.name == made.name for n in model.nodes) == 1
+    name = made.name if made is not None and alone else read[0]
+    return f"; to bound what it reads: {option('cut-at', name)}"
 
 
 def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
