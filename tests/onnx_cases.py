@@ -115,6 +115,16 @@ def quantised() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def scalers() -> dict[str, Any]:
+    def of(**attributes: Any) -> Any:
+        return model([node("Scaler", "x", domain="ai.onnx.ml", **attributes)], [1, 3], domains={"ai.onnx.ml": 3})
+
+    return {
+        "Scaler": of(offset=[0.5, -1.0, 2.0], scale=[2.0, 0.25, -1.5]),
+        "Scaler of one": of(offset=[1.0], scale=[3.0]),
+    }
+
+
 def choices() -> dict[str, Any]:
     mask = np.array([True, False, False, True, True, False])
     places = {"i": i(0, 2, -1).reshape(3, 1), "p": i(1, 4).reshape(2, 1), "u": numbers(3, 3)}
@@ -308,5 +318,6 @@ def renamed(made: Any) -> Any:
 
 
 CASES: dict[str, Any] = {
-    **activations(), **clips(), **quantised(), **choices(), **sums(), **reductions(), **products(), **chains(),
+    **activations(), **clips(), **quantised(), **scalers(), **choices(), **sums(), **reductions(), **products(),
+    **chains(),
 }  # fmt: skip

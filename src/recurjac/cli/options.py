@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
 from recurjac.cli.named import rules
+from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
@@ -235,6 +236,7 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
             "--radius is missing: give the radius of the balls around the inputs (0 for the inputs alone)"
         )
     if isinstance(data, Boxes):
+        _note_dropped(data, args)
         for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
             if given:
                 raise InvalidRequest(f"{option}: a .vnnlib file contains the whole box; leave the option out")
@@ -266,9 +268,18 @@ def _without_fixed(data: Points | Boxes, network: Network, args: argparse.Namesp
     if not args.fix or first.numel() != len(free) + len(args.fix):
         return data
     if isinstance(data, Boxes):
-        return Boxes(data.lower[:, free], data.upper[:, free])
+        return Boxes(data.lower[:, free], data.upper[:, free], data.dropped)
     names = None if data.names is None else tuple(data.names[i] for i in free)
     return Points(data.values.flatten(1)[:, free], data.moved.flatten(1)[:, free], names)
+
+
+def _note_dropped(data: Boxes, args: argparse.Namespace) -> None:
+    """Say which relations between inputs a box leaves out."""
+    if data.dropped and not args.quiet:
+        some = ", ".join(data.dropped[:3]) + (f" and {len(data.dropped) - 3} more" if len(data.dropped) > 3 else "")
+        stderr().print(
+            f"{args.input}: {some} relates several inputs and is left out; bounds hold on the whole box", markup=False
+        )
 
 
 def _index(data: Points | Boxes, args: argparse.Namespace) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
+from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
@@ -31,7 +32,7 @@ from recurjac.network import Network
 
 __all__ = ["activation_names", "load", "load_arrays"]
 
-Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network
+Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network | Estimator
 Reference = Callable[[Tensor], Tensor]
 
 
@@ -48,10 +49,11 @@ def load(
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
     source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, or a .pt2 file of `torch.export.save`;
-    "package.module:factory", where the factory is a function that returns a module; an `nn.Module`; or [(W, b), …]
-    with an `activation`.  Modules are read in eval mode.  In the module's own dtype, the network shares its parameters:
-    it follows a training step, and bounds are differentiable with respect to them.  In another dtype, it keeps a copy
-    of their values, and bounds have no gradients.  The same holds for the tensors W and b.
+    "package.module:factory", where the factory is a function that returns a module; an `nn.Module`; [(W, b), …] with an
+    `activation`; or a fitted perceptron or linear model of scikit-learn, alone or after scalers in a `Pipeline`: its
+    network returns logits if it classifies.  Modules are read in eval mode.  In the module's own dtype, the network
+    shares its parameters: it follows a training step, and bounds are differentiable with respect to them.  In another
+    dtype, it keeps a copy of their values, and bounds have no gradients.  The same holds for the tensors W and b.
     example: an input (batch, *input) of the module, or one vector.
     dtype: the dtype of the bounds, float64 or float32; it must represent the weights exactly.
     device: the device for computations; the default is the device of the weights.
@@ -71,12 +73,22 @@ def load(
     wanted.refused_by(f"a {type(source).__name__}")
     if isinstance(source, Network):
         return source.to(dtype, device)
+    if isinstance(source, Estimator):
+        return _load_estimator(source).to(dtype, device)
     if not isinstance(source, list | tuple):
         raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
     wide = read_weights(source, activation, torch.float64)
     _check(wide, _layers(source, wide))
     narrow = wide.to(dtype, device)
     return narrow if dtype == torch.float64 else read_weights(source, activation, dtype).to(narrow.device)
+
+
+def _load_estimator(estimator: Estimator) -> Network:
+    fitted = Fitted.of(estimator)
+    network = fitted.network()
+    for x in _random_inputs(network.input_shape).split(1):
+        _agree(*fitted.compared(network, x))
+    return network
 
 
 def _load_path(
@@ -97,6 +109,12 @@ def _load_path(
         program = read_pt2(Path(path), wanted)
         _check(program.network(torch.float64), program.evaluate)
         return _in_dtype(program, dtype, device)
+    if Path(path).suffix in (".pt", ".pth", ".ckpt"):
+        raise InvalidRequest(
+            f"{path} holds pickled Python objects, which are never loaded; make the module, call "
+            "module.load_state_dict(torch.load(path, weights_only=True)), and give rj.load(module, example), or save "
+            "it with torch.export.save(torch.export.export(module, (example,)), 'model.pt2')"
+        )
     if Path(path).suffix != ".npz":
         raise InvalidRequest(
             f"{path}: files of type {Path(path).suffix or '(none)'} are not read; give an .onnx file, a .pt2 file of "
@@ -187,14 +205,19 @@ def _compare(network: Network, reference: Reference, x: Tensor) -> None:
     with torch.no_grad():
         theirs = reference(x).double()  # first, because its error explains what is wrong with the original
         ours = network(x)
+    _agree(ours, theirs)
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> None:
+    """Raise ConversionError unless both agree to 1e-9 of the largest entry, for each input."""
     if ours.shape != theirs.shape:
         raise ConversionError(
             f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; {_REMEDY}"
         )
     if not bool(theirs.isfinite().all()):
         raise InvalidNetwork("the network overflows float64 on inputs of ordinary size; its weights are too large")
-    scale = theirs.abs().reshape(len(x), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
-    gap = ((ours - theirs).abs().reshape(len(x), -1).amax(1) / scale).max()
+    scale = theirs.abs().reshape(len(theirs), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    gap = ((ours - theirs).abs().reshape(len(theirs), -1).amax(1) / scale).max()
     if not bool(gap <= 1e-9):
         raise ConversionError(
             f"the normal form and the original differ by {float(gap):.2g} relative on a random input (at most 1e-9 is "

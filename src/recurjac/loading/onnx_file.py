@@ -40,6 +40,8 @@ _MOVES = {
 }  # fmt: skip
 """Operators that move, repeat or drop entries of their first input; they are read by applying them to positions."""
 _CASTS = {"Cast", "CastLike"}
+_OTHER_DOMAINS = {("ai.onnx.ml", "Scaler")}
+"""Operators that are read and are not of ONNX's own domain."""
 _EXACT = {
     *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu",
     "Floor", "Ceil", "Round", "Sign",
@@ -121,7 +123,7 @@ def _way_out(model: Model, node: Any, values: dict[str, Any]) -> str:
 def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
     """The results of a node: folded if they do not depend on the input, otherwise read by the operator's reader."""
     try:
-        if node.domain:
+        if node.domain and (node.domain, node.op_type) not in _OTHER_DOMAINS:
             raise UnsupportedLayer(f"{_place(node)} is not of ONNX's own domain; only ONNX's operators are read")
         for value in inputs:
             if isinstance(value, Unread):

@@ -121,9 +121,12 @@ def parse(path: Path, wanted: Wanted) -> Model:
 
 def _end(graph: Any, wanted: Wanted) -> str:
     """The name of the tensor that is the output."""
+    from onnx import TensorProto
+
     if wanted.cut_at is None:
-        names = [v.name for v in graph.output]
-        return str(names[wanted.output(names, "the file")])
+        names, numbers = [v.name for v in graph.output], (TensorProto.FLOAT, TensorProto.DOUBLE)
+        likely = next((v.name for v in graph.output if v.type.tensor_type.elem_type in numbers), None)
+        return str(names[wanted.output(names, "the file", likely)])
     called = [n for n in graph.node if n.name == wanted.cut_at and n.output]
     if len(called) > 1:
         raise InvalidRequest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -106,15 +107,22 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
     example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
     with eval_mode(module):
         try:
-            with quiet_failure():
+            with quiet_failure(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
                 program = torch.export.export(module, (example,))
         except Exception as error:
             raise InvalidNetwork(
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the first dimension of the example is the batch): {first_line(error)}; remove control flow that "
-                "depends on data"
+                f"(the first dimension of the example is the batch): {first_line(error)}; {_remedy(module)}"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
+
+
+def _remedy(module: nn.Module) -> str:
+    """What to do about a module that cannot be exported."""
+    if any(c.__module__.startswith("stable_baselines3.") for c in type(module).__mro__):
+        return "a policy draws its action at random; bound its mean action, by the module in docs/networks.md"
+    return "remove control flow that depends on data"
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

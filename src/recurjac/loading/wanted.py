@@ -40,15 +40,18 @@ class Wanted:
         if self.anything:
             raise InvalidRequest(f"{what} has one output and no nodes; leave output_name and cut_at out")
 
-    def output(self, names: list[str], whose: str) -> int:
-        """The place of the output among all.  Raises InvalidRequest if there is none, UnsupportedLayer if several."""
+    def output(self, names: list[str], whose: str, likely: str | None = None) -> int:
+        """The place of the output among all.  Raises InvalidRequest if there is none, UnsupportedLayer if several.
+
+        likely: the name that the message for several suggests.
+        """
         if self.output_name is not None:
             if self.output_name not in names:
                 raise InvalidRequest(f"{whose} has no output {self.output_name!r}; {_listed('output', names)}")
             return names.index(self.output_name)
         if len(names) != 1:
             shown = ", ".join(repr(n) for n in names[:5]) or "none"
-            pick = f"; choose one: {option('output-name', names[0])}" if names else ""
+            pick = f"; choose one: {option('output-name', likely or names[0])}" if names else ""
             raise UnsupportedLayer(f"{whose} has {len(names)} outputs ({shown}){pick}")
         return 0
 

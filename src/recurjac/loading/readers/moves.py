@@ -56,12 +56,16 @@ for _operation in _DIVISIONS:
 
 
 @torch_ops.reads("aten.view_as.default", "aten.reshape_as.default")
-def _reshape_as(x: Expression, other: Any) -> Any:
+def _reshape_as(x: Any, other: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.reshape(other.shape)
     return _move(aten.reshape.default, x, list(other.shape))
 
 
 @torch_ops.reads("aten.expand_as.default")
-def _expand_as(x: Expression, other: Any) -> Any:
+def _expand_as(x: Any, other: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.expand(other.shape)
     return _move(aten.expand.default, x, list(other.shape))
 
 
