@@ -96,6 +96,55 @@ def clips() -> dict[str, Any]:
     }
 
 
+def quantised() -> dict[str, Any]:
+    """Constant weights of integers through DequantizeLinear, by one scale, one a row or column, and blocks."""
+    small, rng = np.random.default_rng(3).integers(-9, 9, (6, 6)), np.random.default_rng(4)
+    scales, zeros = rng.uniform(0.1, 1, 6), rng.integers(-3, 3, 6).astype(np.int8)
+
+    def of(opset: int, scale: Any, zero: Any = None, **attributes: Any) -> Any:
+        nodes = [node("DequantizeLinear", "q s" if zero is None else "q s z", "w", **attributes), node("MatMul", "x w")]
+        return several(nodes, opset=opset, q=small.astype(np.int8), s=scale, **({} if zero is None else {"z": zero}))
+
+    return {
+        **{f"DequantizeLinear of opset {k}": of(k, np.array(0.125), np.array(0, np.int8)) for k in (10, 13, 19, 21)},
+        "DequantizeLinear without zero": of(13, np.array(0.3)),
+        "DequantizeLinear of columns": of(13, scales, zeros),
+        "DequantizeLinear of rows": of(13, scales, zeros, axis=0),
+        "DequantizeLinear of blocks": of(21, rng.uniform(0.1, 1, (2, 6)), rng.integers(-3, 3, (2, 6)).astype(np.int8),
+                                         axis=0, block_size=3),
+    }  # fmt: skip
+
+
+def scalers() -> dict[str, Any]:
+    def of(**attributes: Any) -> Any:
+        return model([node("Scaler", "x", domain="ai.onnx.ml", **attributes)], [1, 3], domains={"ai.onnx.ml": 3})
+
+    return {
+        "Scaler": of(offset=[0.5, -1.0, 2.0], scale=[2.0, 0.25, -1.5]),
+        "Scaler of one": of(offset=[1.0], scale=[3.0]),
+    }
+
+
+def choices() -> dict[str, Any]:
+    mask = np.array([True, False, False, True, True, False])
+    places = {"i": i(0, 2, -1).reshape(3, 1), "p": i(1, 4).reshape(2, 1), "u": numbers(3, 3)}
+    return {
+        "Where": one("Where", "m x c", constants={"m": mask, "c": numbers(6)}),
+        "Where of branches": several([node("Relu", "x", "a"), node("Where", "m a x")], m=mask[None]),
+        "Where broadcast": one("Where", "m c x", shape=TOKENS, constants={"m": mask[:3], "c": np.array(0.5)}),
+        "ThresholdedRelu": one("ThresholdedRelu", alpha=0.0),
+        "Shrink": one("Shrink", bias=0.3, lambd=0.3),
+        "ScatterND": one("ScatterND", "x i u", shape=[3, 3], constants={**places, "i": places["i"] % 3}),
+        "ScatterND of x": several(
+            [node("ScatterND", "c p x")], shape=[2, 3], opset=11, c=numbers(6, 3), p=places["p"]
+        ),
+        "ScatterElements": one("ScatterElements", "x i u", shape=[1, 4], axis=1,
+                               constants={"i": i(-1, 0).reshape(1, 2), "u": numbers(1, 2)}),
+        "ScatterElements sums": one("ScatterElements", "c i x", shape=[1, 4], axis=1, reduction="add",
+                                    constants={"i": i(0, 2, 2, 1).reshape(1, 4), "c": numbers(1, 6)}),
+    }  # fmt: skip
+
+
 def sums() -> dict[str, Any]:
     row, column = numbers(6), numbers(4, 1)
     branches = [node("Relu", "x", "a"), node("Tanh", "x", "b")]
@@ -154,6 +203,13 @@ def reductions() -> dict[str, Any]:
         }
     return {
         **made,
+        **{
+            f"CumSum of axis {axis}, {exclusive}, {reverse}": one(
+                "CumSum", "x a", shape=[1, 4, 3], exclusive=exclusive, reverse=reverse, constants={"a": np.array(axis)}
+            )
+            for axis, exclusive, reverse in ((1, 0, 0), (-1, 0, 1), (1, 1, 0), (2, 1, 1), (0, 0, 0), (0, 1, 0))
+        },
+        "CumSum of opset 11": one("CumSum", "x a", opset=11, constants={"a": np.array(1)}),
         "GlobalAveragePool": one("GlobalAveragePool", shape=SMALL),
         "GlobalAveragePool 1d": one("GlobalAveragePool", shape=[1, 3, 7], opset=8),
         "GlobalMaxPool": one("GlobalMaxPool", shape=SMALL),
@@ -277,4 +333,7 @@ def renamed(made: Any) -> Any:
     return made
 
 
-CASES: dict[str, Any] = {**activations(), **clips(), **sums(), **reductions(), **products(), **chains()}
+CASES: dict[str, Any] = {
+    **activations(), **clips(), **quantised(), **scalers(), **choices(), **sums(), **reductions(), **products(),
+    **chains(),
+}  # fmt: skip

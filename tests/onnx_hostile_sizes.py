@@ -215,8 +215,11 @@ FILES: dict[str, Hostile] = {
     "comparison": Hostile(
         model([node("Greater", "x c", "b"), node("Where", "b x d")], ROWS, {"c": C(4), "d": C(4) + 3}), U,
         ("Where", "such a jump")),
-    "choice": Hostile(model([node("Where", "b x c")], ROWS, {"b": np.array(True), "c": C(4)}), U,
-                      ("Where", "multiply by the mask")),
+    "comparison as a number": Hostile(
+        model([node("Relu", "x", "h", name="where"), node("Greater", "h c", "b"), node("Mul", "b x", name="where*")],
+              ROWS, {"c": C(4)}), U, ("Mul", "no derivative", "--cut-at where ")),
+    "choice": Hostile(model([node("Cast", "x", "b", to=9), node("Where", "b x c")], ROWS, {"c": C(4)}), U,
+                      ("Cast", "float")),
     "recurrent": Hostile(one("LSTM", "x a b", shape=[1, 1, 4], constants={"a": C((1, 8, 4)), "b": C((1, 8, 2))},
                              hidden_size=2), U, ("LSTM",)),
     "double in a float model": Hostile(with_weight(bare("W", [4, 3], DOUBLE)), F, ("'W'", "damaged")),

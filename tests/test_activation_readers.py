@@ -55,7 +55,6 @@ TORCH: dict[str, tuple[dict[str, Any], Callable[[Tensor], Tensor]]] = {
     "aten.sin.default": ({}, torch.sin),
     "aten.cos.default": ({}, torch.cos),
     "aten.exp.default": ({}, torch.exp),
-    "aten.square.default": ({}, torch.square),
 }
 ONNX: dict[str, list[tuple[dict[str, Any], Callable[[Tensor], Tensor]]]] = {
     "Relu": [({}, F.relu)],

@@ -192,6 +192,12 @@ def test_the_region_is_the_one_asked_for(results: Results) -> None:
     assert [r["upper"] for r in shaped] == upper(rj.LpBall(x, 0.1))
 
 
+def test_relations_in_a_box_are_told(run: Run) -> None:
+    Path("related.vnnlib").write_text(BOX + "(assert (<= X_0 X_1))")
+    said = run("lipschitz", "net.npz", "--input", "related.vnnlib", "--method", "chords")[2]
+    assert "(<= X_0 X_1) relates several inputs and is left out" in " ".join(said.split())
+
+
 def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
     (row,) = results("lipschitz", "--input", "box.vnnlib")
     box = rj.Box([0.25, 0.0, -1.0, 0.5], [0.5, 0.125, 1.0, 0.5])

@@ -448,6 +448,31 @@ def test_bounds_not_given_are_infinite(tmp_path: Path) -> None:
     assert read.values.tolist() == [[0, 2]]  # points of the box
 
 
+def test_scaled_bounds_are_divided_and_rounded_outwards(tmp_path: Path) -> None:
+    read = boxes(
+        tmp_path / "x.vnnlib",
+        HEAD + "(assert (<= (* -1.0 X_0) 0.0)) (assert (<= (* 3 X_0) 1)) (assert (>= (+ (* 2 (- X_1)) 1 X_1) (- 2 5)))"
+        "(assert (<= (- 1 (* 3.0 X_1)) (+ 0.5 0.5 X_1 2)))",
+    )
+    assert read.lower.tolist() == [[0, -0.5]]
+    assert read.upper[0, 1] == 4
+    high = float(read.upper[0, 0])
+    assert nextafter(high, -inf) < Fraction(1, 3) <= exactly(high)
+    assert exactly(nextafter(high, -inf)) < Fraction(1, 3)
+    assert read.dropped == ()
+
+
+def test_relations_of_inputs_are_left_out_and_told(tmp_path: Path) -> None:
+    read = boxes(
+        tmp_path / "x.vnnlib",
+        HEAD + "(assert (<= X_0 X_1)) (assert (>= (+ X_0 (* 2 X_1)) 1)) (assert (<= X_0 5))"
+        "(assert (or (and (<= X_0 X_1) (>= X_1 0)) (<= (- X_0 X_1 X_0) 2)))",
+    )
+    assert read.upper.tolist() == [[5, inf], [5, inf]]
+    assert read.lower.tolist() == [[-inf, 0], [-inf, -2]]
+    assert read.dropped == ("(<= X_0 X_1)", "(>= (+ X_0 (* 2 X_1)) 1)")
+
+
 def test_a_disjunction_gives_one_box_an_option(tmp_path: Path) -> None:
     read = boxes(
         tmp_path / "x.vnnlib",
@@ -501,10 +526,11 @@ def test_a_huge_box_is_read(tmp_path: Path) -> None:
         ("(assert (>= X_0 1)) (assert (<= X_0 0))", ["X_0", "at least 1", "at most 0", "empty"]),
         ("(assert (>= X_0 0.1000000000000000000001)) (assert (<= X_0 0.1))", ["X_0", "empty"]),  # one float64 between
         ("(assert (or (<= X_1 1) (and (<= X_1 0) (>= X_1 2))))", ["X_1", "empty"]),
-        ("(assert (<= (* 2 X_0) 1))", ["(<= (* 2 X_0) 1)", "one input by a number"]),
-        ("(assert (<= (+ X_0 X_1) 1))", ["(<= (+ X_0 X_1) 1)"]),
-        ("(assert (<= X_0 X_1))", ["(<= X_0 X_1)"]),
-        ("(assert (<= X_0 Y_0))", ["(<= X_0 Y_0)"]),
+        ("(assert (<= (* X_0 X_1) 1))", ["(<= (* X_0 X_1) 1)", "not linear"]),
+        ("(assert (<= X_0 (+ X_0 1)))", ["(<= X_0 (+ X_0 1))", "cancel"]),
+        ("(assert (<= (* 1e500 X_0) 1))", ["1e500", "scale"]),
+        ("(assert (<= (* 2 X_0) -1)) (assert (<= (* -3 X_0) 1))", ["X_0", "-1/2", "-1/3", "empty"]),
+        ("(assert (<= X_0 Y_0))", ["(<= X_0 Y_0)", "outputs"]),
         ("(assert (<= X_0 (/ 1 3)))", ["(<= X_0 (/ 1 3))"]),
         ("(assert (<= 0 X_0 1))", ["(<= 0 X_0 1)"]),
         ("(assert (< X_0 1))", ["(< X_0 1)"]),

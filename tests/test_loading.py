@@ -378,9 +378,8 @@ def _branching(p: Any, x: Tensor) -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception], tuple[str, ...]]] = {
-    "two": (lambda p, x: (p[0](x), x), rj.UnsupportedLayer, ("2 values", "one tensor")),
-    "tuple": (lambda p, x: (p[0](x),), rj.UnsupportedLayer, ("tuple", "one tensor")),
-    "dict": (lambda p, x: {"y": p[0](x)}, rj.UnsupportedLayer, ("dict", "one tensor")),
+    "two": (lambda p, x: (p[0](x), x), rj.UnsupportedLayer, ("2 outputs", "--output-name 0")),
+    "dict": (lambda p, x: {"y": p[0](x), "z": x}, rj.UnsupportedLayer, ("'y', 'z'", "--output-name y")),
     "nothing": (lambda _, __: None, rj.UnsupportedLayer, ("not a tensor",)),
     "no batch": (lambda p, _: p[0].bias * 1, rj.UnsupportedLayer, ("constant", "(4,)", "batch")),
     "power": (lambda p, x: p[0](x) ** x, rj.UnsupportedLayer, ("aten.pow.Tensor_Tensor", "constant number")),
@@ -489,3 +488,10 @@ def test_shared_networks_agree_with_their_onnx_twins(path: Path) -> None:
     shape = [n if isinstance(n, int) else 1 for n in wanted.shape]
     theirs = np.concatenate([session.run(None, {wanted.name: row.reshape(shape)})[0].reshape(1, -1) for row in x])
     np.testing.assert_allclose(network(torch.from_numpy(x).double()).numpy(), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_a_pickle_is_never_loaded_and_the_next_step_is_named(suffix: str, tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / f"m.{suffix}")
+    with pytest.raises(rj.InvalidRequest, match=r"never loaded.*load_state_dict.*torch\.export\.save"):
+        rj.load(tmp_path / f"m.{suffix}")

@@ -18,6 +18,7 @@ from recurjac.loading.onnx_file import _CASTS, _MOVES
 from recurjac.network import Network
 from recurjac.registry import onnx_ops
 from tests import onnx_cases, onnx_cases_shapes
+from tests.onnx_models import FLOAT, TensorProto, helper, model, node
 
 runtime = pytest.importorskip("onnxruntime")
 CASES: dict[str, Any] = {**onnx_cases.CASES, **onnx_cases_shapes.CASES}
@@ -28,10 +29,10 @@ REFUSED_BY_RUNTIME = ("Conv SAME_UPPER dilated",)
 def read_by_us(model: Any) -> Iterator[str]:
     """The types of the nodes that depend on the input."""
     known = {v.name for v in model.graph.input} - {t.name for t in model.graph.initializer}
-    for node in model.graph.node:
-        if known & set(node.input):
-            known |= set(node.output)
-            yield node.op_type
+    for one in model.graph.node:
+        if known & set(one.input):
+            known |= set(one.output)
+            yield one.op_type
 
 
 def test_every_reader_has_a_case() -> None:
@@ -50,6 +51,7 @@ def outputs(model: Any, x: Tensor) -> Tensor:
     """What onnxruntime makes of each input, batch axes dropped."""
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # which quantises activations
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = next(v for v in session.get_inputs() if v.name == "x" or len(session.get_inputs()) == 1)
     shape = [n if isinstance(n, int) else 1 for n in wanted.shape]
@@ -103,3 +105,35 @@ def jacobians(network: Network, x: Tensor) -> Tensor:
     """∂f/∂x at each point, (points, *output, *input), by automatic differentiation."""
     each = [torch.func.jacrev(lambda t: network(t.unsqueeze(0))[0])(row) for row in x]
     return torch.stack(each)
+
+
+def test_a_quantised_weight_has_its_numbers(load: Callable[[str], Network]) -> None:
+    """A power of two as scale, at each opset: the bounds cover rounding, since no weight is rounded."""
+    weight = np.random.default_rng(3).integers(-9, 9, (6, 6)) * 0.125
+    for opset in (10, 13, 19, 21):
+        network = load(f"DequantizeLinear of opset {opset}")
+        bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(1, 6), 1.0))
+        assert bounds.rigorous
+        torch.testing.assert_close(bounds.upper[0], torch.from_numpy(weight.T), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16"])
+def test_weights_of_half_precision_are_read(kind: str, tmp_path: Any) -> None:
+    weight = np.random.default_rng(0).integers(-9, 9, (6, 2)) / 8
+    half = TensorProto.DataType.Value(kind)
+    stored = helper.make_tensor("h", half, [6, 2], weight.flatten().tolist())
+    made = model([node("Cast", "h", "w", to=FLOAT), node("MatMul", "x w")], [1, 6], extra=[stored])
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    bounds = rj.jacobian_bounds(rj.load(tmp_path / "m.onnx"), rj.LpBall(torch.zeros(1, 6), 1.0))
+    assert bounds.rigorous
+    torch.testing.assert_close(bounds.upper[0], torch.from_numpy(weight.T), rtol=1e-12, atol=0)
+
+
+def test_weights_of_four_bits_are_read(tmp_path: Any) -> None:
+    weight = np.random.default_rng(0).integers(-8, 8, (6, 2))
+    stored = helper.make_tensor("q", TensorProto.INT4, [6, 2], weight.flatten().tolist())
+    nodes = [node("DequantizeLinear", "q s", "w"), node("MatMul", "x w")]
+    made = model(nodes, [1, 6], {"s": np.array(0.5)}, 21, extra=[stored], ir_version=10)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    bounds = rj.jacobian_bounds(rj.load(tmp_path / "m.onnx"), rj.LpBall(torch.zeros(1, 6), 1.0))
+    torch.testing.assert_close(bounds.upper[0], torch.from_numpy(weight.T * 0.5), rtol=1e-12, atol=0)

@@ -52,6 +52,9 @@ FORMS: dict[str, tuple[Formula, str]] = {
     "square": (lambda x: x * x, "square"),
     "square-scaled": (lambda x: (2 * x) * (x - 0.5), "square"),
     "square-power": (lambda x: x**2 + 1, "square"),
+    "squared-relu": (lambda x: torch.relu(x) ** 2, "squared_relu"),
+    "squared-relu-product": (lambda x: (h := torch.relu(x)) * h, "squared_relu"),
+    "squared-relu-scaled": (lambda x: 0.5 * (-2 * torch.relu(3 * x)) ** 2 + 1, "squared_relu"),
     "cube": (lambda x: x**3, "cube"),
     "cube-product": (lambda x: x * x * x, "cube"),
     "sigmoid": (lambda x: 1 / (1 + torch.exp(-x)), "sigmoid"),
@@ -61,6 +64,7 @@ FORMS: dict[str, tuple[Formula, str]] = {
 TORCH_ONLY: dict[str, tuple[Formula, str]] = {
     "hard-sigmoid": (lambda x: x * F.hardsigmoid(x), "hard_swish"),
     "softsign-named": (F.softsign, "softsign"),
+    "squared-relu-named": (lambda x: torch.square(F.relu(x)), "squared_relu"),
     "in-place": (lambda x: (x + 0).mul_(torch.sigmoid(x)), "silu"),
 }
 NEAR_MISSES: dict[str, Formula] = {
@@ -130,9 +134,24 @@ def test_a_formula_stands_anywhere(name: str, where: str) -> None:
     make, shape = WHERE[where]
     torch.manual_seed(1)
     network = rj.load(make(FORMS[name][0]), torch.ones(1, *shape))
-    assert [a.name for a in activations(network) if a.name not in ("relu", "leaky_relu")] == [FORMS[name][1]] * (
+    assert [a.name for a in activations(network) if "relu" not in a.name] == [FORMS[name][1]] * (
         2 if where == "deep" else 1
     )
+
+
+def test_powers_of_a_relu() -> None:
+    """The square of a ReLU times the ReLU is its cube; a square of anything but a multiple of a ReLU stays a square."""
+    for formula, names in (
+        (lambda x: (h := F.relu(x)) * h * h, ["relu", "cube"]),
+        (lambda x: (h := 2 * F.relu(3 * x)) * h**2, ["relu", "cube"]),
+        (lambda x: F.relu(x) ** 3, ["relu", "cube"]),
+        (lambda x: (F.relu(x) + 1) ** 2, ["relu", "square"]),
+        (lambda x: (h := F.relu(x)) * (2 * h + 1), ["relu", "squared_relu"]),
+        (lambda x: F.relu(x) ** 2 * F.relu(-x), ["product", "product", "relu", "squared_relu"]),
+    ):
+        original = module(formula)
+        network = rj.load(original, torch.ones(1, 3))
+        assert sorted(a.name for a in activations(network)) == sorted(names)
 
 
 def test_the_constants_of_a_formula_are_those_of_the_activation() -> None:
@@ -196,7 +215,7 @@ def test_a_slope_that_changes_is_noticed() -> None:
 OPERATORS = {
     "mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "sigmoid": "Sigmoid", "erf": "Erf", "tanh": "Tanh",
     "pow": "Pow", "softplus": "Softplus", "abs": "Abs", "exp": "Exp", "neg": "Neg", "clamp": "Clip", "relu6": "Clip",
-    "hardtanh": "Clip", "log": "Log", "rsub": "Sub", "reciprocal": "Reciprocal",
+    "hardtanh": "Clip", "log": "Log", "rsub": "Sub", "reciprocal": "Reciprocal", "relu": "Relu",
 }  # fmt: skip
 
 

@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any
     "softmax": (lambda: nn.Softmax(-1), (1, 6), {}, rj.UnsupportedLayer, r"aten\.softmax"),
     "mixing": (lambda: Fn(lambda _, x: x - x.mean(0)), (3, 6), {"dynamic_shapes": ({0: Dim("n")},)},
                rj.ConversionError, "differ by"),
-    "two": (lambda: Fn(lambda _, x: (x, x + 1)), (1, 6), {}, rj.UnsupportedLayer, "2 values"),
+    "two": (lambda: Fn(lambda _, x: (x, x + 1)), (1, 6), {}, rj.UnsupportedLayer, "2 outputs"),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
+from recurjac.loading import decompositions
 from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 from recurjac.registry import torch_ops
-from tests.torch_cases import CASES, EVERY, ONE_INPUT, norm
+from tests.torch_cases import CASES, CHOICES, EVERY, ONE_INPUT, SIMPLER, Fn, norm
 
 DECOMPOSED = (
     "norm2d", "classifier", "adaptive2d", "adaptive3d", "adaptive-most2d", "most3d", "zeros", "contiguous",
@@ -33,7 +36,7 @@ def build(name: str) -> nn.Module:
 
 @cache
 def traced(name: str) -> Traced:
-    return trace(build(name), torch.ones(1, *EVERY[name][1]))
+    return trace(build(name), torch.ones(1, *EVERY[name][1]), Wanted.all())
 
 
 @cache
@@ -104,8 +107,43 @@ def test_core_operations_are_read(name: str) -> None:
 def test_every_reader_has_a_case() -> None:
     """And so no reader is for an operation that PyTorch's export never gives."""
     programs = [traced(name).program for name in EVERY] + [decomposed(name).program for name in DECOMPOSED]
+    programs += [p for p in (decompositions.decomposed(traced(name).program) for name in CHOICES) if p is not None]
     met = {str(node.target) for program in programs for node in program.graph.nodes}
     assert not set(torch_ops.readers) - met
+
+
+@pytest.mark.parametrize("name", SIMPLER)
+def test_an_operation_without_a_reader_is_read_in_simpler_ones(name: str) -> None:
+    targets = {str(n.target) for n in traced(name).program.graph.nodes}
+    simpler = decompositions.decomposed(traced(name).program)
+    assert simpler is not None
+    left = {str(n.target) for n in simpler.graph.nodes} if targets - set(torch_ops.readers) else set()
+    assert left - targets or name == "tanhshrink"
+
+
+def changed(x: Tensor) -> Tensor:
+    x[:, 1] = 0.5
+    return x * 2
+
+
+def changed_later(x: Tensor) -> Tensor:
+    y = x + 1
+    z = y.view(-1, 2, 3)
+    y.mul_(3)
+    return z.flatten(1)
+
+
+def changed_by_name(x: Tensor) -> Tensor:
+    y = x + 1
+    y.mul_(3).add_(2)
+    return y
+
+
+@pytest.mark.parametrize("function", [changed, changed_later, changed_by_name])
+def test_changes_in_place_are_seen_under_every_name(function: Callable[[Tensor], Tensor]) -> None:
+    x = points("square", 4)
+    network = rj.load(Fn(lambda _, t: function(t)), x.float())
+    torch.testing.assert_close(network(x), function(x.clone()), rtol=1e-12, atol=1e-12)
 
 
 # Gradients

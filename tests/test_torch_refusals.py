@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
 import recurjac as rj
-from tests.torch_cases import IMAGE, LINE, VECTOR, Fn, Shape
+from tests.torch_cases import IMAGE, LINE, ROW, VECTOR, Fn, Shape
 
 BOTH = "both depend on the input"
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
@@ -24,7 +24,9 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
     "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
 }
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
-    "einsum": (lambda x: torch.einsum("bi,ij->bj", x, torch.eye(6)), VECTOR, "einsum", "matmul"),
+    "threshold": (lambda x: F.threshold(x, 0.5, 0.0), VECTOR, "threshold", "where it jumps"),
+    "mask": (lambda x: x.masked_fill(ROW > 0, -torch.inf), VECTOR, "masked_fill", "infinite"),
+    "part": (lambda x: (y := x + 1)[:, :2].pow_(20) + y[:, :2], VECTOR, "pow_", "another view is used"),
     "bmm": (lambda x: torch.bmm(x, x.mT), LINE, "bmm", BOTH),
     "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
     "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),
@@ -32,7 +34,7 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
     "jump": (lambda x: torch.where(x > 0, x, x + 1), VECTOR, "where", "such a jump has no Jacobian"),
     "where": (lambda x: torch.where(x > 0, x.flip(1), x), VECTOR, "where", "depends on data"),
-    "mask": (lambda x: (x > 0) * x, VECTOR, "mul", "no derivative"),
+    "comparison": (lambda x: (x > 0) * x, VECTOR, "mul", "no derivative"),
     "mask of constants": (lambda x: torch.where(x > 0, 1.0, 0.0) + x, VECTOR, "where", "such a jump"),
     "norm": (lambda x: torch.linalg.vector_norm(x, 3, 1), VECTOR, "linalg_vector_norm", "l3 norm"),
     "long logarithm": (lambda x: x.expand(-1, 70).logsumexp(1), (1,), "logsumexp", "at most 64"),

@@ -235,6 +235,7 @@ SUMS = {
         scaled_up=lambda x: x[:, :1] * ROW,
         negated=lambda x: -x + torch.negative(x[:, :1]),
         summed=lambda x: x.sum(-1, keepdim=True) + x.sum((1, 2))[:, None, None],
+        running=lambda x: x.cumsum(1) - 2 * torch.cumsum(x, -1) + (x * 3).cumsum_(2).mT.cumsum(1).mT,
         averaged=lambda x: x.mean((-2, -1), keepdim=True) - x.mean(1, keepdim=True) + x.mean(-1)[:, :1, None],
         subtracted=lambda x: x - torch.subtract(x[:, :1], x[:, 1:2]) - TABLE,
         named_otherwise=lambda x: +x.multiply(2).divide(3).true_divide(TABLE).add(1),
@@ -269,11 +270,80 @@ EXTREMES = {
         clamped_tensors=lambda x: x.clamp(ROW - 0.5, ROW + 0.5) + x.clamp(min=ROW),
         clamped_branches=lambda x: x.clamp(max=x.flip(1)),
         clipped=lambda x: torch.clip(x, -1, 0.5),
+        threshold=lambda x: F.threshold(x, 0.0, 0.0) + F.threshold(x * 2, 0.3, 0.3, inplace=True),
+        soft_shrink=lambda x: F.softshrink(x, 0.3),
         clamped_twice=lambda x: x.clamp(min=-0.5).clamp(max=0.7) - (x.clamp(min=1) * 2).clamp(max=3),
         clamped_to_point=lambda x: x.clamp(1, -1) + x,
         hard_sigmoid=lambda x: F.hardsigmoid(x) + F.hardsigmoid(x * 2, inplace=True),
     ),
 }  # fmt: skip
+
+
+def assigned(x: Tensor) -> Tensor:
+    """Assignments to parts of tensors, by numbers, constants and parts of x."""
+    y, z, w = x.clone(), torch.zeros(x.shape[0], 8, dtype=x.dtype), x * 2
+    y[:, 0] = 0.0
+    y[:, 2] = ROW[1]
+    y[:, T([False] * 3 + [True, False, True])] = 1.5
+    z[:, 1:7] = x
+    w[:, 1:3].mul_(3)
+    w[:, 4:] = x[:, :2]
+    return torch.cat([y, z, w], 1)
+
+
+def assigned_rows(x: Tensor) -> Tensor:
+    y = torch.zeros(x.shape[0], 9, dtype=x.dtype)
+    y[:, [0, 2, 3, 5, 7, 8]] = x
+    y[:, 1] = x[:, 0]
+    y[:, 2:4].mul_(x[:, 1:3])
+    x = x + 0
+    x[:, 0] = 3.0
+    x.view(x.shape[0], 2, 3)[:, :, 1].neg_()
+    return torch.cat([x, y], 1)
+
+
+MASK = T([True, False, False, True, True, False])
+CHOICES = {
+    **plain(
+        VECTOR,
+        where=lambda x: torch.where(MASK, x, ROW) + torch.where(MASK, x.flip(1), 2 * x) - torch.where(MASK, ROW, x),
+        where_numbers=lambda x: torch.where(MASK, x, 0.3) + torch.where(MASK, -0.5, x),
+        masked=lambda x: x.masked_fill(MASK, 2.0) + x.masked_fill(~MASK, ROW[1]),
+        masked_in_place=lambda x: (x + 1).masked_fill_(MASK, 0.5).masked_fill_(MASK.flip(0), T(2.0)),
+        assigned=assigned,
+        assigned_rows=assigned_rows,
+        scattered=lambda x: torch.cat([
+            x.scatter(1, T([[0, 2]]).expand(x.shape[0], 2), 0.5),
+            x.new_ones(x.shape[0], 8).scatter(1, T([[0, 2, 3, 7, 5, 6]]).expand(x.shape[0], 6), x)], 1),
+        scattered_sums=lambda x: x.new_zeros(x.shape[0], 4).scatter_add(1, T([[0, 1, 1, 2, 0, 3]]).expand_as(x), x),
+        index_add=lambda x: torch.index_add(x, 1, T([0, 0, 3]), x[:, 1:4]),
+        index_fill=lambda x: x.index_fill(1, T([1, 2]), 0.5).index_copy(1, T([0]), x[:, 3:4]),
+        gathered=lambda x: x.gather(1, T([[0, 2, 2]]).expand(x.shape[0], 3)),
+        taken_along=lambda x: torch.take_along_dim(x, T([[3, 0]]), 1),
+        diagonals=lambda x: torch.diagonal_scatter(x.view(-1, 2, 3), x[:, :2] * 2, 0, 1, 2).flatten(1),
+        selected_part=lambda x: torch.select_scatter(x, ROW[0].expand(x.shape[0]), 1, 2),
+        filled_like=lambda x: x.clone().fill_(2.0) + x + (x * 2).fill_(T(3.0)),
+        kept=lambda x: x[:, MASK],
+    ),
+}  # fmt: skip
+
+SIMPLER = {
+    **plain(
+        VECTOR,
+        clip_tensors=lambda x: torch.clip(x, ROW - 0.5, ROW + 0.5),
+        absolute_named=lambda x: torch.absolute(x) + torch.special.expit(x),
+        moved_axes=lambda x: torch.moveaxis(x.view(-1, 2, 3), 1, 2).flatten(1),
+        aminmax=lambda x: torch.aminmax(x, dim=-1).max[:, None] - torch.aminmax(x, dim=-1, keepdim=True)[0],
+        differences=lambda x: torch.diff(x)[:, :4] + torch.diff(x, 2),
+        lerp=lambda x: torch.lerp(x, x.flip(1), 0.3) + x.lerp(ROW.to(x), ROW.abs().to(x)) + x.lerp(-x, 0.8),
+        addcmul=lambda x: torch.addcmul(x, x.flip(1), ROW, value=0.5) + torch.addcdiv(x, x, ROW.to(x) + 2),
+        kron=lambda x: torch.kron(x, ROW[:2]),
+        einsum=lambda x: torch.einsum("bi,oi->bo", x, TABLE.to(x)) + torch.tensordot(x, TABLE.T.to(x), 1),
+        stacks=lambda x: torch.cat([torch.column_stack([x, x]), torch.fliplr(x)], 1),
+    ),
+    **layers(VECTOR, tanhshrink=lambda: nn.Tanhshrink()),
+}  # fmt: skip
+"""Modules with operations without a reader, which PyTorch decomposes into others."""
 
 ACTIVATIONS = {
     **plain(
@@ -283,6 +353,7 @@ ACTIVATIONS = {
         relu=lambda x: F.relu(x) + F.relu(x * 2, inplace=True) + torch.relu(-x),
         absolute=lambda x: x.abs() + (x - 0.1).abs_(),
         leaky=lambda x: F.leaky_relu(x, 0.3) + F.leaky_relu(x * 2, inplace=True),
+        random_leaky=lambda x: F.rrelu(x, 0.1, 0.4),
         softplus=lambda x: F.softplus(x) + F.softplus(x, beta=2),
         log_sigmoid=lambda x: F.logsigmoid(x),
         celu=lambda x: F.celu(x, 0.7) + F.celu(x * 2, inplace=True),
@@ -307,6 +378,7 @@ ACTIVATIONS = {
         thresholds=lambda x: torch.where(x > 0.5, x, 0.5) + torch.where(x > 0, x, 0.1 * x),
         thresholds_of_numbers=lambda x: torch.where(x < 0, 0.0, x) + torch.where(x > 0, 1.0, 1.0),
         thresholds_below=lambda x: torch.where(x <= 0, -x, x) + torch.where(x < 0, x, 0.0),
+        thresholds_in_part=lambda x: torch.where(MASK, torch.where(x > 0, x, 0.1 * x), x * x.flip(1)),
         thresholds_of_tensors=lambda x: (
             torch.where(x > x.flip(1), x - x.flip(1), 0.0)
             + torch.where(x >= ROW, 0.0, x - ROW)
@@ -371,5 +443,6 @@ ONE_INPUT: dict[str, tuple[Make, Shape]] = {
 
 CASES: dict[str, tuple[Make, Shape]] = {
     **CONVOLUTIONS, **NORMALISATIONS, **POOLS, **PADS, **SHAPES, **SUMS, **EXTREMES, **ACTIVATIONS, **NETWORKS,
+    **CHOICES, **SIMPLER,
 }  # fmt: skip
 EVERY = {**CASES, **ONE_INPUT}

@@ -2,7 +2,7 @@
 
 from recurjac.activations.base import AbstractActivation
 from recurjac.activations.clamp import HardTanh, ReLU6
-from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
+from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square, SquaredReLU
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
 from recurjac.activations.domain import IntegerPower, Length, Log, Power, Reciprocal
 from recurjac.activations.elu import ELU, SELU
@@ -18,5 +18,5 @@ __all__ = [
     "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor",
     "FactorOver", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU", "Length",
     "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid", "Sin",
-    "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
+    "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "slope_lines", "value_lines",
 ]  # fmt: skip

@@ -198,6 +198,25 @@ class Square(AbstractConvex):
         return [cls()]
 
 
+@final
+@dataclass(frozen=True)
+class SquaredReLU(AbstractConvex):
+    """max(z, 0)²; its slope is continuous, its curvature is not."""
+
+    name: ClassVar[str] = "squared_relu"
+
+    def value(self, z: Tensor) -> Tensor:
+        infinite = z == torch.inf  # treated separately, because autograd would compute 0 times infinity
+        return torch.where(infinite, torch.inf, torch.where(infinite, 0.0, z).clamp(min=0).square())
+
+    def slope(self, z: Tensor) -> Tensor:
+        return 2 * z.clamp(min=0)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
 @onnx_ops.reads("Softplus")
 @torch_ops.reads("aten.softplus.default")
 def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Any:
@@ -222,8 +241,3 @@ def _celu(x: Expression, alpha: float = 1.0) -> Any:
 @torch_ops.reads("aten.exp.default", "aten.exp_.default")
 def _exp(x: Expression) -> Any:
     return x.activate(Exp())
-
-
-@torch_ops.reads("aten.square.default", "aten.square_.default")
-def _square(x: Expression) -> Any:
-    return x.activate(Square())

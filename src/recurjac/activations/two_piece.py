@@ -311,6 +311,14 @@ def _leaky_relu(x: Expression, negative_slope: float = 0.01) -> Any:
     return x.activate(LeakyReLU(float(negative_slope)))
 
 
+@torch_ops.reads("aten.rrelu.default")
+def _rrelu(x: Expression, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Any:
+    """In eval mode, the negative slope is the mean of the range from which it is drawn in training."""
+    if training:
+        raise ValueError("an active rrelu makes the network random; export in eval mode")
+    return x.activate(LeakyReLU((lower + upper) / 2))
+
+
 @onnx_ops.reads("LeakyRelu")
 def _onnx_leaky_relu(x: Expression, alpha: float = 0.01) -> Any:
     return x.activate(LeakyReLU(float(alpha)))

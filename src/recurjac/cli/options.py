@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
 from recurjac.cli.named import rules
+from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
@@ -61,6 +62,24 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=["float64", "float32"], default="float64", help="precision of the computation (float64)"
     )
     group.add_argument("--device", metavar="DEVICE", help="device of the computation, such as cpu or cuda")
+    group.add_argument("--output-name", metavar="NAME", help="which output of a file or module with several")
+    group.add_argument("--cut-at", metavar="NODE", help="the node of an .onnx or .pt2 file whose result is bounded")
+    group.add_argument(
+        "--fix",
+        type=feature_value,
+        nargs="+",
+        metavar="I=V",
+        help="fix input features (row-major from 0) at values; bounds are for the others, in their order",
+    )
+
+
+def feature_value(text: str) -> tuple[int, float]:
+    """I=V: the number of an input feature and its value."""
+    feature, _, value = text.partition("=")
+    try:
+        return int(feature), number(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I=V, such as 3=0.5") from error
 
 
 def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
@@ -174,7 +193,7 @@ class Inputs:
     def names(self) -> tuple[str, ...]:
         """The names of the input's features: from the header of a table, otherwise their row-major numbers."""
         named = self.data.names if isinstance(self.data, Points) else None
-        return tuple(str(i) for i in range(prod(self.shape))) if named is None else named
+        return tuple(str(i) for i in _free(prod(self.shape), self.args)) if named is None else named
 
     def region(self, radius: float | None, rows: slice) -> AbstractRegion:
         """The region of some of the inputs."""
@@ -210,13 +229,14 @@ class Inputs:
 
 def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
     """The regions that the options name.  Raises the readers' errors, InvalidRequest for an index out of range."""
-    data = read_inputs(args.input)
+    data = _without_fixed(read_inputs(args.input), network, args)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     if isinstance(data, Points) and not args.radius:
         raise InvalidRequest(
             "--radius is missing: give the radius of the balls around the inputs (0 for the inputs alone)"
         )
     if isinstance(data, Boxes):
+        _note_dropped(data, args)
         for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
             if given:
                 raise InvalidRequest(f"{option}: a .vnnlib file contains the whole box; leave the option out")
@@ -228,11 +248,38 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
 
 def read_points_for(network: Network, args: argparse.Namespace) -> Inputs:
     """The inputs that the options name, without a radius.  Raises as `read_inputs_for` does, and for boxes."""
-    data = read_inputs(args.input)
+    data = _without_fixed(read_inputs(args.input), network, args)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     _check_divide(args)
     inputs.points(slice(None))
     return inputs
+
+
+def _free(count: int, args: argparse.Namespace) -> list[int]:
+    """The numbers of the `count` features that are not fixed."""
+    fixed = dict(args.fix or ())
+    return [i for i in range(count + len(fixed)) if i not in fixed]
+
+
+def _without_fixed(data: Points | Boxes, network: Network, args: argparse.Namespace) -> Points | Boxes:
+    """The inputs without the features that `--fix` fixes, where the file has them."""
+    free = _free(prod(network.input_shape), args)
+    first = data.lower[0] if isinstance(data, Boxes) else data.values[0]
+    if not args.fix or first.numel() != len(free) + len(args.fix):
+        return data
+    if isinstance(data, Boxes):
+        return Boxes(data.lower[:, free], data.upper[:, free], data.dropped)
+    names = None if data.names is None else tuple(data.names[i] for i in free)
+    return Points(data.values.flatten(1)[:, free], data.moved.flatten(1)[:, free], names)
+
+
+def _note_dropped(data: Boxes, args: argparse.Namespace) -> None:
+    """Say which relations between inputs a box leaves out."""
+    if data.dropped and not args.quiet:
+        some = ", ".join(data.dropped[:3]) + (f" and {len(data.dropped) - 3} more" if len(data.dropped) > 3 else "")
+        stderr().print(
+            f"{args.input}: {some} relates several inputs and is left out; bounds hold on the whole box", markup=False
+        )
 
 
 def _index(data: Points | Boxes, args: argparse.Namespace) -> tuple[int, ...]:
@@ -254,9 +301,14 @@ def read_network(args: argparse.Namespace) -> Network:
     """The network that the options name, with all outputs; modules are also searched in the current directory."""
     if ":" in args.model and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    return load(
-        args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device
-    )
+    network = load(
+        args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device,
+        output_name=args.output_name, cut_at=args.cut_at,
+    )  # fmt: skip
+    fixed = dict(args.fix or ())
+    if len(fixed) < len(args.fix or ()):
+        raise InvalidRequest("--fix: a feature is fixed twice; give each one value")
+    return network.fix(fixed) if fixed else network
 
 
 def _example(args: argparse.Namespace) -> Tensor | None:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
+from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
 from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.wanted import Wanted
 from recurjac.loading.weights import (
     ActivationLike,
     activation_names,
@@ -30,7 +32,7 @@ from recurjac.network import Network
 
 __all__ = ["activation_names", "load", "load_arrays"]
 
-Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network
+Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network | Estimator
 Reference = Callable[[Tensor], Tensor]
 
 
@@ -41,29 +43,38 @@ def load(
     activation: ActivationLike | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
+    output_name: str | None = None,
+    cut_at: str | None = None,
 ) -> Network:
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
     source: a .npz weight list (`W0`, `b0`, …, `activation`), an .onnx file, or a .pt2 file of `torch.export.save`;
-    "package.module:factory", where the factory is a function that returns a module; an `nn.Module`; or [(W, b), …]
-    with an `activation`.  Modules are read in eval mode.  In the module's own dtype, the network shares its parameters:
-    it follows a training step, and bounds are differentiable with respect to them.  In another dtype, it keeps a copy
-    of their values, and bounds have no gradients.  The same holds for the tensors W and b.
+    "package.module:factory", where the factory is a function that returns a module; an `nn.Module`; [(W, b), …] with an
+    `activation`; or a fitted perceptron or linear model of scikit-learn, alone or after scalers in a `Pipeline`: its
+    network returns logits if it classifies.  Modules are read in eval mode.  In the module's own dtype, the network
+    shares its parameters: it follows a training step, and bounds are differentiable with respect to them.  In another
+    dtype, it keeps a copy of their values, and bounds have no gradients.  The same holds for the tensors W and b.
     example: an input (batch, *input) of the module, or one vector.
     dtype: the dtype of the bounds, float64 or float32; it must represent the weights exactly.
     device: the device for computations; the default is the device of the weights.
+    output_name: which output of a graph with several; a module's are numbered from 0, or have the keys of its dict.
+    cut_at: a node whose first result is the output: by its name, in ONNX also by that of the tensor that it computes.
     Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), or ConversionError if the check fails.
     """
     supported_dtype(dtype)
     _check_device(device)
-    if isinstance(source, Network):
-        return source.to(dtype, device)
+    wanted = Wanted(None if output_name is None else str(output_name), cut_at)
     if isinstance(source, str | Path):
-        return _load_path(str(source), example, activation, dtype, device)
+        return _load_path(str(source), example, activation, dtype, device, wanted)
     if isinstance(source, nn.Module):
-        traced = _trace(source, example)
+        traced = _trace(source, example, wanted)
         _check(traced.network(torch.float64), traced.evaluate)
         return _in_dtype(traced, dtype, device)
+    wanted.refused_by(f"a {type(source).__name__}")
+    if isinstance(source, Network):
+        return source.to(dtype, device)
+    if isinstance(source, Estimator):
+        return _load_estimator(source).to(dtype, device)
     if not isinstance(source, list | tuple):
         raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
     wide = read_weights(source, activation, torch.float64)
@@ -72,27 +83,44 @@ def load(
     return narrow if dtype == torch.float64 else read_weights(source, activation, dtype).to(narrow.device)
 
 
+def _load_estimator(estimator: Estimator) -> Network:
+    fitted = Fitted.of(estimator)
+    network = fitted.network()
+    for x in _random_inputs(network.input_shape).split(1):
+        _agree(*fitted.compared(network, x))
+    return network
+
+
 def _load_path(
-    path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None
-) -> Network:
+    path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None,
+    wanted: Wanted,
+) -> Network:  # fmt: skip
     if ":" in path and not Path(path).exists():
-        return load(_make_module(path), example, dtype=dtype, device=device)
+        ends = {"output_name": wanted.output_name, "cut_at": wanted.cut_at}
+        return load(_make_module(path), example, dtype=dtype, device=device, **ends)
     if not Path(path).is_file():
         raise UnreadableFile(f"there is no file {path}; give a .npz, .onnx or .pt2 file, or package.module:factory")
     if Path(path).suffix == ".onnx":
-        file = read_onnx(Path(path))
+        file = read_onnx(Path(path), wanted)
         network = file.network()
         _check(network, file.evaluate)
         return network.to(dtype, device)
     if Path(path).suffix == ".pt2":
-        program = read_pt2(Path(path))
+        program = read_pt2(Path(path), wanted)
         _check(program.network(torch.float64), program.evaluate)
         return _in_dtype(program, dtype, device)
+    if Path(path).suffix in (".pt", ".pth", ".ckpt"):
+        raise InvalidRequest(
+            f"{path} holds pickled Python objects, which are never loaded; make the module, call "
+            "module.load_state_dict(torch.load(path, weights_only=True)), and give rj.load(module, example), or save "
+            "it with torch.export.save(torch.export.export(module, (example,)), 'model.pt2')"
+        )
     if Path(path).suffix != ".npz":
         raise InvalidRequest(
             f"{path}: files of type {Path(path).suffix or '(none)'} are not read; give an .onnx file, a .pt2 file of "
             "torch.export.save, the weights as .npz (W0, b0, …, activation), or the PyTorch module"
         )
+    wanted.refused_by(path)
     wide = read_npz(Path(path), activation, torch.float64)
     arrays = load_arrays(Path(path))
     layers = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in range(wide.depth)]
@@ -117,7 +145,7 @@ def _make_module(name: str) -> nn.Module:
     return module
 
 
-def _trace(module: nn.Module, example: Any) -> Traced:
+def _trace(module: nn.Module, example: Any, wanted: Wanted) -> Traced:
     if example is None:
         raise InvalidNetwork(
             "an nn.Module needs an example input of shape (batch, *input): load(module, example), or --input-shape"
@@ -129,7 +157,7 @@ def _trace(module: nn.Module, example: Any) -> Traced:
     if tensor.dim() == 0 or tensor.numel() == 0:
         raise InvalidNetwork(f"the example input has shape {tuple(tensor.shape)}; it needs a batch dimension")
     # a single input without a batch dimension: only a vector can be distinguished from a batch
-    return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor)
+    return trace(module, tensor.unsqueeze(0) if tensor.dim() == 1 else tensor, wanted)
 
 
 def _check_device(device: torch.device | str | None) -> None:
@@ -193,24 +221,30 @@ def _compare(network: Network, reference: Reference, x: Tensor, limited: bool) -
     with torch.no_grad():
         theirs = reference(x).double()  # first, because its error explains what is wrong with the original
         ours = network(x)
+    if limited and ours.shape == theirs.shape:
+        finite = theirs.isfinite().reshape(len(x), -1).all(1)
+        ours, theirs = ours[finite], theirs[finite]
+        if not len(theirs):
+            return 0
+    _agree(ours, theirs)
+    return len(theirs)
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> None:
+    """Raise ConversionError unless both agree to 1e-9 of the largest entry, for each input."""
     if ours.shape != theirs.shape:
         raise ConversionError(
             f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; {_REMEDY}"
         )
-    known = theirs.isfinite().reshape(len(x), -1).all(1)
-    if not bool(known.all()) and not limited:
+    if not bool(theirs.isfinite().all()):
         raise InvalidNetwork("the network overflows float64 on inputs of ordinary size; its weights are too large")
-    x, theirs, ours = x[known], theirs[known], ours[known]
-    if not len(x):
-        return 0
-    scale = theirs.abs().reshape(len(x), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
-    gap = ((ours - theirs).abs().reshape(len(x), -1).amax(1) / scale).max()
-    if not bool(gap <= 1e-9):
+    scale = theirs.abs().reshape(len(theirs), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    gap = (ours - theirs).abs().reshape(len(theirs), -1).amax(1) / scale
+    if not bool((gap <= 1e-9).all()):
         raise ConversionError(
-            f"the normal form and the original differ by {float(gap):.2g} relative on a random input (at most 1e-9 is "
-            f"allowed); {_REMEDY}"
+            f"the normal form and the original differ by {float(gap.max()):.2g} relative on a random input (at most "
+            f"1e-9 is allowed); {_REMEDY}"
         )
-    return len(x)
 
 
 _REMEDY = "unless the module is random or depends on the size of the batch, please report this with the network"

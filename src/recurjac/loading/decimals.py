@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Context, Decimal, InvalidOperation
+from fractions import Fraction
 from math import inf, nextafter
 from pathlib import Path
 
@@ -36,12 +37,15 @@ def decimal(where: str, text: str) -> Decimal:
         ) from error
 
 
-def round_down(number: Decimal) -> float:
+def round_down(number: Decimal | Fraction) -> float:
     """The largest float64 that is at most `number`; the comparison is exact."""
-    nearest = float(number)
+    try:
+        nearest = float(number)
+    except OverflowError:  # of a fraction; a decimal becomes infinite
+        nearest = inf if number > 0 else -inf
     return nearest if Decimal.from_float(nearest) <= number else nextafter(nearest, -inf)
 
 
-def round_up(number: Decimal) -> float:
+def round_up(number: Decimal | Fraction) -> float:
     """The smallest float64 that is at least `number`."""
-    return -round_down(number.copy_negate())
+    return -round_down(number.copy_negate() if isinstance(number, Decimal) else -number)

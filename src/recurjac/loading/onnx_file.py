@@ -25,6 +25,7 @@ from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
 from recurjac.loading.rewrites.threshold import Above, check_read
+from recurjac.loading.wanted import Wanted, option
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.registry import Unread, import_all, onnx_ops
@@ -40,6 +41,8 @@ _MOVES = {
 }  # fmt: skip
 """Operators that move, repeat or drop entries of their first input; they are read by applying them to positions."""
 _CASTS = {"Cast", "CastLike"}
+_OTHER_DOMAINS = {("ai.onnx.ml", "Scaler")}
+"""Operators that are read and are not of ONNX's own domain."""
 _EXACT = {
     *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu",
     "Floor", "Ceil", "Round", "Sign",
@@ -64,7 +67,10 @@ class OnnxFile:
         for node in model.nodes:
             _check_inputs(node, values)
             check_node(node, model.proto, _place(node))
-            results = _read(model, node, [values[name] for name in node.input], builder)
+            try:
+                results = _read(model, node, [values[name] for name in node.input], builder)
+            except UnsupportedLayer as error:
+                raise UnsupportedLayer(f"{error}{_way_out(model, node, values)}") from error
             unread = Unread(f"a result of {_place(node)} that is not read")
             values.update(
                 (name, results[k] if k < len(results) else unread) for k, name in enumerate(node.output) if name
@@ -82,8 +88,8 @@ class OnnxFile:
         )
 
 
-def read_onnx(path: Path) -> OnnxFile:
-    """The model in an ONNX file of opset 8 or newer.
+def read_onnx(path: Path, wanted: Wanted) -> OnnxFile:
+    """The wanted part of the model in an ONNX file of opset 8 or newer.
 
     Raises MissingDependency without `onnx`, UnreadableFile if the file is damaged, InvalidNetwork or UnsupportedLayer
     if it does not hold a network with one input and one output.
@@ -92,7 +98,7 @@ def read_onnx(path: Path) -> OnnxFile:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependency("ONNX files need the package onnx; install it with: pip install onnx") from error
-    return OnnxFile(parse(path))
+    return OnnxFile(parse(path, wanted))
 
 
 def _check_inputs(node: Any, values: dict[str, Any]) -> None:
@@ -104,15 +110,28 @@ def _check_inputs(node: Any, values: dict[str, Any]) -> None:
             )
 
 
+def _way_out(model: Model, node: Any, values: dict[str, Any]) -> str:
+    """The option that cuts the network before a node that is not read; nothing if it reads the network's input."""
+    compared = {n for n in node.input if isinstance(values[n], Above)}
+    behind = [i for n in model.nodes if compared.intersection(n.output) for i in n.input]
+    read = [n for n in (*node.input, *behind) if isinstance(values[n], Expression) and n != model.input_name]
+    if not read:
+        return ""
+    made = next((n for n in model.nodes if read[0] in n.output[:1]), None)
+    alone = made is not None and made.name and sum(n.name == made.name for n in model.nodes) == 1
+    name = made.name if made is not None and alone else read[0]
+    return f"; to bound what it reads: {option('cut-at', name)}"
+
+
 def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
     """The results of a node: folded if they do not depend on the input, otherwise read by the operator's reader."""
     try:
-        if node.domain:
+        if node.domain and (node.domain, node.op_type) not in _OTHER_DOMAINS:
             raise UnsupportedLayer(f"{_place(node)} is not of ONNX's own domain; only ONNX's operators are read")
         for value in inputs:
             if isinstance(value, Unread):
                 raise UnsupportedLayer(f"{_place(node)} needs {value.what}; export the network without it")
-        check_read(_place(node), inputs)
+        check_read(node.op_type, _place(node), inputs)
         if not any(isinstance(i, Expression | Above) for i in inputs):
             return _folded(model, node, inputs, builder)
         if node.op_type in _CASTS:
@@ -149,9 +168,16 @@ def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) ->
         raise ValueError(f"it computes a constant of {count} entries; at most {LARGEST} are read")
     builder.spend(2 * count)  # the constant and its use
     results = model.run_node(node, arrays)
-    if node.op_type not in _EXACT and any(r.dtype.kind == "f" for r in results):
+    if not _exact(node.op_type, arrays) and any(r.dtype.kind == "f" for r in results):
         builder.rounded = True
     return [torch.from_numpy(np.array(r)) for r in results]
+
+
+def _exact(kind: str, arrays: Sequence[Any]) -> bool:
+    """Whether an operator on constants does not round: and so DequantizeLinear of few bits by float32 scales."""
+    if kind != "DequantizeLinear":
+        return kind in _EXACT
+    return bool(arrays[0].dtype.itemsize <= 2 and np.array_equal(arrays[1], arrays[1].astype(np.float32)))
 
 
 def _cast(node: Any, x: Any, like: Any = None) -> Any:

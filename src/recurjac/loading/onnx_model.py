@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
+from recurjac.errors import InvalidNetwork, InvalidRequest, UnreadableFile, UnsupportedLayer
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_checks import (
@@ -25,6 +25,7 @@ from recurjac.loading.onnx_checks import (
     check_stored,
 )
 from recurjac.loading.onnx_reference import evaluate, evaluator
+from recurjac.loading.wanted import Wanted
 
 _NO_END = float(np.finfo(np.float32).max)
 """The default end of a Clip, which means infinity."""
@@ -97,8 +98,8 @@ def _wide(result: Any) -> np.ndarray[Any, Any]:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def parse(path: Path) -> Model:
-    """The model in a file.  Raises UnreadableFile, InvalidNetwork or UnsupportedLayer as documented in `read_onnx`."""
+def parse(path: Path, wanted: Wanted) -> Model:
+    """The wanted part of the model in a file.  Raises as `read_onnx` does."""
     proto = _proto(path)
     _name_domain(proto)
     check_opset(proto)
@@ -109,13 +110,52 @@ def parse(path: Path) -> Model:
     if proto.graph.sparse_initializer:
         raise UnsupportedLayer("the file holds sparse initialisers; export dense initialisers")
     inputs = [i for i in proto.graph.input if i.name not in constants]
-    for what, found in (("inputs", inputs), ("outputs", proto.graph.output)):
-        if len(found) != 1:
-            names = ", ".join(repr(v.name) for v in list(found)[:5]) or "none"
-            raise UnsupportedLayer(f"the file has {len(found)} {what} ({names}); it must have exactly one")
+    if len(inputs) != 1:
+        names = ", ".join(repr(v.name) for v in inputs[:5]) or "none"
+        raise UnsupportedLayer(f"the file has {len(inputs)} inputs ({names}); it must have exactly one")
+    _keep(proto.graph, _end(proto.graph, wanted))
     shape, batched = _input_shape(inputs[0])
     _widen(proto)
     return Model(_copy(proto), constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
+
+
+def _end(graph: Any, wanted: Wanted) -> str:
+    """The name of the tensor that is the output."""
+    from onnx import TensorProto
+
+    if wanted.cut_at is None:
+        names, numbers = [v.name for v in graph.output], (TensorProto.FLOAT, TensorProto.DOUBLE)
+        likely = next((v.name for v in graph.output if v.type.tensor_type.elem_type in numbers), None)
+        return str(names[wanted.output(names, "the file", likely)])
+    called = [n for n in graph.node if n.name == wanted.cut_at and n.output]
+    if len(called) > 1:
+        raise InvalidRequest(
+            f"{len(called)} nodes are called {wanted.cut_at!r}; name a tensor that one of them computes"
+        )
+    if called:
+        return str(called[0].output[0])
+    computed = [name for n in graph.node for name in n.output if name]
+    if wanted.cut_at not in computed:
+        raise wanted.unknown([*(n.name for n in graph.node if n.name), *computed])
+    return wanted.cut_at
+
+
+def _keep(graph: Any, end: str) -> None:
+    """Make the tensor `end` the only output, in place, and drop the nodes that it does not need."""
+    from onnx import TensorProto, helper
+
+    if [v.name for v in graph.output] == [end]:
+        return
+    kept, needed = [], {end}
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(end, TensorProto.FLOAT, None))
+    nodes = [type(n).FromString(n.SerializeToString()) for n in reversed(kept)]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _proto(path: Path) -> Any:
@@ -180,10 +220,16 @@ def _constant(tensor: Any) -> np.ndarray[Any, Any]:
         array = numpy_helper.to_array(tensor)
     except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(f"{where} is damaged: {first_line(error)}; export the model again") from error
+    if kind in _WIDER:
+        return array.astype(_WIDER[kind])
     return array.astype(np.float64) if array.dtype.kind == "f" else np.array(array)
 
 
-_KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL"}
+_WIDER: dict[str, Any] = {
+    "UINT16": np.int32, "INT4": np.int8, "UINT4": np.uint8, "FLOAT16": np.float64, "BFLOAT16": np.float64,
+}  # fmt: skip
+"""Types of stored tensors that are read as wider ones, which have the same numbers."""
+_KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL", *_WIDER}
 
 
 def _input_shape(value: Any) -> tuple[Shape, bool]:

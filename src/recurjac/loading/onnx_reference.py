@@ -2,10 +2,10 @@
 
 In onnx 1.23, these are wrong: transposed convolutions with groups, GatherElements of wide tensors, MaxPool and
 AveragePool with auto_pad or ceil_mode, GlobalMaxPool of volumes, and BatchNormalization before opset 14.  These are
-missing: negative pads, Upsample by an attribute, and Resize of opset 10.  Erf and the constants of Gelu and HardSwish
-are rounded to float32.  Pools and GatherND loop over their entries in Python, and a dilated convolution stores the
-whole kernel including its holes.  The kernels here share no code with the operators of the normal form, which is
-checked against them.
+missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19.  Erf
+and the constants of Gelu and HardSwish are rounded to float32.  Pools and GatherND loop over their entries in Python,
+and a dilated convolution stores the whole kernel including its holes.  The kernels here share no code with the
+operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _kernels() -> tuple[type[Any], ...]:
     own = {
         "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
         "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Pad": _pad,
-        "Upsample": _upsample, "BatchNormalization": _batch_norm, "Erf": _erf, "Gelu": _gelu, "HardSwish": _hard_swish,
+        "DequantizeLinear": _dequantize, "Upsample": _upsample, "BatchNormalization": _batch_norm, "Erf": _erf,
+        "Gelu": _gelu, "HardSwish": _hard_swish,
     }  # fmt: skip
     return (*(kernel(*item) for item in own.items()), type("Resize", (Resize,), {"op_domain": "", "_run": resize}))
 
@@ -190,6 +191,24 @@ def _gather_nd(data: Array, indices: Array, batch_dims: int | None = None) -> Ar
     flat = data.reshape(batches, *data.shape[b:])
     found: Array = flat[(np.arange(batches)[:, None], *np.moveaxis(place, -1, 0))]
     return found.reshape(*indices.shape[:-1], *data.shape[b + named :])
+
+
+def _dequantize(
+    x: Array, scale: Array, zero: Array | None = None, axis: int | None = None, block_size: int | None = None, **_: Any
+) -> Array:
+    """(x - zero) · scale; one scale for all, or for each entry or block of entries of an axis."""
+    along = (1 if axis is None else axis) % max(x.ndim, 1)
+    place = np.arange(x.shape[along] if x.ndim else 1)
+
+    def whole(t: Array) -> Array:
+        if t.size == 1:
+            return t.reshape(()).astype(np.float64)
+        if block_size:
+            every = np.take(t.astype(np.float64), place // block_size, along)
+            return np.asarray(every.reshape(x.shape))
+        return np.asarray(t.astype(np.float64).reshape(len(place), *[1] * (x.ndim - along - 1)))
+
+    return np.asarray((x - (0.0 if zero is None else whole(zero))) * whole(scale))
 
 
 def _erf(x: Array) -> Array:

@@ -14,14 +14,15 @@ _ENTRYWISE = {
     "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater",
     "GreaterOrEqual", "HardSigmoid", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul",
     "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt",
-    "Sub", "Sum", "Tanh", "Where", "Xor", "DequantizeLinear", "BatchNormalization", "IsNaN", "IsInf", "Dropout",
+    "Sub", "Sum", "Tanh", "Where", "Xor", "BatchNormalization", "IsNaN", "IsInf", "Dropout",
 }  # fmt: skip
 """Operators whose result has the shape to which their inputs broadcast."""
 _SMALLER = {
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Flatten", "Identity", "DepthToSpace",
     "SpaceToDepth", "Concat", "Shape", "Size", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
     "ReduceL1", "ReduceL2", "ReduceSumSquare", "ArgMax", "ArgMin", "NonZero", "ReverseSequence", "Trilu", "CumSum",
-    "ScatterElements", "ScatterND", "Compress",
+    "ScatterElements", "ScatterND", "Compress", "DequantizeLinear", "Softmax", "LogSoftmax", "Hardmax", "EyeLike",
+    "ReduceLogSum", "ReduceLogSumExp", "GlobalAveragePool",
 }  # fmt: skip
 """Operators whose result has at most a few times as many entries as their inputs."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -20,20 +20,23 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
 from recurjac.loading.expression import LARGEST
+from recurjac.loading.graph_ends import end_of, evaluated
 from recurjac.loading.messages import first_line, quiet_failure
 from recurjac.loading.pt2_archive import check
-from recurjac.loading.torch_export import is_check, read_graph
+from recurjac.loading.torch_export import read_program
+from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 
 
 @final
 @dataclass(frozen=True)
 class Pt2File:
-    """An exported program with one input and one output; batched: whether it accepts a batch of any size."""
+    """An exported program with one input, and its wanted part; batched: whether it accepts a batch of any size."""
 
     program: ExportedProgram
     input_shape: Shape
     batched: bool
+    wanted: Wanted
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -53,7 +56,7 @@ class Pt2File:
 
     def network(self, dtype: torch.dtype) -> Network:
         """The normal form.  Raises UnsupportedLayer, naming an operation that has no normal form and its place."""
-        return read_graph(self.program, self.tensors, self.input_shape, dtype, self.device)
+        return read_program(self.program, self.wanted, self.tensors, self.input_shape, dtype, self.device)
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The output of the program in float64 on x (batch, *input), computed at once if it accepts a batch.
@@ -67,42 +70,14 @@ class Pt2File:
         except Exception as error:  # a graph can raise any exception
             raise InvalidNetwork(
                 f"the program fails on {len(batches[0])} float64 inputs of shape {self.input_shape}: "
-                f"{first_line(error)}; it must compute in the dtype of its input and parameters"
+                f"{first_line(error)}; it must compute in float32 or float64"
             ) from error
 
     def _run(self, x: Tensor) -> Tensor:
-        tensors = self.tensors
-        given = [
-            x.clone() if spec.kind == InputKind.USER_INPUT else _wide(tensors[str(spec.target)].clone())
-            for spec in self.program.graph_signature.input_specs
-        ]
-        result: Tensor = _Evaluation(self.program.graph_module).run(*given, enable_io_processing=False)[0]
-        return result
+        return evaluated(self.program, self.tensors, x, end_of(self.program, self.wanted))
 
 
-@final
-class _Evaluation(torch.fx.Interpreter):
-    """An interpreter of a graph in float64: floats are never narrowed, and checks of dtypes and sizes are skipped."""
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if is_check(target):
-            return None
-        if target in _CONVERSIONS and args[0].is_floating_point():
-            return args[0]
-        return torch.utils._pytree.tree_map(_wide, super().call_function(target, args, kwargs))
-
-
-_CONVERSIONS = {
-    torch.ops.aten.to.dtype, torch.ops.aten.to.dtype_layout, torch.ops.aten.to.device, torch.ops.aten._to_copy.default,
-    torch.ops.aten.type_as.default,
-}  # fmt: skip
-
-
-def _wide(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def read_pt2(path: Path) -> Pt2File:
+def read_pt2(path: Path, wanted: Wanted) -> Pt2File:
     """The program in a file of `torch.export.save`, whose batch axis has one entry or an open size.
 
     Raises UnreadableFile if the file is damaged or of another version, InvalidNetwork or UnsupportedLayer if it does
@@ -117,10 +92,10 @@ def read_pt2(path: Path) -> Pt2File:
         raise UnreadableFile(
             f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}; export it with that version"
         ) from error
-    return _described(path, program)
+    return _described(path, program, wanted)
 
 
-def _described(path: Path, program: ExportedProgram) -> Pt2File:
+def _described(path: Path, program: ExportedProgram, wanted: Wanted) -> Pt2File:
     """The program with the shape of its one input."""
     specs = program.graph_signature.input_specs
     inputs = [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
@@ -140,7 +115,7 @@ def _described(path: Path, program: ExportedProgram) -> Pt2File:
         )
     if prod(rest) > LARGEST:
         raise InvalidNetwork(f"the input of {path} has {prod(rest)} entries; at most {LARGEST} are read")
-    return Pt2File(program, tuple(rest), not isinstance(batch, int))
+    return Pt2File(program, tuple(rest), not isinstance(batch, int), wanted)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,17 +12,23 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.utils._pytree import tree_flatten
 
 from recurjac import activations, operators
 from recurjac._types import Shape
-from recurjac.errors import InvalidNetwork, UnsupportedLayer
+from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
 from recurjac.loading import readers, rewrites
+from recurjac.loading.decompositions import changes_part, decomposed
 from recurjac.loading.expression import Builder, Expression
+from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
 from recurjac.loading.messages import advice, first_line, quiet_failure
 from recurjac.loading.rewrites.threshold import Above, check_read
+from recurjac.loading.wanted import Wanted, option
+from recurjac.loading.widening import InFloat64, called
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
 from recurjac.tensors import cast
@@ -41,6 +48,7 @@ class Traced:
     program: ExportedProgram
     input_shape: Shape
     device: torch.device
+    wanted: Wanted
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,7 +61,7 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
-        network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
+        network = read_program(self.program, self.wanted, _tensors(self.module), self.input_shape, dtype, self.device)
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
     def _watched(self, network: Network) -> tuple[Watched, ...]:
@@ -66,26 +74,32 @@ class Traced:
         )
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """The output of the module in eval mode and float64 on x (batch, *input); its own parameters do not change.
+        """The wanted output of the module in eval mode and float64 on x (batch, *input); its parameters do not change.
 
-        Raises InvalidNetwork if it fails, UnsupportedLayer if it returns anything but a tensor.
+        Where the graph is cut, it is evaluated itself, input by input.
+        Raises InvalidNetwork if it fails, UnsupportedLayer if the output is not a tensor.
         """
+        if self.wanted.cut_at is not None:
+            end, tensors = end_of(self.program, self.wanted), _tensors(self.module)
+            return torch.cat([evaluated(self.program, tensors, row, end) for row in x.split(1)])
         places = _places(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         try:
-            with eval_mode(self.module), torch.no_grad():
-                y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
+            with eval_mode(self.module), torch.no_grad(), InFloat64():
+                y = torch.func.functional_call(self.module, wide, (x.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
-                "it must take batches of any size, and compute in the dtype of its input and parameters"
+                "it must take batches of any size, and compute in float32 or float64"
             ) from error
-        if not isinstance(y, Tensor):
-            raise UnsupportedLayer(f"the module returns a {type(y).__name__}; wrap it so that it returns one tensor")
-        return y
+        values, spec = tree_flatten(y)
+        value = values[self.wanted.output(output_names(spec), "the module")]
+        if not isinstance(value, Tensor):
+            raise UnsupportedLayer(f"the module returns a {type(value).__name__}; {WRAP}")
+        return value
 
 
-def trace(module: nn.Module, example: Tensor) -> Traced:
+def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
     """The graph of `module` in eval mode for one input; `example` (batch, *input).
 
     Raises InvalidNetwork if PyTorch cannot export the module.
@@ -94,15 +108,22 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
     with eval_mode(module):
         try:
-            with quiet_failure():
+            with quiet_failure(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
                 program = torch.export.export(module, (example,))
         except Exception as error:
             raise InvalidNetwork(
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the first dimension of the example is the batch): {first_line(error)}; remove control flow that "
-                "depends on data"
+                f"(the first dimension of the example is the batch): {first_line(error)}; {_remedy(module)}"
             ) from error
-    return Traced(module, program, tuple(example.shape[1:]), example.device)
+    return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
+
+
+def _remedy(module: nn.Module) -> str:
+    """What to do about a module that cannot be exported."""
+    if any(c.__module__.startswith("stable_baselines3.") for c in type(module).__mro__):
+        return "a policy draws its action at random; bound its mean action, by the module in docs/networks.md"
+    return "remove control flow that depends on data"
 
 
 def _named(module: nn.Module, name: str) -> Tensor:
@@ -148,30 +169,59 @@ def _places(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def read_graph(
-    program: ExportedProgram,
-    tensors: Mapping[str, Tensor],
-    input_shape: Shape,
-    dtype: torch.dtype,
+def read_program(
+    program: ExportedProgram, wanted: Wanted, tensors: Mapping[str, Tensor], input_shape: Shape, dtype: torch.dtype,
     device: torch.device,
-) -> Network:
-    """The normal form of a graph for one input; `tensors` has the graph's tensors by their names in it.
+) -> Network:  # fmt: skip
+    """The wanted part of a graph in normal form, for one input; `tensors` has the graph's tensors by their names in it.
 
-    Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
+    If it has operations without a reader, or some that change a part of a tensor, it is read in the simpler operations
+    into which PyTorch decomposes them.  Raises UnsupportedLayer, naming the operation and its place, if that fails too.
     """
+    try:
+        return _read_graph(program, wanted, tensors, input_shape, dtype, device)
+    except UnsupportedLayer as error:
+        simpler = decomposed(program)
+        if simpler is None:
+            raise
+        try:
+            return _read_graph(simpler, wanted, tensors, input_shape, dtype, device)
+        except (UnsupportedLayer, InvalidNetwork, InvalidRequest):
+            raise error from None
+
+
+def _read_graph(
+    program: ExportedProgram, wanted: Wanted, tensors: Mapping[str, Tensor], input_shape: Shape, dtype: torch.dtype,
+    device: torch.device,
+) -> Network:  # fmt: skip
     builder = Builder(input_shape, True, dtype, device)
     values = _inputs(program, tensors, builder)
-    for node in program.graph.nodes:
+    end = end_of(program, wanted)
+    for node in end.nodes:
         if node.op == "call_function":
-            values[node.name] = _read(node, values, builder)
-        elif node.op == "output":
-            return builder.finish(_output(node, values, builder))
+            try:
+                values[node.name] = _read(node, values, builder)
+            except UnsupportedLayer as error:
+                raise UnsupportedLayer(f"{error}{_way_out(node, values)}") from error
         elif node.op != "placeholder":
             raise UnsupportedLayer(
                 f"{node.name}: a graph node of kind {node.op}, which comes from torch.no_grad() or a branch, is not "
                 "read; leave it out of the module"
             )
-    raise InvalidNetwork("the exported graph has no output")
+    return builder.finish(_output(values[end.node.name], builder))
+
+
+def _way_out(node: Node, values: Mapping[str, Any]) -> str:
+    """The option that cuts the network before a node that is not read; nothing if it reads the network's input."""
+    read = [n for n in _compared(node, values) if isinstance(values.get(n.name), Expression)]
+    made = [n.name for n in read if n.op == "call_function"]
+    return f"; to bound what it reads: {option('cut-at', made[0])}" if made else ""
+
+
+def _compared(node: Node, values: Mapping[str, Any]) -> Iterator[Node]:
+    """The nodes that a node reads; in place of a comparison, those that it compares."""
+    for source in node.all_input_nodes:
+        yield from _compared(source, values) if isinstance(values.get(source.name), Above) else (source,)
 
 
 def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder) -> dict[str, Any]:
@@ -196,20 +246,25 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
     if node.target is operator.getitem:
         return args[0][args[1]]
     for unread in (a for a in flat if isinstance(a, Unread)):
-        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: it reads {unread.what}")
-    check_read(f"{node.target} at {_place(node)}", flat)
+        raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported: it reads {unread.what}")
+    check_read(str(node.target), f"{node.target} at {place_of(node)}", flat)
     if not any(isinstance(a, Expression | Above) for a in flat):
         return _folded(node, args, kwargs, builder)
     reader = torch_ops.readers.get(str(node.target))
+    if changes_part(node):
+        raise UnsupportedLayer(
+            f"{node.target} at {place_of(node)} is not supported: it changes a tensor of which a part or another "
+            "view is used; leave out the in-place operation"
+        )
     if reader is None:
         what = advice(str(node.target).split(".")[1])
-        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported; {what}")
+        raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported; {what}")
     try:
         result = reader(*args, **kwargs)
     except UnsupportedLayer:
         raise
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: {first_line(error)}") from error
+        raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported: {first_line(error)}") from error
     if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], Node):
         values[node.args[0].name] = result  # an in-place operation changes its argument
     return result
@@ -217,7 +272,7 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
 
 def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     """The result of a call on constants; records whether it was rounded, and the tensors whose values were copied."""
-    result = node.target(*args, **kwargs)  # type: ignore[operator]  # (a call_function's target is callable)
+    result = _called(node.target, args, kwargs, builder.dtype)
     moves = str(node.target).split(".")[1:2]
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
         builder.rounded = True
@@ -228,9 +283,9 @@ def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     return result
 
 
-def is_check(target: Any) -> bool:
-    """Whether an operation only checks its arguments, such as a dtype or a size."""
-    return "_assert" in str(target) or "sym_constrain" in str(target)
+def _called(target: Any, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+    """The result of a call on constants, of which the operations of ATen do not narrow below `dtype`."""
+    return called(target, args, kwargs, dtype) if isinstance(target, OpOverload) else target(*args, **kwargs)
 
 
 _MOVES = {
@@ -242,23 +297,10 @@ _MOVES = {
 """Operations that do not round, so that folding them on constants is exact."""
 
 
-def _place(node: Node) -> str:
-    """The place of a node in messages: its name and the module that called it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = [entry[0] for entry in stack.values() if entry[0]]
-    return f"node {node.name}" + (f" of module {path[-1]}" if path else "")
-
-
-def _output(node: Node, values: dict[str, Any], builder: Builder) -> Expression:
-    returned = node.args[0]
-    outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
-    if len(outputs) != 1 or not isinstance(outputs[0], Node):
-        what = f"{len(outputs)} values" if len(outputs) != 1 else "a value that is not a tensor"
-        raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
-    value = values[outputs[0].name]
+def _output(value: Any, builder: Builder) -> Expression:
     if not isinstance(value, Expression | Tensor):
-        what = value.what if isinstance(value, Unread) else f"a {type(value).__name__}"
-        raise UnsupportedLayer(f"the module returns {what}; wrap it so that it returns one tensor")
+        what = value.what if isinstance(value, Unread | Above) else f"a {type(value).__name__}"
+        raise UnsupportedLayer(f"the module returns {what}; {WRAP}")
     what = "tensor" if isinstance(value, Expression) else "constant"
     if not len(value.shape) or value.shape[0] != 1:
         raise UnsupportedLayer(

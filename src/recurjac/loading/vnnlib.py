@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -31,10 +33,12 @@ class Boxes:
     """Boxes that contain the boxes of the file; each end is rounded outwards to float64, and a missing end is infinite.
 
     lower, upper: (boxes, features), float64 on the CPU.  Raises InvalidRegion unless lower <= upper everywhere.
+    dropped: relations between inputs, which the boxes leave out; such a box is too large, never too small.
     """
 
     lower: Tensor
     upper: Tensor
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 2:
@@ -57,7 +61,15 @@ class _Bound:
 
     index: int
     upper: bool
-    value: Decimal
+    value: Decimal | Fraction
+
+
+@final
+@dataclass(frozen=True)
+class _Relation:
+    """A linear relation between several inputs, as the file writes it."""
+
+    text: str
 
 
 def read_vnnlib(path: Path) -> Boxes:
@@ -66,8 +78,8 @@ def read_vnnlib(path: Path) -> Boxes:
     Raises UnreadableFile if the file is damaged, or holds a formula that is not read.
     """
     declared: set[str] = set()
-    common: list[_Bound] = []
-    branches: list[list[_Bound]] | None = None
+    common: list[_Bound | _Relation] = []
+    branches: list[list[_Bound | _Relation]] | None = None
     for command in _parse(path, read_text(path)):
         match command:
             case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), [], "Real"]:
@@ -86,9 +98,11 @@ def read_vnnlib(path: Path) -> Boxes:
     missing = [i for i in range(features) if f"X_{i}" not in declared]
     if features == 0 or missing:
         raise UnreadableFile(f"{path} does not declare the input X_{min(missing, default=0)}; number them from X_0")
-    ends = [_ends(path, common + branch, features) for branch in ([[]] if branches is None else branches)]
+    every = [common + branch for branch in ([[]] if branches is None else branches)]
+    ends = [_ends(path, [b for b in bounds if isinstance(b, _Bound)], features) for bounds in every]
     both = torch.tensor(ends, dtype=torch.float64)
-    return Boxes(both[:, 0].contiguous(), both[:, 1].contiguous())
+    dropped = dict.fromkeys(b.text for bounds in every for b in bounds if isinstance(b, _Relation))
+    return Boxes(both[:, 0].contiguous(), both[:, 1].contiguous(), tuple(dropped))
 
 
 def _parse(path: Path, text: str) -> list[_Expression]:
@@ -125,7 +139,8 @@ def _at(path: Path, text: str, position: int, problem: str) -> UnreadableFile:
 
 def _unsupported(path: Path, expression: _Expression, problem: str) -> UnreadableFile:
     return UnreadableFile(
-        f"{path}: {short(_show(expression))} is {problem}; bounds like (<= X_0 0.5), (and …) and one (or …) are read"
+        f"{path}: {short(_show(expression))} is {problem}; linear bounds like (<= X_0 0.5), (and …) and one (or …) are "
+        "read"
     )
 
 
@@ -152,8 +167,8 @@ def _inputs(path: Path, expression: _Expression, declared: set[str]) -> bool:
     return expression.startswith("X")
 
 
-def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound]:
-    """The bounds on inputs whose conjunction `formula` implies; none if it is about outputs only."""
+def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound | _Relation]:
+    """The bounds and relations of inputs whose conjunction is `formula`; none if it is about outputs only."""
     if not _inputs(path, formula, declared):
         return []
     match formula:
@@ -164,7 +179,66 @@ def _bounds(path: Path, formula: _Expression, declared: set[str]) -> list[_Bound
                 value = _constant(path, other)
                 if isinstance(name, str) and name.startswith("X") and value is not None:
                     return [_Bound(int(name[2:]), upper, value)]
+            return [_linear_bound(path, formula, relation == "<=", left, right)]
     raise _unsupported(path, formula, "not a bound of one input by a number")
+
+
+def _linear_bound(
+    path: Path, formula: _Expression, below: bool, left: _Expression, right: _Expression
+) -> _Bound | _Relation:
+    """left <= right, or left >= right unless `below`: a bound if it is linear in one input, otherwise a relation."""
+    one, other = (_linear(path, e) for e in (left, right))
+    if one is None or other is None:
+        raise _unsupported(path, formula, "not linear in the inputs")
+    form = {name: one.get(name, Fraction(0)) - other.get(name, Fraction(0)) for name in {**one, **other}}
+    constant, factors = form.pop("", Fraction(0)), {name: f for name, f in form.items() if f != 0}
+    if any(name.startswith("Y") for name in factors):
+        raise _unsupported(path, formula, "a relation between inputs and outputs")
+    if not factors:
+        raise _unsupported(path, formula, "not about an input after its terms cancel")
+    if len(factors) > 1:
+        return _Relation(short(_show(formula)))
+    ((name, factor),) = factors.items()
+    return _Bound(int(name[2:]), below == (factor > 0), -constant / factor)
+
+
+def _linear(path: Path, expression: _Expression) -> dict[str, Fraction] | None:
+    """The factors of the variables of an expression, and under "" its constant; None if it is not linear."""
+    match expression:
+        case str() if DECIMAL.fullmatch(expression):
+            return {"": _fraction(path, expression)}
+        case str():
+            return {expression: Fraction(1)}
+        case ["+" | "-" | "*" as sign, *parts] if parts:
+            forms = [_linear(path, p) for p in parts]
+            known = [f for f in forms if f is not None]
+            if len(known) < len(forms):
+                return None
+            return _product(known) if sign == "*" else _total(known, sign == "-")
+    return None
+
+
+def _fraction(path: Path, text: str) -> Fraction:
+    value = decimal(str(path), text)
+    if value != 0 and abs(value.adjusted()) > 400:
+        raise UnreadableFile(f"{path} holds {short(text)} in a sum or product; scale the numbers")
+    return Fraction(value)
+
+
+def _total(forms: list[dict[str, Fraction]], minus: bool) -> dict[str, Fraction]:
+    """The sum; with `minus`, the first form less the others, or the negative of the only one."""
+    signs = [-1 if minus and (i > 0 or len(forms) == 1) else 1 for i in range(len(forms))]
+    names = dict.fromkeys(name for f in forms for name in f)
+    return {n: sum((s * f.get(n, Fraction(0)) for s, f in zip(signs, forms, strict=True)), Fraction(0)) for n in names}
+
+
+def _product(forms: list[dict[str, Fraction]]) -> dict[str, Fraction] | None:
+    """The product; None if more than one form has a variable."""
+    varying = [f for f in forms if any(name and factor != 0 for name, factor in f.items())]
+    if len(varying) > 1:
+        return None
+    scale = prod((f.get("", Fraction(0)) for f in forms if f not in varying), start=Fraction(1))
+    return {name: scale * factor for name, factor in (varying[0] if varying else {"": Fraction(1)}).items()}
 
 
 def _constant(path: Path, expression: _Expression) -> Decimal | None:
@@ -179,7 +253,8 @@ def _constant(path: Path, expression: _Expression) -> Decimal | None:
 
 def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float], list[float]]:
     """The lower and upper ends of the box in which all `bounds` hold, rounded outwards."""
-    lower, upper = [Decimal("-inf")] * features, [Decimal("inf")] * features
+    lower: list[Decimal | Fraction] = [Decimal("-inf")] * features
+    upper: list[Decimal | Fraction] = [Decimal("inf")] * features
     for bound in bounds:
         if bound.upper:
             upper[bound.index] = min(upper[bound.index], bound.value)

@@ -96,7 +96,8 @@ class Network:
         if any(w.changed for w in self.copied):
             raise InvalidNetwork(
                 f"the module's weights changed after its network was read in {self.dtype}; read it again, or read it "
-                "in the module's own dtype (load(…, dtype=…)), in which the network follows the weights"
+                "in the module's own dtype (load(…, dtype=…)), in which the network follows all weights but those that "
+                "the module computes"
             )
 
     @property

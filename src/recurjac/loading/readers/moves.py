@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from recurjac.loading.readers.choices import merged
 from recurjac.loading.readers.onnx_windows import check_padding
 from recurjac.loading.rewrites.pairs import paired
 from recurjac.operators.gather import gather, gather_positions, positions
@@ -55,12 +56,16 @@ for _operation in _DIVISIONS:
 
 
 @torch_ops.reads("aten.view_as.default", "aten.reshape_as.default")
-def _reshape_as(x: Expression, other: Any) -> Any:
+def _reshape_as(x: Any, other: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.reshape(other.shape)
     return _move(aten.reshape.default, x, list(other.shape))
 
 
 @torch_ops.reads("aten.expand_as.default")
-def _expand_as(x: Expression, other: Any) -> Any:
+def _expand_as(x: Any, other: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.expand(other.shape)
     return _move(aten.expand.default, x, list(other.shape))
 
 
@@ -147,19 +152,8 @@ def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
 
 
 def _beside(parts: Sequence[Any], dim: int) -> Any:
-    """The sum of all parts, each moved to its place in a tensor of zeros."""
-    like = next(p for p in parts if not isinstance(p, Tensor))
-    blank = [torch.zeros(tuple(p.shape), dtype=torch.float64) for p in parts]
-    total: Any = None
-    for i, part in enumerate(parts):
-        moved = torch.cat([positions(tuple(p.shape)) if k == i else p for k, p in enumerate(blank)], dim)
-        if isinstance(part, Tensor):
-            operator = gather_positions(moved, tuple(part.shape))
-            placed = like.constant(part).apply(operator)
-        else:
-            placed = part.apply(gather_positions(moved, part.shape))
-        total = placed if total is None else total.plus(placed)
-    return total
+    """The parts side by side."""
+    return merged(lambda *tensors: torch.cat(tensors, dim), *parts)
 
 
 @torch_ops.reads("aten.hstack.default")

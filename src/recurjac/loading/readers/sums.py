@@ -13,8 +13,8 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.operators.convolution import spread
 from recurjac.operators.gather import positions, summed
-from recurjac.operators.scale import divided
-from recurjac.registry import Expression, torch_ops
+from recurjac.operators.scale import divided, scaled
+from recurjac.registry import Expression, onnx_ops, torch_ops
 
 _MOST = 2**23
 """The maximum total of entries in the windows of one layer."""
@@ -46,6 +46,16 @@ def _axes(x: Expression, dim: int | Sequence[int] | None) -> list[int]:
 @torch_ops.reads("aten.sum.default", "aten.sum.dim_IntList")
 def _sum(x: Expression, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
     return sum_over(x, _axes(x, dim), keepdim)
+
+
+@onnx_ops.reads("Scaler")
+def _scaler(x: Expression, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Any:
+    """(x - offset) · scale along the last axis, of the domain ai.onnx.ml."""
+    low, factor = (torch.tensor(list(n), dtype=torch.float64) for n in (offset or (0.0,), scale or (1.0,)))
+    for t in (low, factor):
+        if t.numel() not in (1, x.shape[-1]):
+            raise ValueError(f"a scaler of {t.numel()} numbers on {x.shape[-1]} features")
+    return scaled(x.shift(-low), factor)
 
 
 @torch_ops.reads("aten.mean.default", "aten.mean.dim")

@@ -50,6 +50,34 @@ def _onnx_hard_sigmoid(x: Expression, *, alpha: float = 0.2, beta: float = 0.5) 
     return _between(scaled(x, alpha).shift(torch.tensor(beta, dtype=torch.float64)), 0.0, 1.0)
 
 
+@torch_ops.reads("aten.threshold.default", "aten.threshold_.default")
+def _threshold(x: Expression, threshold: float, value: float) -> Any:
+    """x where x > threshold, otherwise `value`; without a jump, it is a maximum."""
+    if threshold != value:
+        raise ValueError(
+            f"a threshold of {threshold} with the value {value} below it, where it jumps; use relu or clamp"
+        )
+    return clip(x, float(value))
+
+
+@onnx_ops.reads("ThresholdedRelu")
+def _thresholded_relu(x: Expression, *, alpha: float = 1.0) -> Any:
+    return _threshold(x, alpha, 0.0)
+
+
+@torch_ops.reads("aten.softshrink.default")
+def _soft_shrink(x: Expression, lambd: float = 0.5) -> Any:
+    """x - clip(x, -lambd, lambd)."""
+    return x.plus(scaled(_between(x, -float(lambd), float(lambd)), -1.0)) if lambd else x
+
+
+@onnx_ops.reads("Shrink")
+def _shrink(x: Expression, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
+    if bias != lambd:
+        raise ValueError(f"a shrink by {bias} beyond {lambd}, where it jumps; use equal numbers")
+    return _soft_shrink(x, lambd)
+
+
 def _number(bound: Any, absent: float) -> Any:
     """A bound as a float if it is a single number, otherwise unchanged.  Raises ValueError if it is NaN."""
     if bound is None:

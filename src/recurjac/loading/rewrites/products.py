@@ -25,12 +25,14 @@ from recurjac.activations import (
     Log,
     LogSigmoid,
     Mish,
+    ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
     Softplus,
     Softsign,
     Square,
+    SquaredReLU,
     Tanh,
 )
 from recurjac.loading.expression import Expression
@@ -118,8 +120,18 @@ def _square(a: Form, gate: Node) -> Gated | None:
     return None if rho is None else Gated(Cube(), 1 / rho, rho)
 
 
+def _squared_relu(a: Form, gate: Node) -> Gated | None:
+    """a max(t, 0)² where a = f max(ρ t, 0), ρ > 0: the cube of a over (f ρ)²."""
+    relu = node_of(a, gate.builder)
+    if relu is None or not isinstance(relu.stage.activation, ReLU) or relu.shift != 0:
+        return None
+    rho = _multiple(relu.before, gate.before)
+    return Gated(Cube(), 1 / (relu.factor * rho) ** 2) if rho is not None and rho > 0 else None
+
+
 _GATES: dict[type[AbstractActivation], Gate] = {
     Sigmoid: _sigmoid, Erf: _erf, Tanh: _tanh, HardTanh: _clip, ReLU6: _clip, Square: _square,
+    SquaredReLU: _squared_relu,
 }  # fmt: skip
 
 
@@ -158,13 +170,23 @@ def _gated(a: Expression, b: Expression, table: dict[type[AbstractActivation], G
     return None if found is None else (node, found)
 
 
+def squared(x: Expression) -> Expression:
+    """x², entry by entry; the square of a multiple of a ReLU is a multiple of one activation, which is tighter."""
+    node = node_of(form(x), x.builder)
+    if node is None or not isinstance(node.stage.activation, ReLU) or node.shift != 0:
+        return x.activate(Square())
+    found: Expression = scaled(node.argument(x).activate(SquaredReLU()), _exact(node.factor**2))
+    return found
+
+
 def product(x: Expression, y: Expression) -> Expression:
     """x y, entry by entry: an activation if it is a known one of one variable, and otherwise a product of stages."""
     if x.shape == y.shape:
         a, b = form(x), form(y)
         found = b.multiple_of(a)
         if found is not None:
-            return Gated(Square(), found[0], 1.0, found[1]).of(x)
+            total: Expression = scaled(squared(x), _exact(found[0]))
+            return total if found[1] == 0 else total.plus(scaled(x, _exact(found[1])))
         for one, other in ((x, y), (y, x)):
             gate = _gated(one, other, _GATES)
             if gate is not None:
@@ -217,7 +239,13 @@ def _reciprocal(x: Expression) -> Any:
 def _power(x: Any, exponent: Any) -> Any:
     if is_constant(x):
         raise ValueError("a power of a constant; write it with exp")
-    return power(x, constant_exponent(exponent))
+    number = constant_exponent(exponent)
+    return squared(x) if number == 2 else power(x, number)
+
+
+@torch_ops.reads("aten.square.default", "aten.square_.default")
+def _square_of(x: Expression) -> Any:
+    return squared(x)
 
 
 @torch_ops.reads("aten.log.default")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
 from recurjac.activations import LeakyReLU, ReLU
 from recurjac.errors import UnsupportedLayer
 from recurjac.loading.expression import Expression
+from recurjac.loading.readers.choices import choice
 from recurjac.loading.rewrites.forms import Form, close, form, node_of
 from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
@@ -23,6 +23,10 @@ class Above:
     """A comparison: true where `gap` is positive.  Nothing but a choice reads it."""
 
     gap: Expression
+
+    @property
+    def what(self) -> str:
+        return "a comparison"
 
     def chosen(self, a: Any, b: Any) -> Expression:
         """a where the gap is positive, and b elsewhere.  Raises ValueError if they are no functions of it, or jump."""
@@ -102,11 +106,11 @@ def _bent(gap: Expression, above: float, below: float) -> Expression:
     return high.plus(scaled(scaled(gap, -1.0).activate(ReLU()), -below))
 
 
-def check_read(operation: str, arguments: Iterable[Any]) -> None:
-    """Raise UnsupportedLayer if an operation other than a choice reads a comparison; its name is in its message."""
-    if "where" not in operation.lower() and any(isinstance(a, Above) for a in arguments):
+def check_read(operation: str, place: str, arguments: Iterable[Any]) -> None:
+    """Raise UnsupportedLayer, naming its place, if an operation other than a choice reads a comparison."""
+    if operation not in _CHOICES and any(isinstance(a, Above) for a in arguments):
         raise UnsupportedLayer(
-            f"{operation} is not supported: it reads a comparison of what depends on the input, which has no "
+            f"{place} is not supported: it reads a comparison of what depends on the input, which has no "
             "derivative; use where(x > c, …, …) with equal limits at c, relu, clamp, maximum or minimum"
         )
 
@@ -138,12 +142,12 @@ def _less(x: Any, y: Any) -> Any:
     return _above(y, x)
 
 
-@torch_ops.reads("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+_IN_TORCH = ("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+_CHOICES = {*_IN_TORCH, "Where"}
+
+
+@torch_ops.reads(*_IN_TORCH)
 @onnx_ops.reads("Where")
 def _where(mask: Any, x: Any, y: Any) -> Any:
     """x where the mask is true, otherwise y."""
-    if isinstance(mask, Tensor):
-        raise ValueError("a choice by a constant mask; multiply by the mask instead")
-    if not isinstance(mask, Above):
-        raise ValueError("a choice that depends on data; use relu, clamp, maximum or minimum")
-    return mask.chosen(x, y)
+    return mask.chosen(x, y) if isinstance(mask, Above) else choice(mask, x, y)

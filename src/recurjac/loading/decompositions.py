@@ -1,0 +1,67 @@
+"""Graphs in simpler operations, for those with operations that have no reader or that change parts of tensors."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch._ops import OpOverload
+from torch.export import ExportedProgram, default_decompositions
+from torch.fx import Node
+
+from recurjac.loading.messages import quiet_failure
+from recurjac.registry import torch_ops
+
+
+def decomposed(program: ExportedProgram) -> ExportedProgram | None:
+    """The same graph without operations in place, and with PyTorch's decompositions of those that have no reader.
+
+    None if PyTorch cannot decompose it.
+    """
+    try:
+        with warnings.catch_warnings(), quiet_failure():
+            warnings.simplefilter("ignore")
+            table = default_decompositions()
+            for operation in list(table.keys()):
+                if str(operation) in torch_ops.readers:
+                    table.pop(operation)
+            simpler: ExportedProgram = program.run_decompositions(table)
+    except Exception:  # PyTorch can raise any exception; the operations of `program` then name what is not read
+        return None
+    return simpler
+
+
+def changes_part(node: Node) -> bool:
+    """Whether an operation changes a tensor in place that shares memory with another one that may be used."""
+    if not mutates(node) or not node.args or not isinstance(node.args[0], Node):
+        return False
+    changed = node.args[0]
+    if any(user is not node and shares(user) for user in changed.users):
+        return True
+    while shares(changed) and isinstance(changed.args[0], Node):
+        changed = changed.args[0]
+        if len(changed.users) > 1:
+            return True
+    return False
+
+
+def mutates(node: Node) -> bool:
+    """Whether an operation changes an argument."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def shares(node: Node) -> bool:
+    """Whether the result may share memory with the first argument."""
+    target = node.target
+    if not isinstance(target, OpOverload) or not node.args:
+        return False
+    return any(r.alias_info is not None for r in target._schema.returns) or target._schema.name in _MAYBE
+
+
+_MAYBE = {
+    f"aten::{name}"
+    for name in ("reshape", "flatten", "ravel", "contiguous", "to", "type_as", "reshape_as", "unflatten", "movedim",
+                 "moveaxis", "swapaxes", "swapdims", "narrow", "numpy_T", "mT", "mH", "adjoint", "tensor_split",
+                 "chunk", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "broadcast_to",
+                 "expand_as", "atleast_1d", "atleast_2d", "atleast_3d", "positive", "clone_preserve_strides")
+}  # fmt: skip
+"""Operations whose result may share memory with their argument, although their schema does not say so."""

@@ -1,0 +1,50 @@
+"""PyTorch's operations without narrowing: conversions between float32 and float64 change nothing in real arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+_NARROW = (torch.float32, torch.float64)
+
+
+def called(operation: Any, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+    """The result of an operation of ATen in which no floating-point tensor is of a narrower type than `dtype`.
+
+    An operation on floating-point tensors that names float32 or float64 as its type computes in `dtype` or wider.
+    Operations that change an argument are called as they are.
+    """
+    if operation._schema.is_mutable:
+        return operation(*args, **kwargs)
+    if any(isinstance(a, Tensor) and a.is_floating_point() for a in tree_leaves((args, kwargs))):
+        args, kwargs = tree_map(_Widened(dtype, True), (args, kwargs))
+    return tree_map(_Widened(dtype, False), operation(*args, **kwargs))
+
+
+@final
+class _Widened:
+    """A map that widens floating-point tensors, and the names of their types if `names`."""
+
+    def __init__(self, dtype: torch.dtype, names: bool) -> None:
+        self._dtype, self._names = dtype, names
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(torch.promote_types(value.dtype, self._dtype))
+        named = self._names and isinstance(value, torch.dtype) and value in _NARROW
+        return torch.promote_types(value, self._dtype) if named else value
+
+
+@final
+class InFloat64(TorchDispatchMode):
+    """A context in which operations compute in float64, also where they name float32."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return called(func, args, kwargs or {}, torch.float64)
