@@ -170,10 +170,7 @@ def questions(shared: Path) -> Iterator[Question]:
             made = Random(sizes, activation, gain, seed)
             yield Question("fresh seeds", f"{name}, seed {seed}", radius, made, (ball, inf, inf),
                            quick=quick and seed == _SEEDS[0])  # fmt: skip
-    for name, wanted, product in (
-        ("lipsdp_random_weights", 36.49, 43.30557),
-        ("lipsdp_mnist_weights", 24.40, 31.50351),
-    ):
+    for name, wanted, product in _GLOBAL:
         read = WeightList(reference / f"{name}.npz")
         if read.path.is_file():
             yield Question("global l2", name, inf, read, (2.0, 2.0, 2.0), False, (wanted, wanted), product,
