@@ -98,9 +98,7 @@ class EntriesOver(AbstractBounds):
                 found = self.brancher.effects(gradients.state, self._weights(upper, goals))
                 effects += [] if found is None else [found]
             inside = torch.cat(points)
-            return Bounded(
-                torch.cat(uppers), torch.cat(effects) if effects else None, inside if len(inside) else None
-            )
+            return Bounded(torch.cat(uppers), torch.cat(effects) if effects else None, inside if len(inside) else None)
 
     def _weights(self, upper: Tensor, goals: Goals) -> Tensor:
         """How far each entry of J is above a goal, relative to the one that is farthest: (batch, K, n)."""
@@ -228,10 +226,16 @@ class BranchedEntries(AbstractJacobianMethod):
         problem = divided_problem(gradients, self.brancher, self.title)
         return PreparedParts(self, problem, self.method.prepare(gradients))
 
-    def searched(self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim) -> Branching:
-        """The state at the end for the problem of one sample; after an interruption, what was proved until then."""
+    def searched(
+        self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim, known: Attained | None = None,
+        before: Branching | None = None,
+    ) -> Branching:  # fmt: skip
+        """The state at the end for the problem of one sample; after an interruption, what was proved until then.
+
+        known: what the entries, and minus them, are known to attain.  before: the end of a search that goes on.
+        """
         bound = EntriesOver(self.method, tangents, aim, sample, self.brancher)
-        return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound)
+        return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound, known, before)
 
 
 @final
