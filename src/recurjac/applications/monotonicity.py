@@ -142,7 +142,8 @@ def monotone(
     """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
 
     Where something is undecided, bounded regions of up to 64 inputs are divided until everything is decided, or
-    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.  An interruption
+    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.  The parts are
+    halves across inputs and, if all activations have two pieces, those where neurons have given signs.  An interruption
     ends this for all samples.
 
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
@@ -151,7 +152,7 @@ def monotone(
     and leave the entry undecided.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind.
 
-    Source: docs/mathematics.md, §7.4.
+    Source: docs/mathematics.md, §7.4 and §6.10.
     """
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")

@@ -174,7 +174,7 @@ def _both(entries: Interval, batch: int) -> Tensor:
 def _cells(gradients: Gradients, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Which parts are proved to be empty, (batch,), and points (N, *input) inside of the half-spaces of others.
 
-    chosen: (batch,), the parts to look at, if few of their slopes are unknown.  Source: docs/mathematics.md, §6.9.
+    chosen: (batch,), the parts to look at, if few of their slopes are unknown.  Source: docs/mathematics.md, §6.10.
     """
     state = gradients.state
     empty, none = state.empty, state.region.x[:0]

@@ -23,7 +23,7 @@ class SignBisection(AbstractBrancher):
 
     In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).
     Samples without an unstable neuron are divided by `otherwise`.
-    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9.
+    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9 and §6.10.
     """
 
     otherwise: AbstractBrancher = field(default_factory=InputBisection)
