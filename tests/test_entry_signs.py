@@ -180,6 +180,15 @@ def test_what_is_left_when_parts_run_out_is_still_proved() -> None:
         assert not found.interrupted
 
 
+def test_limits_that_have_passed_leave_a_proved_state() -> None:
+    network = rj.load(bent(1, (3, 6, 5, 1)), activation="relu")
+    found = rj.monotone(network, unit_box(3), probe=rj.Probe(count=0), limit=rj.Limit(seconds=1e-9))
+    slopes = true_jacobians(network, 2 * torch.rand(500, 3).double() - 1)[:, 0]
+    assert bool((found.lower[0, 0] <= slopes.amin(0) + 1e-9).all())
+    assert bool((found.upper[0, 0] >= slopes.amax(0) - 1e-9).all())
+    assert bool(found.undecided.any())
+
+
 def test_an_interruption_ends_all_ways_and_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     net = bent(1, (3, 6, 5, 1))
     network = rj.load(net, activation="relu")

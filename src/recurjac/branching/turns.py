@@ -23,6 +23,8 @@ from recurjac.search import Attained, better_of
 
 _FIRST = 1 / 16
 """The share of the time that each way has at first."""
+_LEAST = 1e-9
+"""The number of seconds of a search for which there is no time left; it bounds the undivided region."""
 
 
 @final
@@ -79,19 +81,19 @@ class EntrySigns:
             seconds, parts = self.limit.seconds - (time.perf_counter() - began), self.limit.parts - _parts(ends)
             open_ = wanted if found is None else found.open(wanted, margin)
             at = _next(ends, len(ways), open_)
-            if at is None or seconds <= 0 or parts <= 0 or not bool(open_.any()) or (found and found.interrupted):
-                break
+            done = at is None or seconds <= 0 or parts <= 0 or not bool(open_.any())
+            if found is not None and (done or found.interrupted):
+                return found
+            at = 0 if at is None else at
             if len(ends) < len(ways) > 1:
                 seconds = min(seconds, self.limit.seconds * _FIRST)
             before = ends[at] if at < len(ends) else None
-            limit = replace(self.limit, seconds=seconds, parts=parts + (0 if before is None else before.parts))
+            most = parts + (0 if before is None else before.parts)
+            limit = replace(self.limit, seconds=max(seconds, _LEAST), parts=max(most, 1))
             known = None if found is None else found.attained
             end = _searched(ways[at], limit, tangents, Signs(open_, margin), known, before)
             ends[at : at + 1] = [end]
             found = _together(ends, ways, found, end)
-        if found is None:
-            raise ValueError("nothing is wanted, or there is no time")
-        return found
 
     def _ways(self, sample: Problem) -> list[tuple[BranchedEntries, Problem]]:
         """The ways to divide, with the problem that each divides."""
