@@ -9,8 +9,9 @@ from recurjac.branching.exact import ExactNorm
 from recurjac.branching.pool import Leaves
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 from recurjac.branching.signs import SignBisection
+from recurjac.branching.turns import EntrySigns
 
 __all__ = [
     "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "BranchedEntries", "Branching", "EntriesOver",
-    "ExactNorm", "InputBisection", "Leaves", "Limit", "SignBisection", "Signs", "Tight",
+    "EntrySigns", "ExactNorm", "InputBisection", "Leaves", "Limit", "SignBisection", "Signs", "Tight",
 ]  # fmt: skip

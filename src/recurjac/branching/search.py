@@ -36,6 +36,10 @@ class AbstractBounds(ABC):
         The batch of the result are the quantities.
         """
 
+    def attaining(self, points: Tensor, known: Attained) -> Attained:
+        """What is known, or more at points (N, *input) that came with the bounds."""
+        return known
+
     @abstractmethod
     def goals(self, attained: Attained, tolerance: float) -> Goals:
         """The bounds that are good enough, for what is attained of each quantity."""
@@ -133,9 +137,11 @@ class BranchAndBound:
     brancher: AbstractBrancher
     limit: Limit
 
-    def last(self, problem: Problem, bound: AbstractBounds, known: Attained | None = None) -> Branching:
-        """The final state of the search."""
-        *_, state = self.states(problem, bound, known)
+    def last(
+        self, problem: Problem, bound: AbstractBounds, known: Attained | None = None, before: Branching | None = None
+    ) -> Branching:
+        """The final state of the search, which goes on `before` (see `states`)."""
+        *_, state = self.states(problem, bound, known, before)
         return state
 
     def states(
@@ -163,7 +169,9 @@ class BranchAndBound:
     def _first(self, problem: Problem, bound: AbstractBounds, known: Attained | None, began: float) -> Branching:
         """The state before the first division."""
         found = bound.found(problem, known)
-        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
+        bounded = bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2))
+        found = found if bounded.points is None else bound.attaining(bounded.points, found)
+        whole = self._lot(bounded, problem, None)
         pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
         return self._state(pool, found, bound, 1, began)
 
@@ -203,7 +211,9 @@ class BranchAndBound:
         halves = join(pieces)
         before = taken.upper.repeat(len(pieces), 1)
         found = bound.found(halves, now.attained)
-        lot = self._lot(bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2)), halves, before)
+        bounded = bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2))
+        found = found if bounded.points is None else bound.attaining(bounded.points, found)
+        lot = self._lot(bounded, halves, before)
         if lot is not None:
             pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
         return self._state(pool, found, bound, now.parts + len(before), began)
