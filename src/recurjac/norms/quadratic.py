@@ -141,8 +141,7 @@ def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
     if reached is None or q == inf:
         return plain
     gram = reached.gram
-    most = largest_eigenvalue(gram) if chain.arithmetic.rigorous else torch.linalg.eigvalsh(gram.mid)[-1]
-    other = root_up(grow(most.clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
+    other = root_up(grow(largest_eigenvalue(gram).clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
     rest = torch.linalg.vector_norm(reached.rest) if q == 2 else reached.rest.sum()
     other = grow(other + rest, chain.rows + 4)
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
