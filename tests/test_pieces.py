@@ -55,7 +55,7 @@ def sampled(problem: rj.Problem, p: float, count: int = 3000) -> float:
 def test_pieces_hold_and_more_of_them_are_never_worse(activation: str, ball: float) -> None:
     problem, p = problem_of(activation, 3, ball), {1.0: 1, 2.0: 2, inf: inf}[ball]
     uppers = []
-    for parts in (1, 8, 24):
+    for parts in (1, 4, 12):
         method = rj.Branched(brancher=rj.PieceBisection(), limit=rj.Limit(seconds=600, parts=parts))
         uppers.append(float(rj.lipschitz(problem, p=p, method=method, search=rj.Search(work=0)).upper))
     assert uppers[2] <= uppers[1] <= uppers[0]
@@ -181,13 +181,11 @@ def test_caps_hold_and_pay(activation: str) -> None:
     network = dense(activation, 2, (5, 5, 5, 1))
     problem = rj.Problem(network, rj.LpBall(torch.full((1, 5), 0.1).double(), 0.8, 1.0))
     uppers = []
-    for brancher in (rj.InputBisection(), rj.VertexCaps()):
-        for parts in (1, 60):
-            method = rj.Branched(rj.JacobianNorm(rj.XLinear()), brancher, rj.Limit(seconds=600, parts=parts))
-            uppers.append(float(rj.lipschitz(problem, method=method, search=rj.Search(work=0)).upper))
-            assert uppers[-1] >= sampled(problem, inf) * (1 - 1e-9)
-    assert uppers[3] <= uppers[2] == uppers[0]
-    assert activation == "relu" or uppers[3] < uppers[1]
+    for parts in (1, 60):
+        method = rj.Branched(rj.JacobianNorm(rj.XLinear()), rj.VertexCaps(), rj.Limit(seconds=600, parts=parts))
+        uppers.append(float(rj.lipschitz(problem, method=method, search=rj.Search(work=0)).upper))
+        assert uppers[-1] >= sampled(problem, inf) * (1 - 1e-9)
+    assert uppers[1] < uppers[0]
 
 
 def test_branchers_choose_by_their_own_effects() -> None:
