@@ -55,12 +55,12 @@ def sampled(problem: rj.Problem, p: float, count: int = 3000) -> float:
 def test_pieces_hold_and_more_of_them_are_never_worse(activation: str, ball: float) -> None:
     problem, p = problem_of(activation, 3, ball), {1.0: 1, 2.0: 2, inf: inf}[ball]
     uppers = []
-    for parts in (1, 4, 12):
+    for parts in (1, 8):
         method = rj.Branched(brancher=rj.PieceBisection(), limit=rj.Limit(seconds=600, parts=parts))
         uppers.append(float(rj.lipschitz(problem, p=p, method=method, search=rj.Search(work=0)).upper))
-    assert uppers[2] <= uppers[1] <= uppers[0]
-    assert uppers[2] < uppers[0] * (1 - 1e-6)
-    assert uppers[2] >= sampled(problem, p) * (1 - 1e-9)
+    assert uppers[1] <= uppers[0]
+    assert uppers[1] < uppers[0] * (1 - 1e-6)
+    assert uppers[1] >= sampled(problem, p) * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("activation", [*SMOOTH, *KINKED])
@@ -70,7 +70,7 @@ def test_every_point_lies_in_a_part_whose_slopes_hold(activation: str) -> None:
     points = problem.bound.sample(400, g)[0]
     z = problem.network.preactivations(points)
     parts = [problem]
-    for _ in range(3):
+    for _ in range(2):
         parts = [half for part in parts for half in rj.PieceBisection().divide(part)]
     covered = torch.zeros(len(points), dtype=torch.bool)
     for part in parts:
@@ -181,7 +181,7 @@ def test_caps_hold_and_pay(activation: str) -> None:
     network = dense(activation, 2, (5, 5, 5, 1))
     problem = rj.Problem(network, rj.LpBall(torch.full((1, 5), 0.1).double(), 0.8, 1.0))
     uppers = []
-    for parts in (1, 60):
+    for parts in (1, 30):
         method = rj.Branched(rj.JacobianNorm(rj.XLinear()), rj.VertexCaps(), rj.Limit(seconds=600, parts=parts))
         uppers.append(float(rj.lipschitz(problem, method=method, search=rj.Search(work=0)).upper))
         assert uppers[-1] >= sampled(problem, inf) * (1 - 1e-9)
