@@ -37,7 +37,9 @@ from recurjac.branching import (
     InputBisection,
     Leaves,
     Limit,
+    PieceBisection,
     SignBisection,
+    VertexCaps,
 )
 from recurjac.errors import (
     ConversionError,
@@ -117,11 +119,11 @@ __all__ = [
     "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
     "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves",
     "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency",
-    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants", "SignBisection", "SignSum",
-    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer", "XLinear",
+    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PieceBisection", "PlainOnly", "PlainSum",
+    "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem",
+    "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
+    "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
+    "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points",
+    "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend",
+    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps", "XLinear",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import final
 
-from recurjac.auto.steps import AbstractStep
+from recurjac.auto.step import AbstractStep
 from recurjac.auto.work import Work
 from recurjac.deadline import until
 from recurjac.errors import OutOfTime
@@ -118,8 +118,9 @@ def improve(arms: Sequence[Arm], work: Work, report: Callable[[Report], None]) -
     """Go on while there is time and something may improve; returns why it ended."""
     while not work.met:
         ready = [arm for arm in arms if arm.ready(work)]
+        ready = [arm for arm in ready if not arm.step.fills] or ready
         if not ready:
-            return "stuck"
+            return "time" if work.deadline.share > _LATE else "stuck"
         arm = choose([a for a in ready if a.fits(work)], work)
         if arm is None or work.deadline.share > _LATE:
             return "time"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from recurjac.auto.arms import Arm, Report, improve
-from recurjac.auto.steps import OPENING, STEPS, AbstractStep
+from recurjac.auto.step import AbstractStep
+from recurjac.auto.steps import OPENING, STEPS
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds, shorter, until
 from recurjac.errors import OutOfTime

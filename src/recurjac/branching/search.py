@@ -208,8 +208,7 @@ class BranchAndBound:
         if taken is None:
             return replace(now, status="stuck")
         pieces = self.brancher.divided(taken.problem, taken.effects)
-        halves = join(pieces)
-        before = taken.upper.repeat(len(pieces), 1)
+        halves, before = _not_empty(join(pieces), taken.upper.repeat(len(pieces), 1))
         found = bound.found(halves, now.attained)
         bounded = bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2))
         found = found if bounded.points is None else bound.attaining(bounded.points, found)
@@ -228,6 +227,15 @@ class BranchAndBound:
             return lot
         kept = (~empty).nonzero().flatten()
         return lot.at(kept) if len(kept) else None
+
+
+def _not_empty(parts: Problem, before: Tensor) -> tuple[Problem, Tensor]:
+    """Parts without those whose region is known to be empty, but at least one, and what belongs to them."""
+    empty = parts.bound.empty
+    if not bool(empty.any()) or bool(empty.all()):
+        return parts, before
+    kept = (~empty).nonzero().flatten()
+    return parts.at(kept), before[kept]
 
 
 _RESUMED = 16
