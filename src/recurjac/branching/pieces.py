@@ -33,7 +33,7 @@ class PieceBisection(AbstractBrancher):
     That point is a jump of the slope, if there is one in the range, or the one that leaves the slopes of the two pieces
     the least width.  In a part, the range of the neuron and of its slope are those of a piece, and a pre-activation
     rule may use its half-space (`HalfSpaces`).  If a sample of the batch has no neuron to divide at, `otherwise`
-    divides the problem.  No proof depends on the choice.  Source: docs/mathematics.md, §6.10.
+    divides the problem.  No proof depends on the choice.  Source: docs/mathematics.md, §6.11.
     """
 
     otherwise: AbstractBrancher = field(default_factory=InputBisection)
