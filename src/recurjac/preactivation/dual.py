@@ -64,14 +64,15 @@ _EVEN = 0.2
 class DualRanges(AbstractCentred):
     """Centred secants, then the quadratic dual for the sides of neurons that they leave undecided.
 
-    decide: steps for a side whose sign no point that was tried disproves; the search ends when the sign is proved.
+    decide: steps for a side whose sign no point that was tried disproves; the search ends when the sign is proved, or
+    is not likely to be.
     narrow: steps for both sides of the neurons that stay undecided.  search: steps of the P-chain.
     seconds: for each stage; searches end earlier if their steps take longer.
     Systems with more than 1500 variables are bounded by secants only.  Source: docs/mathematics.md, §3.6.
     """
 
-    decide: int = 100
-    narrow: int = 12
+    decide: int = 40
+    narrow: int = 20
     search: int = 30
     seconds: float = inf
 
@@ -117,7 +118,8 @@ class DualRanges(AbstractCentred):
         rows, stop = torch.cat([positive, negative]), torch.cat([low[positive], -high[negative]])
         signs = torch.cat([-torch.ones_like(positive), torch.ones_like(negative)])
         order = (stop / sides.above[rows]).argsort(descending=True)  # what needs the least first
-        sides.sharpen(rows[order], signs[order], self.decide, stop[order], Deadline.after(_DECIDING * sides.deadline.left))
+        limit = Deadline.after(_DECIDING * sides.deadline.left)
+        sides.sharpen(rows[order], signs[order], self.decide, stop[order], limit)
 
 
 def _undecided(system: SecantSystem, sides: _Sides) -> Tensor:
@@ -302,6 +304,6 @@ def points_of(activation: AbstractActivation, z: Interval, at: Interval) -> Tens
     return torch.stack([points - c, values - values[2]])
 
 
-def Dual(decide: int = 100, narrow: int = 12) -> Refine:  # noqa: N802  (it stands for an object)
+def Dual(decide: int = 40, narrow: int = 20) -> Refine:  # noqa: N802  (it stands for an object)
     """CROWN, then centred secants and the quadratic dual on the neurons that it leaves unstable."""
     return Refine(Crown(), DualRanges(decide, narrow))

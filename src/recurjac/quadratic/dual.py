@@ -288,7 +288,8 @@ class Plain:
         slope[..., :n] += (rows.base.unsqueeze(-2) @ factor)[..., 0, :]
         slope[..., n:] += rows.units + bw
         constant = self.allowance(weights) + one.sum((-1, -2))
-        return Form(factor, (info == 0).all(-1), _hessian(totals, map_y, n, self.groups), slope.flatten(1), constant, map_y)
+        hessian = _hessian(totals, map_y, n, self.groups)
+        return Form(factor, (info == 0).all(-1), hessian, slope.flatten(1), constant, map_y)
 
     def allowance(self, weights: Tensor) -> Tensor:
         """An upper bound of Σ λ_i v_i² over the unit boxes and balls: (R,)."""
