@@ -177,12 +177,15 @@ def test_which_rows_are_given_up() -> None:
     assert Settings().open(torch.zeros(1), -torch.ones(1), 9).tolist() == [True]
 
 
+def _counted(taken: list[int], step: Callable[[_Run, float], None], run: _Run, rest: float) -> None:
+    taken.append(len(run.now))
+    step(run, rest)
+
+
 def test_a_row_that_will_not_reach_what_is_asked_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found of it until then is kept."""
-    taken = []
-    monkeypatch.setattr(
-        _Run, "advance", lambda run, rest, step=_Run.advance: (taken.append(len(run.now)), step(run, rest))
-    )
+    taken: list[int] = []
+    monkeypatch.setattr(_Run, "advance", lambda run, rest, step=_Run.advance: _counted(taken, step, run, rest))
     g = torch.Generator().manual_seed(0)
     system, count = plain(g, 4, 6), 2
     rows = Rows(torch.randn(count, 1, 3, generator=g).double(), torch.randn(count, 1, 6, generator=g).double())
