@@ -127,7 +127,7 @@ def improve(arms: Sequence[Arm], work: Work, report: Callable[[Report], None]) -
         before, began, version = work.gap, work.deadline.spent, work.version
         report(arm.pull(work))
         if work.version > version:
-            for other in sorted((a for a in arms if a.leads(work, arm.seconds)), key=lambda a: a.seconds):
+            for other in sorted((a for a in arms if a.leads(work, arm.seconds)), key=lambda a: a.bound or inf):
                 if other.fits(work) and not work.met:
                     report(other.pull(work))
             arm.record(work, before, began)

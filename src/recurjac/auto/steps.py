@@ -363,7 +363,7 @@ STEPS: tuple[AbstractStep, ...] = (
         where=where_smooth,
     ),
     NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
-    RangeStep(DualRanges(150, 12, 30), DualRanges(200, 30, 60), DualRanges(500, 80, 100), most=0.8),
+    RangeStep(DualRanges(40, 12, 30), DualRanges(60, 40, 60), DualRanges(100, 100, 100), most=0.65),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),

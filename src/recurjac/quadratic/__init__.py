@@ -3,7 +3,7 @@
 from recurjac.quadratic.balance import balanced, optimised
 from recurjac.quadratic.dual import Plain, Point, Rows
 from recurjac.quadratic.dual_proof import DualSystem, Ranges, proved, proved_safely
-from recurjac.quadratic.dual_search import COUPLED, Scale, Settings, searched
+from recurjac.quadratic.dual_search import COUPLED, SIDES, Scale, Settings, searched
 from recurjac.quadratic.envelope import optimised_rows, spread_evenly
 from recurjac.quadratic.layer_multipliers import LayerMultipliers, improved
 from recurjac.quadratic.layer_vectors import Weigh
@@ -15,7 +15,7 @@ from recurjac.quadratic.parts import eliminated, reduced
 from recurjac.quadratic.system import Carried, Choose, Node, System, carried, reach, system_of, whole_system_of
 
 __all__ = [
-    "COUPLED", "Affine", "Carried", "Choose", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss",
+    "COUPLED", "SIDES", "Affine", "Carried", "Choose", "DualSystem", "LayerMultipliers", "Layers", "Lifted", "Loss",
     "Multipliers", "Node", "Plain", "Point", "Ranges", "Reached", "Rows", "Scale", "Settings", "System", "Weigh",
     "balanced", "carried", "eliminated", "improved", "influence", "layers_of", "least_of", "lifted", "optimised",
     "optimised_rows", "positive", "proved", "proved_safely", "reach", "reach_layers", "reduced", "searched",
