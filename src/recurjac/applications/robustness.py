@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf, isfinite
 from typing import Any, final
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.centres import Centres, around
+from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, MET, TIME, dividing_radii
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
@@ -37,7 +39,7 @@ from recurjac.applications.radius_search import (
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.deadline import NEVER, Deadline, until
+from recurjac.deadline import NEVER, Budget, Deadline, until
 from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
@@ -51,6 +53,8 @@ _ATTACK = 0.2
 """In large networks, the share of the time for the attack."""
 _MANY = 0.6
 """The share of what is left for proofs on many balls if there are others for few."""
+_Attacked = dict[int, tuple[float, Tensor]]
+"""For some inputs the nearest adversary that is known: its distance, infinite if there is none, and the point."""
 _RANGES = 0.2
 """In large networks, the share of what is left for the ranges on some balls."""
 
@@ -67,6 +71,9 @@ class CertifiedRadius(AbstractResult):
     label, target: (batch,); with several targets, the one with the least radius.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
+    status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
+    "time" if proofs that divide balls (`BranchedMargin`) had no time left for that, "interrupted" if the user stopped
+    them, otherwise "bounded".
     """
 
     radius: Tensor
@@ -79,6 +86,7 @@ class CertifiedRadius(AbstractResult):
     adversary: Tensor
     proof: tuple[str, ...]
     remark: tuple[str, ...]
+    status: tuple[str, ...]
     p: float
     provenance: Provenance
 
@@ -152,6 +160,7 @@ class _Entry:
     attack: float
     adversary: Tensor
     remark: str
+    end: str
 
     @property
     def proof(self) -> Proved:
@@ -186,6 +195,8 @@ class _Work:
             rows[range(len(others)), list(others)] = -1.0
             margins = self.problem.of(self.network.combine(rows))
             part = replace(self, problem=margins, centres=self.centres.taken(members))
+            if any(e.end == INTERRUPTED for e in found.values()):
+                part = replace(part, proofs=tuple(f for f in self.proofs if not f.divides) or DEFAULT_PROOFS)
             remarks = ["" if given[i] == label else f"misclassified as {given[i]}" for i in members]
             found.update(zip(members, part.certified(label, others, remarks), strict=True))
         return [found[i] for i in range(len(labels))]
@@ -198,6 +209,7 @@ class _Work:
         right = [i for i, why in enumerate(remarks) if not why]
         attacked = self.attacked(right, centres, deadline.part(_ATTACK))
         rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
+        ends = self.divided(rungs, attacked, deadline)
         beaten = (self.network(self.centres.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
         for i, centre in enumerate(centres):
@@ -205,26 +217,29 @@ class _Work:
             row = _weakest(own)
             lost = remarks[i].startswith("mis") and beaten[i]
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
-            entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
+            end = ends.get(i, BOUNDED)
+            entries.append(_Entry(own, row, label, others[row], away, point, remarks[i], end))
         return entries
 
     def searched(
-        self, rungs: dict[int, list[RadiusBound]], attacked: Mapping[int, tuple[float, Tensor]], deadline: Deadline
+        self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
     ) -> dict[int, list[RadiusBound]]:
         """All rungs of each input, from the rung of its centre: first by proofs for many balls, then by those for few.
 
         Of the time, the first take a share if there are others.
         """
         many, few = (
-            replace(self, proofs=tuple(f for f in self.proofs if f.sparing is wanted), deadline=deadline)
-            for wanted in (False, True)
+            replace(self, proofs=tuple(f for f in self.proofs if (f.sparing, f.divides) == kind), deadline=deadline)
+            for kind in ((False, False), (True, False))
         )
-        if many.proofs and few.proofs and deadline.end < inf:
+        if many.proofs and deadline.end < inf and len(many.proofs) < len(self.proofs):
             many = replace(many, deadline=deadline.part(_MANY))
         if many.proofs:
             climbing = {i: self.told(i, self.climbing(i, own[0]), own, attacked) for i, own in rungs.items()}
             rungs = answered(climbing, many.bounds)
         if few.proofs:
+            if deadline.end < inf and len(many.proofs) + len(few.proofs) < len(self.proofs):
+                few = replace(few, deadline=deadline.part(_MANY))
             whole = self.centres.whole().tolist()
             further = {
                 i: self.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()
@@ -232,18 +247,45 @@ class _Work:
             rungs = answered(further, few.bounds)
         return rungs
 
+    def divided(
+        self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
+    ) -> dict[int, str]:
+        """Add rungs by proofs that divide balls, input by input, and nearer adversaries; returns how each search ended."""
+        dividing = tuple(f for f in self.proofs if f.divides)
+        ends = {i: _end(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
+        left = [i for i, end in ends.items() if dividing and end != EXACT]
+        budget, whole = Budget(deadline, len(left)), self.centres.whole().tolist()
+        try:
+            for i in left:
+                own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
+                search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
+                answered({i: self.told(i, search, rungs[i], attacked)}, own.bounds)
+                ends[i] = _end(rungs[i], attacked[i][0], TIME)
+        except KeyboardInterrupt:
+            ends.update({i: INTERRUPTED for i in left if ends[i] == BOUNDED})
+        return ends
+
+    def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
+        """The distance of the nearest adversary of an input, after a look around a `point` that is one."""
+        if point is not None:
+            at = point.unsqueeze(0)
+            found = self.search.attack.closer(self.network, self.centres.taken([i]).points(), at, self.problem.arithmetic)
+            if float(found.distance) < attacked[i][0]:
+                attacked[i] = (float(found.distance), found.point[0])
+        return attacked[i][0]
+
     def told(
         self,
         i: int,
         search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
         rungs: Sequence[RadiusBound],
-        attacked: Mapping[int, tuple[float, Tensor]],
+        attacked: _Attacked,
     ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         """The same search, with progress if the user wants to see it."""
-        progress, attack = self.search.progress, attacked[i][0]
+        progress = self.search.progress
         if progress is None:
             return search
-        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attack)))
+        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attacked[i][0])))
 
     def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         together = min(self.search.intervals, self.problem.planner.radii_ahead(self.network))
@@ -273,7 +315,7 @@ class _Work:
 
     def attacked(
         self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline
-    ) -> dict[int, tuple[float, Tensor]]:
+    ) -> _Attacked:
         """The nearest adversary found for each of these inputs: its distance and the point.
 
         For large networks, none is found if the attack takes longer than it may.
@@ -286,6 +328,12 @@ class _Work:
             found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
             return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
         return {i: (inf, self.centres.x[i]) for i in index}
+
+
+def _end(rungs: Sequence[RadiusBound], attack: float, otherwise: str) -> str:
+    """How a search ended, from what is proved and the nearest adversary."""
+    radius = least_proved(rungs)
+    return EXACT if radius == inf or (radius > 0 and radius >= attack * (1 - MET)) else otherwise
 
 
 def _weakest(rungs: Sequence[RadiusBound]) -> int:
@@ -315,7 +363,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]),
         tuple(_name(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
-        work.centres.p, work.problem.provenance(", ".join(titles)),
+        tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
     )  # fmt: skip
 
 

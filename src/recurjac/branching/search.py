@@ -164,7 +164,7 @@ class BranchAndBound:
         """The state before the first division."""
         found = bound.found(problem, known)
         whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
-        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
+        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.able(whole.problem, whole.effects))
         return self._state(pool, found, bound, 1, began)
 
     def _again(self, before: Branching, bound: AbstractBounds, known: Attained | None) -> Branching:
@@ -205,7 +205,7 @@ class BranchAndBound:
         found = bound.found(halves, now.attained)
         lot = self._lot(bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2)), halves, before)
         if lot is not None:
-            pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
+            pool = pool.adding(lot, ~self.brancher.able(lot.problem, lot.effects))
         return self._state(pool, found, bound, now.parts + len(before), began)
 
     def _lot(self, found: Bounded, problem: Problem, before: Tensor | None) -> Lot | None:

@@ -1,0 +1,121 @@
+"""A proof of radius that divides balls until every part is proved, or an adversary is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import inf, prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.applications.proofs import WIDEST, AbstractRadiusProof, MarginBalls, RadiusFacts
+from recurjac.branching import BranchAndBound, Branching, InputBisection, Limit
+from recurjac.branching.branched import untied
+from recurjac.branching.margins import MarginByInputs, MarginByPieces, PieceBisection
+from recurjac.deadline import Deadline, shorter
+from recurjac.errors import InvalidRequest, expect, expect_whole
+from recurjac.preactivation import PreactivationState, SecantRanges
+from recurjac.preactivation.anytime import refined
+from recurjac.problem import Problem
+
+_RANGES = 0.2
+"""Of the time for a ball, the largest share for tighter ranges, and for lines of the whole ball."""
+_STEPS = 15
+"""The steps of each search for multipliers of secants."""
+_MEMORY = 2**31
+"""The number of bytes that the parts of a ball may take."""
+
+
+@final
+@dataclass(frozen=True)
+class BranchedMargin(AbstractRadiusProof):
+    """Margins are proved to be positive on parts of a ball, or a point is found at which one is not.
+
+    inputs: with up to so many, the ball is halved along inputs; with more, ranges of neurons are divided, each part
+    with multipliers for its half-spaces, of `steps` steps.  limit: for each ball, with all its margins; its tolerance
+    is not used.  It is asked on a few balls beyond what all other proofs reach; on balls that are not bounded it states
+    nothing.
+    Source: docs/mathematics.md, §7.5.
+    """
+
+    limit: Limit = field(default_factory=Limit)
+    inputs: int = 6
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        expect(self.limit, Limit, "the limit", "give Limit(seconds=…)")
+        expect_whole("the proof", inputs=self.inputs, steps=self.steps)
+        if min(self.inputs, self.steps) < 0:
+            raise InvalidRequest(f"{self} has negative numbers; give 0 or more")
+
+    def title(self, problem: Problem) -> str:
+        return "branched margin"
+
+    @property
+    def sparing(self) -> bool:
+        return True
+
+    @property
+    def divides(self) -> bool:
+        return True
+
+    def within(self, seconds: float) -> BranchedMargin:
+        return replace(self, limit=replace(self.limit, seconds=shorter(self.limit.seconds, seconds)))
+
+    def unproved_rounding(self, p: float) -> list[str]:
+        return []
+
+    def facts(self, balls: MarginBalls) -> RadiusFacts:
+        problem = balls.problem
+        if bool(problem.bound.unbounded.any()):
+            return RadiusFacts()
+        plain = problem.output(balls.known.state).lower.detach()
+        margins, points = plain.double().cpu().clone(), torch.full_like(problem.bound.x, torch.nan)
+        for i, sample in enumerate(problem.samples()):
+            deadline = Deadline.after(self.limit.seconds / problem.bound.batch)
+            alone = balls.known.state if problem.bound.batch == 1 else None
+            point = self._divided(sample, alone, margins[i], deadline)
+            if point is not None:
+                points[i] = point
+        return RadiusFacts(margins=margins, adversaries=points)
+
+    def _divided(
+        self, sample: Problem, state: PreactivationState | None, margins: Tensor, deadline: Deadline
+    ) -> Tensor | None:
+        """An adversary if one is found; larger `margins` of the one ball, (margins,), are written into them."""
+        left = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0]
+        if not left:
+            return None
+        few = prod(sample.network.input_shape) <= self.inputs
+        ranges = None if few else self._ranges(sample, state, deadline)
+        for number, k in enumerate(left):
+            limit = replace(self.limit, seconds=max(1e-3, deadline.left / (len(left) - number)))
+            own = sample.of(sample.network.output(k))
+            found = _by_inputs(own, limit) if ranges is None else self._by_pieces(own, ranges, limit)
+            if found.lower >= 0:
+                return found.attained.witness[0]
+            if found.upper < -float(margins[k]) or torch.isnan(margins[k]):
+                margins[k] = -found.upper
+            if found.status == "interrupted":
+                raise KeyboardInterrupt
+        return None
+
+    def _ranges(self, sample: Problem, state: PreactivationState | None, deadline: Deadline) -> PreactivationState:
+        """The ranges over the ball, tighter where that is cheap."""
+        known = sample.preactivations() if state is None else state
+        if max(sample.network.sizes[1:]) > WIDEST:
+            return known
+        return sample.by(refined(known, sample.pre, SecantRanges(_STEPS), deadline.part(_RANGES))).preactivations()
+
+    def _by_pieces(self, own: Problem, ranges: PreactivationState, limit: Limit) -> Branching:
+        neurons = sum(own.network.sizes[1:-1])
+        parts = max(64, _MEMORY // (48 * neurons + 32 * own.network.sizes[0]))
+        limit = replace(limit, parts=min(limit.parts, parts))
+        bound = MarginByPieces.of(own, ranges, self.steps, Deadline.after(_RANGES * limit.seconds))
+        return BranchAndBound(PieceBisection(), limit).last(own, bound)
+
+
+def _by_inputs(own: Problem, limit: Limit) -> Branching:
+    own = untied(own)
+    return BranchAndBound(InputBisection(), limit).last(own, MarginByInputs(own))
