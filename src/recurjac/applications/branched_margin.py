@@ -19,7 +19,7 @@ from recurjac.preactivation import PreactivationState, SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
-_RANGES = 0.2
+_RANGES = 0.4
 """Of the time for a ball, the largest share for tighter ranges, and for lines of the whole ball."""
 _STEPS = 15
 """The steps of each search for multipliers of secants."""
@@ -74,39 +74,32 @@ class BranchedMargin(AbstractRadiusProof):
         margins, points = plain.double().cpu().clone(), torch.full_like(problem.bound.x, torch.nan)
         for i, sample in enumerate(problem.samples()):
             deadline = Deadline.after(self.limit.seconds / problem.bound.batch)
-            alone = balls.known.state if problem.bound.batch == 1 else None
+            alone = balls.known.state if problem.bound.batch == 1 else sample.preactivations()
             point = self._divided(sample, alone, margins[i], deadline)
             if point is not None:
                 points[i] = point
         return RadiusFacts(margins=margins, adversaries=points)
 
     def _divided(
-        self, sample: Problem, state: PreactivationState | None, margins: Tensor, deadline: Deadline
+        self, sample: Problem, state: PreactivationState, margins: Tensor, deadline: Deadline
     ) -> Tensor | None:
         """An adversary if one is found; larger `margins` of the one ball, (margins,), are written into them."""
-        left = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0]
-        if not left:
-            return None
         few = prod(sample.network.input_shape) <= self.inputs
-        ranges = None if few else self._ranges(sample, state, deadline)
+        if not few and not bool((margins > 0).all()) and max(sample.network.sizes[1:]) <= WIDEST:
+            tighter = sample.by(refined(state, sample.pre, SecantRanges(_STEPS), deadline.part(_RANGES)))
+            state = tighter.preactivations()
+            margins.copy_(torch.fmax(margins, tighter.output(state).lower[0].detach().to(margins)))
+        left = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0]
         for number, k in enumerate(left):
             limit = replace(self.limit, seconds=max(1e-3, deadline.left / (len(left) - number)))
             own = sample.of(sample.network.output(k))
-            found = _by_inputs(own, limit) if ranges is None else self._by_pieces(own, ranges, limit)
+            found = _by_inputs(own, limit) if few else self._by_pieces(own, state, limit)
             if found.lower >= 0:
                 return found.attained.witness[0]
-            if found.upper < -float(margins[k]) or torch.isnan(margins[k]):
-                margins[k] = -found.upper
+            margins[k] = torch.fmax(margins[k], margins.new_tensor(-found.upper))
             if found.status == "interrupted":
                 raise KeyboardInterrupt
         return None
-
-    def _ranges(self, sample: Problem, state: PreactivationState | None, deadline: Deadline) -> PreactivationState:
-        """The ranges over the ball, tighter where that is cheap."""
-        known = sample.preactivations() if state is None else state
-        if max(sample.network.sizes[1:]) > WIDEST:
-            return known
-        return sample.by(refined(known, sample.pre, SecantRanges(_STEPS), deadline.part(_RANGES))).preactivations()
 
     def _by_pieces(self, own: Problem, ranges: PreactivationState, limit: Limit) -> Branching:
         neurons = sum(own.network.sizes[1:-1])

@@ -14,9 +14,9 @@ MET = 1e-3
 """The relative distance between a radius and an adversary at which they count as equal."""
 BOUNDED, EXACT, TIME, INTERRUPTED = "bounded", "exact", "time", "interrupted"
 """How a search ended: by itself, with an adversary as near as the radius, at the end of its time, or by the user."""
-_CLOSE = 0.01
+_CLOSE = 2e-3
 """The relative distance between a radius that is proved, and one that could not be, at which the search ends."""
-_GROWTH = 1.2
+_GROWTH = 1.5
 """The first factor by which radii grow."""
 _BALLS = 64
 """The largest number of balls."""
@@ -53,7 +53,7 @@ def dividing_radii(
         if found[0].adversary is not None:
             nearest(found[0].adversary)
         if least_proved(rungs) >= asked:
-            low, factor = least_proved(rungs), min(factor * factor, 16.0)
+            low, factor = least_proved(rungs), min(1.5 * factor, 8.0)
         elif not nearest(None) <= asked:
             failed = min(failed, asked)
     return rungs

@@ -51,8 +51,8 @@ from recurjac.region import LpBall, Numbers
 
 _ATTACK = 0.2
 """In large networks, the share of the time for the attack."""
-_MANY = 0.6
-"""The share of what is left for proofs on many balls if there are others for few."""
+_MANY, _BEFORE = 0.6, 0.3
+"""The share of what is left for proofs on many balls if there are others for few, or others that divide balls."""
 _Attacked = dict[int, tuple[float, Tensor]]
 """For some inputs the nearest adversary that is known: its distance, infinite if there is none, and the point."""
 _RANGES = 0.2
@@ -232,14 +232,15 @@ class _Work:
             replace(self, proofs=tuple(f for f in self.proofs if (f.sparing, f.divides) == kind), deadline=deadline)
             for kind in ((False, False), (True, False))
         )
-        if many.proofs and deadline.end < inf and len(many.proofs) < len(self.proofs):
-            many = replace(many, deadline=deadline.part(_MANY))
+        divides = any(f.divides for f in self.proofs)
+        if many.proofs and deadline.end < inf and (few.proofs or divides):
+            many = replace(many, deadline=deadline.part(_BEFORE if divides else _MANY))
         if many.proofs:
             climbing = {i: self.told(i, self.climbing(i, own[0]), own, attacked) for i, own in rungs.items()}
             rungs = answered(climbing, many.bounds)
         if few.proofs:
-            if deadline.end < inf and len(many.proofs) + len(few.proofs) < len(self.proofs):
-                few = replace(few, deadline=deadline.part(_MANY))
+            if divides and deadline.end < inf:
+                few = replace(few, deadline=deadline.part(_BEFORE))
             whole = self.centres.whole().tolist()
             further = {
                 i: self.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()

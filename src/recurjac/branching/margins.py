@@ -173,7 +173,7 @@ class MarginByPieces(AbstractMarginBound):
         ranges = tuple(state.pre(k).map(torch.Tensor.detach) for k in range(1, within.network.depth))
         plain = cls(within, ranges, steps)
         with torch.no_grad():
-            return replace(plain, start=plain._pull(plain._state(within)).searched(5 * steps, deadline))
+            return replace(plain, start=plain._pull(plain._state(within)).searched(2 * steps, deadline))
 
     def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         with torch.no_grad():
