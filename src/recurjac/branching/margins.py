@@ -19,13 +19,19 @@ from recurjac.deadline import NEVER, Deadline
 from recurjac.preactivation import IBP, PreactivationState
 from recurjac.preactivation.halfspaces import Chosen, Pull
 from recurjac.problem import Problem
-from recurjac.region import LpBall
+from recurjac.region import BoundBall, BoundRegion, LpBall
 from recurjac.search import Attained, outputs_and_jacobian
 
 _POINTS = 32
 """The number of points of some parts from which a search for a point with a negative output starts."""
-_DESCENTS = 5
-"""The number of its steps."""
+_DESCENTS = 12
+"""The number of its steps, of Frank and Wolfe's method."""
+_FAR = 1e3
+"""How far beyond the region a direction goes before it is cut, relative to the region."""
+_DEPTH = 3
+"""How many neurons of a part are cut at once where few parts are divided together; with four times as many, one less."""
+_LONGER = 10
+"""How many times more steps the search has for a part that cannot be divided."""
 _TENSORS = 24
 """About how many tensors of the size of the forms exist at once."""
 
@@ -64,7 +70,7 @@ class AbstractMarginBound(AbstractBounds):
     def _descended(self, points: Tensor) -> list[Tensor]:
         """The ends of descents at which the output seems to be at most 0, the least few: (1, *input) each."""
         region, network = self.within.bound, self.within.network
-        size, ones = region.scale[0], [1] * (points.dim() - 1)
+        ones = [1] * (points.dim() - 1)
         best, lowest = points, torch.full((len(points),), inf, dtype=points.dtype, device=points.device)
         for step in range(_DESCENTS + 1):
             values, slopes = outputs_and_jacobian(network, points)
@@ -72,11 +78,8 @@ class AbstractMarginBound(AbstractBounds):
             best = torch.where(lower.reshape(-1, *ones), points, best)
             lowest = torch.where(lower, values.flatten(), lowest)
             if step < _DESCENTS:
-                down = slopes.reshape(points.shape).nan_to_num(0.0, 0.0, 0.0) * size
-                way = down.sign() if region.is_box else down / down.abs().flatten(1).amax(1).clamp(
-                    min=torch.finfo(down.dtype).tiny
-                ).reshape(-1, *ones)
-                points = region.project((points - (2.0 - 1.9 * step / _DESCENTS) * size * way).unsqueeze(0))[0]
+                ends = _lowest(region, slopes.reshape(points.shape).nan_to_num(0.0, 0.0, 0.0))
+                points = region.project((points + 2 / (step + 2) * (ends - points)).unsqueeze(0))[0]
         order = lowest.argsort()[:2]
         return [best[i : i + 1] for i in order.tolist() if float(lowest[i]) <= 0]
 
@@ -110,6 +113,7 @@ class MarginByInputs(AbstractMarginBound):
 class PieceBisection(AbstractBrancher):
     """Cuts the range of the neuron whose lines seem to cost a bound most, in the middle or at the kink of a ReLU.
 
+    Where few parts are divided together, several neurons of each are cut at once.
     It needs the costs and the cuts that `MarginByPieces` states as effects, (batch, 2, neurons); parts without a
     neuron that costs something cannot be divided.  No proof depends on the choice.
     """
@@ -133,19 +137,28 @@ class PieceBisection(AbstractBrancher):
         if effects is None:
             return self.divide(problem)
         costs, cuts = effects.unbind(1)
-        chosen = torch.zeros_like(costs, dtype=torch.bool).scatter(1, costs.argmax(1, keepdim=True), True)
-        below, above, begin = problem, problem, 0
-        for k in stages(problem):
-            shape = problem.network.shape(k)
-            end = begin + prod(shape)
-            mine, cut = (t[:, begin:end].reshape(-1, *shape) for t in (chosen, cuts))
-            begin = end
-            if bool(mine.any()):
-                infinite = torch.full_like(cut, inf)
-                at = torch.where(mine, cut, infinite)
-                below = below.constrained(k, Interval(-infinite, at))
-                above = above.constrained(k, Interval(torch.where(mine, cut, -infinite), infinite))
-        return [below, above]
+        most = int((costs > 0).sum(1).min())
+        depth = max(1, min(most, _DEPTH - (len(costs) - 1).bit_length() // 2))
+        parts = [problem]
+        for neuron in costs.topk(depth, 1).indices.unbind(1):
+            chosen = torch.zeros_like(costs, dtype=torch.bool).scatter(1, neuron.unsqueeze(1), True)
+            parts = [half for part in parts for half in _cut(part, chosen, cuts)]
+        return parts
+
+
+def _cut(problem: Problem, chosen: Tensor, cuts: Tensor) -> list[Problem]:
+    """The two parts of each sample in which the chosen neuron, (batch, neurons), is on either side of its cut."""
+    below, above, begin = problem, problem, 0
+    for k in stages(problem):
+        shape = problem.network.shape(k)
+        end = begin + prod(shape)
+        mine, cut = (t[:, begin:end].reshape(-1, *shape) for t in (chosen, cuts))
+        begin = end
+        if bool(mine.any()):
+            infinite = torch.full_like(cut, inf)
+            below = below.constrained(k, Interval(-infinite, torch.where(mine, cut, infinite)))
+            above = above.constrained(k, Interval(torch.where(mine, cut, -infinite), infinite))
+    return [below, above]
 
 
 def stages(problem: Problem) -> list[int]:
@@ -201,7 +214,17 @@ class MarginByPieces(AbstractMarginBound):
         better = torch.minimum(pull.upper(chosen, state.arithmetic), upper[left])
         upper[left] = torch.where(state.empty.unsqueeze(1), -inf, better)
         effects[left] = self._effects(pull, chosen)
+        last = left[(effects[left, 0].amax(1) <= 0) & (upper[left, 0] >= 0)]
+        if len(last):
+            upper[last] = torch.minimum(upper[last], self._affine(problem.at(last)))
         return upper, effects
+
+    def _affine(self, problem: Problem) -> Tensor:
+        """Bounds of parts on which no line costs anything: linear programs, for which the search has more steps."""
+        state = self._state(problem)
+        pull = self._pull(state)
+        found = pull.upper(pull.searched(_LONGER * self.steps, NEVER), state.arithmetic)
+        return torch.where(state.empty.unsqueeze(1), -inf, found)
 
     def _state(self, problem: Problem) -> PreactivationState:
         state = PreactivationState(
@@ -239,6 +262,21 @@ class MarginByPieces(AbstractMarginBound):
             costs.append(cost.flatten(1))
             cuts.append(cut.flatten(1))
         return torch.stack([torch.cat(costs, 1), torch.cat(cuts, 1)], 1)
+
+
+def _lowest(region: BoundRegion, slopes: Tensor) -> Tensor:
+    """About the points of a region of one sample at which linear functions of slopes (N, *input) are least."""
+    size, down = region.scale, -slopes
+    flat = (down * size).flatten(1).abs()
+    if region.is_box:
+        down = down.sign()
+    elif isinstance(region, BoundBall) and region.p == 1:
+        one = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0)
+        down = one.reshape(down.shape) * down.sign()
+    else:
+        most = flat.amax(1).clamp(min=torch.finfo(flat.dtype).tiny)
+        down = down * size / most.reshape(-1, *[1] * (down.dim() - 1))
+    return region.project((region.x + _FAR * size * down).unsqueeze(0))[0]
 
 
 def _coefficients(pull: Pull, chosen: Chosen) -> dict[int, Tensor]:
