@@ -12,6 +12,7 @@ Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all o
 from math import inf
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -23,7 +24,6 @@ from recurjac.applications.monotonicity import (
     monotone,
 )
 from recurjac.applications.newton import Newton
-from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.proofs import LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
@@ -111,7 +111,8 @@ from recurjac.search import Search
 from recurjac.version import __version__
 
 __all__ = [
-    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries", "BranchedMargin",
+    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
+    "BranchedMargin",
     "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
     "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
     "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",

@@ -93,7 +93,7 @@ class Attack:
             return target.proved(best, found, arithmetic)
 
     def closer(self, margins: Network, ball: LpBall, points: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
-        """Adversaries near `points` (batch, *input), which are adversaries, but nearer to the inputs where some are found.
+        """Adversaries near the adversaries `points` (batch, *input), nearer to the inputs where some are found.
 
         Each step goes to the nearest point at which the margin would be 0 if it were linear, or part of the way.
         """

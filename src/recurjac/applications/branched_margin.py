@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import prod
 from typing import final
 
 import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from math import inf, isfinite, sqrt
 
 from torch import Tensor
@@ -13,13 +13,19 @@ from recurjac.applications.radius_search import RadiusSearch, first_order
 MET = 1e-3
 """The relative distance between a radius and an adversary at which they count as equal."""
 BOUNDED, EXACT, TIME, INTERRUPTED = "bounded", "exact", "time", "interrupted"
-"""How a search ended: by itself, with an adversary as near as the radius, at the end of its time, or by the user."""
+"""How a search ended: by itself, with an adversary as near as the radius, for lack of time, or by the user."""
 _CLOSE = 2e-3
 """The relative distance between a radius that is proved, and one that could not be, at which the search ends."""
 _GROWTH = 1.5
 """The first factor by which radii grow."""
 _BALLS = 64
 """The largest number of balls."""
+
+
+def ending(rungs: Sequence[RadiusBound], attack: float, otherwise: str) -> str:
+    """How a search ended, from what is proved and the nearest adversary."""
+    radius = least_proved(rungs)
+    return EXACT if radius == inf or (radius > 0 and radius >= attack * (1 - MET)) else otherwise
 
 
 def dividing_radii(
@@ -30,7 +36,8 @@ def dividing_radii(
 ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
     """Further rungs of one sample by proofs that prove a ball or find an adversary in it; returns all rungs.
 
-    rungs: what the other proofs state, of which one has radius 0; further ones are added to the list.  whole: as in `search_radii`.
+    rungs: what the other proofs state, of which one has radius 0; further ones are added to the list.
+    whole: as in `search_radii`.
     nearest: takes an adversary, or None, and returns the distance of the nearest one known.
     Radii grow by growing factors up to just below the nearest adversary.  Below a radius that could neither be proved
     nor refuted, they halve what is open.

@@ -221,15 +221,16 @@ def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: 
         if bool(((bounds < 0) & (bounds > -inf)).any()):
             raise InvalidRequest(f"{title} states a negative slope; a slope bounds a norm, which is not negative")
     low, high = _best(torch.fmax, -inf, margins, balls), _best(torch.fmin, inf, slopes, balls)
-    points = [next((f.adversaries[i] for _, f in facts if _refutes(f, i)), None) for i in range(balls.shape[0])]
-    by = [tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes)]
+    points = [_refuting([f for _, f in facts], i) for i in range(balls.shape[0])]
+    by, of = (tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes))
     rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
-    return [RadiusBound(r, tuple(m), tuple(s), *by, x) for (r, m, s), x in zip(rows, points, strict=True)]
+    return [RadiusBound(r, tuple(m), tuple(s), by, of, x) for (r, m, s), x in zip(rows, points, strict=True)]
 
 
-def _refutes(facts: RadiusFacts, ball: int) -> bool:
-    """Whether an adversary in the ball is stated."""
-    return facts.adversaries is not None and bool(facts.adversaries[ball].isfinite().all())
+def _refuting(facts: Sequence[RadiusFacts], ball: int) -> Tensor | None:
+    """The first adversary in a ball that is stated."""
+    points = [f.adversaries[ball] for f in facts if f.adversaries is not None]
+    return next((x for x in points if bool(x.isfinite().all())), None)
 
 
 def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -> RadiusFacts:

@@ -7,7 +7,7 @@ two proofs can be combined: the bound up to some radius, and the Lipschitz const
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.centres import Centres, around
-from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, MET, TIME, dividing_radii
+from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, TIME, dividing_radii, ending
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
@@ -34,6 +34,7 @@ from recurjac.applications.radius_search import (
     answered,
     few_radii,
     first_order,
+    remark_on,
     search_radii,
     told,
 )
@@ -248,12 +249,10 @@ class _Work:
             rungs = answered(further, few.bounds)
         return rungs
 
-    def divided(
-        self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
-    ) -> dict[int, str]:
-        """Add rungs by proofs that divide balls, input by input, and nearer adversaries; returns how each search ended."""
+    def divided(self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline) -> dict[int, str]:
+        """Add rungs by proofs that divide balls, input by input, and nearer adversaries; returns how each ended."""
         dividing = tuple(f for f in self.proofs if f.divides)
-        ends = {i: _end(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
+        ends = {i: ending(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
         left = [i for i, end in ends.items() if dividing and end != EXACT]
         budget, whole = Budget(deadline, len(left)), self.centres.whole().tolist()
         try:
@@ -261,7 +260,7 @@ class _Work:
                 own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
                 search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
                 answered({i: self.told(i, search, rungs[i], attacked)}, own.bounds)
-                ends[i] = _end(rungs[i], attacked[i][0], TIME)
+                ends[i] = ending(rungs[i], attacked[i][0], TIME)
         except KeyboardInterrupt:
             ends.update({i: INTERRUPTED for i in left if ends[i] == BOUNDED})
         return ends
@@ -269,8 +268,8 @@ class _Work:
     def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
         """The distance of the nearest adversary of an input, after a look around a `point` that is one."""
         if point is not None:
-            at = point.unsqueeze(0)
-            found = self.search.attack.closer(self.network, self.centres.taken([i]).points(), at, self.problem.arithmetic)
+            ball, arithmetic = self.centres.taken([i]).points(), self.problem.arithmetic
+            found = self.search.attack.closer(self.network, ball, point.unsqueeze(0), arithmetic)
             if float(found.distance) < attacked[i][0]:
                 attacked[i] = (float(found.distance), found.point[0])
         return attacked[i][0]
@@ -314,9 +313,7 @@ class _Work:
                 found += stated(self.proofs, MarginBalls(own, Gradients(own), radius, self.centres.p), self.deadline)
         return found
 
-    def attacked(
-        self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline
-    ) -> _Attacked:
+    def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline) -> _Attacked:
         """The nearest adversary found for each of these inputs: its distance and the point.
 
         For large networks, none is found if the attack takes longer than it may.
@@ -329,12 +326,6 @@ class _Work:
             found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
             return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
         return {i: (inf, self.centres.x[i]) for i in index}
-
-
-def _end(rungs: Sequence[RadiusBound], attack: float, otherwise: str) -> str:
-    """How a search ended, from what is proved and the nearest adversary."""
-    radius = least_proved(rungs)
-    return EXACT if radius == inf or (radius > 0 and radius >= attack * (1 - MET)) else otherwise
 
 
 def _weakest(rungs: Sequence[RadiusBound]) -> int:
@@ -356,7 +347,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
     radius = checked(_numbers(f.radius for f in proofs), attack, work.problem.arithmetic)
     ways = (by_integral, by_margin)
     alone = [_numbers(0.0 if e.remark else least_proved(way(e.rungs)) for e in entries) for way in ways]
-    remarks = [e.remark or _remark(float(r), work.search.limit) for e, r in zip(entries, radius, strict=True)]
+    remarks = [e.remark or remark_on(float(r), work.search.limit) for e, r in zip(entries, radius, strict=True)]
     titles = dict.fromkeys(proof.title(work.problem) for proof in work.proofs)
     return CertifiedRadius(
         radius, attack, torch.minimum(alone[0], radius), torch.minimum(alone[1], radius),
@@ -389,14 +380,6 @@ def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> T
             f"{float(radius[i])!r}; please report this, with the network"
         )
     return radius
-
-
-def _remark(radius: float, limit: float) -> str:
-    if radius == inf:
-        return "proved for every input of the region"
-    if radius >= limit:
-        return "the largest radius that was tried"
-    return "" if radius > 0 else "no positive radius is proved"
 
 
 def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:

@@ -29,7 +29,7 @@ _DESCENTS = 12
 _FAR = 1e3
 """How far beyond the region a direction goes before it is cut, relative to the region."""
 _DEPTH = 3
-"""How many neurons of a part are cut at once where few parts are divided together; with four times as many, one less."""
+"""How many neurons of a part are cut at once where few parts are divided together; four times as many: one less."""
 _LONGER = 10
 """How many times more steps the search has for a part that cannot be divided."""
 _TENSORS = 24
@@ -227,9 +227,7 @@ class MarginByPieces(AbstractMarginBound):
         return torch.where(state.empty.unsqueeze(1), -inf, found)
 
     def _state(self, problem: Problem) -> PreactivationState:
-        state = PreactivationState(
-            problem.network, problem.bound, problem.arithmetic, problem.planner, problem.known
-        )
+        state = PreactivationState(problem.network, problem.bound, problem.arithmetic, problem.planner, problem.known)
         for z in self.ranges:
             state.append(z.map(lambda t: t.expand(problem.bound.batch, *t.shape[1:])), None)
         return state
@@ -243,7 +241,8 @@ class MarginByPieces(AbstractMarginBound):
         begin = pull.begin()
         if self.start is None:
             return begin
-        slopes = {j: self.start.slopes[j].expand_as(a) if j in self.start.slopes else a for j, a in begin.slopes.items()}
+        known = self.start.slopes
+        slopes = {j: known[j].expand_as(a) if j in known else a for j, a in begin.slopes.items()}
         return replace(begin, slopes=slopes)
 
     def _effects(self, pull: Pull, chosen: Chosen) -> Tensor:

@@ -192,7 +192,7 @@ class Pull:
         return replace(lines, lower_slope=torch.where(self.free[j], chosen.slopes[j], lines.lower_slope))
 
     def searched(self, steps: int, deadline: Deadline, begin: Chosen | None = None) -> Chosen:
-        """The best multipliers and slopes of a search by Adam's method, for each row, from `begin` on if it is given."""
+        """The best multipliers and slopes of a search by Adam's method, for each row, from `begin` if it is given."""
         start, fast = self.begin() if begin is None else begin, Fast()
         if not start.tensors() or bool(self.state.region.unbounded.any()):
             return start
