@@ -71,35 +71,36 @@ class BranchedMargin(AbstractRadiusProof):
         if bool(problem.bound.unbounded.any()):
             return RadiusFacts()
         plain = problem.output(balls.known.state).lower.detach()
-        margins, points = plain.double().cpu().clone(), torch.full_like(problem.bound.x, torch.nan)
+        margins, points = list[Tensor](), list[Tensor]()
         for i, sample in enumerate(problem.samples()):
             deadline = Deadline.after(self.limit.seconds / problem.bound.batch)
             alone = balls.known.state if problem.bound.batch == 1 else sample.preactivations()
-            point = self._divided(sample, alone, margins[i], deadline)
-            if point is not None:
-                points[i] = point
-        return RadiusFacts(margins=margins, adversaries=points)
+            found, point = self._divided(sample, alone, plain[i].double().cpu(), deadline)
+            margins.append(found)
+            points.append(torch.full_like(problem.bound.x[i], torch.nan) if point is None else point)
+        return RadiusFacts(margins=torch.stack(margins), adversaries=torch.stack(points))
 
     def _divided(
         self, sample: Problem, state: PreactivationState, margins: Tensor, deadline: Deadline
-    ) -> Tensor | None:
-        """An adversary if one is found; larger `margins` of the one ball, (margins,), are written into them."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Lower bounds of the margins on the one ball, (margins,), and an adversary if one is found."""
         few = prod(sample.network.input_shape) <= self.inputs
         if not few and not bool((margins > 0).all()) and max(sample.network.sizes[1:]) <= WIDEST:
             tighter = sample.by(refined(state, sample.pre, SecantRanges(_STEPS), deadline.part(_RANGES)))
             state = tighter.preactivations()
-            margins.copy_(torch.fmax(margins, tighter.output(state).lower[0].detach().to(margins)))
+            margins = torch.fmax(margins, tighter.output(state).lower[0].detach().to(margins))
         left = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0]
         for number, k in enumerate(left):
             limit = replace(self.limit, seconds=max(1e-3, deadline.left / (len(left) - number)))
             own = sample.of(sample.network.output(k))
             found = _by_inputs(own, limit) if few else self._by_pieces(own, state, limit)
             if found.lower >= 0:
-                return found.attained.witness[0]
-            margins[k] = torch.fmax(margins[k], margins.new_tensor(-found.upper))
+                return margins, found.attained.witness[0]
+            best = torch.fmax(margins[k], margins.new_tensor(-found.upper))
+            margins = margins.index_put((torch.tensor(k),), best)
             if found.status == "interrupted":
                 raise KeyboardInterrupt
-        return None
+        return margins, None
 
     def _by_pieces(self, own: Problem, ranges: PreactivationState, limit: Limit) -> Branching:
         neurons = sum(own.network.sizes[1:-1])

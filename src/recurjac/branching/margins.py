@@ -212,11 +212,11 @@ class MarginByPieces(AbstractMarginBound):
         pull = self._pull(state)
         chosen = pull.searched(self.steps, NEVER, self._begin(pull))
         better = torch.minimum(pull.upper(chosen, state.arithmetic), upper[left])
-        upper[left] = torch.where(state.empty.unsqueeze(1), -inf, better)
-        effects[left] = self._effects(pull, chosen)
+        upper = upper.index_put((left,), torch.where(state.empty.unsqueeze(1), -inf, better))
+        effects = effects.index_put((left,), self._effects(pull, chosen))
         last = left[(effects[left, 0].amax(1) <= 0) & (upper[left, 0] >= 0)]
         if len(last):
-            upper[last] = torch.minimum(upper[last], self._affine(problem.at(last)))
+            upper = upper.index_put((last,), torch.minimum(upper[last], self._affine(problem.at(last))))
         return upper, effects
 
     def _affine(self, problem: Problem) -> Tensor:
