@@ -27,7 +27,7 @@ _POINTS = 32
 _DESCENTS = 12
 """The number of its steps, of Frank and Wolfe's method."""
 _FAR = 1e3
-"""How far beyond the region a direction goes before it is cut, relative to the region."""
+"""How far beyond a box a direction goes before it is cut, relative to the box."""
 _DEPTH = 3
 """How many neurons of a part are cut at once where few parts are divided together; four times as many: one less."""
 _LONGER = 10
@@ -268,14 +268,14 @@ def _lowest(region: BoundRegion, slopes: Tensor) -> Tensor:
     size, down = region.scale, -slopes
     flat = (down * size).flatten(1).abs()
     if region.is_box:
-        down = down.sign()
+        down = _FAR * down.sign()
     elif isinstance(region, BoundBall) and region.p == 1:
         one = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0)
         down = one.reshape(down.shape) * down.sign()
     else:
         most = flat.amax(1).clamp(min=torch.finfo(flat.dtype).tiny)
         down = down * size / most.reshape(-1, *[1] * (down.dim() - 1))
-    return region.project((region.x + _FAR * size * down).unsqueeze(0))[0]
+    return region.project((region.x + size * down).unsqueeze(0))[0]
 
 
 def _coefficients(pull: Pull, chosen: Chosen) -> dict[int, Tensor]:
