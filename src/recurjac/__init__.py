@@ -12,6 +12,7 @@ Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all o
 from math import inf
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -113,6 +114,7 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
+    "BranchedMargin",
     "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
     "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
     "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",

@@ -172,7 +172,7 @@ class BranchAndBound:
         bounded = bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2))
         found = found if bounded.points is None else bound.attaining(bounded.points, found)
         whole = self._lot(bounded, problem, None)
-        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
+        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.able(whole.problem, whole.effects))
         return self._state(pool, found, bound, 1, began)
 
     def _again(self, before: Branching, bound: AbstractBounds, known: Attained | None) -> Branching:
@@ -214,7 +214,7 @@ class BranchAndBound:
         found = found if bounded.points is None else bound.attaining(bounded.points, found)
         lot = self._lot(bounded, halves, before)
         if lot is not None:
-            pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
+            pool = pool.adding(lot, ~self.brancher.able(lot.problem, lot.effects))
         return self._state(pool, found, bound, now.parts + len(before), began)
 
     def _lot(self, found: Bounded, problem: Problem, before: Tensor | None) -> Lot | None:
