@@ -74,6 +74,11 @@ class AbstractStep(ABC):
         """Whether the step can improve anything."""
 
     @property
+    def batches(self) -> bool:
+        """Whether the step bounds many samples in less time than it takes for one after the other."""
+        return False
+
+    @property
     def share(self) -> float:
         """The share of the time that is left which the step may take."""
         return 0.5
@@ -122,6 +127,10 @@ class NormStep(AbstractStep):
         return len(self.methods)
 
     @property
+    def batches(self) -> bool:
+        return not self.matrices
+
+    @property
     def follows(self) -> bool:
         return True
 
@@ -151,6 +160,10 @@ class ForwardStep(AbstractStep):
     @property
     def rungs(self) -> int:
         return 1
+
+    @property
+    def batches(self) -> bool:
+        return True
 
     @property
     def follows(self) -> bool:

@@ -42,6 +42,10 @@ class Known(AbstractPreactivation):
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
         return {}
 
+    def sample(self, i: int) -> Known:
+        """What is known of one sample."""
+        return Known(tuple(z.map(lambda t: t[i : i + 1]) for z in self.bounds), self.last)
+
     @property
     def title(self) -> str:
         return self.last.title
