@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import final
 
 import torch
@@ -25,15 +26,35 @@ from recurjac.search import Aim, Attained, Search, better_of
 
 _TRIED = 1 / 8
 """The share of the time in which the first lot shows how long bounds take, if an equal share is less."""
-_SURE = 1.1
-"""Bounds fit into the time if they take this much longer than those before."""
-_LOOSE = 4
-"""A lot may take so many equal shares of the time where bounds fit, as others take less."""
-_SEARCH = 0.15
+_LITTLE = 0.1
+"""The share of the time that a lot may take at most if nobody looks at the clock meanwhile."""
+_WATCHED = 2.0
+"""How many times as long bounds of medium-sized networks take if the clock is looked at before each operation."""
+_SEARCH = 0.12
 """The share of the time for the search after the first bounds."""
+_WORK = 2e9
+"""The work of this search."""
 
 Tell = Callable[[float, float, str, float], None]
 """What is called after each step: with the largest upper bound, what is attained, the step, and the seconds."""
+
+
+@final
+@dataclass(frozen=True)
+class Pace:
+    """The seconds that the first bounds of a sample take, from so many samples; a guess if there are none."""
+
+    each: float = inf
+    samples: int = 0
+
+    def expected(self, samples: int) -> float:
+        """The seconds of the next samples."""
+        return self.each * samples
+
+    def after(self, samples: int, seconds: float) -> Pace:
+        """The same after some more samples."""
+        done = self.samples + samples
+        return Pace((self.each * self.samples + seconds) / done, done) if self.samples else Pace(seconds / samples, samples)
 
 
 @final
@@ -108,17 +129,16 @@ class Batch:
 
     def _begin(self, lots: Sequence[Lot]) -> None:
         """The first bounds of each lot, until the time is over."""
-        left, took, done = len(self.uppers), 0.0, 0
-        for lot in lots:
-            if self.deadline.over and done:
+        pace = Pace()
+        for n, lot in enumerate(lots):
+            if self.deadline.over and n:
                 return
-            share = lot.size / left
-            expected = lot.size * took / done if done else torch.inf
-            if _SURE * expected <= share * self.deadline.left:
-                took += lot.begun_surely(self.deadline.part(min(1.0, _LOOSE * share)), self._tell)
+            share = lot.size / sum(later.size for later in lots[n:])
+            if pace.expected(lot.size) <= min(share, _LITTLE) * self.deadline.left:
+                pace = pace.after(lot.size, lot.begun_surely(self._tell))
             else:
-                took += lot.begun(self.deadline.part(share if done else max(share, _TRIED)), self._tell)
-            left, done = left - lot.size, done + lot.size
+                took = lot.begun(self.deadline.part(share if n else max(share, _TRIED)), self._tell)
+                pace = Pace(took / lot.size / _WATCHED)
             if len(lots) > 1:
                 lot.work.drop()
 
@@ -129,7 +149,7 @@ class Batch:
             return
         upper = torch.cat([lot.work.tops for lot in lots])
         part = self.deadline.part(_SEARCH)
-        search = Search(seconds=max(_TINY, part.left))
+        search = Search(work=_WORK, seconds=max(_TINY, part.left))
         with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network.cost, part)):
             found = search.attained(self.problem, *norms, Aim(known.witness.unsqueeze(1), upper, part))
             self.attained = better_of(known, found)

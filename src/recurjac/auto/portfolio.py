@@ -21,8 +21,10 @@ from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
 
-_SEARCH = 0.15
+_SEARCH = 0.03
 """The share of the time for the search before the first step."""
+_BRIEF = 3e7
+"""The work of this search; a longer one is a step of its own."""
 
 
 @final
@@ -99,7 +101,7 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
 
     @property
     def search(self) -> Search:
-        return Search(seconds=_SEARCH * self.seconds)
+        return Search(work=_BRIEF, seconds=_SEARCH * self.seconds)
 
     @property
     def heeds_attained(self) -> bool:

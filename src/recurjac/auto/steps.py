@@ -148,10 +148,14 @@ class NormStep(AbstractStep):
 @final
 @dataclass(frozen=True)
 class ForwardStep(AbstractStep):
-    """The norm of the entries by a method that works once for each input, not for each output."""
+    """The norm of the entries by a method that works once for each input, not for each output.
+
+    quick: whether it is worth its time where there is little for each sample.
+    """
 
     method: AbstractJacobianMethod
     where: Callable[[Work], bool] = anywhere
+    quick: bool = True
 
     @property
     def title(self) -> str:
@@ -163,7 +167,7 @@ class ForwardStep(AbstractStep):
 
     @property
     def batches(self) -> bool:
-        return True
+        return self.quick
 
     @property
     def follows(self) -> bool:
@@ -226,11 +230,14 @@ class RangeStep(AbstractStep):
 class BranchStep(AbstractStep):
     """Branch and bound over the inputs, for networks with few of them; each time it goes on with the same parts.
 
-    It ends when many more parts have closed less than the share `least_gain` of the gap.
+    It ends when there are so many `parts`, or when many more parts have closed less than the share `least_gain` of the
+    gap.  most: the number of inputs.  longest: the share of the time that is left which it may take.
     """
 
     most: int = 8
     least_gain: float = 0.05
+    parts: int = 2**22
+    longest: float = 0.7
 
     @property
     def title(self) -> str:
@@ -242,7 +249,7 @@ class BranchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.7
+        return self.longest
 
     @property
     def resumes(self) -> bool:
@@ -260,7 +267,7 @@ class BranchStep(AbstractStep):
             return None
         problem = untied(work.given)
         bound = NormOver(JacobianNorm(), *work.question.norms, work.given)
-        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
+        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=self.parts))
         then: Branching | None = None
         for state in search.states(problem, bound, work.attained, work.branching):
             work.branching = state
@@ -344,7 +351,7 @@ class ExactStep(AbstractStep):
 class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
-    works: tuple[float, ...] = (2e10, 1e11)
+    works: tuple[float, ...] = (4e9, 2e10, 1e11)
 
     @property
     def title(self) -> str:
@@ -352,7 +359,7 @@ class SearchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.2
+        return 0.12
 
     @property
     def rungs(self) -> int:
@@ -362,7 +369,7 @@ class SearchStep(AbstractStep):
         return work.attained is not None and work.given is not None and work.question.norms is not None
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        work.search(Search(work=self.works[rung], seed=rung + 1, seconds=seconds))
+        work.search(Search(work=self.works[rung], seed=rung, seconds=seconds))
         return None
 
 
@@ -374,6 +381,8 @@ OPENING: tuple[AbstractStep, ...] = (
 )
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
+    BranchStep(parts=256, longest=0.1),
+    SearchStep(),
     BranchStep(),
     ExactStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
@@ -389,7 +398,6 @@ STEPS: tuple[AbstractStep, ...] = (
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),
-    ForwardStep(ForwardTangents(), where_smooth),
-    SearchStep(),
+    ForwardStep(ForwardTangents(), where_smooth, quick=False),
 )
 """The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""
