@@ -230,14 +230,11 @@ class RangeStep(AbstractStep):
 class BranchStep(AbstractStep):
     """Branch and bound over the inputs, for networks with few of them; each time it goes on with the same parts.
 
-    It ends when there are so many `parts`, or when many more parts have closed less than the share `least_gain` of the
-    gap.  most: the number of inputs.  longest: the share of the time that is left which it may take.
+    It ends when many more parts have closed less than the share `least_gain` of the gap.
     """
 
     most: int = 8
     least_gain: float = 0.05
-    parts: int = 2**22
-    longest: float = 0.7
 
     @property
     def title(self) -> str:
@@ -249,7 +246,7 @@ class BranchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return self.longest
+        return 0.7
 
     @property
     def resumes(self) -> bool:
@@ -267,7 +264,7 @@ class BranchStep(AbstractStep):
             return None
         problem = untied(work.given)
         bound = NormOver(JacobianNorm(), *work.question.norms, work.given)
-        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=self.parts))
+        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
         then: Branching | None = None
         for state in search.states(problem, bound, work.attained, work.branching):
             work.branching = state
@@ -381,9 +378,8 @@ OPENING: tuple[AbstractStep, ...] = (
 )
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
-    BranchStep(parts=256, longest=0.1),
-    SearchStep(),
     BranchStep(),
+    SearchStep(),
     ExactStep(),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
