@@ -33,7 +33,7 @@ _LATE = 0.98
 @final
 @dataclass(frozen=True)
 class Report:
-    """What a step gave for each sample: its own upper bounds (batch,), if it is one, and the largest attained after it."""
+    """What a step gave: its own upper bound of each sample (batch,), if it is one, and what is attained after it."""
 
     step: str
     bounds: Tensor | None

@@ -53,8 +53,8 @@ class Pace:
 
     def after(self, samples: int, seconds: float) -> Pace:
         """The same after some more samples."""
-        done = self.samples + samples
-        return Pace((self.each * self.samples + seconds) / done, done) if self.samples else Pace(seconds / samples, samples)
+        done, before = self.samples + samples, self.each * self.samples if self.samples else 0.0
+        return Pace((before + seconds) / done, done)
 
 
 @final
@@ -167,10 +167,9 @@ class Batch:
                     left -= lot.size
         if not self._enough(lots):
             return
-        order = sorted(((ratio, n, i) for n, lot in enumerate(lots) for i, ratio in enumerate(lot.ratios)), reverse=True)
-        open_ = {(n, i) for n, lot in enumerate(lots) for i in lot.open}
-        queue = [(n, i) for _, n, i in order if (n, i) in open_]
-        for place, (n, i) in enumerate(queue):
+        ratios = [lot.ratios for lot in lots]
+        queue = sorted(((ratios[n][i], n, i) for n, lot in enumerate(lots) for i in lot.open), reverse=True)
+        for place, (_, n, i) in enumerate(queue):
             one, status = lots[n].alone(i), "interrupted"
             try:
                 status = one.finished(self.deadline.part(1 / (len(queue) - place)), self._tell)

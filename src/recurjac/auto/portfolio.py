@@ -132,8 +132,8 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         """The bound of one sample, or of several that cannot be taken apart."""
 
         def told(lot: Lot, done: Report) -> None:
-            if work.upper is not None:
-                self._tell(float(work.upper.max()), done.lower, done.step, done.seconds)
+            if lot.work.upper is not None:
+                self._tell(float(lot.work.upper.max()), done.lower, done.step, done.seconds)
 
         lot = Lot(0, work, [Arm(step) for step in OPENING], [Arm(step) for step in self.steps])
         try:

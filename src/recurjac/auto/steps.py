@@ -356,7 +356,7 @@ class SearchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.12
+        return 0.15
 
     @property
     def rungs(self) -> int:

@@ -195,9 +195,9 @@ def in_time(rule: AbstractPreactivation, deadline: Deadline) -> AbstractPreactiv
 class AutoRanges(AbstractPreactivation):
     """CROWN, then `rules` on the neurons that are unstable, one after the other, as long as there is time.
 
-    seconds: from the first stage to the last, for all samples that are bounded together.  The stages share what is
-    left, so that what one does not need is there for later ones.  Neurons for which there is no time have ranges by
-    intervals.
+    seconds: from the first stage to the last, for all samples that are bounded together; samples of large networks may
+    be bounded one by one (`Problem.batches`), and each then has these seconds.  The stages share what is left, so that
+    what one does not need is there for later ones.  Neurons for which there is no time have ranges by intervals.
     """
 
     seconds: float = 10.0

@@ -85,10 +85,11 @@ class Search:
         for i, group in enumerate(groups if len(rows) else []):
             own = Deadline.after(deadline.left / (len(groups) - i))
             numbers = plan(network, len(group), self.work * len(group) / len(rows), self.kept)
-            here = joined([parts[r] for r in group.tolist()])
-            hunt = Hunt(network, here, norms, upper[group], numbers, generator, own)
+            regions = joined([parts[r] for r in group.tolist()])
+            hunt = Hunt(network, regions, norms, upper[group], numbers, generator, own)
             with suppress(OutOfTime), until(problem.planner.watched(network.cost, own)):
-                found = found.replaced(group, hunt.best(start.of(group), _PROVED))
+                for here in hunt.best(start.of(group), _PROVED):
+                    found = found.replaced(group, here)
         return found
 
 
