@@ -15,7 +15,8 @@ from recurjac import testing
 from recurjac.auto import AbstractStep, ForwardStep, NormStep, Progress
 from recurjac.auto.batch import Pace
 from recurjac.auto.conditions import where_smooth
-from recurjac.auto.work import Work
+from recurjac.auto.work import Question, Work
+from recurjac.deadline import Deadline
 from recurjac.machine import load_optimiser
 from recurjac.network import Network
 from recurjac.propagation.planning import Planner, Thresholds
@@ -138,6 +139,23 @@ def test_samples_alone_come_by_their_gaps_if_there_is_time(still: Clock) -> None
         assert found.status == "stuck"
         assert not any("too little time" in line for line in found.steps)
     assert still.now == 0
+
+
+def test_what_is_known_of_a_sample_is_its_own() -> None:
+    network = testing.random_network("relu", 3, residual=True)
+    whole = rj.Problem(network, batch(3, network))
+    work = Work(Question(lambda method, known: method.norm(known, inf, inf), (inf, inf)), rj.Gradients(whole),
+                Deadline.after(inf), whole)  # fmt: skip
+    work.tighten(rj.JacobianNorm(), "entries")
+    assert work.upper is not None
+    for i in range(3):
+        one = work.sample(i)
+        assert torch.equal(one.gradients.state.region.x, work.gradients.state.region.x[i : i + 1])
+        assert torch.equal(one.tops, work.upper[i : i + 1])
+        for k in range(1, network.depth):
+            mine, its = one.gradients.state.pre(k), work.gradients.state.pre(k)
+            assert torch.equal(mine.lower, its.lower[i : i + 1])
+            assert torch.equal(mine.upper, its.upper[i : i + 1])
 
 
 @pytest.mark.usefixtures("still")
