@@ -40,6 +40,11 @@ class AbstractStep(ABC):
         return False
 
     @property
+    def batches(self) -> bool:
+        """Whether the step bounds many samples in less time than it takes for one after the other."""
+        return False
+
+    @property
     def share(self) -> float:
         """The share of the time that is left which the step may take."""
         return 0.5

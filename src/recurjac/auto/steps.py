@@ -95,6 +95,10 @@ class NormStep(AbstractStep):
         return len(self.methods)
 
     @property
+    def batches(self) -> bool:
+        return not self.matrices
+
+    @property
     def follows(self) -> bool:
         return not self.late
 
@@ -120,10 +124,14 @@ class NormStep(AbstractStep):
 @final
 @dataclass(frozen=True)
 class ForwardStep(AbstractStep):
-    """The norm of the entries by a method that works once for each input, not for each output."""
+    """The norm of the entries by a method that works once for each input, not for each output.
+
+    quick: whether it is worth its time where there is little for each sample.
+    """
 
     method: AbstractJacobianMethod
     where: Callable[[Work], bool] = anywhere
+    quick: bool = True
 
     @property
     def title(self) -> str:
@@ -132,6 +140,10 @@ class ForwardStep(AbstractStep):
     @property
     def rungs(self) -> int:
         return 1
+
+    @property
+    def batches(self) -> bool:
+        return self.quick
 
     @property
     def follows(self) -> bool:
@@ -317,7 +329,7 @@ class ExactStep(AbstractStep):
 class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
-    works: tuple[float, ...] = (2e10, 1e11)
+    works: tuple[float, ...] = (4e9, 2e10, 1e11)
 
     @property
     def title(self) -> str:
@@ -325,7 +337,7 @@ class SearchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.2
+        return 0.15
 
     @property
     def rungs(self) -> int:
@@ -335,7 +347,7 @@ class SearchStep(AbstractStep):
         return work.attained is not None and work.given is not None and work.question.norms is not None
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        work.search(Search(work=self.works[rung], seed=rung + 1, seconds=seconds))
+        work.search(Search(work=self.works[rung], seed=rung, seconds=seconds))
         return None
 
 
@@ -348,6 +360,7 @@ OPENING: tuple[AbstractStep, ...] = (
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(),
+    SearchStep(),
     ExactStep(),
     BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
@@ -369,8 +382,7 @@ STEPS: tuple[AbstractStep, ...] = (
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),
-    ForwardStep(ForwardTangents(), where_smooth),
-    SearchStep(),
+    ForwardStep(ForwardTangents(), where_smooth, quick=False),
     NormStep(SplitNorm(10, 2**20), matrices=True, where=where_some_kinks, late=True),
 )
 """The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""

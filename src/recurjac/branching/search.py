@@ -76,6 +76,7 @@ class AbstractBound(AbstractBounds):
 class Limit:
     """When to stop: after a time, after a number of parts, or within a relative tolerance of the attained value.
 
+    Methods that divide regions apply it to each sample of a batch separately, unlike `Auto`, whose seconds are for all.
     Raises InvalidRequest for limits that are not positive.
     """
 
