@@ -73,7 +73,7 @@ class WeightList:
 @final
 @dataclass(frozen=True)
 class OnImage:
-    """A network file, and one of the test images as its centre."""
+    """A network file, and one of the test images as its centre, with pixels from 0 to 1."""
 
     path: Path
     images: Path
@@ -145,6 +145,7 @@ _FAMILIES = (
     ("tanh 784-3×50-10", (784, *[50] * 3, 10), Tanh(), 1.0, 0.05, 2.0, True),
     ("arctan 20-2×30-10", (20, *[30] * 2, 10), Arctan(), 1.0, 0.5, 1.0, True),
 )
+_ELSEWHERE = (("mnist_6x100_relu", 0.005), ("mnist_6x100_relu", 0.02), ("mnist_9x200_relu", 0.005))
 _GLOBAL = (("lipsdp_random_weights", 36.49, 43.30557), ("lipsdp_mnist_weights", 24.40, 31.50351))
 """Networks with the constant that should be proved, and the product of their norms."""
 _SEEDS = (1, 2, 3)
@@ -169,15 +170,13 @@ def questions(shared: Path) -> Iterator[Question]:
             made = Random(sizes, activation, gain, seed)
             yield Question("fresh seeds", f"{name}, seed {seed}", radius, made, (ball, inf, inf),
                            quick=quick and seed == _SEEDS[0])  # fmt: skip
-    for name, wanted, product in (
-        ("lipsdp_random_weights", 36.49, 43.30557),
-        ("lipsdp_mnist_weights", 24.40, 31.50351),
-    ):
+    for name, wanted, product in _GLOBAL:
         read = WeightList(reference / f"{name}.npz")
         if read.path.is_file():
             yield Question("global l2", name, inf, read, (2.0, 2.0, 2.0), False, (wanted, wanted), product,
                            "product of norms", True)  # fmt: skip
     yield from _on_boxes(shared)
+    yield from _on_other_images(reference, data)
     yield from _on_images(nets, data)
 
 
@@ -187,6 +186,14 @@ def _on_boxes(shared: Path) -> Iterator[Question]:
             radius = max(b - a for a, b in zip(lower, upper, strict=True)) / 2
             yield Question("boxes of few inputs", Path(file).stem, radius, Onnx(shared / file), largest=False,
                            asked=asked, quick=True, box=(lower, upper))  # fmt: skip
+
+
+def _on_other_images(reference: Path, data: Path) -> Iterator[Question]:
+    """The published networks of images around ten other images."""
+    for name, radius in _ELSEWHERE:
+        for index in range(1, 11):
+            yield from _there(reference / f"{name}.npz", data / "mnist.npz", index, radius, "other images",
+                              (inf, inf, inf), True, False)  # fmt: skip
 
 
 def _on_images(nets: Path, data: Path) -> Iterator[Question]:

@@ -14,7 +14,8 @@ from torch import Tensor
 import recurjac as rj
 from recurjac.machine import on_threads, one_thread
 from recurjac.preactivation import DualRanges, Refine, dual
-from recurjac.quadratic import Plain, Rows
+from recurjac.quadratic import SIDES, Plain, Point, Rows, Scale, Settings, searched
+from recurjac.quadratic.dual_search import _Run
 from tests.marks import every_seed
 
 
@@ -141,3 +142,58 @@ def test_the_search_pays() -> None:
         widths.append(float((bounds.upper[-1] - bounds.lower[-1]).mean()))
     assert widths[2] < 0.8 * widths[0]
     assert widths[2] < widths[1]
+
+
+@every_seed
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("neurons", [1, 40, 230])
+@pytest.mark.parametrize("keep", ["earlier", "all", "none", "own"])
+def test_the_matrix_is_summed_by_groups_of_neurons(seed: int, copies: int, neurons: int, keep: str) -> None:
+    g = torch.Generator().manual_seed(seed)
+    system = plain(g, 4, neurons, copies)
+    units = torch.randn(2, neurons, neurons, generator=g).double()
+    units = {"earlier": units[0].tril(-1), "all": units[0], "none": 0 * units[0], "own": units.tril(-1)}[keep]
+    own = system.own.expand(2, -1, -1) if keep == "own" else system.own
+    system = Plain(system.base, own, units, torch.randn(system.terms.shape, generator=g).double(), system.euclidean)
+    rows = Rows(torch.randn(2, copies, 3, generator=g).double(), torch.randn(2, copies, neurons, generator=g).double())
+    multipliers = torch.rand(2, 2, neurons, generator=g).double()
+    form = system.assembled(rows, torch.rand(2, copies, 4, generator=g).double() + 0.1, multipliers)
+    at = torch.randn(2, copies, 3 + neurons, generator=g).double()
+    y, w = (form.map_y @ at.unsqueeze(-1))[..., 0], at[..., 3:]
+    found = (at.flatten(1) * (form.hessian @ at.flatten(1).unsqueeze(-1))[..., 0]).sum(1)
+    right = at[..., :3].square().sum((1, 2)) - system.totals(multipliers).quadratic().value(y, w)
+    size = system.totals(multipliers).quadratic().abs().value(form.map_y.abs().sum(-1) * at.abs().amax(), w.abs())
+    assert (found - right).abs().le(1e-11 * size).all()
+
+
+def test_which_rows_are_given_up() -> None:
+    settings, far = Settings(hopeless=0.2), torch.tensor([0.9, 1.0, 1.1, 1.3, inf])
+    stop = torch.ones(5)
+    assert settings.open(far, stop, 8).tolist() == [False, False, True, True, True]
+    assert settings.open(far, stop, 9).tolist() == [False, False, True, False, True]
+    assert settings.open(far, stop, 27).tolist() == [False, False, False, False, True]
+    assert settings.open(torch.zeros(1), -torch.ones(1), 9).tolist() == [False]
+    assert Settings().open(far, stop, 1000).tolist() == [False, False, True, True, True]
+    assert Settings().open(torch.zeros(1), -torch.ones(1), 9).tolist() == [True]
+
+
+def _counted(taken: list[int], step: Callable[[_Run, float], None], run: _Run, rest: float) -> None:
+    taken.append(len(run.now))
+    step(run, rest)
+
+
+def test_a_row_that_will_not_reach_what_is_asked_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found of it until then is kept."""
+    taken: list[int] = []
+    monkeypatch.setattr(_Run, "advance", lambda run, rest, step=_Run.advance: _counted(taken, step, run, rest))
+    g = torch.Generator().manual_seed(0)
+    system, count = plain(g, 4, 6), 2
+    rows = Rows(torch.randn(count, 1, 3, generator=g).double(), torch.randn(count, 1, 6, generator=g).double())
+    logs, numbers = torch.ones(count, 1, 4).double() * 3, torch.ones(count, 2, 6).double()
+    scale = Scale(torch.ones(count, 2, 6).double(), torch.zeros(2, 6).bool(), torch.zeros(2, 6).double())
+    begin, asked = Point(logs, numbers), torch.tensor([-100.0, -100.0]).double()
+    best = searched(system, rows, begin, scale, 40, asked, settings=SIDES)
+    value = partial(system.maximum, rows)
+    first, last = (value(p.logs.exp(), p.numbers).value for p in (begin, best))
+    assert taken == [2] * 9
+    assert (last < first).all()

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac import testing
 from recurjac.activations import AbstractActivation, Identity, LeakyReLU, ReLU
-from recurjac.arithmetic import Ball, least_eigenvalue
+from recurjac.arithmetic import Ball, Fast, least_eigenvalue
 from recurjac.jacobian import Gradients
 from recurjac.network import Constant, Edge, Network, Stage
 from recurjac.operators import Dense, Reshape
@@ -365,3 +365,47 @@ def test_numbers_that_under_or_overflow_end_no_search(activation: str, p: float)
     for method in (rj.QuadraticNorm(5), rj.CoupledNorm(5), rj.SplitNorm(5, 5)):
         assert bool((method.norm(Gradients(problem), p, inf) >= least).all())
     assert rj.jacobian_bounds(problem, method=rj.QuadraticClamped()).upper.isfinite().all()
+
+
+def scaled(activation: str, scale: float, wide: bool) -> rj.Network:
+    """Weights of size `scale`, then of 1 / `scale`, as dense layers or as convolutions."""
+    g = torch.Generator().manual_seed(3)
+    sizes = ((6, 1, 3, 3), (6,), (5, 6, 3, 3), (2, 5 * 16)) if wide else ((6, 2), (6,), (5, 6), (2, 5))
+    first, bias, inner, last = (torch.randn(*s, generator=g, dtype=torch.float64) for s in sizes)
+    if not wide:
+        return rj.load([(first, bias), (inner * scale, None), (last / scale, None)], activation=activation)
+    bend = nn.Tanh() if activation == "tanh" else nn.ReLU()
+    one, two, three = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1), nn.Linear(80, 2)
+    module = nn.Sequential(one, bend, two, bend, nn.Flatten(), three).double()
+    with torch.no_grad():
+        for layer, weight in ((one, first), (two, inner * scale), (three, last / scale)):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()  # type: ignore[union-attr]
+    return rj.load(module, torch.zeros(1, 1, 4, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("scale", [1e-170, 1e-300])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_squares_that_underflow_are_covered_without_rounding(
+    activation: str, scale: float, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The squares of small weights are 0 in float64, but later weights are as large as these are small."""
+    network = scaled(activation, scale, wide)
+    x = torch.zeros(1, *network.input_shape, dtype=torch.float64)
+    for pre in (rj.Dual(5), rj.Secants(5)) if not wide else (rj.Secants(5),):
+        problem = rj.Problem(network, rj.LpBall(x, 3.0), pre=pre, arithmetic=Fast())
+        found, true = rj.preactivation_bounds(problem), network(problem.bound.sample(50, torch.Generator())[0])
+        assert bool((found.lower[-1] <= true).all())
+        assert bool((found.upper[-1] >= true).all())
+    monkeypatch.setattr("recurjac.norms.quadratic._NARROW", 0 if wide else 1024)  # 0: along layers
+    least = rj.lipschitz(problem, method=rj.Chords(), search=rj.Search(work=10**6)).lower
+    methods = (rj.QuadraticNorm(5), rj.CoupledNorm(5), rj.SplitNorm(5, 5), rj.JacobianNorm(rj.QuadraticClamped()))
+    for method in methods[: 1 if wide else 4]:
+        assert bool((method.norm(Gradients(problem), inf, inf) >= least).all())
+
+
+def test_radii_of_squares_that_underflow() -> None:
+    network, x = scaled("tanh", 1e-170, False), torch.zeros(1, 2, dtype=torch.float64)
+    found = rj.certified_radius(network, x, p=inf, proofs=(rj.MarginBound(), rj.SecantMargin()))
+    assert 0.4 < float(found.radius) <= float(found.attack)

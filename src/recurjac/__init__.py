@@ -12,6 +12,7 @@ Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all o
 from math import inf
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -37,7 +38,9 @@ from recurjac.branching import (
     InputBisection,
     Leaves,
     Limit,
+    PieceBisection,
     SignBisection,
+    VertexCaps,
 )
 from recurjac.errors import (
     ConversionError,
@@ -111,17 +114,18 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
+    "BranchedMargin",
     "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
     "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
     "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",
     "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
     "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves",
     "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency",
-    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants", "SignBisection", "SignSum",
-    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer", "XLinear",
+    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PieceBisection", "PlainOnly", "PlainSum",
+    "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem",
+    "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
+    "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
+    "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points",
+    "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend",
+    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps", "XLinear",
 ]  # fmt: skip

@@ -92,10 +92,10 @@ def shorter(seconds: float, limit: float) -> float:
     return max(1e-6, min(seconds, limit))
 
 
-def check_seconds(what: str, seconds: float) -> None:
+def check_seconds(what: str, seconds: float, name: str = "seconds") -> None:
     """Raise InvalidRequest unless this is a positive number of seconds; it may be infinite."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise InvalidRequest(f"{what}(seconds={seconds!r}) has no time; give a positive number of seconds")
+        raise InvalidRequest(f"{what}({name}={seconds!r}) has no time; give a positive number of seconds")
 
 
 _SETTING = torch._C._set_grad_enabled

@@ -86,9 +86,10 @@ def lipschitz(
     network, region: or a `Problem` in place of both.  p: norm of the inputs; q: norm of the vector of all outputs (inf:
     the largest single output); each is 1, 2 or inf.  For one output use `network.output(k)`, for the difference of two
     `network.margin(a, b)`.  A region of infinite radius gives the global constant.  method: a Jacobian method or a norm
-    method.  The default is `Auto()`, which takes up to ten seconds for each sample.  If gradients are recorded for the
-    weights, it is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the product of the
-    layers' norms; `upper` is differentiable with respect to live parameters for these methods and others that say so.
+    method.  The default is `Auto()`, which takes up to ten seconds for all samples together.  If gradients are recorded
+    for the weights, it is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the product of
+    the layers' norms; `upper` is differentiable with respect to live parameters for these methods and others that say
+    so.
     pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be covered; search: for the lower
     bound.
     Raises InvalidRequest for an unknown norm or one that the method does not support, InvalidRegion if the region does
@@ -168,7 +169,7 @@ def _bounds(
     """The bounds of the parts of a batch; after an interruption, those of the others come from a method in one pass."""
     found: list[NormBound] = []
     begin = 0
-    for part in question.batches():
+    for part in [question] if how.divides_batch else question.batches():
         own = None if attained is None else attained.rows(begin, begin + part.bound.batch)
         begin += part.bound.batch
         if found and "interrupted" in found[-1].status:

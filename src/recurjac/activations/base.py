@@ -42,6 +42,11 @@ class AbstractActivation(ABC):
         """Whether the slope is constant on some intervals, so that a neuron can be linear over a region."""
         return False
 
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The points beside which the slope is constant, and different on both sides; none by default."""
+        return ()
+
     @abstractmethod
     def value(self, z: Tensor) -> Tensor:
         """σ(z)."""

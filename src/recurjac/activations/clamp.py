@@ -34,6 +34,11 @@ class AbstractClamp(AbstractActivation):
 
     @property
     @final
+    def jumps(self) -> tuple[float, ...]:
+        return self.kinks
+
+    @property
+    @final
     def rigorous(self) -> bool:
         """True: values and slopes are exact, and the intercepts of the lines include their rounding errors."""
         return True

@@ -41,6 +41,11 @@ class AbstractTwoPiece(AbstractActivation):
 
     @property
     @final
+    def jumps(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    @property
+    @final
     def rigorous(self) -> bool:
         """True: slopes are exact, and the intercepts of the lines include their rounding errors."""
         return True

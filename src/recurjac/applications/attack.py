@@ -35,6 +35,12 @@ class Adversary:
     point: Tensor
 
 
+_CROSSINGS = 20
+"""The largest number of steps to nearer adversaries."""
+_BEYOND = 1e-6
+"""How much farther than a point at which the margin would be 0 a step goes."""
+_DOUBLINGS = 60
+"""How often a length is doubled, and halved, until it is found."""
 _DRAWN = 32
 """The number of random points of a ball that are evaluated; the descents start from the best of them."""
 
@@ -84,6 +90,25 @@ class Attack:
                 best, _ = target.better(points, best, found)
                 now = target.length(best)
                 low, high = torch.where(now < high, torch.minimum(low, 0.9 * now), reach), now
+            return target.proved(best, found, arithmetic)
+
+    def closer(self, margins: Network, ball: LpBall, points: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
+        """Adversaries near the adversaries `points` (batch, *input), nearer to the inputs where some are found.
+
+        Each step goes to the nearest point at which the margin would be 0 if it were linear, or part of the way.
+        """
+        with torch.no_grad():
+            target = _Target(margins, ball)
+            best, found = points.clone(), torch.ones(len(points), dtype=torch.bool, device=points.device)
+            for _ in range(_CROSSINGS):
+                before = target.length(best)
+                value, slope = target.steepest(best.unsqueeze(1))
+                end = target.crossing(best, value[:, 0], slope[:, 0])
+                ways = torch.stack([best + share * (end - best) for share in (1.0, 0.5, 0.2, 0.05)], 1)
+                ways = target.x.unsqueeze(1) + (1 + _BEYOND) * (ways - target.x.unsqueeze(1))
+                best, _ = target.better(ways, best, found)
+                if bool((target.length(best) >= before * (1 - _BEYOND)).all()):
+                    break
             return target.proved(best, found, arithmetic)
 
     def _descend(self, target: _Target, best: Tensor, reach: Tensor, generator: torch.Generator) -> Tensor:
@@ -147,6 +172,27 @@ class _Target:
         gradient = slopes[torch.arange(len(flat), device=flat.device), rows]
         values = torch.where(values.isnan(), inf, values)
         return values.reshape(points.shape[:2]), gradient.nan_to_num(0.0, 0.0, 0.0).reshape(points.shape)
+
+    def crossing(self, points: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        """The points (batch, *input) nearest to the inputs at which a linear margin is 0, within the clip box.
+
+        It is `value` (batch,) at `points` and has the given slope (batch, *input).
+        """
+        down, x = -slope.flatten(1), self.x.flatten(1)
+        ends = (torch.full_like(x, -inf), torch.full_like(x, inf)) if self.clip is None else self.clip
+        room = torch.where(down > 0, ends[1].flatten(1) - x, x - ends[0].flatten(1))
+        room = torch.where(down == 0, 0.0, room)
+        size = down.abs()
+        left = value + (slope.flatten(1) * (x - points.flatten(1))).sum(1)
+        low, high = torch.zeros_like(left), torch.ones_like(left)
+        for _ in range(_DOUBLINGS):
+            short = (_moves(high, size, room, self.ball.p) * size).sum(1) < left
+            high = torch.where(short, 2 * high, high)
+        for _ in range(_DOUBLINGS):
+            middle = (low + high) / 2
+            short = (_moves(middle, size, room, self.ball.p) * size).sum(1) < left
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return (x + down.sign() * _moves(high, size, room, self.ball.p)).reshape(points.shape)
 
     def length(self, points: Tensor) -> Tensor:
         """The distances of points (batch, *input) from the inputs."""
@@ -226,6 +272,23 @@ def _downhill(gradient: Tensor, points: Tensor, box: Interval, p: float, many: T
         size = torch.linalg.vector_norm(flat, 2, dim=-1, keepdim=True)
         flat = flat / torch.where(size > 0, size, 1.0)
     return -flat.reshape(points.shape)
+
+
+def _moves(length: Tensor, size: Tensor, room: Tensor, p: float) -> Tensor:
+    """The steps (batch, n) of l_p norm about `length` (batch,) along which slopes of `size` fall most, up to `room`.
+
+    For p = 2, the length is a multiple of it that depends on the slopes.
+    """
+    wide = length.unsqueeze(1)
+    if p == inf:
+        return torch.minimum(wide.expand_as(room), room)
+    if p == 2:
+        return torch.minimum(wide * size, room)
+    order = size.argsort(1, descending=True)
+    own = room.gather(1, order).clamp(max=float(torch.finfo(room.dtype).max) / room.shape[1])
+    before = own.cumsum(1) - own
+    steps = torch.minimum((wide - before).clamp(min=0), own)
+    return torch.zeros_like(room).scatter(1, order, steps)
 
 
 def _like(numbers: Tensor, points: Tensor) -> Tensor:

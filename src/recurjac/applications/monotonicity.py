@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
@@ -11,18 +10,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.applications.signs import strict_signs
-from recurjac.arithmetic import MEMORY, AbstractArithmetic, Interval
-from recurjac.branching import BranchedEntries, Limit, Signs
+from recurjac.applications.trends import decided, points_in
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.branching import EntrySigns, Limit
 from recurjac.errors import InvalidRequest, expect, expect_whole
-from recurjac.jacobian import AbstractJacobianMethod, Gradients, RecurJac, as_jacobian_method, jacobian_bounds
+from recurjac.jacobian import AbstractJacobianMethod, Gradients, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
-from recurjac.preactivation import IBP, RuleLike
+from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.propagation.forms import DenseForms
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion, LpBall, Numbers
-from recurjac.search import point_jacobian
+from recurjac.region import AbstractRegion, Numbers
 
 
 @final
@@ -144,7 +142,8 @@ def monotone(
     """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
 
     Where something is undecided, bounded regions of up to 64 inputs are divided until everything is decided, or
-    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.  An interruption
+    `limit` is reached, by default after ten seconds for each sample; `Limit(parts=1)` divides nothing.  The parts are
+    halves across inputs and, if all activations have two pieces, those where neurons have given signs.  An interruption
     ends this for all samples.
 
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
@@ -153,7 +152,7 @@ def monotone(
     and leave the entry undecided.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind.
 
-    Source: docs/mathematics.md, §7.4.
+    Source: docs/mathematics.md, §7.4 and §6.10.
     """
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
@@ -162,132 +161,18 @@ def monotone(
         bounds, net = jacobian_bounds(problem, method=method), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
-        each, splits = list[_Found](), BranchedEntries(limit=limit or Limit())
-        for i, (sample, points) in enumerate(zip(problem.samples(), _points(problem, how), strict=True)):
-            if each and each[-1].interrupted:
-                splits = BranchedEntries(limit=Limit(parts=1))
-            each.append(_decided(sample, points, how.proofs, splits, entries[i]))
-        found = _Found.joined(each)
+        points = points_in(problem, how.count, how.seed)
+        found = decided(problem, entries, points, how.proofs, EntrySigns(limit or Limit()))
     shape, title = bounds.lower.shape, bounds.provenance.method
     notes = (*bounds.provenance.notes, *(("interrupted",) if found.interrupted else ()))
     if found.parts:
-        title = f"{title}; {found.parts} parts by {splits.title}"
+        title = f"{title}; {found.parts} parts by {' and '.join(found.titles)}"
+    rising = torch.stack([r.rising for r in found.refuted]).reshape(shape)
+    falling = torch.stack([r.falling for r in found.refuted]).reshape(shape)
     return Monotonicity(
-        found.lower.reshape(shape), found.upper.reshape(shape), found.rising.reshape(shape),
-        found.falling.reshape(shape), found.points, replace(bounds.provenance, method=title, notes=notes),
+        found.lower.reshape(shape), found.upper.reshape(shape), rising, falling,
+        tuple(r.points for r in found.refuted), replace(bounds.provenance, method=title, notes=notes),
     )  # fmt: skip
-
-
-@final
-@dataclass(frozen=True)
-class _Found:
-    """What is known of samples: (batch, outputs, inputs) each.
-
-    points: as in `Monotonicity`.  parts: how many parts of regions were bounded.  interrupted: whether this was.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    rising: Tensor
-    falling: Tensor
-    points: tuple[Tensor, ...]
-    parts: int
-    interrupted: bool
-
-    @classmethod
-    def joined(cls, each: Sequence[_Found]) -> _Found:
-        """That of several samples."""
-        return cls(
-            torch.cat([f.lower for f in each]),
-            torch.cat([f.upper for f in each]),
-            torch.cat([f.rising for f in each]),
-            torch.cat([f.falling for f in each]),
-            tuple(p for f in each for p in f.points),
-            sum(f.parts for f in each),
-            any(f.interrupted for f in each),
-        )
-
-
-def _decided(sample: Problem, points: Tensor, proofs: int, splits: BranchedEntries, entries: Interval) -> _Found:
-    """The signs of one sample: from bounds of its entries (outputs, inputs), points, and parts of its region."""
-    lower, upper = entries.lower, entries.upper
-    open_ = ~((lower >= 0) | (upper <= 0))
-    used, rising, falling = _refuted(sample, points, open_, proofs)
-    left = open_ & ((rising < 0) | (falling < 0))
-    parts, interrupted = 0, False
-    if bool(left.any()) and _divisible(splits, sample):
-        margin = 0.0 if sample.arithmetic.rigorous else torch.finfo(lower.dtype).eps ** 0.5
-        state = splits.searched(sample, Gradients(sample).chain.basis(0), Signs(left.flatten(), margin))
-        most, least = state.uppers.reshape(2, *lower.shape)
-        lower, upper, parts = torch.maximum(lower, -least), torch.minimum(upper, most), state.parts
-        interrupted = state.status == "interrupted"
-        still = left & ~((lower >= 0) | (upper <= 0))
-        signs = (state.attained.gain > 0) & torch.cat([still.flatten()] * 2)
-        more, up, down = _refuted(sample, torch.cat([state.attained.witness[signs], points]), still, proofs)
-        rising = torch.where(still & (up >= 0), up + len(used), rising)
-        falling = torch.where(still & (down >= 0), down + len(used), falling)
-        used = torch.cat([used, more])
-    return _Found(lower[None], upper[None], rising[None], falling[None], (used,), parts, interrupted)
-
-
-def _divisible(splits: BranchedEntries, sample: Problem) -> bool:
-    """Whether a sample's region can be divided, and is to be."""
-    bounded = not bool(sample.bound.unbounded.any()) and not sample.pre.holds_samples
-    whole = splits.limit.parts <= 1 or not splits.brancher.supports(sample)
-    return bounded and not whole and bool(splits.brancher.divisible(sample).all())
-
-
-def _points(problem: Problem, probe: Probe) -> list[Tensor]:
-    """Finite points that are proved to be in the region, (N, *input) for each sample."""
-    network, bound = problem.network, problem.bound
-    entries = prod(network.output_shape) * prod(network.input_shape)
-    count = min(probe.count, max(2, MEMORY // entries))
-    spread = bound.sample(count, torch.Generator().manual_seed(probe.seed))
-    points = torch.cat([bound.x.unsqueeze(1), spread], 1)
-    kept = problem.holds(points) & points.isfinite().flatten(2).all(2)
-    return [x[k] for x, k in zip(points, kept, strict=True)]
-
-
-def _refuted(problem: Problem, points: Tensor, open_: Tensor, proofs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Points of (N, *input) that prove signs, and the index of one at which each entry is > 0, and < 0, or -1.
-
-    open_: (outputs, inputs), the entries of interest.  Each step proves the signs at the point that seems to have
-    most of those still missing, until no point seems to have any.
-    """
-    rising, falling = (torch.full(open_.shape, -1, device=open_.device) for _ in range(2))
-    used: list[Tensor] = []
-    if not bool(open_.any()) or not len(points):
-        return points[:0], rising, falling
-    positive, negative = _seeming_signs(problem.network, points)
-    both = open_ & positive.any(0) & negative.any(0)
-    untried = torch.ones(len(points), dtype=torch.bool, device=points.device)
-    for _ in range(min(proofs, len(points))):
-        missing_up, missing_down = both & (rising < 0), both & (falling < 0)
-        gain = (positive & missing_up).flatten(1).sum(1) + (negative & missing_down).flatten(1).sum(1)
-        best = int(torch.where(untried, gain, 0).argmax())
-        if not bool(untried[best]) or int(gain[best]) == 0:
-            break
-        untried[best] = False
-        up, down = _proved_signs(problem, points[best])
-        rising = torch.where(up & missing_up, len(used), rising)
-        falling = torch.where(down & missing_down, len(used), falling)
-        used.append(points[best])
-    return torch.stack(used) if used else points[:0], rising, falling
-
-
-def _seeming_signs(network: Network, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the derivatives at the points are > 0, and < 0, in plain floating point: (N, outputs, inputs) each."""
-    width = network.sizes[-1] * max(network.sizes)
-    parts = points.split(max(1, MEMORY // (8 * 4 * width)))
-    signs = torch.cat([point_jacobian(network, part).sign().to(torch.int8) for part in parts])
-    return signs > 0, signs < 0
-
-
-def _proved_signs(problem: Problem, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Where every element of Clarke's Jacobian at the point is > 0, and where < 0: (outputs, inputs) each."""
-    found = jacobian_bounds(problem.over(LpBall(point.unsqueeze(0), 0.0)).by(IBP()), method=RecurJac())
-    rows = (prod(problem.network.output_shape), -1)
-    return strict_signs(found.lower.reshape(rows), found.upper.reshape(rows), found.rigorous)
 
 
 @final

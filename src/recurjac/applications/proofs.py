@@ -22,9 +22,9 @@ from recurjac.preactivation import SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
-_BALL = 1 / 6
-"""The share of the time that is left for one proof on some balls."""
-_WIDEST = 4096
+_BALL, _DIVIDED = 1 / 6, 1 / 3
+"""The share of the time that is left for one proof on some balls, and for one that divides them."""
+WIDEST = 4096
 """The size of the widest stage for which secants are tried."""
 
 
@@ -58,10 +58,13 @@ class RadiusFacts:
 
     A slope is an upper bound of the dual norm (dual to the ball's norm) of all gradients of the margin on the ball.
     None, NaN and infinite entries state nothing.
+    adversaries: points of the balls, (balls, *input), at which a margin is proved not to be positive; NaN where there
+    is none.
     """
 
     margins: Tensor | None = None
     slopes: Tensor | None = None
+    adversaries: Tensor | None = None
 
 
 class AbstractRadiusProof(ABC):
@@ -90,6 +93,11 @@ class AbstractRadiusProof(ABC):
     @property
     def sparing(self) -> bool:
         """Whether the proof is too slow for many balls: it is asked on a few, beyond what the other proofs reach."""
+        return False
+
+    @property
+    def divides(self) -> bool:
+        """Whether the proof divides a ball until it is decided: it is asked last, on balls up to the adversary."""
         return False
 
     def unproved_rounding(self, p: float) -> list[str]:
@@ -173,7 +181,7 @@ class SecantMargin(AbstractRadiusProof):
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
         problem = balls.problem
-        if max(prod(shape) for shape in map(problem.network.shape, range(problem.network.depth))) > _WIDEST:
+        if max(prod(shape) for shape in map(problem.network.shape, range(problem.network.depth))) > WIDEST:
             return RadiusFacts()
         rule, deadline = SecantRanges(self.steps), Deadline.after(self.seconds)
         tighter = problem.by(refined(balls.known.state, problem.pre, rule, deadline))
@@ -213,9 +221,16 @@ def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: 
         if bool(((bounds < 0) & (bounds > -inf)).any()):
             raise InvalidRequest(f"{title} states a negative slope; a slope bounds a norm, which is not negative")
     low, high = _best(torch.fmax, -inf, margins, balls), _best(torch.fmin, inf, slopes, balls)
-    by = [tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes)]
+    points = [_refuting([f for _, f in facts], i) for i in range(balls.shape[0])]
+    by, of = (tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes))
     rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
-    return [RadiusBound(r, tuple(m), tuple(s), *by) for r, m, s in rows]
+    return [RadiusBound(r, tuple(m), tuple(s), by, of, x) for (r, m, s), x in zip(rows, points, strict=True)]
+
+
+def _refuting(facts: Sequence[RadiusFacts], ball: int) -> Tensor | None:
+    """The first adversary in a ball that is stated."""
+    points = [f.adversaries[ball] for f in facts if f.adversaries is not None]
+    return next((x for x in points if bool(x.isfinite().all())), None)
 
 
 def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -> RadiusFacts:
@@ -224,7 +239,7 @@ def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -
         return proof.facts(balls)
     if deadline.over:
         return RadiusFacts()
-    problem, part = balls.problem, deadline.part(_BALL)
+    problem, part = balls.problem, deadline.part(_DIVIDED if proof.divides else _BALL)
     limit = problem.planner.watched(problem.network.cost, part)
     with suppress(OutOfTime), until(limit):
         return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)

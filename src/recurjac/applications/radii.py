@@ -8,6 +8,8 @@ from fractions import Fraction
 from math import inf, isfinite, nextafter
 from typing import final
 
+from torch import Tensor
+
 
 @final
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class RadiusBound:
     """On the ball of `radius`, each margin is at least `margins`, and the dual norm of its gradient at most `slopes`.
 
     margins, slopes: one number per row; NaN and infinite numbers state nothing.  margin_by, slope_by: the titles of the
-    proofs that state them.
+    proofs that state them.  adversary: a point of the ball, (*input), at which some margin is not positive.
     """
 
     radius: float
@@ -23,6 +25,7 @@ class RadiusBound:
     slopes: tuple[float, ...]
     margin_by: tuple[str, ...] = ()
     slope_by: tuple[str, ...] = ()
+    adversary: Tensor | None = None
 
 
 @final

@@ -336,3 +336,12 @@ def _reach_of(rungs: Sequence[RadiusBound], row: int) -> float:
         fall = before.margins[row] - last.margins[row]
         found.append(last.radius + last.margins[row] * (last.radius - before.radius) / fall if fall > 0 else inf)
     return max((f for f in found if not isnan(f)), default=inf)
+
+
+def remark_on(radius: float, limit: float) -> str:
+    """What is to be said about a proved radius; empty if nothing is."""
+    if radius == inf:
+        return "proved for every input of the region"
+    if radius >= limit:
+        return "the largest radius that was tried"
+    return "" if radius > 0 else "no positive radius is proved"

@@ -7,9 +7,10 @@ two proofs can be combined: the bound up to some radius, and the Lipschitz const
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf, isfinite
 from typing import Any, final
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.centres import Centres, around
+from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, TIME, dividing_radii, ending
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
@@ -32,12 +34,13 @@ from recurjac.applications.radius_search import (
     answered,
     few_radii,
     first_order,
+    remark_on,
     search_radii,
     told,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.deadline import NEVER, Deadline, until
+from recurjac.deadline import NEVER, Budget, Deadline, until
 from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
@@ -49,8 +52,10 @@ from recurjac.region import LpBall, Numbers
 
 _ATTACK = 0.2
 """In large networks, the share of the time for the attack."""
-_MANY = 0.6
-"""The share of what is left for proofs on many balls if there are others for few."""
+_MANY, _BEFORE = 0.6, 0.3
+"""The share of what is left for proofs on many balls if there are others for few, or others that divide balls."""
+_Attacked = dict[int, tuple[float, Tensor]]
+"""For some inputs the nearest adversary that is known: its distance, infinite if there is none, and the point."""
 _RANGES = 0.2
 """In large networks, the share of what is left for the ranges on some balls."""
 
@@ -67,6 +72,9 @@ class CertifiedRadius(AbstractResult):
     label, target: (batch,); with several targets, the one with the least radius.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
+    status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
+    "time" if proofs that divide balls (`BranchedMargin`) had no time left for that, "interrupted" if the user stopped
+    them, otherwise "bounded".
     """
 
     radius: Tensor
@@ -79,6 +87,7 @@ class CertifiedRadius(AbstractResult):
     adversary: Tensor
     proof: tuple[str, ...]
     remark: tuple[str, ...]
+    status: tuple[str, ...]
     p: float
     provenance: Provenance
 
@@ -152,6 +161,7 @@ class _Entry:
     attack: float
     adversary: Tensor
     remark: str
+    end: str
 
     @property
     def proof(self) -> Proved:
@@ -186,6 +196,8 @@ class _Work:
             rows[range(len(others)), list(others)] = -1.0
             margins = self.problem.of(self.network.combine(rows))
             part = replace(self, problem=margins, centres=self.centres.taken(members))
+            if any(e.end == INTERRUPTED for e in found.values()):
+                part = replace(part, proofs=tuple(f for f in self.proofs if not f.divides) or DEFAULT_PROOFS)
             remarks = ["" if given[i] == label else f"misclassified as {given[i]}" for i in members]
             found.update(zip(members, part.certified(label, others, remarks), strict=True))
         return [found[i] for i in range(len(labels))]
@@ -198,6 +210,7 @@ class _Work:
         right = [i for i, why in enumerate(remarks) if not why]
         attacked = self.attacked(right, centres, deadline.part(_ATTACK))
         rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
+        ends = self.divided(rungs, attacked, deadline)
         beaten = (self.network(self.centres.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
         for i, centre in enumerate(centres):
@@ -205,26 +218,30 @@ class _Work:
             row = _weakest(own)
             lost = remarks[i].startswith("mis") and beaten[i]
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
-            entries.append(_Entry(own, row, label, others[row], away, point, remarks[i]))
+            end = ends.get(i, BOUNDED)
+            entries.append(_Entry(own, row, label, others[row], away, point, remarks[i], end))
         return entries
 
     def searched(
-        self, rungs: dict[int, list[RadiusBound]], attacked: Mapping[int, tuple[float, Tensor]], deadline: Deadline
+        self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
     ) -> dict[int, list[RadiusBound]]:
         """All rungs of each input, from the rung of its centre: first by proofs for many balls, then by those for few.
 
         Of the time, the first take a share if there are others.
         """
         many, few = (
-            replace(self, proofs=tuple(f for f in self.proofs if f.sparing is wanted), deadline=deadline)
-            for wanted in (False, True)
+            replace(self, proofs=tuple(f for f in self.proofs if (f.sparing, f.divides) == kind), deadline=deadline)
+            for kind in ((False, False), (True, False))
         )
-        if many.proofs and few.proofs and deadline.end < inf:
-            many = replace(many, deadline=deadline.part(_MANY))
+        divides = any(f.divides for f in self.proofs)
+        if many.proofs and deadline.end < inf and (few.proofs or divides):
+            many = replace(many, deadline=deadline.part(_BEFORE if divides else _MANY))
         if many.proofs:
             climbing = {i: self.told(i, self.climbing(i, own[0]), own, attacked) for i, own in rungs.items()}
             rungs = answered(climbing, many.bounds)
         if few.proofs:
+            if divides and deadline.end < inf:
+                few = replace(few, deadline=deadline.part(_BEFORE))
             whole = self.centres.whole().tolist()
             further = {
                 i: self.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()
@@ -232,18 +249,43 @@ class _Work:
             rungs = answered(further, few.bounds)
         return rungs
 
+    def divided(self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline) -> dict[int, str]:
+        """Add rungs by proofs that divide balls, input by input, and nearer adversaries; returns how each ended."""
+        dividing = tuple(f for f in self.proofs if f.divides)
+        ends = {i: ending(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
+        left = [i for i, end in ends.items() if dividing and end != EXACT]
+        budget, whole = Budget(deadline, len(left)), self.centres.whole().tolist()
+        try:
+            for i in left:
+                own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
+                search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
+                answered({i: self.told(i, search, rungs[i], attacked)}, own.bounds)
+                ends[i] = ending(rungs[i], attacked[i][0], TIME)
+        except KeyboardInterrupt:
+            ends.update({i: INTERRUPTED for i in left if ends[i] == BOUNDED})
+        return ends
+
+    def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
+        """The distance of the nearest adversary of an input, after a look around a `point` that is one."""
+        if point is not None:
+            ball, arithmetic = self.centres.taken([i]).points(), self.problem.arithmetic
+            found = self.search.attack.closer(self.network, ball, point.unsqueeze(0), arithmetic)
+            if float(found.distance) < attacked[i][0]:
+                attacked[i] = (float(found.distance), found.point[0])
+        return attacked[i][0]
+
     def told(
         self,
         i: int,
         search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
         rungs: Sequence[RadiusBound],
-        attacked: Mapping[int, tuple[float, Tensor]],
+        attacked: _Attacked,
     ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         """The same search, with progress if the user wants to see it."""
-        progress, attack = self.search.progress, attacked[i][0]
+        progress = self.search.progress
         if progress is None:
             return search
-        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attack)))
+        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attacked[i][0])))
 
     def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
         together = min(self.search.intervals, self.problem.planner.radii_ahead(self.network))
@@ -271,9 +313,7 @@ class _Work:
                 found += stated(self.proofs, MarginBalls(own, Gradients(own), radius, self.centres.p), self.deadline)
         return found
 
-    def attacked(
-        self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline
-    ) -> dict[int, tuple[float, Tensor]]:
+    def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline) -> _Attacked:
         """The nearest adversary found for each of these inputs: its distance and the point.
 
         For large networks, none is found if the attack takes longer than it may.
@@ -307,7 +347,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
     radius = checked(_numbers(f.radius for f in proofs), attack, work.problem.arithmetic)
     ways = (by_integral, by_margin)
     alone = [_numbers(0.0 if e.remark else least_proved(way(e.rungs)) for e in entries) for way in ways]
-    remarks = [e.remark or _remark(float(r), work.search.limit) for e, r in zip(entries, radius, strict=True)]
+    remarks = [e.remark or remark_on(float(r), work.search.limit) for e, r in zip(entries, radius, strict=True)]
     titles = dict.fromkeys(proof.title(work.problem) for proof in work.proofs)
     return CertifiedRadius(
         radius, attack, torch.minimum(alone[0], radius), torch.minimum(alone[1], radius),
@@ -315,7 +355,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]),
         tuple(_name(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
-        work.centres.p, work.problem.provenance(", ".join(titles)),
+        tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
     )  # fmt: skip
 
 
@@ -340,14 +380,6 @@ def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> T
             f"{float(radius[i])!r}; please report this, with the network"
         )
     return radius
-
-
-def _remark(radius: float, limit: float) -> str:
-    if radius == inf:
-        return "proved for every input of the region"
-    if radius >= limit:
-        return "the largest radius that was tried"
-    return "" if radius > 0 else "no positive radius is proved"
 
 
 def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from recurjac.auto.portfolio import Auto, Progress
+from recurjac.auto.step import AbstractStep
 from recurjac.auto.steps import (
     STEPS,
-    AbstractStep,
     BranchStep,
     ExactStep,
     ForwardStep,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from recurjac.auto.work import Work
+from recurjac.region import BoundBall
 
 _FEW = 64
 """The largest number of unknown slopes that count as few."""
+_SOME = 300
+"""The largest number with which bounds of parts are still quick."""
 
 
 def anywhere(work: Work) -> bool:  # noqa: ARG001  # (one of several such conditions)
@@ -31,3 +36,20 @@ def where_kinked(work: Work) -> bool:
 def where_few_kinks(work: Work) -> bool:
     """The same, where so few slopes are not known that their combinations may be tried."""
     return where_kinked(work) and work.unknown <= _FEW
+
+
+def where_some_kinks(work: Work) -> bool:
+    """Networks with too many such slopes to be tried early, but few enough for a division that goes on and on."""
+    return where_kinked(work) and _FEW < work.unknown <= _SOME
+
+
+_INPUTS = 8
+"""The largest number of inputs that are divided in any region."""
+
+
+def where_many_in_l1(work: Work) -> bool:
+    """Networks of smooth activations over an l1 ball in more inputs than are divided in any region."""
+    problem = work.given
+    if problem is None or not isinstance(problem.bound, BoundBall) or problem.bound.p != 1:
+        return False
+    return where_smooth(work) and prod(problem.network.input_shape) > _INPUTS

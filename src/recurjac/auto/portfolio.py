@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import inf
 from typing import final
 
-import torch
 from torch import Tensor
 
-from recurjac.auto.arms import Arm, Report, improve
-from recurjac.auto.steps import OPENING, STEPS, AbstractStep
+from recurjac.auto.arms import Arm, Report
+from recurjac.auto.batch import Batch
+from recurjac.auto.lots import Lot, joined
+from recurjac.auto.step import AbstractStep
+from recurjac.auto.steps import OPENING, STEPS
 from recurjac.auto.work import Question, Work
-from recurjac.deadline import Deadline, check_seconds, shorter, until
-from recurjac.errors import OutOfTime
-from recurjac.jacobian import FastLip, Gradients
+from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.jacobian import Gradients
 from recurjac.machine import optimiser_loading
-from recurjac.norms import AbstractNormMethod, JacobianNorm, NormBound, ProductOfNorms
-from recurjac.preactivation import IBP, AbstractOffersRule, AutoRanges
+from recurjac.norms import AbstractNormMethod, NormBound
+from recurjac.preactivation import AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
 
-_SEARCH = 0.15
+_SEARCH = 0.03
 """The share of the time for the search before the first step."""
-_PRODUCT = 0.1
-"""In large networks, the share of the time for the first product of norms."""
-_ENTRIES = 0.4
-"""The share of the time after which the first bounds of entries are given up."""
+_BRIEF = 3e7
+"""The work of this search; a longer one is a step of its own."""
 
 
 @final
@@ -36,7 +33,7 @@ _ENTRIES = 0.4
 class Progress:
     """What is known after a step of `Auto`: the upper bound, what is attained, and after how many seconds.
 
-    upper, lower: the largest of the samples that are bounded together.
+    upper, lower: the largest of all samples.
     """
 
     upper: float
@@ -48,24 +45,30 @@ class Progress:
 @final
 @dataclass(frozen=True)
 class Auto(AbstractNormMethod, AbstractOffersRule):
-    """The least of many bounds, found in a number of seconds for each sample.
+    """The least of many bounds, found in a number of seconds for all samples of a call together.
 
     First come the product of norms, which is always computed, and the entry-wise bounds with the problem's rule.
     Then `steps` tighten ranges, bounds and what is attained: each once, in order, then those that closed the gap most
     for each second.  It ends when the two bounds meet to 1e-6, when no step improves anything, or when the time is
     over.  An interruption ends it with what was proved so far.
+    The samples of a batch are first bounded together, as many as there is memory for, up to the steps that bound many
+    samples at once.  What is left of the time goes to those whose bounds do not meet, one by one, those with the
+    largest gap first, in equal shares; but only if each has at least `alone` seconds, as the dear steps give little in
+    less.  Otherwise it ends then, with the status "time".
     The note names the step that gave the least bound; `steps` of the result says what each gave.  status: "exact",
     "stuck" (no step improves anything), "time" or "interrupted".  progress: called after each step.
     As a rule for pre-activations, it stands for `AutoRanges` of as many seconds.
-    Bounds carry no gradients.  Raises InvalidRequest unless the number of seconds is positive.
+    Bounds carry no gradients.  Raises InvalidRequest unless both numbers of seconds are positive.
     """
 
     seconds: float = 10.0
     steps: tuple[AbstractStep, ...] = STEPS
     progress: Callable[[Progress], None] | None = None
+    alone: float = 0.5
 
     def __post_init__(self) -> None:
         check_seconds("Auto", self.seconds)
+        check_seconds("Auto", self.alone, "alone")
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:
@@ -99,7 +102,7 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
 
     @property
     def search(self) -> Search:
-        return Search(seconds=_SEARCH * self.seconds)
+        return Search(work=_BRIEF, seconds=_SEARCH * self.seconds)
 
     @property
     def heeds_attained(self) -> bool:
@@ -108,90 +111,47 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
     def towards(self, gradients: Gradients, p: float, q: float, attained: Attained) -> NormBound:
         return self._bounded(gradients, _of_norm(p, q), attained, 1 - _SEARCH)
 
+    @property
+    def divides_batch(self) -> bool:
+        return True
+
     def _bounded(
         self, gradients: Gradients, question: Question, attained: Attained | None, share: float = 1.0
     ) -> NormBound:
-        """The bounds of all samples, one by one unless the problem's rule holds numbers for all of them."""
+        """The bounds of all samples: in a way of their own, unless the problem's rule holds numbers for all of them."""
         problem = None if gradients.given is not None else gradients.problem
+        deadline = Deadline.after(share * self.seconds)
         if problem is None or problem.bound.batch == 1 or problem.pre.holds_samples:
-            work = Work(question, gradients, Deadline.after(share * self.seconds), problem, attained)
-            return self._run(work, self.steps)
-        found: list[NormBound] = []
-        for i, sample in enumerate(problem.samples()):
-            own = None if attained is None else attained.rows(i, i + 1)
-            work = Work(question, Gradients(sample), Deadline.after(share * self.seconds), sample, own)
-            if found and found[-1].status == "interrupted":
-                first = self._run(work, ())
-                found.append(replace(first, status="interrupted"))
-            else:
-                found.append(self._run(work, self.steps))
-        return _joined(found)
+            return self._run(Work(question, gradients, deadline, problem, attained))
+        count = problem.bound.batch
+        infinite, nothing = [inf] * count, [0.0] * count
+        tell = None if self.progress is None else self._tell
+        batch = Batch(question, problem, attained, deadline, self.steps, self.alone, tell, infinite, nothing)
+        return batch.bounded()
 
-    def _run(self, work: Work, steps: Sequence[AbstractStep]) -> NormBound:
-        """The bound of samples that are bounded together."""
-        reports: list[Report] = []
+    def _run(self, work: Work) -> NormBound:
+        """The bound of one sample, or of several that cannot be taken apart."""
 
-        def report(done: Report) -> None:
-            reports.append(done)
-            if self.progress is not None and work.upper is not None:
-                self.progress(Progress(float(work.upper.max()), done.lower, done.step, done.seconds))
+        def told(lot: Lot, done: Report) -> None:
+            if lot.work.upper is not None:
+                self._tell(float(lot.work.upper.max()), done.lower, done.step, done.seconds)
 
-        opening, arms = [Arm(step) for step in OPENING], [Arm(step) for step in steps]
+        lot = Lot(0, work, [Arm(step) for step in OPENING], [Arm(step) for step in self.steps])
         try:
-            _open(work, opening, report)
+            lot.opened(told)
             if not work.met:
                 work.deadline = work.deadline.later(optimiser_loading())
-            status = improve([*opening, *arms], work, report)
+            status = lot.finished(work.deadline, told)
         except KeyboardInterrupt:
             status = "interrupted"
         if work.upper is None:
             raise KeyboardInterrupt
-        return NormBound(work.upper, status, f"least by {work.by}", work.attained, (_line(reports),))
+        return joined([lot.answer(i, status) for i in range(lot.size)])
+
+    def _tell(self, upper: float, lower: float, step: str, seconds: float) -> None:
+        if self.progress is not None:
+            self.progress(Progress(upper, lower, step, seconds))
 
 
 def _of_norm(p: float, q: float) -> Question:
     return Question(lambda method, known: method.norm(known, p, q), (p, q))
-
-
-def _open(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) -> None:
-    """Bounds with ranges by intervals, which are cheap on any network, and then those of `opening` that fit."""
-    given = work.given
-    quick = work.gradients if given is None or given.pre == IBP() else Gradients(given.by(IBP()))
-    product = ProductOfNorms().within(_PRODUCT * work.deadline.left)
-    report(Report(product.title, work.tighten(product, product.title, quick), work.lower, work.deadline.spent))
-    entries, limit, found = JacobianNorm(FastLip()), work.limit, None
-    with suppress(OutOfTime), until(limit if limit.end == inf else limit.part(_ENTRIES)):
-        found = work.tighten(entries, entries.title, quick)
-    report(Report(entries.title, found, work.lower, work.deadline.spent))
-    work.measure()
-    for arm in opening:
-        if not work.met and arm.step.suits(work) and arm.fits(work):
-            report(arm.pull(work))
-
-
-def _line(reports: Sequence[Report]) -> str:
-    """What each step gave, if it is not what it gave before."""
-    parts: list[str] = []
-    last: dict[str, float] = {}
-    for before, now in pairwise([Report("", None, 0.0, 0.0), *reports]):
-        if now.bound is not None and last.get(now.step) == now.bound:
-            continue
-        if now.bound is not None:
-            last[now.step] = now.bound
-        found = "" if now.bound is None else f"{now.bound:.6g}"
-        if now.step == before.step and parts:
-            parts[-1] += f" → {found}" if found else " again"
-        else:
-            parts.append(f"{now.step} {found}".strip())
-    return "; ".join(parts)
-
-
-def _joined(found: Sequence[NormBound]) -> NormBound:
-    """The bounds of several samples; what is attained only if it is known for all."""
-    attained = [f.attained for f in found if f.attained is not None]
-    status = ", ".join(dict.fromkeys(f.status for f in found))
-    note = "; ".join(dict.fromkeys(f.note for f in found))
-    known = Attained.joined(attained) if len(attained) == len(found) else None
-    return NormBound(
-        torch.cat([f.upper for f in found]), status, note, known, tuple(line for f in found for line in f.steps)
-    )

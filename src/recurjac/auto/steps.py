@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log, prod
 from typing import final
 
 import torch
 
-from recurjac.auto.conditions import anywhere, where_few_kinks, where_kinked, where_large, where_smooth
+from recurjac.auto.conditions import (
+    anywhere,
+    where_few_kinks,
+    where_kinked,
+    where_large,
+    where_many_in_l1,
+    where_smooth,
+    where_some_kinks,
+)
+from recurjac.auto.step import AbstractStep
 from recurjac.auto.work import TOLERANCE, Work
-from recurjac.branching import BranchAndBound, Branching, ExactNorm, InputBisection, Limit
+from recurjac.branching import BranchAndBound, Branching, ExactNorm, Limit, VertexCaps
 from recurjac.branching.branched import NormOver, untied
 from recurjac.branching.cells import two_piece
 from recurjac.branching.exact import SignTree
@@ -42,49 +50,10 @@ from recurjac.norms import (
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search, better_of
 
+_REST = 0.99
+"""The share of the rest of the time that a step may take which nothing follows."""
 _ROOM = 2**26
 """The largest number of entries of a matrix of tangents."""
-
-
-class AbstractStep(ABC):
-    """A frozen object: one way to improve what is known.  It has rungs of growing effort, the cheapest first."""
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """The name for the report."""
-
-    @property
-    @abstractmethod
-    def rungs(self) -> int:
-        """The number of efforts."""
-
-    @property
-    def follows(self) -> bool:
-        """Whether the step only turns ranges into a bound, so that it is done again when ranges have become tighter."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """Whether the next effort begins where the last one ended, so that nothing is done twice."""
-        return False
-
-    @abstractmethod
-    def suits(self, work: Work) -> bool:
-        """Whether the step can improve anything."""
-
-    @property
-    def share(self) -> float:
-        """The share of the time that is left which the step may take."""
-        return 0.5
-
-    def least(self, work: Work) -> float:
-        """A guess of the seconds that the step takes at least, as it cannot be stopped at any time."""
-        return 0.0
-
-    @abstractmethod
-    def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        """Improve `work` in about this time; returns the upper bound that the step found by itself, if it is one."""
 
 
 @final
@@ -94,12 +63,14 @@ class NormStep(AbstractStep):
 
     matrices: whether it works with those of a P-chain.  where: the networks for which it is worth trying.
     passes: how many times as long as entry-wise bounds it takes at least, if it does not work with such matrices.
+    late: whether it comes when no other step may improve anything, and may then take the rest of the time.
     """
 
     methods: tuple[AbstractNormMethod, ...]
     matrices: bool
     where: Callable[[Work], bool]
     passes: float
+    late: bool
 
     def __init__(
         self,
@@ -107,11 +78,13 @@ class NormStep(AbstractStep):
         matrices: bool = False,
         where: Callable[[Work], bool] = anywhere,
         passes: float = 1.0,
+        late: bool = False,
     ) -> None:
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "matrices", matrices)
         object.__setattr__(self, "where", where)
         object.__setattr__(self, "passes", passes)
+        object.__setattr__(self, "late", late)
 
     @property
     def title(self) -> str:
@@ -122,8 +95,20 @@ class NormStep(AbstractStep):
         return len(self.methods)
 
     @property
+    def batches(self) -> bool:
+        return not self.matrices
+
+    @property
     def follows(self) -> bool:
-        return True
+        return not self.late
+
+    @property
+    def fills(self) -> bool:
+        return self.late
+
+    @property
+    def share(self) -> float:
+        return _REST if self.late else super().share
 
     def suits(self, work: Work) -> bool:
         norms = work.question.norms
@@ -139,10 +124,14 @@ class NormStep(AbstractStep):
 @final
 @dataclass(frozen=True)
 class ForwardStep(AbstractStep):
-    """The norm of the entries by a method that works once for each input, not for each output."""
+    """The norm of the entries by a method that works once for each input, not for each output.
+
+    quick: whether it is worth its time where there is little for each sample.
+    """
 
     method: AbstractJacobianMethod
     where: Callable[[Work], bool] = anywhere
+    quick: bool = True
 
     @property
     def title(self) -> str:
@@ -151,6 +140,10 @@ class ForwardStep(AbstractStep):
     @property
     def rungs(self) -> int:
         return 1
+
+    @property
+    def batches(self) -> bool:
+        return self.quick
 
     @property
     def follows(self) -> bool:
@@ -214,10 +207,13 @@ class BranchStep(AbstractStep):
     """Branch and bound over the inputs, for networks with few of them; each time it goes on with the same parts.
 
     It ends when many more parts have closed less than the share `least_gain` of the gap.
+    method: bounds each part.  where: the networks for which it is worth trying.
     """
 
     most: int = 8
     least_gain: float = 0.05
+    method: AbstractNormMethod = field(default_factory=JacobianNorm)
+    where: Callable[[Work], bool] = anywhere
 
     @property
     def title(self) -> str:
@@ -240,14 +236,15 @@ class BranchStep(AbstractStep):
         if problem is None or problem.pre.holds_samples or prod(problem.network.input_shape) > self.most:
             return False
         bounded = not bool(problem.bound.unbounded.any())
-        return work.unstable and bounded and work.question.norms is not None and InputBisection().supports(problem)
+        asked = work.question.norms is not None and self.where(work)
+        return work.unstable and bounded and asked and _BRANCHER.supports(problem)
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         if work.given is None or work.question.norms is None:
             return None
         problem = untied(work.given)
-        bound = NormOver(JacobianNorm(), *work.question.norms, work.given)
-        search = BranchAndBound(InputBisection(), Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
+        bound = NormOver(self.method, *work.question.norms, work.given, _BRANCHER)
+        search = BranchAndBound(_BRANCHER, Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
         then: Branching | None = None
         for state in search.states(problem, bound, work.attained, work.branching):
             work.branching = state
@@ -261,6 +258,7 @@ class BranchStep(AbstractStep):
         return None if done is None else work.learn(NormBound(done.uppers, done.status, "", done.attained), self.title)
 
 
+_BRANCHER = VertexCaps()
 _FEW = 200
 """The number of parts that are bounded in any case."""
 _NEAR = 0.4
@@ -331,7 +329,7 @@ class ExactStep(AbstractStep):
 class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
-    works: tuple[float, ...] = (2e10, 1e11)
+    works: tuple[float, ...] = (4e9, 2e10, 1e11)
 
     @property
     def title(self) -> str:
@@ -339,7 +337,7 @@ class SearchStep(AbstractStep):
 
     @property
     def share(self) -> float:
-        return 0.2
+        return 0.15
 
     @property
     def rungs(self) -> int:
@@ -349,7 +347,7 @@ class SearchStep(AbstractStep):
         return work.attained is not None and work.given is not None and work.question.norms is not None
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
-        work.search(Search(work=self.works[rung], seed=rung + 1, seconds=seconds))
+        work.search(Search(work=self.works[rung], seed=rung, seconds=seconds))
         return None
 
 
@@ -362,21 +360,29 @@ OPENING: tuple[AbstractStep, ...] = (
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(),
+    SearchStep(),
     ExactStep(),
+    BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(
         JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth, passes=5
     ),
-    NormStep(JacobianNorm(Centred()), matrices=True, where=where_smooth),
+    NormStep(
+        JacobianNorm(Centred()),
+        JacobianNorm(Centred(150)),
+        JacobianNorm(Centred(600)),
+        matrices=True,
+        where=where_smooth,
+    ),
     NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
-    RangeStep(DualRanges(150, 12, 30), DualRanges(200, 30, 60), DualRanges(500, 80, 100), most=0.8),
+    RangeStep(DualRanges(40, 12, 30), DualRanges(60, 40, 60), DualRanges(100, 100, 100), most=0.65),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
     ForwardStep(Reversed(Chords())),
-    ForwardStep(ForwardTangents(), where_smooth),
-    SearchStep(),
+    ForwardStep(ForwardTangents(), where_smooth, quick=False),
+    NormStep(SplitNorm(10, 2**20), matrices=True, where=where_some_kinks, late=True),
 )
 """The steps after the first bounds; each is tried in this order, then those that pay most per second go on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, prod
 from typing import final
 
@@ -17,7 +17,7 @@ from recurjac.jacobian import Gradients
 from recurjac.jacobian.auto import limited
 from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractPreactivation
-from recurjac.preactivation.anytime import refined
+from recurjac.preactivation.anytime import Known, refined
 from recurjac.problem import Problem
 from recurjac.search import Aim, Attained, Search, better_of
 
@@ -47,6 +47,8 @@ class Work:
     """The samples that are bounded together, the best ranges and bounds so far, and where they come from.
 
     given: the problem as it was asked.  gradients: of the best ranges.  version: how often ranges became tighter.
+    upper: (batch,), or (batch, K) for rows; by: for each sample, the method that gave the least bound.  last: the
+    bounds of the last method by itself.
     pass_seconds: a guess of how long entry-wise bounds take.
     attained: a lower bound, if one is known.  branching, tree: the parts of the region so far, if it was
     divided: by inputs, and by signs.
@@ -58,7 +60,8 @@ class Work:
     given: Problem | None
     attained: Attained | None = None
     upper: Tensor | None = None
-    by: str = ""
+    by: list[str] = field(default_factory=list)
+    last: Tensor | None = None
     version: int = 0
     pass_seconds: float = 0.0
     branching: Branching | None = None
@@ -72,9 +75,10 @@ class Work:
     def learn(self, found: NormBound, title: str) -> float:
         """Take the bounds of a method that also looks for attained values.  Raises KeyboardInterrupt if it was."""
         upper = torch.where(found.upper.isnan(), inf, found.upper)
-        if self.upper is None or bool((upper < self.upper).any()):
-            self.by = title
+        better = [True] * len(upper) if self.upper is None else (upper < self.upper).reshape(len(upper), -1).any(1)
+        self.by = [title if new else old for new, old in zip(better, self.by or [""] * len(upper), strict=True)]
         self.upper = upper if self.upper is None else torch.minimum(self.upper, upper)
+        self.last = upper
         if found.attained is not None:
             self.attained = found.attained if self.attained is None else better_of(self.attained, found.attained)
         if "interrupted" in found.status:
@@ -94,6 +98,29 @@ class Work:
         if better:
             self.gradients, self.version = after, self.version + 1
         return better
+
+    @property
+    def batch(self) -> int:
+        """The number of samples."""
+        return self.gradients.chain.batch if self.given is None else self.given.bound.batch
+
+    def drop(self) -> None:
+        """Keep only the ranges of what is known of the gradients, for the sake of memory."""
+        if self.given is not None:
+            state = self.gradients.state
+            self.gradients = Gradients(self.given.by(Known.of(state, self.given.pre)))
+
+    def sample(self, i: int) -> Work:
+        """The work on one sample alone, with what is known of it.  Raises ValueError without a problem."""
+        if self.given is None or self.upper is None:
+            raise ValueError("there is no problem whose samples could be taken, or nothing is known of them")
+        given = self.given.at(torch.tensor([i]))
+        ranges = Known.of(self.gradients.state, self.given.pre).sample(i)
+        return Work(
+            self.question, Gradients(given.by(ranges)), self.deadline, given,
+            None if self.attained is None else self.attained.rows(i, i + 1), self.upper[i : i + 1], self.by[i : i + 1],
+            version=self.version, pass_seconds=self.pass_seconds / self.gradients.chain.batch,
+        )  # fmt: skip
 
     def search(self, search: Search) -> None:
         """Look for larger attained values."""
@@ -162,11 +189,22 @@ class Work:
     @property
     def met(self) -> bool:
         """Whether the two bounds meet within the tolerance, for every sample."""
-        if self.upper is None:
-            return False
+        return self.upper is not None and bool(self.meets.all())
+
+    @property
+    def meets(self) -> Tensor:
+        """For each sample, whether its bounds meet within the tolerance."""
+        tops = self.tops
         if self.attained is None:
-            return not bool(self.upper.any())
-        return bool((self.upper <= self.attained.gain * (1 + TOLERANCE)).all())
+            return tops == 0
+        return tops <= self.attained.gain * (1 + TOLERANCE)
+
+    @property
+    def tops(self) -> Tensor:
+        """The upper bound of each sample, or the largest of its rows: (batch,).  Raises ValueError if none is known."""
+        if self.upper is None:
+            raise ValueError("nothing is bounded yet")
+        return self.upper.reshape(len(self.upper), -1).amax(1)
 
     @property
     def gap(self) -> float:

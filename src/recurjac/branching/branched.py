@@ -13,7 +13,6 @@ from torch import Tensor
 
 from recurjac.arithmetic import Fast, Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
-from recurjac.branching.effects import input_effects
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, Limit
 from recurjac.errors import InvalidRequest, expect
@@ -32,13 +31,14 @@ from recurjac.search import Attained, Search, better_of, point_jacobian
 class NormOver(AbstractBound):
     """max ‖J‖_{p→q} over a region: a norm method gives upper bounds, the centres of parts give attained values.
 
-    within: the problem whose region attained points must lie in.
+    within: the problem whose region attained points must lie in.  brancher: for which effects are found.
     """
 
     method: AbstractNormMethod
     p: float
     q: float
     within: Problem
+    brancher: AbstractBrancher = field(default_factory=InputBisection)
 
     def upper(self, problem: Problem) -> Tensor:
         return self.bounded(problem, Goals.none(problem.bound.x)).upper[:, 0]
@@ -53,8 +53,9 @@ class NormOver(AbstractBound):
                 large = goals.excess(upper.unsqueeze(1)) > 0
                 upper = _CORNERS.tighter(gradients.chain, large, upper, (self.p, self.q))
                 uppers.append(torch.where(gradients.state.empty, -inf, upper))
-                effects.append(input_effects(gradients.state))
-            return Bounded(torch.cat(uppers).unsqueeze(1), torch.cat(effects))
+                found = self.brancher.effects(gradients.state)
+                effects += [] if found is None else [found]
+            return Bounded(torch.cat(uppers).unsqueeze(1), torch.cat(effects) if effects else None)
 
     def attained(self, problem: Problem) -> Attained:
         found = Search(work=0).attained(problem, self.p, self.q)
@@ -185,7 +186,7 @@ class Branched(AbstractNormMethod):
         for i, sample in enumerate(problem.samples()):
             ended = bool(states) and states[-1].status == "interrupted"
             known = None if attained is None else attained.rows(i, i + 1)
-            states.append(self._searched(sample, NormOver(self.norm_method, p, q, sample), known, ended))
+            states.append(self._searched(sample, NormOver(self.norm_method, p, q, sample, self.brancher), known, ended))
         wide = torch.tensor([s.upper for s in states], dtype=problem.network.dtype, device=problem.network.device)
         return wide, states
 

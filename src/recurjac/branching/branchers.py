@@ -40,6 +40,10 @@ class AbstractBrancher(ABC):
         known = torch.tensor(able, dtype=torch.bool, device=problem.network.device)
         return known & ~without_width(problem.bound.box(FAST))
 
+    def able(self, problem: Problem, effects: Tensor | None) -> Tensor:
+        """Which samples can be divided, (batch,), if `effects` are known."""
+        return self.divisible(problem)
+
     def effects(self, state: PreactivationState, weights: Tensor | None = None) -> Tensor | None:
         """What the choice of the division depends on, (batch, …), from what is known when a part is bounded.
 

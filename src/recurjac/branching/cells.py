@@ -67,14 +67,17 @@ class HalfSpaceSystem:
         whole = concatenate(rows, 1)
         return cls(state, whole.map(lambda t: t[..., :n]), whole.map(lambda t: t[..., n]), tuple(places))
 
-    def solved(self) -> tuple[Tensor, Tensor, Tensor]:
+    def solved(self, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """For each sample a point, how deep inside the half-spaces it lies, and multipliers, all in plain floats.
 
         The point, (B, n), has the largest least distance, (B,), to the half-spaces' boundaries within the region's box.
         If the distance is negative, the sum of the rows times the multipliers, (B, m), is negative in the box.
+        index: the samples to look at; None for all.
         """
         centre, half = _box(self.state)
         matrix, offset = self.matrix.mid.double(), self.offset.mid.double()
+        if index is not None:
+            centre, half, matrix, offset = centre[index], half[index], matrix[index], offset[index]
         offset = offset + (matrix * centre.unsqueeze(1)).sum(2)
         matrix = matrix * half.unsqueeze(1)
         point, depth, multipliers = _deepest(matrix, offset)

@@ -45,6 +45,33 @@ def input_effects(state: PreactivationState, weights: Tensor | None = None) -> T
     return total[torch.arange(len(total), device=total.device), worst]
 
 
+def neuron_effects(state: PreactivationState, weights: Tensor | None = None) -> list[Tensor]:
+    """The same by neurons: what the width of each one's slope adds, for each inner stage, (batch, neurons)."""
+    network = state.network
+    middles, widths = _slopes(state)
+    rises = _risen(state, middles)
+    rows = torch.eye(prod(network.output_shape), dtype=network.dtype, device=network.device)
+    gradient = {network.depth: rows.reshape(1, -1, *network.output_shape)}
+    found = [widths[k].flatten(1) * 0 for k in range(network.depth - 1)]
+    for k in range(network.depth, 0, -1):
+        if k not in gradient:
+            continue
+        back = gradient.pop(k)
+        if k < network.depth:
+            size = rises[k].flatten(2).abs()
+            own = size.sum(1, keepdim=True) if weights is None else torch.matmul(weights, size)
+            found[k - 1] = ((back.flatten(2).abs() + _LEAST) * own).sum(1) * widths[k - 1].flatten(1)
+            back = back * middles[k - 1].unsqueeze(1)
+        for e in network.stages[k - 1].edges:
+            more = e.operator.transpose().push(_FAST.exact(back)).mid
+            gradient[e.source] = gradient[e.source] + more if e.source in gradient else more
+    return [f.nan_to_num(0.0, 0.0, 0.0) for f in found]
+
+
+_LEAST = 1e-12
+"""The least derivative by a neuron: one that changes nothing at the middles of all slopes may do so elsewhere."""
+
+
 def _slopes(state: PreactivationState) -> tuple[list[Tensor], list[Tensor]]:
     """The middles and widths of the slopes of all inner stages, (batch, *stage); 0 where they are not finite."""
     ranges = [state.slopes(k) for k in range(1, state.network.depth)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from recurjac.arithmetic import Interval
 from recurjac.branching.branched import divided_problem, points_of, untied
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.cells import HalfSpaceSystem, two_piece
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds, BranchAndBound, Branching, Limit
 from recurjac.deadline import shorter
@@ -86,15 +87,18 @@ class EntriesOver(AbstractBounds):
 
     def bounded(self, problem: Problem, goals: Goals) -> Bounded:
         with torch.no_grad():
-            uppers, effects = list[Tensor](), list[Tensor]()
+            uppers, effects, points = list[Tensor](), list[Tensor](), list[Tensor]()
             for part in problem.batches():
                 gradients = Gradients(part)
                 upper = _both(self.method.prepare(gradients).push(self.tangents), part.bound.batch)
                 upper = self._at_corners(gradients.chain, goals.excess(upper) > 0, upper)
-                uppers.append(torch.where(gradients.state.empty.unsqueeze(1), -inf, upper))
+                empty, inside = _cells(gradients, goals.excess(upper) > 0)
+                uppers.append(torch.where(empty.unsqueeze(1), -inf, upper))
+                points.append(inside)
                 found = self.brancher.effects(gradients.state, self._weights(upper, goals))
                 effects += [] if found is None else [found]
-            return Bounded(torch.cat(uppers), torch.cat(effects) if effects else None)
+            inside = torch.cat(points)
+            return Bounded(torch.cat(uppers), torch.cat(effects) if effects else None, inside if len(inside) else None)
 
     def _weights(self, upper: Tensor, goals: Goals) -> Tensor:
         """How far each entry of J is above a goal, relative to the one that is farthest: (batch, K, n)."""
@@ -113,32 +117,27 @@ class EntriesOver(AbstractBounds):
 
     def found(self, parts: Problem, known: Attained | None) -> Attained:
         """From those centres and random points of parts at which each entry seems to be largest or least."""
+        found = self._nothing(parts) if known is None else known
+        points = points_of(parts)
+        return self.attaining(points, found) if len(points) else found
+
+    def attaining(self, points: Tensor, known: Attained) -> Attained:
         with torch.no_grad():
-            points = points_of(parts)
-            if len(points) == 0:
-                return self._nothing(parts) if known is None else known
-            jacobian = point_jacobian(parts.network, points)
+            jacobian = point_jacobian(self.within.network, points)
             ways = self.tangents.tensor()[0].flatten(2).expand(jacobian.shape[1], -1, -1)
             seeming = torch.einsum("nki,kri->nkr", jacobian, ways).flatten(1)
             seeming = torch.where(seeming.isfinite(), seeming, 0.0)
             best = torch.cat([seeming, -seeming], 1).max(0)
-            wanted = torch.ones_like(best.values, dtype=torch.bool)
-            if known is not None:
-                wanted = best.values > known.gain + _MORE * known.gain.abs()
-            if not bool(wanted.any()):
-                return self._nothing(parts) if known is None else known
-            chosen = best.indices[wanted].unique()
-            return self._proved(points[chosen], known)
+            wanted = (known.gain == -inf) | (best.values > known.gain + _MORE * known.gain.abs())
+            return self._proved(points[best.indices[wanted].unique()], known) if bool(wanted.any()) else known
 
-    def _proved(self, points: Tensor, known: Attained | None) -> Attained:
+    def _proved(self, points: Tensor, known: Attained) -> Attained:
         """The largest proved values at the points (N, *input), or what is known."""
         values = RecurJac().prepare(Gradients(self.within.over(LpBall(points, 0.0)).by(IBP()))).push(self.tangents)
         proved = torch.cat([values.lower.flatten(1), -values.upper.flatten(1)], 1).expand(len(points), -1)
         inside = self.within.holds(points.unsqueeze(0))[0].unsqueeze(1) & proved.isfinite()
         best = torch.where(inside, proved, -inf).max(0)
         witness = points[best.indices]
-        if known is None:
-            return Attained(best.values, witness, torch.zeros_like(witness))
         better = best.values > known.gain
         wide = better.reshape(-1, *[1] * (witness.dim() - 1))
         return Attained(
@@ -170,6 +169,28 @@ def _both(entries: Interval, batch: int) -> Tensor:
     """Upper bounds of the entries and of minus them: (batch, 2 K R); infinite in place of NaN."""
     upper = torch.cat([entries.upper.flatten(1), -entries.lower.flatten(1)], 1)
     return torch.where(upper.isnan(), inf, upper).expand(batch, -1)
+
+
+def _cells(gradients: Gradients, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Which parts are proved to be empty, (batch,), and points (N, *input) inside of the half-spaces of others.
+
+    chosen: (batch,), the parts to look at, if few of their slopes are unknown.  Source: docs/mathematics.md, §6.10.
+    """
+    state = gradients.state
+    empty, none = state.empty, state.region.x[:0]
+    if not state.known or not two_piece(state.network):
+        return empty, none
+    index = (chosen & ~empty & (unknown_slopes(gradients.chain) <= _FEW)).nonzero().flatten()
+    system = HalfSpaceSystem.of(state) if len(index) else None
+    if system is None or system.matrix.shape[1] == 0:
+        return empty, none
+    points, depth, found = system.solved(index)
+    multipliers = found.new_zeros(len(empty), found.shape[1]).index_copy(0, index, found)
+    state.exclude(system.empty(multipliers))
+    inside = points[depth > 0].to(none.dtype).reshape(-1, 1, *none.shape[1:])
+    if len(inside):
+        inside = state.region.at(index[depth > 0]).project(inside)
+    return state.empty, inside.flatten(0, 1)
 
 
 @final
@@ -205,10 +226,16 @@ class BranchedEntries(AbstractJacobianMethod):
         problem = divided_problem(gradients, self.brancher, self.title)
         return PreparedParts(self, problem, self.method.prepare(gradients))
 
-    def searched(self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim) -> Branching:
-        """The state at the end for the problem of one sample; after an interruption, what was proved until then."""
+    def searched(
+        self, sample: Problem, tangents: AbstractSeeds, aim: AbstractAim, known: Attained | None = None,
+        before: Branching | None = None,
+    ) -> Branching:  # fmt: skip
+        """The state at the end for the problem of one sample; after an interruption, what was proved until then.
+
+        known: what the entries, and minus them, are known to attain.  before: the end of a search that goes on.
+        """
         bound = EntriesOver(self.method, tangents, aim, sample, self.brancher)
-        return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound)
+        return BranchAndBound(self.brancher, self.limit).last(untied(sample), bound, known, before)
 
 
 @final

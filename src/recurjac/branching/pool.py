@@ -26,10 +26,12 @@ class Bounded:
 
     upper: (batch, quantities); -inf where a region is known to be empty.
     effects: (batch, inputs), how much worse the bound is for the width of each input; None if nothing is known of it.
+    points: (N, *input) of the box around the whole region at which much may be attained; None without any.
     """
 
     upper: Tensor
     effects: Tensor | None = None
+    points: Tensor | None = None
 
 
 @final

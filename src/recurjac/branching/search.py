@@ -36,6 +36,10 @@ class AbstractBounds(ABC):
         The batch of the result are the quantities.
         """
 
+    def attaining(self, points: Tensor, known: Attained) -> Attained:
+        """What is known, or more at points (N, *input) that came with the bounds."""
+        return known
+
     @abstractmethod
     def goals(self, attained: Attained, tolerance: float) -> Goals:
         """The bounds that are good enough, for what is attained of each quantity."""
@@ -72,6 +76,7 @@ class AbstractBound(AbstractBounds):
 class Limit:
     """When to stop: after a time, after a number of parts, or within a relative tolerance of the attained value.
 
+    Methods that divide regions apply it to each sample of a batch separately, unlike `Auto`, whose seconds are for all.
     Raises InvalidRequest for limits that are not positive.
     """
 
@@ -133,9 +138,11 @@ class BranchAndBound:
     brancher: AbstractBrancher
     limit: Limit
 
-    def last(self, problem: Problem, bound: AbstractBounds, known: Attained | None = None) -> Branching:
-        """The final state of the search."""
-        *_, state = self.states(problem, bound, known)
+    def last(
+        self, problem: Problem, bound: AbstractBounds, known: Attained | None = None, before: Branching | None = None
+    ) -> Branching:
+        """The final state of the search, which goes on `before` (see `states`)."""
+        *_, state = self.states(problem, bound, known, before)
         return state
 
     def states(
@@ -163,8 +170,10 @@ class BranchAndBound:
     def _first(self, problem: Problem, bound: AbstractBounds, known: Attained | None, began: float) -> Branching:
         """The state before the first division."""
         found = bound.found(problem, known)
-        whole = self._lot(bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2)), problem, None)
-        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.divisible(whole.problem))
+        bounded = bound.bounded(problem, bound.goals(found, self.limit.tolerance / 2))
+        found = found if bounded.points is None else bound.attaining(bounded.points, found)
+        whole = self._lot(bounded, problem, None)
+        pool = Pool() if whole is None else Pool().adding(whole, ~self.brancher.able(whole.problem, whole.effects))
         return self._state(pool, found, bound, 1, began)
 
     def _again(self, before: Branching, bound: AbstractBounds, known: Attained | None) -> Branching:
@@ -200,12 +209,13 @@ class BranchAndBound:
         if taken is None:
             return replace(now, status="stuck")
         pieces = self.brancher.divided(taken.problem, taken.effects)
-        halves = join(pieces)
-        before = taken.upper.repeat(len(pieces), 1)
+        halves, before = _not_empty(join(pieces), taken.upper.repeat(len(pieces), 1))
         found = bound.found(halves, now.attained)
-        lot = self._lot(bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2)), halves, before)
+        bounded = bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2))
+        found = found if bounded.points is None else bound.attaining(bounded.points, found)
+        lot = self._lot(bounded, halves, before)
         if lot is not None:
-            pool = pool.adding(lot, ~self.brancher.divisible(lot.problem))
+            pool = pool.adding(lot, ~self.brancher.able(lot.problem, lot.effects))
         return self._state(pool, found, bound, now.parts + len(before), began)
 
     def _lot(self, found: Bounded, problem: Problem, before: Tensor | None) -> Lot | None:
@@ -218,6 +228,15 @@ class BranchAndBound:
             return lot
         kept = (~empty).nonzero().flatten()
         return lot.at(kept) if len(kept) else None
+
+
+def _not_empty(parts: Problem, before: Tensor) -> tuple[Problem, Tensor]:
+    """Parts without those whose region is known to be empty, but at least one, and what belongs to them."""
+    empty = parts.bound.empty
+    if not bool(empty.any()) or bool(empty.all()):
+        return parts, before
+    kept = (~empty).nonzero().flatten()
+    return parts.at(kept), before[kept]
 
 
 _RESUMED = 16

@@ -13,7 +13,7 @@ from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import Fast, Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.preactivation import PreactivationState
-from recurjac.problem import Problem
+from recurjac.problem import Problem, join
 
 
 @final
@@ -22,8 +22,8 @@ class SignBisection(AbstractBrancher):
     """Divides by the sign of the unstable neuron with the largest influence, for activations of two pieces.
 
     In its part, the neuron's slope is known, and the pre-activation rule may use its half-space (`HalfSpaces`).
-    If a sample of the batch has no unstable neuron, `otherwise` divides the problem.
-    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9.
+    Samples without an unstable neuron are divided by `otherwise`.
+    No proof depends on the choice of the neuron.  Source: docs/mathematics.md, §6.9 and §6.10.
     """
 
     otherwise: AbstractBrancher = field(default_factory=InputBisection)
@@ -39,7 +39,7 @@ class SignBisection(AbstractBrancher):
         return self.otherwise.divisible(problem)
 
     def effects(self, state: PreactivationState, weights: Tensor | None = None) -> Tensor:
-        return torch.cat([found.flatten(1) for found in influences(state).values()], 1)
+        return torch.cat([found.flatten(1) for found in influences(state, weights).values()], 1)
 
     def divide(self, problem: Problem) -> list[Problem]:
         with torch.no_grad():
@@ -48,10 +48,23 @@ class SignBisection(AbstractBrancher):
     def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
         if effects is None:
             return self.divide(problem)
-        if bool((effects.amax(1) <= 0).any()):
+        by_sign = effects.amax(1) > 0
+        if bool(by_sign.all()):
+            return _by_signs(problem, effects)
+        if not bool(by_sign.any()):
             return self.otherwise.divide(problem)
-        chosen = torch.zeros_like(effects).scatter(1, effects.argmax(1, keepdim=True), 1.0)
-        return [with_signs(problem, divisible(problem), side * chosen) for side in (1.0, -1.0)]
+        ours, others = by_sign.nonzero().flatten(), (~by_sign).nonzero().flatten()
+        signs, rest = _by_signs(problem.at(ours), effects[ours]), self.otherwise.divide(problem.at(others))
+        if len(rest) != len(signs):
+            return self.otherwise.divide(problem)
+        order = torch.cat([ours, others]).argsort()
+        return [join([a, b]).at(order) for a, b in zip(signs, rest, strict=True)]
+
+
+def _by_signs(problem: Problem, effects: Tensor) -> list[Problem]:
+    """The two parts of each sample by the sign of its neuron with the largest effect."""
+    chosen = torch.zeros_like(effects).scatter(1, effects.argmax(1, keepdim=True), 1.0)
+    return [with_signs(problem, divisible(problem), side * chosen) for side in (1.0, -1.0)]
 
 
 def divisible(problem: Problem) -> list[int]:
@@ -73,16 +86,18 @@ def with_signs(problem: Problem, stages: list[int], signs: Tensor) -> Problem:
     return problem
 
 
-def influences(state: PreactivationState) -> dict[int, Tensor]:
+def influences(state: PreactivationState, weights: Tensor | None = None) -> dict[int, Tensor]:
     """How much J changes with the slope of each unstable neuron of two pieces, in plain floating point: (B, *stage).
 
-    It is ‖∂f/∂h_j‖ ‖∂z_j/∂x‖ times the width of the slope, at the middle of all slopes; 0 for other neurons.
+    It is ‖∂f/∂h_j‖ ‖∂z_j/∂x‖ times the width of the slope, at the middle of all slopes; 0 for other neurons.  With
+    weights of the entries of J, (B, K, n), it is the sum of what these change, times their weights.
     """
     network, fast, batch = state.network, Fast(), state.region.batch
     slopes = [None if s.linear else state.slopes(k) for k, s in enumerate(network.stages[:-1], 1)]
     middle = [None if s is None else (s.lower / 2 + s.upper / 2).nan_to_num(0.0, 0.0, 0.0) for s in slopes]
     n = prod(network.input_shape)
-    basis = torch.eye(n, dtype=network.dtype, device=network.device) * state.region.scale.flatten(1).unsqueeze(1)
+    width = state.region.scale.flatten(1) if weights is None else state.region.x.new_ones(batch, n)
+    basis = torch.eye(n, dtype=network.dtype, device=network.device) * width.unsqueeze(1)
     nodes = [basis.reshape(batch, n, *network.input_shape)]
     reached = []
     for k, stage in enumerate(network.stages[:-1], 1):
@@ -90,7 +105,7 @@ def influences(state: PreactivationState) -> dict[int, Tensor]:
         for e in stage.edges:
             z = z + e.operator.push(fast.exact(nodes[e.source])).mid
         slope = middle[k - 1]
-        reached.append(z.square().sum(1).sqrt())
+        reached.append(z.square().sum(1).sqrt() if weights is None else torch.matmul(weights, z.flatten(2).abs()))
         nodes.append(z if slope is None else z * slope.unsqueeze(1))
     size = prod(network.output_shape)
     rows = torch.eye(size, dtype=network.dtype, device=network.device).reshape(1, size, *network.output_shape)
@@ -103,7 +118,10 @@ def influences(state: PreactivationState) -> dict[int, Tensor]:
         known = None if k == network.depth else slopes[k - 1]
         if known is not None:
             if isinstance(state.stage(k).activation, AbstractTwoPiece):
-                size_of = through.square().sum(1).sqrt() * reached[k - 1]
+                if weights is None:
+                    size_of = through.square().sum(1).sqrt() * reached[k - 1]
+                else:
+                    size_of = (through.flatten(2).abs() * reached[k - 1]).sum(1).reshape(batch, *network.shape(k))
                 # an unstable neuron that changes nothing at the middle may still change something elsewhere
                 found[k] = torch.where(known.is_point, 0.0, size_of.nan_to_num(1.0) + _LEAST) * (
                     known.upper != known.lower

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.proofs import AbstractRadiusProof, LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
@@ -31,7 +32,11 @@ _LARGE = 10**8
 """Multiply-adds of a bound above which inputs are certified one by one."""
 
 
-_PROOFS = {"integral": LipschitzIntegral(), "margin": MarginBound(), "secants": SecantMargin()}
+_PROOFS = {
+    "integral": LipschitzIntegral(), "margin": MarginBound(), "secants": SecantMargin(), "branched": BranchedMargin(),
+}  # fmt: skip
+_IN_TIME = ("margin", "integral", "branched")
+"""The proofs of the default; those by splitting begin with secants."""
 
 
 def add_commands(commands: Any) -> None:
@@ -65,8 +70,9 @@ def add_commands(commands: Any) -> None:
         "--proofs",
         nargs="+",
         choices=sorted(_PROOFS),
-        help="what is bounded on balls: margin, the integral of slopes, and secants, which prove larger radii in more "
-        "time (all of them in time; with another --method, margin and integral)",
+        help="what is bounded on balls: margin, the integral of slopes, secants, which prove larger radii in more "
+        "time, and branched, which divides balls until they are proved or refuted (margin, integral and branched in "
+        "time; with another --method, margin and integral)",
     )
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
@@ -120,7 +126,7 @@ def _gap(now: RadiusProgress) -> str:
 def _proofs(args: argparse.Namespace) -> tuple[AbstractRadiusProof, ...]:
     """The proofs of --proofs; the integral is that of --method."""
     if _timed(args):
-        return tuple(_PROOFS[name] for name in dict.fromkeys(args.proofs or ("margin", "integral", "secants")))
+        return tuple(_PROOFS[name] for name in dict.fromkeys(args.proofs or _IN_TIME))
     names = dict.fromkeys(args.proofs or ("margin", "integral"))
     if "integral" not in names:
         raise InvalidRequest("--method names the method of the integral; add integral to --proofs")
@@ -175,6 +181,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "by_integral": float(found.by_integral[i]),
             "by_margin": float(found.by_margin[i]),
             "remark": found.remark[i],
+            "status": found.status[i],
             **origin(found),
         }
         for i, number in enumerate(index)

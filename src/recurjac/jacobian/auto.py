@@ -37,8 +37,9 @@ class AutoEntries(AbstractJacobianMethod):
 
     First come the bounds of `first`, which are always computed, so that the result is never looser than theirs.  If
     some slope is not known, the ranges are tightened by `rules`, and `first` and Chords with clamps are applied to
-    them.  seconds: for all samples that are bounded together.  In large networks, everything has a limit: bounds by
-    `InTime` come first, and what is not done in time is left out.  Source: docs/mathematics.md, §3.4, §5.4.
+    them.  seconds: for all samples of a call; those that are bounded one by one share them.  In large networks,
+    everything has a limit: bounds by `InTime` come first, and what is not done in time is left out.
+    Source: docs/mathematics.md, §3.4, §5.4.
     """
 
     seconds: float = 10.0
@@ -55,6 +56,10 @@ class AutoEntries(AbstractJacobianMethod):
     @property
     def title(self) -> str:
         return "auto"
+
+    @property
+    def total(self) -> float:
+        return self.seconds
 
     def within(self, seconds: float) -> AutoEntries:
         return replace(self, seconds=shorter(self.seconds, seconds))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import inf
 from typing import final
 
 from torch import Tensor
@@ -68,6 +69,11 @@ class AbstractJacobianMethod(ABC):
     def within(self, seconds: float) -> AbstractJacobianMethod:
         """The same method, which takes at most about this time; by default the method itself, which has no limit."""
         return self
+
+    @property
+    def total(self) -> float:
+        """The seconds for all samples of a call together; infinite if the method has no such limit."""
+        return inf
 
 
 class AbstractNodewise(AbstractJacobianMethod):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic
+from recurjac.deadline import Budget
 from recurjac.errors import expect
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.combine import Intersection
@@ -76,7 +77,10 @@ def jacobian_bounds(
     Source: arXiv:1810.11783 for the problem; each method cites its own source.
     """
     problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
-    found = [how.prepare(Gradients(part)).push_all() for part in problem.batches()]
+    parts = problem.batches()
+    budget = Budget.of(how.total, len(parts))
+    timed = (how if len(parts) == 1 else how.within(budget.share()) for _ in parts)
+    found = [one.prepare(Gradients(part)).push_all() for one, part in zip(timed, parts, strict=True)]
     net = problem.network
     shape = (problem.bound.batch, *net.output_shape, *net.input_shape)
     ends = (torch.cat(e).reshape(shape) for e in zip(*((b.lower, b.upper) for b in found), strict=True))

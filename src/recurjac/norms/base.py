@@ -86,6 +86,11 @@ class AbstractNormMethod(ABC):
         """Whether `towards` makes use of what is attained; otherwise the search comes after the bound, and heeds it."""
         return False
 
+    @property
+    def divides_batch(self) -> bool:
+        """Whether it decides itself which samples it bounds together, so that it is given all of them at once."""
+        return False
+
     def within(self, seconds: float) -> AbstractNormMethod:
         """The same method, which takes at most about this time; by default the method itself, which has no limit."""
         return self

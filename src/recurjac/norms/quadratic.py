@@ -25,6 +25,7 @@ from recurjac.quadratic import (
     Multipliers,
     Reached,
     System,
+    Weigh,
     improved,
     layers_of,
     optimised,
@@ -40,8 +41,12 @@ _NARROW = 1024
 """Up to this size, one matrix over whole nodes is carried, which all graphs allow; above it, a factor along layers."""
 _ROOM = 2**25
 """The largest number of entries of a factor along layers; a few such are in memory at a time."""
-_WORK = 3 * 2**38
-"""About the limit on multiply-adds of the search along layers: some twenty seconds on two cores."""
+_ALONG = 2
+"""How many steps the search along layers takes for each step of the search over whole nodes: they are cheap."""
+_MANY = 129
+"""From so many rows on, the search along layers makes the largest eigenvalue small."""
+_LIGHT = 1e-6
+"""The least weight of a row."""
 _SHARP = 16.0
 """How sharply the search weighs the largest of several rows."""
 
@@ -80,43 +85,45 @@ class QuadraticNorm(AbstractNormMethod):
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
         chain = gradients.chain
         with torch.no_grad():
-            found = [_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _LOSSES[q])]
+            found = [_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _AIMS[q])]
             return torch.fmin(torch.stack(found), ProductOfNorms(self.seconds).norm(gradients, p, q))
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         chain = gradients.chain
         with torch.no_grad():
-            found = [_rows_of(reached, chain) for reached in self._each_reached(chain, p, _each)]
+            found = [_rows_of(reached, chain) for reached in self._each_reached(chain, p, _EACH)]
             return torch.fmin(torch.stack(found), ProductOfNorms(self.seconds).rows(gradients, p))
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []
 
-    def _each_reached(self, chain: ChainRule, p: float, loss: Loss) -> Iterator[Reached | None]:
+    def _each_reached(self, chain: ChainRule, p: float, aim: Aim) -> Iterator[Reached | None]:
         """What the rows reach for each sample, all of which get the same share of the time."""
         for i in range(chain.batch):
-            yield self._reached(chain.sample(i), p, loss, Deadline.after(self.seconds / chain.batch))
+            yield self._reached(chain.sample(i), p, aim, Deadline.after(self.seconds / chain.batch))
 
-    def _reached(self, chain: ChainRule, p: float, loss: Loss, deadline: Deadline) -> Reached | None:
+    def _reached(self, chain: ChainRule, p: float, aim: Aim, deadline: Deadline) -> Reached | None:
         """What the rows reach for one sample; None if the network is too wide."""
         system = system_of(chain)
         cut = _widest(system)
         layers = layers_of(chain) if cut > _NARROW else None
         if layers is not None and max(layers.widest, layers.inputs) <= _WIDEST and layers.room <= _ROOM:
-            return self._along(layers, p, loss, deadline)
+            return self._along(layers, p, aim, deadline)
         if cut > _WIDEST:
             return None
         radius = torch.ones(prod(system.inputs), dtype=torch.float64, device=chain.device)
         best = Multipliers.first(system, radius, euclidean=p != inf)
-        best = optimised(system, best, radius, loss, self.steps, deadline)
+        best = optimised(system, best, radius, aim.loss, self.steps, deadline)
         gram = reach(system, best.start(radius), best.choose)
         return None if gram is None else Reached.exactly(gram)
 
-    def _along(self, layers: Layers, p: float, loss: Loss, deadline: Deadline) -> Reached | None:
+    def _along(self, layers: Layers, p: float, aim: Aim, deadline: Deadline) -> Reached | None:
         """What the rows reach through layers."""
         radius = torch.ones(layers.inputs, dtype=torch.float64, device=layers.rows.mid.device)
-        steps = min(self.steps, _WORK // max(layers.work, 1))
-        best = improved(layers, LayerMultipliers.first(layers, radius, p != inf), radius, loss, steps, deadline)
+        begin, weigh = LayerMultipliers.first(layers, radius, p != inf), aim.weigh
+        if weigh is not None and len(layers.rows.mid) not in range(2, _MANY):
+            weigh = None  # of one row, the largest eigenvalue is the square; many share their largest
+        best = improved(layers, begin, radius, aim.loss, weigh, _ALONG * self.steps, deadline)
         return reach_layers(layers, best.start(radius), best)
 
 
@@ -141,14 +148,22 @@ def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
     if reached is None or q == inf:
         return plain
     gram = reached.gram
-    most = largest_eigenvalue(gram) if chain.arithmetic.rigorous else torch.linalg.eigvalsh(gram.mid)[-1]
-    other = root_up(grow(most.clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
+    other = root_up(grow(largest_eigenvalue(gram).clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
     rest = torch.linalg.vector_norm(reached.rest) if q == 2 else reached.rest.sum()
     other = grow(other + rest, chain.rows + 4)
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
 
 
 # What a search makes small
+
+
+@final
+@dataclass(frozen=True)
+class Aim:
+    """What should be small, and the weights of rows with which a weighted sum is like it; None for an eigenvalue."""
+
+    loss: Loss
+    weigh: Weigh | None
 
 
 def _each(reached: Tensor) -> Tensor:
@@ -170,5 +185,23 @@ def _total(reached: Tensor) -> Tensor:
     return positive(reached.diagonal()).sqrt().sum().log()
 
 
-_LOSSES = {inf: _largest, 2.0: _spectral, 1.0: _total}
+def _weigh_each(weights: Tensor, reached: Tensor) -> Tensor:
+    return _shares((weights / reached).sqrt())
+
+
+def _weigh_largest(weights: Tensor, reached: Tensor) -> Tensor:
+    return _shares(weights * reached.sqrt()).clamp(min=_LIGHT)
+
+
+def _weigh_total(weights: Tensor, reached: Tensor) -> Tensor:
+    return _shares((weights / reached.sqrt()).sqrt())
+
+
+def _shares(weights: Tensor) -> Tensor:
+    return weights / weights.sum()
+
+
+_AIMS = {inf: Aim(_largest, _weigh_largest), 2.0: Aim(_spectral, None), 1.0: Aim(_total, _weigh_total)}
 """What the search makes small for the norm l_q of the output."""
+_EACH = Aim(_each, _weigh_each)
+"""What it makes small for all rows."""

@@ -42,6 +42,10 @@ class Known(AbstractPreactivation):
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
         return {}
 
+    def sample(self, i: int) -> Known:
+        """What is known of one sample."""
+        return Known(tuple(z.map(lambda t: t[i : i + 1]) for z in self.bounds), self.last)
+
     @property
     def title(self) -> str:
         return self.last.title
@@ -191,9 +195,9 @@ def in_time(rule: AbstractPreactivation, deadline: Deadline) -> AbstractPreactiv
 class AutoRanges(AbstractPreactivation):
     """CROWN, then `rules` on the neurons that are unstable, one after the other, as long as there is time.
 
-    seconds: from the first stage to the last, for all samples that are bounded together.  The stages share what is
-    left, so that what one does not need is there for later ones.  Neurons for which there is no time have ranges by
-    intervals.
+    seconds: from the first stage to the last, for all samples that are bounded together; samples of large networks may
+    be bounded one by one (`Problem.batches`), and each then has these seconds.  The stages share what is left, so that
+    what one does not need is there for later ones.  Neurons for which there is no time have ranges by intervals.
     """
 
     seconds: float = 10.0

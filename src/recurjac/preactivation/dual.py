@@ -20,6 +20,7 @@ from recurjac.preactivation.centred import AbstractCentred, SecantSystem
 from recurjac.preactivation.relaxation import Crown
 from recurjac.preactivation.state import PreactivationState
 from recurjac.quadratic import (
+    SIDES,
     Affine,
     DualSystem,
     Lifted,
@@ -63,15 +64,16 @@ _EVEN = 0.2
 class DualRanges(AbstractCentred):
     """Centred secants, then the quadratic dual for the sides of neurons that they leave undecided.
 
-    decide: steps for a side whose sign no point that was tried disproves; the search ends when the sign is proved.
+    decide: steps for a side whose sign no point that was tried disproves; the search ends when the sign is proved, or
+    is not likely to be.
     narrow: steps for both sides of the neurons that stay undecided.  search: steps of the P-chain.
     seconds: for each stage; searches end earlier if their steps take longer.
     Networks with products, and systems with more than 1500 variables, are bounded by secants only.
     Source: docs/mathematics.md, §3.6.
     """
 
-    decide: int = 100
-    narrow: int = 12
+    decide: int = 40
+    narrow: int = 20
     search: int = 30
     seconds: float = inf
 
@@ -105,7 +107,7 @@ class DualRanges(AbstractCentred):
         with torch.no_grad():
             sides = _Sides.of(_RangeDual.of(system, lift, chain, shared, half), half, deadline)
             self._decide(system, chain, sides)
-            sides.sharpen_both(_undecided(system, sides).nonzero().flatten(), self.narrow)
+            sides.sharpen_both(_undecided(system, sides), self.narrow)
         return system.around(sides.below, sides.above)
 
     def _decide(self, system: SecantSystem, chain: System, sides: _Sides) -> None:
@@ -119,14 +121,11 @@ class DualRanges(AbstractCentred):
         low, high = (end.double().flatten()[system.index] for end in (system.at[-1].lower, system.at[-1].upper))
         positive, negative = (bends & (least >= 0)).nonzero().flatten(), (bends & (most <= 0)).nonzero().flatten()
         # z > 0 where z_c - z < z_c, and z < 0 where z - z_c < -z_c
-        stop = torch.cat([low[positive], -high[negative]])
-        sides.sharpen(
-            torch.cat([positive, negative]),
-            torch.cat([-torch.ones_like(positive), torch.ones_like(negative)]),
-            self.decide,
-            stop,
-            Deadline.after(_DECIDING * sides.deadline.left),
-        )
+        rows, stop = torch.cat([positive, negative]), torch.cat([low[positive], -high[negative]])
+        signs = torch.cat([-torch.ones_like(positive), torch.ones_like(negative)])
+        order = (stop / sides.above[rows]).argsort(descending=True)  # what needs the least first
+        limit = Deadline.after(_DECIDING * sides.deadline.left)
+        sides.sharpen(rows[order], signs[order], self.decide, stop[order], limit)
 
 
 def _undecided(system: SecantSystem, sides: _Sides) -> Tensor:
@@ -187,9 +186,11 @@ class _Sides:
     def of(cls, dual: _RangeDual, half: Tensor, deadline: Deadline) -> _Sides:
         return cls(dual, deadline, half.clone(), half.clone())
 
-    def sharpen_both(self, rows: Tensor, steps: int) -> None:
-        ones = torch.ones_like(rows)
-        self.sharpen(torch.cat([rows, rows]), torch.cat([ones, -ones]), steps, None, self.deadline)
+    def sharpen_both(self, chosen: Tensor, steps: int) -> None:
+        """Bound both sides of the rows of a mask."""
+        up, down = chosen.nonzero().flatten(), chosen.nonzero().flatten()
+        signs = torch.cat([torch.ones_like(up), -torch.ones_like(down)])
+        self.sharpen(torch.cat([up, down]), signs, steps, None, self.deadline)
 
     def sharpen(self, rows: Tensor, signs: Tensor, steps: int, stop: Tensor | None, deadline: Deadline) -> None:
         """Bound `signs` times z - z_c at these rows; a row is given up once its bound is below its `stop`."""
@@ -254,7 +255,7 @@ class _RangeDual:
         single, scale = torch.float32, Scale(units.to(torch.float32), self.free, least.to(torch.float32))
         stop = None if stop is None else (stop - _CLEARLY * self.half[rows]).to(single)
         begin = self.begin(self.half[rows], units).to(single)
-        best = searched(self.system.plain().to(single), wanted.to(single), begin, scale, steps, stop, deadline)
+        best = searched(self.system.plain().to(single), wanted.to(single), begin, scale, steps, stop, deadline, SIDES)
         return proved_safely(self.system, asked.with_copies(0, 1), best.to(torch.float64), units)
 
     def units(self, rows: Rows) -> Tensor:
@@ -309,6 +310,6 @@ def points_of(activation: AbstractActivation, z: Interval, at: Interval) -> Tens
     return torch.stack([points - c, values - values[2]])
 
 
-def Dual(decide: int = 100, narrow: int = 12) -> Refine:  # noqa: N802  (it stands for an object)
+def Dual(decide: int = 40, narrow: int = 20) -> Refine:  # noqa: N802  (it stands for an object)
     """CROWN, then centred secants and the quadratic dual on the neurons that it leaves unstable."""
     return Refine(Crown(), DualRanges(decide, narrow))

@@ -160,7 +160,7 @@ class Pull:
         for j in range(self.k, 0, -1):
             form = arithmetic.exact(self.rows) if j == self.k else arriving.pop(j, None)
             if form is not None and j < self.k and j in self.lines:
-                form, constant = relax_(form, self._lines(j, chosen), arithmetic)
+                form, constant = relax_(form, self.lines_of(j, chosen), arithmetic)
                 if constant is not None:
                     terms.append(constant)
             if j in chosen.multipliers:
@@ -184,15 +184,16 @@ class Pull:
             terms.append(state.region.support_function_(arriving[0], arithmetic))
         return summed(terms).map(lambda t: t[:, :, 0]), sizes
 
-    def _lines(self, j: int, chosen: Chosen) -> LinearRelaxation:
+    def lines_of(self, j: int, chosen: Chosen) -> LinearRelaxation:
+        """The lines of stage j, of which free ones have the slopes that are chosen."""
         if j not in self.free:
             return self.lines[j]
         lines = self.lines[j]
         return replace(lines, lower_slope=torch.where(self.free[j], chosen.slopes[j], lines.lower_slope))
 
-    def searched(self, steps: int, deadline: Deadline) -> Chosen:
-        """The best multipliers and slopes of a search by Adam's method, for each row."""
-        start, fast = self.begin(), Fast()
+    def searched(self, steps: int, deadline: Deadline, begin: Chosen | None = None) -> Chosen:
+        """The best multipliers and slopes of a search by Adam's method, for each row, from `begin` if it is given."""
+        start, fast = self.begin() if begin is None else begin, Fast()
         if not start.tensors() or bool(self.state.region.unbounded.any()):
             return start
         first, sizes = self.bounds(start, fast)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation, Factor, FactorOver
 from recurjac.activations.product import factors_over
-from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Network, Stage
@@ -216,20 +216,22 @@ class PreactivationState:
         """
         if k not in self._slopes:
             activation = self.activation(k)
-            z = self._off_the_kink(k) if isinstance(activation, AbstractTwoPiece) else self.pre(k)
+            z = self._off_the_jumps(k) if activation.jumps else self.pre(k)
             self._slopes[k] = activation.slope_range(z, self.arithmetic)
         return self._slopes[k]
 
-    def _off_the_kink(self, k: int) -> Interval:
-        """Bounds of z_k that leave out the kink at 0 where `known` ends there; slopes beside a kink are constant."""
+    def _off_the_jumps(self, k: int) -> Interval:
+        """Bounds of z_k that leave out jumps of the slope at which `known` ends; beside them the slope is constant."""
         z = self.pre(k)
         if k not in self.known:
             return z
-        known = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower))
-        above, below = (known.lower == 0) & (known.upper > 0), (known.upper == 0) & (known.lower < 0)
-        tiny = torch.finfo(z.lower.dtype).tiny
-        low, high = (torch.where(above, end.clamp(min=tiny), end) for end in (z.lower, z.upper))
-        low, high = (torch.where(below, end.clamp(max=-tiny), end) for end in (low, high))
+        known, (low, high) = self.known[k].map(lambda t: t.to(z.lower).expand_as(z.lower)), (z.lower, z.upper)
+        for jump in self.stage(k).activation.jumps:
+            at = torch.full_like(low, jump)
+            above, below = (known.lower == at) & (known.upper > at), (known.upper == at) & (known.lower < at)
+            after, before = (_beside(at, toward) for toward in (inf, -inf))
+            low, high = (torch.where(above, torch.maximum(end, after), end) for end in (low, high))
+            low, high = (torch.where(below, torch.minimum(end, before), end) for end in (low, high))
         return Interval.unchecked(low, high)
 
     def exclude(self, empty: Tensor) -> None:
@@ -257,6 +259,12 @@ class PreactivationState:
         edges = self.stage(k).edges
         first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
         return k not in self.known and first and self.region.is_box and not bool(self.region.unbounded.any())
+
+
+def _beside(at: Tensor, toward: float) -> Tensor:
+    """The next numbers in a direction; normal ones beside 0."""
+    tiny = torch.finfo(at.dtype).tiny
+    return torch.where(at == 0, tiny if toward > 0 else -tiny, torch.nextafter(at, torch.full_like(at, toward)))
 
 
 @final

@@ -56,6 +56,8 @@ class Thresholds:
     spends on bounding radii ahead of time, although they may not be needed.
     inputs, input_work: the number of inputs that a command bounds in one call, and the multiply-adds of one input above
     which it takes inputs one by one, so that it can show progress and be interrupted.
+    lot_work, lot_copies: the multiply-adds (`Network.cost`) of samples that a portfolio bounds together, so that it can
+    look at the clock between lots, and how many tensors of the size of a sample's gradients these hold.
     watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
     before each of them costs little.
     """
@@ -73,6 +75,8 @@ class Thresholds:
     ball_work: int = 10**9
     inputs: int = 16
     input_work: int = 10**8
+    lot_work: int = 2 * 10**8
+    lot_copies: int = 8
     watched_work: int = 5 * 10**7
 
 
@@ -142,6 +146,20 @@ class AbstractPlanner(ABC):
     def watched(self, cost: float, deadline: Deadline) -> Deadline:
         """The deadline after which work is given up between operations; none for networks of small ones."""
         return deadline if cost > self.thresholds.watched_work else NEVER
+
+    @final
+    def lot(self, network: Network, batch: int, memory: int) -> int:
+        """How many samples of a batch a portfolio bounds together; 1 if each may have its own skeleton."""
+        if batch < 2 or self.splits_batch(network, batch):
+            return 1
+        sample = torch.finfo(network.dtype).bits // 8 * network.sizes[-1] * sum(network.sizes)
+        room = memory // max(1, self.thresholds.lot_copies * sample)
+        return max(1, min(batch, room, self.thresholds.lot_work // max(1, network.cost)))
+
+    @final
+    def wide_lot(self, network: Network, memory: int) -> int:
+        """How many samples have ranges by intervals together."""
+        return max(1, memory // (torch.finfo(network.dtype).bits // 4 * sum(network.sizes)))
 
     @final
     def inputs_together(self, network: Network) -> int:

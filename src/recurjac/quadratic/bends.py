@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Ball, summed
+from recurjac.arithmetic import Ball, least_eigenvalue, summed
 from recurjac.arithmetic.rounding import grow, zero_of
 from recurjac.quadratic.windows import Windows
 
@@ -82,7 +82,7 @@ def _freed(inner: Ball, left: Ball, cost: Ball, middle: Ball, nu: Ball) -> Bends
     size = left.size if left.rad is None else left.size + left.rad
     inner = inner - _diagonal(grow(size.sum(-1), size.shape[-1] + 2))
     cost = cost + _diagonal(grow(size.sum(-2), size.shape[-2] + 2))
-    least = _dominance(inner)
+    least = least_eigenvalue(inner)
     if not bool((least > 0).all()):
         return None
     rest = nu.map(lambda t: t.mT) - inner.matmul(turned)  # (u, o), about 0
@@ -96,14 +96,6 @@ def _solved(matrix: Tensor, right: Tensor) -> Tensor:
     """About `matrix`⁻¹ `right`; nothing is proved about it."""
     found, info = torch.linalg.solve_ex(matrix, right)
     return torch.where((info == 0)[:, None, None], found, torch.nan)
-
-
-def _dominance(matrix: Ball) -> Tensor:
-    """A number not above the least eigenvalue of symmetric matrices, by Gershgorin's discs: (g,)."""
-    size = matrix.size if matrix.rad is None else matrix.size + matrix.rad
-    own = matrix.map(lambda t: t.diagonal(dim1=-2, dim2=-1)).lower()
-    rest = grow((size - torch.diag_embed(size.diagonal(dim1=-2, dim2=-1))).sum(-1), size.shape[-1] + 2)
-    return torch.nextafter(own - rest, torch.full_like(own, -torch.inf)).amin(-1)
 
 
 def _frobenius(matrix: Ball) -> Tensor:

@@ -11,7 +11,9 @@ bounded if it is concave.  Here multipliers are evaluated in plain floating poin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -24,6 +26,8 @@ _JITTER = 1e-6
 _FLOOR = 1e-250
 _SCALES = (0.1, 10.0)
 """The least and the largest factor that is looked for at once."""
+_GROUPS, _GROUP = 6, 32
+"""The number of groups of neurons at most, and how many neurons one has at least."""
 OWN = 6
 """The number of coefficients of a product in one copy: of y², y w, w², y, w and 1."""
 CROSS = 4
@@ -153,6 +157,20 @@ class Plain:
             return self
         return replace(self, own=self.own[index], units=self.units[index])
 
+    @cached_property
+    def groups(self) -> tuple[tuple[slice, slice], ...]:
+        """Groups of neurons, and for each the first variables (ω, w): their y do not depend on any other.
+
+        A neuron depends on earlier ones only, so that the matrix of F costs much less if it is summed by groups.
+        """
+        n, used = self.own.shape[-1], (self.units != 0).reshape(-1, *self.units.shape[-2:]).any(0)
+        found = []
+        for part in torch.arange(len(used), device=used.device).split(max(_GROUP, -(-len(used) // _GROUPS))):
+            begin, end = int(part[0]), int(part[-1]) + 1
+            reads = used[begin:end].any(0).nonzero()
+            found.append((slice(begin, end), slice(n + int(reads[-1]) + 1 if len(reads) else n)))
+        return tuple(found)
+
     def totals(self, multipliers: Tensor) -> Totals:
         """Summed over the products; multipliers (R, C, u)."""
         return totals_of(multipliers, self.terms, self.copies)
@@ -243,8 +261,8 @@ class Plain:
         form = self.assembled(rows, weights, multipliers)
         lower, info = torch.linalg.cholesky_ex(form.hessian)
         concave = form.valid & (info == 0)
-        eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        return form, torch.where(concave[:, None, None], lower, eye), concave
+        lower[~concave] = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+        return form, lower, concave
 
     def _attained(
         self, form: Form, lower: Tensor, concave: Tensor, best: Tensor, value: Tensor, weights: Tensor
@@ -270,7 +288,8 @@ class Plain:
         slope[..., :n] += (rows.base.unsqueeze(-2) @ factor)[..., 0, :]
         slope[..., n:] += rows.units + bw
         constant = self.allowance(weights) + one.sum((-1, -2))
-        return Form(factor, (info == 0).all(-1), _hessian(totals, map_y, n), slope.flatten(1), constant, map_y)
+        hessian = _hessian(totals, map_y, n, self.groups)
+        return Form(factor, (info == 0).all(-1), hessian, slope.flatten(1), constant, map_y)
 
     def allowance(self, weights: Tensor) -> Tensor:
         """An upper bound of Σ λ_i v_i² over the unit boxes and balls: (R,)."""
@@ -302,10 +321,16 @@ def totals_of(multipliers: Tensor, terms: Tensor, copies: int) -> Totals:
     return Totals(own, found[OWN * copies :] if copies == 2 else None)
 
 
-def _hessian(totals: Totals, map_y: Tensor, n: int) -> Tensor:
-    """The matrix of -F's quadratic part in (ω, w) of all copies: (R, copies N, copies N)."""
+def _hessian(totals: Totals, map_y: Tensor, n: int, groups: Sequence[tuple[slice, slice]]) -> Tensor:
+    """The matrix of -F's quadratic part in (ω, w) of all copies: (R, copies N, copies N).
+
+    groups: neurons, and the only variables of which their y depend.
+    """
     yy, yw, ww, *_ = totals.own
-    blocks = map_y.mT @ (-yy.unsqueeze(-1) * map_y)
+    blocks = map_y.new_zeros(*map_y.shape[:2], map_y.shape[-1], map_y.shape[-1])
+    for neurons, reads in groups:
+        part = map_y[..., neurons, reads]
+        blocks[..., reads, reads] += part.mT @ (-yy[..., neurons].unsqueeze(-1) * part)
     half = -yw.unsqueeze(-1) / 2 * map_y
     blocks[..., n:, :] += half
     blocks[..., :, n:] += half.mT

@@ -1,10 +1,9 @@
-"""Multipliers of a P-chain along layers, improved by Adam's method in single precision.  No proof depends on it."""
+"""Multipliers of a P-chain along layers: even ones, and good ones from `layer_vectors`.  No proof depends on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import cos, inf, pi
+from dataclasses import dataclass, replace
+from math import inf
 from typing import final
 
 import torch
@@ -13,19 +12,24 @@ from torch import Tensor
 from recurjac.arithmetic import largest_eigenpair
 from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.bends import demand
+from recurjac.quadratic.layer_vectors import Weigh, dual_multipliers
 from recurjac.quadratic.layered import reach_layers
 from recurjac.quadratic.layers import Layers
-from recurjac.quadratic.multipliers import LN2, Loss, first_weights, start_of
+from recurjac.quadratic.multipliers import Loss, first_weights, positive, start_of
 from recurjac.quadratic.windows import Windows
 
-_MARGIN = 1e-4
-"""The factor of a layer is above the least one that is feasible by at least this share of it."""
-_RATE = 0.15
-"""The first step of Adam's method; it falls to nothing along half a cosine."""
-_PACE = 4.0
-"""How much faster the gaps move than the other numbers: there is one for a whole layer."""
 _LEAST_SHARE = 0.03
-"""The least first share of the diagonal that is not taken by later neurons of a group."""
+"""The least share of the diagonal that is not taken by later neurons of a group."""
+_MARGIN = 1e-4
+"""What the first multipliers have above twice the least ones, as those of a P-chain over whole nodes."""
+_SPARES = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""How far the factor of a layer may be above the least one that is feasible, as shares of it."""
+_DEFINITE = 1e-3
+"""The least eigenvalue of K, scaled, with which multipliers stay as they are found."""
+_SHARES = (0.3, 0.1, 0.03, 0.01, 0.0)
+"""The shares of larger multipliers that are tried where K is nearly singular or worse."""
+_RANGE = 1e4
+"""Multipliers of a layer are at most this factor from their median."""
 _STEPS = 40
 """The number of steps to find the largest eigenvalue of a matrix."""
 _DENSE = 128
@@ -35,87 +39,113 @@ _DENSE = 128
 @final
 @dataclass(frozen=True)
 class LayerMultipliers:
-    """Free numbers of any sign, from which multipliers are made.
+    """i for each neuron of each layer, (g, u), and the factors of layers.
 
-    weights: log w for each input; None for a Euclidean ball.  shapes: for each layer, the logarithm of the share of the
-    diagonal of each neuron, (g, u).  gaps: a number for each layer, with which its factor grows.
+    weights: log w for each input; None for a Euclidean ball.
+    floor, spare: a layer's factor is at least `floor`, and above the least one that is feasible by the share `spare`.
     """
 
     weights: Tensor | None
-    shapes: tuple[Tensor, ...]
-    gaps: tuple[Tensor, ...]
+    inverses: tuple[Tensor, ...]
+    floor: float
+    spare: float
 
     @classmethod
     def first(cls, layers: Layers, radius: Tensor, euclidean: bool) -> LayerMultipliers:
         """Multipliers that are nearly the same for all neurons of a layer, and twice as large as they must be."""
-        device = layers.rows.mid.device
-        zero = torch.zeros((), dtype=torch.float64, device=device)
         weights = None if euclidean else first_weights(layers.middle_rows(), radius)
-        return cls(weights, tuple(_even(c.windows) for c in layers.layers), tuple(zero for _ in layers.layers))
+        return cls(weights, tuple(demand(c.windows, _even(c.windows)) for c in layers.layers), 0.0, 1.0 + _MARGIN)
 
     def start(self, radius: Tensor) -> Tensor:
         """The diagonal of P at the input, for |v_i| <= radius_i, or ‖v / radius‖₂ <= 1 without weights."""
-        return start_of(self.weights, radius)
+        return start_of(None if self.weights is None else self.weights.to(radius.dtype), radius)
 
     def inverse(self, k: int, windows: Windows) -> Tensor:
-        return demand(windows, self.shapes[k].exp())
+        return self.inverses[k].to(windows.bent.mid.dtype)
 
     def factor(self, k: int, cost: Tensor) -> Tensor:
         least = _largest(cost).clamp(min=torch.finfo(cost.dtype).tiny)
-        return least * (1 + _MARGIN + torch.nn.functional.softplus(_PACE * self.gaps[k]) / LN2)
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> LayerMultipliers:
-        """The same with `change` applied to all numbers."""
-        weights = None if self.weights is None else change(self.weights)
-        return LayerMultipliers(weights, tuple(map(change, self.shapes)), tuple(map(change, self.gaps)))
-
-    @property
-    def leaves(self) -> list[Tensor]:
-        return [*([] if self.weights is None else [self.weights]), *self.shapes, *self.gaps]
+        return (least * (1 + self.spare)).clamp(min=self.floor)
 
 
 def _even(windows: Windows) -> Tensor:
-    """The logarithms of the shares with which all multipliers of a group are about 1."""
+    """The shares with which all multipliers of a group are about 1."""
     beta = windows.bent.mid[..., windows.entries.shape[1] :].abs()
     taken = (beta * beta.sum(-1, keepdim=True)).sum(1)
-    return (1 - taken).clamp(min=_LEAST_SHARE).log()
+    return (1 - taken).clamp(min=_LEAST_SHARE)
 
 
 def _largest(cost: Tensor) -> Tensor:
-    """About the largest eigenvalue, with its derivative."""
+    """About the largest eigenvalue."""
     symmetric = cost / 2 + cost.mT / 2
     if len(cost) <= _DENSE:
         found: Tensor = torch.linalg.eigvalsh(symmetric)[-1]
         return found
-    with torch.no_grad():
-        v = largest_eigenpair(symmetric.__matmul__, len(cost), _STEPS, symmetric).vector
-    return v @ (symmetric @ v) / (v @ v)
+    return largest_eigenpair(symmetric.__matmul__, len(cost), _STEPS, symmetric).value
 
 
 def improved(
-    layers: Layers, begin: LayerMultipliers, radius: Tensor, loss: Loss, steps: int, deadline: Deadline = NEVER
+    layers: Layers,
+    begin: LayerMultipliers,
+    radius: Tensor,
+    loss: Loss,
+    weigh: Weigh | None,
+    steps: int,
+    deadline: Deadline = NEVER,
 ) -> LayerMultipliers:
-    """The best multipliers that Adam's method finds from `begin` in a number of steps, or until the deadline."""
+    """The best multipliers found in a number of steps or until the deadline, never worse than `begin`.
+
+    weigh: the weights of the rows with which a sum is like the loss; None if the loss is the largest eigenvalue.
+    """
     dtype = torch.float32 if layers.widest > _DENSE else torch.float64
     plain, radius = layers.plain(dtype), radius.to(dtype)
-    now = begin.map(lambda t: t.detach().to(dtype).requires_grad_())
-    if not any(len(t.shape) and t.numel() for t in now.leaves) or steps == 0:
-        return begin
-    best, least = begin, inf
-    adam = torch.optim.Adam(now.leaves, lr=_RATE, betas=(0.9, 0.99))
-    for step in range(steps):
-        share = max(step / steps, deadline.share)
-        if share >= 1:
-            break
-        with torch.enable_grad():
-            found = reach_layers(plain, now.start(radius), now)
-            value = None if found is None else loss(found.gram.mid)
-            if value is None or not value.requires_grad or not bool(value.isfinite()):
+    with torch.no_grad():
+        found = dual_multipliers(plain, radius, begin.weights is None, weigh, steps, deadline)
+        if found is None:
+            return begin
+        weights = None if begin.weights is None else positive(found.shares).log()
+        inverses = tuple(map(_definite, (c.windows for c in plain.layers), found.inverses))
+        best, least, last = begin, _value(plain, begin, radius, loss), inf
+        for spare in _SPARES:
+            if deadline.over:
                 break
-            if value.item() < least:
-                best, least = now.map(lambda t: t.detach().double()), value.item()
-            adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * share)) / 2
-            adam.zero_grad()
-            torch.autograd.backward(value)
-            adam.step()
+            more = replace(begin, weights=weights, inverses=inverses, floor=1.0, spare=spare)
+            value = _value(plain, more, radius, loss)
+            if value < least:
+                best, least = more, value
+            if value > last:
+                break
+            last = value
     return best
+
+
+def _value(plain: Layers, multipliers: LayerMultipliers, radius: Tensor, loss: Loss) -> float:
+    """The loss; infinite if nothing is reached."""
+    reached = reach_layers(plain, multipliers.start(radius), multipliers)
+    value = inf if reached is None else float(loss(reached.gram.mid.double()))
+    return value if value == value else inf
+
+
+def _definite(windows: Windows, inverse: Tensor) -> Tensor:
+    """The multipliers where K is far from singular with them; elsewhere with a share of larger ones, in float64."""
+    if inverse.numel() == 0:
+        return inverse.double()
+    inverse, some = inverse.double(), inverse[inverse > 0]
+    middle = some.median().item() if some.numel() else 1.0
+    inverse = inverse.clamp(min=middle / _RANGE, max=middle * _RANGE)
+    beta = windows.bent.mid[..., windows.entries.shape[1] :].double()
+    taken = ((inverse * beta.abs().sum(-1)).unsqueeze(1) @ beta.abs()).squeeze(1)
+    larger = demand(windows, torch.maximum(inverse - taken, _LEAST_SHARE * inverse))
+    found = larger
+    for share in _SHARES:  # K is linear in the multipliers
+        mixed = inverse + share * (larger - inverse)
+        found = torch.where((_least(beta, mixed) > _DEFINITE).unsqueeze(-1), mixed, found)
+    return found
+
+
+def _least(beta: Tensor, inverse: Tensor) -> Tensor:
+    """About the least eigenvalue of K, scaled to a unit diagonal without β: (g,)."""
+    units = inverse.rsqrt()
+    k = torch.diag_embed(inverse) - beta.mT @ (inverse.unsqueeze(-1) * beta)
+    found: Tensor = torch.linalg.eigvalsh(k * units.unsqueeze(-1) * units.unsqueeze(-2))[:, 0]
+    return found

@@ -15,6 +15,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Fast
 from recurjac.network import Edge
 from recurjac.operators import AbstractOperator
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.quadratic.proving import proving, taken_exactly
 from recurjac.quadratic.windows import Windows, links_of, windows_of
 from recurjac.tensors import without_gradients
 
@@ -122,14 +123,15 @@ def layers_of(chain: ChainRule) -> Layers | None:
         windows = windows_of(chain, nodes, outs[0])
         if windows is None:
             return None
-        operators = tuple(without_gradients(e.operator.to(torch.float64, device)) for e in chain.edges[k])
-        layers.append(Layer(operators, windows, prod(chain.shapes[outs[0]])))
+        operators = (without_gradients(e.operator.to(torch.float64, device)) for e in chain.edges[k])
+        layers.append(Layer(taken_exactly(tuple(operators)), windows, prod(chain.shapes[outs[0]])))
         source, k = outs[0], after
     if not _reads_only(chain.edges[chain.end], source):
         return None
     parts = [chain.gradient_rows(e.operator).map(lambda t: t.flatten(2)[0]) for e in chain.edges[chain.end]]
     rows = reduce(Ball.__add__, (p.to(torch.float64, device) for p in parts))
-    return Layers(prod(chain.shapes[0]), tuple(layers), Ball(rows.mid.detach(), rows.rad), chain.arithmetic)
+    rows = taken_exactly(Ball(rows.mid.detach(), rows.rad))
+    return Layers(prod(chain.shapes[0]), tuple(layers), rows, proving(chain.arithmetic))
 
 
 def _reads_only(edges: Sequence[Edge], source: int) -> bool:

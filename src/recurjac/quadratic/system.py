@@ -11,6 +11,7 @@ Sources: the LipSDP family (Fazlyab et al. 2019, arXiv:1906.04893); ECLipsE (Xu 
 
 Rounding: P' increases with P in the sense of definiteness.  After each step, the errors E of a symmetric matrix are
 absorbed by a diagonal: E ⪯ diag(Σ_j |E_ij| s_j / s_i) for any s > 0 (Gershgorin's theorem for diag(s)⁻¹ E diag(s)).
+Systems are rigorous even where the chain rule is not: its squares may underflow, which is more than a rounding error.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, concat
 from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 from recurjac.network import Edge
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.quadratic.proving import proving, taken_exactly
 from recurjac.tensors import without_gradients
 
 
@@ -91,21 +93,19 @@ def system_of(chain: ChainRule) -> System:
 
 def whole_system_of(chain: ChainRule) -> System:
     """The system of a chain rule of one sample, with all its neurons."""
-    end, device = chain.end, chain.device
+    end, device, arithmetic = chain.end, chain.device, proving(chain.arithmetic)
     edges = [
-        tuple(Edge(e.source, without_gradients(e.operator.to(torch.float64, device))) for e in into)
+        tuple(Edge(e.source, taken_exactly(without_gradients(e.operator.to(torch.float64, device)))) for e in into)
         for into in chain.edges
     ]
     rows: dict[int, Ball] = {}
     for e in chain.edges[end]:
         more = chain.gradient_rows(e.operator).map(lambda t: t.flatten(2)[0]).to(torch.float64, device)
-        more = Ball(more.mid.detach(), more.rad)
+        more = taken_exactly(Ball(more.mid.detach(), more.rad))
         rows[e.source] = more if e.source not in rows else rows[e.source] + more
     last = {e.source: k for k in range(1, end + 1) for e in edges[k]}  # who reads a node last
     if not rows:  # the end is constant
-        rows[0] = chain.arithmetic.exact(
-            torch.zeros(chain.rows, prod(chain.shapes[0]), dtype=torch.float64, device=device)
-        )
+        rows[0] = arithmetic.exact(torch.zeros(chain.rows, prod(chain.shapes[0]), dtype=torch.float64, device=device))
         last[0] = end
     nodes = []
     for k in range(1, end):
@@ -113,7 +113,7 @@ def whole_system_of(chain: ChainRule) -> System:
         middle, half = middle_and_half(slopes.lower[0], slopes.upper[0]) if slopes is not None else _ones(size, device)
         kept = tuple(i for i in range(k) if last.get(i, -1) > k)
         nodes.append(Node(chain.shapes[k], edges[k], middle, half, half.nonzero().flatten(), kept, k in last))
-    return System(chain.shapes[0], tuple(nodes), rows, chain.arithmetic)
+    return System(chain.shapes[0], tuple(nodes), rows, arithmetic)
 
 
 def _ones(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ def reach(system: System, start: Tensor, choose: Choose) -> Ball | None:
     """G with (c J v)² <= c G cᵀ for each row c and each v for which the sum of v_i² / start_i is at most 1.
 
     start: the diagonal of P at the input, (n_0,).
-    In rigorous arithmetic, the exact G is bounded in the sense of definiteness by the result, which is symmetric.
+    Unless the arithmetic is `Fast`, the result is symmetric and bounds the exact G in the sense of definiteness.
     It is None if a number is not finite, or some T - Q_UU is not (proved to be) positive definite.  Without radii, it
     is differentiable.
     """

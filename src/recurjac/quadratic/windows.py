@@ -21,6 +21,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Fast
 from recurjac.operators import AbstractOperator, Compose
 from recurjac.operators.base import AbstractLeaf
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.quadratic.proving import proving
 from recurjac.quadratic.system import middle_and_half
 
 _MOST = 48
@@ -88,7 +89,7 @@ def windows_of(chain: ChainRule, nodes: Sequence[int], out: int) -> Windows | No
     places = _Places.of(nodes, number, slopes)
     if groups == 0 or places.entries + places.neurons > _MOST:
         return None
-    forms = _forms(chain.arithmetic, nodes, sizes, known, slopes, places)
+    forms = _forms(proving(chain.arithmetic), nodes, sizes, known, slopes, places)
     return _gathered(nodes, out, number, groups, places, forms)
 
 

@@ -117,9 +117,7 @@ class BoundBall(BoundRegion):
         return torch.where((length <= radius).reshape(*share.shape, *ones), inside, shrunk)
 
     def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
-        box = self.box(RIGOROUS)
-        left, right = BoundBox.between(box.lower, box.upper).halves(axis)
-        return BoundPiece.of(self, left), BoundPiece.of(self, right)
+        return _halves(self, self.box(RIGOROUS), axis)
 
     @classmethod
     def joined(cls, parts: Sequence[BoundBall]) -> BoundBall:
@@ -162,13 +160,37 @@ class BoundPiece(BoundRegion):
     def unbounded(self) -> Tensor:
         return self.ball.unbounded & self.piece.unbounded
 
+    @cached_property
+    def around(self) -> BoundBall:
+        """A ball around x, with the box as its clip box, that contains the piece.
+
+        For points y of the box, no entry of y - x and of x - c, with c the centre of the ball, has opposite signs, as x
+        is the nearest point.  Hence ‖y - c‖₁ = ‖y - x‖₁ + ‖x - c‖₁ and ‖y - c‖₂² >= ‖y - x‖₂² + ‖x - c‖₂².
+        """
+        far, radius = self._distance, self.ball.radius
+        if self.ball.p == 1:
+            left = (RIGOROUS.exact(radius) - RIGOROUS.exact(far)).upper()
+        else:  # √((r - d) (r + d)), each with a relative error of one rounding
+            left = ((radius - far).clamp(min=0) * (radius + far)).sqrt() * (1 + 8 * torch.finfo(far.dtype).eps)
+            left = left + torch.finfo(far.dtype).tiny ** 0.5
+        left = torch.where((far > 0) & radius.isfinite(), torch.minimum(left.clamp(min=0), radius), radius)
+        return BoundBall(self.x, left, self.ball.p, self.piece.low, self.piece.high)
+
+    @cached_property
+    def _distance(self) -> Tensor:
+        """A lower bound of the distance from the centre of the ball to x: (batch,)."""
+        step = RIGOROUS.exact(self.x) - RIGOROUS.exact(self.ball.x)
+        size = torch.maximum(step.lower(), -step.upper()).clamp(min=0).flatten(1)
+        length = size.sum(-1) if self.ball.p == 1 else _norm2(size)
+        return RIGOROUS.at_most(length, size.shape[-1] + 8)
+
     def box(self, arithmetic: AbstractArithmetic) -> Interval:
-        return self.piece.box(arithmetic)
+        return self.around.box(arithmetic)
 
     def support_function_(self, forms: Ball, arithmetic: AbstractArithmetic) -> Ball:
-        """The smaller of the bounds for the ball and for the box."""
+        """The smaller of the bounds for the ball and for the part of another ball in the box."""
         whole = self.ball.support_function_(forms.map(torch.clone), arithmetic).upper()
-        return arithmetic.exact(torch.minimum(whole, self.piece.support_function_(forms, arithmetic).upper()))
+        return arithmetic.exact(torch.minimum(whole, self.around.support_function_(forms, arithmetic).upper()))
 
     @property
     def may_be_empty(self) -> bool:
@@ -177,10 +199,7 @@ class BoundPiece(BoundRegion):
     @property
     def empty(self) -> Tensor:
         """True where the point of the box that is nearest to the centre is certainly outside the ball."""
-        step = RIGOROUS.exact(self.x) - RIGOROUS.exact(self.ball.x)
-        size = torch.maximum(step.lower(), -step.upper()).clamp(min=0).flatten(1)
-        length = size.sum(-1) if self.ball.p == 1 else _norm2(size)
-        return RIGOROUS.at_most(length, size.shape[-1] + 8) > self.ball.radius
+        return self._distance > self.ball.radius
 
     def holds(self, points: Tensor) -> Tensor:
         """True where points (batch, N, *input) are certainly in both the ball and the box."""
@@ -205,8 +224,7 @@ class BoundPiece(BoundRegion):
         return torch.where(inside, tried, x)
 
     def halves(self, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
-        left, right = self.piece.halves(axis)
-        return BoundPiece.of(self.ball, left), BoundPiece.of(self.ball, right)
+        return _halves(self.ball, self.box(RIGOROUS), axis)
 
     @classmethod
     def joined(cls, parts: Sequence[BoundPiece]) -> BoundPiece:
@@ -220,6 +238,11 @@ class BoundPiece(BoundRegion):
 
     def at(self, index: Tensor) -> BoundPiece:
         return BoundPiece(self.x[index], self.ball.at(index), self.piece.at(index))
+
+
+def _halves(ball: BoundBall, box: Interval, axis: Tensor) -> tuple[BoundRegion, BoundRegion]:
+    left, right = BoundBox.between(box.lower, box.upper).halves(axis)
+    return BoundPiece.of(ball, left), BoundPiece.of(ball, right)
 
 
 _HALVINGS = 8

@@ -53,4 +53,4 @@ def dual(y: Tensor, q: float) -> Tensor:
 
 def take(points: Tensor, index: Tensor) -> Tensor:
     """points[b, index[b]]."""
-    return torch.stack([x[i] for x, i in zip(points, index, strict=True)])
+    return points[torch.arange(len(points), device=points.device).unsqueeze(1), index]

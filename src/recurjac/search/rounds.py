@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -48,12 +48,13 @@ class Hunt:
     generator: torch.Generator
     deadline: Deadline
 
-    def best(self, start: Climbers, count: int) -> Climbers:
-        """The best `count` points of each sample, among those of `start` and those that are found; best first."""
+    def best(self, start: Climbers, count: int) -> Iterator[Climbers]:
+        """After each round, the best `count` points of each sample, of those of `start` and those found; best first."""
         start = start.beside(self._sampled())
         climbers, kept = start.best(self.plan.climbers), max(count, (self.plan.climbers + 1) // 2)
         spread, parts = self._spread(), self.region.split(1)
         found, stale = start.best(kept), torch.zeros_like(self.upper)
+        yield found.best(count)
         for number in range(self.plan.rounds):
             rows = ((found.gains[:, 0] * (1 + MET) < self.upper) & (stale < self.plan.patience)).nonzero().squeeze(1)
             if len(rows) == 0 or (number > 0 and self.deadline.over):
@@ -67,7 +68,7 @@ class Hunt:
             found = found.replaced(rows, after)
             better = after.gains[:, 0] > before.gains[:, 0] * (1 + _WORTH)
             stale = stale.index_copy(0, rows, torch.where(better, 0.0, stale[rows] + 1))
-        return found.best(count)
+            yield found.best(count)
 
     def _sampled(self) -> Climbers:
         """The best samples of the region."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import final
@@ -9,7 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.deadline import Deadline, check_seconds
+from recurjac.deadline import Deadline, check_seconds, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
@@ -83,9 +85,11 @@ class Search:
         for i, group in enumerate(groups if len(rows) else []):
             own = Deadline.after(deadline.left / (len(groups) - i))
             numbers = plan(network, len(group), self.work * len(group) / len(rows), self.kept)
-            here = joined([parts[r] for r in group.tolist()])
-            hunt = Hunt(network, here, norms, upper[group], numbers, generator, own)
-            found = found.replaced(group, hunt.best(start.of(group), _PROVED))
+            regions = joined([parts[r] for r in group.tolist()])
+            hunt = Hunt(network, regions, norms, upper[group], numbers, generator, own)
+            with suppress(OutOfTime), until(problem.planner.watched(network.cost, own)):
+                for here in hunt.best(start.of(group), _PROVED):
+                    found = found.replaced(group, here)
         return found
 
 

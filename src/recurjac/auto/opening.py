@@ -1,0 +1,65 @@
+"""The first bounds of `Auto`, which are cheap on any network, and the report of what all steps gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from math import inf
+
+from recurjac.auto.arms import Arm, Report, by_sample
+from recurjac.auto.work import Work
+from recurjac.deadline import until
+from recurjac.errors import OutOfTime
+from recurjac.jacobian import FastLip, Gradients
+from recurjac.norms import JacobianNorm, ProductOfNorms
+from recurjac.preactivation import IBP
+
+PRODUCT = 0.1
+"""In large networks, the share of the time for the first product of norms."""
+_ENTRIES = 0.4
+"""The share of the time after which the first bounds of entries are given up."""
+
+
+def open_alone(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) -> None:
+    """Bounds with ranges by intervals, and then those of `opening` that fit."""
+    product = ProductOfNorms().within(PRODUCT * work.deadline.left)
+    found = by_sample(work, work.tighten(product, product.title, quick(work)))
+    report(Report(product.title, found, work.lower, work.deadline.spent))
+    open_entries(work, opening, report)
+
+
+def open_entries(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) -> None:
+    """The same after the product of norms."""
+    entries, limit, found = JacobianNorm(FastLip()), work.limit, None
+    with suppress(OutOfTime), until(limit if limit.end == inf else limit.part(_ENTRIES)):
+        found = by_sample(work, work.tighten(entries, entries.title, quick(work)))
+    report(Report(entries.title, found, work.lower, work.deadline.spent))
+    work.measure()
+    for arm in opening:
+        if not work.met and arm.step.suits(work) and arm.fits(work):
+            report(arm.pull(work))
+
+
+def quick(work: Work) -> Gradients:
+    """The gradients with ranges by intervals."""
+    given = work.given
+    return work.gradients if given is None or given.pre == IBP() else Gradients(given.by(IBP()))
+
+
+def line(reports: Sequence[Report]) -> str:
+    """What each step gave for one sample, or the largest of several, if it is not what it gave before."""
+    parts: list[str] = []
+    last: dict[str, float] = {}
+    for before, now in pairwise([Report("", None, 0.0, 0.0), *reports]):
+        bound = None if now.bounds is None else float(now.bounds.max())
+        if bound is not None and last.get(now.step) == bound:
+            continue
+        if bound is not None:
+            last[now.step] = bound
+        found = "" if bound is None else f"{bound:.6g}"
+        if now.step == before.step and parts:
+            parts[-1] += f" → {found}" if found else " again"
+        else:
+            parts.append(f"{now.step} {found}".strip())
+    return "; ".join(parts)
