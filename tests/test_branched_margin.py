@@ -230,7 +230,7 @@ def test_closer_adversaries(p: float) -> None:
             assert float((found.point - x).norm(p)) <= float(found.distance)
 
 
-@pytest.mark.parametrize("inputs_, steps", [(-1, 20), (6, -1)])
+@pytest.mark.parametrize(("inputs_", "steps"), [(-1, 20), (6, -1)])
 def test_settings_that_are_refused(inputs_: int, steps: int) -> None:
     with pytest.raises(ValueError, match="negative numbers"):
         rj.BranchedMargin(inputs=inputs_, steps=steps)
