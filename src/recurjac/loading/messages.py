@@ -15,17 +15,9 @@ def first_line(error: Exception) -> str:
 
 
 _ADVICE = {
-    "softmax": "leave it out: logits and probabilities have the same largest class at every input, so certified radii "
-    "hold for both, but Jacobians, Lipschitz constants and monotonicity of logits differ from those of probabilities",
-    **dict.fromkeys(
-        ("layer_norm", "group_norm", "instance_norm", "layernorm", "groupnorm", "instancenorm", "rms_norm", "rmsnorm"),
-        "it divides by statistics of the input; batch normalisation in eval mode uses fixed statistics",
-    ),
     "topk": "ranking is not read; use a sort of few entries, or maximum and minimum",
-    "attention": "matrix products of two branches are not read; leave the attention out",
     "upsample": "upsample to the nearest entry instead",
     "resize": "upsample to the nearest entry instead",
-    "einsum": "use matmul with one constant factor",
     "shrink": "write it as a combination of two relu",
     "threshold": "use relu, clamp, maximum or minimum",
     **dict.fromkeys(

@@ -28,7 +28,9 @@ def attention(query: Any, key: Any, value: Any, mask: Tensor | None, factor: flo
 def _additive(mask: Any, causal: bool, shape: tuple[int, int]) -> Tensor | None:
     """The mask as numbers to be added, with -∞ where a mask of truth values is false."""
     if causal:
-        return torch.zeros(shape, dtype=torch.float64).masked_fill(~torch.ones(shape, dtype=torch.bool).tril(), -math.inf)
+        return torch.zeros(shape, dtype=torch.float64).masked_fill(
+            ~torch.ones(shape, dtype=torch.bool).tril(), -math.inf
+        )
     if mask is None:
         return None
     if not isinstance(mask, Tensor):

@@ -1,6 +1,6 @@
 """Matrix products and sums of products over indices, of tensors that may both depend on the input.
 
-A product of two such tensors is made of products of their entries, which are then summed; one with a constant is linear.
+A product of two such tensors consists of products of entries, which are summed; one with a constant is linear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.loading.expression import LARGEST, Expression
+from recurjac.loading.expression import LARGEST
 from recurjac.loading.readers.branches import add
 from recurjac.loading.readers.sums import sum_over
 from recurjac.operators.dense import matrix_product
@@ -37,10 +37,10 @@ def multiplied(x: Any, y: Any) -> Any:
 def matmul(x: Any, y: Any) -> Any:
     """x @ y as in NumPy: products of the last two axes, the others broadcast."""
     a, b = tuple(x.shape), tuple(y.shape)
-    if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
-        raise ValueError(f"a matrix product of tensors of shapes {a} and {b}")
     if (isinstance(x, Tensor) and _is_one(x)) or (isinstance(y, Tensor) and _is_one(y)):
         return matrix_product(x, y)
+    if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
+        raise ValueError(f"a matrix product of tensors of shapes {a} and {b}")
     left = x if len(a) > 1 else moved(x, lambda t: t.unsqueeze(0))
     right = y if len(b) > 1 else moved(y, lambda t: t.unsqueeze(1))
     lead = torch.broadcast_shapes(tuple(left.shape[:-2]), tuple(right.shape[:-2]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import LogSigmoid, Sigmoid, Softplus
 from recurjac.loading.expression import Expression
-from recurjac.network import Constant
+from recurjac.loading.rewrites.masks import unmasked
 from recurjac.operators.gather import Gather
 from recurjac.operators.scale import scaled
 from recurjac.registry import onnx_ops, torch_ops
@@ -131,23 +131,6 @@ def log_softmax(x: Expression, axis: int) -> Expression:
     return _placed(gap.activate(LogSigmoid()), at, x.shape)
 
 
-def unmasked(x: Expression) -> tuple[Expression, Tensor]:
-    """x with 0 in place of -∞ in its constants, and where that was."""
-    mask = torch.zeros(x.shape, dtype=torch.bool)
-    kept: list[Constant] = []
-    for c in x.constants:
-        hidden = c.tensor == -torch.inf
-        if not bool(hidden.any()):
-            kept.append(c)
-            continue
-        marked = c.operator.apply(hidden.to(c.tensor.dtype))
-        if bool((marked < 0).any()):
-            raise ValueError("a mask of infinite numbers that is scaled by a negative one")
-        mask = mask | (marked > 0).cpu()
-        kept.append(Constant(c.operator, torch.where(hidden, 0.0, c.tensor)))
-    return replace(x, constants=tuple(kept)), mask
-
-
 @torch_ops.reads("aten.softmax.int")
 def _softmax(x: Expression, dim: int, dtype: torch.dtype | None = None) -> Any:
     return softmax(x, dim)
@@ -176,20 +159,3 @@ def _onnx_softmax(x: Expression, *, axis: int) -> Any:
 @onnx_ops.reads("LogSoftmax")
 def _onnx_log_softmax(x: Expression, *, axis: int) -> Any:
     return log_softmax(x, axis)
-
-
-def masked(x: Any, mask: Tensor, value: float) -> Any:
-    """x, with a number where a constant mask is True."""
-    shape = tuple(torch.broadcast_shapes(x.shape, mask.shape))
-    hidden = mask.broadcast_to(shape)
-    wide = x.broadcast(shape)
-    table = torch.arange(prod(shape)).reshape(shape).masked_fill(hidden, -1).reshape(1, -1)
-    shown = wide.apply(Gather(table, shape, shape))
-    return shown.shift(torch.zeros(shape, dtype=x.dtype).masked_fill(hidden, value))
-
-
-@torch_ops.reads("aten.masked_fill.Scalar", "aten.masked_fill_.Scalar", "aten.masked_fill.Tensor")
-def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    if not isinstance(mask, Tensor) or (isinstance(value, Tensor) and value.numel() != 1):
-        raise ValueError("a mask or a filling that depends on data")
-    return masked(x, mask, float(value))

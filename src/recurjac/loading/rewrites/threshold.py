@@ -13,6 +13,7 @@ from recurjac.activations import LeakyReLU, ReLU
 from recurjac.errors import UnsupportedLayer
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.forms import Form, close, form, node_of
+from recurjac.loading.rewrites.masks import chosen
 from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
 
@@ -143,7 +144,7 @@ def _less(x: Any, y: Any) -> Any:
 def _where(mask: Any, x: Any, y: Any) -> Any:
     """x where the mask is true, otherwise y."""
     if isinstance(mask, Tensor):
-        raise ValueError("a choice by a constant mask; multiply by the mask instead")
+        return chosen(mask, x, y)
     if not isinstance(mask, Above):
         raise ValueError("a choice that depends on data; use relu, clamp, maximum or minimum")
     return mask.chosen(x, y)
