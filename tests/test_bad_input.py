@@ -328,7 +328,9 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[Exception], type[Exception], tup
     "no batch": (lambda: rj.load(nn.Linear(2, 2), torch.ones(0, 2)), rj.InvalidNetwork, ValueError, ("(0, 2)",)),
     "no output": (lambda: rj.load(_Nothing(), torch.ones(1, 2)), rj.InvalidNetwork, ValueError, ("(0,)", "output")),
     "text": (lambda: rj.load(nn.Linear(2, 2), "12"), rj.InvalidNetwork, ValueError, ("'str'",)),
-    "layer": (lambda: rj.load(nn.Softmax(1), torch.ones(1, 2)), rj.UnsupportedLayer, NotImplementedError, ("softmax",)),
+    "layer": (
+        lambda: rj.load(nn.Softshrink(), torch.ones(1, 2)), rj.UnsupportedLayer, NotImplementedError, ("softshrink",),
+    ),
 }  # fmt: skip
 
 

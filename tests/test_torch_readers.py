@@ -17,12 +17,17 @@ from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 from recurjac.registry import torch_ops
-from tests.torch_cases import CASES, CHOICES, EVERY, ONE_INPUT, SIMPLER, Fn, norm
+from tests import attention_cases, torch_cases
+from tests.torch_cases import CHOICES, ONE_INPUT, SIMPLER, Fn, norm
 
+CASES = {**torch_cases.CASES, **attention_cases.TORCH}
+EVERY = {**CASES, **ONE_INPUT}
 DECOMPOSED = (
     "norm2d", "classifier", "adaptive2d", "adaptive3d", "adaptive-most2d", "most3d", "zeros", "contiguous",
     "like-others", "linear-deep", "bmm", "transposed2d", "average3d", "detached", "unpixels", "group-sort", "clamped",
-    "residual", "tokens", "stacked", "gelu", "elu", "silu", "hard-swish", "square",
+    "residual", "tokens", "stacked", "softmax", "log-softmax", "layer-norm", "group-norm", "variance",
+    "encoder", "hidden", "causal", "rms-norm", "instance-norm", "multihead-masked",
+    "gelu", "elu", "silu", "hard-swish", "square",
 )  # fmt: skip
 """Cases that are also read in PyTorch's core operations, which `run_decompositions` leaves in a .pt2 file."""
 

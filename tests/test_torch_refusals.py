@@ -13,12 +13,10 @@ from torch import Tensor, nn
 import recurjac as rj
 from tests.torch_cases import IMAGE, LINE, ROW, VECTOR, Fn, Shape
 
-BOTH = "both depend on the input"
+attend = F.scaled_dot_product_attention
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
-    "softmax": (lambda: nn.Softmax(-1), VECTOR, "softmax", "logits"),
-    "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm", "batch normalisation"),
-    "group norm": (lambda: nn.GroupNorm(1, 3), LINE, "group_norm", "batch normalisation"),
-    "instance norm": (lambda: nn.InstanceNorm2d(3), IMAGE, "instance_norm", "batch normalisation"),
+    "no layer norm": (lambda: nn.LayerNorm(6, eps=0.0), VECTOR, "layer_norm", "eps=0.0"),
+    "rms norm": (lambda: nn.RMSNorm(6), VECTOR, "rms_norm", "pass eps"),
     "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "batch_norm", "batch's own statistics"),
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, "upsample_bilinear2d", "nearest"),
     "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
@@ -27,10 +25,14 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "threshold": (lambda x: F.threshold(x, 0.5, 0.0), VECTOR, "threshold", "where it jumps"),
     "mask": (lambda x: x.masked_fill(ROW > 0, -torch.inf), VECTOR, "masked_fill", "infinite"),
     "part": (lambda x: (y := x + 1)[:, :2].pow_(20) + y[:, :2], VECTOR, "pow_", "another view is used"),
-    "bmm": (lambda x: torch.bmm(x, x.mT), LINE, "bmm", BOTH),
-    "matmul": (lambda x: x @ x.mT, LINE, "matmul", BOTH),
-    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), LINE, "scaled_dot_product_attention", "supported"),
     "matrices": (lambda x: x @ torch.ones(3, 7, 2).cumsum(0), (3, 5, 7), "matmul", "a batch of constant matrices"),
+    "einsum": (lambda x: torch.einsum("bii->bi", x.expand(-1, 3, -1)[:, :, :3]), (1, 7), "einsum", "different indices"),
+    "large product": (lambda x: x @ x.mT, (200, 200), "matmul", "products of entries"),
+    "long attention": (lambda x: attend(x, x, x), (400, 40), "scaled_dot_product_attention", "products of entries"),
+    "hidden": (lambda x: x.masked_fill(torch.ones(6) > 0, -torch.inf).softmax(1), VECTOR, "softmax", "all masked"),
+    "logarithm of hidden": (
+        lambda x: x.masked_fill(torch.arange(6) > 3, -torch.inf).log_softmax(1), VECTOR, "log_softmax", "masked",
+    ),
     "by zero": (lambda x: x / torch.tensor(0.0), VECTOR, "div", "a division by zero"),
     "jump": (lambda x: torch.where(x > 0, x, x + 1), VECTOR, "where", "such a jump has no Jacobian"),
     "where": (lambda x: torch.where(x > 0, x.flip(1), x), VECTOR, "where", "depends on data"),

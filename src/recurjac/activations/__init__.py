@@ -6,6 +6,7 @@ from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square,
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
 from recurjac.activations.domain import IntegerPower, Length, Log, Power, Reciprocal
 from recurjac.activations.elu import ELU, SELU
+from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Identity
 from recurjac.activations.periodic import Cos, Sin
@@ -16,7 +17,7 @@ from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
     "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor",
-    "FactorOver", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU", "Length",
-    "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid", "Sin",
-    "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "slope_lines", "value_lines",
+    "FactorOver", "FlooredPower", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU",
+    "Length", "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid",
+    "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "slope_lines", "value_lines",
 ]  # fmt: skip

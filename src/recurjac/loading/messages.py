@@ -15,18 +15,9 @@ def first_line(error: Exception) -> str:
 
 
 _ADVICE = {
-    "softmax": "leave it out: the largest class is the same for logits, so certified radii hold for both; a ratio of "
-    "probabilities rises exactly where the margin of their logits does (--margin A B, net.margin(a, b)), but with more "
-    "than two classes a probability can fall where its own logit rises",
-    **dict.fromkeys(
-        ("layer_norm", "group_norm", "instance_norm", "layernorm", "groupnorm", "instancenorm", "rms_norm", "rmsnorm"),
-        "it divides by statistics of the input; batch normalisation in eval mode uses fixed statistics",
-    ),
     "topk": "ranking is not read; use a sort of few entries, or maximum and minimum",
-    "attention": "matrix products of two branches are not read; leave the attention out",
     "upsample": "upsample to the nearest entry instead",
     "resize": "upsample to the nearest entry instead",
-    "einsum": "only products with constants are read; use matmul with one constant factor",
     "threshold": "use relu, clamp, maximum or minimum",
     **dict.fromkeys(
         ("eq", "equal", "argmax"),

@@ -152,8 +152,6 @@ def _addmm(bias: Tensor, x: Expression, weight: Tensor, *, beta: float = 1, alph
     return matrix_product(x, weight).shift(bias)
 
 
-@torch_ops.reads("aten.mm.default", "aten.matmul.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default")
-@onnx_ops.reads("MatMul")
 def matrix_product(x: Any, y: Any) -> Any:
     """x @ y, where one of them is a constant matrix or vector."""
     if isinstance(x, Tensor):

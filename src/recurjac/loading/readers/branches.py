@@ -11,7 +11,7 @@ from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
 
 
-@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor")
+@torch_ops.reads("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar")
 def add(x: Any, y: Any, *, alpha: float = 1) -> Any:
     """x + alpha y."""
     if is_constant(x):

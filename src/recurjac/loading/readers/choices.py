@@ -49,14 +49,6 @@ def choice(mask: Any, x: Any, y: Any) -> Any:
     return merged(lambda a, b: torch.where(mask.cpu().bool(), a, b), x, y)
 
 
-@torch_ops.reads(
-    "aten.masked_fill.Scalar", "aten.masked_fill.Tensor", "aten.masked_fill_.Scalar", "aten.masked_fill_.Tensor"
-)  # fmt: skip
-def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """`value` where the mask is true, otherwise x; x keeps its shape."""
-    return choice(mask, value, x)
-
-
 def _placed(operation: OpOverload, x: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
     """x with `source` in place of a part of it."""
     return merged(lambda a, b: operation(a, b, *args, **kwargs), x, source)

@@ -15,6 +15,7 @@ from recurjac.loading.readers.onnx_windows import reduced
 from recurjac.loading.readers.sums import sum_over
 from recurjac.loading.rewrites.forms import form, node_of
 from recurjac.loading.rewrites.maximum import over_axes
+from recurjac.loading.rewrites.positive import floored
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.scale import scaled
 from recurjac.registry import onnx_ops, torch_ops
@@ -22,7 +23,7 @@ from recurjac.registry import onnx_ops, torch_ops
 
 def inverse(x: Expression) -> Expression:
     """1 / x."""
-    return x.activate(Reciprocal())
+    return x.activate(floored(x, -1.0) or Reciprocal())
 
 
 def power(x: Expression, exponent: float) -> Expression:
@@ -38,18 +39,18 @@ def power(x: Expression, exponent: float) -> Expression:
         return inverse(x)
     if whole:
         raise ValueError(f"the power {exponent:g} of a tensor that depends on the input; up to 16 is read")
-    return x.activate(Power(exponent))
+    return x.activate(floored(x, exponent) or Power(exponent))
 
 
 @torch_ops.reads("aten.sqrt.default", "aten.sqrt_.default")
 @onnx_ops.reads("Sqrt")
 def _sqrt(x: Expression) -> Any:
-    return x.activate(Power(0.5))
+    return power(x, 0.5)
 
 
 @torch_ops.reads("aten.rsqrt.default")
 def _rsqrt(x: Expression) -> Any:
-    return x.activate(Power(-0.5))
+    return power(x, -0.5)
 
 
 @torch_ops.reads("aten.log1p.default")

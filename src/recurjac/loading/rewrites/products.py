@@ -197,7 +197,7 @@ def product(x: Expression, y: Expression) -> Expression:
     return x.times(y)
 
 
-@torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor")
+@torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor", "aten.mul.Scalar")
 @onnx_ops.reads("Mul")
 def _mul(x: Any, y: Any) -> Any:
     if is_constant(x):

@@ -11,8 +11,8 @@ import torch
 from recurjac.activations import LeakyReLU, ReLU
 from recurjac.errors import UnsupportedLayer
 from recurjac.loading.expression import Expression
-from recurjac.loading.readers.choices import choice
 from recurjac.loading.rewrites.forms import Form, close, form, node_of
+from recurjac.loading.rewrites.masks import chosen
 from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
 
@@ -150,4 +150,4 @@ _CHOICES = {*_IN_TORCH, "Where"}
 @onnx_ops.reads("Where")
 def _where(mask: Any, x: Any, y: Any) -> Any:
     """x where the mask is true, otherwise y."""
-    return mask.chosen(x, y) if isinstance(mask, Above) else choice(mask, x, y)
+    return mask.chosen(x, y) if isinstance(mask, Above) else chosen(mask, x, y)

@@ -1,0 +1,91 @@
+"""Powers of arguments that are known not to lie below a positive number, such as a variance plus a constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations.base import AbstractSmooth, far, within
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import InvalidNetwork
+from recurjac.relaxations import LinearRelaxation
+
+
+@final
+@dataclass(frozen=True)
+class FlooredPower(AbstractSmooth):
+    """max(z, least)^a with a < 1 and least > 0, for arguments of at least `least`; a range below it is a relaxation's.
+
+    It is finite everywhere (docs/mathematics.md, §3.10).
+    """
+
+    exponent: float
+    least: float
+    name: ClassVar[str] = "floored_power"
+
+    def __post_init__(self) -> None:
+        if not (-4 <= self.exponent < 1 and self.exponent != 0):
+            raise ValueError(
+                f"a floored power with the exponent {self.exponent}; it must be at least -4, below 1, not 0"
+            )
+        if not 1e-30 <= self.least < math.inf:
+            raise ValueError(f"a power of at least {self.least}; it must be at least 1e-30, and finite")
+
+    def value(self, z: Tensor) -> Tensor:
+        return _finite_power(z.clamp(min=self.least), self.exponent)
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.where(z < self.least, 0.0, self._right(z))
+
+    def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        right = torch.where(z < self.least, 0.0, self._right(z))
+        return torch.where(z > self.least, right, torch.where(z.isnan(), torch.nan, 0.0)), right
+
+    def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, self.least)
+
+    def core(self, z: Interval) -> Interval:
+        most = far(z.lower)
+        return z.map(lambda end: end.clamp(min=-most, max=most))
+
+    def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
+        """The chord and a tangent of the part above `least`; the tangent is moved until it holds below it as well."""
+        core = self.core(z)
+        part = core.map(lambda end: end.clamp(min=self.least))
+        chord, flat = self.chord(part, arithmetic), core.upper <= self.least
+        bottom, top = self.intercepts(chord, part.lower, part.upper)
+        middle = part.lower / 2 + part.upper / 2
+        tangent = self._right(middle)
+        chord, tangent = (torch.where(flat, 0.0, t) for t in (chord, tangent))
+        low, high = self.intercepts(tangent, core.lower, middle)
+        if self.exponent > 0:
+            bottom = torch.where(flat, self.value(part.lower), bottom)
+            return self._over(z, arithmetic, (chord, bottom), (tangent, high))
+        top = torch.where(flat, self.value(part.lower), top)
+        return self._over(z, arithmetic, (tangent, low), (chord, top))
+
+    def _right(self, z: Tensor) -> Tensor:
+        """The slope above `least`."""
+        return self.exponent * _finite_power(z.clamp(min=self.least), self.exponent - 1)
+
+    @classmethod
+    def named(cls, parameters: Mapping[str, Any]) -> Self:
+        if not {"exponent", "least"} <= set(parameters):
+            raise InvalidNetwork("a floored power needs its exponent and its least argument; add them to the file")
+        return cls(float(parameters["exponent"]), float(parameters["least"]))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(-0.5, 0.1), cls(0.5, 0.1), cls(-1.0, 0.1)]
+
+
+def _finite_power(z: Tensor, exponent: float) -> Tensor:
+    """z^exponent for z > 0, with its limit at infinity."""
+    infinite = z == torch.inf
+    known = torch.where(infinite, 1.0, z).pow(exponent)
+    return torch.where(infinite, torch.inf if exponent > 0 else 0.0, known)

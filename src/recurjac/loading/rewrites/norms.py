@@ -1,0 +1,157 @@
+"""Normalisation by the input's own statistics, and roots and quotients of sums that are known to be positive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import Square
+from recurjac.loading.expression import Expression
+from recurjac.loading.readers.sums import mean_over
+from recurjac.loading.rewrites.positive import power_of_positive
+from recurjac.operators import Reshape
+from recurjac.operators.scale import scaled
+from recurjac.registry import Unread, onnx_ops, torch_ops
+from recurjac.tensors import cast
+
+_NOTHING = Unread("the statistics of a normalisation")
+
+
+def by_length(x: Expression, axes: Sequence[int], eps: float) -> Expression:
+    """x / √(mean of x² over axes + eps), with eps > 0."""
+    if not eps > 0:
+        raise ValueError(f"a normalisation with eps={eps}; it must be positive")
+    settled = x.settled()
+    mean: Expression = mean_over(settled.activate(Square()), axes, True)
+    return settled.times(power_of_positive(mean.shift(torch.tensor(eps, dtype=torch.float64)), -0.5))
+
+
+def standardised(x: Expression, axes: Sequence[int], eps: float) -> Expression:
+    """(x - mean) / √(variance + eps) over axes."""
+    mean = mean_over(x, axes, True)
+    return by_length(x.plus(scaled(mean, -1.0)), axes, eps)
+
+
+def _weighted(x: Expression, weight: Any, bias: Any) -> Any:
+    y = x if weight is None else scaled(x, weight)
+    return y if bias is None else y.shift(bias)
+
+
+def _last(x: Expression, shape: Sequence[int]) -> list[int]:
+    return list(range(len(x.shape) - len(shape), len(x.shape)))
+
+
+def _of_channels(t: Tensor | None, x: Expression) -> Tensor | None:
+    """Numbers of the channels, along axis 1 of x."""
+    return None if t is None else cast(t, x.dtype, t.device).reshape(-1, *[1] * (len(x.shape) - 2))
+
+
+def _of_groups(x: Expression, groups: int, eps: float) -> Expression:
+    """x standardised over groups of channels."""
+    if len(x.shape) < 2 or x.shape[1] % groups:
+        raise ValueError(f"a normalisation of {groups} groups of a tensor of shape {x.shape}")
+    shape = (x.shape[0], groups, prod(x.shape[1:]) // groups)
+    flat = standardised(x.apply(Reshape(x.shape, shape)), [2], eps)
+    return flat.apply(Reshape(shape, x.shape))
+
+
+def variance(x: Expression, dim: Any, correction: float, keep: bool) -> Any:
+    """The mean of squared differences from the mean, times n / (n - correction)."""
+    axes = [dim] if isinstance(dim, int) else list(dim or range(len(x.shape)))
+    count = prod(x.shape[d] for d in axes)
+    if count <= correction:
+        raise ValueError(f"a variance of {count} numbers with the correction {correction}")
+    centred = x.plus(scaled(mean_over(x, axes, True), -1.0))
+    return scaled(mean_over(centred.activate(Square()), axes, keep), count / (count - correction))
+
+
+@torch_ops.reads("aten.var.correction")
+def _var(x: Expression, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+    return variance(x, dim, 1 if correction is None else correction, keepdim)
+
+
+@torch_ops.reads("aten.var.dim")
+def _plain_var(x: Expression, dim: Any, unbiased: bool = True, keepdim: bool = False) -> Any:
+    return variance(x, dim, int(unbiased), keepdim)
+
+
+@torch_ops.reads("aten.layer_norm.default")
+def _layer_norm(
+    x: Expression, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    _cudnn: bool = False,
+) -> Any:  # fmt: skip
+    return _weighted(standardised(x, _last(x, shape), eps), weight, bias)
+
+
+@torch_ops.reads("aten.native_layer_norm.default")
+def _native_layer_norm(
+    x: Expression, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Any:
+    return (_layer_norm(x, shape, weight, bias, eps), _NOTHING, _NOTHING)
+
+
+@torch_ops.reads("aten.rms_norm.default")
+def _rms_norm(x: Expression, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Any:
+    if eps is None:
+        raise ValueError("an RMS normalisation without eps, which depends on the dtype; pass eps=1e-6")
+    return _weighted(by_length(x, _last(x, shape), eps), weight, None)
+
+
+@torch_ops.reads("aten.group_norm.default")
+def _group_norm(
+    x: Expression, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    _cudnn: bool = False,
+) -> Any:  # fmt: skip
+    return _weighted(_of_groups(x, groups, eps), _of_channels(weight, x), _of_channels(bias, x))
+
+
+@torch_ops.reads("aten.native_group_norm.default")
+def _native_group_norm(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, _batch: int, _channels: int, _size: int, groups: int,
+    eps: float,
+) -> Any:  # fmt: skip
+    return (_group_norm(x, groups, weight, bias, eps), _NOTHING, _NOTHING)
+
+
+@torch_ops.reads("aten._native_batch_norm_legit.no_stats")
+def _own_batch_norm(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, training: bool, _momentum: float, eps: float
+) -> Any:
+    """Over a batch of one, of channels that lie along axis 1; an instance normalisation becomes this."""
+    if x.shape[0] != 1:
+        raise ValueError("a batch normalisation by the batch's own statistics; use running statistics and eval mode")
+    return (_group_norm(x, x.shape[1], weight, bias, eps), _NOTHING, _NOTHING)
+
+
+@torch_ops.reads("aten.instance_norm.default")
+def _instance_norm(
+    x: Expression, weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, own: bool, _momentum: float,
+    eps: float, _cudnn: bool = False,
+) -> Any:  # fmt: skip
+    if not own:
+        return torch_ops.readers["aten.batch_norm.default"](
+            x, weight, bias, mean, variance, False, _momentum, eps, _cudnn
+        )
+    return _group_norm(x, x.shape[1], weight, bias, eps)
+
+
+@onnx_ops.reads("LayerNormalization")
+def _onnx_layer_norm(
+    x: Expression, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any
+) -> Any:
+    return _weighted(standardised(x, list(range(axis % len(x.shape), len(x.shape))), epsilon), scale, bias)
+
+
+@onnx_ops.reads("RMSNormalization")
+def _onnx_rms_norm(x: Expression, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, **_: Any) -> Any:
+    axes = list(range(axis % len(x.shape), len(x.shape)))
+    return _weighted(by_length(x, axes, epsilon), scale, None)
+
+
+@onnx_ops.reads("InstanceNormalization")
+def _onnx_instance_norm(x: Expression, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Any:
+    return _group_norm(x, x.shape[1], scale, bias, epsilon)
