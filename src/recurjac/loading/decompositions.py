@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import torch
 from torch._ops import OpOverload
 from torch.export import ExportedProgram, default_decompositions
 from torch.fx import Node
@@ -15,8 +16,11 @@ from recurjac.registry import torch_ops
 def decomposed(program: ExportedProgram) -> ExportedProgram | None:
     """The same graph without operations in place, and with PyTorch's decompositions of those that have no reader.
 
-    None if PyTorch cannot decompose it.
+    None if PyTorch cannot decompose it, or it normalises by the statistics of a batch: for a batch of one, PyTorch's
+    decomposition of that is the one of an instance normalisation.
     """
+    if any(_of_the_batch(node) for node in program.graph.nodes):
+        return None
     try:
         with warnings.catch_warnings(), quiet_failure():
             warnings.simplefilter("ignore")
@@ -28,6 +32,14 @@ def decomposed(program: ExportedProgram) -> ExportedProgram | None:
     except Exception:  # PyTorch can raise any exception; the operations of `program` then name what is not read
         return None
     return simpler
+
+
+def _of_the_batch(node: Node) -> bool:
+    """Whether an operation is a batch normalisation without running statistics."""
+    if node.target is not torch.ops.aten.batch_norm.default:
+        return False
+    _, _, _, mean, variance, training = node.args[:6]
+    return mean is None or variance is None or bool(training)
 
 
 def changes_part(node: Node) -> bool:
