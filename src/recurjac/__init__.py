@@ -26,6 +26,14 @@ from recurjac.applications.newton import Newton
 from recurjac.applications.proofs import LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
+from recurjac.applications.second_derivatives import (
+    Curvature,
+    ResidualBounds,
+    SecondDerivatives,
+    curvature,
+    residual_bounds,
+    second_derivative,
+)
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.auto import Auto
@@ -70,6 +78,7 @@ from recurjac.jacobian import (
     XLinear,
     jacobian_bounds,
 )
+from recurjac.jacobian.differential import Residual, laplacian, partial
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
@@ -111,17 +120,18 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
-    "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
-    "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
-    "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves",
-    "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency",
-    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants", "SignBisection", "SignSum",
-    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds",
-    "UnsupportedLayer", "XLinear",
+    "Branching", "Centred", "CertifiedRadius", "certified_radius", "Chords", "ChordSum", "Clamped", "ConversionError",
+    "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature", "Cut", "DirectionalBounds", "directional_bounds",
+    "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given",
+    "Gradients", "HalfSpaces", "HessianBounds", "hessian_bounds", "IBP", "inf", "InputBisection", "Intersection",
+    "Interval", "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "JacobianBounds", "jacobian_bounds",
+    "JacobianNorm", "laplacian", "Leaves", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
+    "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "partial",
+    "PlainOnly", "PlainSum", "Planner", "PreactivationBounds", "preactivation_bounds", "PreIntersection", "Probe",
+    "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
+    "RecurJacError", "Refine", "Residual", "ResidualBounds", "residual_bounds", "Reversed", "ReversedAfterFirst",
+    "Rigorous", "Search", "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection",
+    "SignSum", "SkeletonOnly", "SplitNorm", "StationaryFree", "stationary_free_radius", "StationaryKind",
+    "StationaryPoint", "StationaryPoints", "stationary_points", "TightestNorm", "Trend", "UnreadableFile",
+    "UnsoundBounds", "UnsupportedLayer", "XLinear",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Activations and the properties that bounds need of them; one file for each family."""
 
 from recurjac.activations.base import AbstractActivation
+from recurjac.activations.bends import curvature_lines
 from recurjac.activations.clamp import HardTanh, ReLU6
 from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
@@ -18,5 +19,5 @@ __all__ = [
     "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor",
     "FactorOver", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU", "Length",
     "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid", "Sin",
-    "Softplus", "Softsign", "Square", "Tanh", "slope_lines", "value_lines",
+    "Softplus", "Softsign", "Square", "Tanh", "curvature_lines", "slope_lines", "value_lines",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recurjac.branching.branched import Branched
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.differentials import CurvatureOver, ResidualsOver
 from recurjac.branching.entries import BranchedEntries, EntriesOver, Signs, Tight
 from recurjac.branching.exact import ExactNorm
 from recurjac.branching.pool import Leaves
@@ -11,6 +12,6 @@ from recurjac.branching.search import AbstractBound, BranchAndBound, Branching, 
 from recurjac.branching.signs import SignBisection
 
 __all__ = [
-    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "BranchedEntries", "Branching", "EntriesOver",
-    "ExactNorm", "InputBisection", "Leaves", "Limit", "SignBisection", "Signs", "Tight",
+    "AbstractBound", "AbstractBrancher", "BranchAndBound", "Branched", "BranchedEntries", "Branching", "CurvatureOver",
+    "EntriesOver", "ExactNorm", "InputBisection", "Leaves", "Limit", "ResidualsOver", "SignBisection", "Signs", "Tight",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from recurjac.errors import InvalidRequest
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.bounds import as_jacobian_method
 from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.jets import square
 from recurjac.network import Network
 from recurjac.preactivation import PreactivationState, RuleLike
 from recurjac.problem import Problem, as_problem
@@ -174,8 +175,8 @@ class _Probe:
         curvature = activation.curvature_range(state.pre(k), state.arithmetic)
         if curvature is None:
             raise InvalidRequest(f"the second derivative of {activation.name} is not continuous")
-        flat = [i.map(lambda t: t.flatten(1)) for i in (state.pre(k), state.slopes(k), curvature)]
-        return _Bend(*flat, self._outer(k), self._inner(k))
+        z, slope, bend = (i.map(lambda t: t.flatten(1)) for i in (state.pre(k), state.slopes(k), curvature))
+        return _Bend(z, slope, bend, self._outer(k), self._inner(k))
 
     def product(self, k: int, other: int) -> _Product:
         """What is known of the factors of a product; both are read alike, so that ∂f/∂h is the same."""
@@ -257,9 +258,3 @@ class _Product:
 def _terms(pre: Interval, inner: Tensor, x: Tensor) -> Tensor:
     """About |z| + Σ |∂z/∂x| |x|: (batch, 1, n)."""
     return pre.magnitude.unsqueeze(1) + (inner * x.unsqueeze(-1)).sum(1, keepdim=True)
-
-
-def square(interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
-    """The interval of all squares of numbers in an interval."""
-    least, most = (Interval.point(t) for t in (interval.mignitude, interval.magnitude))
-    return arithmetic.enclose(arithmetic.product(least, least).lower.clamp(min=0), arithmetic.product(most, most).upper)
