@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from recurjac.activations import ReLU, Tanh, curvature_lines
 from recurjac.activations.base import AbstractSmooth
 from recurjac.activations.bends import fourth_size
 from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.cli import main
 from recurjac.jacobian.hessian import derivatives
 from recurjac.jacobian.jets import square
 from recurjac.network import Network, chain
@@ -114,7 +118,7 @@ def inside(lower: Tensor, upper: Tensor, true: Tensor) -> bool:
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("name", MODULES)
 def test_hessians_of_products(name: str, radius: float) -> None:
-    for seed in range(3):
+    for seed in range(2):
         network, x = network_of(name, seed), inputs(seed)
         for output in range(2):
             found = rj.hessian_bounds(network, rj.LpBall(x, radius), output=output)
@@ -236,7 +240,7 @@ def test_residuals_of_products(name: str, radius: float) -> None:
         check_residuals(network_of(name, seed), inputs(seed), radius, 1)
 
 
-@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("radius", [pytest.param(0.0, marks=pytest.mark.slow), 0.02, 0.3])
 @pytest.mark.parametrize("activation", SMOOTH)
 def test_residuals_of_all_activations(activation: AbstractSmooth, radius: float) -> None:
     check_residuals(random_net(activation, 5), inputs(5), radius)
@@ -279,11 +283,11 @@ def test_unbounded_regions_and_float32() -> None:
     assert inside(small.lower.double(), small.upper.double(), true_residuals(narrow.to(torch.float64), points))
 
 
-@pytest.mark.parametrize("name", ["gates", "cubic"])
+@pytest.mark.parametrize("name", [pytest.param("gates", marks=pytest.mark.slow), "cubic"])
 def test_divided_regions(name: str) -> None:
     network, x = network_of(name), inputs(0)[:1]
     whole = rj.residual_bounds(network, rj.LpBall(x, 0.3), residuals=some_residuals())
-    limit = rj.Limit(parts=200, seconds=60)
+    limit = rj.Limit(parts=60, seconds=60)
     found = rj.residual_bounds(network, rj.LpBall(x, 0.3), residuals=some_residuals(), limit=limit)
     true = true_residuals(network, points_of(x, 0.3, 400))
     assert inside(found.lower, found.upper, true)
@@ -309,10 +313,10 @@ def test_second_derivatives_along_directions() -> None:
         assert inside(times.lower, times.upper, true @ v[0])
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "cubic" else pytest.mark.slow) for n in MODULES])
 def test_curvature(name: str) -> None:
     network, x = network_of(name), inputs(1)
-    for radius, limit in ((0.0, None), (0.2, None), (0.2, rj.Limit(parts=60, seconds=60))):
+    for radius, limit in ((0.0, None), (0.2, None), (0.2, rj.Limit(parts=30, seconds=60))):
         found = rj.curvature(network, rj.LpBall(x, radius), output=1, limit=limit)
         true = torch.linalg.matrix_norm(true_hessians(network, points_of(x, radius, 60), 1), 2)
         assert bool((found.upper.unsqueeze(1) >= true - 1e-9).all())
@@ -342,3 +346,47 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(rj.InvalidRequest):
             ask()
+
+
+# The command
+
+
+def ran(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
+    code = main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    return code, out if code == 0 else err
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    g = np.random.default_rng(0)
+    np.savez("net.npz", W0=g.normal(size=(6, 3)), W1=g.normal(size=(2, 6)), activation="tanh")
+    np.save("x.npy", g.normal(size=(2, 3)))
+    network, x = rj.load("net.npz"), torch.from_numpy(np.load("x.npy"))
+    common = ("hessian", "net.npz", "--input", "x.npy", "--radius", 0.1, "--class", 1, "--json", "-", "--quiet")
+    true = true_hessians(network, points_of(x, 0.1), 1)
+    for extra, want in (
+        (("--method", "chords"), true),
+        (("--time-limit", 0.4), true),
+        (("--laplacian",), true.diagonal(dim1=-2, dim2=-1).sum(-1)),
+        (("--laplacian", "--time-limit", 0.4), true.diagonal(dim1=-2, dim2=-1).sum(-1)),
+        (("--curvature",), torch.linalg.matrix_norm(true, 2)),
+    ):
+        code, out = ran(capsys, *common, *extra, "--output", "h")
+        assert code == 0
+        rows = json.loads(out)["results"]
+        assert [(r["index"], r["class"]) for r in rows] == [(0, 1), (1, 1)]
+        with np.load("h") as file:
+            lower, upper = (torch.from_numpy(file[k]) for k in ("lower", "upper"))
+        assert [r["upper"] for r in rows] == upper.flatten(1).amax(1).tolist() if upper.dim() > 1 else upper.tolist()
+        least = lower if "--curvature" not in extra else torch.zeros_like(lower)
+        assert inside(least, upper, want)
+    shown = ran(capsys, *common[:-3], "--curvature")
+    assert "curvature" in shown[1]
+    for wrong in (
+        ("--curvature", "--method", "chords"),
+        ("--class", "each", "--output", "h"),
+        ("--laplacian", "--method", "x"),
+    ):
+        assert ran(capsys, *common, *wrong)[0] == 2
+    assert ran(capsys, *common[:6], "--quiet")[0] == 2
