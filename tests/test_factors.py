@@ -16,7 +16,7 @@ from recurjac.activations import AbstractActivation, Factor, ReLU
 from recurjac.activations import Identity as NoActivation
 from recurjac.activations.product import factors_over
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
-from recurjac.errors import InvalidNetwork, InvalidRequest
+from recurjac.errors import InvalidNetwork
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.loading.expression import Builder
 from recurjac.network import Edge, Network, Stage
@@ -303,11 +303,6 @@ def test_factors_must_be_read_together() -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidNetwork, match="factor of a product"):
             Network((2,), stages)
-
-
-def test_second_derivatives_of_products_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="products are not bounded yet"):
-        rj.hessian_bounds(network_of("quadratic"), region_of(0.1, 2))
 
 
 def test_gated_networks_are_in_the_checks_of_extensions() -> None:

@@ -82,6 +82,12 @@ KINKED = [e for e in ALL if not bends(e.values[0])]  # type: ignore[arg-type]
 every_smooth = pytest.mark.parametrize("activation", SMOOTH)
 
 
+def inside(activation: AbstractSmooth, z: Tensor) -> Tensor:
+    """Those of the numbers (n,) that are well inside the domain."""
+    out = activation.excluded(Interval(z - 1e-2, z + 1e-2))
+    return z if out is None else z[~out]
+
+
 def bend(activation: AbstractSmooth, z: Tensor) -> Tensor:
     """σ'' by differentiating σ'."""
     z = z.clone().requires_grad_()
@@ -105,7 +111,7 @@ def test_only_those_that_jump_have_none(activation: AbstractActivation) -> None:
 
 @every_smooth
 def test_curvature_is_the_derivative_of_the_slope(activation: AbstractSmooth) -> None:
-    z = torch.cat([torch.linspace(-30, 30, 2001, dtype=torch.float64), t(-1e4, -500, 500, 650)])
+    z = inside(activation, torch.cat([torch.linspace(-30, 30, 2001, dtype=torch.float64), t(-1e4, -500, 500, 650)]))
     own = activation.curvature(z)
     assert own is not None
     truth = bend(activation, z)
@@ -146,7 +152,7 @@ def test_curvature_range_holds_the_curvature(activation: AbstractSmooth, dtype: 
 
 @every_smooth
 def test_curvature_range_is_tight_on_narrow_intervals(activation: AbstractSmooth) -> None:
-    z = torch.linspace(-5, 5, 101, dtype=torch.float64).unsqueeze(0)
+    z = inside(activation, torch.linspace(-5, 5, 101, dtype=torch.float64)).unsqueeze(0)
     point, narrow = (activation.curvature_range(Interval(z - r, z + r), FAST) for r in (0.0, 1e-6))
     assert point is not None
     assert narrow is not None

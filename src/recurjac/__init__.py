@@ -27,6 +27,14 @@ from recurjac.applications.newton import Newton
 from recurjac.applications.proofs import LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
+from recurjac.applications.second_derivatives import (
+    Curvature,
+    ResidualBounds,
+    SecondDerivatives,
+    curvature,
+    residual_bounds,
+    second_derivative,
+)
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.auto import Auto
@@ -73,6 +81,7 @@ from recurjac.jacobian import (
     XLinear,
     jacobian_bounds,
 )
+from recurjac.jacobian.differential import Residual, laplacian, partial
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import load
@@ -114,18 +123,19 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "BranchedMargin",
-    "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
-    "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
-    "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
-    "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves",
-    "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency",
-    "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PieceBisection", "PlainOnly", "PlainSum",
-    "Planner", "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem",
-    "ProductOfNorms", "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac",
-    "RecurJacError", "Refine", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
-    "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points",
-    "StationaryFree", "StationaryKind", "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend",
-    "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps", "XLinear",
+    "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
+    "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature", "Cut", "directional_bounds",
+    "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms",
+    "ForwardTangents", "Given", "Gradients", "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf",
+    "InputBisection", "Intersection", "Interval", "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
+    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "laplacian", "Leaves", "Limit", "Lipschitz", "lipschitz",
+    "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network",
+    "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",
+    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
+    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
+    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
+    "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly",
+    "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
+    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps",
+    "XLinear",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Activations and the properties that bounds need of them; one file for each family."""
 
 from recurjac.activations.base import AbstractActivation
+from recurjac.activations.bends import curvature_lines
 from recurjac.activations.clamp import HardTanh, ReLU6
 from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square, SquaredReLU
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
@@ -16,8 +17,9 @@ from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "Abs", "AbstractActivation", "Arctan", "CELU", "Cos", "Cube", "Derivative", "ELU", "Erf", "Exp", "Factor",
-    "FactorOver", "FlooredPower", "GELU", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower", "LeakyReLU",
-    "Length", "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SELU", "SiLU", "Sigmoid",
-    "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "slope_lines", "value_lines",
+    "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "Arctan", "Cos", "Cube", "Derivative", "Erf", "Exp",
+    "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower",
+    "LeakyReLU", "Length", "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SiLU",
+    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "slope_lines",
+    "value_lines",
 ]  # fmt: skip

@@ -193,6 +193,30 @@ class Symbols:
         )
         return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
 
+    def square(self, form: AffineForms, y: Interval, values: Interval) -> AffineForms:
+        """The forms of y², for y (B, *entries) given by forms and in `y`; `values` bounds y².
+
+        With any number c, y² = 2 c y - c² + (y - c)², whose last term is between 0 and a square.
+        """
+        arithmetic, exact = self.arithmetic, self.arithmetic.exact
+        (c, far), (centre, spread) = _midrad(y, arithmetic), _midrad(values, arithmetic)
+        half = (exact(far) * exact(far / 2)).upper()
+        rest = (exact(2 * c.abs()) * exact(form.rest) + exact(half)).upper()
+        flat = ~(rest < spread)
+        c, rest = torch.where(flat, 0.0, c), torch.where(flat, spread, rest)
+        rows = arithmetic.scaled(exact(form.rows), 2 * c.unsqueeze(1))
+        shift = exact(torch.where(flat, centre, half)) - exact(c) * exact(c)
+        first = rows.map(lambda t: t[:, :1]) + shift.map(lambda t: t.unsqueeze(1))
+        return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
+
+    def sum(self, forms: Sequence[AffineForms]) -> AffineForms:
+        """The forms of sums of entries that are given by forms of the same shape."""
+        exact = self.arithmetic.exact
+        rows, rest = exact(forms[0].rows), exact(forms[0].rest)
+        for form in forms[1:]:
+            rows, rest = _plus(rows, exact(form.rows)), rest + exact(form.rest)
+        return self.settled(rows, rest.upper())
+
     def named(self, form: AffineForms, least: Tensor, most: int) -> AffineForms:
         """The same forms, in which up to `most` of the largest rests above `least` (B, *entries) become noises."""
         rest = form.rest.flatten(1)

@@ -1,0 +1,244 @@
+"""Bounds of second derivatives along directions, of residuals of differential equations, and of the curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.branching import BranchAndBound, Branching, CurvatureOver, InputBisection, Limit, ResidualsOver
+from recurjac.errors import InvalidRequest, expect
+from recurjac.jacobian import Chords
+from recurjac.jacobian.differential import Differentials, Residual, Term, partial
+from recurjac.jacobian.differential import Partial as _Partial
+from recurjac.jacobian.hessian import check_smooth
+from recurjac.network import Network
+from recurjac.preactivation import RuleLike
+from recurjac.problem import Problem, as_problem
+from recurjac.provenance import AbstractResult, Provenance
+from recurjac.region import AbstractRegion
+
+_TITLE = "forward jets"
+_NOISES = 256
+"""The number of noises of the forms where a region is not divided."""
+_METHOD = Chords()
+"""What bounds second derivatives beside the forms, where a region is not divided."""
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class ResidualBounds(AbstractResult):
+    """lower <= residual <= upper for every x in the region, each (batch, residuals).
+
+    status: for each sample how the division of its region ended, or "one pass".
+    """
+
+    lower: Tensor
+    upper: Tensor
+    status: tuple[str, ...]
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        lower, upper = float(self.lower.min()), float(self.upper.max())
+        return f"ResidualBounds{tuple(self.lower.shape)}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class SecondDerivatives(AbstractResult):
+    """lower <= vᵀ H w <= upper for every x in the region, each (batch, pairs), for one output.
+
+    status: for each sample how the division of its region ended, or "one pass".
+    """
+
+    lower: Tensor
+    upper: Tensor
+    output: int
+    status: tuple[str, ...]
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        lower, upper = float(self.lower.min()), float(self.upper.max())
+        return f"SecondDerivatives{tuple(self.lower.shape)}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class Curvature(AbstractResult):
+    """lower <= max ‖H‖₂ <= upper over the region of each sample, (batch,), for one output.
+
+    `lower` is attained at the points `witness`, (batch, *input); it is 0 where none is known.
+    status: for each sample how the division of its region ended.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    witness: Tensor
+    output: int
+    status: tuple[str, ...]
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        lower, upper = float(self.lower.max()), float(self.upper.max())
+        return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+
+
+def residual_bounds(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    residuals: Residual | Sequence[Residual],
+    pre: RuleLike | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    limit: Limit | None = None,
+) -> ResidualBounds:
+    """Bounds of polynomials in the outputs of a smooth network and their first and second derivatives over a region.
+
+    residuals: one or several, made of `partial` and `laplacian`: partial(0) - 0.01 * partial(1, 1) is u_t - 0.01 u_xx
+    for the inputs t and x.
+    limit: if given, the region of each sample is divided until the bounds are within the tolerance, relative to the
+    range that is attained, or the limit is reached; for up to 64 inputs.  By default, the whole region is bounded once.
+    pre, arithmetic: as in `jacobian_bounds`.  Bounds carry no gradients.
+    Raises InvalidRequest for inputs and outputs that do not exist, and for an activation whose second derivative is not
+    continuous; InvalidRegion if the region does not fit the network.  Source: docs/mathematics.md, §9.1 and §9.2.
+    """
+    problem, asked = as_problem(network, region, pre, arithmetic), _sequence(residuals)
+    check_smooth(problem.network)
+    found = _bounded(problem, Differentials.of(problem.network, asked), limit)
+    return ResidualBounds(found.bounds.lower, found.bounds.upper, found.status, problem.provenance(found.title))
+
+
+def second_derivative(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    directions: Tensor,
+    others: Tensor | None = None,
+    output: int = 0,
+    pre: RuleLike | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    limit: Limit | None = None,
+) -> SecondDerivatives:
+    """Bounds of vᵀ H w for the Hessian H of one output of a smooth network over a region.
+
+    directions: the vectors v, (pairs, *input).  others: the vectors w, of the same shape; by default those of v.  With
+    one v repeated, and the basis as w, these are the entries of H v.
+    output: its row-major number.  pre, arithmetic, limit: as in `residual_bounds`.
+    Raises as `residual_bounds` does, and InvalidRequest for directions that do not fit.
+    """
+    problem = as_problem(network, region, pre, arithmetic)
+    one = problem.of(problem.network.output(output))
+    check_smooth(one.network)
+    left = _vectors(directions, one.network)
+    right = left if others is None else _vectors(others, one.network)
+    if len(left) != len(right):
+        raise InvalidRequest(f"there are {len(left)} directions and {len(right)} others; give as many of both")
+    count = len(left)
+    places = [(i, i if others is None else count + i) for i in range(count)]
+    asked = tuple(Residual((Term(1.0, (_Partial(0, place),)),)) for place in places)
+    ways = left if others is None else torch.cat([left, right])
+    found = _bounded(one, Differentials(asked, ways), limit)
+    return SecondDerivatives(found.bounds.lower, found.bounds.upper, output, found.status, one.provenance(found.title))
+
+
+def curvature(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    output: int = 0,
+    pre: RuleLike | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    limit: Limit | None = None,
+) -> Curvature:
+    """Bounds of the largest spectral norm ‖H‖₂ of the Hessian of one output of a smooth network over a region.
+
+    output, pre, arithmetic: as in `second_derivative`.  limit: as in `residual_bounds`, with a tolerance relative to
+    the attained norm; by default the whole region is bounded once.
+    Raises as `residual_bounds` does.  Source: docs/mathematics.md, §9.2.
+    """
+    problem = as_problem(network, region, pre, arithmetic)
+    one = problem.of(problem.network.output(output))
+    check_smooth(one.network)
+    entries = hessian_entries(one.network)
+    uppers, states = list[Tensor](), list[Branching]()
+    with torch.no_grad():
+        for sample in one.samples():
+            over = CurvatureOver(entries, sample)
+            _, whole = entries.enclosed(sample, _NOISES, _METHOD)
+            state = _searched(sample, over, limit or Limit(parts=1), states)
+            uppers.append(torch.minimum(over.upper(whole, sample)[0, 0], state.uppers[0]))
+            states.append(state)
+    title = _TITLE if limit is None else f"{_TITLE} by {InputBisection().title}"
+    return Curvature(
+        torch.stack([s.attained.gain[0] for s in states]).clamp(min=0), torch.stack(uppers),
+        torch.cat([s.attained.witness for s in states]), output,
+        tuple("one pass" if limit is None else s.status for s in states), one.provenance(title),
+    )  # fmt: skip
+
+
+def hessian_entries(network: Network) -> Differentials:
+    """The entries of the Hessian of a network of one output on and above the diagonal, row by row."""
+    n = network.sizes[0]
+    return Differentials.of(network, [partial(i, j) for i in range(n) for j in range(i, n)])
+
+
+@final
+@dataclass(frozen=True)
+class _Found:
+    """Bounds of residuals, (batch, residuals), how they were found, and how the division of each region ended."""
+
+    bounds: Interval
+    title: str
+    status: tuple[str, ...]
+
+
+def _bounded(problem: Problem, differentials: Differentials, limit: Limit | None) -> _Found:
+    """Bounds over the whole regions, intersected with those over their parts if there is a limit."""
+    with torch.no_grad():
+        plain = differentials.enclosed(problem, _NOISES, _METHOD)[1].bounds
+        if limit is None:
+            return _Found(plain, _TITLE, ("one pass",) * problem.bound.batch)
+        states: list[Branching] = []
+        for sample in problem.samples():
+            states.append(_searched(sample, ResidualsOver(differentials, sample), limit, states))
+        ends = [s.uppers.chunk(2) for s in states]
+        most, least = torch.stack([e[0] for e in ends]), -torch.stack([e[1] for e in ends])
+        bounds = problem.arithmetic.intersect(problem.arithmetic.enclose(least, most), plain)
+    return _Found(bounds, f"{_TITLE} by {InputBisection().title}", tuple(s.status for s in states))
+
+
+def _searched(
+    sample: Problem, over: ResidualsOver | CurvatureOver, limit: Limit, before: Sequence[Branching]
+) -> Branching:
+    """The end of the search for one sample; without a division after an interruption, or if it cannot be divided."""
+    ended = bool(before) and before[-1].status == "interrupted"
+    brancher = InputBisection()
+    bounded = not bool(sample.bound.unbounded.any()) and not sample.pre.holds_samples and brancher.supports(sample)
+    search = BranchAndBound(brancher, limit if bounded and not ended else Limit(parts=1))
+    state = search.last(sample, over)
+    return replace(state, status="interrupted") if ended else state
+
+
+def _sequence(residuals: Residual | Sequence[Residual]) -> list[Residual]:
+    found = [residuals] if isinstance(residuals, Residual) else list(residuals)
+    if not found or not all(isinstance(r, Residual) and r.terms for r in found):
+        raise InvalidRequest(f"{residuals!r} are no residuals; give one such as partial(0) - partial(1, 1), or several")
+    return found
+
+
+def _vectors(vectors: Tensor, network: Network) -> Tensor:
+    """Directions (count, *input) in the dtype and on the device of the network."""
+    expect(vectors, Tensor, "the directions", "give a tensor (count, *input)")
+    if tuple(vectors.shape[1:]) != network.input_shape or not len(vectors) or not bool(vectors.isfinite().all()):
+        raise InvalidRequest(
+            f"directions of shape {tuple(vectors.shape)} do not fit inputs of shape {network.input_shape}; "
+            "give finite ones (count, *input), at least one"
+        )
+    exact = vectors.detach().to(network.dtype)
+    if not bool((exact.double() == vectors.double()).all()):
+        raise InvalidRequest(f"the directions are not exact in {network.dtype}; round them first")
+    return exact.to(network.device)

@@ -1,0 +1,194 @@
+"""`recurjac hessian`: second derivatives of one output."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurjac.applications.second_derivatives import curvature, residual_bounds
+from recurjac.branching import Limit
+from recurjac.cli import named, options
+from recurjac.cli.bounds import Case, cases
+from recurjac.cli.output import (
+    Row,
+    check_writable,
+    origin,
+    progress,
+    remarks,
+    show,
+    show_lower,
+    show_upper,
+    stderr,
+    table,
+    write_json,
+)
+from recurjac.deadline import Budget
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian.differential import laplacian, partial
+from recurjac.jacobian.hessian import hessian_bounds
+from recurjac.provenance import AbstractResult
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "hessian",
+        help="bounds of second derivatives of one output",
+        description="For each input, bounds of every entry of the Hessian of one output of a smooth network over the "
+        "ball around it, or of its Laplacian or its curvature.",
+    )
+    options.add_model(parser)
+    options.add_region(parser, many=False)
+    options.add_outputs(parser)
+    group = options.add_method(parser, named.jacobian_methods(), "one-pass")
+    group.add_argument(
+        "--time-limit",
+        type=options.seconds,
+        metavar="S",
+        help="divide the regions (of up to 64 inputs) for S seconds, which all questions share (default: do not)",
+    )
+    what = parser.add_argument_group("quantity").add_mutually_exclusive_group()
+    what.add_argument("--laplacian", action="store_true", help="the sum of the diagonal in place of every entry")
+    what.add_argument("--curvature", action="store_true", help="the largest spectral norm in place of every entry")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write `lower`, `upper` and a point `x` of each region as .npz"
+    )
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+@final
+@dataclass(frozen=True)
+class _Bounds:
+    """lower <= quantity <= upper, (batch, …), from a result; status: how the division of each region ended."""
+
+    lower: Tensor
+    upper: Tensor
+    result: AbstractResult
+    status: tuple[str, ...]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Bound what is asked for, for every input."""
+    check_writable("--output", args.output)
+    network = options.read_network(args)
+    inputs = options.read_inputs_for(network, args)
+    networks = options.chosen_outputs(network, args)
+    if args.target == "each" and args.output is not None:
+        raise InvalidRequest("--output: the file holds one output; give its number by --class K")
+    if args.target is None and args.margin is None and network.sizes[-1] > 1:
+        raise InvalidRequest(f"the network has {network.sizes[-1]} outputs; choose one by --class K or --margin A B")
+    if args.method is not None and (args.laplacian or args.curvature):
+        raise InvalidRequest("--method: Laplacians and curvatures have their own method; leave the option out")
+    what, ask = _question(args)
+    tasks = list(cases(networks, inputs, 1))
+    budget = Budget.of(args.time_limit or torch.inf, len(tasks))
+    done: list[_Bounds] = []
+    rows: list[Row] = []
+    with progress(args.quiet, "second derivatives", len(tasks)) as step:
+        for task in tasks:
+            began = time.perf_counter()
+            found = ask(args, task, None if args.time_limit is None else Limit(seconds=budget.share()))
+            rows.append(_row(task, what, found, time.perf_counter() - began))
+            done.append(found)
+            step()
+    if args.output is not None:
+        points = [t.region.bind(network.input_shape, torch.float64, torch.device("cpu")).x for t in tasks]
+        _save(Path(args.output), points, done)
+    if not args.quiet:
+        _show(rows, args.output)
+    write_json(args, args.model, rows)
+    return 0
+
+
+_Ask = Callable[[argparse.Namespace, Case, Limit | None], _Bounds]
+
+
+def _question(args: argparse.Namespace) -> tuple[str, _Ask]:
+    """The name of what is asked for, and how it is bounded."""
+    if args.laplacian:
+        return "laplacian", _laplacian
+    return ("curvature", _curvature) if args.curvature else ("hessian", _entries)
+
+
+def _laplacian(args: argparse.Namespace, task: Case, limit: Limit | None) -> _Bounds:
+    found = residual_bounds(
+        task.network, task.region, residuals=laplacian(*range(task.network.sizes[0])), pre=named.rule(args.pre),
+        arithmetic=options.chosen_arithmetic(args), limit=limit,
+    )  # fmt: skip
+    return _Bounds(found.lower[:, 0], found.upper[:, 0], found, found.status)
+
+
+def _curvature(args: argparse.Namespace, task: Case, limit: Limit | None) -> _Bounds:
+    """`lower` is attained."""
+    found = curvature(
+        task.network, task.region, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args), limit=limit
+    )
+    return _Bounds(found.lower, found.upper, found, found.status)
+
+
+def _entries(args: argparse.Namespace, task: Case, limit: Limit | None) -> _Bounds:
+    how = None if args.method is None else named.jacobian_method(args.method)
+    rule, arithmetic = named.rule(args.pre), options.chosen_arithmetic(args)
+    whole = hessian_bounds(task.network, task.region, method=how, pre=rule, arithmetic=arithmetic)
+    lower, upper = whole.lower.detach(), whole.upper.detach()
+    if limit is None:
+        return _Bounds(lower, upper, whole, ("one pass",))
+    n = task.network.sizes[0]
+    places = [(i, j) for i in range(n) for j in range(i, n)]
+    parts = residual_bounds(
+        task.network, task.region, residuals=[partial(*place) for place in places], pre=rule, arithmetic=arithmetic,
+        limit=limit,
+    )  # fmt: skip
+    rows, columns = zip(*places, strict=True)
+    index = torch.zeros(n, n, dtype=torch.long)
+    index[rows, columns] = index[columns, rows] = torch.arange(len(places))
+    low, high = (end[:, index].reshape(lower.shape) for end in (parts.lower, parts.upper))
+    return _Bounds(torch.maximum(lower, low), torch.minimum(upper, high), parts, parts.status)
+
+
+def _row(task: Case, what: str, found: _Bounds, seconds: float) -> Row:
+    return {
+        "index": task.index[0],
+        "radius": task.radius,
+        "class": task.target,
+        "quantity": what,
+        "method": found.result.method,
+        "lower": float(found.lower.min()),
+        "upper": float(found.upper.max()),
+        "widest": float((found.upper - found.lower).max()),
+        "status": found.status[0],
+        "seconds": seconds,
+        **origin(found.result),
+    }
+
+
+def _show(rows: Sequence[Row], output: str | None) -> None:
+    columns = ["index", "radius", "class", "least", "largest", "widest", "seconds"]
+    cells = [
+        [
+            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]),
+            "0" if r["class"] is None else str(r["class"]), show_lower(r["lower"]), show_upper(r["upper"]),
+            show_upper(r["widest"]), f"{r['seconds']:.2f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table(f"Bounds of the {rows[0]['quantity']} by {rows[0]['method']}", columns, cells)
+    remarks(rows)
+    if output is not None:
+        stderr().print(f"bounds written to {output}")
+
+
+def _save(path: Path, points: Sequence[Tensor], done: Sequence[_Bounds]) -> None:
+    lower, upper = (
+        torch.cat(list(ends)).cpu().numpy() for ends in zip(*((b.lower, b.upper) for b in done), strict=True)
+    )
+    with path.open("wb") as file:  # a file object: NumPy would append a suffix to a name
+        np.savez_compressed(file, x=torch.cat(list(points)).numpy(), lower=lower, upper=upper)
