@@ -119,7 +119,6 @@ def second_derivative(
     directions: Tensor,
     others: Tensor | None = None,
     output: int = 0,
-    pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     limit: Limit | None = None,
 ) -> SecondDerivatives:
@@ -127,10 +126,10 @@ def second_derivative(
 
     directions: the vectors v, (pairs, *input).  others: the vectors w, of the same shape; by default those of v.  With
     one v repeated, and the basis as w, these are the entries of H v.
-    output: its row-major number.  pre, arithmetic, limit: as in `residual_bounds`.
+    output: its row-major number.  arithmetic, limit: as in `residual_bounds`.
     Raises as `residual_bounds` does, and InvalidRequest for directions that do not fit.
     """
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, region, None, arithmetic)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
     left = _vectors(directions, one.network)
