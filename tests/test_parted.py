@@ -117,6 +117,7 @@ def test_proved_stationary_points_lie_outside(seed: int, p: float) -> None:
         assert found.radius.item() <= distance + 1e-9
 
 
+@pytest.mark.slow
 def test_more_is_proved_than_without_parts() -> None:
     for activation, least in (("tanh", 1.5), ("relu", 1.1)):
         network, x = net(3, (2, 10, 10, 1), activation), inputs(1, 2)
