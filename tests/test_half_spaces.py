@@ -251,7 +251,7 @@ class Branches(torch.nn.Module):
 
 def test_stages_that_do_not_read_free_lines_are_bounded() -> None:
     torch.manual_seed(0)
-    net = rj.load(Branches().double(), torch.zeros(1, 3).double())
+    net = rj.load(Branches().double().requires_grad_(False), torch.zeros(1, 3).double())
     state = rj.Problem(net, rj.LpBall(torch.zeros(1, 3).double(), 1.0, 2)).preactivations()
     for k in range(1, net.depth):
         found = HalfSpaceRanges(3).bound(state, k, None)
