@@ -234,3 +234,25 @@ def test_closer_adversaries(p: float) -> None:
 def test_settings_that_are_refused(inputs_: int, steps: int) -> None:
     with pytest.raises(ValueError, match="negative numbers"):
         rj.BranchedMargin(inputs=inputs_, steps=steps)
+
+
+def test_a_neuron_is_not_cut_again_at_its_kink() -> None:
+    chain = net(4, (3, 4, 4, 2)).margin(0, 1)
+    problem = rj.Problem(chain, rj.LpBall(torch.zeros(1, 3, dtype=torch.float64), 3.0, inf))
+    state = problem.preactivations()
+    unstable = sum(int(state.unstable(k, state.pre(k)).sum()) for k in range(1, chain.depth))
+    bound = MarginByPieces.of(problem, state, 5, NEVER)
+    worst, parts, divided = Goals.none(problem.bound.x), [problem], 0
+    for _ in range(unstable):
+        found = [bound.bounded(p, worst) for p in parts]
+        left = [(p, f.effects) for p, f in zip(parts, found, strict=True) if f.effects is not None]
+        able = [(p, e) for p, e in left if bool(RangeBisection().able(p, e))]
+        if not able:
+            break
+        costs = able[0][1][:, 0] > 0
+        half = RangeBisection().divided(*able[0])[-1]
+        after = bound.bounded(half, worst).effects
+        assert after is not None
+        assert int((after[:, 0] > 0).sum()) < int(costs.sum())
+        parts, divided = [half], divided + 1
+    assert divided > 0

@@ -236,3 +236,24 @@ def test_new_methods_pass_the_checks_of_extensions() -> None:
     testing.check_norm_method(rj.CornerNorm(4))
     testing.check_preactivation(rj.HalfSpaces(3))
     testing.check_brancher(rj.SignBisection())
+
+
+class Branches(torch.nn.Module):
+    """One branch with a ReLU whose lines are free, and one that does not read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.a(x)) + torch.relu(self.c(torch.tanh(self.b(x))))
+
+
+def test_stages_that_do_not_read_free_lines_are_bounded() -> None:
+    torch.manual_seed(0)
+    net = rj.load(Branches().double().requires_grad_(False), torch.zeros(1, 3).double())
+    state = rj.Problem(net, rj.LpBall(torch.zeros(1, 3).double(), 1.0, 2)).preactivations()
+    for k in range(1, net.depth):
+        found = HalfSpaceRanges(3).bound(state, k, None)
+        assert bool((found.lower <= found.upper).all())
+        assert bool(found.lower.isfinite().all())

@@ -251,13 +251,13 @@ class MarginByPieces(AbstractMarginBound):
         sizes = _coefficients(pull, chosen)
         for k in stages(self.within):
             z, lines = pull.state.pre(k), pull.lines_of(k, chosen)
-            unstable = pull.state.unstable(k, z) & (z.lower < z.upper)
             middle = (z.lower / 2 + z.upper / 2).nan_to_num(0.0)
             cut = torch.zeros_like(middle) if isinstance(pull.state.stage(k).activation, AbstractTwoPiece) else middle
+            divisible = pull.state.unstable(k, z) & (z.lower < cut) & (cut < z.upper)
             at = cut.unsqueeze(1)
             gap = (lines.upper_slope - lines.lower_slope) * at + lines.upper_intercept - lines.lower_intercept
             gap = gap[:, 0].clamp(min=0)
-            cost = torch.where(unstable, sizes[k] * gap + torch.finfo(gap.dtype).tiny, 0.0).nan_to_num(0.0, inf, 0.0)
+            cost = torch.where(divisible, sizes[k] * gap + torch.finfo(gap.dtype).tiny, 0.0).nan_to_num(0.0, inf, 0.0)
             costs.append(cost.flatten(1))
             cuts.append(cut.flatten(1))
         return torch.stack([torch.cat(costs, 1), torch.cat(cuts, 1)], 1)

@@ -129,6 +129,7 @@ def _rows(index: Sequence[int], target: int | str, found: StationaryFree, second
             "norm": found.p,
             "lower": float(found.lower[i]),
             "upper": float(found.upper[i]),
+            "parts": int(found.parts[i]),
             "method": found.method,
             **origin(found),
             "note": found.notes[i],
@@ -150,6 +151,12 @@ def _table(rows: Sequence[Row], clipped: bool) -> None:
         for r in rows
     ]  # fmt: skip
     table(f"l{rows[0]['norm']:g} balls without a stationary point by {rows[0]['method']}", columns, cells)
+    divided = sum(r["parts"] > 1 for r in rows)
+    if divided:
+        stderr().print(
+            f"{divided} of {len(rows)} balls are proved in parts, each with a derivative that keeps its sign; without "
+            "a witness, it is not the same in all parts"
+        )
     if any(r["radius"] == inf for r in rows):
         stderr().print(f"radius inf: no stationary point anywhere{' in the clip box' if clipped else ''}")
     remarks(rows)

@@ -215,8 +215,8 @@ class Pull:
         leaves = [t.detach().requires_grad_() for t in now]
         with torch.enable_grad():
             value = self.bounds(start.of(leaves), Fast())[0].mid
-            live = value.requires_grad  # unless stage k reads nothing that is free
-            found = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if live else [None] * len(leaves)
+            some = value.requires_grad  # stages with free lines may be on another branch
+            found = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if some else [None] * len(leaves)
         pairs = zip(found, leaves, strict=True)
         return value.detach(), [torch.zeros_like(t) if g is None else g.nan_to_num(0.0, 0.0, 0.0) for g, t in pairs]
 
