@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,10 @@ def test_shares_of_any_number_add_up(count: int) -> None:
     torch.testing.assert_close(network(x).sum(1), torch.full((5,), 2.0, dtype=torch.float64))
 
 
+def _applied(form: Formula) -> nn.Module:
+    return Fn(lambda _, x: form(x))
+
+
 def test_sums_that_are_positive_stay_away_from_zero() -> None:
     """Where a relaxation of a sum of squares goes below 0, its root has finite slopes, as eps is known."""
     forms: list[Formula] = [
@@ -123,15 +128,15 @@ def test_sums_that_are_positive_stay_away_from_zero() -> None:
         lambda x: 1 / (x.abs().sum(1, keepdim=True) + torch.relu(x) + 0.5),
     ]
     for form in forms:
-        network = rj.load(Fn(lambda _, x, f=form: f(x)), torch.ones(1, 4), dtype=torch.float64)
+        network = rj.load(_applied(form), torch.ones(1, 4), dtype=torch.float64)
         assert any(isinstance(s.activation, FlooredPower) for s in network.stages)
         bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(4), 3.0, rj.inf), method=rj.Chords())
         assert bool(bounds.upper.isfinite().all() & bounds.lower.isfinite().all())
 
 
-def _weighted_squares() -> nn.Module:
+def _weighted_squares() -> Any:
     """The root of a sum of squares with positive weights, which may change while the network is used."""
-    module = Fn(lambda p, x: torch.sqrt(p[0](x.square()) + 4.0), nn.Linear(2, 1, bias=False)).double()
+    module: Any = Fn(lambda p, x: torch.sqrt(p[0](x.square()) + 4.0), nn.Linear(2, 1, bias=False)).double()
     nn.init.constant_(module.parts[0].weight, 1.0)
     return module
 
