@@ -42,15 +42,22 @@ BALLS = (
 )  # fmt: skip
 ALL_METHODS_ON = ("relu", "mixed", "gated")
 """Kinds on which every method runs by default; on the others the slow tests do."""
+GATED = [(0, False), (0, True), (1, False), (1, True)]
+"""Seeds of networks of products, and whether they are residual; by default, all tests run on the second one only."""
 NETWORKS = [
     pytest.param(kind, seed, residual, id=f"{kind}-{'residual' if residual else 'chain'}-{seed}")
-    for kind, residual in product([*KINDS, "mixed", "gated"], (False, True))
-    for seed in ((0, 1) if kind in ("mixed", "gated") else (0,))
-]
+    for kind, residual in product([*KINDS, "mixed"], (False, True))
+    for seed in ((0, 1) if kind == "mixed" else (0,))
+] + [
+    pytest.param("gated", seed, residual, id=f"gated-{'residual' if residual else 'chain'}-{seed}",
+                 marks=[] if (seed, residual) == GATED[1] else pytest.mark.slow)
+    for seed, residual in GATED
+]  # fmt: skip
 DEFAULT_KINDS = ("relu", "prelu", "elu1.6", "gelu", "mixed", "gated")
 """Kinds on which what hardly depends on the activation is tested by default; on the others the slow tests do."""
 SOME_NETWORKS = [
-    n if n.values[0] in DEFAULT_KINDS else pytest.param(*n.values, id=n.id, marks=pytest.mark.slow) for n in NETWORKS
+    pytest.param(*n.values, id=n.id, marks=n.marks if n.values[0] in DEFAULT_KINDS else pytest.mark.slow)
+    for n in NETWORKS
 ]
 
 SOUND = [
@@ -58,7 +65,7 @@ SOUND = [
         *n.values,
         m,
         id=f"{n.id}-{m}",
-        marks=[] if n.values[0] in ALL_METHODS_ON or m == "default" else pytest.mark.slow,
+        marks=n.marks if n.values[0] in ALL_METHODS_ON or m == "default" else pytest.mark.slow,
     )
     for n in NETWORKS
     for m in METHODS
@@ -68,7 +75,7 @@ RULED = [
         *n.values,
         r,
         id=f"{n.id}-{r}",
-        marks=[] if n.values[0] in ("mixed", "gated") or r == "crown" else pytest.mark.slow,
+        marks=n.marks if n.values[0] in ("mixed", "gated") or r == "crown" else pytest.mark.slow,
     )
     for n in NETWORKS
     for r in RULES
