@@ -17,10 +17,10 @@ import recurjac as rj
 from recurjac.loading.onnx_file import _CASTS, _MOVES
 from recurjac.network import Network
 from recurjac.registry import onnx_ops
-from tests import onnx_cases, onnx_cases_shapes
+from tests import onnx_cases, onnx_cases_shapes, recurrent_cases
 
 runtime = pytest.importorskip("onnxruntime")
-CASES: dict[str, Any] = {**onnx_cases.CASES, **onnx_cases_shapes.CASES}
+CASES: dict[str, Any] = {**onnx_cases.CASES, **onnx_cases_shapes.CASES, **recurrent_cases.ONNX}
 REFUSED_BY_RUNTIME = ("Conv SAME_UPPER dilated",)
 """What onnxruntime 1.32 does not have; `load` alone compares these, with `onnx.reference`."""
 

@@ -12,6 +12,7 @@ Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all o
 from math import inf
 
 from recurjac.applications.attack import Attack
+from recurjac.applications.contraction import MatrixMeasure, matrix_measure
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -72,7 +73,8 @@ from recurjac.jacobian import (
 )
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
-from recurjac.loading import load
+from recurjac.loading import closed_loop, load
+from recurjac.loading.derivatives import gradient_network, lie_derivative
 from recurjac.network import Network
 from recurjac.norms import (
     ChordSum,
@@ -111,12 +113,13 @@ from recurjac.version import __version__
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "ConversionError",
-    "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast",
-    "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "Gradients", "HalfSpaces",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
-    "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "Leaves",
-    "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency",
+    "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped", "closed_loop",
+    "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Cut", "directional_bounds", "DirectionalBounds", "Dual",
+    "ExactNorm", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given",
+    "gradient_network", "Gradients", "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection",
+    "Intersection", "Interval", "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds",
+    "JacobianBounds", "JacobianNorm", "Leaves", "lie_derivative", "Limit", "Lipschitz", "lipschitz",
+    "LipschitzIntegral", "load", "LpBall", "MarginBound", "matrix_measure", "MatrixMeasure", "MissingDependency",
     "monotone", "Monotonicity", "Network", "Newton", "NodeIntersection", "PlainOnly", "PlainSum", "Planner",
     "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
     "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -20,7 +21,7 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnsupportedLayer
 from recurjac.loading import readers, rewrites
 from recurjac.loading.expression import Builder, Expression
-from recurjac.loading.messages import advice, first_line, quiet_failure
+from recurjac.loading.messages import INSIDE, advice, first_line, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
@@ -35,12 +36,13 @@ import_all(rewrites)
 @final
 @dataclass(frozen=True)
 class Traced:
-    """A module and the graph that PyTorch exported from it in eval mode."""
+    """A module and the graph that PyTorch exported from it in eval mode; it is applied `steps` times."""
 
     module: nn.Module
     program: ExportedProgram
     input_shape: Shape
     device: torch.device
+    steps: int = 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,7 +55,7 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
-        network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device)
+        network = read_graph(self.program, _tensors(self.module), self.input_shape, dtype, self.device, self.steps)
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
     def _watched(self, network: Network) -> tuple[Watched, ...]:
@@ -72,9 +74,11 @@ class Traced:
         """
         places = _places(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
+        y: Any = x
         try:
             with eval_mode(self.module), torch.no_grad():
-                y = torch.func.functional_call(self.module, wide, (x,), tie_weights=False)
+                for _ in range(self.steps):
+                    y = torch.func.functional_call(self.module, wide, (y,), tie_weights=False)
         except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
@@ -83,6 +87,18 @@ class Traced:
         if not isinstance(y, Tensor):
             raise UnsupportedLayer(f"the module returns a {type(y).__name__}; wrap it so that it returns one tensor")
         return y
+
+
+@final
+class Step(nn.Module):
+    """One step of a closed loop: x ↦ dynamics(x, policy(x))."""
+
+    def __init__(self, dynamics: Callable[[Tensor, Tensor], Tensor], policy: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.dynamics, self.policy = dynamics, policy
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dynamics(x, self.policy(x))
 
 
 def trace(module: nn.Module, example: Tensor) -> Traced:
@@ -94,13 +110,13 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
     with eval_mode(module):
         try:
-            with quiet_failure():
+            with quiet_failure(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tensor attributes? .*_flat_weights")  # a habit of nn.LSTM
                 program = torch.export.export(module, (example,))
         except Exception as error:
             raise InvalidNetwork(
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the first dimension of the example is the batch): {first_line(error)}; remove control flow that "
-                "depends on data"
+                f"(the first dimension of the example is the batch): {untraced(error)}"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device)
 
@@ -154,18 +170,30 @@ def read_graph(
     input_shape: Shape,
     dtype: torch.dtype,
     device: torch.device,
+    steps: int = 1,
 ) -> Network:
-    """The normal form of a graph for one input; `tensors` has the graph's tensors by their names in it.
+    """The normal form of a graph for one input, applied `steps` times; `tensors` has its tensors by their names in it.
 
     Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
     """
     builder = Builder(input_shape, True, dtype, device)
-    values = _inputs(program, tensors, builder)
+    value = builder.input()
+    for _ in range(steps):
+        if value.shape != (1, *input_shape):
+            raise InvalidNetwork(
+                f"a step takes a state of shape {tuple(input_shape)} to one of shape {value.shape[1:]}; both must agree"
+            )
+        value = _step(program, _inputs(program, tensors, builder, value), builder)
+    return builder.finish(value)
+
+
+def _step(program: ExportedProgram, values: dict[str, Any], builder: Builder) -> Expression:
+    """The output of a graph, given the values of its placeholders."""
     for node in program.graph.nodes:
         if node.op == "call_function":
             values[node.name] = _read(node, values, builder)
         elif node.op == "output":
-            return builder.finish(_output(node, values, builder))
+            return _output(node, values, builder)
         elif node.op != "placeholder":
             raise UnsupportedLayer(
                 f"{node.name}: a graph node of kind {node.op}, which comes from torch.no_grad() or a branch, is not "
@@ -174,12 +202,14 @@ def read_graph(
     raise InvalidNetwork("the exported graph has no output")
 
 
-def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder) -> dict[str, Any]:
+def _inputs(
+    program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder, given: Expression
+) -> dict[str, Any]:
     """The values of the graph's placeholders: the input as an expression, live parameters, constants."""
     values: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
-            values[spec.arg.name] = builder.input()
+            values[spec.arg.name] = given
         else:
             tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
             values[spec.arg.name] = cast(tensor, builder.dtype, tensor.device) if tensor.is_floating_point() else tensor
@@ -195,6 +225,8 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         return None
     if node.target is operator.getitem:
         return args[0][args[1]]
+    if "_functorch" in str(getattr(node.target, "__module__", "")):  # executing it would change PyTorch's state
+        raise UnsupportedLayer(f"the module cannot be read: {INSIDE}")
     for unread in (a for a in flat if isinstance(a, Unread)):
         raise UnsupportedLayer(f"{node.target} at {_place(node)} is not supported: it reads {unread.what}")
     check_read(f"{node.target} at {_place(node)}", flat)
