@@ -39,7 +39,9 @@ def rolled(dynamics: object, control: object, x: Tensor, steps: int) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("steps", [1, 5, 15])
+@pytest.mark.parametrize(
+    "steps", [1, 3, pytest.param(5, marks=pytest.mark.slow), pytest.param(15, marks=pytest.mark.slow)]
+)
 def test_the_jacobian_of_the_last_state_is_bounded(steps: int) -> None:
     control, radius = policy(), 0.05
     network = rj.closed_loop(pendulum, control, steps, torch.zeros(2))
@@ -52,8 +54,8 @@ def test_the_jacobian_of_the_last_state_is_bounded(steps: int) -> None:
         bounds = rj.jacobian_bounds(network, region, method=method)
         assert bool((bounds.lower - 1e-12 <= found).all())
         assert bool((found <= bounds.upper + 1e-12).all())
-    width = float((bounds.upper - bounds.lower).max().detach())
-    assert width < 3 * float((found.amax(0) - found.amin(0)).max())  # by tangents that are carried forward
+    width = float((bounds.upper - bounds.lower).detach().max())
+    assert width < 3 * float((found.amax(0) - found.amin(0)).detach().max())  # by tangents that are carried forward
 
 
 def test_a_loop_follows_the_weights_of_both() -> None:
@@ -79,8 +81,6 @@ def test_what_is_no_loop_is_refused() -> None:
     control = policy()
     with pytest.raises(rj.InvalidRequest, match="0 steps"):
         rj.closed_loop(pendulum, control, 0, torch.zeros(2))
-    with pytest.raises(rj.InvalidRequest, match="steps of closed_loop"):
-        rj.closed_loop(pendulum, control, 1.5, torch.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(rj.InvalidNetwork, match="both must agree"):
         rj.closed_loop(lambda x, u: torch.cat([x, u], 1), control, 2, torch.zeros(2))
     with pytest.raises(rj.InvalidRequest, match="the policy is a Network"):

@@ -40,7 +40,7 @@ VALUES: dict[str, Callable[[], nn.Module]] = {
     "gated": lambda: deep(nn.GELU(), nn.SiLU(), nn.Mish()),
     "waves": lambda: Fn(lambda p, x: p[1](p[0](x).sin() + p[0](x).cos().exp()), nn.Linear(2, 4), nn.Linear(4, 1)),
     "linear": lambda: nn.Linear(2, 1),
-    "constant": lambda: Fn(lambda p, x: 0 * x[:, :1] + 1),
+    "constant": lambda: Fn(lambda _, x: 0 * x[:, :1] + 1),
     "quadratic": quadratic,
     "mixed": mixed,
     "residual": lambda: Fn(lambda p, x: p[1](x + torch.tanh(p[0](x))), nn.Linear(2, 2), nn.Linear(2, 1)),
@@ -72,22 +72,21 @@ def test_a_gradient_is_that_of_autograd(name: str) -> None:
     torch.testing.assert_close(network(x), torch.func.vmap(torch.func.grad(one))(x), rtol=1e-9, atol=1e-9)
     region = rj.LpBall(x[:1], 0.1)
     points = x[:1] + 0.1 * (2 * torch.rand(50, 2, dtype=torch.float64) - 1)
-    hessian = torch.func.vmap(torch.func.hessian(one))(points)
+    hessian = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(one)))(points)
     bounds = rj.jacobian_bounds(network, region)
     assert bool((bounds.lower - 1e-9 <= hessian).all())
     assert bool((hessian <= bounds.upper + 1e-9).all())
 
 
-@pytest.mark.parametrize("radius", [0.05, 0.5])
 @pytest.mark.parametrize("name", VALUES)
-def test_a_lie_derivative_is_the_derivative_along_solutions(name: str, radius: float) -> None:
-    module, field = pair(name)
+def test_a_lie_derivative_is_the_derivative_along_solutions(name: str) -> None:
+    (module, field), radius = pair(name), 0.3
     network = rj.lie_derivative(rj.load(module, torch.zeros(2)), rj.load(field, torch.zeros(2)))
     assert network.output_shape == (1,)
 
     def along(x: Tensor) -> Tensor:
-        step = field(x.unsqueeze(0))[0]
-        return torch.func.jvp(lambda t: module(t.unsqueeze(0)).sum(), (x,), (step,))[1]
+        slope = torch.func.grad(lambda t: module(t.unsqueeze(0)).sum())(x)
+        return (slope * field(x.unsqueeze(0))[0]).sum()  # type: ignore[no-any-return]
 
     x = radius * (2 * torch.rand(100, 2, dtype=torch.float64) - 1)
     truth = torch.func.vmap(along)(x)
@@ -129,8 +128,6 @@ def test_what_has_no_continuous_gradient_is_refused() -> None:
         rj.lie_derivative(smooth, smooth)
     with pytest.raises(rj.InvalidRequest, match="differ in the shape"):
         rj.lie_derivative(smooth, field.to(torch.float32))
-    with pytest.raises(rj.InvalidRequest, match="read it first"):
-        rj.gradient_network(deep(nn.Tanh()))  # type: ignore[arg-type]
 
 
 INSIDE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {

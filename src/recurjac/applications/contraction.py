@@ -60,8 +60,8 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
     bounds: of a network of vectors with as many outputs as inputs, f in x' = f(x).  p: 1, 2 or inf, of the norm.
     weights: None; positive numbers d (n,), for the norm ‖diag(d) x‖_p; or, if p = 2, a symmetric positive definite
     matrix P (n, n), for the norm √(xᵀ P x).
-    The bound is the best that follows from the bounds of the entries for p = 1 and inf, and for p = 2 up to eight inputs
-    (four with a matrix P).  The result carries no gradients.
+    The bound is the best that follows from the bounds of the entries for p = 1 and inf, and for p = 2 with up to eight
+    inputs (four with a matrix P).  The result carries no gradients.
     Raises InvalidRequest if the Jacobian is not square, for other norms, and for weights that do not fit.
 
     Source: docs/mathematics.md, §7.5.
@@ -141,7 +141,7 @@ def _euclidean(jacobian: Interval, arithmetic: AbstractArithmetic) -> Tensor:
     if signs is None:
         rest = arithmetic.exact(_largest_nonnegative(spread, arithmetic))
         return _half((arithmetic.exact(largest_eigenvalue(middle)) + rest).upper(), arithmetic)
-    z = torch.cat([torch.ones_like(signs[:, :1]), signs], 1)  # z and -z give the same matrix
+    z = torch.cat([signs.new_ones(len(signs), 1), signs], 1)  # z and -z give the same matrix
     turned = arithmetic.exact(spread * (z[:, :, None] * z[:, None, :]).unsqueeze(1))
     return _half(largest_eigenvalue(middle + turned).amax(0), arithmetic)
 
@@ -178,7 +178,7 @@ def _largest_turned(arithmetic: AbstractArithmetic, mid: Tensor, half: Tensor, l
     n, exact = mid.shape[-1], arithmetic.exact
     signs = _signs(2 * n - 1, mid)
     if signs is not None:
-        s, t = torch.cat([torch.ones_like(signs[:, :1]), signs], 1).split(n, 1)
+        s, t = torch.cat([signs.new_ones(len(signs), 1), signs], 1).split(n, 1)
         corners = exact(mid) + exact(half * (s[:, :, None] * t[:, None, :]).unsqueeze(1))
         return largest_eigenvalue(_both(_times_left(left, corners.matmul(right)))).amax(0)
     middle = _both(_times_left(left, exact(mid).matmul(right)))

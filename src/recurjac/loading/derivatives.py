@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from recurjac.activations import (
     AbstractActivation,
@@ -141,9 +140,7 @@ def _gradient(builder: Builder, network: Network) -> Expression:
     return reached.get(0, builder.constant(nothing))
 
 
-def _through(
-    builder: Builder, network: Network, k: int, number: dict[int, int], after: Expression
-) -> Expression:
+def _through(builder: Builder, network: Network, k: int, number: dict[int, int], after: Expression) -> Expression:
     """The covector at the pre-activation of stage k, from that at its output."""
     stage = network.stages[k - 1]
     if stage.linear:
@@ -166,12 +163,12 @@ def slope_of(activation: AbstractActivation, z: Expression) -> Any:
 
 
 @slope_of.register
-def _(activation: Square, z: Expression) -> Any:
+def _(_: Square, z: Expression) -> Any:
     return scaled(z, 2.0)
 
 
 @slope_of.register
-def _(activation: Cube, z: Expression) -> Any:
+def _(_: Cube, z: Expression) -> Any:
     return scaled(z.activate(Square()), 3.0)
 
 
@@ -186,12 +183,12 @@ def _(activation: Power, z: Expression) -> Any:
 
 
 @slope_of.register
-def _(activation: Reciprocal, z: Expression) -> Any:
+def _(_: Reciprocal, z: Expression) -> Any:
     return scaled(z.activate(Square()).activate(Reciprocal()), -1.0)
 
 
 @slope_of.register
-def _(activation: Log, z: Expression) -> Any:
+def _(_: Log, z: Expression) -> Any:
     return z.activate(Reciprocal())
 
 
@@ -206,15 +203,15 @@ def _(activation: Softplus, z: Expression) -> Any:
 
 
 @slope_of.register
-def _(activation: LogSigmoid, z: Expression) -> Any:
+def _(_: LogSigmoid, z: Expression) -> Any:
     return scaled(z, -1.0).activate(Sigmoid())
 
 
 @slope_of.register
-def _(activation: Sin, z: Expression) -> Any:
+def _(_: Sin, z: Expression) -> Any:
     return z.activate(Cos())
 
 
 @slope_of.register
-def _(activation: Cos, z: Expression) -> Any:
+def _(_: Cos, z: Expression) -> Any:
     return scaled(z.activate(Sin()), -1.0)

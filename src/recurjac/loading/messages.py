@@ -16,11 +16,11 @@ def first_line(error: Exception) -> str:
 
 
 INSIDE = (
-    "it computes a derivative inside (torch.func, torch.autograd), which is not traced; read the function itself, and make "
-    "a network of its derivative by rj.gradient_network(V) or rj.lie_derivative(V, f)"
+    "it computes a derivative inside (torch.func, torch.autograd), which is not traced; read the function itself, and "
+    "make a network of its derivative by rj.gradient_network(V) or rj.lie_derivative(V, f)"
 )
 """What is wrong with a module that differentiates a part of itself."""
-_SIGNS = ("functorch", "fake tensor in the exported program")
+_SIGNS = ("functorch", "fake tensor in the exported program", "The .grad attribute of a Tensor")
 """What PyTorch says of tensors that it made to differentiate."""
 
 
