@@ -17,11 +17,13 @@ import recurjac as rj
 from recurjac.loading.onnx_file import _CASTS, _MOVES
 from recurjac.network import Network
 from recurjac.registry import onnx_ops
-from tests import attention_cases, onnx_cases, onnx_cases_shapes
+from tests import attention_cases, onnx_cases, onnx_cases_shapes, recurrent_cases
 from tests.onnx_models import FLOAT, TensorProto, helper, model, node
 
 runtime = pytest.importorskip("onnxruntime")
-CASES: dict[str, Any] = {**onnx_cases.CASES, **onnx_cases_shapes.CASES, **attention_cases.ONNX}
+CASES: dict[str, Any] = {
+    **onnx_cases.CASES, **onnx_cases_shapes.CASES, **attention_cases.ONNX, **recurrent_cases.ONNX,
+}  # fmt: skip
 REFUSED_BY_RUNTIME = ("Conv SAME_UPPER dilated",)
 """What onnxruntime 1.32 does not have; `load` alone compares these, with `onnx.reference`."""
 

@@ -91,4 +91,4 @@ def test_what_mixes_a_batch_is_refused(function: Callable[[Tensor], Tensor]) -> 
 
 def test_masks_of_infinite_numbers_that_no_softmax_takes_away_are_refused() -> None:
     with pytest.raises(rj.InvalidNetwork, match="infinite"):
-        rj.load(Fn(lambda x: x.masked_fill(ROW > 0, -torch.inf)), torch.zeros(1, *VECTOR))
+        rj.load(Fn(lambda _, x: x.masked_fill(ROW > 0, -torch.inf)), torch.zeros(1, *VECTOR))

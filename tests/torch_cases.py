@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
+from tests import recurrent_cases
+
 Make = Callable[[], nn.Module]
 Shape = tuple[int, ...]
 
@@ -443,6 +445,6 @@ ONE_INPUT: dict[str, tuple[Make, Shape]] = {
 
 CASES: dict[str, tuple[Make, Shape]] = {
     **CONVOLUTIONS, **NORMALISATIONS, **POOLS, **PADS, **SHAPES, **SUMS, **EXTREMES, **ACTIVATIONS, **NETWORKS,
-    **CHOICES, **SIMPLER,
+    **CHOICES, **SIMPLER, **recurrent_cases.TORCH,
 }  # fmt: skip
 EVERY = {**CASES, **ONE_INPUT}

@@ -13,6 +13,7 @@ from math import inf
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
+from recurjac.applications.contraction import MatrixMeasure, matrix_measure
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -84,7 +85,8 @@ from recurjac.jacobian import (
 from recurjac.jacobian.differential import Residual, laplacian, partial
 from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
 from recurjac.lipschitz import Lipschitz, lipschitz
-from recurjac.loading import load
+from recurjac.loading import closed_loop, load
+from recurjac.loading.derivatives import gradient_network, lie_derivative
 from recurjac.network import Network
 from recurjac.norms import (
     ChordSum,
@@ -124,18 +126,19 @@ from recurjac.version import __version__
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
     "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
-    "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature", "Cut", "directional_bounds",
-    "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward", "ForwardForms",
-    "ForwardTangents", "Given", "Gradients", "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf",
-    "InputBisection", "Intersection", "Interval", "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest",
-    "jacobian_bounds", "JacobianBounds", "JacobianNorm", "laplacian", "Leaves", "Limit", "Lipschitz", "lipschitz",
-    "LipschitzIntegral", "load", "LpBall", "MarginBound", "MissingDependency", "monotone", "Monotonicity", "Network",
-    "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
-    "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly",
-    "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
+    "closed_loop", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature", "Cut",
+    "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
+    "ForwardForms", "ForwardTangents", "Given", "gradient_network", "Gradients", "HalfSpaces", "hessian_bounds",
+    "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime", "InvalidNetwork",
+    "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "laplacian", "Leaves",
+    "lie_derivative", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall", "MarginBound",
+    "matrix_measure", "MatrixMeasure", "MissingDependency", "monotone", "Monotonicity", "Network", "Newton",
+    "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner", "preactivation_bounds",
+    "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms", "Provenance", "QuadraticClamped",
+    "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine", "Residual", "residual_bounds",
+    "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
+    "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm",
+    "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
     "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps",
     "XLinear",
 ]  # fmt: skip

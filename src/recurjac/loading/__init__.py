@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
-from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile
+from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile, expect_whole
 from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
-from recurjac.loading.torch_export import Traced, trace
+from recurjac.loading.torch_export import Step, Traced, trace
 from recurjac.loading.wanted import Wanted
 from recurjac.loading.weights import (
     ActivationLike,
@@ -30,7 +31,7 @@ from recurjac.loading.weights import (
 )
 from recurjac.network import Network
 
-__all__ = ["activation_names", "load", "load_arrays"]
+__all__ = ["activation_names", "closed_loop", "load", "load_arrays"]
 
 Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network | Estimator
 Reference = Callable[[Tensor], Tensor]
@@ -67,9 +68,7 @@ def load(
     if isinstance(source, str | Path):
         return _load_path(str(source), example, activation, dtype, device, wanted)
     if isinstance(source, nn.Module):
-        traced = _trace(source, example, wanted)
-        _check(traced.network(torch.float64), traced.evaluate)
-        return _in_dtype(traced, dtype, device)
+        return _checked(_trace(source, example, wanted), dtype, device)
     wanted.refused_by(f"a {type(source).__name__}")
     if isinstance(source, Network):
         return source.to(dtype, device)
@@ -91,6 +90,33 @@ def _load_estimator(estimator: Estimator) -> Network:
     return network
 
 
+def closed_loop(
+    dynamics: Callable[[Tensor, Tensor], Tensor],
+    policy: Callable[[Tensor], Tensor],
+    steps: int,
+    example: Any,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Network:
+    """The network that takes the state x_0 to x_steps, where x_{t+1} = dynamics(x_t, policy(x_t)).
+
+    dynamics, policy: modules, or functions of tensors; the state has the shape (batch, *state), and so has dynamics'
+    result.  example: a state (batch, *state), or one vector.  One step is traced and applied `steps` times.
+    dtype, device, weights and errors as in `load`; the check compares x_steps with the original.
+    Raises InvalidRequest unless `steps` is a positive whole number.
+    """
+    supported_dtype(dtype)
+    _check_device(device)
+    expect_whole("closed_loop", steps=steps)
+    if steps < 1:
+        raise InvalidRequest(f"a closed loop of {steps} steps; give 1 or more")
+    for what, function in (("the dynamics", dynamics), ("the policy", policy)):
+        if isinstance(function, Network) or not callable(function):
+            raise InvalidRequest(f"{what} is a {type(function).__name__}; give an nn.Module or a function of tensors")
+    return _checked(replace(_trace(Step(dynamics, policy), example, Wanted.all()), steps=steps), dtype, device)
+
+
 def _load_path(
     path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None,
     wanted: Wanted,
@@ -106,9 +132,7 @@ def _load_path(
         _check(network, file.evaluate)
         return network.to(dtype, device)
     if Path(path).suffix == ".pt2":
-        program = read_pt2(Path(path), wanted)
-        _check(program.network(torch.float64), program.evaluate)
-        return _in_dtype(program, dtype, device)
+        return _checked(read_pt2(Path(path), wanted), dtype, device)
     if Path(path).suffix in (".pt", ".pth", ".ckpt"):
         raise InvalidRequest(
             f"{path} holds pickled Python objects, which are never loaded; make the module, call "
@@ -168,8 +192,12 @@ def _check_device(device: torch.device | str | None) -> None:
         raise InvalidRequest(f"the device {str(device)!r} cannot be used: {first_line(error)}") from error
 
 
-def _in_dtype(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device | str | None) -> Network:
-    """The network in `dtype`; in the module's own dtype and on its own device, it shares the module's parameters."""
+def _checked(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device | str | None) -> Network:
+    """The network in `dtype`; in the module's own dtype and on its own device, it shares the module's parameters.
+
+    It is compared with the original first.
+    """
+    _check(traced.network(torch.float64), traced.evaluate)
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
     network = traced.network(traced.dtype if narrower else dtype)
     same_place = device is None or torch.device(device) == traced.device

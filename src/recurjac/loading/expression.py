@@ -102,7 +102,7 @@ class Builder:
             if k in needed:
                 needed.update(e.source for e in stages[k - 1].edges)  # among them what is selected from
         number = {old: new for new, old in enumerate(sorted(needed | {0}))}
-        kept = tuple(_renumbered(s, number) for k, s in enumerate(stages, 1) if k in needed)
+        kept = tuple(renumbered(s, number) for k, s in enumerate(stages, 1) if k in needed)
         copied = tuple(Watched.now(t) for t in self.taken)
         return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied)
 
@@ -232,7 +232,7 @@ class Comparison:
     least: Expression
 
 
-def _renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
+def renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
     """The stage with other numbers for the nodes that it names."""
     edges = tuple(Edge(number[e.source], e.operator) for e in stage.edges)
     old = stage.selection

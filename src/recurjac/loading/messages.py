@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
@@ -12,6 +13,23 @@ from contextlib import contextmanager, redirect_stderr
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+INSIDE = (
+    "it computes a derivative inside (torch.func, torch.autograd), which is not traced; read the function itself, and "
+    "make a network of its derivative by rj.gradient_network(V) or rj.lie_derivative(V, f)"
+)
+"""What is wrong with a module that differentiates a part of itself."""
+_SIGNS = ("functorch", "fake tensor in the exported program", "The .grad attribute of a Tensor")
+"""What PyTorch says of tensors that it made to differentiate."""
+
+
+def untraced(error: Exception, remedy: str) -> str:
+    """Why PyTorch cannot trace a module, and what to do."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any("eager_transforms" in f for f in files) or any(sign in str(error) for sign in _SIGNS):
+        return INSIDE
+    return f"{first_line(error)}; {remedy}"
 
 
 _ADVICE = {

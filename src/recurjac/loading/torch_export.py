@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -25,7 +25,7 @@ from recurjac.loading import readers, rewrites
 from recurjac.loading.decompositions import changes_part, decomposed
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
-from recurjac.loading.messages import advice, first_line, quiet_failure
+from recurjac.loading.messages import INSIDE, advice, first_line, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.wanted import Wanted, option
 from recurjac.loading.widening import InFloat64, called
@@ -42,13 +42,14 @@ import_all(rewrites)
 @final
 @dataclass(frozen=True)
 class Traced:
-    """A module and the graph that PyTorch exported from it in eval mode."""
+    """A module and the graph that PyTorch exported from it in eval mode; it is applied `steps` times."""
 
     module: nn.Module
     program: ExportedProgram
     input_shape: Shape
     device: torch.device
     wanted: Wanted
+    steps: int = 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -61,7 +62,9 @@ class Traced:
 
         Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
-        network = read_program(self.program, self.wanted, _tensors(self.module), self.input_shape, dtype, self.device)
+        network = read_program(
+            self.program, self.wanted, _tensors(self.module), self.input_shape, dtype, self.device, self.steps
+        )
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
     def _watched(self, network: Network) -> tuple[Watched, ...]:
@@ -84,9 +87,11 @@ class Traced:
             return torch.cat([evaluated(self.program, tensors, row, end) for row in x.split(1)])
         places = _places(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
+        y: Any = x
         try:
             with eval_mode(self.module), torch.no_grad(), InFloat64():
-                y = torch.func.functional_call(self.module, wide, (x.clone(),), tie_weights=False)
+                for _ in range(self.steps):
+                    y = torch.func.functional_call(self.module, wide, (y.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
             raise InvalidNetwork(
                 f"the module fails on {len(x)} float64 inputs of shape {tuple(x.shape[1:])}: {first_line(error)}; "
@@ -97,6 +102,18 @@ class Traced:
         if not isinstance(value, Tensor):
             raise UnsupportedLayer(f"the module returns a {type(value).__name__}; {WRAP}")
         return value
+
+
+@final
+class Step(nn.Module):
+    """One step of a closed loop: x ↦ dynamics(x, policy(x))."""
+
+    def __init__(self, dynamics: Callable[[Tensor, Tensor], Tensor], policy: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.dynamics, self.policy = dynamics, policy
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dynamics(x, self.policy(x))
 
 
 def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
@@ -114,7 +131,7 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
         except Exception as error:
             raise InvalidNetwork(
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the first dimension of the example is the batch): {first_line(error)}; {_remedy(module)}"
+                f"(the first dimension of the example is the batch): {untraced(error, _remedy(module))}"
             ) from error
     return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
 
@@ -172,30 +189,44 @@ def _places(module: nn.Module) -> dict[str, Tensor]:
 def read_program(
     program: ExportedProgram, wanted: Wanted, tensors: Mapping[str, Tensor], input_shape: Shape, dtype: torch.dtype,
     device: torch.device,
+    steps: int = 1,
 ) -> Network:  # fmt: skip
     """The wanted part of a graph in normal form, for one input; `tensors` has the graph's tensors by their names in it.
+
+    It is applied `steps` times.
 
     If it has operations without a reader, or some that change a part of a tensor, it is read in the simpler operations
     into which PyTorch decomposes them.  Raises UnsupportedLayer, naming the operation and its place, if that fails too.
     """
     try:
-        return _read_graph(program, wanted, tensors, input_shape, dtype, device)
+        return _read_graph(program, wanted, tensors, input_shape, dtype, device, steps)
     except UnsupportedLayer as error:
         simpler = decomposed(program)
         if simpler is None:
             raise
         try:
-            return _read_graph(simpler, wanted, tensors, input_shape, dtype, device)
+            return _read_graph(simpler, wanted, tensors, input_shape, dtype, device, steps)
         except (UnsupportedLayer, InvalidNetwork, InvalidRequest):
             raise error from None
 
 
 def _read_graph(
     program: ExportedProgram, wanted: Wanted, tensors: Mapping[str, Tensor], input_shape: Shape, dtype: torch.dtype,
-    device: torch.device,
+    device: torch.device, steps: int,
 ) -> Network:  # fmt: skip
     builder = Builder(input_shape, True, dtype, device)
-    values = _inputs(program, tensors, builder)
+    value = builder.input()
+    for _ in range(steps):
+        if value.shape != (1, *input_shape):
+            raise InvalidNetwork(
+                f"a step takes a state of shape {tuple(input_shape)} to one of shape {value.shape[1:]}; both must agree"
+            )
+        value = _step(program, wanted, _inputs(program, tensors, builder, value), builder)
+    return builder.finish(value)
+
+
+def _step(program: ExportedProgram, wanted: Wanted, values: dict[str, Any], builder: Builder) -> Expression:
+    """The wanted output of a graph, given the values of its placeholders."""
     end = end_of(program, wanted)
     for node in end.nodes:
         if node.op == "call_function":
@@ -208,7 +239,7 @@ def _read_graph(
                 f"{node.name}: a graph node of kind {node.op}, which comes from torch.no_grad() or a branch, is not "
                 "read; leave it out of the module"
             )
-    return builder.finish(_output(values[end.node.name], builder))
+    return _output(values[end.node.name], builder)
 
 
 def _way_out(node: Node, values: Mapping[str, Any]) -> str:
@@ -224,12 +255,14 @@ def _compared(node: Node, values: Mapping[str, Any]) -> Iterator[Node]:
         yield from _compared(source, values) if isinstance(values.get(source.name), Above) else (source,)
 
 
-def _inputs(program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder) -> dict[str, Any]:
+def _inputs(
+    program: ExportedProgram, live: Mapping[str, Tensor], builder: Builder, given: Expression
+) -> dict[str, Any]:
     """The values of the graph's placeholders: the input as an expression, live parameters, constants."""
     values: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
-            values[spec.arg.name] = builder.input()
+            values[spec.arg.name] = given
         else:
             tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
             values[spec.arg.name] = cast(tensor, builder.dtype, tensor.device) if tensor.is_floating_point() else tensor
@@ -245,6 +278,8 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         return None
     if node.target is operator.getitem:
         return args[0][args[1]]
+    if "_functorch" in str(getattr(node.target, "__module__", "")):  # executing it would change PyTorch's state
+        raise UnsupportedLayer(f"the module cannot be read: {INSIDE}")
     for unread in (a for a in flat if isinstance(a, Unread)):
         raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported: it reads {unread.what}")
     check_read(str(node.target), f"{node.target} at {place_of(node)}", flat)

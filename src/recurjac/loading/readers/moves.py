@@ -148,10 +148,10 @@ def _size(x: Expression, dim: int) -> Any:
 def _concatenate(parts: Sequence[Any], dim: int = 0) -> Any:
     """The parts side by side; the maximum and the minimum of the same tensors are the sort of their pairs."""
     joined = paired(parts)
-    return joined.selected(_beside(joined.parts, dim))
+    return joined.selected(beside(joined.parts, dim))
 
 
-def _beside(parts: Sequence[Any], dim: int) -> Any:
+def beside(parts: Sequence[Any], dim: int) -> Any:
     """The parts side by side."""
     return merged(lambda *tensors: torch.cat(tensors, dim), *parts)
 
@@ -213,4 +213,4 @@ def _stack(parts: Sequence[Any], dim: int = 0) -> Any:
         return part.unsqueeze(dim) if isinstance(part, Tensor) else _move(aten.unsqueeze.default, part, dim)
 
     joined = paired(parts)
-    return joined.selected(_beside([unsqueezed(p) for p in joined.parts], dim))
+    return joined.selected(beside([unsqueezed(p) for p in joined.parts], dim))

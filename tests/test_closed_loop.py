@@ -1,0 +1,87 @@
+"""Closed loops: the composition of a dynamics and a policy, step after step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurjac as rj
+
+
+def pendulum(x: Tensor, u: Tensor) -> Tensor:
+    """One step of 0.05 s; the torque acts along a lever that turns."""
+    angle, speed = x[:, :1], x[:, 1:]
+    return torch.cat(
+        [angle + 0.05 * speed, speed + 0.05 * (9.81 * angle.sin() - 0.1 * speed + 3 * u.clamp(-1, 1) * angle.cos())], 1
+    )
+
+
+class Learned(nn.Module):
+    """Dynamics with weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + 0.1 * torch.tanh(self.inner(torch.cat([x, u], 1)))
+
+
+def policy(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+
+
+def rolled(dynamics: object, control: object, x: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        x = dynamics(x, control(x))  # type: ignore[operator]
+    return x
+
+
+@pytest.mark.parametrize(
+    "steps", [1, 3, pytest.param(5, marks=pytest.mark.slow), pytest.param(15, marks=pytest.mark.slow)]
+)
+def test_the_jacobian_of_the_last_state_is_bounded(steps: int) -> None:
+    control, radius = policy(), 0.05
+    network = rj.closed_loop(pendulum, control, steps, torch.zeros(2))
+    x = torch.randn(20, 2, dtype=torch.float64)
+    torch.testing.assert_close(network(x), rolled(pendulum, control, x, steps), rtol=1e-9, atol=1e-9)
+    region = rj.Box(-radius * torch.ones(1, 2), radius * torch.ones(1, 2))
+    points = radius * (2 * torch.rand(200, 2, dtype=torch.float64) - 1)
+    found = torch.func.vmap(torch.func.jacrev(lambda t: rolled(pendulum, control, t.unsqueeze(0), steps)[0]))(points)
+    for method in (None, rj.ForwardTangents()):
+        bounds = rj.jacobian_bounds(network, region, method=method)
+        assert bool((bounds.lower - 1e-12 <= found).all())
+        assert bool((found <= bounds.upper + 1e-12).all())
+    width = float((bounds.upper - bounds.lower).detach().max())
+    assert width < 3 * float((found.amax(0) - found.amin(0)).detach().max())  # by tangents that are carried forward
+
+
+def test_a_loop_follows_the_weights_of_both() -> None:
+    torch.manual_seed(1)
+    control, dynamics = policy(1), Learned().double()
+    network = rj.closed_loop(dynamics, control, 3, torch.zeros(1, 2, dtype=torch.float64))
+    x = torch.randn(1, 2, dtype=torch.float64)
+    rj.jacobian_bounds(network, rj.LpBall(x, 0.1)).upper.sum().backward()
+    weights = [*control.parameters(), *dynamics.parameters()]
+    assert all(p.grad is not None and bool((p.grad != 0).any()) for p in weights)
+    torch.optim.SGD(weights, lr=0.1).step()
+    torch.testing.assert_close(network(x), rolled(dynamics, control, x, 3), rtol=1e-12, atol=1e-12)
+
+
+def test_many_steps_are_the_steps_one_after_another() -> None:
+    control, dynamics = policy(2), Learned().double()
+    one, three = (rj.closed_loop(dynamics, control, k, torch.zeros(2)) for k in (1, 3))
+    x = torch.randn(4, 2, dtype=torch.float64)
+    torch.testing.assert_close(three(x), one(one(one(x))), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_loop_is_refused() -> None:
+    control = policy()
+    with pytest.raises(rj.InvalidRequest, match="0 steps"):
+        rj.closed_loop(pendulum, control, 0, torch.zeros(2))
+    with pytest.raises(rj.InvalidNetwork, match="both must agree"):
+        rj.closed_loop(lambda x, u: torch.cat([x, u], 1), control, 2, torch.zeros(2))
+    with pytest.raises(rj.InvalidRequest, match="the policy is a Network"):
+        rj.closed_loop(pendulum, rj.load(control, torch.zeros(2)), 1, torch.zeros(2))

@@ -1,0 +1,151 @@
+"""Matrix measures of interval Jacobians, against all corners, sampled Jacobians and exact arithmetic at a point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+from math import inf
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurjac as rj
+from recurjac.jacobian import JacobianBounds
+
+
+def bounds(mid: Tensor, half: Tensor, rigorous: bool = True) -> JacobianBounds:
+    """Bounds of a Jacobian as if they were of a network."""
+    net = rj.load([(torch.eye(2, dtype=torch.float64), None)], activation="relu")
+    known = rj.jacobian_bounds(net, rj.LpBall(torch.zeros(1, 2), 0.1)).provenance
+    return JacobianBounds(mid - half, mid + half, replace(known, rigorous=rigorous, reason=""))
+
+
+def measure(jacobian: Tensor, p: float) -> Tensor:
+    """μ_p in plain floating point."""
+    if p == 2:
+        return torch.linalg.eigvalsh((jacobian + jacobian.mT) / 2)[..., -1]  # type: ignore[no-any-return]
+    rows = jacobian if p == inf else jacobian.mT
+    own = rows.diagonal(dim1=-2, dim2=-1)
+    return (own + rows.abs().sum(-1) - own.abs()).amax(-1)
+
+
+def numbers(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Midpoints and half-widths (3, n, n), positive weights (n,), a definite matrix (n, n)."""
+    g = torch.Generator().manual_seed(seed)
+    mid, half = torch.randn(3, n, n, generator=g).double(), 0.3 * torch.rand(3, n, n, generator=g).double()
+    root = torch.randn(n, n, generator=g).double()
+    matrix = root @ root.mT + 0.2 * torch.eye(n)
+    return mid, half, 0.2 + torch.rand(n, generator=g).double(), (matrix + matrix.mT) / 2
+
+
+def turned(jacobian: Tensor, weights: Tensor | None) -> Tensor:
+    """The Jacobian in coordinates in which the weighted norm is plain."""
+    if weights is None:
+        return jacobian
+    root = torch.diag(weights) if weights.dim() == 1 else torch.linalg.cholesky(weights).mT
+    return root @ jacobian @ torch.linalg.inv(root)  # type: ignore[no-any-return]
+
+
+KINDS = [(p, w) for p in (1, 2, inf) for w in ("none", "diagonal", "matrix") if p == 2 or w != "matrix"]
+
+
+@pytest.mark.parametrize("rigorous", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(("p", "kind"), KINDS)
+def test_a_measure_is_the_largest_over_all_corners(p: float, kind: str, n: int, rigorous: bool) -> None:
+    mid, half, diagonal, matrix = numbers(n, n)
+    weights = {"none": None, "diagonal": diagonal, "matrix": matrix}[kind]
+    signs = torch.tensor(list(product((1.0, -1.0), repeat=n * n)), dtype=torch.float64).reshape(-1, 1, n, n)
+    truth = measure(turned(mid + signs * half, weights), p).amax(0)
+    found = rj.matrix_measure(bounds(mid, half, rigorous), p=p, weights=weights)
+    assert found.rigorous is rigorous
+    torch.testing.assert_close(found.upper, truth, rtol=1e-11, atol=1e-11)
+    if rigorous:
+        assert bool((found.upper >= truth - 1e-14).all())
+
+
+@pytest.mark.parametrize("n", [5, 9])
+@pytest.mark.parametrize(("p", "kind"), KINDS)
+def test_measures_of_more_inputs_hold(p: float, kind: str, n: int) -> None:
+    mid, half, diagonal, matrix = numbers(n, n)
+    weights = {"none": None, "diagonal": diagonal, "matrix": matrix}[kind]
+    signs = 2.0 * torch.randint(0, 2, (2000, 1, n, n), generator=torch.Generator().manual_seed(0)) - 1
+    truth = measure(turned(mid + signs * half, weights), p)
+    assert bool((rj.matrix_measure(bounds(mid, half), p=p, weights=weights).upper >= truth.amax(0)).all())
+    point = rj.matrix_measure(bounds(mid, 0 * half), p=p, weights=weights).upper
+    torch.testing.assert_close(point, measure(turned(mid, weights), p), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_cover_rounding(dtype: torch.dtype) -> None:
+    """Against exact sums of the same numbers, without a tolerance."""
+    for seed in range(20):
+        mid = (numbers(6, seed)[0] * 10.0 ** torch.randint(-8, 8, (3, 6, 6))).to(dtype)
+        for p in (1, inf):
+            upper = rj.matrix_measure(bounds(mid, 0 * mid), p=p).upper
+            rows = (mid if p == inf else mid.mT).double().tolist()
+            for bound, matrix in zip(upper.tolist(), rows, strict=True):
+                for i, row in enumerate(matrix):
+                    assert Fraction(bound) >= sum(
+                        abs(Fraction(t)) if j != i else Fraction(t) for j, t in enumerate(row)
+                    )
+
+
+def test_a_network_that_contracts_is_proved_to() -> None:
+    torch.manual_seed(0)
+
+    class Field(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) - 3 * x  # type: ignore[no-any-return]
+
+    field, x = Field().double(), torch.zeros(1, 3, dtype=torch.float64)
+    known = rj.jacobian_bounds(rj.load(field, x), rj.LpBall(x, 1.0))
+    points = 2 * torch.rand(200, 3, dtype=torch.float64) - 1
+    found = torch.func.vmap(torch.func.jacrev(lambda t: field(t.unsqueeze(0))[0]))(points)
+    for p in (1, 2, inf):
+        result = rj.matrix_measure(known, p=p)
+        assert bool(result.contracting.all())
+        assert bool((measure(found, p) <= result.upper).all())
+        assert not result.upper.requires_grad
+        assert f"l{p:g}" in repr(result)
+        assert "upper" in result.to_json()
+
+
+def test_unbounded_entries_give_no_bound() -> None:
+    mid, half, _, matrix = numbers(3, 0)
+    half[1, 0, 2] = inf
+    for weights in (None, matrix):
+        upper = rj.matrix_measure(bounds(mid, half), weights=weights).upper
+        assert upper.isinf().tolist() == [False, True, False]
+
+
+BAD: dict[str, tuple[Any, Any, str]] = {
+    "norm": (3, None, "norm 3"),
+    "count": (2, torch.ones(2), "give 3"),
+    "sign": (inf, torch.tensor([1.0, -1.0, 1.0]), "not all positive"),
+    "scale": (inf, torch.tensor([1.0, 1e-300, 1.0], dtype=torch.float64), "too far apart"),
+    "NaN": (2, torch.full((3,), torch.nan), "finite"),
+    "matrix": (1, torch.eye(3), "p=2 only"),
+    "asymmetric": (2, torch.ones(3, 3).triu(), "symmetric"),
+    "indefinite": (2, torch.ones(3, 3) - 2 * torch.eye(3), "not positive definite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_are_refused(name: str) -> None:
+    p, weights, words = BAD[name]
+    mid, half, _, _ = numbers(3, 0)
+    with pytest.raises(rj.InvalidRequest, match=words):
+        rj.matrix_measure(bounds(mid, half), p=p, weights=weights)
+
+
+def test_a_jacobian_that_is_not_square_is_refused() -> None:
+    with pytest.raises(rj.InvalidRequest, match="square"):
+        rj.matrix_measure(bounds(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
