@@ -163,55 +163,55 @@ def slope_of(activation: AbstractActivation, z: Expression) -> Any:
 
 
 @slope_of.register
-def _(_: Square, z: Expression) -> Any:
+def _of_square(_: Square, z: Expression) -> Any:
     return scaled(z, 2.0)
 
 
 @slope_of.register
-def _(_: Cube, z: Expression) -> Any:
+def _of_cube(_: Cube, z: Expression) -> Any:
     return scaled(z.activate(Square()), 3.0)
 
 
 @slope_of.register
-def _(activation: IntegerPower, z: Expression) -> Any:
+def _of_integer_power(activation: IntegerPower, z: Expression) -> Any:
     return scaled(power(z, activation.exponent - 1), float(activation.exponent))
 
 
 @slope_of.register
-def _(activation: Power, z: Expression) -> Any:
+def _of_power(activation: Power, z: Expression) -> Any:
     return scaled(power(z, activation.exponent - 1), activation.exponent)
 
 
 @slope_of.register
-def _(_: Reciprocal, z: Expression) -> Any:
+def _of_reciprocal(_: Reciprocal, z: Expression) -> Any:
     return scaled(z.activate(Square()).activate(Reciprocal()), -1.0)
 
 
 @slope_of.register
-def _(_: Log, z: Expression) -> Any:
+def _of_log(_: Log, z: Expression) -> Any:
     return z.activate(Reciprocal())
 
 
 @slope_of.register
-def _(activation: Exp, z: Expression) -> Any:
+def _of_exp(activation: Exp, z: Expression) -> Any:
     return z.activate(activation)
 
 
 @slope_of.register
-def _(activation: Softplus, z: Expression) -> Any:
+def _of_softplus(activation: Softplus, z: Expression) -> Any:
     return scaled(z, activation.beta).activate(Sigmoid())
 
 
 @slope_of.register
-def _(_: LogSigmoid, z: Expression) -> Any:
+def _of_log_sigmoid(_: LogSigmoid, z: Expression) -> Any:
     return scaled(z, -1.0).activate(Sigmoid())
 
 
 @slope_of.register
-def _(_: Sin, z: Expression) -> Any:
+def _of_sin(_: Sin, z: Expression) -> Any:
     return z.activate(Cos())
 
 
 @slope_of.register
-def _(_: Cos, z: Expression) -> Any:
+def _of_cos(_: Cos, z: Expression) -> Any:
     return scaled(z.activate(Sin()), -1.0)
