@@ -32,6 +32,7 @@ def test_products_hold_on_the_graph(activation: AbstractActivation, seed: int) -
     g = torch.Generator().manual_seed(seed)
     shape = (1, 40) if not isinstance(vars(activation).get("slope"), Tensor) else (1, *activation.slope.shape)  # type: ignore[attr-defined]
     ends = (torch.randn(3, *shape, generator=g, dtype=torch.float64) * 3).sort(0).values
+    ends = (ends.abs() + 0.1).sort(0).values if activation.limited else ends  # inside of every domain
     z, c = rj.Interval(ends[0], ends[2]), ends[1]
     centre = rj.Interval(c - 1e-9, c + 1e-9)
     products = activation.quadratics(z, centre, rj.Rigorous())
