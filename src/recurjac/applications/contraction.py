@@ -64,7 +64,7 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
     inputs (four with a matrix P).  The result carries no gradients.
     Raises InvalidRequest if the Jacobian is not square, for other norms, and for weights that do not fit.
 
-    Source: docs/mathematics.md, §7.5.
+    Source: docs/mathematics.md, §7.7.
     """
     expect(bounds, JacobianBounds, "the bounds", "give those of jacobian_bounds(network, region)")
     if p not in (1, 2, inf):

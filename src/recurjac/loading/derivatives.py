@@ -1,7 +1,7 @@
 """The gradient of a smooth network with one output as a network, and its derivative along a vector field.
 
 Back-propagation is written out: σ' is a stage, and its product with a covector is a product of two stages.
-Source: docs/mathematics.md, §9.1.
+Source: docs/mathematics.md, §9.3.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def gradient_network(value: Network) -> Network:
     Its Jacobian is V's Hessian.  It shares V's weights.
     Raises InvalidRequest if V has several outputs, or an activation whose derivative jumps.
 
-    Source: docs/mathematics.md, §9.1.
+    Source: docs/mathematics.md, §9.3.
     """
     _expect_network("the value", value)
     builder = _builder(value)
@@ -60,7 +60,7 @@ def lie_derivative(value: Network, dynamics: Network) -> Network:
     `preactivation_bounds(lie_derivative(V, f), region)`, those of its last stage.
     Raises InvalidRequest if the networks do not fit together, or as `gradient_network`.
 
-    Source: docs/mathematics.md, §9.1.
+    Source: docs/mathematics.md, §9.3.
     """
     _expect_network("the value", value)
     _expect_network("the dynamics", dynamics)
