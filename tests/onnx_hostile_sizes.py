@@ -221,6 +221,6 @@ FILES: dict[str, Hostile] = {
     "choice": Hostile(model([node("Relu", "x", "a"), node("Greater", "a x", "b"), node("Where", "b x a")], ROWS), U,
                       ("Where", "depends on data")),
     "recurrent": Hostile(one("LSTM", "x a b", shape=[1, 1, 4], constants={"a": C((1, 8, 4)), "b": C((1, 8, 2))},
-                             hidden_size=2), U, ("LSTM",)),
+                             hidden_size=2, clip=1.0), U, ("LSTM", "clip")),
     "double in a float model": Hostile(with_weight(bare("W", [4, 3], DOUBLE)), F, ("'W'", "damaged")),
 }  # fmt: skip

@@ -247,6 +247,7 @@ def test_secants_lie_in_their_range(activation: AbstractActivation, seed: int) -
     g = torch.Generator().manual_seed(seed)
     shape = (1, 40) if not isinstance(vars(activation).get("slope"), Tensor) else (1, *activation.slope.shape)  # type: ignore[attr-defined]
     ends = (torch.randn(3, *shape, generator=g, dtype=torch.float64) * 3).sort(0).values
+    ends = (ends.abs() + 0.2).sort(0).values if activation.limited else ends  # inside of every domain
     z, centre = rj.Interval(ends[0], ends[2]), rj.Interval(ends[1] - 0.1, ends[1] + 0.1)
     found = activation.secant_range(z, centre, rj.Rigorous())
     hull = rj.Interval(torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper))
@@ -281,6 +282,9 @@ def test_secants_from_a_point_are_tight(activation: AbstractActivation, seed: in
     a = torch.randn(1, 60, generator=g, dtype=torch.float64) * 2
     c = a + width * (torch.rand(1, 60, generator=g, dtype=torch.float64) * 1.6 - 0.3)
     c[0, :6], a[0, :3] = a[0, :6], 0.0
+    if activation.limited:  # inside of every domain
+        low = torch.minimum(a, c).clamp(max=0) - 0.1
+        a, c = a - low, c - low
     z, centre = rj.Interval(a, a + width), rj.Interval.point(c)
     found = activation.secant_range(z, centre, rj.Rigorous())
     v = a + torch.linspace(0, 1, 4001, dtype=torch.float64).reshape(-1, 1, 1) * width

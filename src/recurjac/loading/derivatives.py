@@ -19,6 +19,7 @@ from recurjac.activations import (
     Cube,
     Derivative,
     Exp,
+    FlooredPower,
     IntegerPower,
     Log,
     LogSigmoid,
@@ -180,6 +181,13 @@ def _of_integer_power(activation: IntegerPower, z: Expression) -> Any:
 @slope_of.register
 def _of_power(activation: Power, z: Expression) -> Any:
     return scaled(power(z, activation.exponent - 1), activation.exponent)
+
+
+@slope_of.register
+def _of_floored_power(activation: FlooredPower, z: Expression) -> Any:
+    """For all arguments that occur, which are not below the floor."""
+    lower = activation.exponent - 1
+    return scaled(z.activate(FlooredPower(lower, activation.least)), activation.exponent)
 
 
 @slope_of.register
