@@ -134,6 +134,7 @@ def test_lines_of_slopes_and_values_hold(activation: AbstractActivation, seed: i
     a = torch.randn(1, 40, generator=g, dtype=torch.float64) * 2
     a[0, :4], a[0, 4:8] = 0.0, -width[0, 4:8]
     width[0, 8:10] = 0.0
+    a = a.abs() + 0.1 if activation.limited else a  # inside of every domain
     z = Interval(a, a + width)
     v = (a + torch.linspace(0, 1, 201, dtype=torch.float64).unsqueeze(1) * width).clamp(max=z.upper)
     values = activation.value(v)
