@@ -172,11 +172,22 @@ def curvature(
             uppers.append(torch.minimum(over.upper(whole, sample)[0, 0], state.uppers[0]))
             states.append(state)
     title = _TITLE if limit is None else f"{_TITLE} by {InputBisection().title}"
+    attained, upper = torch.stack([s.attained.gain[0] for s in states]).clamp(min=0), torch.stack(uppers)
     return Curvature(
-        torch.stack([s.attained.gain[0] for s in states]).clamp(min=0), torch.stack(uppers),
+        _not_above(attained, upper), upper,
         torch.cat([s.attained.witness for s in states]), output,
         tuple("one pass" if limit is None else s.status for s in states), one.provenance(title),
     )  # fmt: skip
+
+
+def _not_above(attained: Tensor, upper: Tensor) -> Tensor:
+    """What is attained, which plain floating point computes: at most `upper`, if it is above by rounding errors.
+
+    Raises UnsoundBounds if it is above by more.
+    """
+    slack = torch.finfo(upper.dtype).eps ** 0.5
+    lower = torch.where(attained <= upper * (1 + slack), torch.minimum(attained, upper), attained)
+    return Interval(lower, upper).lower
 
 
 def hessian_entries(network: Network) -> Differentials:
