@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
+from recurjac.applications.contraction import _quotient
 from recurjac.jacobian import JacobianBounds
 
 
@@ -149,3 +150,18 @@ def test_bad_requests_are_refused(name: str) -> None:
 def test_a_jacobian_that_is_not_square_is_refused() -> None:
     with pytest.raises(rj.InvalidRequest, match="square"):
         rj.matrix_measure(bounds(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
+
+
+def test_a_quotient_takes_the_worse_end() -> None:
+    number = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    least, most = torch.full_like(number, 0.5), torch.full_like(number, 2.0)
+    found = _quotient(number, least, most, rj.Rigorous())
+    assert bool((found >= torch.tensor([2.0, -0.5], dtype=torch.float64)).all())
+    assert bool((found <= torch.tensor([2.0, -0.5], dtype=torch.float64) + 1e-9).all())
+    assert _quotient(number, -least, most, rj.Rigorous()).tolist() == [inf, inf]
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_what_overflows_is_infinite(p: float) -> None:
+    mid = torch.full((1, 3, 3), 1.7e308, dtype=torch.float64)
+    assert rj.matrix_measure(bounds(mid, torch.zeros_like(mid)), p=p).upper.tolist() == [inf]
