@@ -92,6 +92,36 @@ def pads() -> dict[str, Any]:
     }
 
 
+def interpolations(doubled: Any) -> dict[str, Any]:
+    """Linear and cubic resizes, by each rule of coordinates, up and down."""
+    rules = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+    sizes = {"n": i(1, 3, 9, 7)}
+    return {
+        **{
+            f"Resize {mode} {rule}": one("Resize", "x - - n", shape=IMAGE, constants=sizes, mode=mode,
+                                         coordinate_transformation_mode=rule)
+            for mode in ("linear", "cubic") for rule in rules
+        },
+        "Resize linear by scales": one("Resize", "x - s", shape=IMAGE, constants={"s": doubled}, mode="linear"),
+        "Resize linear by odd scales": one("Resize", "x - s", shape=IMAGE, constants={"s": np.array([1, 1, 1.3, 0.7])},
+                                           mode="linear", coordinate_transformation_mode="asymmetric"),
+        "Resize linear down": one("Resize", "x - - n", shape=IMAGE, constants={"n": i(1, 3, 2, 1)}, mode="linear",
+                                  coordinate_transformation_mode="pytorch_half_pixel"),
+        "Resize linear symmetric": one("Resize", "x - s", shape=IMAGE, constants={"s": np.array([1, 1, 1.5, 1.3])},
+                                       opset=19, mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
+        "Resize linear of axes": one("Resize", "x - - n", shape=IMAGE, opset=18, axes=[2, 3],
+                                     constants={"n": i(9, 8)}, mode="linear"),
+        "Resize cubic inside": one("Resize", "x - s", shape=IMAGE, constants={"s": doubled}, mode="cubic",
+                                   cubic_coeff_a=-0.5, exclude_outside=1),
+        "Resize linear of opset 11": one("Resize", "x r s", shape=IMAGE, opset=11, mode="linear",
+                                         constants={"r": np.zeros(0), "s": doubled}),
+        "Resize linear of opset 10": one("Resize", "x s", shape=IMAGE, opset=10, constants={"s": doubled},
+                                         mode="linear"),
+        "Upsample linear": one("Upsample", "x s", shape=IMAGE, opset=9, constants={"s": doubled}, mode="linear"),
+        "Upsample linear of opset 8": one("Upsample", shape=IMAGE, opset=8, scales=[1.0, 1.0, 2.0, 3.0], mode="linear"),
+    }  # fmt: skip
+
+
 def resizes() -> dict[str, Any]:
     doubled, up = np.array([1, 1, 2, 3.0]), {"mode": "nearest"}
     floor = {**up, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -104,6 +134,7 @@ def resizes() -> dict[str, Any]:
         "Resize by sizes": one("Resize", "x - - n", shape=IMAGE, opset=13, constants={"n": i(1, 3, 12, 10)}, **floor),
         "Resize half_pixel": one("Resize", "x - s", shape=IMAGE, constants={"s": doubled}, **up),
         "Resize down": one("Resize", "x - - n", shape=IMAGE, constants={"n": i(1, 3, 3, 2)}, **floor),
+        **interpolations(doubled),
         "Resize of axes": one("Resize", "x - s", shape=IMAGE, opset=18, axes=[2, 3], constants={"s": doubled[2:]},
                               **floor),
     }  # fmt: skip

@@ -18,7 +18,6 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
     "no layer norm": (lambda: nn.LayerNorm(6, eps=0.0), VECTOR, "layer_norm", "eps=0.0"),
     "rms norm": (lambda: nn.RMSNorm(6), VECTOR, "rms_norm", "pass eps"),
     "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "batch_norm", "batch's own statistics"),
-    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, "upsample_bilinear2d", "nearest"),
     "softplus": (lambda: nn.Softplus(threshold=1), VECTOR, "softplus", "threshold=1"),
 }
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {

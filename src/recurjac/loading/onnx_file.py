@@ -40,6 +40,8 @@ _MOVES = {
     "Expand", "Tile", "Identity", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "ReverseSequence", "Trilu",
 }  # fmt: skip
 """Operators that move, repeat or drop entries of their first input; they are read by applying them to positions."""
+_MIXED = {"linear", "cubic"}
+"""Modes of a resize that computes new numbers."""
 _CASTS = {"Cast", "CastLike"}
 _OTHER_DOMAINS = {("ai.onnx.ml", "Scaler")}
 """Operators that are read and are not of ONNX's own domain."""
@@ -136,12 +138,13 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
             return _folded(model, node, inputs, builder)
         if node.op_type in _CASTS:
             return [_cast(node, *inputs)]
-        if node.op_type in _MOVES:
+        attributes = model.attributes(node)
+        if node.op_type in _MOVES and attributes.get("mode") not in _MIXED:
             return _moved(model, node, inputs)
         reader = onnx_ops.readers.get(node.op_type)
         if reader is None:
             raise UnsupportedLayer(f"{_place(node)} is not supported; {advice(node.op_type)}")
-        result = reader(*inputs, **model.attributes(node))
+        result = reader(*inputs, **attributes)
     except UnsupportedLayer:
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ArithmeticError) as error:

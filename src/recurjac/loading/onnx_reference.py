@@ -2,8 +2,8 @@
 
 In onnx 1.23, these are wrong: transposed convolutions with groups, GatherElements of wide tensors, MaxPool and
 AveragePool with auto_pad or ceil_mode, GlobalMaxPool of volumes, and BatchNormalization before opset 14.  These are
-missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19.  Erf
-and the constants of Gelu and HardSwish are rounded to float32.  Pools and GatherND loop over their entries in Python,
+missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19.  Erf, the
+constants of Gelu and HardSwish and the weights of Resize are rounded to float32.  Pools and GatherND loop over their entries in Python,
 and a dilated convolution stores the whole kernel including its holes.  The kernels here share no code with the
 operators of the normal form, which is checked against them.
 """
@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_reference_resize import resized, upsampled
 
 Array = np.ndarray[Any, Any]
 Sizes = Sequence[int] | None
@@ -64,14 +65,16 @@ def _kernels() -> tuple[type[Any], ...]:
     def resize(self: Any, x: Array, *args: Any, **how: Any) -> tuple[Array, ...]:
         """In opset 10, the second of two inputs is the scales; in later opsets, it is the region."""
         if len(args) == 1:
-            return (_upsample(x, args[0], how.get("mode")),)
+            return (upsampled(x, args[0], how.get("mode")),)
+        if how.get("mode") in ("linear", "cubic"):
+            return (resized(x, *(*args, None)[1:3], how.get("axes"), how),)
         found: tuple[Array, ...] = Resize._run(self, x, *args, **how)
         return found
 
     own = {
         "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
         "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Pad": _pad,
-        "DequantizeLinear": _dequantize, "Upsample": _upsample, "BatchNormalization": _batch_norm, "Erf": _erf,
+        "DequantizeLinear": _dequantize, "Upsample": upsampled, "BatchNormalization": _batch_norm, "Erf": _erf,
         "Gelu": _gelu, "HardSwish": _hard_swish,
     }  # fmt: skip
     return (*(kernel(*item) for item in own.items()), type("Resize", (Resize,), {"op_domain": "", "_run": resize}))
@@ -242,13 +245,4 @@ def _pad(
         widths[axis] = (max(0, before), max(0, after))
         fill = {"constant_values": value if constant is None else constant.item()} if mode in (None, "constant") else {}
         x = np.pad(x, widths, mode=mode or "constant", **fill)  # type: ignore[call-overload]
-    return x
-
-
-def _upsample(x: Array, scales: Any = None, mode: str | None = None) -> Array:
-    """Upsampling that repeats the nearest entry at or before each position."""
-    if mode not in (None, "nearest") or min(scales) < 1:
-        raise ValueError(f"an old-style resize by {list(scales)} in mode {mode}")
-    for axis, scale in enumerate(scales):
-        x = np.take(x, np.floor(np.arange(int(x.shape[axis] * scale)) / scale).astype(np.int64), axis)
     return x
