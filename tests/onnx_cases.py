@@ -298,6 +298,12 @@ def chains() -> dict[str, Any]:
                            node("Where", "m d t")], c=numbers(6), two=np.array(2.0))
             for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
         },
+        "gate of a sign": several(
+            [node("Greater", "x c", "m"), node("Not", "m", "n"), node("Cast", "m", "f", to=FLOAT),
+             node("Cast", "n", "g", to=FLOAT), node("Sub", "x c", "d"), node("Mul", "d f", "p"),
+             node("Mul", "g d", "q"), node("Mul", "q two", "r"), node("Add", "p r")],
+            c=numbers(6), two=np.array(2.0),
+        ),
         "zeros": several([node("ConstantOfShape", "n", "o"), node("Sub", "c o", "d"), node("Mul", "x d", "h"),
                           node("Add", "h o")], n=i(6), c=numbers(6)),
         "constants": several(constant),

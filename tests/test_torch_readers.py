@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
 import recurjac as rj
@@ -18,7 +19,7 @@ from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 from recurjac.registry import torch_ops
 from tests import attention_cases, torch_cases
-from tests.torch_cases import CHOICES, ONE_INPUT, SIMPLER, Fn, norm
+from tests.torch_cases import CHOICES, MIXED, ONE_INPUT, SIMPLER, WIDE, Fn, norm
 
 CASES = {**torch_cases.CASES, **attention_cases.TORCH}
 EVERY = {**CASES, **ONE_INPUT}
@@ -92,12 +93,27 @@ def check_bounds(network: Network, module: nn.Module, x: Tensor) -> None:
 
 @pytest.mark.parametrize("name", ONE_INPUT)
 def test_a_graph_of_one_input_is_read(name: str) -> None:
-    """Such modules mix the entries of a batch, so that `load` refuses them; the graph of one input is right."""
+    """Modules that read only the first input of a batch, or fail on several, are read; those that mix are refused."""
     network, x, original = traced(name).network(torch.float64), points(name, 1), wide(name)
     torch.testing.assert_close(network(x), original(x), rtol=1e-9, atol=1e-9)
     check_bounds(network, original, x)
-    with pytest.raises((rj.ConversionError, rj.InvalidNetwork)):
-        rj.load(build(name), torch.ones(1, *ONE_INPUT[name][1]))
+    example = torch.ones(1, *ONE_INPUT[name][1])
+    if name in MIXED:
+        with pytest.raises((rj.ConversionError, rj.InvalidNetwork)):
+            rj.load(build(name), example)
+    else:
+        torch.testing.assert_close(rj.load(build(name), example)(x), original(x), rtol=1e-9, atol=1e-9)
+
+
+def test_captured_constants_are_not_rounded() -> None:
+    module = Fn(lambda _, x: F.linear(x, WIDE))
+    with pytest.raises(rj.InvalidNetwork, match="another network"):
+        rj.load(module, torch.ones(6), dtype=torch.float32)
+    bounds = rj.jacobian_bounds(rj.load(module, torch.ones(6)), rj.LpBall(torch.ones(1, 6), 0.0))
+    torch.testing.assert_close(bounds.upper[0], WIDE, rtol=1e-12, atol=0)
+    short = WIDE.float().double()
+    exact = Fn(lambda _, x: F.linear(x, short))
+    assert rj.load(exact, torch.ones(6), dtype=torch.float32).dtype == torch.float32
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -54,6 +54,8 @@ T = torch.tensor
 LINE, IMAGE, CUBE, VECTOR = (3, 7), (3, 5, 6), (2, 4, 3, 4), (6,)
 ROW = torch.linspace(-1, 1, 6)
 TABLE = torch.linspace(-2, 1, 30).reshape(5, 6)
+WIDE = TABLE.double() / 3
+"""Constants that float32 does not hold."""
 
 CONVOLUTIONS = {
     **layers(
@@ -318,6 +320,13 @@ def assigned_rows(x: Tensor) -> Tensor:
     return torch.cat([x, y], 1)
 
 
+def assigned_where(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[y < 0.25] = 0.25
+    y[:, :3][y[:, :3] > 1] = 1.0
+    return y
+
+
 MASK = T([True, False, False, True, True, False])
 CHOICES = {
     **plain(
@@ -340,6 +349,12 @@ CHOICES = {
         selected_part=lambda x: torch.select_scatter(x, ROW[0].expand(x.shape[0]), 1, 2),
         filled_like=lambda x: x.clone().fill_(2.0) + x + (x * 2).fill_(T(3.0)),
         kept=lambda x: x[:, MASK],
+        filled_above=lambda x: x.masked_fill(x > 0.5, 0.5) + (2 * x).masked_fill_(2 * x <= ROW[1], ROW[1]),
+        gated_by_sign=lambda x: (
+            x * (x > 0) + (x < 0).to(x.dtype) * torch.exp(x).sub(1) + (x - 1) * (x >= 1).type_as(x)
+            - x.multiply(~(x > 0)) + x.mul(torch.logical_not(x <= 0))
+        ),
+        assigned_where=assigned_where,
     ),
 }  # fmt: skip
 
@@ -355,6 +370,7 @@ SIMPLER = {
         addcmul=lambda x: torch.addcmul(x, x.flip(1), ROW, value=0.5) + torch.addcdiv(x, x, ROW.to(x) + 2),
         kron=lambda x: torch.kron(x, ROW[:2]),
         einsum=lambda x: torch.einsum("bi,oi->bo", x, TABLE.to(x)) + torch.tensordot(x, TABLE.T.to(x), 1),
+        einsum_wide=lambda x: torch.einsum("bi,oi->bo", x, WIDE) + torch.tensordot(x, WIDE.T, 1) + F.linear(x, WIDE),
         stacks=lambda x: torch.cat([torch.column_stack([x, x]), torch.fliplr(x)], 1),
     ),
     **layers(VECTOR, tanhshrink=lambda: nn.Tanhshrink()),
@@ -449,13 +465,20 @@ ONE_INPUT: dict[str, tuple[Make, Shape]] = {
         unbatched_pools=lambda x: (F.avg_pool2d(x[0], 2) + F.max_pool2d(x[0], 2))[None],
         unbatched_adaptive=lambda x: (F.adaptive_avg_pool2d(x[0], 2) - F.adaptive_max_pool2d(x[0], 2))[None],
     ),
-    **plain(VECTOR, max_all=lambda x: x.max()[None] - x.min()[None]),
+    **plain(
+        VECTOR,
+        max_all=lambda x: x.max()[None] - x.min()[None],
+        outer_of_first=lambda x: torch.outer(x[0], ROW.to(x))[None],
+        gathered_of_first=lambda x: x.gather(-1, T([[0, 2]])) + x[0, 1],
+    ),
     "unbatched-pool1d": (lambda: Fn(lambda _, x: (F.avg_pool1d(x[0], 2) - F.max_pool1d(x[0], 2))[None]), LINE),
     "unbatched-conv": (lambda: Fn(lambda p, x: p[0](x[0]).unsqueeze(0), nn.Conv2d(3, 2, 3)), IMAGE),
     "turned": (lambda: Fn(lambda p, x: (p[0].weight @ x[0].T).T[None], nn.Linear(3, 2)), (4, 3)),
     "dot": (lambda: Fn(lambda p, x: torch.dot(x[0], p[0].weight[0]).reshape(1, 1), nn.Linear(6, 2)), VECTOR),
 }  # fmt: skip
 """Modules that are right for a batch of one only."""
+MIXED = ("reduced", "ravelled", "squeezed-away", "max-all")
+"""Those of them that mix the entries of a batch."""
 
 CASES: dict[str, tuple[Make, Shape]] = {
     **CONVOLUTIONS, **NORMALISATIONS, **POOLS, **PADS, **SHAPES, **SUMS, **EXTREMES, **ACTIVATIONS, **NETWORKS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -53,8 +53,9 @@ class Traced:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The widest dtype of the module's floating-point parameters and buffers."""
-        floats = [t.dtype for t in _tensors(self.module).values() if t.is_floating_point()]
+        """The widest dtype of the module's floating-point parameters, buffers, and captured constants that need it."""
+        captured = [t for t in self.program.constants.values() if isinstance(t, Tensor) and not _narrow(t)]
+        floats = [t.dtype for t in (*_tensors(self.module).values(), *captured) if t.is_floating_point()]
         return reduce(torch.promote_types, floats, torch.float32)
 
     def network(self, dtype: torch.dtype) -> Network:
@@ -79,9 +80,25 @@ class Traced:
     def evaluate(self, x: Tensor) -> Tensor:
         """The wanted output of the module in eval mode and float64 on x (batch, *input); its parameters do not change.
 
-        Where the graph is cut, it is evaluated itself, input by input.
+        A module that fails on several inputs, or that reads only the first of them, is evaluated input by input.  Where
+        the graph is cut, it is evaluated itself, also input by input.
         Raises InvalidNetwork if it fails, UnsupportedLayer if the output is not a tensor.
         """
+        together = None
+        try:
+            together = self._evaluated(x)
+        except InvalidNetwork:
+            if len(x) == 1:
+                raise
+        if together is not None and together.shape[:1] == x.shape[:1]:
+            return together
+        rows = torch.cat([self._evaluated(row) for row in x.split(1)])
+        first = rows[:1]
+        if together is None or (together.shape == first.shape and torch.allclose(together, first, equal_nan=True)):
+            return rows
+        return together
+
+    def _evaluated(self, x: Tensor) -> Tensor:
         if self.wanted.cut_at is not None:
             end, tensors = end_of(self.program, self.wanted), _tensors(self.module)
             return torch.cat([evaluated(self.program, tensors, row, end) for row in x.split(1)])
@@ -122,18 +139,31 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
     Raises InvalidNetwork if PyTorch cannot export the module.
     """
     some = next((t for t in _tensors(module).values() if t.is_floating_point()), None)
-    example = (example.to(torch.get_default_dtype()) if some is None else example.to(some))[:1]
-    with eval_mode(module):
-        try:
-            with quiet_failure(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
-                program = torch.export.export(module, (example,))
-        except Exception as error:
-            raise InvalidNetwork(
-                f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
-                f"(the first dimension of the example is the batch): {untraced(error, _remedy(module))}"
-            ) from error
+    example = (example if some is None else example.to(some))[:1]
+    dtypes = [torch.get_default_dtype(), torch.float64, torch.float32] if some is None else [some.dtype]
+    program = _exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
     return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
+
+
+def _exported(module: nn.Module, examples: Sequence[Tensor]) -> ExportedProgram:
+    """The graph for the first of some examples that PyTorch can export the module with."""
+    failed: list[Exception] = []
+    for example in examples:
+        try:
+            with eval_mode(module), quiet_failure(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
+                return torch.export.export(module, (example,))
+        except Exception as error:  # a module can raise any exception
+            failed.append(error)
+    raise InvalidNetwork(
+        f"torch.export cannot trace the module on a batch of one input of shape {tuple(examples[0].shape[1:])} "
+        f"(the first dimension of the example is the batch): {untraced(failed[0], _remedy(module))}"
+    ) from failed[0]
+
+
+def _narrow(tensor: Tensor) -> bool:
+    """Whether float32 holds every entry."""
+    return not tensor.is_floating_point() or torch.equal(tensor.float().to(tensor.dtype), tensor)
 
 
 def _remedy(module: nn.Module) -> str:

@@ -64,8 +64,7 @@ def _fill(x: Expression, value: Any) -> Any:
     return torch.as_tensor(value, dtype=x.dtype, device=x.device).expand(x.shape)
 
 
-@torch_ops.reads("aten.index_put.default", "aten.index_put_.default")
-def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
+def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """x with `values` at constant positions."""
     at = [None if i is None else _constant(i).cpu() for i in indices]
     if not accumulate:
@@ -121,4 +120,4 @@ def _scatter_elements(x: Any, index: Any, updates: Any, *, axis: int = 0, reduct
 def _scatter_nd(x: Any, index: Any, updates: Any, *, reduction: str = "none") -> Any:
     if reduction != "none":
         raise ValueError(f"a scatter with reduction={reduction}")
-    return _index_put(x, list(_constant(index).long().unbind(-1)), updates)
+    return index_put(x, list(_constant(index).long().unbind(-1)), updates)

@@ -108,8 +108,8 @@ def _numbers(rows: Sequence[Sequence[Fraction]], x: Expression) -> tuple[Tensor,
     divisor = 1
     for weight in (w for row in rows for w in row):
         divisor = lcm(divisor, weight.denominator) if divisor <= _WHOLE else divisor
-    most = max(abs(w) for row in rows for w in row)
-    if divisor * max(most, 1) <= _WHOLE:
+    largest = max(float(abs(w)) for row in rows for w in row)
+    if divisor * max(largest, 1.0) <= _WHOLE:
         whole = [[float(w * divisor) for w in row] for row in rows]
         return torch.tensor(whole, dtype=torch.float64), float(divisor)
     x.builder.rounded = True

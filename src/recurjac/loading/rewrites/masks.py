@@ -71,10 +71,3 @@ def _equal(x: Any, number: float) -> Any:
     if number != -torch.inf:
         raise ValueError("a comparison has no derivative; leave it out of the network")
     return unmasked(x)[1]
-
-
-@torch_ops.reads("aten.masked_fill.Scalar", "aten.masked_fill_.Scalar", "aten.masked_fill.Tensor",
-                 "aten.masked_fill_.Tensor")  # fmt: skip
-def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """`value` where the mask is true, otherwise x; x keeps its shape."""
-    return chosen(mask, value, x)

@@ -38,6 +38,7 @@ from recurjac.activations import (
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.domain import constant_exponent, inverse, power
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
+from recurjac.loading.rewrites.threshold import Above
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import divided, is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
@@ -200,6 +201,8 @@ def product(x: Expression, y: Expression) -> Expression:
 @torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor", "aten.mul.Scalar")
 @onnx_ops.reads("Mul")
 def _mul(x: Any, y: Any) -> Any:
+    if isinstance(x, Above) or isinstance(y, Above):
+        return x.times(y) if isinstance(x, Above) else y.times(x)
     if is_constant(x):
         x, y = y, x
     return scaled(x, y) if is_constant(y) else product(x, y)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 
+from recurjac._types import Shape
 from recurjac.activations import LeakyReLU, ReLU
 from recurjac.errors import UnsupportedLayer
 from recurjac.loading.expression import Expression
+from recurjac.loading.readers.choices import index_put
 from recurjac.loading.rewrites.forms import Form, close, form, node_of
 from recurjac.loading.rewrites.masks import chosen
 from recurjac.operators.scale import is_constant, scaled
@@ -20,13 +22,23 @@ from recurjac.registry import onnx_ops, torch_ops
 @final
 @dataclass(frozen=True)
 class Above:
-    """A comparison: true where `gap` is positive.  Nothing but a choice reads it."""
+    """A comparison: true where `gap` is positive.  It is read by choices, negations, and products, as 1 or 0."""
 
     gap: Expression
 
     @property
     def what(self) -> str:
         return "a comparison"
+
+    @property
+    def shape(self) -> Shape:
+        return self.gap.shape
+
+    def times(self, value: Any) -> Expression:
+        """The value where the gap is positive, and 0 elsewhere."""
+        if isinstance(value, Above):
+            raise ValueError("a product of two comparisons, which has no derivative")
+        return self.chosen(value, 0.0)
 
     def chosen(self, a: Any, b: Any) -> Expression:
         """a where the gap is positive, and b elsewhere.  Raises ValueError if they are no functions of it, or jump."""
@@ -143,7 +155,13 @@ def _less(x: Any, y: Any) -> Any:
 
 
 _IN_TORCH = ("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
-_CHOICES = {*_IN_TORCH, "Where"}
+_FILLS = ("aten.masked_fill.Scalar", "aten.masked_fill_.Scalar", "aten.masked_fill.Tensor", "aten.masked_fill_.Tensor")
+_PUTS = ("aten.index_put.default", "aten.index_put_.default")
+_PRODUCTS = ("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor", "Mul")
+_NOTS = ("aten.bitwise_not.default", "aten.logical_not.default")
+_AS_NUMBERS = ("aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default", "aten.type_as.default", "Cast")
+_CHOICES = {*_IN_TORCH, "Where", *_FILLS, *_PUTS, *_PRODUCTS, *_NOTS, "Not", *_AS_NUMBERS}
+"""Operations that read comparisons."""
 
 
 @torch_ops.reads(*_IN_TORCH)
@@ -151,3 +169,28 @@ _CHOICES = {*_IN_TORCH, "Where"}
 def _where(mask: Any, x: Any, y: Any) -> Any:
     """x where the mask is true, otherwise y."""
     return mask.chosen(x, y) if isinstance(mask, Above) else chosen(mask, x, y)
+
+
+@torch_ops.reads(*_FILLS)
+def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    """`value` where the mask is true, otherwise x; x keeps its shape."""
+    return mask.chosen(value, x) if isinstance(mask, Above) else chosen(mask, value, x)
+
+
+@torch_ops.reads(*_PUTS)
+def _put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
+    """x with `values` at constant positions, or one value where a comparison is true."""
+    if not any(isinstance(i, Above) for i in indices):
+        return index_put(x, indices, values, accumulate)
+    (mask,) = indices
+    if accumulate or mask.shape != tuple(x.shape) or not is_constant(values):
+        raise ValueError("an assignment where a comparison is true, of more than one number; use where or clamp")
+    return mask.chosen(values, x)
+
+
+@torch_ops.reads(*_NOTS)
+@onnx_ops.reads("Not")
+def _not(mask: Any) -> Any:
+    if not isinstance(mask, Above):
+        raise ValueError("it asks where a number is 0, which has no derivative; compare with where(x > c, …, …)")
+    return Above(scaled(mask.gap, -1.0))
