@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Shape, str, str]] = {
 PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "threshold": (lambda x: F.threshold(x, 0.5, 0.0), VECTOR, "threshold", "where it jumps"),
     "part": (lambda x: (y := x + 1)[:, :2].pow_(20) + y[:, :2], VECTOR, "pow_", "another view is used"),
-    "einsum": (lambda x: torch.einsum("bii->bi", x.expand(-1, 3, -1)[:, :, :3]), (1, 7), "einsum", "different indices"),
+    "long product": (lambda x: x.expand(-1, 70).prod(1), (1,), "prod", "at most 64"),
     "large product": (lambda x: x @ x.mT, (200, 200), "matmul", "products of entries"),
     "long attention": (lambda x: attend(x, x, x), (400, 40), "scaled_dot_product_attention", "products of entries"),
     "hidden": (lambda x: x.masked_fill(torch.ones(6) > 0, -torch.inf).softmax(1), VECTOR, "softmax", "all masked"),

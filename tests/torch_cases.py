@@ -358,6 +358,26 @@ CHOICES = {
     ),
 }  # fmt: skip
 
+PRODUCTS = {
+    **plain(
+        (3, 3),
+        einsum_dots=lambda x: (
+            torch.einsum("...i,oi->...o", x, TABLE[:3, :3].to(x)) + torch.einsum("b...,b...i->b...i", x[..., 0], x)
+        ),
+        einsum_diagonal=lambda x: torch.einsum("bii->bi", x) + torch.einsum("bij,bij->b", x, x)[:, None],
+        einsum_three=lambda x: torch.einsum("bij,jk,bki->bi", x, TABLE[:3, :3].to(x), x.tanh()),
+        einsum_four=lambda x: torch.einsum("bi,ij,j,bjk->bk", x[:, 0], TABLE[:3, :3].to(x), ROW[:3].to(x), x),
+        prod=lambda x: x.prod(1) + x.prod(-1, keepdim=True)[..., 0] * torch.prod(x[:, :2], 1),
+        log_add=lambda x: torch.logaddexp(x, x.mT) + torch.logaddexp(x, ROW[:3].to(x)),
+        hypot=lambda x: torch.hypot(x, x.mT) + torch.hypot(x + 3, ROW[:3].to(x)),
+    ),
+    **layers(VECTOR, bilinear=lambda: Fn(lambda p, x: p[0](x, x.tanh()[:, :4]) + p[0](x, torch.ones_like(x)[:, :4]),
+                                         nn.Bilinear(6, 4, 2))),
+    **layers(VECTOR, bilinear_weights=lambda: Fn(lambda p, x: p[0](torch.ones_like(x)[:, :4], x),
+                                                 nn.Bilinear(4, 6, 2, bias=False))),
+    **layers(LINE, bilinear_rows=lambda: Fn(lambda p, x: p[0](x, x[:, :, :2]), nn.Bilinear(7, 2, 3))),
+}  # fmt: skip
+
 SIMPLER = {
     **plain(
         VECTOR,
@@ -482,6 +502,6 @@ MIXED = ("reduced", "ravelled", "squeezed-away", "max-all")
 
 CASES: dict[str, tuple[Make, Shape]] = {
     **CONVOLUTIONS, **NORMALISATIONS, **POOLS, **PADS, **SHAPES, **SUMS, **EXTREMES, **ACTIVATIONS, **NETWORKS,
-    **CHOICES, **SIMPLER, **recurrent_cases.TORCH,
+    **CHOICES, **PRODUCTS, **SIMPLER, **recurrent_cases.TORCH,
 }  # fmt: skip
 EVERY = {**CASES, **ONE_INPUT}

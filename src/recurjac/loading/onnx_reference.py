@@ -3,9 +3,9 @@
 In onnx 1.23, these are wrong: transposed convolutions with groups, GatherElements of wide tensors, MaxPool and
 AveragePool with auto_pad or ceil_mode, GlobalMaxPool of volumes, and BatchNormalization before opset 14.  These are
 missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19.  Erf, the
-constants of Gelu and HardSwish and the weights of Resize are rounded to float32.  Pools and GatherND loop over their entries in Python,
-and a dilated convolution stores the whole kernel including its holes.  The kernels here share no code with the
-operators of the normal form, which is checked against them.
+constants of Gelu and HardSwish and the weights of Resize are rounded to float32.  Pools and GatherND loop over their
+entries in Python, and a dilated convolution stores the whole kernel including its holes.  The kernels here share no
+code with the operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_reference_norms import group_norm, local_response, lp_normalization, mean_variance
 from recurjac.loading.onnx_reference_resize import resized, upsampled
 
 Array = np.ndarray[Any, Any]
@@ -53,6 +54,7 @@ def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
 def _kernels() -> tuple[type[Any], ...]:
     """The kernels, as classes named after the operators that they replace."""
     from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_attention import Attention_23
     from onnx.reference.ops.op_resize import Resize
 
     def kernel(name: str, function: Any) -> type[Any]:
@@ -67,17 +69,29 @@ def _kernels() -> tuple[type[Any], ...]:
         if len(args) == 1:
             return (upsampled(x, args[0], how.get("mode")),)
         if how.get("mode") in ("linear", "cubic"):
-            return (resized(x, *(*args, None)[1:3], how.get("axes"), how),)
+            scales, sizes = (*args, None)[1:3]
+            return (resized(x, scales, sizes, how.get("axes"), how),)
         found: tuple[Array, ...] = Resize._run(self, x, *args, **how)
         return found
+
+    def attention(self: Any, *args: Any, **how: Any) -> tuple[Array, ...]:
+        """With the scale in float64."""
+        wide: dict[str, Any] = {k: float(v) if k == "scale" and v is not None else v for k, v in how.items()}
+        run: Any = Attention_23._run
+        return tuple(run(self, *args, **wide))
 
     own = {
         "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
         "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Pad": _pad,
         "DequantizeLinear": _dequantize, "Upsample": upsampled, "BatchNormalization": _batch_norm, "Erf": _erf,
-        "Gelu": _gelu, "HardSwish": _hard_swish,
+        "Gelu": _gelu, "HardSwish": _hard_swish, "GroupNormalization": group_norm, "LpNormalization": lp_normalization,
+        "MeanVarianceNormalization": mean_variance, "LRN": local_response,
     }  # fmt: skip
-    return (*(kernel(*item) for item in own.items()), type("Resize", (Resize,), {"op_domain": "", "_run": resize}))
+    changed = (("Resize", Resize, resize), ("Attention", Attention_23, attention))
+    return (
+        *(kernel(*item) for item in own.items()),
+        *(type(name, (base,), {"op_domain": "", "_run": run}) for name, base, run in changed),
+    )
 
 
 def _around(

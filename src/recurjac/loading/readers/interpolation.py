@@ -1,7 +1,7 @@
 """Readers of linear and cubic interpolation to another size: along each axis, sums of few entries with known weights.
 
-The weights are computed as fractions.  Where they have a small common denominator, they are applied as whole numbers and
-one division, so that rounding is covered; otherwise the network counts as rounded.
+The weights are computed as fractions.  Where they have a small common denominator, they are applied as whole numbers
+and one division, so that rounding is covered; otherwise the network counts as rounded.
 """
 
 from __future__ import annotations

@@ -119,11 +119,6 @@ def _reduce_l2(x: Expression, axes: Any = None, *, keepdims: int = 1, noop_with_
     return _norm_of(2.0, x, axes, keepdims, noop_with_empty_axes)
 
 
-@onnx_ops.reads("ReduceSumSquare")
-def _reduce_sum_square(x: Expression, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
-    return sum_over(x.activate(Square()), *_reduced(x, axes, keepdims, noop_with_empty_axes))
-
-
 def log_sum_exp(x: Expression, dims: Sequence[int], keep: bool) -> Expression:
     """log Σ exp(x) over axes, pair by pair: log(exp a + exp b) = a + softplus(b - a), whose slopes lie in [0, 1]."""
     axes = sorted({d % len(x.shape) for d in dims})

@@ -111,13 +111,3 @@ def _aligned(operand: Any, term: str, order: str, shape: Shape) -> Any:
         return t.expand(shape)
 
     return moved(operand, move)
-
-
-@torch_ops.reads("aten.einsum.default")
-def _einsum(equation: str, operands: Sequence[Any], **_: Any) -> Any:
-    return einsum(equation, operands)
-
-
-@onnx_ops.reads("Einsum")
-def _onnx_einsum(*operands: Any, equation: str) -> Any:
-    return einsum(equation, operands)
