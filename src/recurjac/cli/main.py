@@ -7,7 +7,19 @@ import io
 import sys
 from collections.abc import Sequence
 
-from recurjac.cli import bounds, certify, demo, experiments, hessian, inspection, landscape, monotone, page, train
+from recurjac.cli import (
+    bounds,
+    certify,
+    contraction,
+    demo,
+    experiments,
+    hessian,
+    inspection,
+    landscape,
+    monotone,
+    page,
+    train,
+)
 from recurjac.cli.output import check_writable, stderr
 from recurjac.errors import ConversionError, RecurJacError, TrainingFailed, UnsoundBounds
 from recurjac.version import __version__
@@ -23,7 +35,19 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"recurjac {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, inspection, bounds, hessian, certify, landscape, monotone, train, experiments, page):
+    for module in (
+        demo,
+        inspection,
+        bounds,
+        hessian,
+        contraction,
+        certify,
+        landscape,
+        monotone,
+        train,
+        experiments,
+        page,
+    ):
         module.add_commands(commands)
     return top
 

@@ -1,0 +1,114 @@
+"""`recurjac contraction`: matrix measures of the Jacobian of a vector field."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import Any
+
+from torch import Tensor
+
+from recurjac.applications.contraction import MatrixMeasure, matrix_measure
+from recurjac.cli import named, options
+from recurjac.cli.bounds import Case, cases
+from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, show_upper, table, write_json
+from recurjac.deadline import Budget
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import jacobian_bounds
+from recurjac.loading.inputs import Points, read_inputs
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "contraction",
+        help="contraction rates of x' = f(x)",
+        description="For each input, upper bounds of matrix measures of the Jacobian of a network f over the ball "
+        "around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while there.",
+    )
+    options.add_model(parser)
+    options.add_region(parser, many=False)
+    group = parser.add_argument_group("measure")
+    group.add_argument(
+        "--measure", type=options.norm, nargs="+", default=[2.0], metavar="inf|2|1", help="norms of the measures (2)"
+    )
+    group.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="W",
+        help="positive numbers d, for the norm of d·x; or a .npy or .csv file of them, or of a matrix P for √(xᵀPx)",
+    )
+    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample")
+    options.add_report(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Bound the measures for every input."""
+    network = options.read_network(args)
+    inputs = options.read_inputs_for(network, args)
+    if len(network.input_shape) != 1 or network.input_shape != network.output_shape:
+        raise InvalidRequest(
+            f"the network takes {network.input_shape} to {network.output_shape}; x' = f(x) needs vectors of one size"
+        )
+    weights = None if args.weights is None else _weights(args.weights)
+    method = named.timed_entries(args.method, args.time_limit)
+    tasks = list(cases([(None, network)], inputs, 1))
+    budget = Budget.of(args.time_limit or inf, len(tasks))
+
+    def rows_of(task: Case, _: AbstractBar) -> Iterator[Row]:
+        began = time.perf_counter()
+        how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
+        bounds = jacobian_bounds(
+            task.network, task.region, method=how, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args)
+        )
+        found = [matrix_measure(bounds, p=p, weights=weights) for p in args.measure]
+        seconds = (time.perf_counter() - began) / len(found)
+        yield from (_row(task, m, seconds) for m in found)
+
+    rows, code = gather(args, "contraction rates", tasks, rows_of)
+    if not args.quiet and rows:
+        _show(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def _weights(given: Sequence[str]) -> Any:
+    """The weights that `--weights` gives: numbers, or the vector or matrix of a file."""
+    try:
+        return [float(text) for text in given]
+    except ValueError:
+        if len(given) > 1:
+            raise InvalidRequest(f"--weights {' '.join(given)}: give numbers, or one .npy or .csv file") from None
+    data = read_inputs(given[0])
+    if not isinstance(data, Points):
+        raise InvalidRequest(f"--weights {given[0]}: give numbers, or one .npy or .csv file")
+    values: Tensor = data.values
+    return values.flatten() if 1 in values.shape else values
+
+
+def _row(task: Case, found: MatrixMeasure, seconds: float) -> Row:
+    return {
+        "index": task.index[0],
+        "radius": task.radius,
+        "measure": found.p,
+        "method": found.method,
+        "upper": float(found.upper[0]),
+        "contracting": bool(found.contracting[0]),
+        "seconds": seconds,
+        **origin(found),
+    }
+
+
+def _show(rows: Sequence[Row]) -> None:
+    columns = ["index", "radius", "measure", "at most", "contracting", "seconds"]
+    cells = [
+        [
+            str(r["index"]), "box" if r["radius"] is None else show(r["radius"]), f"{r['measure']:g}",
+            show_upper(r["upper"]), "yes" if r["contracting"] else "not proved", f"{r['seconds']:.2f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    table("Matrix measures of the Jacobian", columns, cells)
+    remarks(rows)
