@@ -18,6 +18,7 @@ from tests.torch_cases import Fn, layers, plain
 LINE = (3, 4)
 CAUSAL = torch.ones(3, 3, dtype=torch.bool).tril()
 HIDDEN = torch.zeros(3, 3, dtype=torch.float64).masked_fill(~CAUSAL, -torch.inf)
+BURIED = torch.where(CAUSAL, 0.0, torch.finfo(torch.float32).min).double()
 WEIGHTS = (torch.arange(24.0) / 8 - 1).reshape(3, 4, 2)
 attend = F.scaled_dot_product_attention
 
@@ -69,6 +70,10 @@ TORCH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         causal=lambda x: attend(x, x.tanh(), x, is_causal=True, scale=0.3),
         truth_mask=lambda x: attend(x, x, x, attn_mask=CAUSAL),
         hidden=lambda x: (x @ x.mT).masked_fill(~CAUSAL, -torch.inf).softmax(-1) @ x,
+        filled_by_large_numbers=lambda x: (
+            (x @ x.mT).masked_fill(~CAUSAL, -1e9).softmax(-1) + (x @ x.mT + BURIED).log_softmax(1).clamp(-9, 9)
+            + ((x @ x.mT) * 2 + BURIED.flip(0)).softmax(2)
+        ),
         filled_by_a_number=lambda x: (x @ x.mT).masked_fill(~CAUSAL, 0.5),
         where_mask=lambda x: torch.where(CAUSAL, x @ x.mT, 0.0) + torch.where(~CAUSAL, 1.0, x[:, :, :3]),
         normalised=lambda x: F.normalize(x, dim=-1),

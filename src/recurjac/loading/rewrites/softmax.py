@@ -17,19 +17,31 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations import LogSigmoid, Sigmoid, Softplus
 from recurjac.loading.expression import Expression
-from recurjac.loading.rewrites.masks import unmasked
+from recurjac.loading.rewrites.masks import unmasked, value_of
 from recurjac.operators.gather import Gather
 from recurjac.operators.scale import scaled
 from recurjac.registry import onnx_ops, torch_ops
 
 
+_APART = 1e4
+"""Numbers that differ by more lose digits where one is added to the other."""
+
+
 @final
 @dataclass(frozen=True)
 class _Level:
-    """Logarithms of sums of exponentials: entries of a vector, and where each one is in it; -1 stands for -∞."""
+    """Logarithms of sums of exponentials: entries of a vector, and where each one is in it; -1 stands for -∞.
+
+    base: about how large each entry of the vector is for an input of ordinary size, from constants that are added.
+    """
 
     vector: Expression
     index: Tensor
+    base: Tensor
+
+    def sizes(self, index: Tensor) -> Tensor:
+        """`base` at these positions of the vector, -∞ at negative ones."""
+        return torch.where(index >= 0, self.base[index.clamp(min=0)], -torch.inf)
 
     def taken(self, index: Tensor) -> Expression:
         """The entries at these positions of the vector, 0 at negative ones."""
@@ -38,22 +50,30 @@ class _Level:
 
 
 def _joined(one: _Level, other: _Level) -> _Level:
-    """log(exp a + exp b) for the entries a of one level and b of another, which lie side by side."""
+    """log(exp a + exp b) for the entries a of one level and b of another, which lie side by side.
+
+    It is b + softplus(a - b), or a + softplus(b - a) where a mask of large numbers makes b much smaller, so that
+    rounding is that of a.
+    """
     a, b = one.index, other.index
     present = (a >= 0) | (b >= 0)
     both = ((a >= 0) & (b >= 0))[present]
     index = torch.where(present, present.flatten().cumsum(0).reshape(present.shape) - 1, -1)
     first, second = a[present], b[present]
-    alone = torch.where(second < 0, first, -1)
-    value = other.taken(second)
+    sizes = one.sizes(first), other.sizes(second)
+    turned = both & (sizes[0] > sizes[1] + _APART)
+    alone = torch.where((second < 0) | turned, first, -1)
+    value = other.taken(torch.where(turned, -1, second))
     if bool((alone >= 0).any()):
         value = value.plus(one.taken(alone))
     if bool(both.any()):
         gap = one.taken(first[both]).plus(scaled(other.taken(second[both]), -1.0))
+        if bool(turned.any()):
+            gap = scaled(gap, torch.where(turned[both], -1.0, 1.0).double())
         place = torch.where(both, both.cumsum(0) - 1, -1)
-        soft = _Level(gap.activate(Softplus()), place)
+        soft = _Level(gap.activate(Softplus()), place, torch.zeros(0))
         value = value.plus(soft.taken(place))
-    return _Level(value.settled(), index)
+    return _Level(value.settled(), index, torch.maximum(*sizes))
 
 
 def _others(leaves: _Level) -> _Level:
@@ -87,7 +107,7 @@ def _log_odds(x: Expression, mask: Tensor, axis: int) -> tuple[Expression | None
     if bool(hidden.all(1).any()):
         raise ValueError("a softmax over entries that are all masked")
     flat = x.apply(_flattening(x.shape)).settled()
-    leaves = _Level(flat, torch.where(hidden, -1, seat))
+    leaves = _Level(flat, torch.where(hidden, -1, seat), _constants(x))
     rest = _others(leaves)
     both = (leaves.index >= 0) & (rest.index >= 0)
     alone = (leaves.index >= 0) & (rest.index < 0)
@@ -95,6 +115,14 @@ def _log_odds(x: Expression, mask: Tensor, axis: int) -> tuple[Expression | None
         return None, seat[both], seat[alone]
     gap = leaves.taken(leaves.index[both]).plus(scaled(rest.taken(rest.index[both]), -1.0))
     return gap, seat[both], seat[alone]
+
+
+def _constants(x: Expression) -> Tensor:
+    """What x adds to its branches, as a vector."""
+    total = torch.zeros(prod(x.shape), dtype=torch.float64)
+    for constant in x.constants:
+        total += value_of(constant).detach().double().cpu().flatten()
+    return total
 
 
 def _flattening(shape: Shape) -> Gather:
