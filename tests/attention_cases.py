@@ -71,7 +71,8 @@ TORCH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         truth_mask=lambda x: attend(x, x, x, attn_mask=CAUSAL),
         hidden=lambda x: (x @ x.mT).masked_fill(~CAUSAL, -torch.inf).softmax(-1) @ x,
         filled_by_large_numbers=lambda x: (
-            (x @ x.mT).masked_fill(~CAUSAL, -1e9).softmax(-1) + (x @ x.mT + BURIED).log_softmax(1).clamp(-9, 9)
+            (x @ x.mT).masked_fill(~CAUSAL, -1e9).softmax(-1)
+            + (x @ x.mT + BURIED).log_softmax(1).clamp(-9, 9)
             + ((x @ x.mT) * 2 + BURIED.flip(0)).softmax(2)
         ),
         filled_by_a_number=lambda x: (x @ x.mT).masked_fill(~CAUSAL, 0.5),

@@ -119,7 +119,24 @@ def scalers() -> dict[str, Any]:
     def of(**attributes: Any) -> Any:
         return model([node("Scaler", "x", domain="ai.onnx.ml", **attributes)], [1, 3], domains={"ai.onnx.ml": 3})
 
+    def ml(kind: str, outputs: str = "y", inputs: str = "x", **attributes: Any) -> Any:
+        made = node(kind, inputs, outputs, domain="ai.onnx.ml", **attributes)
+        constants = {"j": i(2, 0)} if "j" in inputs else {}
+        return model([made], [1, 3], constants, domains={"ai.onnx.ml": 1})
+
+    rows = {"coefficients": numbers(2, 3).flatten().tolist(), "intercepts": [0.5, -0.25]}
     return {
+        "LinearRegressor": ml("LinearRegressor", targets=2, **rows),
+        "LinearRegressor of one": ml("LinearRegressor", coefficients=[0.5, -1.0, 2.0], intercepts=[1.0]),
+        **{
+            f"LinearClassifier {kind}": ml(
+                "LinearClassifier", "l y", classlabels_ints=[0, 1], post_transform=kind, **rows
+            )
+            for kind in ("NONE", "LOGISTIC", "SOFTMAX")
+        },
+        "Normalizer L1": ml("Normalizer", norm="L1"),
+        "Normalizer L2": ml("Normalizer", norm="L2"),
+        "ArrayFeatureExtractor": ml("ArrayFeatureExtractor", inputs="x j"),
         "Scaler": of(offset=[0.5, -1.0, 2.0], scale=[2.0, 0.25, -1.5]),
         "Scaler of one": of(offset=[1.0], scale=[3.0]),
     }

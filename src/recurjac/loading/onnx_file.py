@@ -43,7 +43,10 @@ _MOVES = {
 _MIXED = {"linear", "cubic"}
 """Modes of a resize that computes new numbers."""
 _CASTS = {"Cast", "CastLike"}
-_OTHER_DOMAINS = {("ai.onnx.ml", "Scaler")}
+_OTHER_DOMAINS = {
+    ("ai.onnx.ml", kind)
+    for kind in ("Scaler", "LinearRegressor", "LinearClassifier", "Normalizer", "ArrayFeatureExtractor")
+}
 """Operators that are read and are not of ONNX's own domain."""
 _EXACT = {
     *_MOVES, *_CASTS, "Constant", "ConstantOfShape", "Concat", "Neg", "Abs", "Pad", "Max", "Min", "Where", "Relu",

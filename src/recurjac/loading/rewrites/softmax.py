@@ -22,7 +22,6 @@ from recurjac.operators.gather import Gather
 from recurjac.operators.scale import scaled
 from recurjac.registry import onnx_ops, torch_ops
 
-
 _APART = 1e4
 """Numbers that differ by more lose digits where one is added to the other."""
 
