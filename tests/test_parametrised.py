@@ -65,3 +65,19 @@ def test_gradients_reach_the_underlying_parameters(name: str) -> None:
         rj.jacobian_bounds(network, rj.LpBall(x, 0.0), method=rj.Chords())
     again = rj.load(module, x)
     torch.testing.assert_close(again(x), module(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_training_lowers_a_bound(name: str) -> None:
+    """The module stays in training mode, and is read in eval mode before each step."""
+    module, x = net(name).train(), torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
+    optimizer, seen = torch.optim.SGD(module.parameters(), lr=0.02), []
+    for _ in range(4):
+        bounds = rj.jacobian_bounds(rj.load(module, x), rj.LpBall(x, 0.1), method=rj.FastLip())
+        loss = torch.maximum(bounds.upper, -bounds.lower).square().sum()
+        seen.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert all(part.training for part in module.modules())
+    assert seen[-1] < seen[0]

@@ -455,9 +455,26 @@ ACTIVATIONS = {
     "prelu-kernel": (lambda: Fn(lambda p, x: torch._prelu_kernel(x, p[0].weight), nn.PReLU()), VECTOR),
 }
 
+
+def squeezed_and_excited(p: Any, x: Tensor) -> Tensor:
+    """Channels times gates that are computed from their means, inside a residual block, as in MobileNetV3."""
+    h = F.hardswish(p[0](x))
+    gates = F.hardsigmoid(p[2](F.relu(p[1](F.adaptive_avg_pool2d(h, 1)))))
+    return x + h * gates
+
+
+def placed_tokens(p: Any, x: Tensor) -> Any:
+    """Tokens with a class token, learned places by a table, and others by an embedding of their numbers."""
+    tokens = torch.cat([p[1].weight[:1].expand(x.shape[0], 1, -1), x], 1)
+    return p[0](tokens + p[1].weight + p[2](torch.arange(tokens.shape[1])))
+
+
 NETWORKS = {
     **layers(
         IMAGE,
+        squeeze_and_excite=lambda: Fn(
+            squeezed_and_excited, nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1)
+        ),
         residual=lambda: Fn(
             lambda p, x: F.relu(x + p[1](F.relu(p[0](x)))), *(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
         ),
@@ -473,6 +490,8 @@ NETWORKS = {
     **layers(
         (4, 3),
         tokens=lambda: Fn(lambda p, x: x + p[1](F.relu(p[0](x.mT))).mT, nn.Linear(4, 5), nn.Linear(5, 4)),
+        places=lambda: Fn(placed_tokens, nn.Linear(3, 2), nn.Embedding(5, 3), nn.Embedding(6, 3)),
+        embedded=lambda: Fn(lambda p, x: x.softmax(2) @ p[0].weight + F.linear(x, p[0].weight.T), nn.Embedding(3, 2)),
     ),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile, expect_whole
 from recurjac.loading.estimators import Estimator, Fitted
+from recurjac.loading.foreign import about_file, about_object
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
@@ -75,7 +76,7 @@ def load(
     if isinstance(source, Estimator):
         return _load_estimator(source).to(dtype, device)
     if not isinstance(source, list | tuple):
-        raise InvalidNetwork(f"a {type(source).__name__} is not a network; give a path, an nn.Module or [(W, b), …]")
+        raise InvalidNetwork(about_object(source))
     wide = read_weights(source, activation, torch.float64)
     _check(wide, _layers(source, wide))
     narrow = wide.to(dtype, device)
@@ -133,17 +134,8 @@ def _load_path(
         return network.to(dtype, device)
     if Path(path).suffix == ".pt2":
         return _checked(read_pt2(Path(path), wanted), dtype, device)
-    if Path(path).suffix in (".pt", ".pth", ".ckpt"):
-        raise InvalidRequest(
-            f"{path} holds pickled Python objects, which are never loaded; make the module, call "
-            "module.load_state_dict(torch.load(path, weights_only=True)), and give rj.load(module, example), or save "
-            "it with torch.export.save(torch.export.export(module, (example,)), 'model.pt2')"
-        )
     if Path(path).suffix != ".npz":
-        raise InvalidRequest(
-            f"{path}: files of type {Path(path).suffix or '(none)'} are not read; give an .onnx file, a .pt2 file of "
-            "torch.export.save, the weights as .npz (W0, b0, …, activation), or the PyTorch module"
-        )
+        raise InvalidRequest(about_file(path, Path(path).suffix.lower()))
     wanted.refused_by(path)
     wide = read_npz(Path(path), activation, torch.float64)
     arrays = load_arrays(Path(path))

@@ -24,6 +24,7 @@ from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
 from recurjac.loading import readers, rewrites
 from recurjac.loading.decompositions import changes_part, decomposed
 from recurjac.loading.expression import Builder, Expression
+from recurjac.loading.foreign import about_untraced
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
 from recurjac.loading.messages import INSIDE, advice, first_line, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
@@ -157,20 +158,13 @@ def _exported(module: nn.Module, examples: Sequence[Tensor]) -> ExportedProgram:
             failed.append(error)
     raise InvalidNetwork(
         f"torch.export cannot trace the module on a batch of one input of shape {tuple(examples[0].shape[1:])} "
-        f"(the first dimension of the example is the batch): {untraced(failed[0], _remedy(module))}"
+        f"(the first dimension of the example is the batch): {untraced(failed[0], about_untraced(module))}"
     ) from failed[0]
 
 
 def _narrow(tensor: Tensor) -> bool:
     """Whether float32 holds every entry."""
     return not tensor.is_floating_point() or torch.equal(tensor.float().to(tensor.dtype), tensor)
-
-
-def _remedy(module: nn.Module) -> str:
-    """What to do about a module that cannot be exported."""
-    if any(c.__module__.startswith("stable_baselines3.") for c in type(module).__mro__):
-        return "a policy draws its action at random; bound its mean action, by the module in docs/networks.md"
-    return "remove control flow that depends on data"
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

@@ -34,8 +34,9 @@ def _regressor(
 
 @onnx_ops.reads("LinearClassifier")
 def _classifier(
-    x: Expression, *, coefficients: Sequence[float] = (), intercepts: Sequence[float] = (), post_transform: str = "NONE",
-    classlabels_ints: Sequence[int] = (), classlabels_strings: Sequence[Any] = (), **_: Any,
+    x: Expression, *, coefficients: Sequence[float] = (), intercepts: Sequence[float] = (),
+    post_transform: str = "NONE", classlabels_ints: Sequence[int] = (), classlabels_strings: Sequence[Any] = (),
+    **_: Any,
 ) -> Any:  # fmt: skip
     """The scores; labels are not read."""
     count = max(len(classlabels_ints), len(classlabels_strings))
