@@ -39,7 +39,7 @@ def several(nodes: Sequence[Any], shape: Shape = ROWS, opset: int = 17, **consta
 
 def activations() -> dict[str, Any]:
     plain = ["Abs", "Atan", "Celu", "Cos", "Elu", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Neg", "Relu", "Selu"]
-    plain += ["Sigmoid", "Sin", "Softplus", "Softsign", "Tanh"]
+    plain += ["Sigmoid", "Sin", "Softplus", "Softsign", "Tanh", "Sinh", "Cosh"]
     return {
         **{kind: one(kind) for kind in plain},
         **{f"{kind} of an image": one(kind, shape=IMAGE) for kind in ("Relu", "Sigmoid", "Elu")},
@@ -65,6 +65,7 @@ def activations() -> dict[str, Any]:
         ),
         "log of a sigmoid": several([node("Sigmoid", "x", "a"), node("Log", "a")]),
         "silu": several([node("Sigmoid", "x", "a"), node("Mul", "x a")]),
+        "Tan": several([node("Mul", "x c", "h"), node("Tan", "h")], c=np.array(0.125)),
         "square": one("Pow", "x e", constants={"e": np.array(2.0)}),
         "cube": one("Pow", "x e", constants={"e": i(3)}),
         "first power": one("Pow", "x e", constants={"e": np.array([1.0])}),

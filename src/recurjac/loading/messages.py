@@ -32,16 +32,34 @@ def untraced(error: Exception, remedy: str) -> str:
     return f"{first_line(error)}; {remedy}"
 
 
+_JUMPS = (
+    "it is constant between its jumps, so that its derivative is 0 or does not exist; leave it out, or use abs, relu or "
+    "clamp"
+)
+_SORT = "ranking is not read; take entries of a sort of up to 32, as x.sort(dim)[0][:, k], or use maximum and minimum"
 _ADVICE = {
-    "topk": "ranking is not read; use a sort of few entries, or maximum and minimum",
-    "upsample": "upsample to the nearest entry instead",
-    "resize": "upsample to the nearest entry instead",
-    "threshold": "use relu, clamp, maximum or minimum",
+    **dict.fromkeys(("topk", "kthvalue", "median", "nanmedian"), _SORT),
     **dict.fromkeys(
-        ("eq", "equal", "argmax"),
+        ("floor", "ceil", "round", "trunc", "frac", "sign", "sgn", "heaviside", "fmod", "mod", "remainder",
+         "quantizelinear", "dynamicquantizelinear", "bucketize", "searchsorted"),
+        _JUMPS,
+    ),
+    **dict.fromkeys(("hardshrink", "shrink"), "it jumps; use softshrink"),
+    **dict.fromkeys(
+        ("eq", "equal", "argmax", "argmin"),
         "a comparison or ranking has no derivative; leave it out of the network",
     ),
-}
+    "threshold": "use relu, clamp, maximum or minimum",
+    "cummax": "use maximum of one part after another",
+    "cummin": "use minimum of one part after another",
+    "cdist": "write it as torch.linalg.vector_norm(x[:, :, None] - y[:, None], dim=-1)",
+    "gridsample": "with a constant grid it is a matrix, which grid_sample makes of unit images; multiply by that",
+    "grid_sampler": "with a constant grid it is a matrix, which grid_sample makes of unit images; multiply by that",
+    "fft_": "it is a matrix, which it makes of the rows of torch.eye; multiply by its real and imaginary parts",
+    "complex": "compute with real and imaginary parts",
+    "item": "keep it a tensor, without item() or float()",
+    "nan_to_num": "leave it out; bounds are for inputs where the network is finite",
+}  # fmt: skip
 """The alternative to an operation, by its name or a part of it."""
 
 

@@ -287,6 +287,8 @@ def _inputs(
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
             values[spec.arg.name] = given
+        elif spec.kind == InputKind.TOKEN:
+            values[spec.arg.name] = Unread("the order of effects")
         else:
             tensor = live[spec.target] if spec.target in live else program.constants[spec.target]
             values[spec.arg.name] = cast(tensor, builder.dtype, tensor.device) if tensor.is_floating_point() else tensor
@@ -324,6 +326,11 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         raise
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported: {first_line(error)}") from error
+    except AttributeError as error:  # an expression where a reader expects a tensor, or vice versa
+        raise UnsupportedLayer(
+            f"{node.target} at {place_of(node)} is not supported: the wrong ones of its inputs depend on the network's "
+            "input"
+        ) from error
     if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], Node):
         values[node.args[0].name] = result  # an in-place operation changes its argument
     return result

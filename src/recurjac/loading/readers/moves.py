@@ -123,7 +123,10 @@ def _same(x: Expression, *_: Any, **__: Any) -> Any:
 def _to(x: Expression, *args: Any, **kwargs: Any) -> Any:
     dtypes = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
     if any(d not in (torch.float32, torch.float64) for d in dtypes):
-        raise ValueError(f"a conversion to {dtypes[0]}; only float32 and float64 are read")
+        raise ValueError(
+            f"a conversion to {dtypes[0]}; only float32 and float64 are read; if it looks up an embedding, feed "
+            "vectors times its weights"
+        )
     return x
 
 
