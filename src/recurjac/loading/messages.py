@@ -33,8 +33,8 @@ def untraced(error: Exception, remedy: str) -> str:
 
 
 _JUMPS = (
-    "it is constant between its jumps, so that its derivative is 0 or does not exist; leave it out, or use abs, relu or "
-    "clamp"
+    "it is constant between its jumps, so that its derivative is 0 or does not exist; leave it out, or use abs, relu "
+    "or clamp"
 )
 _SORT = "ranking is not read; take entries of a sort of up to 32, as x.sort(dim)[0][:, k], or use maximum and minimum"
 _ADVICE = {

@@ -54,7 +54,6 @@ def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
 def _kernels() -> tuple[type[Any], ...]:
     """The kernels, as classes named after the operators that they replace."""
     from onnx.reference.op_run import OpRun
-    from onnx.reference.ops.op_attention import Attention_23
     from onnx.reference.ops.op_resize import Resize
 
     def kernel(name: str, function: Any) -> type[Any]:
@@ -74,12 +73,6 @@ def _kernels() -> tuple[type[Any], ...]:
         found: tuple[Array, ...] = Resize._run(self, x, *args, **how)
         return found
 
-    def attention(self: Any, *args: Any, **how: Any) -> tuple[Array, ...]:
-        """With the scale in float64."""
-        wide: dict[str, Any] = {k: float(v) if k == "scale" and v is not None else v for k, v in how.items()}
-        run: Any = Attention_23._run
-        return tuple(run(self, *args, **wide))
-
     own = {
         "Conv": _conv, "ConvTranspose": _conv_transpose, "AveragePool": _average_pool, "MaxPool": _max_pool,
         "GlobalMaxPool": _global_max_pool, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Pad": _pad,
@@ -87,11 +80,23 @@ def _kernels() -> tuple[type[Any], ...]:
         "Gelu": _gelu, "HardSwish": _hard_swish, "GroupNormalization": group_norm, "LpNormalization": lp_normalization,
         "MeanVarianceNormalization": mean_variance, "LRN": local_response,
     }  # fmt: skip
-    changed = (("Resize", Resize, resize), ("Attention", Attention_23, attention))
-    return (
-        *(kernel(*item) for item in own.items()),
-        *(type(name, (base,), {"op_domain": "", "_run": run}) for name, base, run in changed),
-    )
+    changed = type("Resize", (Resize,), {"op_domain": "", "_run": resize})
+    return (*(kernel(*item) for item in own.items()), changed, *_attention())
+
+
+def _attention() -> tuple[type[Any], ...]:
+    """A kernel of Attention that takes its scale in float64; none if this version of onnx has no Attention."""
+    try:
+        from onnx.reference.ops.op_attention import Attention_23
+    except ImportError:
+        return ()
+    evaluate: Any = Attention_23._run
+
+    def run(self: Any, *args: Any, **how: Any) -> tuple[Array, ...]:
+        wide = {k: float(v) if k == "scale" and v is not None else v for k, v in how.items()}
+        return tuple(evaluate(self, *args, **wide))
+
+    return (type("Attention", (Attention_23,), {"op_domain": "", "_run": run}),)
 
 
 def _around(
