@@ -108,4 +108,17 @@ def einsums() -> dict[str, Any]:
     }
 
 
-CASES: dict[str, Any] = {**norms(), **attention(), **rotations(), **reductions(), **einsums()}
+def others() -> dict[str, Any]:
+    weights = {"w": numbers(2, 3, 3), "r": numbers(2, 3, 3, seed=1), "b": numbers(2, 6)}
+    cell = node("RNN", "x w r b", "a y", hidden_size=3, activations=["Relu", "Relu"], direction="bidirectional")
+    places = i(0, 2, 0).reshape(3, 1)
+    return {
+        "RNN of Relu": several([cell], [4, 1, 3], 14, **weights),
+        "ScatterND sums": one("ScatterND", "x p u", shape=[3, 3], opset=18, reduction="add",
+                              constants={"p": places, "u": numbers(3, 3)}),
+        "ScatterND sums of x": one("ScatterND", "c p x", shape=[3, 2], opset=18, reduction="add",
+                                   constants={"p": places, "c": numbers(4, 2)}),
+    }  # fmt: skip
+
+
+CASES: dict[str, Any] = {**others(), **norms(), **attention(), **rotations(), **reductions(), **einsums()}

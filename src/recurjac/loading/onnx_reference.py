@@ -2,10 +2,10 @@
 
 In onnx 1.23, these are wrong: transposed convolutions with groups, GatherElements of wide tensors, MaxPool and
 AveragePool with auto_pad or ceil_mode, GlobalMaxPool of volumes, and BatchNormalization before opset 14.  These are
-missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19.  Erf, the
-constants of Gelu and HardSwish and the weights of Resize are rounded to float32.  Pools and GatherND loop over their
-entries in Python, and a dilated convolution stores the whole kernel including its holes.  The kernels here share no
-code with the operators of the normal form, which is checked against them.
+missing: negative pads, Upsample by an attribute, Resize of opset 10, DequantizeLinear before opset 19, RNN with
+ReLUs.  Erf, the constants of Gelu and HardSwish and the weights of Resize are rounded to float32.  Pools and GatherND
+loop over their entries in Python, and a dilated convolution stores the whole kernel including its holes.  The kernels
+here share no code with the operators of the normal form, which is checked against them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,19 @@ def _kernels() -> tuple[type[Any], ...]:
         "MeanVarianceNormalization": mean_variance, "LRN": local_response,
     }  # fmt: skip
     changed = type("Resize", (Resize,), {"op_domain": "", "_run": resize})
-    return (*(kernel(*item) for item in own.items()), changed, *_attention())
+    return (*(kernel(*item) for item in own.items()), changed, _rnn(), *_attention())
+
+
+def _rnn() -> type[Any]:
+    """A kernel of RNN that has ReLUs."""
+    from onnx.reference.ops.op_rnn import CommonRNN
+
+    known: Any = CommonRNN.choose_act
+
+    def chosen(self: Any, name: str, alpha: Any, beta: Any) -> Any:
+        return (lambda x: np.maximum(x, 0)) if name.lower() == "relu" else known(self, name, alpha, beta)
+
+    return type("RNN", (CommonRNN,), {"op_domain": "", "choose_act": chosen})
 
 
 def _attention() -> tuple[type[Any], ...]:

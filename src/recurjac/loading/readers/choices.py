@@ -118,6 +118,6 @@ def _scatter_elements(x: Any, index: Any, updates: Any, *, axis: int = 0, reduct
 
 @onnx_ops.reads("ScatterND")
 def _scatter_nd(x: Any, index: Any, updates: Any, *, reduction: str = "none") -> Any:
-    if reduction != "none":
+    if reduction not in ("none", "add"):
         raise ValueError(f"a scatter with reduction={reduction}")
-    return index_put(x, list(_constant(index).long().unbind(-1)), updates)
+    return index_put(x, list(_constant(index).long().unbind(-1)), updates, reduction == "add")

@@ -309,6 +309,9 @@ def _onnx_rnn(
     x: Any, w: Any, r: Any, b: Any = None, lengths: Any = None, h: Any = None, *, activations: Any = None,
     clip: Any = None, direction: str = "forward", layout: int = 0, **_: Any,
 ) -> Any:  # fmt: skip
-    how = Sequences(partial(plain, Tanh()), (0,), ("Tanh",), direction, layout)
+    first = (activations or ("Tanh",))[0]
+    relu = (first.decode() if isinstance(first, bytes) else str(first)).lower() == "relu"
+    cell, name = (partial(plain, ReLU()), "Relu") if relu else (partial(plain, Tanh()), "Tanh")
+    how = Sequences(cell, (0,), (name,), direction, layout)
     how.check(x, lengths, activations, clip)
     return how.of(x, w, r, b, (h,))
