@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,9 +31,17 @@ class Learned(nn.Module):
         return x + 0.1 * torch.tanh(self.inner(torch.cat([x, u], 1)))
 
 
-def policy(seed: int = 0) -> nn.Module:
+def cart_pole(x: Tensor, u: Tensor) -> Tensor:
+    """One step of 0.02 s of a cart of 1 kg with a pole of 0.1 kg and 1 m, which a force of 10 u pushes."""
+    speed, angle, turn = (x[:, i : i + 1] for i in range(1, 4))
+    push = (10 * u + 0.05 * turn.square() * angle.sin()) / 1.1
+    spin = (9.8 * angle.sin() - angle.cos() * push) / (0.5 * (4 / 3 - 0.1 * angle.cos().square() / 1.1))
+    return x + 0.02 * torch.cat([speed, push - 0.05 * spin * angle.cos() / 1.1, turn, spin], 1)
+
+
+def policy(seed: int = 0, inputs: int = 2) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 
 
 def rolled(dynamics: object, control: object, x: Tensor, steps: int) -> Tensor:
@@ -56,6 +67,50 @@ def test_the_jacobian_of_the_last_state_is_bounded(steps: int) -> None:
         assert bool((found <= bounds.upper + 1e-12).all())
     width = float((bounds.upper - bounds.lower).detach().max())
     assert width < 3 * float((found.amax(0) - found.amin(0)).detach().max())  # by tangents that are carried forward
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "inputs", "steps"),
+    [
+        (pendulum, 2, 3),
+        (cart_pole, 4, 2),
+        pytest.param(pendulum, 2, 10, marks=pytest.mark.slow),
+        pytest.param(cart_pole, 4, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_the_default_is_near_the_sampled_range(
+    dynamics: Callable[[Tensor, Tensor], Tensor], inputs: int, steps: int
+) -> None:
+    control, radius = policy(0, inputs), 0.02
+    network = rj.closed_loop(dynamics, control, steps, torch.zeros(inputs))
+    bounds = rj.jacobian_bounds(network, rj.LpBall(torch.zeros(1, inputs), radius))
+    points = radius * (2 * torch.rand(500, inputs, dtype=torch.float64) - 1)
+    points = torch.cat([points, radius * torch.tensor(list(product((-1.0, 1.0), repeat=inputs)), dtype=torch.float64)])
+    found = torch.func.vmap(torch.func.jacrev(lambda t: rolled(dynamics, control, t.unsqueeze(0), steps)[0]))(points)
+    assert bool((bounds.lower - 1e-12 <= found).all())
+    assert bool((found <= bounds.upper + 1e-12).all())
+    width = (bounds.upper - bounds.lower).detach().max()
+    assert float(width) < 1.5 * float((found.amax(0) - found.amin(0)).detach().max())
+
+
+def test_tangents_are_carried_for_loops_only() -> None:
+    planner, loop = rj.Planner(), rj.closed_loop(pendulum, policy(), 2, torch.zeros(2))
+    assert planner.carries_tangents(loop) > 500
+    layers: list[nn.Module] = []
+    for activation, inputs in ((nn.ReLU(), 4), (nn.Tanh(), 4), (nn.Tanh(), 40)):
+        layers = [m for _ in range(3 if inputs == 4 else 10) for m in (nn.Linear(inputs, inputs), activation)]
+        network = rj.load(nn.Sequential(*layers).double(), torch.zeros(inputs))
+        assert planner.carries_tangents(network) == 0
+        region = rj.LpBall(torch.zeros(1, inputs), 0.1)
+        how = rj.Chords(), rj.WithTangents(rj.Chords())
+        one, other = (rj.jacobian_bounds(network, region, method=m) for m in how)
+        torch.testing.assert_close(one.upper, other.upper, rtol=0, atol=0)
+    both, single = rj.WithTangents(rj.Chords()), rj.Chords()
+    region = rj.LpBall(torch.zeros(2, 2), torch.tensor([[0.1], [3.0]]))
+    parts = [rj.jacobian_bounds(loop, region, method=m) for m in (both, single, rj.ForwardTangents(2048))]
+    assert bool((parts[0].upper <= torch.minimum(parts[1].upper, parts[2].upper) + 1e-12).all())
+    everywhere = [rj.jacobian_bounds(loop, rj.LpBall(torch.zeros(1, 2), rj.inf), method=m) for m in (both, single)]
+    torch.testing.assert_close(everywhere[0].upper, everywhere[1].upper, rtol=0, atol=0)
 
 
 def test_a_loop_follows_the_weights_of_both() -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
+from tests import derivative_cases
+from tests.derivative_cases import WAYS
 from tests.torch_cases import Fn
 
 
@@ -130,16 +132,97 @@ def test_what_has_no_continuous_gradient_is_refused() -> None:
         rj.lie_derivative(smooth, field.to(torch.float32))
 
 
-INSIDE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "grad": lambda v, x: torch.func.vmap(torch.func.grad(lambda z: v(z[None])[0, 0]))(x),
-    "jacrev": lambda v, x: torch.func.vmap(torch.func.jacrev(v))(x),
-    "jvp": lambda v, x: torch.func.jvp(v, (x,), (x.sin(),))[1],
-    "autograd": lambda v, x: torch.autograd.grad(v(x.requires_grad_()).sum(), x, create_graph=True)[0],
-}
+@pytest.mark.parametrize("name", WAYS)
+def test_a_derivative_inside_a_module_is_read(name: str) -> None:
+    """Its values, and its Jacobian over a ball, are those of PyTorch's own derivatives."""
+    torch.manual_seed(len(name))
+    module = Fn(lambda p, x: WAYS[name](p[0], x), derivative_cases.deep(nn.Tanh(), nn.Softplus())).double()
+    network, x = rj.load(module, torch.zeros(3)), torch.randn(1, 3, dtype=torch.float64)
+    points = x + 0.1 * (2 * torch.rand(30, 3, dtype=torch.float64) - 1)
+    each = [module(row.clone()) for row in points.split(1)]
+    torch.testing.assert_close(network(points), torch.cat(each), rtol=1e-9, atol=1e-9)
+    bounds = rj.jacobian_bounds(network, rj.Box(x - 0.1, x + 0.1))
+    found = [torch.autograd.functional.jacobian(module, row.clone())[0] for row in points.split(1)]
+    assert all(bool((bounds.lower[0] - 1e-9 <= j.squeeze(-2)).all()) for j in found)
+    assert all(bool((j.squeeze(-2) <= bounds.upper[0] + 1e-9).all()) for j in found)
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_a_derivative_inside_a_module_is_refused_with_what_to_do(name: str) -> None:
-    module = Fn(lambda p, x: INSIDE[name](p[0], x), deep(nn.Tanh()))
-    with pytest.raises((rj.InvalidNetwork, rj.UnsupportedLayer), match=r"rj\.lie_derivative"):
-        rj.load(module.double(), torch.ones(2))
+def along(value: nn.Module, field: nn.Module) -> nn.Module:
+    """dV/dx · f, differentiated inside."""
+
+    def inner(p: nn.ModuleList, x: Tensor) -> Tensor:
+        slope = torch.func.vmap(torch.func.grad(derivative_cases.one(p[0])))(x)
+        return (slope * p[1](x)).sum(1, keepdim=True)  # type: ignore[no-any-return]
+
+    return Fn(inner, value, field)
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus", "waves", "linear", "quadratic", "mixed"])
+def test_a_lie_derivative_inside_is_the_one_that_is_made(name: str) -> None:
+    value, field = pair(name)
+    x = torch.randn(1, 2, dtype=torch.float64)
+    inside = rj.load(along(value, field), torch.zeros(2))
+    made = rj.lie_derivative(rj.load(value, torch.zeros(2)), rj.load(field, torch.zeros(2)))
+    torch.testing.assert_close(inside(x), made(x), rtol=1e-9, atol=1e-9)
+    region = rj.LpBall(x, 0.1)
+    one, other = ((b.upper - b.lower).detach().max() for b in (rj.jacobian_bounds(n, region) for n in (inside, made)))
+    assert float(one) <= 1.5 * float(other) + 1e-9
+
+
+def test_a_derivative_inside_follows_live_weights_and_its_rounding_is_covered() -> None:
+    exact = along(quadratic(), nn.Linear(2, 2)).double()
+    network, x = rj.load(exact, torch.zeros(2)), torch.randn(1, 2, dtype=torch.float64)
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.1))
+    assert bounds.rigorous
+    value, field = pair("tanh")
+    network = rj.load(along(value, field), torch.zeros(2))
+    rj.jacobian_bounds(network, rj.LpBall(x, 0.1)).upper.sum().backward()
+    weights = [p for m in (value, field) for p in m.parameters()]
+    moved = [p for p in weights if p.grad is not None and bool((p.grad != 0).any())]
+    assert len(moved) == len(weights) - 1  # all but the last bias of V
+    torch.optim.SGD(moved, lr=0.1).step()
+    torch.testing.assert_close(network(x), along(value, field)(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_softplus_inside_is_differentiated_beyond_its_threshold() -> None:
+    """PyTorch's derivative jumps by 2e-9 there, which is not the function's."""
+    inner = nn.Linear(2, 3)
+    nn.init.constant_(inner.bias, 20.0)
+    module = Fn(lambda p, x: torch.func.grad(lambda z: nn.functional.softplus(p[0](z)).sum())(x), inner)
+    network = rj.load(module.double(), torch.zeros(2))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.1))
+    assert bool((bounds.lower < bounds.upper).all())
+
+
+JUMPS: dict[str, nn.Module] = {
+    "threshold_backward": nn.ReLU(), "leaky_relu_backward": nn.LeakyReLU(), "elu_backward": nn.ELU(0.5),
+    "sgn": nn.Softsign(), "hardtanh_backward": nn.Hardtanh(), "prelu_kernel_backward": nn.PReLU(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_a_derivative_inside_that_jumps_is_refused(name: str) -> None:
+    module = Fn(lambda p, x: WAYS["grad"](p[0], x), derivative_cases.deep(JUMPS[name])).double()
+    with pytest.raises(rj.UnsupportedLayer, match=f"{name}.*jumps, so that a network that computes it has no Jacobian"):
+        rj.load(module, torch.ones(3))
+
+
+def test_control_flow_is_refused_in_derivatives_too() -> None:
+    """The operations are recorded without numbers, so that no branch is taken for one input."""
+    flow = lambda p, x: WAYS["grad"](p[0], x) * (1 if x.sum() > 0 else -1)  # noqa: E731
+    with pytest.raises(rj.InvalidNetwork, match=r"computes a derivative inside|control flow"):
+        rj.load(Fn(flow, derivative_cases.deep(nn.Tanh())).double(), torch.ones(3))
+
+
+def test_a_loop_with_a_derivative_inside_is_read() -> None:
+    """Descent along the gradient, step after step."""
+    torch.manual_seed(3)
+    value = derivative_cases.deep(nn.Tanh()).double()
+    control = Fn(lambda p, x: -WAYS["grad"](p[0], x), value)
+    network = rj.closed_loop(lambda x, u: x + 0.1 * u, control, 3, torch.zeros(3))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    state = x
+    for _ in range(3):
+        state = state + 0.1 * control(state)
+    torch.testing.assert_close(network(x), state, rtol=1e-9, atol=1e-9)

@@ -25,6 +25,7 @@ METHODS: dict[str, AbstractJacobianMethod] = {
     "default": rj.Intersection(rj.Chords(), rj.RecurJac()),
     "cut": rj.Cut(rj.Chords(), most=7),
     "tangents": rj.ForwardTangents(20),
+    "with": rj.WithTangents(rj.FastLip()),
     "in-time": rj.InTime(),
 }
 RULES: dict[str, AbstractPreactivation] = {

@@ -18,10 +18,10 @@ from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.wanted import Wanted
 from recurjac.network import Network
 from recurjac.registry import torch_ops
-from tests import attention_cases, torch_cases
+from tests import attention_cases, derivative_cases, torch_cases
 from tests.torch_cases import CHOICES, MIXED, ONE_INPUT, SIMPLER, WIDE, Fn, norm
 
-CASES = {**torch_cases.CASES, **attention_cases.TORCH}
+CASES = {**torch_cases.CASES, **attention_cases.TORCH, **derivative_cases.TORCH}
 EVERY = {**CASES, **ONE_INPUT}
 DECOMPOSED = (
     "norm2d", "classifier", "adaptive2d", "adaptive3d", "adaptive-most2d", "most3d", "zeros", "contiguous",

@@ -79,6 +79,7 @@ from recurjac.jacobian import (
     RecurJac,
     Reversed,
     ReversedAfterFirst,
+    WithTangents,
     XLinear,
     jacobian_bounds,
 )
@@ -140,5 +141,5 @@ __all__ = [
     "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm",
     "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
     "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps",
-    "XLinear",
+    "WithTangents", "XLinear",
 ]  # fmt: skip

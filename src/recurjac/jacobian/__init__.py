@@ -16,11 +16,12 @@ from recurjac.jacobian.in_time import InTime
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 from recurjac.jacobian.tangents import ForwardTangents
+from recurjac.jacobian.with_tangents import WithTangents
 from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
     "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection", "JacobianBounds",
-    "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear",
-    "as_jacobian_method", "default_method", "jacobian_bounds",
+    "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "WithTangents",
+    "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from recurjac.jacobian.combine import Intersection
 from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords, RecurJac
+from recurjac.jacobian.with_tangents import WithTangents
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
@@ -24,8 +25,8 @@ from recurjac.region import AbstractRegion
 
 
 def default_method() -> AbstractJacobianMethod:
-    """The default method: the intersection of `Chords()` and `RecurJac()`, with products at cuts."""
-    return Cut(Intersection(Chords(), RecurJac()))
+    """The default: the intersection of `Chords()` and `RecurJac()`, with products at cuts, and tangents for loops."""
+    return WithTangents(Cut(Intersection(Chords(), RecurJac())))
 
 
 def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
@@ -66,7 +67,7 @@ def jacobian_bounds(
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
-    method: the default is `Cut(Intersection(Chords(), RecurJac()))`.
+    method: the default is `WithTangents(Cut(Intersection(Chords(), RecurJac())))`.
     pre: the rule for pre-activation bounds; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`; the result records which was used.

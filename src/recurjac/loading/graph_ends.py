@@ -136,10 +136,14 @@ def place_of(node: Node) -> str:
     return f"node {node.name}" + (f" of module {path[-1]}" if path else "") + (f" ({line})" if line else "")
 
 
+_OTHERS = ("/torch/", "unfolded.py")
+"""Parts of the names of files that are not the user's."""
+
+
 def _line(trace: str) -> str:
-    """The innermost call of a traceback that is not in PyTorch: file, line and code."""
+    """The innermost call of a traceback that is the user's: file, line and code."""
     lines = [line.strip() for line in trace.splitlines()]
-    calls = [(a, b) for a, b in pairwise(lines) if a.startswith("File ") and "/torch/" not in a]
+    calls = [(a, b) for a, b in pairwise(lines) if a.startswith("File ") and not any(t in a for t in _OTHERS)]
     if not calls:
         return ""
     file, number = calls[-1][0].split('"')[1], calls[-1][0].split(", line ")[1].split(",")[0]

@@ -16,31 +16,44 @@ def first_line(error: Exception) -> str:
 
 
 INSIDE = (
-    "it computes a derivative inside (torch.func, torch.autograd), which is not traced; read the function itself, and "
-    "make a network of its derivative by rj.gradient_network(V) or rj.lie_derivative(V, f)"
+    "it computes a derivative inside (torch.func, torch.autograd) in a way that is not traced; compute it by "
+    "torch.func.grad or jacrev, or read the function itself and use rj.gradient_network(V) or rj.lie_derivative(V, f)"
 )
 """What is wrong with a module that differentiates a part of itself."""
 _SIGNS = ("functorch", "fake tensor in the exported program", "The .grad attribute of a Tensor")
 """What PyTorch says of tensors that it made to differentiate."""
 
 
+def is_derivative(error: Exception) -> bool:
+    """Whether PyTorch cannot trace a module because it differentiates a part of itself."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any("eager_transforms" in f for f in files) or any(sign in str(error) for sign in _SIGNS)
+
+
 def untraced(error: Exception, remedy: str) -> str:
     """Why PyTorch cannot trace a module, and what to do."""
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any("eager_transforms" in f for f in files) or any(sign in str(error) for sign in _SIGNS):
-        return INSIDE
-    return f"{first_line(error)}; {remedy}"
+    return INSIDE if is_derivative(error) else f"{first_line(error)}; {remedy}"
 
 
 _JUMPS = (
     "it is constant between its jumps, so that its derivative is 0 or does not exist; leave it out, or use abs, relu "
     "or clamp"
 )
+_KINKS = (
+    "the derivative of a ReLU and of other activations with a kink jumps, so that a network that computes it has no "
+    "Jacobian; differentiate tanh, sigmoid, softplus, GELU, sin, square or another smooth activation"
+)
 _SORT = "ranking is not read; take entries of a sort of up to 32, as x.sort(dim)[0][:, k], or use maximum and minimum"
 _ADVICE = {
+    **dict.fromkeys(
+        ("threshold_backward", "relu_backward", "relu_kernel_backward", "elu_backward", "hardtanh_backward",
+         "hardswish_backward", "hardsigmoid_backward", "sgn"),
+        _KINKS,
+    ),
+    "_backward": "its derivative inside of a network is not read; bound the function that it is the derivative of",
     **dict.fromkeys(("topk", "kthvalue", "median", "nanmedian"), _SORT),
     **dict.fromkeys(
-        ("floor", "ceil", "round", "trunc", "frac", "sign", "sgn", "heaviside", "fmod", "mod", "remainder",
+        ("floor", "ceil", "round", "trunc", "frac", "sign", "heaviside", "fmod", "mod", "remainder",
          "quantizelinear", "dynamicquantizelinear", "bucketize", "searchsorted"),
         _JUMPS,
     ),

@@ -26,8 +26,9 @@ from recurjac.loading.decompositions import changes_part, decomposed
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.foreign import about_untraced
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
-from recurjac.loading.messages import INSIDE, advice, first_line, quiet_failure, untraced
+from recurjac.loading.messages import INSIDE, advice, first_line, is_derivative, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
+from recurjac.loading.unfolded import differentiates, is_covector, named_tensors, unfolded
 from recurjac.loading.wanted import Wanted, option
 from recurjac.loading.widening import InFloat64, called
 from recurjac.network import Network, Watched
@@ -43,9 +44,13 @@ import_all(rewrites)
 @final
 @dataclass(frozen=True)
 class Traced:
-    """A module and the graph that PyTorch exported from it in eval mode; it is applied `steps` times."""
+    """A module and a graph of it in eval mode; it is applied `steps` times.
+
+    exported: the module that PyTorch exported: `module`, or its operations if it differentiates inside (`unfolded`).
+    """
 
     module: nn.Module
+    exported: nn.Module
     program: ExportedProgram
     input_shape: Shape
     device: torch.device
@@ -56,7 +61,7 @@ class Traced:
     def dtype(self) -> torch.dtype:
         """The widest dtype of the module's floating-point parameters, buffers, and captured constants that need it."""
         captured = [t for t in self.program.constants.values() if isinstance(t, Tensor) and not _narrow(t)]
-        floats = [t.dtype for t in (*_tensors(self.module).values(), *captured) if t.is_floating_point()]
+        floats = [t.dtype for t in (*named_tensors(self.module).values(), *captured) if t.is_floating_point()]
         return reduce(torch.promote_types, floats, torch.float32)
 
     def network(self, dtype: torch.dtype) -> Network:
@@ -65,7 +70,7 @@ class Traced:
         Raises UnsupportedLayer, naming the operation and its place, if an operation has no normal form.
         """
         network = read_program(
-            self.program, self.wanted, _tensors(self.module), self.input_shape, dtype, self.device, self.steps
+            self.program, self.wanted, named_tensors(self.exported), self.input_shape, dtype, self.device, self.steps
         )
         return replace(network, copied=(*network.copied, *self._watched(network)))
 
@@ -73,16 +78,17 @@ class Traced:
         """Every parameter and buffer: followed if the network holds the tensor itself, otherwise kept as a copy."""
         held = {t.data_ptr() for t in network.tensors()}
         return tuple(
-            (Watched.followed if t.data_ptr() in held else Watched.kept)(partial(_named, self.module, name))
-            for name, t in _tensors(self.module).items()
+            (Watched.followed if t.data_ptr() in held else Watched.kept)(partial(_named, self.exported, name))
+            for name, t in named_tensors(self.exported).items()
             if t.is_floating_point()
         )
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The wanted output of the module in eval mode and float64 on x (batch, *input); its parameters do not change.
 
-        A module that fails on several inputs, or that reads only the first of them, is evaluated input by input.  Where
-        the graph is cut, it is evaluated itself, also input by input.
+        A module that fails on several inputs, or that reads only the first of them, is evaluated input by input, and so
+        is one that differentiates inside, so that its derivatives are those of one input.  Where the graph is cut, it
+        is evaluated itself, also input by input.
         Raises InvalidNetwork if it fails, UnsupportedLayer if the output is not a tensor.
         """
         together = None
@@ -101,13 +107,18 @@ class Traced:
 
     def _evaluated(self, x: Tensor) -> Tensor:
         if self.wanted.cut_at is not None:
-            end, tensors = end_of(self.program, self.wanted), _tensors(self.module)
+            end, tensors = end_of(self.program, self.wanted), named_tensors(self.exported)
             return torch.cat([evaluated(self.program, tensors, row, end) for row in x.split(1)])
+        inside = self.exported is not self.module
+        return torch.cat([self._run(row, inside) for row in x.split(1 if inside else len(x))])
+
+    def _run(self, x: Tensor, differentiated: bool) -> Tensor:
+        """The wanted output of the module; differentiated: whether it needs PyTorch's gradients."""
         places = _places(self.module)
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         y: Any = x
         try:
-            with eval_mode(self.module), torch.no_grad(), InFloat64():
+            with eval_mode(self.module), torch.set_grad_enabled(differentiated), InFloat64():
                 for _ in range(self.steps):
                     y = torch.func.functional_call(self.module, wide, (y.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
@@ -119,7 +130,7 @@ class Traced:
         value = values[self.wanted.output(output_names(spec), "the module")]
         if not isinstance(value, Tensor):
             raise UnsupportedLayer(f"the module returns a {type(value).__name__}; {WRAP}")
-        return value
+        return value.detach()
 
 
 @final
@@ -139,27 +150,49 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
 
     Raises InvalidNetwork if PyTorch cannot export the module.
     """
-    some = next((t for t in _tensors(module).values() if t.is_floating_point()), None)
+    some = next((t for t in named_tensors(module).values() if t.is_floating_point()), None)
     example = (example if some is None else example.to(some))[:1]
     dtypes = [torch.get_default_dtype(), torch.float64, torch.float32] if some is None else [some.dtype]
-    program = _exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
-    return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
+    with eval_mode(module):
+        exported, program = _exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
+    return Traced(module, exported, program, tuple(example.shape[1:]), example.device, wanted)
 
 
-def _exported(module: nn.Module, examples: Sequence[Tensor]) -> ExportedProgram:
-    """The graph for the first of some examples that PyTorch can export the module with."""
+def _exported(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module, ExportedProgram]:
+    """The graph of a module, or of its operations if it differentiates inside, and what was exported.
+
+    It is that for the first of some examples that PyTorch can export it with.
+    """
     failed: list[Exception] = []
     for example in examples:
         try:
-            with eval_mode(module), quiet_failure(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
-                return torch.export.export(module, (example,))
+            program = _export(module, example)
         except Exception as error:  # a module can raise any exception
             failed.append(error)
+            found = _export_unfolded(module, example) if is_derivative(error) else None
+            if found is not None:
+                return found
+        else:
+            return (_export_unfolded(module, example) if differentiates(program) else None) or (module, program)
     raise InvalidNetwork(
         f"torch.export cannot trace the module on a batch of one input of shape {tuple(examples[0].shape[1:])} "
         f"(the first dimension of the example is the batch): {untraced(failed[0], about_untraced(module))}"
     ) from failed[0]
+
+
+def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
+    with quiet_failure(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
+        return torch.export.export(module, (example,))
+
+
+def _export_unfolded(module: nn.Module, example: Tensor) -> tuple[nn.Module, ExportedProgram] | None:
+    """What is exported of a module that differentiates inside; None if PyTorch cannot follow it."""
+    try:
+        plain = unfolded(module, example)
+        return plain, _export(plain, example)
+    except Exception:  # a module can raise any exception; the first one says why
+        return None
 
 
 def _narrow(tensor: Tensor) -> bool:
@@ -173,14 +206,6 @@ def _named(module: nn.Module, name: str) -> Tensor:
     for step in name.split("."):
         found = getattr(found, step, None)
     return found if isinstance(found, Tensor) else torch.empty(0)
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by all of their names."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
 
 
 @contextmanager
@@ -310,7 +335,9 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
         raise UnsupportedLayer(f"{node.target} at {place_of(node)} is not supported: it reads {unread.what}")
     check_read(str(node.target), f"{node.target} at {place_of(node)}", flat)
     if not any(isinstance(a, Expression | Above) for a in flat):
-        return _folded(node, args, kwargs, builder)
+        if not is_covector(node):
+            return _folded(node, args, kwargs, builder)
+        args = (builder.constant(args[0]), *args[1:])  # a covector times weights, which stay live
     reader = torch_ops.readers.get(str(node.target))
     if changes_part(node):
         raise UnsupportedLayer(
@@ -338,8 +365,12 @@ def _read(node: Node, values: dict[str, Any], builder: Builder) -> Any:
 
 def _folded(node: Node, args: Any, kwargs: Any, builder: Builder) -> Any:
     """The result of a call on constants; records whether it was rounded, and the tensors whose values were copied."""
+    if node.target is torch.ops.aten.mul.Scalar and args[1] == 1:
+        return args[0]  # of which torch.func.vmap makes many
     result = _called(node.target, args, kwargs, builder.dtype)
     moves = str(node.target).split(".")[1:2]
+    if str(node.target).startswith("aten.empty") and result.is_floating_point():
+        return result.fill_(torch.inf)  # no number of it may count
     if isinstance(result, Tensor) and result.is_floating_point() and not _MOVES.issuperset(moves):
         builder.rounded = True
     given = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
@@ -358,7 +389,8 @@ _MOVES = {
     "t", "transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "slice", "select",
     "relu", "contiguous", "clone", "detach", "detach_", "alias", "numpy_T", "neg", "zeros", "ones",
     "lift_fresh_copy", "_to_copy", "to", "cat", "stack", "flip", "roll", "index", "split", "chunk", "unbind", "mT",
-    "full",
+    "full", "ones_like", "zeros_like", "new_zeros", "new_ones", "fill", "fill_", "diagonal", "diagonal_scatter",
+    "select_backward", "slice_backward", "_unsafe_view", "split_with_sizes", "_efficientzerotensor",
 }  # fmt: skip
 """Operations that do not round, so that folding them on constants is exact."""
 

@@ -58,6 +58,8 @@ class Thresholds:
     which it takes inputs one by one, so that it can show progress and be interrupted.
     lot_work, lot_copies: the multiply-adds (`Network.cost`) of samples that a portfolio bounds together, so that it can
     look at the clock between lots, and how many tensors of the size of a sample's gradients these hold.
+    loop_inputs, loop_stages: the most inputs and the fewest curved stages of a network that is like an unrolled loop.
+    tangent_work, tangent_noises: the multiply-adds of tangents that are carried forward as forms, and the most noises.
     watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
     before each of them costs little.
     """
@@ -77,6 +79,10 @@ class Thresholds:
     input_work: int = 10**8
     lot_work: int = 2 * 10**8
     lot_copies: int = 8
+    loop_inputs: int = 16
+    loop_stages: int = 8
+    tangent_work: int = 5 * 10**8
+    tangent_noises: int = 2048
     watched_work: int = 5 * 10**7
 
 
@@ -136,6 +142,19 @@ class AbstractPlanner(ABC):
         work, t = sum(network.work[:k]), self.thresholds
         carried = 1 + network.sizes[0] + noises
         return carried <= t.forms_share * unstable and 2 * unstable * work >= t.forms_work
+
+    @final
+    def carries_tangents(self, network: Network) -> int:
+        """How many noises the forms of tangents have that are carried forward beside other bounds; 0 if none are.
+
+        They are worth it for few inputs, and products or many curved stages one after another.
+        """
+        t, inputs = self.thresholds, network.sizes[0]
+        curved = sum(not (s.linear or s.activation.piecewise_linear) for s in network.stages)
+        if inputs > t.loop_inputs or not curved or not (network.has_products or curved >= t.loop_stages):
+            return 0
+        room = t.tangent_work // max(1, sum(network.work) * (1 + inputs)) - 1 - inputs
+        return min(room, t.tangent_noises) if room >= curved else 0
 
     @final
     def radii_ahead(self, network: Network) -> int:

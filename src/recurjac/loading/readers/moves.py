@@ -31,6 +31,7 @@ _MOVES: tuple[OpOverload, ...] = (
     aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.im2col.default,
     aten.unfold.default, aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec,
     aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.vec,
+    aten._unsafe_view.default,
 )  # fmt: skip
 """Operations with one result."""
 _DIVISIONS: tuple[OpOverload, ...] = (
@@ -77,6 +78,12 @@ def _zeros(x: Expression, size: Sequence[int] | None = None, **_: Any) -> Any:
 @torch_ops.reads("aten.ones_like.default", "aten.new_ones.default")
 def _ones(x: Expression, size: Sequence[int] | None = None, **_: Any) -> Any:
     return _full(x, size, 1.0)
+
+
+@torch_ops.reads("aten.empty_like.default")
+def _empty(x: Expression, **_: Any) -> Any:
+    """A constant whose numbers do not count, because they are overwritten; infinite ones would be seen."""
+    return _full(x, None, torch.inf)
 
 
 @torch_ops.reads("aten.new_full.default")
