@@ -87,6 +87,8 @@ def _part(value: Any, gap: Expression) -> _Part:
             raise ValueError("a choice of infinite numbers or NaN by a comparison, which jumps; use a constant mask")
         if not bool((numbers == numbers[0]).all()):
             raise ValueError("a choice of constants that differ from entry to entry")
+        if isinstance(value, torch.Tensor):
+            gap.builder.taken.append(value)  # the network will not follow it
         return _Part(0.0, float(numbers[0]))
     own, other = form(value), form(gap)
     found = own.multiple_of(other)
