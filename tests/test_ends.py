@@ -103,12 +103,12 @@ class Elsewhere(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.where(x)
-        return torch.where(h > 0, h, 0.1 * h) * (h > 0)
+        return torch.where(h > 0, h, 0.1 * h) + (h > 0)
 
 
 def test_a_refused_comparison_names_what_it_compares() -> None:
     """Also where names and lines of the source speak of choices."""
-    with pytest.raises(rj.UnsupportedLayer, match=r"^aten.mul.Tensor at .* no derivative.*: --cut-at where "):
+    with pytest.raises(rj.UnsupportedLayer, match=r"^aten.add.Tensor at .* no derivative.*: --cut-at where "):
         rj.load(Elsewhere(), X)
     for cut in ("linear", "where"):
         assert rj.load(Elsewhere(), X, cut_at=cut).output_shape == (4,)

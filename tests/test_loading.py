@@ -384,12 +384,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], type[Exception], tuple[st
     "no batch": (lambda p, _: p[0].bias * 1, rj.UnsupportedLayer, ("constant", "(4,)", "batch")),
     "power": (lambda p, x: p[0](x) ** x, rj.UnsupportedLayer, ("aten.pow.Tensor_Tensor", "constant number")),
     "mixing": (lambda p, x: p[0](x.flatten()), rj.UnsupportedLayer, ("a tensor of shape (4,)", "batch")),
-    "fixed batch": (lambda p, x: p[0](x.view(1, 4)), rj.InvalidNetwork, ("batches of any size", "(4,)")),
     "branching": (_branching, rj.InvalidNetwork, ("data", "(4,)")),
     "raises": (lambda _, x: x / (1 // 0), rj.InvalidNetwork, ("division or modulo", "(4,)")),
     "noise": (_noisy, rj.ConversionError, ("differ by", "random")),
     "batch size": (lambda p, x: p[0](x) * x.shape[0], rj.ConversionError, ("differ by", "size of the batch")),
-    "example only": (lambda _, __: torch.ones(1, 4), rj.ConversionError, ("(15, 4)", "(1, 4)")),
     "softplus": (lambda p, x: F.softplus(p[0](x), threshold=1), rj.UnsupportedLayer, ("softplus", "threshold=1")),
 }
 

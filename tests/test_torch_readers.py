@@ -167,6 +167,28 @@ def test_changes_in_place_are_seen_under_every_name(function: Callable[[Tensor],
     torch.testing.assert_close(network(x), function(x.clone()), rtol=1e-12, atol=1e-12)
 
 
+class Level(nn.Module):
+    """A level that is compared with nothing, and used a second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, self.level) + self.level
+
+
+def test_a_level_that_a_comparison_copies_is_watched() -> None:
+    module, x = Level().double(), torch.ones(1, 3)
+    network = rj.load(module, x)
+    with torch.no_grad():
+        module.level.add_(0.5)
+    with pytest.raises(rj.InvalidNetwork, match="read it again"):
+        rj.jacobian_bounds(network, rj.LpBall(x.double(), 0.1))
+    with pytest.raises(rj.UnsupportedLayer, match="such a jump"):
+        rj.load(module, x)
+
+
 # Gradients
 
 

@@ -37,6 +37,8 @@ PLAIN: dict[str, tuple[Callable[[Tensor], Tensor], Shape, str, str]] = {
     "product of comparisons": (lambda x: x * ((x > 0) * (x < 1)), VECTOR, "mul", "no derivative"),
     "gate that jumps": (lambda x: (x + 1) * (x > 0), VECTOR, "mul", "such a jump"),
     "sign": (lambda x: 2 * (x > 0).to(x.dtype), VECTOR, "mul", "such a jump"),
+    "filled with infinity": (lambda x: x.masked_fill(x > 0, -torch.inf).softmax(1), VECTOR, "masked_fill", "jumps"),
+    "filled with NaN": (lambda x: torch.where(x > 0, x, float("nan")), VECTOR, "where", "jumps"),
     "filled with a jump": (lambda x: x.masked_fill(x < 0, 1.0), VECTOR, "masked_fill", "such a jump"),
     "assigned by another": (lambda x: torch.index_put(x, (x > 0,), x.sum()), VECTOR, "index_put", "more than one"),
     "zeros": (lambda x: x.masked_fill(torch.logical_not(x), 1.0), VECTOR, "logical_not", "is 0"),

@@ -509,6 +509,8 @@ ONE_INPUT: dict[str, tuple[Make, Shape]] = {
     **plain(
         VECTOR,
         max_all=lambda x: x.max()[None] - x.min()[None],
+        viewed_as_one=lambda x: x.view(1, 2, 3) * 2,
+        constant=lambda x: torch.ones(1, 4, dtype=x.dtype),
         outer_of_first=lambda x: torch.outer(x[0], ROW.to(x))[None],
         gathered_of_first=lambda x: x.gather(-1, T([[0, 2]])) + x[0, 1],
     ),

@@ -99,8 +99,9 @@ def interpolated(x: Expression, axis: int, kernel: Kernel, how: Axis) -> Express
     taken = taken.unflatten(axis, (taps, count)).movedim(axis, 0)
     taken = torch.where(index.reshape(taps, *along) >= 0, taken, 0)
     several = x.apply(gather_positions(taken, x.shape))
-    total = sum_over(scaled(several, numbers.T.reshape(taps, *along)), [0], False)
-    return divided(total, divisor)  # type: ignore[no-any-return]
+    total: Expression = sum_over(scaled(several, numbers.T.reshape(taps, *along)), [0], False)
+    quotient: Expression = total if divisor == 1 else divided(total, divisor)
+    return quotient
 
 
 def _numbers(rows: Sequence[Sequence[Fraction]], x: Expression) -> tuple[Tensor, float]:

@@ -44,7 +44,10 @@ class Change:
 
 def _changes(shape: Sequence[int], scales: Any, sizes: Any, axes: Any) -> dict[int, Change]:
     """The axes that change, by number."""
-    named = [int(a) % len(shape) for a in axes] if axes else list(range(len(shape)))
+    count = len(shape)
+    if axes and (not all(-count <= a < count for a in axes) or len({a % count for a in axes}) < len(axes)):
+        raise ValueError(f"a resize of the axes {list(axes)} of {count}")
+    named = [int(a) % count for a in axes] if axes else list(range(count))
     given = scales if sizes is None else sizes
     numbers = [Fraction(v) for v in given.flatten().tolist()] if isinstance(given, Tensor) else []
     if len(numbers) != len(named) or any(v <= 0 for v in numbers):

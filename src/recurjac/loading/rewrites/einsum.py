@@ -53,7 +53,10 @@ def _spelled(equation: str, axes: Sequence[int]) -> tuple[list[str], str]:
     if not given:
         once = sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots)
         return spelled, dots + "".join(once)
-    return spelled, output.replace("...", dots)
+    wanted = output.replace("...", dots)
+    if len(set(wanted)) < len(wanted) or not set(wanted) <= set(letters):
+        raise ValueError(f"the sum of products {equation!r}, whose result has an index twice or a new one")
+    return spelled, wanted
 
 
 def _of_different(operand: Any, term: str) -> tuple[Any, str]:

@@ -82,9 +82,13 @@ class _Part:
 def _part(value: Any, gap: Expression) -> _Part:
     """A side of the choice as a function of the gap."""
     if is_constant(value):
-        numbers = torch.as_tensor(value, dtype=gap.dtype).flatten()
+        numbers = torch.as_tensor(value, dtype=gap.dtype).detach().flatten()
+        if not bool(numbers.isfinite().all()):
+            raise ValueError("a choice of infinite numbers or NaN by a comparison, which jumps; use a constant mask")
         if not bool((numbers == numbers[0]).all()):
             raise ValueError("a choice of constants that differ from entry to entry")
+        if isinstance(value, torch.Tensor):
+            gap.builder.taken.append(value)  # the network will not follow it
         return _Part(0.0, float(numbers[0]))
     own, other = form(value), form(gap)
     found = own.multiple_of(other)
@@ -182,8 +186,8 @@ def _put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) 
     """x with `values` at constant positions, or one value where a comparison is true."""
     if not any(isinstance(i, Above) for i in indices):
         return index_put(x, indices, values, accumulate)
-    (mask,) = indices
-    if accumulate or mask.shape != tuple(x.shape) or not is_constant(values):
+    mask = indices[0]
+    if accumulate or len(indices) > 1 or mask.shape != tuple(x.shape) or not is_constant(values):
         raise ValueError("an assignment where a comparison is true, of more than one number; use where or clamp")
     return mask.chosen(values, x)
 
