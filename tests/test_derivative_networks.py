@@ -208,6 +208,29 @@ def test_a_derivative_inside_that_jumps_is_refused(name: str) -> None:
         rj.load(module, torch.ones(3))
 
 
+def test_a_layer_with_two_names_is_not_changed_by_reading() -> None:
+    torch.manual_seed(5)
+    inner = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    module = Fn(lambda p, x: torch.func.grad(lambda z: p[1](p[0](z)).sum())(x), inner, inner).double()
+    module.register_module("again", inner)
+    before = [p.detach().clone() for p in module.parameters()]
+    network, x = rj.load(module, torch.zeros(2)), torch.randn(3, 2, dtype=torch.float64)
+    assert all(type(p) is nn.Parameter and torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+    torch.testing.assert_close(network(x), module(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_second_derivative_of_powers_is_read() -> None:
+    value = Fn(lambda p, x: (p[0](x) ** 2 + p[0](x) ** 3).sum(1, keepdim=True), nn.Linear(2, 3))
+
+    def curved(p: nn.ModuleList, x: Tensor) -> Tensor:
+        slope = torch.func.grad(derivative_cases.total(p[0]))
+        return torch.func.grad(lambda z: (slope(z) * x.detach()).sum())(x)  # type: ignore[no-any-return]
+
+    module, x = Fn(curved, value).double(), torch.randn(1, 2, dtype=torch.float64)
+    network = rj.load(module, torch.zeros(2))
+    torch.testing.assert_close(network(x), module(x), rtol=1e-9, atol=1e-9)
+
+
 def test_control_flow_is_refused_in_derivatives_too() -> None:
     """The operations are recorded without numbers, so that no branch is taken for one input."""
     flow = lambda p, x: WAYS["grad"](p[0], x) * (1 if x.sum() > 0 else -1)  # noqa: E731

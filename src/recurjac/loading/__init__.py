@@ -189,7 +189,7 @@ def _checked(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device 
 
     It is compared with the original first.
     """
-    _check(traced.network(torch.float64), traced.evaluate)
+    _check(traced.network(torch.float64), traced.evaluate, traced.cancelling)
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
     network = traced.network(traced.dtype if narrower else dtype)
     same_place = device is None or torch.device(device) == traced.device
@@ -210,19 +210,20 @@ def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
     return evaluate
 
 
-def _check(network: Network, reference: Reference) -> None:
+def _check(network: Network, reference: Reference, floor: float = 0.0) -> None:
     """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs.
 
     Of a network with functions that are not finite everywhere, inputs count on which its outputs are finite.
+    floor: the share of the median of the sizes of outputs that is the least to which they are compared.
     """
     held, limited = sum(network.sizes), any(s.activation.limited for s in network.stages)
     inputs = _random_inputs(network.input_shape)
     inputs = torch.cat([inputs, 0.5 + inputs[:5] / 2, 0.1 * inputs[5:10]]) if limited else inputs
     lots = inputs.split(max(1, _AT_ONCE // held))
-    found = sum(_compare(network, reference, x.to(network.device), limited) for x in lots)
+    found = sum(_compare(network, reference, x.to(network.device), limited, floor) for x in lots)
     if not found and held <= _FEW:
         more = torch.randn(500, *network.input_shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        found = _compare(network, reference, more.to(network.device), limited)
+        found = _compare(network, reference, more.to(network.device), limited, floor)
     if not found:
         raise InvalidNetwork(
             "the network is not finite on any of many inputs of ordinary size, so that what was read cannot "
@@ -236,7 +237,7 @@ _AT_ONCE = 2**23
 """The maximum number of entries of all stages that are evaluated at a time; it is at least one input."""
 
 
-def _compare(network: Network, reference: Reference, x: Tensor, limited: bool) -> int:
+def _compare(network: Network, reference: Reference, x: Tensor, limited: bool, floor: float) -> int:
     """On how many inputs network and reference agree; of a `limited` network, only those with finite outputs count."""
     with torch.no_grad():
         theirs = reference(x).double()  # first, because its error explains what is wrong with the original
@@ -246,19 +247,20 @@ def _compare(network: Network, reference: Reference, x: Tensor, limited: bool) -
         ours, theirs = ours[finite], theirs[finite]
         if not len(theirs):
             return 0
-    _agree(ours, theirs)
+    _agree(ours, theirs, floor)
     return len(theirs)
 
 
-def _agree(ours: Tensor, theirs: Tensor) -> None:
-    """Raise ConversionError unless both agree to 1e-9 of the largest entry, for each input."""
+def _agree(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> None:
+    """Raise ConversionError unless both agree to 1e-9 of the largest entry, for each input; floor as in `_check`."""
     if ours.shape != theirs.shape:
         raise ConversionError(
             f"the normal form returns shape {tuple(ours.shape)}, the original {tuple(theirs.shape)}; {_REMEDY}"
         )
     if not bool(theirs.isfinite().all()):
         raise InvalidNetwork("the network overflows float64 on inputs of ordinary size; its weights are too large")
-    scale = theirs.abs().reshape(len(theirs), -1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    size = theirs.abs().reshape(len(theirs), -1).amax(1)
+    scale = torch.maximum(size, floor * size.median()).clamp(min=torch.finfo(torch.float64).tiny)
     gap = (ours - theirs).abs().reshape(len(theirs), -1).amax(1) / scale
     if not bool((gap <= 1e-9).all()):
         raise ConversionError(

@@ -54,6 +54,11 @@ class Pt2File:
         floats = [t.dtype for t in self.program.state_dict.values() if t.is_floating_point()]
         return reduce(torch.promote_types, floats, torch.float32)
 
+    @property
+    def cancelling(self) -> float:
+        """As of a traced module: 1 if the program has derivatives in it, otherwise 0."""
+        return float(any("_backward" in str(node.target) for node in self.program.graph.nodes))
+
     def network(self, dtype: torch.dtype) -> Network:
         """The normal form.  Raises UnsupportedLayer, naming an operation that has no normal form and its place."""
         return read_program(self.program, self.wanted, self.tensors, self.input_shape, dtype, self.device)

@@ -28,7 +28,7 @@ from recurjac.loading.foreign import about_untraced
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
 from recurjac.loading.messages import INSIDE, advice, first_line, is_derivative, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
-from recurjac.loading.unfolded import differentiates, is_covector, named_tensors, unfolded
+from recurjac.loading.unfolded import differentiates, is_covector, named_tensors, places, unfolded
 from recurjac.loading.wanted import Wanted, option
 from recurjac.loading.widening import InFloat64, called
 from recurjac.network import Network, Watched
@@ -63,6 +63,11 @@ class Traced:
         captured = [t for t in self.program.constants.values() if isinstance(t, Tensor) and not _narrow(t)]
         floats = [t.dtype for t in (*named_tensors(self.module).values(), *captured) if t.is_floating_point()]
         return reduce(torch.promote_types, floats, torch.float32)
+
+    @property
+    def cancelling(self) -> float:
+        """1 if the original loses digits where its outputs are small, as 1 - tanh(z)² does for large z; otherwise 0."""
+        return float(self.exported is not self.module)
 
     def network(self, dtype: torch.dtype) -> Network:
         """The normal form on the module's live parameters; parameters of another dtype are copied without gradients.
@@ -114,8 +119,8 @@ class Traced:
 
     def _run(self, x: Tensor, differentiated: bool) -> Tensor:
         """The wanted output of the module; differentiated: whether it needs PyTorch's gradients."""
-        places = _places(self.module)
-        wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
+        held = places(self.module)
+        wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in held.items()}
         y: Any = x
         try:
             with eval_mode(self.module), torch.set_grad_enabled(differentiated), InFloat64():
@@ -218,21 +223,6 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in training:
             part.training = mode
-
-
-def _places(module: nn.Module) -> dict[str, Tensor]:
-    """Every attribute that holds a parameter or buffer, by one name each.
-
-    `functional_call` does not restore an attribute that it is given twice, for example under two names of one module.
-    """
-    return {
-        name: tensor
-        for prefix, part in module.named_modules()
-        for name, tensor in (
-            *part.named_parameters(prefix, recurse=False, remove_duplicate=False),
-            *part.named_buffers(prefix, recurse=False, remove_duplicate=False),
-        )
-    }
 
 
 def read_program(

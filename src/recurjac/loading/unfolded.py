@@ -35,6 +35,21 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def places(module: nn.Module) -> dict[str, Tensor]:
+    """Every attribute that holds a parameter or buffer, by one name each.
+
+    `functional_call` does not restore an attribute that it is given twice, for example under two names of one module.
+    """
+    return {
+        name: tensor
+        for prefix, part in module.named_modules()
+        for name, tensor in (
+            *part.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            *part.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+    }
+
+
 def differentiates(program: ExportedProgram) -> bool:
     """Whether a graph enters and leaves levels of torch.func, between which operations mean something else."""
     return any("_functorch" in str(getattr(n.target, "__module__", "")) for n in program.graph.nodes)
@@ -54,7 +69,8 @@ def unfolded(module: nn.Module, example: Tensor) -> nn.Module:
     It is run without numbers, so that control flow that depends on data raises an exception, as it does in
     `torch.export`.  example: one input, with its batch axis.
     """
-    names = list(named_tensors(module))
+    held = places(module)
+    names = list(held)
 
     def called(tensors: list[Tensor], x: Tensor) -> Any:
         return torch.func.functional_call(module, dict(zip(names, tensors, strict=True)), (x,), tie_weights=False)
@@ -62,7 +78,7 @@ def unfolded(module: nn.Module, example: Tensor) -> nn.Module:
     with quiet_failure(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of its own use of TorchScript
         trace = make_fx(called, tracing_mode="fake", _allow_non_fake_inputs=True)
-        graph: GraphModule = trace(list(named_tensors(module).values()), example.detach().clone())
+        graph: GraphModule = trace(list(held.values()), example.detach().clone())
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return Unfolded(module, graph, names)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
+
 from recurjac.activations import (
     GELU,
     Abs,
@@ -243,6 +245,8 @@ def _power(x: Any, exponent: Any) -> Any:
     if is_constant(x):
         raise ValueError("a power of a constant; write it with exp")
     number = constant_exponent(exponent)
+    if number == 0:  # such as the second derivative of a square
+        return torch.ones(x.shape, dtype=x.dtype, device=x.device)
     return squared(x) if number == 2 else power(x, number)
 
 
