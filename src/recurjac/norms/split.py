@@ -19,7 +19,8 @@ from recurjac.norms.base import AbstractNormMethod, NormBound
 from recurjac.norms.coupled import Start, reconciled
 from recurjac.norms.induced import vector_norm
 from recurjac.norms.quadratic import QuadraticNorm
-from recurjac.norms.split_parts import HalfSpaces, Kinks, Tangents
+from recurjac.norms.split_cuts import Cuts
+from recurjac.norms.split_parts import HalfSpaces, Tangents
 from recurjac.preactivation.centred import secant_system
 from recurjac.quadratic import Point, lifted, reduced
 from recurjac.quadratic.lifted import base_of, unknown_neurons, variables
@@ -113,11 +114,11 @@ class SplitNorm(AbstractNormMethod):
         if start is None:
             return nothing
         lift, found = lifted(tangents, torch.ones_like(points.radius)), start.half.clone()
-        base, kinks = base_of(tangents, points.radius), Kinks.of(points, lift.places)
+        base, cuts = base_of(tangents, points.radius), Cuts.of(points, lift.places)
         for k in range(tangents.rows):
             one = replace(lift, rows=lift.rows.at(torch.tensor([k], device=tangents.device)))
             row, inputs = reduced(one, base, tangents.arithmetic)
-            duals = Tangents.of(row, kinks, start, tangents, p), HalfSpaces.of(points, row, inputs, start)
+            duals = Tangents.of(row, cuts, start, tangents, p), HalfSpaces.of(points, row, inputs, start)
             rest = Deadline.after(deadline.left / (tangents.rows - k))
             found[k] = min(float(found[k]), Splitting(*duals, self.steps, self.parts, floor, rest).upper(start, k))
         return found
@@ -177,7 +178,7 @@ class Splitting:
     def _divide(self) -> None:
         """Divide the worst parts by the sign of the neuron with the largest effect, and bound what is not empty."""
         bounds, signs, points = self._taken()
-        settled = self.tangents.kinks.settled(signs)
+        settled = self.tangents.cuts.settled(signs)
         if bool(settled.any()):
             left = bounds[settled][~self._empty(signs[settled])]
             self.closed = max([self.closed, *left.tolist()])
@@ -192,7 +193,8 @@ class Splitting:
             return
         parts, children = parts[keep], signs[parts[keep]]
         children[torch.arange(len(parts)), neurons[keep]] = sides[keep]
-        upper, best = self.tangents.upper(children, points.at(parts), self.steps, self._rest)
+        begin = self.tangents.handed(points.at(parts), neurons[keep], sides[keep])
+        upper, best = self.tangents.upper(children, begin, self.steps, self._rest)
         self._add(torch.minimum(upper, bounds[parts]), children, best)
 
     def _empty(self, signs: Tensor) -> Tensor:
