@@ -140,6 +140,6 @@ __all__ = [
     "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
     "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm",
     "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps",
-    "XLinear",
+    "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
+    "VertexCaps", "XLinear",
 ]  # fmt: skip

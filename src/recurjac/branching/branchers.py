@@ -17,7 +17,6 @@ from recurjac.problem import Problem
 from recurjac.region.base import FAST
 from recurjac.search import point_jacobian
 
-
 _FINEST = 8
 """The largest number of parts into which one is divided at once."""
 

@@ -1,4 +1,4 @@
-"""Norms by splitting signs: parts with the worst bounds are divided by one more sign (docs/mathematics.md, §6.8)."""
+"""Norms by splitting neurons: the worst parts are divided by the side of one more (docs/mathematics.md, §6.8)."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ _LAST = 5
 @final
 @dataclass(frozen=True)
 class SplitNorm(AbstractNormMethod):
-    """For each row, the largest of the bounds of parts in which signs of neurons with a kink at 0 are known.
+    """For each row, the largest of the bounds of parts in which sides of some neurons are known.
 
-    The parts with the worst bounds are divided by one more sign; those that are proved to be empty are dropped.  With
-    all signs known, a bound is exact.
+    Those are signs of neurons with a kink at 0, and sides of a point of the range of others, where slopes have narrower
+    ranges.  The parts with the worst bounds are divided by one more; those that are proved to be empty are dropped.
+    With all signs known, a bound is exact.
     steps: of the search for each part.  parts: how many are bounded for each row.  seconds: for all rows of a batch.
     Networks that are too wide or have products, unbounded regions and parts of chain rules get the bound of the
     P-chain.  Results have no derivatives.  Source: docs/mathematics.md, §6.8.
@@ -176,7 +177,7 @@ class Splitting:
         return bounds, torch.cat([t[2] for t in taken]), points
 
     def _divide(self) -> None:
-        """Divide the worst parts by the sign of the neuron with the largest effect, and bound what is not empty."""
+        """Divide the worst parts by the side of the neuron with the largest effect, and bound what is not empty."""
         bounds, signs, points = self._taken()
         settled = self.tangents.cuts.settled(signs)
         if bool(settled.any()):
