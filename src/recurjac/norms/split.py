@@ -194,8 +194,7 @@ class Splitting:
             return
         parts, children = parts[keep], signs[parts[keep]]
         children[torch.arange(len(parts)), neurons[keep]] = sides[keep]
-        begin = self.tangents.handed(points.at(parts), neurons[keep], sides[keep])
-        upper, best = self.tangents.upper(children, begin, self.steps, self._rest)
+        upper, best = self.tangents.upper(children, points.at(parts), self.steps, self._rest)
         self._add(torch.minimum(upper, bounds[parts]), children, best)
 
     def _empty(self, signs: Tensor) -> Tensor:

@@ -45,9 +45,8 @@ class Cuts:
         for k, index in places:
             activation, z = in_double(points.state, k), points.known(k)[0]
             cut, able = cut_at(activation, z)
-            two = isinstance(activation, AbstractTwoPiece)
-            slopes = _known(activation, z) if two else _ranges(activation, z, cut, arithmetic)
-            known = torch.full_like(able, two)
+            slopes = _ranges(activation, z, cut, arithmetic)
+            known = torch.full_like(able, isinstance(activation, AbstractTwoPiece))
             low, high = (torch.stack(ends) for ends in zip(*((s.lower, s.upper) for s in slopes), strict=True))
             flat = [t.flatten(-z.lower.dim())[..., index] for t in (cut, low, high, known, able)]
             parts.append(flat)
@@ -87,14 +86,11 @@ def cut_at(activation: AbstractActivation, z: Interval) -> tuple[Tensor, Tensor]
     return torch.where(able, cut, z.lower), able
 
 
-def _known(activation: AbstractTwoPiece, z: Interval) -> list[Interval]:
-    """The slopes below and above 0."""
-    one = torch.ones_like(z.lower)
-    return [Interval.point(activation.slope_below(one) * one), Interval.point(one)]
-
-
 def _ranges(activation: AbstractActivation, z: Interval, cut: Tensor, arithmetic: AbstractArithmetic) -> list[Interval]:
     """The ranges of the slopes below and above cuts, without a jump of the slope at the cut."""
+    if isinstance(activation, AbstractTwoPiece):
+        one = torch.ones_like(z.lower)
+        return [Interval.point(activation.slope_below(one) * one), Interval.point(one)]
     at = torch.minimum(torch.maximum(cut, z.lower), z.upper)
     jumps = torch.zeros_like(at, dtype=torch.bool)
     for jump in activation.jumps:

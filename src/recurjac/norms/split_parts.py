@@ -47,8 +47,6 @@ _EVEN = 0.2
 """The share of the mean that every neuron's unit has in addition."""
 _STRONG = 1.0
 """The multiplier of what keeps variables at 0 of which there is no use, in units."""
-_BELOW, _ABOVE = 1, 2
-"""The places of the sectors below and above the cut among the products of tangents."""
 _DUAL = {1.0: inf, 2.0: 2.0, inf: 1.0}
 
 
@@ -89,14 +87,6 @@ class Tangents:
         sector = torch.where(self.units > 0, share * start.sectors[1] / self.units, 0.0)
         none, strong = torch.zeros_like(sector), torch.full_like(sector, _STRONG)
         return Point(logs.reshape(1, 1, -1), torch.stack([sector, none, none, strong]).unsqueeze(0))
-
-    def handed(self, point: Point, neurons: Tensor, sides: Tensor) -> Point:
-        """The multipliers of parts for what they are divided into: that of a sector goes to the narrower one."""
-        numbers, parts = point.numbers.clone(), torch.arange(len(neurons), device=neurons.device)
-        own = torch.where(sides > 0, _ABOVE, _BELOW)
-        numbers[parts, own, neurons] = numbers[parts, 0, neurons]
-        numbers[parts, 0, neurons] = torch.where(self.cuts.known[neurons], numbers[parts, 0, neurons], 0.0)
-        return Point(point.logs, numbers)
 
     def upper(self, signs: Tensor, begin: Point, steps: int, deadline: Deadline) -> tuple[Tensor, Point]:
         """Upper bounds of the row's norm in each part, and the multipliers that prove them, in single precision."""
