@@ -161,3 +161,8 @@ def test_small_smooth_networks_become_exact(p: float) -> None:
     found = rj.lipschitz(problem, p=p, q=p, method=method)
     assert found.status == "exact"
     assert float(found.upper) <= float(found.lower) * (1 + 1e-6)
+
+
+@pytest.mark.slow
+def test_norms_on_random_networks() -> None:
+    testing.check_norm_method(rj.TurnedNorm(), seed=3)
