@@ -13,9 +13,8 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac import testing
-from recurjac.activations import ReLU6
+from recurjac.activations import ReLU6, cuts_of
 from recurjac.branching.branched import NormOver
-from recurjac.branching.pieces import cuts_of
 from recurjac.branching.pool import Goals
 from recurjac.region import BoundBall, BoundBox, BoundPiece
 from recurjac.search import point_jacobian

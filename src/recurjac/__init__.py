@@ -100,6 +100,7 @@ from recurjac.norms import (
     SignSum,
     SplitNorm,
     TightestNorm,
+    TurnedNorm,
 )
 from recurjac.preactivation import (
     IBP,
@@ -140,6 +141,6 @@ __all__ = [
     "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search", "SecantMargin", "Secants",
     "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly", "SplitNorm",
     "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer", "VertexCaps",
-    "WithTangents", "XLinear",
+    "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
+    "VertexCaps", "WithTangents", "XLinear",
 ]  # fmt: skip

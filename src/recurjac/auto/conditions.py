@@ -28,6 +28,16 @@ def where_smooth(work: Work) -> bool:
     return work.unstable and not work.kinks_only
 
 
+def where_smooth_and_small(work: Work) -> bool:
+    """The same, where dear bounds of many parts are quick."""
+    return where_smooth(work) and not work.large
+
+
+def unless_smooth_and_small(work: Work) -> bool:
+    """All others."""
+    return not where_smooth_and_small(work)
+
+
 def where_kinked(work: Work) -> bool:
     """Networks whose slopes that are not known only jump."""
     return work.unstable and work.kinks_only

@@ -11,11 +11,13 @@ import torch
 
 from recurjac.auto.conditions import (
     anywhere,
+    unless_smooth_and_small,
     where_few_kinks,
     where_kinked,
     where_large,
     where_many_in_l1,
     where_smooth,
+    where_smooth_and_small,
     where_some_kinks,
 )
 from recurjac.auto.step import AbstractStep
@@ -46,6 +48,7 @@ from recurjac.norms import (
     ProductOfNorms,
     QuadraticNorm,
     SplitNorm,
+    TurnedNorm,
 )
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.search import Search, better_of
@@ -359,7 +362,8 @@ OPENING: tuple[AbstractStep, ...] = (
 )
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
-    BranchStep(),
+    BranchStep(where=unless_smooth_and_small),
+    BranchStep(method=TurnedNorm(), where=where_smooth_and_small),
     SearchStep(),
     ExactStep(),
     BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),

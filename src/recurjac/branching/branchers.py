@@ -17,6 +17,9 @@ from recurjac.problem import Problem
 from recurjac.region.base import FAST
 from recurjac.search import point_jacobian
 
+_FINEST = 8
+"""The largest number of parts into which one is divided at once."""
+
 
 class AbstractBrancher(ABC):
     """A way to divide problems.  It is a frozen object that holds its settings."""
@@ -55,6 +58,10 @@ class AbstractBrancher(ABC):
         """Like `divide`, if `effects` are known."""
         return self.divide(problem)
 
+    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
+        """Like `divided`, or into smaller parts if all of them are at most `most` together."""
+        return self.divided(problem, effects)
+
 
 @final
 @dataclass(frozen=True)
@@ -87,6 +94,15 @@ class InputBisection(AbstractBrancher):
     def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
         axis = self._axis(problem) if effects is None else self._worst(problem, effects)
         return [problem.part(half) for half in problem.bound.halves(axis)]
+
+    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
+        """Halves of halves while all parts are at most `most`; an input that is halved has half of its effect."""
+        parts = self.divided(problem, effects)
+        while effects is not None and len(parts) < _FINEST and 2 * len(parts) * problem.bound.batch <= most:
+            axis = self._worst(problem, effects).unsqueeze(1)
+            effects = effects.scatter(1, axis, effects.gather(1, axis) / 2)
+            parts = [half for part in parts for half in self.divided(part, effects)]
+        return parts
 
     def _worst(self, problem: Problem, effects: Tensor) -> Tensor:
         """The input with the largest effect, or where none is known the widest: (batch,)."""

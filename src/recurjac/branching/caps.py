@@ -12,7 +12,7 @@ from recurjac.arithmetic import Interval
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
-from recurjac.region import BoundBall, BoundBox, BoundPiece
+from recurjac.region import BoundBall, BoundBox, BoundPiece, BoundRegion
 from recurjac.region.base import RIGOROUS
 
 _ROOM = 0.6
@@ -50,9 +50,8 @@ class VertexCaps(AbstractBrancher):
         return self.divided(problem, None)
 
     def divided(self, problem: Problem, effects: Tensor | None) -> list[Problem]:
-        bound = problem.bound
-        ball = bound if isinstance(bound, BoundBall) else bound.ball if isinstance(bound, BoundPiece) else None
-        if ball is None or ball.p != 1 or bool(bound.unbounded.any()):
+        bound, ball = problem.bound, _ball(problem.bound)
+        if ball is None:
             return self.otherwise.divided(problem, effects)
         around = bound.around if isinstance(bound, BoundPiece) else ball
         box, x = bound.box(RIGOROUS).map(lambda t: t.flatten(1)), bound.x.flatten(1)
@@ -66,6 +65,11 @@ class VertexCaps(AbstractBrancher):
         if not bool(capped.all()):
             parts = self._with_others(problem, effects, parts, ~capped)
         return [problem.part(p) for p in parts]
+
+    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
+        if _ball(problem.bound) is None:
+            return self.otherwise.finely(problem, effects, most)
+        return self.divided(problem, effects)
 
     def _with_others(
         self, problem: Problem, effects: Tensor | None, parts: list[BoundPiece], others: Tensor
@@ -81,6 +85,12 @@ class VertexCaps(AbstractBrancher):
                 part = BoundPiece.joined([part, own]).at(torch.where(others, part.batch + index, index))
             found.append(part)
         return found
+
+
+def _ball(bound: BoundRegion) -> BoundBall | None:
+    """The l1 ball of which a region is a part; None if there is none."""
+    ball = bound if isinstance(bound, BoundBall) else bound.ball if isinstance(bound, BoundPiece) else None
+    return None if ball is None or ball.p != 1 or bool(bound.unbounded.any()) else ball
 
 
 @final

@@ -208,7 +208,7 @@ class BranchAndBound:
         taken, pool = now.pool.taken(most, bound.goals(now.attained, self.limit.tolerance / 2))
         if taken is None:
             return replace(now, status="stuck")
-        pieces = self.brancher.divided(taken.problem, taken.effects)
+        pieces = self.brancher.finely(taken.problem, taken.effects, min(_TOGETHER, self.limit.parts - now.parts))
         halves, before = _not_empty(join(pieces), taken.upper.repeat(len(pieces), 1))
         found = bound.found(halves, now.attained)
         bounded = bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2))
@@ -239,6 +239,8 @@ def _not_empty(parts: Problem, before: Tensor) -> tuple[Problem, Tensor]:
     return parts.at(kept), before[kept]
 
 
+_TOGETHER = 128
+"""The number of parts up to which a lot takes hardly longer if there are more."""
 _RESUMED = 16
 """The number of parts that are divided together first in a search that is continued."""
 _LOT = 1024

@@ -9,7 +9,7 @@ another.  The bounds of all views are available through the object from which th
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import final
@@ -33,11 +33,13 @@ class Gradients:
 
     problem: the problem whose Jacobian it is; None for a part of a chain rule or a reversed one (`given`).
     stacked: whether the chain rule is a skeleton, in which every node reads all earlier nodes through matrices.
+    combinations: (batch or 1, rows, *output), of the outputs whose gradients these are; None for all outputs.
     """
 
     problem: Problem | None = None
     given: ChainRule | None = None
     stacked: bool = False
+    combinations: Tensor | None = None
     _bounds: dict[int, Interval] = field(default_factory=dict)
     _through: dict[int, Interval] = field(default_factory=dict)
     _routes: dict[Hashable, AbstractPushRoute] = field(default_factory=dict)
@@ -53,7 +55,10 @@ class Gradients:
     @cached_property
     def chain(self) -> ChainRule:
         """The chain rule whose gradients these are."""
-        return self.state.chain() if self.given is None else self.given
+        if self.given is not None:
+            return self.given
+        whole = self.state.chain()
+        return whole if self.combinations is None else replace(whole, covectors=self.combinations, skeleton=None)
 
     def selection(self, node: int) -> Selection | None:
         """What is known of a node of the whole network that selects among entries of another; None: nothing."""

@@ -14,11 +14,12 @@ from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
 from recurjac.norms.split import SplitNorm
 from recurjac.norms.tightest import TightestNorm
+from recurjac.norms.turned import TurnedNorm
 
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound",
-    "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "as_norm_method",
-    "check_norm", "check_supported", "default_norm_method", "induced_norm",
+    "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "TurnedNorm",
+    "as_norm_method", "check_norm", "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 

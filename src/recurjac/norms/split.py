@@ -1,4 +1,4 @@
-"""Norms by splitting signs: parts with the worst bounds are divided by one more sign (docs/mathematics.md, §6.8)."""
+"""Norms by splitting neurons: the worst parts are divided by the side of one more (docs/mathematics.md, §6.8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from recurjac.norms.base import AbstractNormMethod, NormBound
 from recurjac.norms.coupled import Start, reconciled
 from recurjac.norms.induced import vector_norm
 from recurjac.norms.quadratic import QuadraticNorm
-from recurjac.norms.split_parts import HalfSpaces, Kinks, Tangents
+from recurjac.norms.split_cuts import Cuts
+from recurjac.norms.split_parts import HalfSpaces, Tangents
 from recurjac.preactivation.centred import secant_system
 from recurjac.quadratic import Point, lifted, reduced
 from recurjac.quadratic.lifted import base_of, unknown_neurons, variables
@@ -39,10 +40,11 @@ _LAST = 5
 @final
 @dataclass(frozen=True)
 class SplitNorm(AbstractNormMethod):
-    """For each row, the largest of the bounds of parts in which signs of neurons with a kink at 0 are known.
+    """For each row, the largest of the bounds of parts in which sides of some neurons are known.
 
-    The parts with the worst bounds are divided by one more sign; those that are proved to be empty are dropped.  With
-    all signs known, a bound is exact.
+    Those are signs of neurons with a kink at 0, and sides of a point of the range of others, where slopes have narrower
+    ranges.  The parts with the worst bounds are divided by one more; those that are proved to be empty are dropped.
+    With all signs known, a bound is exact.
     steps: of the search for each part.  parts: how many are bounded for each row.  seconds: for all rows of a batch.
     Networks that are too wide or have products, unbounded regions and parts of chain rules get the bound of the
     P-chain.  Results have no derivatives.  Source: docs/mathematics.md, §6.8.
@@ -113,11 +115,11 @@ class SplitNorm(AbstractNormMethod):
         if start is None:
             return nothing
         lift, found = lifted(tangents, torch.ones_like(points.radius)), start.half.clone()
-        base, kinks = base_of(tangents, points.radius), Kinks.of(points, lift.places)
+        base, cuts = base_of(tangents, points.radius), Cuts.of(points, lift.places)
         for k in range(tangents.rows):
             one = replace(lift, rows=lift.rows.at(torch.tensor([k], device=tangents.device)))
             row, inputs = reduced(one, base, tangents.arithmetic)
-            duals = Tangents.of(row, kinks, start, tangents, p), HalfSpaces.of(points, row, inputs, start)
+            duals = Tangents.of(row, cuts, start, tangents, p), HalfSpaces.of(points, row, inputs, start)
             rest = Deadline.after(deadline.left / (tangents.rows - k))
             found[k] = min(float(found[k]), Splitting(*duals, self.steps, self.parts, floor, rest).upper(start, k))
         return found
@@ -175,9 +177,9 @@ class Splitting:
         return bounds, torch.cat([t[2] for t in taken]), points
 
     def _divide(self) -> None:
-        """Divide the worst parts by the sign of the neuron with the largest effect, and bound what is not empty."""
+        """Divide the worst parts by the side of the neuron with the largest effect, and bound what is not empty."""
         bounds, signs, points = self._taken()
-        settled = self.tangents.kinks.settled(signs)
+        settled = self.tangents.cuts.settled(signs)
         if bool(settled.any()):
             left = bounds[settled][~self._empty(signs[settled])]
             self.closed = max([self.closed, *left.tolist()])

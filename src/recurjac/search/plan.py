@@ -11,6 +11,8 @@ from recurjac.network import Network
 
 STEPS = 60
 """The number of steps of a round, if the work allows."""
+_SMOOTH_STEPS = 30
+"""The same where no slope jumps."""
 _LEAST_STEPS = 8
 _PASSES = 5
 """A step takes about as long as this many evaluations of the network."""
@@ -59,8 +61,16 @@ def plan(network: Network, batch: int, work: float, kept: int) -> Plan:
     rounds = max(1, int(work / (STEPS * step)))
     steps = STEPS if rounds > 1 else max(_LEAST_STEPS, min(STEPS, int(work / step)))
     affordable = int(_SAMPLED * work / (prod(network.output_shape) * once))
+    patience = max(2, rounds // _PATIENCE)
+    if not _kinked(network):
+        steps, patience = min(steps, _SMOOTH_STEPS), 2
     many = _MANY_SAMPLES if prod(network.input_shape) <= _FEW_INPUTS else _SAMPLES
-    return Plan(max(climbers, min(affordable, many)), climbers, steps, rounds, max(2, rounds // _PATIENCE))
+    return Plan(max(climbers, min(affordable, many)), climbers, steps, rounds, patience)
+
+
+def _kinked(network: Network) -> bool:
+    """Whether some slope jumps; between jumps points do not know where to go, otherwise they arrive soon."""
+    return any(not s.linear and s.factor is None and len(s.activation.jumps) > 0 for s in network.stages)
 
 
 def _points(network: Network) -> int:
