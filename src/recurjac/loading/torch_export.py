@@ -22,13 +22,13 @@ from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
 from recurjac.loading import readers, rewrites
-from recurjac.loading.decompositions import changes_part, decomposed
+from recurjac.loading.decompositions import changes_part, decomposed, state_eps
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
 from recurjac.loading.messages import INSIDE, advice, first_line, quiet_failure, untraced
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.wanted import Wanted, option
-from recurjac.loading.widening import InFloat64, called
+from recurjac.loading.widening import InFloat64, WithEps, called
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
 from recurjac.tensors import cast
@@ -89,7 +89,7 @@ class Traced:
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in places.items()}
         y: Any = x
         try:
-            with eval_mode(self.module), torch.no_grad(), InFloat64():
+            with eval_mode(self.module), torch.no_grad(), WithEps(self.dtype), InFloat64():
                 for _ in range(self.steps):
                     y = torch.func.functional_call(self.module, wide, (y.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
@@ -133,7 +133,7 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
                 f"torch.export cannot trace the module on a batch of one input of shape {tuple(example.shape[1:])} "
                 f"(the first dimension of the example is the batch): {untraced(error, _remedy(module))}"
             ) from error
-    return Traced(module, program, tuple(example.shape[1:]), example.device, wanted)
+    return Traced(module, state_eps(program), tuple(example.shape[1:]), example.device, wanted)
 
 
 def _remedy(module: nn.Module) -> str:

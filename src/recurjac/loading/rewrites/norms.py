@@ -22,12 +22,13 @@ _NOTHING = Unread("the statistics of a normalisation")
 
 
 def by_length(x: Expression, axes: Sequence[int], eps: float) -> Expression:
-    """x / √(mean of x² over axes + eps), with eps > 0."""
-    if not eps > 0:
-        raise ValueError(f"a normalisation with eps={eps}; it must be positive")
+    """x / √(mean of x² over axes + eps), with eps >= 0; with eps = 0, only where the mean is positive."""
+    if not eps >= 0:
+        raise ValueError(f"a normalisation with eps={eps}; it must not be negative")
     settled = x.settled()
     mean: Expression = mean_over(settled.activate(Square()), axes, True)
-    return settled.times(power_of_positive(mean.shift(torch.tensor(eps, dtype=torch.float64)), -0.5))
+    shifted = mean.shift(torch.tensor(eps, dtype=torch.float64)) if eps else mean
+    return settled.times(power_of_positive(shifted, -0.5))
 
 
 def standardised(x: Expression, axes: Sequence[int], eps: float) -> Expression:
@@ -97,7 +98,7 @@ def _native_layer_norm(
 @torch_ops.reads("aten.rms_norm.default")
 def _rms_norm(x: Expression, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Any:
     if eps is None:
-        raise ValueError("an RMS normalisation without eps, which depends on the dtype; pass eps=1e-6")
+        raise ValueError("an RMS normalisation whose eps is not known; pass eps=1e-6")
     return _weighted(by_length(x, _last(x, shape), eps), weight, None)
 
 
