@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,12 @@ def test_without_an_eps_it_is_that_of_the_dtype(dtype: torch.dtype, affine: bool
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double()
     for network in (rj.load(module, example, dtype=torch.float64), rj.load(path)):
         assert least_of(network) == pytest.approx(torch.finfo(dtype).eps, rel=1e-5)
-        stated = nn.Sequential(module[0], nn.RMSNorm(4, float(torch.finfo(dtype).eps), affine, dtype=dtype))
+        stated = nn.Sequential(
+            copy.deepcopy(module[0]), nn.RMSNorm(4, float(torch.finfo(dtype).eps), affine, dtype=dtype)
+        )
         if affine:
             stated[1].load_state_dict(module[1].state_dict())
         torch.testing.assert_close(network.to(torch.float64)(x), stated.double()(x), rtol=1e-12, atol=1e-12)
-        module.to(dtype)
 
 
 def test_without_eps_bounds_are_finite_where_the_variance_is_positive() -> None:
