@@ -87,6 +87,8 @@ TORCH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         layer_norm=lambda: varied(nn.LayerNorm(4)),
         layer_norm_plain=lambda: nn.LayerNorm((3, 4), elementwise_affine=False, eps=0.1),
         rms_norm=lambda: varied(nn.RMSNorm(4, eps=1e-6)),
+        rms_norm_of_float64=lambda: varied(nn.RMSNorm(4, dtype=torch.float64)),
+        no_eps=lambda: varied(nn.RMSNorm(4, eps=0.0)),
         group_norm=lambda: varied(nn.GroupNorm(1, 3)),
         instance_norm=lambda: varied(nn.InstanceNorm1d(3, affine=True)),
         multihead=batched("attention"),

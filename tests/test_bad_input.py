@@ -329,7 +329,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[Exception], type[Exception], tup
     "no output": (lambda: rj.load(_Nothing(), torch.ones(1, 2)), rj.InvalidNetwork, ValueError, ("(0,)", "output")),
     "text": (lambda: rj.load(nn.Linear(2, 2), "12"), rj.InvalidNetwork, ValueError, ("'str'",)),
     "layer": (
-        lambda: rj.load(nn.RMSNorm(2), torch.ones(1, 2)), rj.UnsupportedLayer, NotImplementedError, ("rms_norm",),
+        lambda: rj.load(nn.Softplus(threshold=1), torch.ones(1, 2)), rj.UnsupportedLayer, NotImplementedError,
+        ("softplus",),
     ),
 }  # fmt: skip
 

@@ -207,7 +207,7 @@ def test_a_vnnlib_box_needs_no_radius(results: Results, run: Run) -> None:
 
 def test_every_name_means_its_object(results: Results) -> None:
     assert dict(named.rules()) == RULES
-    one_pass = rj.WithTangents(rj.Cut(rj.Intersection(rj.Chords(), rj.RecurJac())))
+    one_pass = rj.WithTangents(rj.Cut(rj.ClosedForms(rj.Intersection(rj.Chords(), rj.RecurJac()))))
     assert dict(named.jacobian_methods()) == {**JACOBIAN_METHODS, "one-pass": one_pass, "auto": rj.AutoEntries()}
     assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched", "exact"}
     region = rj.LpBall(samples(), 0.07)

@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any
     "fixed batch": (lambda: nn.Linear(6, 3), (4, 6), {}, rj.InvalidNetwork, r"\(4, 6\).*dynamic_shapes"),
     "no batch": (lambda: nn.Linear(6, 3), (6,), {}, rj.InvalidNetwork, r"\(6\).*\(1, …\)"),
     "open": (lambda: nn.ReLU(), (3, 6), {"dynamic_shapes": ({1: Dim("n")},)}, rj.InvalidNetwork, "only the first axis"),
-    "layer": (lambda: nn.RMSNorm(6), (1, 6), {}, rj.UnsupportedLayer, r"aten\.rms_norm"),
+    "layer": (lambda: nn.Softplus(threshold=1), (1, 6), {}, rj.UnsupportedLayer, r"aten\.softplus"),
     "mixing": (lambda: Fn(lambda _, x: x - x.mean(0)), (3, 6), {"dynamic_shapes": ({0: Dim("n")},)},
                rj.ConversionError, "differ by"),
     "two": (lambda: Fn(lambda _, x: (x, x + 1)), (1, 6), {}, rj.UnsupportedLayer, "2 outputs"),

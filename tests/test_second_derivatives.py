@@ -72,7 +72,33 @@ class _Domain(nn.Module):
         return y
 
 
-MODULES: dict[str, Callable[[], nn.Module]] = {"gates": _Gates, "cubic": _Cubic, "domain": _Domain}
+class _Rows(nn.Module):
+    """A function of rows of four numbers, on tokens that are affine functions of the input."""
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.a, self.function, self.b = nn.Linear(3, 8), function, nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.function(self.a(x).reshape(-1, 2, 4)).reshape(-1, 8))
+        return y
+
+
+class _Attend(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x.flip(-1), x)
+
+
+NORMALISED: dict[str, Callable[[], nn.Module]] = {
+    "layer norm": lambda: _Rows(nn.LayerNorm(4)),
+    "rms norm": lambda: _Rows(nn.RMSNorm(4)),
+    "softmax": lambda: _Rows(nn.Softmax(-1)),
+    "log-softmax": lambda: _Rows(nn.LogSoftmax(-1)),
+    "attention": lambda: _Rows(_Attend()),
+    "encoder": lambda: _Rows(nn.TransformerEncoderLayer(4, 2, 5, activation="gelu", batch_first=True, norm_first=True)),
+}
+MODULES: dict[str, Callable[[], nn.Module]] = {"gates": _Gates, "cubic": _Cubic, "domain": _Domain, **NORMALISED}
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in ("encoder", "attention") else n for n in MODULES]
 
 
 def network_of(name: str, seed: int = 0) -> Network:
@@ -116,7 +142,7 @@ def inside(lower: Tensor, upper: Tensor, true: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("radius", RADII)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_hessians_of_products(name: str, radius: float) -> None:
     for seed in range(2):
         network, x = network_of(name, seed), inputs(seed)
@@ -234,7 +260,7 @@ def check_residuals(network: Network, x: Tensor, radius: float, output: int = 0)
 
 
 @pytest.mark.parametrize("radius", RADII)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_residuals_of_products(name: str, radius: float) -> None:
     for seed in range(2):
         check_residuals(network_of(name, seed), inputs(seed), radius, 1)

@@ -67,6 +67,7 @@ from recurjac.jacobian import (
     Centred,
     Chords,
     Clamped,
+    ClosedForms,
     Cut,
     FastLip,
     ForwardTangents,
@@ -128,8 +129,8 @@ from recurjac.version import __version__
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
     "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
-    "closed_loop", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature", "Cut",
-    "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
+    "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature",
+    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
     "ForwardForms", "ForwardTangents", "Given", "gradient_network", "Gradients", "HalfSpaces", "hessian_bounds",
     "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime", "InvalidNetwork",
     "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm", "laplacian", "Leaves",

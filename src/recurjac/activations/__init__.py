@@ -14,13 +14,14 @@ from recurjac.activations.identity import Identity
 from recurjac.activations.periodic import Cos, Sin
 from recurjac.activations.power import Cube
 from recurjac.activations.product import Factor, FactorOver
+from recurjac.activations.rows import AbstractRowFunction, NormalisedRows, SoftmaxRows
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
-    "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "Arctan", "Cos", "Cube", "Derivative", "Erf", "Exp",
-    "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower",
-    "LeakyReLU", "Length", "Log", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SiLU",
-    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "cuts_of",
-    "slope_lines", "value_lines",
+    "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "AbstractRowFunction", "Arctan", "Cos", "Cube",
+    "Derivative", "Erf", "Exp", "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh", "Identity",
+    "IntegerPower", "LeakyReLU", "Length", "Log", "LogSigmoid", "Mish", "NormalisedRows", "PReLU", "Power", "ReLU",
+    "ReLU6", "Reciprocal", "SiLU", "Sigmoid", "Sin", "SoftmaxRows", "Softplus", "Softsign", "Square", "SquaredReLU",
+    "Tanh", "curvature_lines", "cuts_of", "slope_lines", "value_lines",
 ]  # fmt: skip

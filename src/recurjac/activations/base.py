@@ -161,6 +161,13 @@ class AbstractSmooth(AbstractActivation):
         """σ''(z), with its limits at ±inf; None, which is the default, if σ'' is not continuous."""
         return None
 
+    def curvature_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers between which all of σ'' at z lies; both are σ''(z), and infinite where σ' jumps."""
+        bend = self.curvature(z)
+        if bend is None:
+            raise ValueError(f"the second derivative of {self.name} is not continuous")
+        return bend, bend
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Points of [lower, upper], (n, *shape), between which σ'' is monotone; none if σ'' is monotone everywhere."""
         return within(lower, upper)
@@ -268,8 +275,10 @@ class AbstractSmooth(AbstractActivation):
 
     def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval | None:
         """The hull of σ'' at both ends and at its turning points between them."""
-        values = self.curvature(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
-        return None if values is None else self._known(z, _hull(values, values, arithmetic))
+        if self.curvature(z.lower) is None:
+            return None
+        least, most = self.curvature_beside(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
+        return self._known(z, _hull(least, most, arithmetic))
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:

@@ -11,6 +11,7 @@ from torch import Tensor
 from recurjac.activations.base import AbstractActivation, far
 from recurjac.activations.convex import Exp, LogSigmoid, Softplus, Square
 from recurjac.activations.domain import IntegerPower, Log, Power, Reciprocal
+from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU, SiLU
 from recurjac.activations.periodic import AbstractPeriodic
 from recurjac.activations.power import Cube
@@ -152,6 +153,13 @@ def _of_power(activation: Power, z: Interval) -> Tensor:
     a = activation.exponent
     factor = abs(a * (a - 1) * (a - 2) * (a - 3))
     return torch.maximum(_inverse(z.lower, factor, 4 - a), _inverse(z.upper, factor, 4 - a))
+
+
+@fourth_size.register
+def _of_floored_power(activation: FlooredPower, z: Interval) -> Tensor:
+    a = activation.exponent
+    size = _inverse(z.lower, abs(a * (a - 1) * (a - 2) * (a - 3)), 4 - a)
+    return torch.where(z.lower < activation.least, torch.inf, size)
 
 
 @fourth_size.register

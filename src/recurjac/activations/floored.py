@@ -15,6 +15,9 @@ from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
 
+_WIDEST = 1e3
+"""Lines of the slope are searched for on intervals whose ends differ at most by this factor."""
+
 
 @final
 @dataclass(frozen=True)
@@ -49,9 +52,27 @@ class FlooredPower(AbstractSmooth):
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, self.least)
 
+    def curvature(self, z: Tensor) -> Tensor:
+        bend = self.exponent * (self.exponent - 1) * _finite_power(z.clamp(min=self.least), self.exponent - 2)
+        return torch.where(z < self.least, 0.0, bend)
+
+    def curvature_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Infinite at `least`, where σ' jumps, so that ranges that contain it do not bound σ''."""
+        bend = self.curvature(z)
+        return torch.where(z == self.least, -torch.inf, bend), torch.where(z == self.least, torch.inf, bend)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, self.least)
+
     def core(self, z: Interval) -> Interval:
         most = far(z.lower)
         return z.map(lambda end: end.clamp(min=-most, max=most))
+
+    def searchable(self, z: Interval) -> Interval:
+        """The part above the jump of the slope, the ends of which differ by a limited factor."""
+        least = self.least * (1 + 2.0**-20)
+        upper = z.upper.clamp(min=least)
+        return Interval.unchecked(torch.maximum(z.lower.clamp(min=least), upper / _WIDEST), upper)
 
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The chord and a tangent of the part above `least`; the tangent is moved until it holds below it as well."""

@@ -7,6 +7,7 @@ from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, Abs
 from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
 from recurjac.jacobian.centred import Centred
 from recurjac.jacobian.clamped import Clamped
+from recurjac.jacobian.closed_forms import ClosedForms
 from recurjac.jacobian.combine import Intersection, NodeIntersection
 from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
@@ -21,7 +22,7 @@ from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
-    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection", "JacobianBounds",
-    "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "WithTangents",
-    "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "Chords", "Clamped", "ClosedForms", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection",
+    "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst",
+    "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

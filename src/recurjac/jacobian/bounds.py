@@ -12,6 +12,7 @@ from recurjac.arithmetic import AbstractArithmetic
 from recurjac.deadline import Budget
 from recurjac.errors import expect
 from recurjac.jacobian.base import AbstractJacobianMethod
+from recurjac.jacobian.closed_forms import ClosedForms
 from recurjac.jacobian.combine import Intersection
 from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.gradients import Gradients
@@ -25,8 +26,8 @@ from recurjac.region import AbstractRegion
 
 
 def default_method() -> AbstractJacobianMethod:
-    """The default: the intersection of `Chords()` and `RecurJac()`, with products at cuts, and tangents for loops."""
-    return WithTangents(Cut(Intersection(Chords(), RecurJac())))
+    """The default: the intersection of `Chords()` and `RecurJac()`, closed forms, products at cuts, tangents for loops."""
+    return WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))
 
 
 def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
@@ -67,7 +68,7 @@ def jacobian_bounds(
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
-    method: the default is `WithTangents(Cut(Intersection(Chords(), RecurJac())))`.
+    method: the default is `WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))`.
     pre: the rule for pre-activation bounds; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`; the result records which was used.

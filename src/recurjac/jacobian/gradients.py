@@ -20,6 +20,7 @@ from torch import Tensor
 from recurjac.arithmetic import Interval
 from recurjac.network import Selection
 from recurjac.preactivation import PreactivationState
+from recurjac.preactivation.closed import norm_of
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.push_route import AbstractPushRoute, PushRoute, StackedPushRoute
@@ -65,6 +66,18 @@ class Gradients:
         if self.given is not None or node == 0:
             return None
         return self.state.stage(node).selection
+
+    def closed_norm(self, node: int, p: float) -> tuple[int, Tensor] | None:
+        """A node on which a node of the whole network depends in a closed form, and a bound of the norm; None: unknown.
+
+        The bound is one of ‖·‖_{p→p} of the derivatives of this node by the other, (batch,).
+        """
+        if self.given is not None or node == 0:
+            return None
+        closed = self.state.closed(node)
+        if closed is None:
+            return None
+        return closed.source, norm_of(closed, self.state.post(closed.source), p, self.state.arithmetic)
 
     def own(self) -> Gradients:
         """A view of the same chain rule for one method; `known` includes the bounds that it learns."""

@@ -34,6 +34,15 @@ def decomposed(program: ExportedProgram) -> ExportedProgram | None:
     return simpler
 
 
+def state_eps(program: ExportedProgram) -> ExportedProgram:
+    """The program, in which RMS normalisations without an eps get the one that their own dtype gives them."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.rms_norm.default and (*node.args, None, None)[3] is None:
+            own = torch.finfo(torch.promote_types(node.meta["val"].dtype, torch.float32)).eps
+            node.args = (*(*node.args, None)[:3], own)
+    return program
+
+
 def _of_the_batch(node: Node) -> bool:
     """Whether an operation is a batch normalisation without running statistics."""
     if node.target is not torch.ops.aten.batch_norm.default:

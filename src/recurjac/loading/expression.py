@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation, Factor
+from recurjac.activations import AbstractActivation, AbstractRowFunction, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import Rigorous
-from recurjac.network import Constant, Edge, Network, Selection, Stage, Watched
+from recurjac.network import Closed, Constant, Edge, Network, Selection, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
 from recurjac.tensors import cast
@@ -181,9 +181,7 @@ class Expression:
 
     def settled(self) -> Expression:
         """The same value, cheap to read many times: a separate stage if computing it needs multiplications or sums."""
-        if len(self.edges) <= 1 and all(e.operator.multiply_adds() == 0 for e in self.edges) and not self.constants:
-            return self
-        return self.builder.add(self, NoActivation())
+        return self if self.is_settled else self.builder.add(self, NoActivation())
 
     def selected_from(self, source: Expression, most: int) -> Expression:
         """The same value as a stage of its own, known to select among the entries of `source`, a settled expression.
@@ -198,6 +196,36 @@ class Expression:
         chosen = Selection(edge.source, rows, columns * most)  # of small whole numbers, without rounding
         self.builder.stages[-1] = replace(self.builder.stages[-1], selection=chosen)
         return settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is cheap to read: entries of one stage or of the input."""
+        cheap = all(e.operator.multiply_adds() == 0 for e in self.edges)
+        return len(self.edges) <= 1 and cheap and not self.constants
+
+    def known_as(self, function: AbstractRowFunction, source: Expression, index: Tensor) -> Expression:
+        """The same value as a stage of its own, known to be a function of rows of a settled expression of its shape.
+
+        index: (rows, n), where the entries of the rows are among all of them.
+        """
+        if len(source.edges) != 1:
+            return self
+        (edge,) = source.edges
+        whole = self if self._is_last_stage else self.builder.add(self, NoActivation())
+        stages, shape = self.builder.stages, tuple(index.shape)
+        rows = compose(Gather(index.reshape(1, -1), source.shape, shape), edge.operator)
+        back = Gather(index.flatten().argsort().unsqueeze(0), shape, stages[-1].shape)
+        stages[-1] = replace(stages[-1], closed=Closed(edge.source, rows, function, back))
+        return whole
+
+    @property
+    def _is_last_stage(self) -> bool:
+        """Whether it is all of the last stage, which has no activation, and is not known as anything else."""
+        stages = self.builder.stages
+        if not stages or len(self.edges) != 1 or self.constants or not stages[-1].linear:
+            return False
+        plain = isinstance(self.edges[0].operator, Identity | Reshape) and self.edges[0].source == len(stages)
+        return plain and stages[-1].selection is None and stages[-1].closed is None
 
     def shift(self, constant: Tensor) -> Expression:
         """self + constant, each broadcast to the other."""
@@ -237,7 +265,8 @@ def renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
     edges = tuple(Edge(number[e.source], e.operator) for e in stage.edges)
     old = stage.selection
     selection = None if old is None else replace(old, source=number[old.source])
-    return replace(stage, edges=edges, selection=selection)
+    known = None if stage.closed is None else replace(stage.closed, source=number[stage.closed.source])
+    return replace(stage, edges=edges, selection=selection, closed=known)
 
 
 def _depth(operator: AbstractOperator) -> int:

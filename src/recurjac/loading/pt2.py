@@ -19,6 +19,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
+from recurjac.loading.decompositions import state_eps
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.graph_ends import end_of, evaluated
 from recurjac.loading.messages import first_line, quiet_failure
@@ -92,7 +93,7 @@ def read_pt2(path: Path, wanted: Wanted) -> Pt2File:
     check(path, data)
     try:
         with _silence():
-            program = torch.export.load(io.BytesIO(data))
+            program = state_eps(torch.export.load(io.BytesIO(data)))
     except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(
             f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}; export it with that version"

@@ -22,7 +22,7 @@ from recurjac import activations, operators
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
 from recurjac.loading import readers, rewrites
-from recurjac.loading.decompositions import changes_part, decomposed
+from recurjac.loading.decompositions import changes_part, decomposed, state_eps
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.foreign import about_untraced
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
@@ -30,7 +30,7 @@ from recurjac.loading.messages import INSIDE, advice, first_line, is_derivative,
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.unfolded import differentiates, is_covector, named_tensors, places, unfolded
 from recurjac.loading.wanted import Wanted, option
-from recurjac.loading.widening import InFloat64, called
+from recurjac.loading.widening import InFloat64, WithEps, called
 from recurjac.network import Network, Watched
 from recurjac.registry import Unread, import_all, torch_ops
 from recurjac.tensors import cast
@@ -123,7 +123,7 @@ class Traced:
         wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in held.items()}
         y: Any = x
         try:
-            with eval_mode(self.module), torch.set_grad_enabled(differentiated), InFloat64():
+            with eval_mode(self.module), torch.set_grad_enabled(differentiated), WithEps(self.dtype), InFloat64():
                 for _ in range(self.steps):
                     y = torch.func.functional_call(self.module, wide, (y.clone(),), tie_weights=False)
         except Exception as error:  # a module can raise any exception
@@ -160,7 +160,7 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
     dtypes = [torch.get_default_dtype(), torch.float64, torch.float32] if some is None else [some.dtype]
     with eval_mode(module):
         exported, program = _exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
-    return Traced(module, exported, program, tuple(example.shape[1:]), example.device, wanted)
+    return Traced(module, exported, state_eps(program), tuple(example.shape[1:]), example.device, wanted)
 
 
 def _exported(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module, ExportedProgram]:

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -56,3 +57,19 @@ class InFloat64(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return called(func, args, kwargs or {}, torch.float64)
+
+
+@final
+class WithEps(TorchFunctionMode):
+    """A context in which RMS normalisations without an eps use that of `dtype`, in whatever they compute."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._eps = torch.finfo(dtype).eps
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        if func in (torch.rms_norm, torch.nn.functional.rms_norm):
+            given = named.pop("eps", None) if len(args) < 4 else args[3]
+            return func(*args[:3], **named, eps=self._eps if given is None else given)
+        return func(*args, **named)

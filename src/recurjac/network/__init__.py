@@ -21,12 +21,12 @@ from recurjac.errors import InvalidNetwork, InvalidRequest
 from recurjac.network.factors import check_factors, has_factors
 from recurjac.network.input_side import embedding, fixed_features, placed, reading
 from recurjac.network.numbers import exact_numbers, shaped
-from recurjac.network.stage import Constant, Edge, Selection, Stage, count, stage_tensors
+from recurjac.network.stage import Closed, Constant, Edge, Selection, Stage, count, stage_tensors
 from recurjac.network.watched import Watched
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
 from recurjac.tensors import without_gradients
 
-__all__ = ["Constant", "Edge", "Network", "Selection", "Stage", "Watched", "chain"]
+__all__ = ["Closed", "Constant", "Edge", "Network", "Selection", "Stage", "Watched", "chain"]
 
 
 def _after(stage: Stage, pre: Sequence[Tensor]) -> Tensor:
@@ -73,6 +73,8 @@ class Network:
                 raise InvalidNetwork(f"stage {k} reads a stage that does not come before it")
             if stage.selection is not None and not (stage.linear and 0 <= stage.selection.source < k < self.depth):
                 raise InvalidNetwork(f"stage {k} does not select among entries of node {stage.selection.source}")
+            if stage.closed is not None and not (stage.linear and 0 <= stage.closed.source < k < self.depth):
+                raise InvalidNetwork(f"stage {k} is no function of node {stage.closed.source}")
         check_factors(self.stages)
         self.check_weights()
 

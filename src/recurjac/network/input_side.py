@@ -22,7 +22,8 @@ def reading(stage: Stage, operator: AbstractOperator, shift: Tensor | None) -> S
     edges = tuple(replace(e, operator=compose(e.operator, operator)) if e.source == 0 else e for e in stage.edges)
     moved = () if shift is None else tuple(Constant(e.operator, shift) for e in stage.edges if e.source == 0)
     kept = None if stage.selection is not None and stage.selection.source == 0 else stage.selection
-    return replace(stage, edges=edges, constants=(*stage.constants, *moved), selection=kept)
+    known = None if stage.closed is not None and stage.closed.source == 0 else stage.closed
+    return replace(stage, edges=edges, constants=(*stage.constants, *moved), selection=kept, closed=known)
 
 
 def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device) -> Gather:

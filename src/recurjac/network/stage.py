@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import AbstractActivation, Factor
+from recurjac.activations import AbstractActivation, AbstractRowFunction, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.operators import AbstractOperator
@@ -52,14 +52,30 @@ class Selection:
 
 @final
 @dataclass(frozen=True)
+class Closed:
+    """A stage that is a known function of rows of entries of node `source`, whatever lies in between.
+
+    rows: the operator from that node to the rows, of shape (rows, n).  back: from values of that shape to the stage.
+    Source: docs/mathematics.md, §3.11.
+    """
+
+    source: int
+    rows: AbstractOperator
+    function: AbstractRowFunction
+    back: AbstractOperator
+
+
+@final
+@dataclass(frozen=True)
 class Stage:
-    """h = σ(Σ constants + Σ edges).  selection: what is known besides of a stage without an activation."""
+    """h = σ(Σ constants + Σ edges).  selection, closed: what is known besides of a stage without an activation."""
 
     edges: tuple[Edge, ...]
     constants: tuple[Constant, ...]
     activation: AbstractActivation
     shape: Shape
     selection: Selection | None = None
+    closed: Closed | None = None
 
     @property
     def linear(self) -> bool:
@@ -83,7 +99,10 @@ class Stage:
         """The same stage with its tensors in `dtype` on `device`."""
         edges = tuple(Edge(e.source, e.operator.to(dtype, device)) for e in self.edges)
         constants = tuple(Constant(c.operator.to(dtype, device), cast(c.tensor, dtype, device)) for c in self.constants)
-        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection)
+        known = self.closed
+        if known is not None:
+            known = replace(known, rows=known.rows.to(dtype, device), back=known.back.to(dtype, device))
+        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection, known)
 
 
 def count(tensors: Iterable[Tensor]) -> int:

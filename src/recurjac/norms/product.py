@@ -29,7 +29,7 @@ class ProductOfNorms(AbstractNormMethod):
     """Π ‖W‖_{p→p} max|σ'| times the norm of the output rows; branches are added.
 
     Maxima over windows and sorts count as selections (docs/mathematics.md, §6.3): 1 in every norm, if no two windows
-    overlap.
+    overlap.  Softmax and normalisations count as what their closed forms give (§3.11).
     seconds: for the spectral norms of large networks; those that take longer are replaced by bounds by Schur's test,
     which have no derivatives.
     """
@@ -103,6 +103,9 @@ def _product(gradients: Gradients, p: float, q: float, norm: Callable[[AbstractO
         if selection is not None:
             most = _rounded_up(torch.tensor(_selection_norm(selection, p), dtype=torch.float64), one)
             upper = torch.minimum(upper, (found[selection.source] * exact(most)).upper())
+        known = gradients.closed_norm(node, p)
+        if known is not None:
+            upper = torch.minimum(upper, (found[known[0]] * exact(known[1])).upper().nan_to_num(inf, inf))
         found.append(exact(upper))
     return found[-1].upper()
 

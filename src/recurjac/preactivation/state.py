@@ -17,10 +17,11 @@ from recurjac.activations import AbstractActivation, Factor, FactorOver
 from recurjac.activations.product import factors_over
 from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
 from recurjac.machine import keep_freed_memory
-from recurjac.network import Network, Stage
+from recurjac.network import Closed, Network, Stage
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.part import part
+from recurjac.preactivation.closed import values_of
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute
@@ -84,6 +85,9 @@ class PreactivationState:
     def append(self, z: Interval, choice: AbstractLineChoice | None) -> None:
         """Append bounds of the next stage; `choice` has the lines that were used, or is None."""
         k = self.bounded + 1
+        closed = self.closed(k)
+        if closed is not None:
+            z = self.arithmetic.intersect(z, values_of(closed, self.post(closed.source), self.arithmetic))
         self._pre.append(self.cut(k, z))
         self._extend_skeleton(choice, k)
 
@@ -242,6 +246,10 @@ class PreactivationState:
     def unstable(self, k: int, z: Interval) -> Tensor:
         """True where the slope at stage k is not constant on z: (batch, *stage)."""
         return self.stage(k).activation.unstable(z, self.arithmetic)
+
+    def closed(self, k: int) -> Closed | None:
+        """The closed form of stage k; None if there is none, or rounding must be covered, which it does not do."""
+        return None if self.arithmetic.rigorous else self.stage(k).closed
 
     def stage(self, k: int) -> Stage:
         return self.network.stages[k - 1]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurjac.activations import Square
+from recurjac.activations import NormalisedRows, Square
 from recurjac.loading.expression import Expression
 from recurjac.loading.readers.sums import mean_over
 from recurjac.loading.rewrites.positive import power_of_positive
@@ -22,18 +22,31 @@ _NOTHING = Unread("the statistics of a normalisation")
 
 
 def by_length(x: Expression, axes: Sequence[int], eps: float) -> Expression:
-    """x / √(mean of x² over axes + eps), with eps > 0."""
-    if not eps > 0:
-        raise ValueError(f"a normalisation with eps={eps}; it must be positive")
+    """x / √(mean of x² over axes + eps), with eps >= 0; with eps = 0, only where the mean is positive."""
     settled = x.settled()
+    return _divided(settled, axes, eps).known_as(NormalisedRows(eps, False), settled, _rows(x, axes))
+
+
+def _rows(x: Expression, axes: Sequence[int]) -> Tensor:
+    """The positions of the entries of x in rows along axes: (rows, n)."""
+    own = [d % len(x.shape) for d in axes]
+    rest = [d for d in range(len(x.shape)) if d not in own]
+    return torch.arange(prod(x.shape)).reshape(x.shape).permute(*rest, *own).reshape(-1, prod(x.shape[d] for d in own))
+
+
+def _divided(settled: Expression, axes: Sequence[int], eps: float) -> Expression:
+    if not eps >= 0:
+        raise ValueError(f"a normalisation with eps={eps}; it must not be negative")
     mean: Expression = mean_over(settled.activate(Square()), axes, True)
-    return settled.times(power_of_positive(mean.shift(torch.tensor(eps, dtype=torch.float64)), -0.5))
+    shifted = mean.shift(torch.tensor(eps, dtype=torch.float64)) if eps else mean
+    return settled.times(power_of_positive(shifted, -0.5))
 
 
 def standardised(x: Expression, axes: Sequence[int], eps: float) -> Expression:
     """(x - mean) / √(variance + eps) over axes."""
-    mean = mean_over(x, axes, True)
-    return by_length(x.plus(scaled(mean, -1.0)), axes, eps)
+    centred: Expression = x.plus(scaled(mean_over(x, axes, True), -1.0)).settled()
+    source = x if x.is_settled else centred  # which changes neither values nor derivatives
+    return _divided(centred, axes, eps).known_as(NormalisedRows(eps, True), source, _rows(x, axes))
 
 
 def _weighted(x: Expression, weight: Any, bias: Any) -> Any:
@@ -97,7 +110,7 @@ def _native_layer_norm(
 @torch_ops.reads("aten.rms_norm.default")
 def _rms_norm(x: Expression, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Any:
     if eps is None:
-        raise ValueError("an RMS normalisation without eps, which depends on the dtype; pass eps=1e-6")
+        raise ValueError("an RMS normalisation whose eps is not known; pass eps=1e-6")
     return _weighted(by_length(x, _last(x, shape), eps), weight, None)
 
 

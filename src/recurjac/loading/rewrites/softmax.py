@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import LogSigmoid, Sigmoid, Softplus
+from recurjac.activations import LogSigmoid, Sigmoid, SoftmaxRows, Softplus
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.masks import unmasked, value_of
 from recurjac.operators.gather import Gather
@@ -138,13 +138,17 @@ def _placed(x: Expression, at: Tensor, shape: Shape) -> Expression:
 def softmax(x: Expression, axis: int) -> Expression:
     """exp(x) / Σ exp(x) along an axis; where a constant in x is -∞, it is 0."""
     logits, mask = unmasked(x)
-    gap, at, alone = _log_odds(logits, mask, axis % len(x.shape))
+    source = logits.settled()
+    gap, at, alone = _log_odds(source, mask, axis % len(x.shape))
     only = torch.zeros(prod(x.shape), dtype=torch.float64)
     only[alone] = 1.0
     if gap is None:
         return x.builder.constant(only.reshape(x.shape))
     shares = _placed(gap.activate(Sigmoid()), at, x.shape)
-    return shares.shift(only.reshape(x.shape)) if len(alone) else shares
+    if bool(mask.any()) or x.shape[axis] == 2:  # of two entries, nothing is lost
+        return shares.shift(only.reshape(x.shape)) if len(alone) else shares
+    index = torch.arange(prod(x.shape)).reshape(x.shape).movedim(axis, -1).reshape(-1, x.shape[axis])
+    return shares.known_as(SoftmaxRows(), source, index)
 
 
 def log_softmax(x: Expression, axis: int) -> Expression:

@@ -1,0 +1,210 @@
+"""Softmax and normalisations of rows: ranges of values and derivatives, and networks that know them."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurjac as rj
+from recurjac.activations import AbstractRowFunction, NormalisedRows, SoftmaxRows
+from recurjac.arithmetic import Interval
+from recurjac.jacobian.closed_forms import shortened
+from tests.test_attention import MODULES, network_of
+
+FUNCTIONS: list[AbstractRowFunction] = [f for kind in (SoftmaxRows, NormalisedRows) for f in kind.examples()]
+SIZES = (1, 2, 3, 5, 16)
+RADII = (0.0, 1e-3, 0.1, 0.7, 4.0, 400.0)
+
+
+def boxes(count: int, radius: float) -> Interval:
+    """Rows around random numbers of several sizes, of several widths: (2, 4, n)."""
+    g = torch.Generator().manual_seed(count)
+    x = torch.randn(2, 4, count, generator=g, dtype=torch.float64) * torch.tensor([1.0, 0.1, 5.0, 1.0]).reshape(-1, 1)
+    half = radius * torch.rand(2, 4, count, generator=g, dtype=torch.float64)
+    half[:, :2] = radius
+    return Interval(x - half, x + half)
+
+
+def points_of(z: Interval, count: int = 300) -> Tensor:
+    """Corners and other points: (count, *shape)."""
+    g = torch.Generator().manual_seed(0)
+    share = torch.rand(count, *z.shape, generator=g, dtype=torch.float64)
+    share[::2] = share[::2].round()
+    return z.lower + share * (z.upper - z.lower)
+
+
+def slopes_at(function: AbstractRowFunction, points: Tensor) -> Tensor:
+    flat = points.reshape(-1, points.shape[-1])
+    found: Tensor = torch.func.vmap(torch.func.jacrev(function.value))(flat)
+    return found.reshape(*points.shape, points.shape[-1])
+
+
+def holds(bounds: Interval, true: Tensor) -> bool:
+    slack = 1e-10 * (1 + true.abs())
+    known = true.isfinite()  # without an eps, it may be undefined
+    return bool(((bounds.lower <= true + slack) & (true <= bounds.upper + slack) | ~known).all())
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_sampled_values_and_slopes_are_inside(function: AbstractRowFunction, count: int, radius: float) -> None:
+    z = boxes(count, radius)
+    points = points_of(z)
+    values, slopes = function.value_range(z), function.slope_range(z)
+    true = slopes_at(function, points)
+    assert holds(values, function.value(points))
+    assert holds(slopes, true)
+    assert not bool((values.lower.isnan() | values.upper.isnan()).any())
+    assert not bool((slopes.lower.isnan() | slopes.upper.isnan()).any())
+    ways = torch.randn(2, 3, 4, count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    along = function.slope_along(z, ways)
+    assert holds(along, (true.unsqueeze(2) @ ways.unsqueeze(-1)).squeeze(-1))
+    assert not bool((along.lower.isnan() | along.upper.isnan()).any())
+    finite = torch.where(true.isfinite(), true, 0.0)
+    for p in (1, 2, inf):
+        size = torch.linalg.matrix_norm(finite, p).amax(0)
+        assert bool((size <= function.norm(z, p) * (1 + 1e-9) + 1e-12).all())
+    if radius == 0:
+        torch.testing.assert_close(values.lower, values.upper, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(slopes.lower, slopes.upper, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(along.lower, along.upper, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_unbounded_boxes(function: AbstractRowFunction) -> None:
+    z = Interval(
+        torch.tensor([[[-inf, 0.0, -1.0], [-inf, -inf, -inf]]]).double(),
+        torch.tensor([[[inf, inf, 1.0]] * 2])[0].double()[None],
+    )
+    points = torch.cat([points_of(Interval(z.lower.clamp(min=-s), z.upper.clamp(max=s))) for s in (1.0, 30.0, 1e5)])
+    assert holds(function.value_range(z), function.value(points))
+    assert holds(function.slope_range(z), slopes_at(function, points))
+    assert bool(function.value_range(z).upper.isfinite().all())
+
+
+def test_slopes_of_a_softmax_are_exact() -> None:
+    """At the best of a fine grid of the two numbers, with the others at ends."""
+    z = boxes(4, 1.0)
+    found = SoftmaxRows().slope_range(z)
+    grid = torch.linspace(0, 1, 41, dtype=torch.float64)
+    for i, j in product(range(4), repeat=2):
+        rest = [k for k in range(4) if k not in (i, j)]
+        shares = torch.zeros(41, 41, 2, 4, dtype=torch.float64)
+        shares[..., i], shares[..., j] = grid.reshape(-1, 1, 1), grid.reshape(1, -1, 1)
+        shares[:, :, 1, rest] = 1.0
+        points = z.lower + shares.reshape(-1, 1, 1, 4) * (z.upper - z.lower)
+        true = slopes_at(SoftmaxRows(), points)[..., i, j]
+        torch.testing.assert_close(found.lower[..., i, j], true.amin(0), rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(found.upper[..., i, j], true.amax(0), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_slopes_of_normalisations_lose_at_second_order(centred: bool) -> None:
+    function, x = NormalisedRows(1e-5, centred), torch.tensor([[[1.0, -0.4, 0.3, -1.5, 0.9]]], dtype=torch.float64)
+    for radius in (1e-2, 1e-3):
+        z = Interval(x - radius, x + radius)
+        found, true = function.slope_range(z), slopes_at(function, points_of(z, 3000))
+        width = found.width.amax()
+        assert float((found.width - (true.amax(0) - true.amin(0))).max()) <= (0.02 if radius == 1e-2 else 0.002) * width
+
+
+def test_the_dtype_is_kept_where_numbers_are_large_in_float32() -> None:
+    for function in FUNCTIONS:
+        z = boxes(5, 30.0).map(Tensor.float)
+        found = function.slope_range(z)
+        assert found.lower.dtype == torch.float32
+        assert holds(
+            Interval(found.lower.double() - 1e-4, found.upper.double() + 1e-4),
+            slopes_at(function, points_of(z.map(Tensor.double))),
+        )
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.05, 0.5, 20.0])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("post", "pre") else n for n in MODULES]
+)
+def test_chain_rules_with_closed_forms_hold(name: str, radius: float) -> None:
+    network = network_of(name)
+    x = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    problem = rj.Problem(network, rj.LpBall(x, radius))
+    gradients = rj.Gradients(problem)
+    short = shortened(gradients.state, gradients.chain)
+    known = sum(s.closed is not None for s in network.stages)
+    assert (short is not None) == (known > 0) == (name in {"softmax", "attention", "norm", "post", "pre"})
+    if short is None:
+        return
+    found = rj.Chords().prepare(rj.Gradients(given=short)).push_all()
+    points = points_of(Interval(x[0] - radius, x[0] + radius), 40)
+    true = _jacobians(network, points)
+    assert holds(found.map(lambda t: t[0]), true)
+    if radius == 0:
+        assert float(found.width.max()) <= 1e-6 * (1 + float(true.abs().max()))
+    ways = torch.randn(1, len(true[0]), *x.shape[1:], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    whole = rj.ClosedForms(rj.Chords()).prepare(gradients).push_each(ways)
+    assert holds(whole.map(lambda t: t[0]), (true * ways[0].flatten(1)).sum(-1))
+    for p in (1, 2, inf):
+        most = rj.ProductOfNorms().norm(
+            rj.Gradients(rj.Problem(network.flattened_output(), rj.LpBall(x, radius))), p, p
+        )
+        assert float(torch.linalg.matrix_norm(true, p).max()) <= float(most) * (1 + 1e-9)
+
+
+def _jacobians(network: rj.Network, points: Tensor) -> Tensor:
+    """(points, outputs, inputs)."""
+    each = [torch.autograd.functional.jacobian(network, p.unsqueeze(0)) for p in points]
+    return torch.stack([j.reshape(-1, p.numel()) for j, p in zip(each, points, strict=True)])
+
+
+def test_a_layer_alone_is_bounded_closely_by_default() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, generator=g, dtype=torch.float64)
+    modules = (nn.LayerNorm(8, 1e-5, False), nn.RMSNorm(8, 1e-5, False), nn.Softmax(-1))
+    for module, function in zip(modules, FUNCTIONS[1:3] + FUNCTIONS[:1], strict=True):
+        network = rj.load(module.double(), x)
+        for radius in (0.01, 0.03):
+            found = rj.jacobian_bounds(network, rj.LpBall(x, radius))
+            true = slopes_at(function, points_of(Interval(x[0] - radius, x[0] + radius), 4000))
+            size = torch.maximum(found.lower.abs(), found.upper.abs())[0]
+            assert float((size - 1.05 * true.abs().amax(0)).max()) <= 1e-3
+
+
+def test_row_sums_of_a_layer_alone() -> None:
+    """Between linear layers and beside a residual connection; sums of entries lose what they have in common."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 8, generator=g, dtype=torch.float64)
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Linear(8, 6), nn.LayerNorm(6), nn.Linear(6, 5)
+
+        def forward(self, t: Tensor) -> Tensor:
+            y: Tensor = self.b(self.norm(self.a(t))) + t[:, :5]
+            return y
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Residual()
+    for network, most in ((rj.load(nn.LayerNorm(8), x), 1.01), (rj.load(module.double(), x), inf)):
+        found = rj.lipschitz(network, rj.LpBall(x, 0.03), method=rj.ClosedForms(rj.Chords()))
+        plain = rj.lipschitz(network, rj.LpBall(x, 0.03), method=rj.Chords())
+        assert bool((found.upper >= found.lower).all())
+        assert bool((found.upper <= most * found.lower).all())
+        assert bool((found.upper <= plain.upper * (1 + 1e-12)).all())
+        assert most == inf or bool((found.upper < plain.upper).all())
+
+
+def test_changed_inputs_leave_the_closed_form_out() -> None:
+    """It names entries of the input that another network has no more."""
+    network = rj.load(nn.Softmax(-1), torch.ones(1, 3))
+    assert any(s.closed is not None for s in network.stages)
+    fixed = network.fix({1: 0.5})
+    assert all(s.closed is None for s in fixed.stages)
+    x = torch.randn(4, 2, dtype=torch.float64)
+    torch.testing.assert_close(fixed(x), torch.softmax(torch.cat([x[:, :1], torch.full((4, 1), 0.5), x[:, 1:]], 1), 1))
+    assert rj.hessian_bounds(fixed, rj.LpBall(x, 0.1)).upper.isfinite().all()
