@@ -26,7 +26,7 @@ from recurjac.region import AbstractRegion
 
 
 def default_method() -> AbstractJacobianMethod:
-    """The default: the intersection of `Chords()` and `RecurJac()`, closed forms, products at cuts, tangents for loops."""
+    """The default: `Chords()` intersected with `RecurJac()`, closed forms, products at cuts, and tangents for loops."""
     return WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))
 
 
