@@ -14,6 +14,7 @@ from torch import Tensor
 import recurjac as rj
 from recurjac.machine import on_threads, one_thread
 from recurjac.preactivation import DualRanges, Refine, dual
+from recurjac.preactivation.dual import _Tried
 from recurjac.quadratic import SIDES, Plain, Point, Rows, Scale, Settings, searched
 from recurjac.quadratic.dual_search import _Run
 from tests.marks import every_seed
@@ -77,14 +78,14 @@ def test_a_row_without_coefficients_has_a_finite_scale() -> None:
     assert bool(found.v.isfinite().all())
 
 
-def network(seed: int) -> rj.Network:
+def network(seed: int, activation: str = "relu") -> rj.Network:
     g = torch.Generator().manual_seed(seed)
     sizes = (6, 20, 20, 3)
     layers = [
         (torch.randn(n, m, generator=g).double() / m**0.5, torch.randn(n, generator=g).double() / 4)
         for m, n in pairwise(sizes)
     ]
-    return rj.load(layers, activation="relu")
+    return rj.load(layers, activation=activation)
 
 
 def _on_two_threads(work: Callable[[object], object], items: Sequence[object]) -> list[object]:
@@ -142,6 +143,53 @@ def test_the_search_pays() -> None:
         widths.append(float((bounds.upper[-1] - bounds.lower[-1]).mean()))
     assert widths[2] < 0.8 * widths[0]
     assert widths[2] < widths[1]
+
+
+def test_only_signs_of_the_last_neurons_are_sought() -> None:
+    """Their ranges stay as secants have them unless that decides the sign; those of other neurons do not change."""
+    counts, wider, region = torch.zeros(3), 0.0, rj.LpBall(torch.full((1, 6), 0.1).double(), 0.2)
+    for seed in range(3):
+        net = network(seed)
+        settings = DualRanges(20, 6, 3, last=0), DualRanges(20, 6, 3), DualRanges(0, 6, 3, last=0)
+        rules = [Refine(rj.Crown(), s) for s in settings]
+        bounds = [rj.preactivation_bounds(net, region, pre=rule) for rule in rules]
+        some, every = bounds[:2]
+        assert torch.equal(some.lower[0], every.lower[0])
+        assert torch.equal(some.upper[0], every.upper[0])
+        unstable = [(b.lower[1] < 0) & (b.upper[1] > 0) for b in bounds]
+        assert bool((unstable[0] | ~unstable[1]).all())
+        counts += torch.tensor([int(u.sum()) for u in unstable])
+        more = (some.upper[1] - some.lower[1]) - (every.upper[1] - every.lower[1])
+        wider += float(more[unstable[0]].sum())
+        points = rj.Problem(net, region).bound.sample(3000, torch.Generator().manual_seed(seed))[0]
+        for z, low, high in zip(net.preactivations(points), some.lower, some.upper, strict=True):
+            assert bool(((z >= low) & (z <= high)).all())
+    assert counts[0] < counts[2]
+    assert wider > 0
+
+
+@pytest.mark.parametrize("activation", ["hard_tanh", "tanh"])
+def test_ranges_of_the_last_neurons_are_narrowed_where_slopes_depend_on_them(activation: str) -> None:
+    net, region = network(0, activation), rj.LpBall(torch.full((1, 6), 0.1).double(), 0.5)
+    one, other = (
+        rj.preactivation_bounds(net, region, pre=Refine(rj.Crown(), DualRanges(3, 3, 2, inf, last)))
+        for last in (0, None)
+    )
+    for a, b in zip(one.lower + one.upper, other.lower + other.upper, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_sides_go_on_with_their_own_multipliers() -> None:
+    """The same side of the same row, and no other."""
+    rows, signs = torch.tensor([0, 2, 0, 2]), torch.tensor([1, 1, -1, -1])
+    begin = Point(torch.zeros(4, 1, 2), torch.zeros(4, 3, 5))
+    other = Point(torch.tensor([1.0, 2.0]).reshape(2, 1, 1).expand(2, 1, 2), torch.ones(2, 3, 5))
+    found = _Tried(rows, signs, begin).going_on(_Tried(torch.tensor([2, 1]), torch.tensor([-1, 1]), other), 3)
+    assert found.point is not None
+    assert found.point.logs[:, 0, 0].tolist() == [0, 0, 0, 1]
+    assert found.point.numbers[:, 0, 0].tolist() == [0, 0, 0, 1]
+    numbers = torch.tensor([[10.0, 11.0, 12.0], [20.0, 21.0, 22.0]])
+    assert found.of(numbers).tolist() == [10, 12, 20, 22]  # above for 1, below for -1
 
 
 @every_seed

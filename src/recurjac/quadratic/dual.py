@@ -367,6 +367,17 @@ class Point:
     def to(self, dtype: torch.dtype) -> Point:
         return Point(self.logs.to(dtype), self.numbers.to(dtype))
 
+    @classmethod
+    def joined(cls, points: Sequence[Point]) -> Point:
+        """The rows of all points, one after the other."""
+        return cls(torch.cat([p.logs for p in points]), torch.cat([p.numbers for p in points]))
+
+    def replaced(self, mask: Tensor, other: Point) -> Point:
+        """The rows of `other` in place of those of a mask."""
+        logs, numbers = self.logs.clone(), self.numbers.clone()
+        logs[mask], numbers[mask] = other.logs, other.numbers
+        return Point(logs, numbers)
+
     def packed(self) -> Tensor:
         """All numbers of each row, (R, n): a copy."""
         return torch.cat([self.logs.flatten(1), self.numbers.flatten(1)], 1)
