@@ -17,6 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.centres import Centres, around
 from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, TIME, dividing_radii, ending
 from recurjac.applications.proofs import (
@@ -40,7 +41,7 @@ from recurjac.applications.radius_search import (
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.deadline import NEVER, Budget, Deadline, until
+from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
 from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
@@ -107,8 +108,9 @@ def certified_radius(
     label: Any = None,
     p: float | None = None,
     target: Any = "runner-up",
-    proofs: Sequence[AbstractRadiusProof] = DEFAULT_PROOFS,
+    proofs: Sequence[AbstractRadiusProof] | None = None,
     search: RadiusSearch | None = None,
+    time_limit: float | None = None,
 ) -> CertifiedRadius:
     """For each input, a proved radius within which its label keeps winning against the target.
 
@@ -117,17 +119,23 @@ def certified_radius(
     label: one class for all inputs or one for each; by default the class that the network predicts (the lowest if
     several outputs are largest).  p: 1, 2 or inf, by default inf.
     target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for
-    all inputs or for each.  proofs: what is bounded on balls; their
-    statements are combined (`radii.proved`).  search: the radii to try, and the attack; no proof depends on it.
+    all inputs or for each.  proofs: what is bounded on balls; their statements are combined (`radii.proved`).  The
+    default is `MarginBound()` and `LipschitzIntegral()`, and with a time limit also `BranchedMargin()`.
+    search: the radii to try, and the attack; no proof depends on it.  time_limit: seconds for all inputs together.
     A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and
-    proofs, UnsoundBounds for an adversary within the radius, which indicates a bug.
+    proofs, and for two time limits, UnsoundBounds for an adversary within the radius, which indicates a bug.
 
     Source: arXiv:1810.11783, Theorem 2 and Section 4.3; docs/mathematics.md, §7.1, §7.2.
     """
     asked, ball = around(network, x, None if p is None else check_norm(p, "input"))
     how = search or RadiusSearch()
     expect(how, RadiusSearch, "the search", "give RadiusSearch(intervals, limit, attack)")
+    check_time_limit(time_limit, search=None if how.time_limit == inf else search)
+    if time_limit is not None:
+        how = replace(how, time_limit=time_limit / asked.bound.batch)
+    if proofs is None:
+        proofs = DEFAULT_PROOFS if time_limit is None else (*DEFAULT_PROOFS, BranchedMargin())
     check_proofs(proofs, asked, ball.p)
     flat = _classifier(asked.network)
     reasons = dict.fromkeys(reason for proof in proofs for reason in proof.unproved_rounding(ball.p))
@@ -190,12 +198,14 @@ class _Work:
         for i, key in enumerate(zip(labels, against, strict=True)):
             groups.setdefault(key, []).append(i)
         found: dict[int, _Entry] = {}
+        budget = Budget.of(self.search.time_limit * len(labels), len(labels))
         for (label, others), members in groups.items():
             rows = torch.zeros(len(others), self.network.output_shape[0], dtype=self.network.dtype)
             rows[:, label] = 1.0
             rows[range(len(others)), list(others)] = -1.0
             margins = self.problem.of(self.network.combine(rows))
-            part = replace(self, problem=margins, centres=self.centres.taken(members))
+            deadline = Deadline.after(budget.share(len(members)))
+            part = replace(self, problem=margins, centres=self.centres.taken(members), deadline=deadline)
             if any(e.end == INTERRUPTED for e in found.values()):
                 part = replace(part, proofs=tuple(f for f in self.proofs if not f.divides) or DEFAULT_PROOFS)
             remarks = ["" if given[i] == label else f"misclassified as {given[i]}" for i in members]
@@ -204,8 +214,7 @@ class _Work:
 
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
         """Search radii for each input whose label is proved to win, then attack it."""
-        deadline = Deadline.after(self.search.time_limit * len(remarks))
-        centres = self.at_centres()
+        deadline, centres = self.deadline, self.at_centres()
         remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
         right = [i for i, why in enumerate(remarks) if not why]
         attacked = self.attacked(right, centres, deadline.part(_ATTACK))
@@ -295,7 +304,7 @@ class _Work:
         """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
         many = tuple(proof for proof in self.proofs if not proof.sparing)
         known = any(isinstance(proof, MarginBound) for proof in many)
-        every = replace(self, proofs=many if known else (MarginBound(), *many))
+        every = replace(self, proofs=many if known else (MarginBound(), *many), deadline=NEVER)
         count = len(self.centres.x)
         return every.bounds(range(count), [0.0] * count)
 
