@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, final
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.centres import Centres, around
-from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, TIME, dividing_radii, ending
+from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, dividing_radii, ending, given_up, ranges_around
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
@@ -28,7 +28,17 @@ from recurjac.applications.proofs import (
     check_proofs,
     stated,
 )
-from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, least_proved, proved
+from recurjac.applications.radii import (
+    Proved,
+    RadiusBound,
+    by_integral,
+    by_margin,
+    doubt,
+    least_proved,
+    proved,
+    title_of,
+    weakest,
+)
 from recurjac.applications.radius_search import (
     RadiusProgress,
     RadiusSearch,
@@ -46,6 +56,7 @@ from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
 from recurjac.norms import check_norm
+from recurjac.preactivation import IBP
 from recurjac.preactivation.anytime import in_time
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
@@ -74,8 +85,8 @@ class CertifiedRadius(AbstractResult):
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
-    "time" if proofs that divide balls (`BranchedMargin`) had no time left for that, "interrupted" if the user stopped
-    them, otherwise "bounded".
+    "time", "parts" or "stuck" if proofs that divide balls (`BranchedMargin`) gave up the next larger ball for want of
+    time or of parts, or because no part could be divided; "interrupted" if the user stopped them; otherwise "bounded".
     """
 
     radius: Tensor
@@ -215,7 +226,7 @@ class _Work:
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
         """Search radii for each input whose label is proved to win, then attack it."""
         deadline, centres = self.deadline, self.at_centres()
-        remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
+        remarks = [why or doubt(c) for why, c in zip(remarks, centres, strict=True)]
         right = [i for i, why in enumerate(remarks) if not why]
         attacked = self.attacked(right, centres, deadline.part(_ATTACK))
         rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
@@ -224,7 +235,7 @@ class _Work:
         entries = []
         for i, centre in enumerate(centres):
             own = rungs.get(i, [centre])
-            row = _weakest(own)
+            row = weakest(own)
             lost = remarks[i].startswith("mis") and beaten[i]
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
             end = ends.get(i, BOUNDED)
@@ -263,15 +274,16 @@ class _Work:
         dividing = tuple(f for f in self.proofs if f.divides)
         ends = {i: ending(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
         left = [i for i, end in ends.items() if dividing and end != EXACT]
-        budget, whole = Budget(deadline, len(left)), self.centres.whole().tolist()
+        budget, whole, done = Budget(deadline, len(left)), self.centres.whole().tolist(), list[int]()
         try:
             for i in left:
                 own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
                 search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
-                answered({i: self.told(i, search, rungs[i], attacked)}, own.bounds)
-                ends[i] = ending(rungs[i], attacked[i][0], TIME)
+                answered({i: self.told(i, search, rungs[i], attacked)}, partial(own.bounds, before=rungs[i]))
+                ends[i] = ending(rungs[i], attacked[i][0], given_up(rungs[i]))
+                done.append(i)
         except KeyboardInterrupt:
-            ends.update({i: INTERRUPTED for i in left if ends[i] == BOUNDED})
+            ends.update(dict.fromkeys(left[len(done) :], INTERRUPTED))
         return ends
 
     def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
@@ -301,15 +313,28 @@ class _Work:
         return search_radii(self.search, centre, float(self.centres.taken([i]).whole()), together)
 
     def at_centres(self) -> list[RadiusBound]:
-        """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
+        """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts.
+
+        In large networks, ranges are by intervals, which are narrow at a point, where these prove the margins.
+        """
         many = tuple(proof for proof in self.proofs if not proof.sparing)
         known = any(isinstance(proof, MarginBound) for proof in many)
         every = replace(self, proofs=many if known else (MarginBound(), *many), deadline=NEVER)
-        count = len(self.centres.x)
-        return every.bounds(range(count), [0.0] * count)
+        index = list(range(len(self.centres.x)))
+        if self.problem.planner.watched(self.network.cost, self.deadline).end == inf:
+            return every.bounds(index, [0.0] * len(index))
+        found = replace(every, problem=self.problem.by(IBP())).bounds(index, [0.0] * len(index))
+        left = [i for i in index if not min(found[i].margins) > 0]
+        better = dict(zip(left, every.bounds(left, [0.0] * len(left)), strict=True))
+        return [better.get(i, found[i]) for i in index]
 
-    def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[RadiusBound]:
-        """Bounds of the margins and of their slopes, on balls around the inputs with the numbers `index`."""
+    def bounds(
+        self, index: Sequence[int], radii: Sequence[float], before: Sequence[RadiusBound] = ()
+    ) -> list[RadiusBound]:
+        """Bounds of the margins and of their slopes, on balls around the inputs with the numbers `index`.
+
+        before: rungs of the only input, if there is but one; ranges over larger balls hold on smaller ones.
+        """
         found: list[RadiusBound] = []
         together = self.problem.planner.thresholds.balls
         for begin in range(0, len(index), together):
@@ -319,7 +344,9 @@ class _Work:
             for part, radius in zip(parts, some.split([part.bound.batch for part in parts]), strict=True):
                 limit = part.planner.watched(part.network.cost, self.deadline)
                 own = part if limit.end == inf else part.by(in_time(part.pre, limit.part(_RANGES)))
-                found += stated(self.proofs, MarginBalls(own, Gradients(own), radius, self.centres.p), self.deadline)
+                ranges = tuple(ranges_around(before, r) for r in radius.tolist())
+                asked = MarginBalls(own, Gradients(own), radius, self.centres.p, ranges)
+                found += stated(self.proofs, asked, self.deadline)
         return found
 
     def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline) -> _Attacked:
@@ -337,19 +364,6 @@ class _Work:
         return {i: (inf, self.centres.x[i]) for i in index}
 
 
-def _weakest(rungs: Sequence[RadiusBound]) -> int:
-    """The row with the least proved radius; if several are equal, the one of these with the least margin."""
-    margins = rungs[0].margins
-    return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
-
-
-def _doubt(centre: RadiusBound) -> str:
-    """Why nothing can be proved at an input that is classified as its label; empty if something can be."""
-    if not all(isfinite(m) for m in centre.margins):
-        return "the outputs at the input have no finite bounds"
-    return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
-
-
 def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
     proofs = [e.proof for e in entries]
     attack = _numbers(e.attack for e in entries)
@@ -363,7 +377,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         torch.tensor([e.label for e in entries]), torch.tensor([e.target for e in entries]),
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]),
-        tuple(_name(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
+        tuple(title_of(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
         tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
     )  # fmt: skip
 
@@ -389,13 +403,3 @@ def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> T
             f"{float(radius[i])!r}; please report this, with the network"
         )
     return radius
-
-
-def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:
-    """The proofs that bound the margin on a ball, then those that bound slopes, if they are part of the proof."""
-    if found.radius == 0:
-        return "none"
-    balls = [r for r in rungs if r.radius > 0]
-    margins = dict.fromkeys(title for r in balls for title in r.margin_by if found.by_margin)
-    slopes = dict.fromkeys(title for r in balls for title in r.slope_by if found.by_integral)
-    return ", then ".join(dict.fromkeys(" or ".join(titles) for titles in (margins, slopes) if titles))
