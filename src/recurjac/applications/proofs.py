@@ -19,13 +19,15 @@ from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
 from recurjac.errors import InvalidRequest, OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, Chords, Gradients, InTime
 from recurjac.norms import AbstractNormMethod, as_norm_method
-from recurjac.preactivation import SecantRanges
+from recurjac.preactivation import IBP, SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
 _BALL, _DIVIDED = 1 / 6, 1 / 3
 """The share of the time that is left for one proof on some balls, and for one that divides them."""
 _T = TypeVar("_T")
+_RULE = 0.9
+"""Of the time for the bound of a margin in large networks, the share for the problem's rule."""
 WIDEST = 4096
 """The size of the widest stage for which secants are tried."""
 
@@ -116,13 +118,31 @@ class AbstractRadiusProof(ABC):
 @final
 @dataclass(frozen=True)
 class MarginBound(AbstractRadiusProof):
-    """Lower bounds of the margins themselves, from the problem's pre-activation rule."""
+    """Lower bounds of the margins themselves, from the problem's pre-activation rule.
+
+    seconds: for the balls of a call; if the rule takes longer, the bounds are those of intervals.
+    """
+
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("MarginBound", self.seconds)
+
+    def within(self, seconds: float) -> MarginBound:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def title(self, problem: Problem) -> str:
         return problem.pre.title
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
-        return RadiusFacts(margins=balls.problem.output(balls.known.state).lower)
+        problem, state = balls.problem, balls.known.state
+        limit = problem.planner.watched(problem.network.cost, Deadline.after(self.seconds))
+        if limit.end == inf:
+            return RadiusFacts(margins=problem.output(state).lower)
+        margins = IBP().output(state).lower
+        with suppress(OutOfTime), until(limit.part(_RULE)):
+            margins = torch.fmax(margins, problem.output(state).lower)
+        return RadiusFacts(margins=margins)
 
     def unproved_rounding(self, p: float) -> list[str]:
         return []

@@ -8,9 +8,11 @@ from fractions import Fraction
 from math import inf, isfinite, nextafter
 from typing import final
 
+import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import UnsoundBounds
 
 
 @final
@@ -156,3 +158,22 @@ def doubt(centre: RadiusBound) -> str:
     if not all(isfinite(m) for m in centre.margins):
         return "the outputs at the input have no finite bounds"
     return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
+
+
+def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """The radii, checked against the adversaries.
+
+    If rounding is not covered, a radius that exceeds the attack by no more than rounding is replaced by the attack.
+    Raises UnsoundBounds if an adversary lies within a certified radius.
+    """
+    if not arithmetic.rigorous:
+        close = radius <= attack * (1 + torch.finfo(attack.dtype).eps ** 0.25)
+        radius = torch.where(close, torch.minimum(radius, attack), radius)
+    wrong = (radius >= attack if arithmetic.rigorous else radius > attack) & attack.isfinite() & (radius > 0)
+    if bool(wrong.any()):
+        i = int(wrong.nonzero()[0])
+        raise UnsoundBounds(
+            f"an adversary of input {i} at distance {float(attack[i])!r} is within the certified radius "
+            f"{float(radius[i])!r}; please report this, with the network"
+        )
+    return radius
