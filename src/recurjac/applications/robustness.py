@@ -56,7 +56,6 @@ from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
 from recurjac.norms import check_norm
-from recurjac.preactivation import IBP
 from recurjac.preactivation.anytime import Known, in_time
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
@@ -313,20 +312,12 @@ class _Work:
         return search_radii(self.search, centre, float(self.centres.taken([i]).whole()), together)
 
     def at_centres(self) -> list[RadiusBound]:
-        """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts.
-
-        In large networks, ranges are by intervals, which are narrow at a point, where these prove the margins.
-        """
+        """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
         many = tuple(proof for proof in self.proofs if not proof.sparing)
         known = any(isinstance(proof, MarginBound) for proof in many)
         every = replace(self, proofs=many if known else (MarginBound(), *many), deadline=NEVER)
-        index = list(range(len(self.centres.x)))
-        if self.problem.planner.watched(self.network.cost, self.deadline).end == inf:
-            return every.bounds(index, [0.0] * len(index))
-        found = replace(every, problem=self.problem.by(IBP())).bounds(index, [0.0] * len(index))
-        left = [i for i in index if not min(found[i].margins) > 0]
-        better = dict(zip(left, every.bounds(left, [0.0] * len(left)), strict=True))
-        return [better.get(i, found[i]) for i in index]
+        count = len(self.centres.x)
+        return every.bounds(range(count), [0.0] * count)
 
     def bounds(
         self, index: Sequence[int], radii: Sequence[float], before: Sequence[RadiusBound] = ()
