@@ -63,8 +63,10 @@ class Constant(AbstractRadiusProof):
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
         shape = (balls.shape[0], self.rows or balls.shape[1])
-        full = [None if n is None else torch.full(shape, n, dtype=torch.float64) for n in (self.margin, self.slope)]
-        return RadiusFacts(*full)
+        margins, slopes = (
+            None if n is None else torch.full(shape, n, dtype=torch.float64) for n in (self.margin, self.slope)
+        )
+        return RadiusFacts(margins, slopes)
 
     def supports(self, p: float) -> bool:
         return p != 1

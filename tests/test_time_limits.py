@@ -119,7 +119,8 @@ def test_a_rule_of_a_problem_is_not_replaced() -> None:
 def jacobian(network: rj.Network, x: Tensor) -> Tensor:
     """At random points of the balls: (batch, N, outputs, inputs)."""
     points = x.unsqueeze(1) + 0.1 * (2 * torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(1)) - 1).double()
-    return torch.func.vmap(torch.func.vmap(torch.func.jacrev(lambda v: network(v[None])[0])))(points).detach()
+    found: Tensor = torch.func.vmap(torch.func.vmap(torch.func.jacrev(lambda v: network(v[None])[0])))(points)
+    return found.detach()
 
 
 @pytest.mark.usefixtures("clock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf, prod
@@ -181,6 +182,47 @@ def monotone(
         found.lower.reshape(shape), found.upper.reshape(shape), rising, falling,
         tuple(r.points for r in found.refuted), replace(bounds.provenance, method=title, notes=notes),
     )  # fmt: skip
+
+
+def nested_trends(found: Sequence[Monotonicity]) -> list[Monotonicity]:
+    """Results of the same question on regions of which each contains the next, with what they say of each other.
+
+    Bounds hold on all smaller regions, and points of a region are points of all larger ones.  Results that cover
+    rounding take nothing from those that do not.
+    """
+    results = list(found)
+    for i in range(1, len(results)):
+        results[i] = _inside(results[i], results[i - 1])
+    for i in range(len(results) - 2, -1, -1):
+        results[i] = _around(results[i], results[i + 1])
+    return results
+
+
+def _inside(own: Monotonicity, larger: Monotonicity) -> Monotonicity:
+    """The result on a region that is contained in that of another."""
+    if own.rigorous and not larger.rigorous:
+        return own
+    lower, upper = torch.maximum(own.lower, larger.lower), torch.minimum(own.upper, larger.upper)
+    if own.rigorous:
+        Interval(lower, upper)  # raises UnsoundBounds if the bounds cross
+    meets = lower <= upper
+    return replace(own, lower=torch.where(meets, lower, own.lower), upper=torch.where(meets, upper, own.upper))
+
+
+def _around(own: Monotonicity, smaller: Monotonicity) -> Monotonicity:
+    """The result on a region that contains that of another."""
+    if own.rigorous and not smaller.rigorous:
+        return own
+    counts = torch.tensor([len(x) for x in own.points], device=own.rising.device)
+    after, open_ = counts.reshape(-1, *[1] * (own.rising.dim() - 1)), (own.lower < 0) & (own.upper > 0)
+    rising, falling = (
+        torch.where((mine < 0) & (its >= 0) & open_, its + after, mine)
+        for mine, its in ((own.rising, smaller.rising), (own.falling, smaller.falling))
+    )
+    if torch.equal(rising, own.rising) and torch.equal(falling, own.falling):
+        return own
+    points = tuple(torch.cat([mine, its]) for mine, its in zip(own.points, smaller.points, strict=True))
+    return replace(own, rising=rising, falling=falling, points=points)
 
 
 @final
