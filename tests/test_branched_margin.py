@@ -13,7 +13,9 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac import testing
-from recurjac.applications.proofs import MarginBalls
+from recurjac.applications.dividing import given_up, ranges_around
+from recurjac.applications.proofs import MarginBalls, RadiusFacts
+from recurjac.applications.radii import RadiusBound
 from recurjac.branching import BranchAndBound
 from recurjac.branching.margins import MarginByPieces, RangeBisection
 from recurjac.branching.pool import Goals
@@ -211,7 +213,62 @@ def test_at_the_end_of_the_limit_less_is_stated() -> None:
     alone = rj.certified_radius(network, x, search=QUIET)
     brief, longer = (rj.certified_radius(network, x, proofs=by_splitting(6, parts), search=QUIET) for parts in (1, 500))
     assert float(alone.radius) <= float(brief.radius) < float(longer.radius)
-    assert brief.status == ("time",)
+    assert brief.status == ("parts",)
+
+
+def rung(radius: float, why: str = "", ranges: tuple[rj.Interval, ...] = ()) -> RadiusBound:
+    margin = 1.0 if radius <= 1 else -1.0
+    return RadiusBound(radius, (margin,), (inf,), given_up=why, ranges=ranges)
+
+
+def test_the_reason_is_that_of_the_smallest_ball_that_is_left() -> None:
+    assert given_up([rung(0.0), rung(1.0)]) == "bounded"
+    assert given_up([rung(0.0), rung(1.0, "time"), rung(2.0, "parts"), rung(4.0, "time")]) == "parts"
+    assert given_up([rung(0.0), rung(8.0, "stuck"), rung(1.0)]) == "stuck"
+
+
+def test_a_search_that_ends_at_its_limit_is_bounded() -> None:
+    network, x = net(6, (3, 8, 8, 3)), inputs(6, 3)
+    search = rj.RadiusSearch(limit=1e-3, attack=rj.Attack(rounds=0))
+    found = rj.certified_radius(network, x, proofs=by_splitting(6), search=search)
+    assert float(found.radius) == 1e-3
+    assert found.status == ("bounded",)
+
+
+def test_ranges_are_those_of_the_next_larger_ball() -> None:
+    near, far = ((rj.Interval(torch.zeros(1), torch.ones(1) * r),) for r in (2.0, 4.0))
+    rungs = [rung(4.0, ranges=far), rung(2.0, ranges=near), rung(1.0)]
+    assert ranges_around(rungs, 1.5) == near
+    assert ranges_around(rungs, 2.0) == near
+    assert ranges_around(rungs, 3.0) == far
+    assert ranges_around(rungs, 5.0) == ()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ranges_of_a_larger_ball_hold_and_only_help(seed: int) -> None:
+    network, x = net(seed, (6, 10, 10, 2)), inputs(seed, 6)
+    margin = network.margin(0, 1)
+    proof = rj.BranchedMargin(rj.Limit(seconds=inf, parts=1), 0, steps=5)
+
+    def asked(radius: float, ranges: tuple[tuple[rj.Interval, ...], ...]) -> tuple[RadiusFacts, rj.Problem]:
+        problem = rj.Problem(margin, rj.LpBall(x, radius))
+        return proof.facts(MarginBalls(problem, Gradients(problem), torch.tensor([radius]), inf, ranges)), problem
+
+    (larger, _), (alone, of) = asked(0.5, ()), asked(0.45, ())
+    known = larger.ranges[0]
+    found, _ = asked(0.45, larger.ranges)
+    assert alone.margins is not None
+    assert found.margins is not None
+    points = of.bound.sample(500, torch.Generator().manual_seed(0))[0]
+    assert float(found.margins) <= float(margin(points).min())
+    if not known:  # the margin of the larger ball is proved by the rule
+        assert float(found.margins) > 0
+        return
+    plain = of.preactivations()
+    for k, (z, wide, values) in enumerate(zip(found.ranges[0], known, margin.preactivations(points), strict=False), 1):
+        assert bool(((z.lower >= wide.lower) & (z.upper <= wide.upper)).all())
+        assert bool(((z.lower >= plain.pre(k).lower) & (z.upper <= plain.pre(k).upper)).all())
+        assert bool(((z.lower <= values + 1e-12) & (values - 1e-12 <= z.upper)).all())
 
 
 @pytest.mark.parametrize("p", NORMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, nan
 from pathlib import Path
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
+from recurjac import testing
 from recurjac.activations import LeakyReLU
+from recurjac.applications.monotonicity import nested_trends
 from recurjac.cli import main
 from recurjac.jacobian import AbstractJacobianMethod
+from recurjac.search import point_jacobian
 from tests.helpers import refused
 
 METHODS: tuple[AbstractJacobianMethod, ...] = (
@@ -366,7 +370,10 @@ def test_a_run_that_is_interrupted(capsys: pytest.CaptureFixture[str], monkeypat
         "one-pass",
     )
     assert (code, "interrupted; the 2 finished results are reported" in err) == (1, True)
-    assert [r["radius"] for r in json.loads(Path("r.json").read_text())["results"]] == [0.1, 0.1]
+    assert [r["radius"] for r in json.loads(Path("r.json").read_text())["results"]] == [
+        0.2,
+        0.2,
+    ]  # the largest is first
 
 
 REFUSED = {
@@ -401,3 +408,29 @@ def test_what_does_not_read_an_input_is_constant() -> None:
     net = rj.load([(torch.tensor([[1.0, 0.0]]), torch.zeros(1)), (torch.ones(1, 1), torch.zeros(1))], activation="relu")
     found = rj.monotone(net, rj.LpBall(torch.tensor([[1.0, 0.0]]), 0.5))
     assert [found.trend(0, 0, i) for i in range(2)] == [rj.Trend.INCREASING, rj.Trend.CONSTANT]
+
+
+def test_results_on_nested_regions_share_what_they_prove() -> None:
+    """A loose result on a small ball takes the bounds of a larger one, which takes its points."""
+    network = testing.random_network("relu", 1, False)
+    x = torch.full((2, *network.input_shape), 0.4)
+    once, points = rj.Limit(parts=1), rj.Probe(256, 32)
+    regions = [rj.LpBall(x, radius) for radius in (1.0, 0.4, 0.1)]
+    methods = (rj.Chords(), rj.FastLip(), rj.FastLip())
+    probes = (rj.Probe(0, 0), points, points)
+    found = [
+        rj.monotone(network, region, method=method, limit=once, probe=probe)
+        for region, method, probe in zip(regions, methods, probes, strict=True)
+    ]
+    both = nested_trends(found)
+    for i, result in enumerate(both):
+        assert torch.equal(result.lower, torch.stack([f.lower for f in found[: i + 1]]).amax(0))
+        assert torch.equal(result.upper, torch.stack([f.upper for f in found[: i + 1]]).amin(0))
+    assert bool((both[0].violated & ~found[0].violated).any())
+    assert torch.equal(both[0].violated, torch.stack([f.violated for f in found]).any(0) & (found[0].lower < 0))
+    for entry in both[0].violated.nonzero().tolist():
+        at = torch.stack(both[0].witnesses(*entry))
+        up, down = point_jacobian(network, at).reshape(2, *found[0].lower.shape[1:])[:, *entry[1:]]
+        assert up > 0 > down
+    fast = [replace(found[0], provenance=replace(found[0].provenance, rigorous=False)), found[1]]
+    assert nested_trends(fast)[1] is found[1]

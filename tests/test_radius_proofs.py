@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, nan
 from typing import Any, final
 
@@ -14,8 +14,9 @@ from torch import Tensor
 import recurjac as rj
 from recurjac import testing
 from recurjac.applications.radii import RadiusBound
-from recurjac.applications.radius_search import answered, bracket_radius, few_radii
+from recurjac.applications.radius_search import _smaller, answered, bracket_radius, few_radii
 from recurjac.extend import AbstractRadiusProof, MarginBalls, RadiusFacts
+from recurjac.propagation.planning import Planner, Thresholds
 
 QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
 NORMS = (1, 2, inf)
@@ -62,8 +63,10 @@ class Constant(AbstractRadiusProof):
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
         shape = (balls.shape[0], self.rows or balls.shape[1])
-        full = [None if n is None else torch.full(shape, n, dtype=torch.float64) for n in (self.margin, self.slope)]
-        return RadiusFacts(*full)
+        margins, slopes = (
+            None if n is None else torch.full(shape, n, dtype=torch.float64) for n in (self.margin, self.slope)
+        )
+        return RadiusFacts(margins, slopes)
 
     def supports(self, p: float) -> bool:
         return p != 1
@@ -218,12 +221,46 @@ def test_a_problem_that_is_no_question_of_radii(case: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in rj.__all__ if inspect.isfunction(getattr(rj, n))])
 def test_no_function_has_more_than_seven_parameters(name: str) -> None:
-    """A network and where it is asked about, which a `Problem` may replace, count as one."""
+    """Two that exclude each other count as one: a network with its region beside a `Problem`, a method and a limit."""
     parameters = inspect.signature(getattr(rj, name)).parameters
-    assert len(parameters) - ("network" in parameters and bool({"region", "x"} & parameters.keys())) <= 7
+    pairs = [
+        {"network"} <= parameters.keys() and {"region", "x"} & parameters.keys(),
+        {"method", "time_limit"} <= parameters.keys(),
+    ]
+    assert len(parameters) - sum(map(bool, pairs)) <= 7
 
 
 # The search
+
+
+@pytest.mark.parametrize("lost", [0.0, 1.0, 5.0, 63.0, 65.0, 1e6, 1e300, inf, nan])
+@pytest.mark.parametrize("radius", [1e-300, 1.0, 1e300, inf])
+def test_after_a_radius_without_proof_comes_a_smaller_one(lost: float, radius: float) -> None:
+    """A quarter; after a great loss, nearly where a loss that is proportional to the radius leaves a margin."""
+    centre, failed = (RadiusBound(r, (2.0, 1.0), (1.0, 1.0)) for r in (0.0, radius))
+    smaller = _smaller(centre, replace(failed, margins=(2.0, 1.0 - lost)), radius)
+    assert 0 < smaller < inf
+    if radius < inf:
+        few = 64 * 0.9 < lost < inf
+        assert smaller == pytest.approx(max(0.9 * radius / lost, 5e-324) if few else radius / 4) or smaller == 1.0
+
+
+def test_margins_by_intervals_if_the_rule_takes_too_long() -> None:
+    g = torch.Generator().manual_seed(0)
+    layers = [(torch.randn(b, a, generator=g).double(), torch.zeros(b).double()) for a, b in ((4, 8), (8, 8), (8, 3))]
+    network, x = rj.load(layers, activation="relu").margin(0, 1), torch.rand(2, 4, generator=g).double()
+    problem = rj.Problem(network, rj.LpBall(x, 0.05), planner=Planner(Thresholds(watched_work=0)))
+    balls = MarginBalls(problem, rj.Gradients(problem), torch.tensor([0.05, 0.05]), inf)
+    by_rule = rj.MarginBound().facts(balls).margins
+    brief, longer = (rj.MarginBound(seconds).facts(balls).margins for seconds in (1e-9, 1e9))
+    assert by_rule is not None
+    assert brief is not None
+    assert longer is not None
+    assert torch.equal(brief, rj.IBP().output(balls.known.state).lower)
+    assert torch.equal(longer, torch.fmax(brief, by_rule))
+    assert bool((brief < by_rule).any())
+    with pytest.raises(rj.InvalidRequest, match="has no time"):
+        rj.MarginBound(0.0)
 
 
 @pytest.mark.parametrize("tolerance", [0.5, 1e-3, 1e-6])

@@ -55,7 +55,7 @@ def test_the_table_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str], t
     """Every number of the first screen, to the digits shown."""
     (shown,) = blocks("console")
     rows = [line.split() for line in shown.splitlines() if re.match(r" +[\d.]+ +\d", line)]
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert main(["demo", "--plot", str(tmp_path / "d.png"), "--radius", *(r[0] for r in rows)]) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in rows:

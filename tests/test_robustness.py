@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, proved
+from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, checked, proved
 from recurjac.applications.radius_search import search_radii
-from recurjac.applications.robustness import checked
 from recurjac.applications.targets import rivals
 from recurjac.network import chain
 

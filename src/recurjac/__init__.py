@@ -33,6 +33,7 @@ from recurjac.applications.second_derivatives import (
     ResidualBounds,
     SecondDerivatives,
     curvature,
+    hessian_bounds,
     residual_bounds,
     second_derivative,
 )
@@ -85,7 +86,7 @@ from recurjac.jacobian import (
     jacobian_bounds,
 )
 from recurjac.jacobian.differential import Residual, laplacian, partial
-from recurjac.jacobian.hessian import HessianBounds, hessian_bounds
+from recurjac.jacobian.hessian import HessianBounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import closed_loop, load
 from recurjac.loading.derivatives import gradient_network, lie_derivative

@@ -98,6 +98,22 @@ def check_seconds(what: str, seconds: float, name: str = "seconds") -> None:
         raise InvalidRequest(f"{what}({name}={seconds!r}) has no time; give a positive number of seconds")
 
 
+def check_time_limit(seconds: float | None, **others: object) -> None:
+    """Raise InvalidRequest unless the limit of a call is positive, and nothing is given that has a limit of its own.
+
+    seconds: None if there is no limit.  others: such arguments of the call, by name; None if they are left out.
+    """
+    if seconds is None:
+        return
+    check_seconds("the call", seconds, "time_limit")
+    for name, value in others.items():
+        if value is not None:
+            raise InvalidRequest(
+                f"time_limit={seconds!r} is for the defaults, but {name}={value!r} is given; leave one of the two out: "
+                "an object that takes a time has a setting for it"
+            )
+
+
 _SETTING = torch._C._set_grad_enabled
 """Raising an exception here would leave the setting as it is in the block."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.auto import Auto
-from recurjac.deadline import Deadline, until
+from recurjac.deadline import Deadline, check_time_limit, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network
@@ -80,6 +80,7 @@ def lipschitz(
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     search: Search | None = None,
+    time_limit: float | None = None,
 ) -> Lipschitz:
     """Bounds of the local Lipschitz constant max ‖J(x)‖_{p→q} of `network` over `region`, for each sample.
 
@@ -92,24 +93,28 @@ def lipschitz(
     so.
     pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be covered; search: for the lower
     bound.
-    Raises InvalidRequest for an unknown norm or one that the method does not support, InvalidRegion if the region does
-    not fit the network.
+    time_limit: seconds for all samples together, in place of a method: that is then `Auto(time_limit)`, and a search
+    takes a half of them at most.
+    Raises InvalidRequest for an unknown norm or one that the method does not support, and for a method and a limit
+    together; InvalidRegion if the region does not fit the network.
 
     Source: docs/mathematics.md, §6; arXiv:1810.11783, Section 3.5.
     """
     problem = as_problem(network, region, pre, arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")
-    how = default_bound(problem, p) if method is None else as_norm_method(method)
+    how = _chosen(problem, p, method, time_limit)
+    deadline = Deadline.after(inf if time_limit is None else time_limit)
+    how_to_search = _in_time(search or how.search, deadline)
     check_supported(how, p, q)
     flat = problem.network.flattened_output()
     problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
-    searched = _searched(search or how.search, question, p, q, Aim()) if how.heeds_attained else None
-    found = _bounds(how, question, p, q, searched)
+    searched = _searched(how_to_search, question, p, q, Aim()) if how.heeds_attained else None
+    found = _bounds(how if time_limit is None else how.within(deadline.left), question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
     if searched is None:
-        searched = _searched(search or how.search, question, p, q, Aim(upper=upper.detach()))
+        searched = _searched(how_to_search, question, p, q, Aim(upper=upper.detach()))
     attained = _best(searched, [f.attained for f in found])
     lower = _not_above(attained.gain, upper.detach(), question.arithmetic)
     Interval(lower, upper.detach())  # raises UnsoundBounds if the bounds cross
@@ -149,9 +154,24 @@ def _around(own: Lipschitz, smaller: Lipschitz) -> Lipschitz:
     return replace(own, lower=best.gain, witness=best.witness, direction=best.direction)
 
 
+def _chosen(
+    problem: Problem, p: float, method: AbstractJacobianMethod | AbstractNormMethod | None, time_limit: float | None
+) -> AbstractNormMethod:
+    """The method that is asked for, or a default.  Raises InvalidRequest for a method and a limit together."""
+    check_time_limit(time_limit, method=method)
+    if method is not None:
+        return as_norm_method(method)
+    return default_bound(problem, p) if time_limit is None else Auto(time_limit)
+
+
 def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
     """`Auto`, or a method in one pass if gradients are recorded for the network's weights."""
     return default_norm_method(p) if problem.network.live and torch.is_grad_enabled() else Auto()
+
+
+def _in_time(search: Search, deadline: Deadline) -> Search:
+    """The search in at most half of the time; the same search if there is no limit."""
+    return search if deadline.end == inf else replace(search, seconds=min(search.seconds, deadline.left / 2))
 
 
 def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -> Attained:

@@ -8,8 +8,9 @@ from typing import final
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.deadline import check_time_limit
 from recurjac.network import Network
-from recurjac.preactivation import RuleLike
+from recurjac.preactivation import AutoRanges, Crown, RuleLike
 from recurjac.problem import Problem, as_problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
@@ -39,15 +40,19 @@ def preactivation_bounds(
     *,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
+    time_limit: float | None = None,
 ) -> PreactivationBounds:
     """Bounds of z_1, …, z_K over the region; a `Problem` can replace network and region.
 
     pre: the rule; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`.
-    Raises InvalidRegion if the region does not fit the network.
+    time_limit: seconds for all samples together, in place of a rule: that is then `AutoRanges(time_limit)`.
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for a rule and a limit together.
     """
     problem = as_problem(network, region, pre, arithmetic)
+    check_time_limit(time_limit, pre=None if pre is None and problem.pre == Crown() else problem.pre)
+    problem = problem if time_limit is None else problem.by(AutoRanges(time_limit))
     state = problem.preactivations()
     bounds = [*(state.pre(k) for k in range(1, problem.network.depth)), problem.output(state)]
     lower, upper = (

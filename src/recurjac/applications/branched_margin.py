@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from recurjac.applications.proofs import WIDEST, AbstractRadiusProof, MarginBalls, RadiusFacts
+from recurjac.arithmetic import Interval
 from recurjac.branching import BranchAndBound, Branching, InputBisection, Limit
 from recurjac.branching.branched import untied
 from recurjac.branching.margins import MarginByInputs, MarginByPieces, RangeBisection
 from recurjac.deadline import Deadline, shorter
 from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.preactivation import PreactivationState, SecantRanges
-from recurjac.preactivation.anytime import refined
+from recurjac.preactivation.anytime import Known, refined
 from recurjac.problem import Problem
 
 _RANGES = 0.4
@@ -25,6 +26,21 @@ _STEPS = 15
 """The steps of each search for multipliers of secants."""
 _MEMORY = 2**31
 """The number of bytes that the parts of a ball may take."""
+
+
+_REASONS = ("time", "parts", "stuck")
+"""Why a ball may be given up; if several margins have different reasons, the first of these."""
+
+
+@final
+@dataclass(frozen=True)
+class _Divided:
+    """Lower bounds of the margins on one ball, (margins,), an adversary if one is found, and the rest of the facts."""
+
+    margins: Tensor
+    adversary: Tensor | None
+    given_up: str
+    ranges: tuple[Interval, ...]
 
 
 @final
@@ -71,36 +87,42 @@ class BranchedMargin(AbstractRadiusProof):
         if bool(problem.bound.unbounded.any()):
             return RadiusFacts()
         plain = problem.output(balls.known.state).lower.detach()
-        margins, points = list[Tensor](), list[Tensor]()
+        found = list[_Divided]()
         for i, sample in enumerate(problem.samples()):
             deadline = Deadline.after(self.limit.seconds / problem.bound.batch)
             alone = balls.known.state if problem.bound.batch == 1 else sample.preactivations()
-            found, point = self._divided(sample, alone, plain[i].double().cpu(), deadline)
-            margins.append(found)
-            points.append(torch.full_like(problem.bound.x[i], torch.nan) if point is None else point)
-        return RadiusFacts(margins=torch.stack(margins), adversaries=torch.stack(points))
+            alone = _within(sample, alone, balls.ranges[i]) if balls.ranges and balls.ranges[i] else alone
+            found.append(self._divided(sample, alone, plain[i].double().cpu(), deadline))
+        nowhere = torch.full_like(problem.bound.x[0], torch.nan)
+        return RadiusFacts(
+            margins=torch.stack([f.margins for f in found]),
+            adversaries=torch.stack([nowhere if f.adversary is None else f.adversary for f in found]),
+            given_up=tuple(f.given_up for f in found), ranges=tuple(f.ranges for f in found),
+        )  # fmt: skip
 
-    def _divided(
-        self, sample: Problem, state: PreactivationState, margins: Tensor, deadline: Deadline
-    ) -> tuple[Tensor, Tensor | None]:
-        """Lower bounds of the margins on the one ball, (margins,), and an adversary if one is found."""
+    def _divided(self, sample: Problem, state: PreactivationState, margins: Tensor, deadline: Deadline) -> _Divided:
+        """What is found on the one ball; state: what is known of the pre-activations over it."""
+        ranges: tuple[Interval, ...] = ()
         few = prod(sample.network.input_shape) <= self.inputs
         if not few and not bool((margins > 0).all()) and max(sample.network.sizes[1:]) <= WIDEST:
             tighter = sample.by(refined(state, sample.pre, SecantRanges(_STEPS), deadline.part(_RANGES)))
             state = tighter.preactivations()
+            ranges = tuple(state.pre(k).map(Tensor.detach) for k in range(1, sample.network.depth))
             margins = torch.fmax(margins, tighter.output(state).lower[0].detach().to(margins))
-        left = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0]
+        left, reasons = [k for k in margins.argsort().tolist() if not float(margins[k]) > 0], set[str]()
         for number, k in enumerate(left):
             limit = replace(self.limit, seconds=max(1e-3, deadline.left / (len(left) - number)))
             own = sample.of(sample.network.output(k))
             found = _by_inputs(own, limit) if few else self._by_pieces(own, state, limit)
             if found.lower >= 0:
-                return margins, found.attained.witness[0]
+                return _Divided(margins, found.attained.witness[0], "", ranges)
             best = torch.fmax(margins[k], margins.new_tensor(-found.upper))
             margins = margins.index_put((torch.tensor(k),), best)
             if found.status == "interrupted":
                 raise KeyboardInterrupt
-        return margins, None
+            if not best > 0:
+                reasons.add(found.status)
+        return _Divided(margins, None, next((why for why in _REASONS if why in reasons), ""), ranges)
 
     def _by_pieces(self, own: Problem, ranges: PreactivationState, limit: Limit) -> Branching:
         neurons = sum(own.network.sizes[1:-1])
@@ -108,6 +130,13 @@ class BranchedMargin(AbstractRadiusProof):
         limit = replace(limit, parts=min(limit.parts, parts))
         bound = MarginByPieces.of(own, ranges, self.steps, Deadline.after(_RANGES * limit.seconds))
         return BranchAndBound(RangeBisection(), limit).last(own, bound)
+
+
+def _within(sample: Problem, state: PreactivationState, ranges: tuple[Interval, ...]) -> PreactivationState:
+    """The state of a ball, with ranges over a larger one."""
+    meet = sample.arithmetic.intersect
+    both = tuple(meet(state.pre(k), known) for k, known in enumerate(ranges, 1))
+    return sample.by(Known(both, sample.pre)).preactivations()
 
 
 def _by_inputs(own: Problem, limit: Limit) -> Branching:

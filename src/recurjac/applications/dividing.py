@@ -9,11 +9,12 @@ from torch import Tensor
 
 from recurjac.applications.radii import RadiusBound, least_proved
 from recurjac.applications.radius_search import RadiusSearch, first_order
+from recurjac.arithmetic import Interval
 
 MET = 1e-3
 """The relative distance between a radius and an adversary at which they count as equal."""
-BOUNDED, EXACT, TIME, INTERRUPTED = "bounded", "exact", "time", "interrupted"
-"""How a search ended: by itself, with an adversary as near as the radius, for lack of time, or by the user."""
+BOUNDED, EXACT, INTERRUPTED = "bounded", "exact", "interrupted"
+"""How a search ended: by itself, with an adversary as near as the radius, or by the user; or as `given_up` says."""
 _CLOSE = 2e-3
 """The relative distance between a radius that is proved, and one that could not be, at which the search ends."""
 _GROWTH = 1.5
@@ -26,6 +27,19 @@ def ending(rungs: Sequence[RadiusBound], attack: float, otherwise: str) -> str:
     """How a search ended, from what is proved and the nearest adversary."""
     radius = least_proved(rungs)
     return EXACT if radius == inf or (radius > 0 and radius >= attack * (1 - MET)) else otherwise
+
+
+def given_up(rungs: Sequence[RadiusBound]) -> str:
+    """Why the smallest ball beyond what is proved was given up; `BOUNDED` if there is no such ball."""
+    low = least_proved(rungs)
+    left = [r for r in rungs if r.given_up and r.radius > low]
+    return min(left, key=lambda r: r.radius).given_up if left else BOUNDED
+
+
+def ranges_around(rungs: Sequence[RadiusBound], radius: float) -> tuple[Interval, ...]:
+    """Ranges over the smallest ball that contains the one of this radius, if there are any."""
+    larger = [r for r in rungs if r.ranges and r.radius >= radius]
+    return min(larger, key=lambda r: r.radius).ranges if larger else ()
 
 
 def dividing_radii(

@@ -16,7 +16,7 @@ from recurjac.applications.parted import Parted, PartSigns, parted_radii
 from recurjac.applications.radius_search import answered, bracket_radius
 from recurjac.applications.signs import strict_signs
 from recurjac.branching import Limit
-from recurjac.deadline import NEVER, Budget, Deadline, until
+from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
 from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, as_jacobian_method, jacobian_bounds
 from recurjac.network import Network
@@ -80,6 +80,7 @@ def stationary_free_radius(
     method: AbstractJacobianMethod | None = None,
     tolerance: float = 1e-3,
     limit: Limit | None = None,
+    time_limit: float | None = None,
 ) -> StationaryFree:
     """The largest radius found around each input within which one output is proved to have no stationary point.
 
@@ -94,9 +95,10 @@ def stationary_free_radius(
     limit: with it, balls beyond those of any other method are divided too, for its seconds for each input and its parts
     for each ball.  Balls of up to 6 inputs are halved along them until some derivative keeps its sign in each part.
     With more inputs, and activations of two pieces, signs of neurons are divided until one derivative keeps its sign.
+    time_limit: seconds for all inputs together, in place of a method and a limit: that is then `AutoEntries`.
     The search tries the whole space (or clip box), then the point, then radii in growing steps, then bisection.
     Raises InvalidRegion for inputs, norms or clip boxes that `LpBall` refuses, InvalidRequest for an output that does
-    not exist and for a tolerance that is not between 0 and 1.
+    not exist, for a tolerance that is not between 0 and 1, and for a time limit beside a method or a limit.
 
     Source: docs/mathematics.md, §7.3, §7.6; arXiv:1810.11783, Section 4 (local optimisation landscape).
     """
@@ -104,8 +106,9 @@ def stationary_free_radius(
         raise InvalidRequest(f"the tolerance {tolerance!r} is not between 0 and 1; give a relative one such as 1e-3")
     if limit is not None:
         expect(limit, Limit, "the limit", "give Limit(seconds=…)")
-    how = as_jacobian_method(method)
+    check_time_limit(time_limit, method=method, limit=limit)
     asked, ball = around(network, x, p)
+    how = as_jacobian_method(method, None if time_limit is None else time_limit / asked.bound.batch)
     one = asked.network.output(output)
     probe = _Probe(asked.of(one), Centres.of(ball, one.input_shape), how)
     with torch.no_grad():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from math import prod
+from math import inf, prod
 from typing import final
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from recurjac.applications.trends import decided, points_in
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.branching import EntrySigns, Limit
+from recurjac.deadline import NEVER, Deadline, check_time_limit
 from recurjac.errors import InvalidRequest, expect, expect_whole
-from recurjac.jacobian import AbstractJacobianMethod, Gradients, as_jacobian_method, jacobian_bounds
+from recurjac.jacobian import AbstractJacobianMethod, Gradients, as_jacobian_method, jacobian_bounds, sharing
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
@@ -138,6 +140,7 @@ def monotone(
     arithmetic: AbstractArithmetic | None = None,
     probe: Probe | None = None,
     limit: Limit | None = None,
+    time_limit: float | None = None,
 ) -> Monotonicity:
     """Prove which outputs rise, fall or do not depend on which inputs over `region`, for each sample.
 
@@ -146,23 +149,29 @@ def monotone(
     halves across inputs and, if all activations have two pieces, those where neurons have given signs.  An interruption
     ends this for all samples.
 
+    time_limit: seconds for all samples together, in place of a method and a limit: half of them for entries by
+    `AutoEntries`, the rest for parts.
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
     signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  If the least or
     largest derivative is exactly 0, the allowance for rounding can put a bound on the wrong side of 0, by about 1e-307,
     and leave the entry undecided.
-    Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind.
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind, and for a
+    time limit beside a method or a limit.
 
     Source: docs/mathematics.md, §7.4 and §6.10.
     """
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
+    check_time_limit(time_limit, method=method, limit=limit)
     problem = as_problem(network, region, pre, arithmetic)
+    deadline, each = (NEVER, Limit()) if time_limit is None else (Deadline.after(time_limit), Limit(seconds=inf))
     with torch.no_grad():
-        bounds, net = jacobian_bounds(problem, method=method), problem.network
+        half = None if time_limit is None else time_limit / 2
+        bounds, net = jacobian_bounds(problem, method=method, time_limit=half), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
         points = points_in(problem, how.count, how.seed)
-        found = decided(problem, entries, points, how.proofs, EntrySigns(limit or Limit()))
+        found = decided(problem, entries, points, how.proofs, EntrySigns(limit or each), deadline)
     shape, title = bounds.lower.shape, bounds.provenance.method
     notes = (*bounds.provenance.notes, *(("interrupted",) if found.interrupted else ()))
     if found.parts:
@@ -173,6 +182,47 @@ def monotone(
         found.lower.reshape(shape), found.upper.reshape(shape), rising, falling,
         tuple(r.points for r in found.refuted), replace(bounds.provenance, method=title, notes=notes),
     )  # fmt: skip
+
+
+def nested_trends(found: Sequence[Monotonicity]) -> list[Monotonicity]:
+    """Results of the same question on regions of which each contains the next, with what they say of each other.
+
+    Bounds hold on all smaller regions, and points of a region are points of all larger ones.  Results that cover
+    rounding take nothing from those that do not.
+    """
+    results = list(found)
+    for i in range(1, len(results)):
+        results[i] = _inside(results[i], results[i - 1])
+    for i in range(len(results) - 2, -1, -1):
+        results[i] = _around(results[i], results[i + 1])
+    return results
+
+
+def _inside(own: Monotonicity, larger: Monotonicity) -> Monotonicity:
+    """The result on a region that is contained in that of another."""
+    if own.rigorous and not larger.rigorous:
+        return own
+    lower, upper = torch.maximum(own.lower, larger.lower), torch.minimum(own.upper, larger.upper)
+    if own.rigorous:
+        Interval(lower, upper)  # raises UnsoundBounds if the bounds cross
+    meets = lower <= upper
+    return replace(own, lower=torch.where(meets, lower, own.lower), upper=torch.where(meets, upper, own.upper))
+
+
+def _around(own: Monotonicity, smaller: Monotonicity) -> Monotonicity:
+    """The result on a region that contains that of another."""
+    if own.rigorous and not smaller.rigorous:
+        return own
+    counts = torch.tensor([len(x) for x in own.points], device=own.rising.device)
+    after, open_ = counts.reshape(-1, *[1] * (own.rising.dim() - 1)), (own.lower < 0) & (own.upper > 0)
+    rising, falling = (
+        torch.where((mine < 0) & (its >= 0) & open_, its + after, mine)
+        for mine, its in ((own.rising, smaller.rising), (own.falling, smaller.falling))
+    )
+    if torch.equal(rising, own.rising) and torch.equal(falling, own.falling):
+        return own
+    points = tuple(torch.cat([mine, its]) for mine, its in zip(own.points, smaller.points, strict=True))
+    return replace(own, rising=rising, falling=falling, points=points)
 
 
 @final
@@ -204,26 +254,27 @@ def directional_bounds(
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
+    time_limit: float | None = None,
 ) -> DirectionalBounds:
     """Bounds of the derivative J v of every output in the direction v over `region`.
 
     direction: v, (*input), or (batch, *input) for one direction per sample; it is not normalised.  method, pre,
-    arithmetic: as in `jacobian_bounds`.  The bounds are often tighter than sums of the bounds of entries, because v is
-    pushed through the network as one tangent.
+    arithmetic, time_limit: as in `jacobian_bounds`.  The bounds are often tighter than sums of the bounds of entries,
+    because v is pushed through the network as one tangent.
     The bounds are differentiable with respect to the network's live parameters.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for a direction that does not fit it,
     is not finite, or cannot be represented in the network's dtype.
 
     Source: docs/mathematics.md, §7.4.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method, time_limit)
     ways = _directions(direction, problem.network, problem.bound.batch)
     lower, upper, start = [], [], 0
-    for part in problem.batches():
+    for part, one in sharing(how, problem.batches()):
         batch = part.bound.batch
         own = ways if len(ways) == 1 else ways[start : start + batch]
         start += batch
-        image = how.prepare(Gradients(part)).push(DenseForms(own[:, None, None], part.arithmetic))
+        image = one.prepare(Gradients(part)).push(DenseForms(own[:, None, None], part.arithmetic))
         found = image.reshape(batch, *problem.network.output_shape)
         lower.append(found.lower)
         upper.append(found.upper)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast
+from recurjac.deadline import NEVER, Deadline
 from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.jacobian import FastLip
 from recurjac.jacobian.hessian import derivatives
@@ -42,15 +43,19 @@ class Newton:
         if self.starts < 1 or self.steps < 0:
             raise InvalidRequest(f"{self} has too few starts or steps; give at least 1 and 0")
 
-    def candidates(self, network: Network, region: AbstractRegion | BoundRegion) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, network: Network, region: AbstractRegion | BoundRegion, deadline: Deadline = NEVER
+    ) -> tuple[Tensor, Tensor]:
         """Points of the region (batch, starts, *input), float64, and a mask that removes duplicates: (batch, starts).
 
-        network: with one smooth output, in float64.
+        network: with one smooth output, in float64.  No step begins after the deadline.
         """
         bound = Problem(network, region, arithmetic=Fast()).bound
         points = self._first(bound)
         size = self._size(network, points)
         for _ in range(self.steps):
+            if deadline.over:
+                break
             tried = torch.stack([bound.project(p) for p in self._steps(network, points)])
             sizes = torch.stack([self._size(network, p) for p in tried])
             least = sizes.min(0)

@@ -8,22 +8,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf, prod
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
 from recurjac.applications.radii import RadiusBound
+from recurjac.arithmetic import Interval
 from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
 from recurjac.errors import InvalidRequest, OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, Chords, Gradients, InTime
 from recurjac.norms import AbstractNormMethod, as_norm_method
-from recurjac.preactivation import SecantRanges
+from recurjac.preactivation import IBP, SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
 _BALL, _DIVIDED = 1 / 6, 1 / 3
 """The share of the time that is left for one proof on some balls, and for one that divides them."""
+_T = TypeVar("_T")
+_RULE = 0.9
+"""Of the time for the bound of a margin in large networks, the share for the problem's rule."""
 WIDEST = 4096
 """The size of the widest stage for which secants are tried."""
 
@@ -38,12 +42,14 @@ class MarginBalls:
     known: what is known about the margins' gradients on the balls; `known.state` has the pre-activations.  All proofs
     share it.
     radius: (batch,), float64, inf for the whole space or clip box.  p: the norm of the balls.
+    ranges: for each ball, ranges of the pre-activations over a larger ball, stage by stage; empty if none are known.
     """
 
     problem: Problem
     known: Gradients
     radius: Tensor
     p: float
+    ranges: tuple[tuple[Interval, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,11 +66,15 @@ class RadiusFacts:
     None, NaN and infinite entries state nothing.
     adversaries: points of the balls, (balls, *input), at which a margin is proved not to be positive; NaN where there
     is none.
+    given_up: why a proof that divides each ball ended before it was decided; empty where it did not.
+    ranges: tighter ones of the pre-activations over each ball, stage by stage, which may help on smaller balls.
     """
 
     margins: Tensor | None = None
     slopes: Tensor | None = None
     adversaries: Tensor | None = None
+    given_up: tuple[str, ...] = ()
+    ranges: tuple[tuple[Interval, ...], ...] = ()
 
 
 class AbstractRadiusProof(ABC):
@@ -108,13 +118,31 @@ class AbstractRadiusProof(ABC):
 @final
 @dataclass(frozen=True)
 class MarginBound(AbstractRadiusProof):
-    """Lower bounds of the margins themselves, from the problem's pre-activation rule."""
+    """Lower bounds of the margins themselves, from the problem's pre-activation rule.
+
+    seconds: for the balls of a call; if the rule takes longer, the bounds are those of intervals.
+    """
+
+    seconds: float = inf
+
+    def __post_init__(self) -> None:
+        check_seconds("MarginBound", self.seconds)
+
+    def within(self, seconds: float) -> MarginBound:
+        return replace(self, seconds=shorter(self.seconds, seconds))
 
     def title(self, problem: Problem) -> str:
         return problem.pre.title
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
-        return RadiusFacts(margins=balls.problem.output(balls.known.state).lower)
+        problem, state = balls.problem, balls.known.state
+        limit = problem.planner.watched(problem.network.cost, Deadline.after(self.seconds))
+        if limit.end == inf:
+            return RadiusFacts(margins=problem.output(state).lower)
+        margins = IBP().output(state).lower
+        with suppress(OutOfTime), until(limit.part(_RULE)):
+            margins = torch.fmax(margins, problem.output(state).lower)
+        return RadiusFacts(margins=margins)
 
     def unproved_rounding(self, p: float) -> list[str]:
         return []
@@ -224,7 +252,17 @@ def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: 
     points = [_refuting([f for _, f in facts], i) for i in range(balls.shape[0])]
     by, of = (tuple(dict.fromkeys(title for title, _ in what)) for what in (margins, slopes))
     rows = zip(balls.radius.tolist(), low.tolist(), high.tolist(), strict=True)
-    return [RadiusBound(r, tuple(m), tuple(s), by, of, x) for (r, m, s), x in zip(rows, points, strict=True)]
+    given_up = [_first([f.given_up[i] for _, f in facts if f.given_up], "") for i in range(balls.shape[0])]
+    ranges = [_first([f.ranges[i] for _, f in facts if f.ranges], ()) for i in range(balls.shape[0])]
+    return [
+        RadiusBound(r, tuple(m), tuple(s), by, of, x, why, known)
+        for (r, m, s), x, why, known in zip(rows, points, given_up, ranges, strict=True)
+    ]
+
+
+def _first(found: Sequence[_T], nothing: _T) -> _T:
+    """The first of these that is not empty."""
+    return next((f for f in found if f), nothing)
 
 
 def _refuting(facts: Sequence[RadiusFacts], ball: int) -> Tensor | None:
@@ -238,12 +276,12 @@ def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -
     if deadline.end == inf:
         return proof.facts(balls)
     if deadline.over:
-        return RadiusFacts()
+        return RadiusFacts(given_up=("time",) * balls.shape[0] if proof.divides else ())
     problem, part = balls.problem, deadline.part(_DIVIDED if proof.divides else _BALL)
     limit = problem.planner.watched(problem.network.cost, part)
     with suppress(OutOfTime), until(limit):
         return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)
-    return RadiusFacts()
+    return RadiusFacts(given_up=("time",) * balls.shape[0] if proof.divides else ())
 
 
 def _best(

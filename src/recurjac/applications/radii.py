@@ -8,7 +8,11 @@ from fractions import Fraction
 from math import inf, isfinite, nextafter
 from typing import final
 
+import torch
 from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import UnsoundBounds
 
 
 @final
@@ -18,6 +22,8 @@ class RadiusBound:
 
     margins, slopes: one number per row; NaN and infinite numbers state nothing.  margin_by, slope_by: the titles of the
     proofs that state them.  adversary: a point of the ball, (*input), at which some margin is not positive.
+    given_up: why a proof that divides the ball ended before it was decided; empty if it did not.  ranges: of the
+    pre-activations over the ball, stage by stage, if a proof has tightened them.
     """
 
     radius: float
@@ -26,6 +32,8 @@ class RadiusBound:
     margin_by: tuple[str, ...] = ()
     slope_by: tuple[str, ...] = ()
     adversary: Tensor | None = None
+    given_up: str = ""
+    ranges: tuple[Interval, ...] = ()
 
 
 @final
@@ -127,3 +135,45 @@ def by_integral(rungs: Sequence[RadiusBound]) -> list[RadiusBound]:
 def least_proved(rungs: Sequence[RadiusBound]) -> float:
     """The radius that is proved for all rows."""
     return min(proved(rungs, row).radius for row in range(len(rungs[0].margins)))
+
+
+def title_of(found: Proved, rungs: Sequence[RadiusBound]) -> str:
+    """The proofs that bound the margin on a ball, then those that bound slopes, if they are part of the proof."""
+    if found.radius == 0:
+        return "none"
+    balls = [r for r in rungs if r.radius > 0]
+    margins = dict.fromkeys(title for r in balls for title in r.margin_by if found.by_margin)
+    slopes = dict.fromkeys(title for r in balls for title in r.slope_by if found.by_integral)
+    return ", then ".join(dict.fromkeys(" or ".join(titles) for titles in (margins, slopes) if titles))
+
+
+def weakest(rungs: Sequence[RadiusBound]) -> int:
+    """The row with the least proved radius; if several are equal, the one of these with the least margin."""
+    margins = rungs[0].margins
+    return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
+
+
+def doubt(centre: RadiusBound) -> str:
+    """Why nothing can be proved at an input that is classified as its label; empty if something can be."""
+    if not all(isfinite(m) for m in centre.margins):
+        return "the outputs at the input have no finite bounds"
+    return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
+
+
+def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """The radii, checked against the adversaries.
+
+    If rounding is not covered, a radius that exceeds the attack by no more than rounding is replaced by the attack.
+    Raises UnsoundBounds if an adversary lies within a certified radius.
+    """
+    if not arithmetic.rigorous:
+        close = radius <= attack * (1 + torch.finfo(attack.dtype).eps ** 0.25)
+        radius = torch.where(close, torch.minimum(radius, attack), radius)
+    wrong = (radius >= attack if arithmetic.rigorous else radius > attack) & attack.isfinite() & (radius > 0)
+    if bool(wrong.any()):
+        i = int(wrong.nonzero()[0])
+        raise UnsoundBounds(
+            f"an adversary of input {i} at distance {float(attack[i])!r} is within the certified radius "
+            f"{float(radius[i])!r}; please report this, with the network"
+        )
+    return radius

@@ -31,6 +31,10 @@ _COARSE = 1 / 4
 """The first part of the grid, as a fraction, that has only the doubled radii, because slopes change little there."""
 
 
+_FAR = 1 / 64
+"""The share of a radius that is much less than a quarter."""
+_KEPT = 0.9
+"""How much of the radius at which a margin would be lost, if losses were proportional to radii, is tried."""
 _FURTHER = 1.5
 """How much farther than all other proofs the first of few radii is."""
 _FEW = 8
@@ -180,8 +184,7 @@ def search_radii(
         rungs += yield [radius]
         if least_proved(rungs) >= radius:
             break
-        radius = (whole if radius == inf else radius) / 4
-        radius = radius if isfinite(radius) else 1.0
+        radius = _smaller(rungs[0], rungs[-1], whole if radius == inf else radius)
     top = _reach(rungs)
     for step in range(_STEPS):
         if radius >= search.limit or radius == inf or top < 2 * radius:
@@ -209,6 +212,17 @@ def search_radii(
             yield from _beyond(rungs, steps[begin + together :], end, together)
             break
     return rungs
+
+
+def _smaller(centre: RadiusBound, failed: RadiusBound, radius: float) -> float:
+    """The radius to try after one at which a margin was not proved: a quarter, or less if far too much was lost there.
+
+    Losses grow at least about as fast as the radius, so that a margin should be proved where that much is left of it.
+    """
+    pairs = zip(centre.margins, failed.margins, strict=True)
+    share = min((_KEPT * m / (m - low) for m, low in pairs if isfinite(low) and m > low), default=1 / 4)
+    smaller = radius * (share if share < _FAR else 1 / 4)
+    return smaller if isfinite(smaller) and smaller > 0 else 1.0
 
 
 def _beyond(

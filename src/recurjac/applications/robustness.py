@@ -11,14 +11,15 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.centres import Centres, around
-from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, TIME, dividing_radii, ending
+from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, dividing_radii, ending, given_up, ranges_around
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
@@ -27,7 +28,18 @@ from recurjac.applications.proofs import (
     check_proofs,
     stated,
 )
-from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, least_proved, proved
+from recurjac.applications.radii import (
+    Proved,
+    RadiusBound,
+    by_integral,
+    by_margin,
+    checked,
+    doubt,
+    least_proved,
+    proved,
+    title_of,
+    weakest,
+)
 from recurjac.applications.radius_search import (
     RadiusProgress,
     RadiusSearch,
@@ -39,13 +51,12 @@ from recurjac.applications.radius_search import (
     told,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
-from recurjac.arithmetic import AbstractArithmetic
-from recurjac.deadline import NEVER, Budget, Deadline, until
-from recurjac.errors import InvalidRequest, OutOfTime, UnsoundBounds, expect
+from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
+from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import Gradients
 from recurjac.network import Network
 from recurjac.norms import check_norm
-from recurjac.preactivation.anytime import in_time
+from recurjac.preactivation.anytime import Known, in_time
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import LpBall, Numbers
@@ -73,8 +84,8 @@ class CertifiedRadius(AbstractResult):
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
-    "time" if proofs that divide balls (`BranchedMargin`) had no time left for that, "interrupted" if the user stopped
-    them, otherwise "bounded".
+    "time", "parts" or "stuck" if proofs that divide balls (`BranchedMargin`) gave up the next larger ball for want of
+    time or of parts, or because no part could be divided; "interrupted" if the user stopped them; otherwise "bounded".
     """
 
     radius: Tensor
@@ -107,8 +118,9 @@ def certified_radius(
     label: Any = None,
     p: float | None = None,
     target: Any = "runner-up",
-    proofs: Sequence[AbstractRadiusProof] = DEFAULT_PROOFS,
+    proofs: Sequence[AbstractRadiusProof] | None = None,
     search: RadiusSearch | None = None,
+    time_limit: float | None = None,
 ) -> CertifiedRadius:
     """For each input, a proved radius within which its label keeps winning against the target.
 
@@ -117,17 +129,23 @@ def certified_radius(
     label: one class for all inputs or one for each; by default the class that the network predicts (the lowest if
     several outputs are largest).  p: 1, 2 or inf, by default inf.
     target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for
-    all inputs or for each.  proofs: what is bounded on balls; their
-    statements are combined (`radii.proved`).  search: the radii to try, and the attack; no proof depends on it.
+    all inputs or for each.  proofs: what is bounded on balls; their statements are combined (`radii.proved`).  The
+    default is `MarginBound()` and `LipschitzIntegral()`, and with a time limit also `BranchedMargin()`.
+    search: the radii to try, and the attack; no proof depends on it.  time_limit: seconds for all inputs together.
     A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and
-    proofs, UnsoundBounds for an adversary within the radius, which indicates a bug.
+    proofs, and for two time limits, UnsoundBounds for an adversary within the radius, which indicates a bug.
 
     Source: arXiv:1810.11783, Theorem 2 and Section 4.3; docs/mathematics.md, §7.1, §7.2.
     """
     asked, ball = around(network, x, None if p is None else check_norm(p, "input"))
     how = search or RadiusSearch()
     expect(how, RadiusSearch, "the search", "give RadiusSearch(intervals, limit, attack)")
+    check_time_limit(time_limit, search=None if how.time_limit == inf else search)
+    if time_limit is not None:
+        how = replace(how, time_limit=time_limit / asked.bound.batch)
+    if proofs is None:
+        proofs = DEFAULT_PROOFS if time_limit is None else (*DEFAULT_PROOFS, BranchedMargin())
     check_proofs(proofs, asked, ball.p)
     flat = _classifier(asked.network)
     reasons = dict.fromkeys(reason for proof in proofs for reason in proof.unproved_rounding(ball.p))
@@ -190,12 +208,14 @@ class _Work:
         for i, key in enumerate(zip(labels, against, strict=True)):
             groups.setdefault(key, []).append(i)
         found: dict[int, _Entry] = {}
+        budget = Budget.of(self.search.time_limit * len(labels), len(labels))
         for (label, others), members in groups.items():
             rows = torch.zeros(len(others), self.network.output_shape[0], dtype=self.network.dtype)
             rows[:, label] = 1.0
             rows[range(len(others)), list(others)] = -1.0
             margins = self.problem.of(self.network.combine(rows))
-            part = replace(self, problem=margins, centres=self.centres.taken(members))
+            deadline = Deadline.after(budget.share(len(members)))
+            part = replace(self, problem=margins, centres=self.centres.taken(members), deadline=deadline)
             if any(e.end == INTERRUPTED for e in found.values()):
                 part = replace(part, proofs=tuple(f for f in self.proofs if not f.divides) or DEFAULT_PROOFS)
             remarks = ["" if given[i] == label else f"misclassified as {given[i]}" for i in members]
@@ -204,9 +224,8 @@ class _Work:
 
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
         """Search radii for each input whose label is proved to win, then attack it."""
-        deadline = Deadline.after(self.search.time_limit * len(remarks))
-        centres = self.at_centres()
-        remarks = [why or _doubt(c) for why, c in zip(remarks, centres, strict=True)]
+        deadline, centres = self.deadline, self.at_centres()
+        remarks = [why or doubt(c) for why, c in zip(remarks, centres, strict=True)]
         right = [i for i, why in enumerate(remarks) if not why]
         attacked = self.attacked(right, centres, deadline.part(_ATTACK))
         rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
@@ -215,7 +234,7 @@ class _Work:
         entries = []
         for i, centre in enumerate(centres):
             own = rungs.get(i, [centre])
-            row = _weakest(own)
+            row = weakest(own)
             lost = remarks[i].startswith("mis") and beaten[i]
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
             end = ends.get(i, BOUNDED)
@@ -254,15 +273,16 @@ class _Work:
         dividing = tuple(f for f in self.proofs if f.divides)
         ends = {i: ending(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
         left = [i for i, end in ends.items() if dividing and end != EXACT]
-        budget, whole = Budget(deadline, len(left)), self.centres.whole().tolist()
+        budget, whole, done = Budget(deadline, len(left)), self.centres.whole().tolist(), list[int]()
         try:
             for i in left:
                 own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
                 search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
-                answered({i: self.told(i, search, rungs[i], attacked)}, own.bounds)
-                ends[i] = ending(rungs[i], attacked[i][0], TIME)
+                answered({i: self.told(i, search, rungs[i], attacked)}, partial(own.bounds, before=rungs[i]))
+                ends[i] = ending(rungs[i], attacked[i][0], given_up(rungs[i]))
+                done.append(i)
         except KeyboardInterrupt:
-            ends.update({i: INTERRUPTED for i in left if ends[i] == BOUNDED})
+            ends.update(dict.fromkeys(left[len(done) :], INTERRUPTED))
         return ends
 
     def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
@@ -295,12 +315,17 @@ class _Work:
         """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
         many = tuple(proof for proof in self.proofs if not proof.sparing)
         known = any(isinstance(proof, MarginBound) for proof in many)
-        every = replace(self, proofs=many if known else (MarginBound(), *many))
+        every = replace(self, proofs=many if known else (MarginBound(), *many), deadline=NEVER)
         count = len(self.centres.x)
         return every.bounds(range(count), [0.0] * count)
 
-    def bounds(self, index: Sequence[int], radii: Sequence[float]) -> list[RadiusBound]:
-        """Bounds of the margins and of their slopes, on balls around the inputs with the numbers `index`."""
+    def bounds(
+        self, index: Sequence[int], radii: Sequence[float], before: Sequence[RadiusBound] = ()
+    ) -> list[RadiusBound]:
+        """Bounds of the margins and of their slopes, on balls around the inputs with the numbers `index`.
+
+        before: rungs of the only input, if there is but one; ranges over larger balls hold on smaller ones.
+        """
         found: list[RadiusBound] = []
         together = self.problem.planner.thresholds.balls
         for begin in range(0, len(index), together):
@@ -308,10 +333,23 @@ class _Work:
             balls = self.centres.taken(index[begin : begin + together]).balls(some)
             parts = self.problem.over(balls).batches()
             for part, radius in zip(parts, some.split([part.bound.batch for part in parts]), strict=True):
-                limit = part.planner.watched(part.network.cost, self.deadline)
-                own = part if limit.end == inf else part.by(in_time(part.pre, limit.part(_RANGES)))
-                found += stated(self.proofs, MarginBalls(own, Gradients(own), radius, self.centres.p), self.deadline)
+                own = self._ranged(part)
+                ranges = tuple(ranges_around(before, r) for r in radius.tolist())
+                asked = MarginBalls(own, Gradients(own), radius, self.centres.p, ranges)
+                found += stated(self.proofs, asked, self.deadline)
         return found
+
+    def _ranged(self, part: Problem) -> Problem:
+        """The problem of some balls; for large networks with the ranges for which there is time.
+
+        Proofs that divide balls apply its rule to parts of them, and are given no ranges of whole ones.
+        """
+        limit = part.planner.watched(part.network.cost, self.deadline)
+        if limit.end == inf:
+            return part
+        quick = part.by(in_time(part.pre, limit.part(_RANGES)))
+        divides = part.pre.holds_samples or any(f.divides for f in self.proofs)
+        return quick if divides or limit.over else part.by(Known.of(quick.preactivations(), part.pre))
 
     def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline) -> _Attacked:
         """The nearest adversary found for each of these inputs: its distance and the point.
@@ -328,19 +366,6 @@ class _Work:
         return {i: (inf, self.centres.x[i]) for i in index}
 
 
-def _weakest(rungs: Sequence[RadiusBound]) -> int:
-    """The row with the least proved radius; if several are equal, the one of these with the least margin."""
-    margins = rungs[0].margins
-    return min(range(len(margins)), key=lambda row: (proved(rungs, row).radius, margins[row]))
-
-
-def _doubt(centre: RadiusBound) -> str:
-    """Why nothing can be proved at an input that is classified as its label; empty if something can be."""
-    if not all(isfinite(m) for m in centre.margins):
-        return "the outputs at the input have no finite bounds"
-    return "" if min(centre.margins) > 0 else "the margin at the input is not proved to be positive"
-
-
 def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
     proofs = [e.proof for e in entries]
     attack = _numbers(e.attack for e in entries)
@@ -354,39 +379,10 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         torch.tensor([e.label for e in entries]), torch.tensor([e.target for e in entries]),
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]),
-        tuple(_name(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
+        tuple(title_of(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
         tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
     )  # fmt: skip
 
 
 def _numbers(values: Iterable[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float64)
-
-
-def checked(radius: Tensor, attack: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
-    """The radii, checked against the adversaries.
-
-    If rounding is not covered, a radius that exceeds the attack by no more than rounding is replaced by the attack.
-    Raises UnsoundBounds if an adversary lies within a certified radius.
-    """
-    if not arithmetic.rigorous:
-        close = radius <= attack * (1 + torch.finfo(attack.dtype).eps ** 0.25)
-        radius = torch.where(close, torch.minimum(radius, attack), radius)
-    wrong = (radius >= attack if arithmetic.rigorous else radius > attack) & attack.isfinite() & (radius > 0)
-    if bool(wrong.any()):
-        i = int(wrong.nonzero()[0])
-        raise UnsoundBounds(
-            f"an adversary of input {i} at distance {float(attack[i])!r} is within the certified radius "
-            f"{float(radius[i])!r}; please report this, with the network"
-        )
-    return radius
-
-
-def _name(found: Proved, rungs: Sequence[RadiusBound]) -> str:
-    """The proofs that bound the margin on a ball, then those that bound slopes, if they are part of the proof."""
-    if found.radius == 0:
-        return "none"
-    balls = [r for r in rungs if r.radius > 0]
-    margins = dict.fromkeys(title for r in balls for title in r.margin_by if found.by_margin)
-    slopes = dict.fromkeys(title for r in balls for title in r.slope_by if found.by_integral)
-    return ", then ".join(dict.fromkeys(" or ".join(titles) for titles in (margins, slopes) if titles))

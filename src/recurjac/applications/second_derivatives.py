@@ -11,11 +11,12 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.branching import BranchAndBound, Branching, CurvatureOver, InputBisection, Limit, ResidualsOver
+from recurjac.deadline import Budget, check_time_limit
 from recurjac.errors import InvalidRequest, expect
-from recurjac.jacobian import Chords
+from recurjac.jacobian import AbstractJacobianMethod, Chords, as_jacobian_method
 from recurjac.jacobian.differential import Differentials, Residual, Term, partial
 from recurjac.jacobian.differential import Partial as _Partial
-from recurjac.jacobian.hessian import check_smooth
+from recurjac.jacobian.hessian import HessianBounds, check_smooth, hessian_over
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
@@ -87,6 +88,42 @@ class Curvature(AbstractResult):
         return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
 
 
+def hessian_bounds(
+    network: Network | Problem,
+    region: AbstractRegion | None = None,
+    *,
+    output: int = 0,
+    method: AbstractJacobianMethod | None = None,
+    pre: RuleLike | None = None,
+    arithmetic: AbstractArithmetic | None = None,
+    time_limit: float | None = None,
+) -> HessianBounds:
+    """Bounds of every entry of the Hessian of one output of a smooth network over a region.
+
+    output: the row-major index of the output.
+    method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives between stages from which the
+    Hessian is computed (docs/mathematics.md, §9).
+    time_limit: seconds for all samples together, in which regions of up to 64 inputs are divided, as by
+    `residual_bounds`.  By default, the whole region is bounded once.
+    Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
+    continuous; InvalidRegion if the region does not fit the network.
+    """
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    limits = Limits.of(None, time_limit, problem.bound.batch)
+    whole = hessian_over(problem, output, how)
+    if limits.none:
+        return whole
+    one = problem.of(problem.network.output(output))
+    found, size = _bounded(one, hessian_entries(one.network), limits), one.network.sizes[0]
+    places = torch.triu_indices(size, size)
+    index = torch.zeros(size, size, dtype=torch.long)
+    index[places[0], places[1]] = index[places[1], places[0]] = torch.arange(places.shape[1])
+    parts = found.bounds.map(lambda end: end[:, index].reshape(whole.lower.shape))
+    both = problem.arithmetic.intersect(Interval(whole.lower.detach(), whole.upper.detach()), parts)
+    provenance = replace(whole.provenance, method=f"{whole.method}, {found.title}")
+    return replace(whole, lower=both.lower, upper=both.upper, status=found.status, provenance=provenance)
+
+
 def residual_bounds(
     network: Network | Problem,
     region: AbstractRegion | None = None,
@@ -95,6 +132,7 @@ def residual_bounds(
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     limit: Limit | None = None,
+    time_limit: float | None = None,
 ) -> ResidualBounds:
     """Bounds of polynomials in the outputs of a smooth network and their first and second derivatives over a region.
 
@@ -102,13 +140,16 @@ def residual_bounds(
     for the inputs t and x.
     limit: if given, the region of each sample is divided until the bounds are within the tolerance, relative to the
     range that is attained, or the limit is reached; for up to 64 inputs.  By default, the whole region is bounded once.
+    time_limit: seconds for all samples together, in place of a limit for each: they share what is left.
     pre, arithmetic: as in `jacobian_bounds`.  Bounds carry no gradients.
-    Raises InvalidRequest for inputs and outputs that do not exist, and for an activation whose second derivative is not
-    continuous; InvalidRegion if the region does not fit the network.  Source: docs/mathematics.md, §9.1 and §9.2.
+    Raises InvalidRequest for inputs and outputs that do not exist, for an activation whose second derivative is not
+    continuous, and for both limits; InvalidRegion if the region does not fit the network.
+    Source: docs/mathematics.md, §9.1 and §9.2.
     """
     problem, asked = as_problem(network, region, pre, arithmetic), _sequence(residuals)
+    limits = Limits.of(limit, time_limit, problem.bound.batch)
     check_smooth(problem.network)
-    found = _bounded(problem, Differentials.of(problem.network, asked), limit)
+    found = _bounded(problem, Differentials.of(problem.network, asked), limits)
     return ResidualBounds(found.bounds.lower, found.bounds.upper, found.status, problem.provenance(found.title))
 
 
@@ -121,15 +162,17 @@ def second_derivative(
     output: int = 0,
     arithmetic: AbstractArithmetic | None = None,
     limit: Limit | None = None,
+    time_limit: float | None = None,
 ) -> SecondDerivatives:
     """Bounds of vᵀ H w for the Hessian H of one output of a smooth network over a region.
 
     directions: the vectors v, (pairs, *input).  others: the vectors w, of the same shape; by default those of v.  With
     one v repeated, and the basis as w, these are the entries of H v.
-    output: its row-major number.  arithmetic, limit: as in `residual_bounds`.
+    output: its row-major number.  arithmetic, limit, time_limit: as in `residual_bounds`.
     Raises as `residual_bounds` does, and InvalidRequest for directions that do not fit.
     """
     problem = as_problem(network, region, None, arithmetic)
+    limits = Limits.of(limit, time_limit, problem.bound.batch)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
     left = _vectors(directions, one.network)
@@ -140,7 +183,7 @@ def second_derivative(
     places = [(i, i if others is None else count + i) for i in range(count)]
     asked = tuple(Residual((Term(1.0, (_Partial(0, place),)),)) for place in places)
     ways = left if others is None else torch.cat([left, right])
-    found = _bounded(one, Differentials(asked, ways), limit)
+    found = _bounded(one, Differentials(asked, ways), limits)
     return SecondDerivatives(found.bounds.lower, found.bounds.upper, output, found.status, one.provenance(found.title))
 
 
@@ -152,14 +195,16 @@ def curvature(
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     limit: Limit | None = None,
+    time_limit: float | None = None,
 ) -> Curvature:
     """Bounds of the largest spectral norm ‖H‖₂ of the Hessian of one output of a smooth network over a region.
 
-    output, pre, arithmetic: as in `second_derivative`.  limit: as in `residual_bounds`, with a tolerance relative to
-    the attained norm; by default the whole region is bounded once.
+    output, pre, arithmetic: as in `second_derivative`.  limit, time_limit: as in `residual_bounds`, with a tolerance
+    relative to the attained norm; by default the whole region is bounded once.
     Raises as `residual_bounds` does.  Source: docs/mathematics.md, §9.2.
     """
     problem = as_problem(network, region, pre, arithmetic)
+    limits = Limits.of(limit, time_limit, problem.bound.batch)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
     entries = hessian_entries(one.network)
@@ -168,15 +213,15 @@ def curvature(
         for sample in one.samples():
             over = CurvatureOver(entries, sample)
             _, whole = entries.enclosed(sample, _NOISES, _METHOD)
-            state = _searched(sample, over, limit or Limit(parts=1), states)
+            state = _searched(sample, over, limits.next(), states)
             uppers.append(torch.minimum(over.upper(whole, sample)[0, 0], state.uppers[0]))
             states.append(state)
-    title = _TITLE if limit is None else f"{_TITLE} by {InputBisection().title}"
+    title = _TITLE if limits.none else f"{_TITLE} by {InputBisection().title}"
     attained, upper = torch.stack([s.attained.gain[0] for s in states]).clamp(min=0), torch.stack(uppers)
     return Curvature(
         _not_above(attained, upper), upper,
         torch.cat([s.attained.witness for s in states]), output,
-        tuple("one pass" if limit is None else s.status for s in states), one.provenance(title),
+        tuple("one pass" if limits.none else s.status for s in states), one.provenance(title),
     )  # fmt: skip
 
 
@@ -198,6 +243,31 @@ def hessian_entries(network: Network) -> Differentials:
 
 @final
 @dataclass(frozen=True)
+class Limits:
+    """The limits of samples one after the other: the same for each, or shares of a time; `none` if nothing is divided.
+
+    Raises InvalidRequest for both.
+    """
+
+    each: Limit | None
+    budget: Budget | None
+
+    @classmethod
+    def of(cls, limit: Limit | None, time_limit: float | None, samples: int) -> Limits:
+        check_time_limit(time_limit, limit=limit)
+        return cls(limit, None if time_limit is None else Budget.of(time_limit, samples))
+
+    @property
+    def none(self) -> bool:
+        return self.each is None and self.budget is None
+
+    def next(self) -> Limit:
+        """That of the next sample."""
+        return self.each or (Limit(parts=1) if self.budget is None else Limit(seconds=self.budget.share()))
+
+
+@final
+@dataclass(frozen=True)
 class _Found:
     """Bounds of residuals, (batch, residuals), how they were found, and how the division of each region ended."""
 
@@ -206,15 +276,15 @@ class _Found:
     status: tuple[str, ...]
 
 
-def _bounded(problem: Problem, differentials: Differentials, limit: Limit | None) -> _Found:
-    """Bounds over the whole regions, intersected with those over their parts if there is a limit."""
+def _bounded(problem: Problem, differentials: Differentials, limits: Limits) -> _Found:
+    """Bounds over the whole regions, intersected with those over their parts if there are limits."""
     with torch.no_grad():
         plain = differentials.enclosed(problem, _NOISES, _METHOD)[1].bounds
-        if limit is None:
+        if limits.none:
             return _Found(plain, _TITLE, ("one pass",) * problem.bound.batch)
         states: list[Branching] = []
         for sample in problem.samples():
-            states.append(_searched(sample, ResidualsOver(differentials, sample), limit, states))
+            states.append(_searched(sample, ResidualsOver(differentials, sample), limits.next(), states))
         ends = [s.uppers.chunk(2) for s in states]
         most, least = torch.stack([e[0] for e in ends]), -torch.stack([e[1] for e in ends])
         bounds = problem.arithmetic.intersect(problem.arithmetic.enclose(least, most), plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import final
 
 import torch
@@ -14,6 +14,7 @@ from recurjac._types import Shape
 from recurjac.applications.krawczyk import Krawczyk, StationaryKind, kinds
 from recurjac.applications.newton import Newton
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
+from recurjac.deadline import Budget, Deadline, check_time_limit
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method
 from recurjac.jacobian.hessian import Derivatives, check_smooth, derivatives
@@ -25,6 +26,8 @@ from recurjac.region import AbstractRegion, BoundBox, BoundRegion
 
 MOST_INPUTS = 64
 """The largest number of inputs; with more, the boxes that contain a point become too small to be useful."""
+_SEARCH = 0.5
+"""The largest share of the time for candidates."""
 _HALVINGS = 48
 """How often the box around a candidate is halved, from the half-width of the region."""
 _CONTRACTIONS = 24
@@ -97,6 +100,7 @@ def stationary_points(
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     search: Newton | None = None,
+    time_limit: float | None = None,
 ) -> StationaryPoints:
     """Stationary points of one output in `region`, each proved to exist and to be the only one in a box around it.
 
@@ -104,6 +108,7 @@ def stationary_points(
     inputs are fixed (`Network.fix`), and the points are stationary along those that remain.
     output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.
     method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
+    time_limit: seconds for all samples together, of which the search takes half at most; no box is tried after them.
     Boxes are as wide as the region at first, and are halved until Krawczyk's test succeeds.  Finding no point does not
     prove that there is none (`stationary_free_radius` can).
     Raises InvalidRegion if the region does not fit the network; InvalidRequest for an output that does not exist, an
@@ -112,6 +117,7 @@ def stationary_points(
     Sources: `krawczyk` for the test, `jacobian.hessian` for the enclosure of the Hessian.
     """
     problem, how, newton = as_problem(network, region, pre, arithmetic), as_jacobian_method(method), search or Newton()
+    check_time_limit(time_limit)
     expect(newton, Newton, "the search", "give Newton(starts=…)")
     if problem.pre.holds_samples or problem.known:
         raise InvalidRequest("given pre-activation bounds belong to one region, but many boxes are tried; give Crown()")
@@ -119,14 +125,19 @@ def stationary_points(
     check_smooth(one)
     whole = problem.of(one)
     fixed = fixed_inputs(whole.bound)
+    budget = Budget.of(inf if time_limit is None else time_limit, len(fixed) if any(fixed) else 1)
     if not any(fixed):
         check_inputs(one.input_shape)
+        ways = _Ways(how, newton, Deadline.after(budget.share()))
         with torch.no_grad():
-            found = _found(whole, problem.region, how, newton, problem.holds)
+            found = _found(whole, problem.region, ways, problem.holds)
     else:
         check_inputs((max(prod(one.input_shape) - len(f) for f in fixed),))
         with torch.no_grad():
-            found = tuple(_along_others(whole, i, held, how, newton) for i, held in enumerate(fixed))
+            found = tuple(
+                _along_others(whole, i, held, _Ways(how, newton, Deadline.after(budget.share())))
+                for i, held in enumerate(fixed)
+            )
     notes = tuple(
         "" if f else "no box was proved to contain a stationary point; there may still be some" for f in found
     )
@@ -150,23 +161,27 @@ def fixed_inputs(bound: BoundRegion) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(h.nonzero().flatten().tolist()) for h in held)
 
 
+@final
+@dataclass(frozen=True)
+class _Ways:
+    """What bounds derivatives, how candidates are found, and until when."""
+
+    method: AbstractJacobianMethod
+    newton: Newton
+    deadline: Deadline
+
+
 def _found(
-    problem: Problem,
-    region: AbstractRegion | BoundRegion,
-    method: AbstractJacobianMethod,
-    newton: Newton,
-    holds: _Holds,
+    problem: Problem, region: AbstractRegion | BoundRegion, ways: _Ways, holds: _Holds
 ) -> tuple[tuple[StationaryPoint, ...], ...]:
     """What is proved of a network of one output, for each sample."""
     one = problem.network
     wide = one if one.dtype == torch.float64 else one.to(torch.float64)
-    points, open_ = newton.candidates(wide, region)
-    return _proved(_Probe(problem, points.to(one.dtype), method, holds), open_)
+    points, open_ = ways.newton.candidates(wide, region, ways.deadline.part(_SEARCH))
+    return _proved(_Probe(problem, points.to(one.dtype), ways, holds), open_)
 
 
-def _along_others(
-    problem: Problem, sample: int, held: tuple[int, ...], method: AbstractJacobianMethod, newton: Newton
-) -> tuple[StationaryPoint, ...]:
+def _along_others(problem: Problem, sample: int, held: tuple[int, ...], ways: _Ways) -> tuple[StationaryPoint, ...]:
     """The stationary points of one sample, in a box, along the inputs other than `held`; none if those are all."""
     one, bound = problem.network, problem.bound
     if not isinstance(bound, BoundBox):
@@ -191,7 +206,7 @@ def _along_others(
         one.fix({i: x[i] for i in held}), box, pre=problem.pre, arithmetic=problem.arithmetic, planner=problem.planner
     )
     wide = BoundBox(*(t.double() for t in (box.x, box.radius, box.low, box.high)))
-    (found,) = _found(part, wide, method, newton, holds)
+    (found,) = _found(part, wide, ways, holds)
     return tuple(
         replace(f, point=whole(f.point), box=f.box.map(whole), enclosure=f.enclosure.map(whole)) for f in found
     )
@@ -204,7 +219,7 @@ class _Probe:
 
     problem: Problem
     points: Tensor
-    method: AbstractJacobianMethod
+    ways: _Ways
     holds: _Holds
 
     @property
@@ -224,7 +239,7 @@ class _Probe:
         middle = self.points.flatten(0, 1)[index]
         low, high = (end.reshape(middle.shape) for end in (box.lower, box.upper))
         around = BoundBox(middle, torch.full_like(middle, torch.inf), low, high)
-        return derivatives(self.problem.over(around), self.method)
+        return derivatives(self.problem.over(around), self.ways.method)
 
     def inside(self, box: Interval) -> Tensor:
         """Whether each box (batch, N, *input) is proved to lie in the region.
@@ -278,6 +293,8 @@ def _boxes(probe: _Probe, index: Tensor, at: Derivatives) -> list[_Found]:
     scale = probe.bound.scale.unsqueeze(1).expand_as(probe.points)
     left = torch.ones_like(index, dtype=torch.bool)
     for halving in range(_HALVINGS):
+        if probe.ways.deadline.over:
+            break
         half = scale * 2.0**-halving
         whole = Interval(probe.points - half, probe.points + half)
         box = whole.map(lambda t: t.flatten(0, 1).flatten(1)[index])
@@ -307,6 +324,8 @@ def _contracted(probe: _Probe, index: Tensor, gradient: Interval, enclosure: Int
     """
     middle = probe.points.flatten(0, 1).flatten(1)[index]
     for _ in range(_CONTRACTIONS):
+        if probe.ways.deadline.over:
+            break
         hull = Interval(torch.minimum(enclosure.lower, middle), torch.maximum(enclosure.upper, middle))
         over = probe.derivatives(index, hull)
         before = enclosure.width.amax(1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import final
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from recurjac.applications.signs import strict_signs
 from recurjac.arithmetic import MEMORY, Interval
 from recurjac.branching import EntrySigns
+from recurjac.branching.turns import SignedEntries
+from recurjac.deadline import NEVER, Budget, Deadline, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import RecurJac, jacobian_bounds
 from recurjac.network import Network
 from recurjac.preactivation import IBP
@@ -72,21 +76,32 @@ class Decided:
     interrupted: bool
 
 
-def decided(problem: Problem, entries: Interval, points: Sequence[Tensor], proofs: int, splits: EntrySigns) -> Decided:
+def decided(
+    problem: Problem,
+    entries: Interval,
+    points: Sequence[Tensor],
+    proofs: int,
+    splits: EntrySigns,
+    deadline: Deadline = NEVER,
+) -> Decided:
     """The signs of all samples: from bounds of their entries (batch, outputs, inputs), points, and parts of regions.
 
     points: (N, *input) of each sample.  proofs: at most at how many of them signs are proved.
+    deadline: for all samples, which share what is left; in large networks, a division is given up then.
     """
     open_ = ~((entries.lower >= 0) | (entries.upper <= 0))
     refuted = _refuted(problem, points, open_, proofs)
     lower, upper = list(entries.lower), list(entries.upper)
     parts, titles, interrupted = 0, list[str](), False
+    budget = Budget(deadline, int((open_.flatten(1).any(1)).sum()))
     for i, sample in enumerate(problem.samples() if bool(open_.any()) else []):
         left = open_[i] & ~refuted[i].both
         if interrupted or not bool(left.any()) or not splits.divides(sample):
             continue
         margin = 0.0 if sample.arithmetic.rigorous else torch.finfo(lower[i].dtype).eps ** 0.5
-        found = splits.decided(sample, left.flatten(), margin)
+        found = _divided(splits, sample, left.flatten(), margin, budget)
+        if found is None:
+            continue
         most, least = found.uppers.reshape(2, *left.shape)
         lower[i], upper[i] = torch.maximum(lower[i], -least), torch.minimum(upper[i], most)
         parts, interrupted = parts + found.parts, found.interrupted
@@ -96,6 +111,18 @@ def decided(problem: Problem, entries: Interval, points: Sequence[Tensor], proof
         more = torch.cat([found.attained.witness[signs], points[i]])
         refuted[i] = _refuted(sample, [more], still[None], proofs, refuted[i : i + 1])[0]
     return Decided(torch.stack(lower), torch.stack(upper), tuple(refuted), parts, tuple(titles), interrupted)
+
+
+def _divided(
+    splits: EntrySigns, sample: Problem, wanted: Tensor, margin: float, budget: Budget
+) -> SignedEntries | None:
+    """What parts of the region of one sample prove in its share of the time; None if they were given up."""
+    if budget.deadline.end == inf:
+        return splits.decided(sample, wanted, margin)
+    part = Deadline.after(budget.share())
+    with suppress(OutOfTime), until(sample.planner.watched(sample.network.cost, part)):
+        return splits.within(part.left).decided(sample, wanted, margin)
+    return None
 
 
 def points_in(problem: Problem, count: int, seed: int) -> list[Tensor]:

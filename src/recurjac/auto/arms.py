@@ -53,6 +53,7 @@ class Arm:
     rung: the last effort; -1 before the first.  most: how many efforts it may make.  version: that of the ranges then.
     bounds: its own upper bounds, (batch,).  seconds: how long it took.  gain: by how much the gap fell.
     failures: how often in a row it fell by little.
+    expected: how long it takes, from what it took for other samples; infinite if it was tried for none.
     """
 
     step: AbstractStep
@@ -64,6 +65,7 @@ class Arm:
     failures: int = 0
     going: bool = False
     most: int = 2**20
+    expected: float = inf
 
     def sample(self, i: int, batch: int) -> Arm:
         """The step for one sample of so many."""
@@ -92,7 +94,8 @@ class Arm:
 
     def fits(self, work: Work) -> bool:
         """Whether it is likely to end in time."""
-        return max(self.step.least(work), self.seconds if self.stale(work) else 0.0) <= work.deadline.left
+        least = min(self.step.least(work), self.expected)
+        return max(least, self.seconds if self.stale(work) else 0.0) <= work.deadline.left
 
     def rate(self, work: Work) -> float:
         """How much it is expected to close the gap in a second."""

@@ -158,13 +158,12 @@ class Batch:
                 self._tell(lot, Report("search", None, lot.work.lower, self.deadline.spent))
 
     def _improve(self, lots: Sequence[Lot], answers: dict[int, Answer]) -> None:
-        """All steps for each sample alone, if there is enough time, those with the largest gap first."""
+        """All steps for each sample alone, if there is enough time, those with the largest gap first.
+
+        Otherwise only the steps that bound many samples at once, lot by lot, as long as there is time.
+        """
         if not self._enough(lots):
-            left = sum(lot.size for lot in lots if lot.open)
-            for lot in lots:
-                if lot.open:
-                    lot.improved(self.deadline.part(lot.size / left), self._tell)
-                    left -= lot.size
+            self._together(lots)
         if not self._enough(lots):
             return
         ratios = [lot.ratios for lot in lots]
@@ -175,6 +174,21 @@ class Batch:
                 status = one.finished(self.deadline.part(1 / (len(queue) - place)), self._tell)
             finally:
                 answers[one.begin] = one.answer(0, status)
+
+    def _together(self, lots: Sequence[Lot]) -> None:
+        """The steps that bound many samples at once, one after the other, each for the lots with the largest gap first.
+
+        A step is taken for the next lot if there is time, as judged by how long it took for the last one.
+        """
+        for lot in lots:
+            lot.improved(self.deadline, lot.first, self._tell)
+        for n, step in enumerate(self.steps):
+            each = inf
+            for lot in sorted(lots, key=lambda lot: -max(lot.ratios)) if step.batches else []:
+                arm = lot.arms[n]
+                arm.expected = each * lot.size
+                lot.improved(self.deadline, [arm], self._tell)
+                each = arm.seconds / lot.size if arm.bounds is not None else each
 
     def _enough(self, lots: Sequence[Lot]) -> bool:
         """Whether there is enough time for each sample that is left."""

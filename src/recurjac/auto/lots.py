@@ -78,6 +78,8 @@ class Lot:
     def opened(self, tell: Listener) -> None:
         """Make the first bounds, from the product of norms on."""
         open_alone(self.work, self.first, self._told(tell))
+        took = [a.seconds for a in self.first if a.step.title == _ENTRIES and a.bounds is not None]
+        self.work.entry_seconds = min(took, default=inf)
 
     def begun(self, deadline: Deadline, tell: Listener) -> float:
         """Make the first bounds; returns the seconds that ranges and entries took, infinite if they were not done."""
@@ -85,6 +87,7 @@ class Lot:
         open_entries(self.work, self.first, self._told(tell))
         for arm in self.first:
             if arm.step.title == _ENTRIES and arm.bounds is not None:
+                self.work.entry_seconds = arm.seconds
                 return arm.seconds + self.work.pass_seconds / self.work.gradients.chain.rows
         return inf
 
@@ -95,12 +98,13 @@ class Lot:
         self.work.measure()
         for arm in self.first:
             self._told(tell)(arm.pull(self.work))
+            self.work.entry_seconds = arm.seconds
         return began.spent
 
-    def improved(self, deadline: Deadline, tell: Listener) -> None:
-        """Take the steps that bound many samples at once."""
+    def improved(self, deadline: Deadline, arms: Sequence[Arm], tell: Listener) -> None:
+        """Take some of the steps."""
         self.work.deadline = deadline
-        improve([*self.first, *(a for a in self.arms if a.step.batches)], self.work, self._told(tell))
+        improve(arms, self.work, self._told(tell))
 
     def finished(self, deadline: Deadline, tell: Listener) -> str:
         """Take all steps; returns why it ended."""

@@ -160,7 +160,7 @@ class ForwardStep(AbstractStep):
 
     def least(self, work: Work) -> float:
         chain = work.gradients.chain
-        return work.pass_seconds * prod(chain.shapes[0]) / chain.rows
+        return min(work.pass_seconds, work.entry_seconds) * prod(chain.shapes[0]) / chain.rows
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         return work.tighten(JacobianNorm(self.method), self.title)
@@ -383,9 +383,9 @@ STEPS: tuple[AbstractStep, ...] = (
     RangeStep(DualRanges(40, 8, 8, last=0), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100), most=0.85),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
+    ForwardStep(Reversed(Chords())),
     ForwardStep(ReversedAfterFirst(RecurJac())),
     ForwardStep(Reversed(RecurJac())),
-    ForwardStep(Reversed(Chords())),
     ForwardStep(ForwardTangents(), where_smooth, quick=False),
     NormStep(SplitNorm(10, 2**20), matrices=True, where=where_some_kinks, late=True),
 )

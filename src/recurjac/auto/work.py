@@ -49,7 +49,7 @@ class Work:
     given: the problem as it was asked.  gradients: of the best ranges.  version: how often ranges became tighter.
     upper: (batch,), or (batch, K) for rows; by: for each sample, the method that gave the least bound.  last: the
     bounds of the last method by itself.
-    pass_seconds: a guess of how long entry-wise bounds take.
+    pass_seconds: a guess of how long entry-wise bounds take.  entry_seconds: how long they took; infinite before.
     attained: a lower bound, if one is known.  branching, tree: the parts of the region so far, if it was
     divided: by inputs, and by signs.
     """
@@ -64,6 +64,7 @@ class Work:
     last: Tensor | None = None
     version: int = 0
     pass_seconds: float = 0.0
+    entry_seconds: float = inf
     branching: Branching | None = None
     tree: SignTree | None = None
 
@@ -120,6 +121,7 @@ class Work:
             self.question, Gradients(given.by(ranges)), self.deadline, given,
             None if self.attained is None else self.attained.rows(i, i + 1), self.upper[i : i + 1], self.by[i : i + 1],
             version=self.version, pass_seconds=self.pass_seconds / self.gradients.chain.batch,
+            entry_seconds=self.entry_seconds / self.gradients.chain.batch,
         )  # fmt: skip
 
     def search(self, search: Search) -> None:

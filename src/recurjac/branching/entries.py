@@ -19,8 +19,7 @@ from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds, BranchAndBound, Branching, Limit
 from recurjac.deadline import shorter
 from recurjac.errors import expect
-from recurjac.jacobian import AbstractJacobianMethod, AbstractPrepared, Chords, Gradients, RecurJac
-from recurjac.jacobian.bounds import default_method
+from recurjac.jacobian import AbstractJacobianMethod, AbstractPrepared, Chords, Gradients, RecurJac, default_method
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule

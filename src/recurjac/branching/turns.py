@@ -15,6 +15,7 @@ from recurjac.branching.cells import two_piece
 from recurjac.branching.entries import BranchedEntries, Signs
 from recurjac.branching.search import Branching, Limit
 from recurjac.branching.signs import SignBisection
+from recurjac.deadline import shorter
 from recurjac.jacobian import Gradients
 from recurjac.preactivation import Alone, HalfSpaceRanges, Refine
 from recurjac.problem import Problem
@@ -64,6 +65,10 @@ class EntrySigns:
     limit: Limit = field(default_factory=Limit)
     inputs: AbstractBrancher = field(default_factory=InputBisection)
     steps: int = 20
+
+    def within(self, seconds: float) -> EntrySigns:
+        """The same in at most this time."""
+        return replace(self, limit=replace(self.limit, seconds=shorter(self.limit.seconds, seconds)))
 
     def divides(self, sample: Problem) -> bool:
         """Whether the region of a problem of one sample can be divided, and is to be."""

@@ -143,7 +143,7 @@ def run_lipschitz(args: argparse.Namespace) -> int:
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
-    rows, code = gather(args, "Lipschitz constants", _nests(tasks), rows_of)
+    rows, code = gather(args, "Lipschitz constants", nests(tasks), rows_of)
     order = {radius: place for place, radius in enumerate(inputs.radii)}
     rows.sort(key=lambda row: order[row["radius"]])
     if not args.quiet:
@@ -162,7 +162,7 @@ class Timed:
     seconds: float
 
 
-def _nests(tasks: Sequence[Case]) -> list[list[Case]]:
+def nests(tasks: Sequence[Case]) -> list[list[Case]]:
     """The cases on balls around the same samples together, from the largest ball to the smallest."""
     found: dict[tuple[tuple[int, ...], int | str | None], list[Case]] = {}
     for task in tasks:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurjac.applications.second_derivatives import curvature, residual_bounds
+from recurjac.applications.second_derivatives import curvature, hessian_bounds, residual_bounds
 from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases
@@ -32,8 +32,7 @@ from recurjac.cli.output import (
 )
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian.differential import laplacian, partial
-from recurjac.jacobian.hessian import hessian_bounds
+from recurjac.jacobian.differential import laplacian
 from recurjac.provenance import AbstractResult
 
 
@@ -137,21 +136,9 @@ def _curvature(args: argparse.Namespace, task: Case, limit: Limit | None) -> _Bo
 def _entries(args: argparse.Namespace, task: Case, limit: Limit | None) -> _Bounds:
     how = None if args.method is None else named.jacobian_method(args.method)
     rule, arithmetic = named.rule(args.pre), options.chosen_arithmetic(args)
-    whole = hessian_bounds(task.network, task.region, method=how, pre=rule, arithmetic=arithmetic)
-    lower, upper = whole.lower.detach(), whole.upper.detach()
-    if limit is None:
-        return _Bounds(lower, upper, whole, ("one pass",))
-    n = task.network.sizes[0]
-    places = [(i, j) for i in range(n) for j in range(i, n)]
-    parts = residual_bounds(
-        task.network, task.region, residuals=[partial(*place) for place in places], pre=rule, arithmetic=arithmetic,
-        limit=limit,
-    )  # fmt: skip
-    rows, columns = zip(*places, strict=True)
-    index = torch.zeros(n, n, dtype=torch.long)
-    index[rows, columns] = index[columns, rows] = torch.arange(len(places))
-    low, high = (end[:, index].reshape(lower.shape) for end in (parts.lower, parts.upper))
-    return _Bounds(torch.maximum(lower, low), torch.minimum(upper, high), parts, parts.status)
+    seconds = None if limit is None else limit.seconds
+    found = hessian_bounds(task.network, task.region, method=how, pre=rule, arithmetic=arithmetic, time_limit=seconds)
+    return _Bounds(found.lower.detach(), found.upper.detach(), found, found.status)
 
 
 def _row(task: Case, what: str, found: _Bounds, seconds: float) -> Row:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import inf, prod
 from typing import Any
 
-from recurjac.applications.monotonicity import Monotonicity, Trend, monotone
+from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, nested_trends
 from recurjac.branching import Limit
 from recurjac.cli import named, options
-from recurjac.cli.bounds import TOGETHER, Case, cases
+from recurjac.cli.bounds import TOGETHER, Case, cases, nests
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
@@ -48,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
     tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
     budget = Budget.of(args.time_limit or inf, len(tasks))
 
-    def rows_of(task: Case, _bar: AbstractBar) -> list[Row]:
-        began = time.perf_counter()
+    def found_on(task: Case) -> Monotonicity:
         half = None if args.time_limit is None else budget.share() / 2
-        found = monotone(
+        return monotone(
             task.network,
             task.region,
             method=method if half is None else named.timed_entries(args.method, half),
@@ -59,9 +59,22 @@ def run(args: argparse.Namespace) -> int:
             arithmetic=options.chosen_arithmetic(args),
             limit=Limit(seconds=half or _SECONDS),
         )
-        return _rows(task, found, inputs.names, (time.perf_counter() - began) / len(task.index))
 
-    rows, code = gather(args, "monotonicity", tasks, rows_of)
+    def rows_of(balls: Sequence[Case], _bar: AbstractBar) -> Iterator[Row]:
+        done, seconds = list[Monotonicity](), list[float]()
+        with suppress(KeyboardInterrupt):
+            for task in balls:
+                began = time.perf_counter()
+                done.append(found_on(task))
+                seconds.append((time.perf_counter() - began) / len(task.index))
+        for task, found, each in zip(balls, nested_trends(done), seconds, strict=False):
+            yield from _rows(task, found, inputs.names, each)
+        if len(done) < len(balls):
+            raise KeyboardInterrupt
+
+    rows, code = gather(args, "monotonicity", nests(tasks), rows_of)
+    order = {radius: place for place, radius in enumerate(inputs.radii)}
+    rows.sort(key=lambda row: order[row["radius"]])
     if not args.quiet and rows:
         _tables(rows)
     write_json(args, args.model, rows)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.proofs import LipschitzIntegral
+from recurjac.applications.radii import checked
 from recurjac.applications.radius_search import RadiusSearch
-from recurjac.applications.robustness import CertifiedRadius, certified_radius, checked
+from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import rivals
 from recurjac.arithmetic import Fast, Rigorous
 from recurjac.experiments.material import Material

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recurjac.jacobian.auto import AutoEntries
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared
-from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, default_method, jacobian_bounds
+from recurjac.jacobian.bounds import JacobianBounds, as_jacobian_method, jacobian_bounds, sharing
 from recurjac.jacobian.centred import Centred
 from recurjac.jacobian.clamped import Clamped
 from recurjac.jacobian.closed_forms import ClosedForms
@@ -14,6 +14,7 @@ from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime
+from recurjac.jacobian.one_pass import default_method
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
 from recurjac.jacobian.tangents import ForwardTangents
@@ -24,5 +25,5 @@ __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
     "Chords", "Clamped", "ClosedForms", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection",
     "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst",
-    "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds", "sharing",
 ]  # fmt: skip

@@ -11,10 +11,10 @@ from typing import final
 from recurjac.deadline import Deadline, check_seconds, shorter, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
-from recurjac.jacobian.bounds import default_method
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime, While
+from recurjac.jacobian.one_pass import default_method
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.machine import optimiser_loading
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,15 +10,12 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic
-from recurjac.deadline import Budget
+from recurjac.deadline import Budget, check_time_limit
 from recurjac.errors import expect
+from recurjac.jacobian.auto import AutoEntries
 from recurjac.jacobian.base import AbstractJacobianMethod
-from recurjac.jacobian.closed_forms import ClosedForms
-from recurjac.jacobian.combine import Intersection
-from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.gradients import Gradients
-from recurjac.jacobian.recursion import Chords, RecurJac
-from recurjac.jacobian.with_tangents import WithTangents
+from recurjac.jacobian.one_pass import default_method
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
 from recurjac.problem import Problem, as_problem
@@ -25,16 +23,28 @@ from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion
 
 
-def default_method() -> AbstractJacobianMethod:
-    """The default: `Chords()` intersected with `RecurJac()`, closed forms, products at cuts, and tangents for loops."""
-    return WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))
+def as_jacobian_method(
+    method: AbstractJacobianMethod | None, time_limit: float | None = None
+) -> AbstractJacobianMethod:
+    """`method`, or if it is None the default: with a time limit, that goes on so long.
 
-
-def as_jacobian_method(method: AbstractJacobianMethod | None) -> AbstractJacobianMethod:
-    """`method`, or the default if it is None.  Raises InvalidRequest for anything else."""
+    Raises InvalidRequest for anything else, and for a method and a limit together.
+    """
+    check_time_limit(time_limit, method=method)
+    if time_limit is not None:
+        return AutoEntries(time_limit)
     how = default_method() if method is None else method
     expect(how, AbstractJacobianMethod, "the method", "give an object such as Chords()")
     return how
+
+
+def sharing(
+    method: AbstractJacobianMethod, parts: Sequence[Problem]
+) -> Iterator[tuple[Problem, AbstractJacobianMethod]]:
+    """Each part of a batch, with the method in its share of the time."""
+    budget = Budget.of(method.total, len(parts))
+    for part in parts:
+        yield part, method if len(parts) == 1 else method.within(budget.share())
 
 
 @final
@@ -65,24 +75,23 @@ def jacobian_bounds(
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
+    time_limit: float | None = None,
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
-    method: the default is `WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))`.
+    method: the default is `WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))`, in one pass.
+    time_limit: seconds for all samples together, in place of a method: that is then `AutoEntries(time_limit)`.
     pre: the rule for pre-activation bounds; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`; the result records which was used.
     The bounds are differentiable with respect to the network's live parameters.
-    Raises InvalidRegion if the region does not fit the network, and UnsoundBounds if bounds contradict each other
-    (a bug).
+    Raises InvalidRegion if the region does not fit the network, InvalidRequest for a method and a limit together, and
+    UnsoundBounds if bounds contradict each other (a bug).
 
     Source: arXiv:1810.11783 for the problem; each method cites its own source.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
-    parts = problem.batches()
-    budget = Budget.of(how.total, len(parts))
-    timed = (how if len(parts) == 1 else how.within(budget.share()) for _ in parts)
-    found = [one.prepare(Gradients(part)).push_all() for one, part in zip(timed, parts, strict=True)]
+    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method, time_limit)
+    found = [one.prepare(Gradients(part)).push_all() for part, one in sharing(how, problem.batches())]
     net = problem.network
     shape = (problem.bound.batch, *net.output_shape, *net.input_shape)
     ends = (torch.cat(e).reshape(shape) for e in zip(*((b.lower, b.upper) for b in found), strict=True))

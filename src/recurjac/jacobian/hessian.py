@@ -24,16 +24,14 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian.base import AbstractJacobianMethod
-from recurjac.jacobian.bounds import as_jacobian_method
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.jets import square
 from recurjac.network import Network
-from recurjac.preactivation import PreactivationState, RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.preactivation import PreactivationState
+from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import DenseForms
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
 
 
 @final
@@ -70,7 +68,7 @@ class HessianBounds(AbstractResult):
 
     lower, upper: (batch, *input, *input), symmetric.
     gradient_lower, gradient_upper: (batch, *input), bounds of ∂f_k/∂x.
-    output: the row-major index k.
+    output: the row-major index k.  status: for each sample how the division of its region ended, or "one pass".
     """
 
     lower: Tensor
@@ -78,6 +76,7 @@ class HessianBounds(AbstractResult):
     gradient_lower: Tensor
     gradient_upper: Tensor
     output: int
+    status: tuple[str, ...]
     provenance: Provenance
 
     def __repr__(self) -> str:
@@ -88,32 +87,22 @@ class HessianBounds(AbstractResult):
         )
 
 
-def hessian_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
-    *,
-    output: int = 0,
-    method: AbstractJacobianMethod | None = None,
-    pre: RuleLike | None = None,
-    arithmetic: AbstractArithmetic | None = None,
-) -> HessianBounds:
-    """Bounds of every entry of the Hessian of one output of a smooth network over a region.
+def hessian_over(problem: Problem, output: int, method: AbstractJacobianMethod) -> HessianBounds:
+    """Bounds of every entry of the Hessian of one output, from those of derivatives between stages by a method.
 
-    output: the row-major index of the output.
-    method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives between stages from which the
-    Hessian is computed (docs/mathematics.md, §9).
     Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
-    continuous; InvalidRegion if the region does not fit the network.
+    continuous.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
-    found = derivatives(one, how)
+    found = derivatives(one, method)
     shape = (problem.bound.batch, *problem.network.input_shape)
     hessian = [t.reshape(*shape, *shape[1:]) for t in (found.hessian.lower, found.hessian.upper)]
     gradient = [t.reshape(shape) for t in (found.gradient.lower, found.gradient.upper)]
     lower, upper, least, most = (problem.detached(t) for t in (*hessian, *gradient))
-    return HessianBounds(lower, upper, least, most, output, one.provenance(how.title))
+    return HessianBounds(
+        lower, upper, least, most, output, ("one pass",) * problem.bound.batch, one.provenance(method.title)
+    )
 
 
 def derivatives(problem: Problem, method: AbstractJacobianMethod, tangents: Tensor | None = None) -> Derivatives:
