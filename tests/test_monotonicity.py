@@ -417,7 +417,7 @@ def test_results_on_nested_regions_share_what_they_prove() -> None:
     once, points = rj.Limit(parts=1), rj.Probe(256, 32)
     regions = [rj.LpBall(x, radius) for radius in (1.0, 0.4, 0.1)]
     methods = (rj.Chords(), rj.FastLip(), rj.FastLip())
-    probes = (rj.Probe(0, 0), points, points)
+    probes = (rj.Probe(64, 2), points, points)
     found = [
         rj.monotone(network, region, method=method, limit=once, probe=probe)
         for region, method, probe in zip(regions, methods, probes, strict=True)
@@ -426,6 +426,7 @@ def test_results_on_nested_regions_share_what_they_prove() -> None:
     for i, result in enumerate(both):
         assert torch.equal(result.lower, torch.stack([f.lower for f in found[: i + 1]]).amax(0))
         assert torch.equal(result.upper, torch.stack([f.upper for f in found[: i + 1]]).amin(0))
+    assert min(len(x) for x in found[0].points) > 0
     assert bool((both[0].violated & ~found[0].violated).any())
     assert torch.equal(both[0].violated, torch.stack([f.violated for f in found]).any(0) & (found[0].lower < 0))
     for entry in both[0].violated.nonzero().tolist():
