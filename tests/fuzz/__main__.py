@@ -19,17 +19,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="when to stop, in CPU seconds")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    total, refused, start = Report(), Counter[str](), time.process_time()
-    for seed in range(asked.first, asked.first + asked.networks):
-        if time.process_time() - start > asked.seconds:
-            break
-        found = answered(seed)
-        total = total.plus(found)
-        refused.update(found.refused)
-        for line in found.wrong:
-            print(f"WRONG {line}", flush=True)
+    total, start = Report(), time.process_time()
+    try:
+        for seed in range(asked.first, asked.first + asked.networks):
+            if time.process_time() - start > asked.seconds:
+                break
+            found = answered(seed)
+            total = total.plus(found)
+            for line in found.wrong:
+                print(f"WRONG {line}", flush=True)
+            if (seed + 1) % 50 == 0:
+                print(f"{total.networks} networks", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
     print(f"{total.networks} networks, {total.smooth} with Hessians, {len(total.wrong)} contradictions")
-    for reason, count in refused.most_common():
+    for reason, count in Counter(total.refused).most_common():
         print(f"{count:5} {reason}")
     return 1 if total.wrong else 0
 
