@@ -176,7 +176,7 @@ def test_slope_range_holds_the_slopes(activation: AbstractActivation) -> None:
         bounds = activation.to(dtype, CPU).slope_range(z, FAST)
         found = slopes(activation, samples(z), dtype)
         bend = swing(activation.slope, samples(z)) if isinstance(activation, AbstractSmooth) else torch.zeros(())
-        tolerance = slack(torch.float64 if activation.rigorous else dtype, found, torch.ones(()), bend)
+        tolerance = slack(torch.float64 if activation.piecewise_linear else dtype, found, torch.ones(()), bend)
         assert below(bounds.lower, found, tolerance), (family, dtype)
         assert below(found, bounds.upper, tolerance), (family, dtype)
 

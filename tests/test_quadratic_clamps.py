@@ -93,3 +93,16 @@ def test_the_search_ends_in_time() -> None:
         rj.QuadraticClamped(seconds=0)
     assert rj.QuadraticClamped(seconds=3).within(1).seconds == 1
     assert rj.QuadraticClamped(seconds=3).within(5).seconds == 3
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_clamps_of_bounds_that_all_rows_share(batch: int) -> None:
+    """Behind a layer of dead neurons, all gradients are 0, and so are the bounds, of one row for all."""
+    g = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(n, 3, generator=g, dtype=torch.float64) for n in (4, 3, 2))
+    b = torch.cat([b, b[:, :1]], 1)
+    network = rj.load([(a, None), (b, torch.full((3,), -1e3)), (c, None)], activation="relu")
+    x = torch.randn(batch, 3, generator=g, dtype=torch.float64)
+    for method in (rj.Clamped(rj.Chords(), rj.QuadraticNorm(2)), rj.QuadraticClamped()):
+        found = rj.jacobian_bounds(network, rj.LpBall(x, 0.3), method=method)
+        assert bool((found.lower == 0).all() & (found.upper == 0).all())

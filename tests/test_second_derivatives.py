@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import ReLU, Tanh, curvature_lines
+from recurjac.activations import Exp, ReLU, Tanh, curvature_lines
 from recurjac.activations.base import AbstractSmooth
 from recurjac.activations.bends import fourth_size
 from recurjac.arithmetic import Fast, Interval, Rigorous
@@ -353,6 +353,16 @@ def test_curvature(name: str) -> None:
             torch.testing.assert_close(found.lower, found.upper, atol=1e-6, rtol=1e-6)
 
 
+def test_curvature_of_what_overflows_is_infinite() -> None:
+    """Second derivatives that are not finite give no bound, but no error either."""
+    for scale in (1e5, 1e200):
+        weights = [(scale * w, None) for w in torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0)).double()]
+        network = chain(weights, [Exp()])
+        for radius in (0.0, 0.1):
+            found = rj.curvature(network, rj.LpBall(inputs(0).abs(), radius))
+            assert bool((found.upper == torch.inf).all() & (found.lower <= found.upper).all())
+
+
 def test_what_is_refused() -> None:
     network, region = random_net(Tanh(), 0), rj.LpBall(inputs(0), 0.1)
     relu = chain([(torch.eye(3, dtype=torch.float64), None)] * 2, [ReLU()])
@@ -366,6 +376,7 @@ def test_what_is_refused() -> None:
         lambda: rj.partial(-1),
         lambda: rj.laplacian(),
         lambda: rj.partial(0) + float("nan"),
+        lambda: 1e300 * (1e300 * rj.partial(0)),
         lambda: rj.second_derivative(network, region, directions=one[:, :2]),
         lambda: rj.second_derivative(network, region, directions=one, others=one.expand(2, 3)),
         lambda: rj.curvature(relu, region),

@@ -189,21 +189,41 @@ class AbstractSmooth(AbstractActivation):
         return None
 
     @property
+    def roundings(self) -> tuple[int, int, int] | None:
+        """How many products, quotients and roots of floating-point numbers `value`, `slope` and `curvature` consist of.
+
+        Their results have the right signs, also where they are 0; 0 means that they are exact.  None, which is the
+        default, if they use other functions, for which no error bound is proved (docs/mathematics.md, §8.1).  Otherwise
+        `lines` must be chords and tangents, or `tightest_lines`.
+        """
+        return None
+
+    @property
     def rigorous(self) -> bool:
-        """False: no error bound of the elementary functions is proved yet."""
-        return False
+        return self.roundings is not None
+
+    def bent(self, z: Interval) -> Tensor:
+        """Where σ is known to be convex or concave on z, a part of the core, and σ' as well if σ'' is continuous."""
+        return torch.zeros_like(z.lower, dtype=torch.bool)
 
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and at its turning points between them."""
         values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
-        return self._known(z, _hull(values, values, arithmetic))
+        return self._known(z, self._hull(0, values, values, arithmetic))
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of the one-sided σ' at both ends and at the turning points between them (at a jump: Clarke)."""
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
-        return self._known(z, _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic))
+        return self._known(z, self._hull(1, torch.minimum(left, right), torch.maximum(left, right), arithmetic))
+
+    def _hull(self, order: int, least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Interval:
+        """The hull along axis 0 of what was computed as values, slopes or curvatures."""
+        if arithmetic.rigorous and self.roundings is not None:
+            count = self.roundings[order]
+            least, most = arithmetic.rounded(least, count).lower, arithmetic.rounded(most, count).upper
+        return _hull(least, most, arithmetic)
 
     @final
     def _known(self, z: Interval, found: Interval) -> Interval:
@@ -224,6 +244,8 @@ class AbstractSmooth(AbstractActivation):
         hull = Interval(torch.minimum(z.lower, centre.lower), torch.maximum(z.upper, centre.upper))
         slopes, core = self.slope_range(hull, arithmetic), self.core(hull)
         whole = (core.lower == hull.lower) & (core.upper == hull.upper)
+        if arithmetic.rigorous:  # where σ is bent, secants are steepest at ends, and no sign of a difference matters
+            whole = whole & self.bent(hull)
         z, centre = (i.map(lambda end: torch.where(whole, end, core.lower)) for i in (z, centre))
         found = [self._secants_from(z, c) for c in (centre.lower, centre.upper)]
         around = self.slope_range(centre, arithmetic)
@@ -246,9 +268,9 @@ class AbstractSmooth(AbstractActivation):
         cuts = torch.cat([torch.stack([z.lower, at, z.upper]), self.slope_turns(z.lower, z.upper)]).sort(0).values
         values, start, run = self.value(cuts), self.value(c), cuts - c
         beside = self.slopes_beside(c)
-        eps = torch.finfo(c.dtype).eps
-        secant = (values - start) / torch.where(run == 0, 1.0, run)
-        error = _ULPS * eps * (values.abs() + start.abs()) / torch.where(run == 0, 1.0, run).abs() + eps * secant.abs()
+        info, length = torch.finfo(c.dtype), torch.where(run == 0, 1.0, run)
+        secant = (values - start) / length
+        error = (_ULPS * info.eps * (values.abs() + start.abs()) + info.tiny) / length.abs() + info.eps * secant.abs()
         outside = torch.where(z.contains(c), 0.0, torch.inf)
         low = torch.cat([torch.where(run == 0, torch.inf, secant - error), torch.stack(beside) + outside])
         high = torch.cat([torch.where(run == 0, -torch.inf, secant + error), torch.stack(beside) - outside])
@@ -278,7 +300,7 @@ class AbstractSmooth(AbstractActivation):
         if self.curvature(z.lower) is None:
             return None
         least, most = self.curvature_beside(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
-        return self._known(z, _hull(least, most, arithmetic))
+        return self._known(z, self._hull(2, least, most, arithmetic))
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
@@ -316,8 +338,24 @@ class AbstractSmooth(AbstractActivation):
         whole = (core.lower == z.lower) & (core.upper == z.upper)
         zero = torch.zeros_like(z.lower)
         sides = ((lower[0], zero), (lower[1], values.lower), (upper[0], zero), (upper[1], values.upper))
+        if arithmetic.rigorous and self.roundings is not None:
+            low, high = (self._error(line[0], core, values, self.roundings) for line in (lower, upper))
+            bottom, top = arithmetic.ball(lower[1], low).lower(), arithmetic.ball(upper[1], high).upper()
+            sides = (sides[0], (bottom, values.lower), sides[2], (top, values.upper))
         chosen = [torch.where(whole, line, constant) for line, constant in sides]
         return LinearRelaxation(*(t.unsqueeze(1) for t in (*chosen, values.magnitude)))
+
+    @final
+    def _error(self, slope: Tensor, core: Interval, values: Interval, roundings: tuple[int, int, int]) -> Tensor:
+        """How far the intercept of a chord or a tangent may be off (docs/mathematics.md, §8.1).
+
+        It was computed as σ(v) - a v.  A tangent's slope a differs from σ'(v), so that it may be off by the difference
+        times the width of the core.
+        """
+        with torch.no_grad():
+            info, count = torch.finfo(slope.dtype), max(roundings[0], roundings[1]) + 4
+            far = core.magnitude
+            return 2 * count * (info.eps * (values.magnitude + 2 * slope.abs() * far) + info.tiny * (1 + far))
 
 
 def within(lower: Tensor, upper: Tensor, *numbers: float) -> Tensor:

@@ -180,6 +180,13 @@ class Square(AbstractConvex):
 
     name: ClassVar[str] = "square"
 
+    @property
+    def roundings(self) -> tuple[int, int, int]:
+        return (1, 0, 0)
+
+    def bent(self, z: Interval) -> Tensor:
+        return torch.ones_like(z.lower, dtype=torch.bool)
+
     def value(self, z: Tensor) -> Tensor:
         infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         return torch.where(infinite, torch.inf, torch.where(infinite, 0.0, z).square())
@@ -204,6 +211,13 @@ class SquaredReLU(AbstractConvex):
     """max(z, 0)²; its slope is continuous, its curvature is not."""
 
     name: ClassVar[str] = "squared_relu"
+
+    @property
+    def roundings(self) -> tuple[int, int, int]:
+        return (1, 0, 0)
+
+    def bent(self, z: Interval) -> Tensor:
+        return torch.ones_like(z.lower, dtype=torch.bool)
 
     def value(self, z: Tensor) -> Tensor:
         infinite = z == torch.inf  # treated separately, because autograd would compute 0 times infinity

@@ -53,12 +53,37 @@ def tightest_lines(
     """The lines of σ that are tightest at a point of z, which has the given share of z before it.
 
     The lower line is found as the upper line of -σ.  As in `AbstractCurved`, `slope_turns` must cut off far tails.
+    If rounding is to be covered, nothing is searched for: they are a chord and a tangent, or constants.
     """
+    if arithmetic.rigorous:
+        return _bent_lines(activation, z, share, arithmetic)
     core = activation.core(z)
     both = core.map(lambda end: torch.stack([end, end]))
     below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
     slope, (least, most) = _lines(activation, both, below, share, arithmetic)
     return activation._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
+
+
+def _bent_lines(
+    activation: AbstractSmooth, z: Interval, share: float, arithmetic: AbstractArithmetic
+) -> LinearRelaxation:
+    """The chord, and the tangent at that point, where σ is known to be `bent`; constants elsewhere."""
+    core, values = activation.core(z), activation.value_range(z, arithmetic)
+    chord = activation.chord(core, arithmetic)
+    bottom, top = activation.intercepts(chord, core.lower, core.upper)
+    point = torch.minimum(core.lower + share * (core.upper - core.lower), core.upper)
+    tangent = activation.slope(point)
+    at_point = activation.value(point) - tangent * point
+    convex = activation.slope(core.upper) >= activation.slope(core.lower)
+    lower = torch.where(convex, tangent, chord), torch.where(convex, at_point, bottom)
+    upper = torch.where(convex, chord, tangent), torch.where(convex, top, at_point)
+    found, bent = activation._over(z, arithmetic, lower, upper), activation.bent(core).unsqueeze(1)
+    zero = torch.zeros_like(found.lower_slope)
+    return LinearRelaxation(
+        torch.where(bent, found.lower_slope, zero), torch.where(bent, found.lower_intercept, values.lower.unsqueeze(1)),
+        torch.where(bent, found.upper_slope, zero), torch.where(bent, found.upper_intercept, values.upper.unsqueeze(1)),
+        found.size,
+    )  # fmt: skip
 
 
 def _lines(

@@ -27,6 +27,14 @@ class Derivative(AbstractCurved):
     activation: AbstractSmooth
     name: ClassVar[str] = "derivative"
 
+    @property
+    def roundings(self) -> tuple[int, int, int] | None:
+        known = self.activation.roundings
+        return None if known is None else (known[1], known[2], 0)
+
+    def bent(self, z: Interval) -> Tensor:
+        return self.activation.bent(z)
+
     def value(self, z: Tensor) -> Tensor:
         return self.activation.slope(z)
 

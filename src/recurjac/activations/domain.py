@@ -17,6 +17,7 @@ from torch import Tensor
 from recurjac.activations.base import AbstractSmooth, far, within
 from recurjac.activations.convex import AbstractBent, AbstractConcave
 from recurjac.activations.curved import AbstractCurved
+from recurjac.activations.halves import power_of, roundings_of_power
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
@@ -89,6 +90,13 @@ class Power(AbstractPositive, AbstractBent):
         if not math.isfinite(self.exponent) or self.exponent in (0.0, 1.0) or abs(self.exponent) > 64:
             raise ValueError(f"a power with the exponent {self.exponent}; it must be neither 0 nor 1, and at most 64")
 
+    @property
+    def roundings(self) -> tuple[int, int, int] | None:
+        return roundings_of_power(self.exponent)
+
+    def bent(self, z: Interval) -> Tensor:
+        return torch.ones_like(z.lower, dtype=torch.bool)
+
     def value(self, z: Tensor) -> Tensor:
         return _power(z, self.exponent)
 
@@ -127,7 +135,7 @@ class Power(AbstractPositive, AbstractBent):
 def _power(z: Tensor, exponent: float) -> Tensor:
     """z^exponent for z > 0, its limits at 0 and infinity, and infinity for z < 0."""
     inside = (z > 0) & (z < torch.inf)
-    known = torch.where(inside, z, 1.0).pow(exponent)
+    known = power_of(torch.where(inside, z, 1.0), exponent)
     rises = exponent > 0
     at_zero, at_infinity = (0.0, torch.inf) if rises else (torch.inf, 0.0) if exponent else (1.0, 1.0)
     ends = torch.where(z == 0, at_zero, torch.where(z > 0, at_infinity, torch.inf))
@@ -149,18 +157,26 @@ class Reciprocal(AbstractSmooth):
     def excluded(self, z: Interval) -> Tensor:
         return ~((z.lower > 0) | (z.upper < 0))
 
+    @property
+    def roundings(self) -> tuple[int, int, int]:
+        return (1, 2, 3)
+
+    def bent(self, z: Interval) -> Tensor:
+        return torch.ones_like(z.lower, dtype=torch.bool)
+
     def value(self, z: Tensor) -> Tensor:
         return torch.where(z == 0, torch.inf, 1 / torch.where(z == 0, 1.0, z))
 
     def slope(self, z: Tensor) -> Tensor:
-        return torch.where(z == 0, -torch.inf, -1 / torch.where(z == 0, 1.0, z).square())
+        inner = torch.where((z == 0) | z.isinf(), 1.0, z)
+        return torch.where(z == 0, -torch.inf, torch.where(z.isinf(), -0.0, -1 / inner / inner))
 
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper)
 
     def curvature(self, z: Tensor) -> Tensor:
         inner = torch.where((z == 0) | z.isinf(), 1.0, z)
-        return torch.where(z == 0, torch.inf, torch.where(z.isinf(), 0.0, 2 / (inner * inner.square())))
+        return torch.where(z == 0, torch.inf, torch.where(z.isinf(), 0 * z.detach().sign(), 2 / inner / inner / inner))
 
     def core(self, z: Interval) -> Interval:
         """z if it lies on one side of 0, where its numbers and their reciprocals have finite powers."""
@@ -207,6 +223,13 @@ class Length(AbstractPositive):
     """√max(z, 0), for arguments that are sums of squares, so that a range below 0 comes from rounding or relaxation."""
 
     name: ClassVar[str] = "length"
+
+    @property
+    def roundings(self) -> tuple[int, int, int]:
+        return (3, 5, 0)
+
+    def bent(self, z: Interval) -> Tensor:
+        return torch.ones_like(z.lower, dtype=torch.bool)
 
     def excluded(self, z: Interval) -> Tensor:
         return torch.zeros_like(z.lower, dtype=torch.bool)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import AbstractSmooth, far, within
+from recurjac.activations.halves import power_of, roundings_of_power
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
@@ -24,7 +25,7 @@ _WIDEST = 1e3
 class FlooredPower(AbstractSmooth):
     """max(z, least)^a with a < 1 and least > 0, for arguments of at least `least`; a range below it is a relaxation's.
 
-    It is finite everywhere (docs/mathematics.md, §3.10).
+    It is finite everywhere; `least` is rounded to the dtype of z (docs/mathematics.md, §3.10).
     """
 
     exponent: float
@@ -39,15 +40,27 @@ class FlooredPower(AbstractSmooth):
         if not 1e-30 <= self.least < math.inf:
             raise ValueError(f"a power of at least {self.least}; it must be at least 1e-30, and finite")
 
+    @property
+    def roundings(self) -> tuple[int, int, int] | None:
+        return roundings_of_power(self.exponent)
+
+    def bent(self, z: Interval) -> Tensor:
+        return z.lower >= self.least
+
     def value(self, z: Tensor) -> Tensor:
         return _finite_power(z.clamp(min=self.least), self.exponent)
 
     def slope(self, z: Tensor) -> Tensor:
-        return torch.where(z < self.least, 0.0, self._right(z))
+        return torch.where(z < self.least, self._flat, self._right(z))
 
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        right = torch.where(z < self.least, 0.0, self._right(z))
-        return torch.where(z > self.least, right, torch.where(z.isnan(), torch.nan, 0.0)), right
+        right = torch.where(z < self.least, self._flat, self._right(z))
+        return torch.where(z > self.least, right, torch.where(z.isnan(), torch.nan, self._flat)), right
+
+    @property
+    def _flat(self) -> float:
+        """The slope below `least`, a 0 with the sign of all other slopes."""
+        return math.copysign(0.0, self.exponent)
 
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, self.least)
@@ -108,5 +121,5 @@ class FlooredPower(AbstractSmooth):
 def _finite_power(z: Tensor, exponent: float) -> Tensor:
     """z^exponent for z > 0, with its limit at infinity."""
     infinite = z == torch.inf
-    known = torch.where(infinite, 1.0, z).pow(exponent)
+    known = power_of(torch.where(infinite, 1.0, z), exponent)
     return torch.where(infinite, torch.inf if exponent > 0 else 0.0, known)

@@ -36,7 +36,7 @@ from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.rounding import with_derivative_of
+from recurjac.arithmetic.rounding import root_of, with_derivative_of
 
 __all__ = [
     "AbstractArithmetic",
@@ -64,6 +64,7 @@ __all__ = [
     "plus_and_minus_",
     "plus_at_",
     "plus_matmul_",
+    "root_of",
     "root_up",
     "round_to",
     "round_up_to",

@@ -54,6 +54,14 @@ class AbstractArithmetic(ABC):
         """A lower bound of a non-negative expression whose value `computed` has at most `operations` roundings."""
 
     @abstractmethod
+    def rounded(self, computed: Tensor, operations: int) -> Interval:
+        """Bounds of numbers that were computed by so many products, quotients and roots, with their signs.
+
+        The sign of a computed 0 is that of the number; results may overflow and underflow, but no partial result does
+        unless the final one does.  Without operations they are exact.  Source: docs/mathematics.md, §8.1.
+        """
+
+    @abstractmethod
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         """The interval between two bounds of the same number that cross somewhere; neither is NaN.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurjac.arithmetic.ball import Ball, rows_times
 from recurjac.arithmetic.base import AbstractArithmetic
-from recurjac.arithmetic.interval import Interval
+from recurjac.arithmetic.interval import Interval, no_nan
 from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
 
 
@@ -39,6 +39,9 @@ class Fast(AbstractArithmetic):
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return computed
+
+    def rounded(self, computed: Tensor, operations: int) -> Interval:
+        return Interval.unchecked(computed, computed)
 
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
@@ -76,6 +79,15 @@ class Rigorous(AbstractArithmetic):
         excess = self.at_least(computed, operations + 4) - computed
         return torch.where(computed.isfinite(), (computed - excess).clamp(min=0), 0.0)
 
+    def rounded(self, computed: Tensor, operations: int) -> Interval:
+        if operations == 0:
+            return Interval.unchecked(no_nan(computed, -torch.inf), no_nan(computed, torch.inf))
+        size, negative = computed.abs(), computed.detach().signbit()
+        least, unknown = self.at_most(size, operations), computed.isnan()
+        most = torch.where(size == 0, (operations + 1) * tiny_of(size), self.at_least(size, operations))
+        lower, upper = torch.where(negative, -most, least), torch.where(negative, -least, most)
+        return Interval.unchecked(torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper))
+
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(lower, upper)
 
@@ -112,6 +124,9 @@ class Conditional(AbstractArithmetic):
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return self.arithmetic.at_most(computed, operations)
+
+    def rounded(self, computed: Tensor, operations: int) -> Interval:
+        return self.arithmetic.rounded(computed, operations)
 
     def crossed(self, lower: Tensor, upper: Tensor) -> Interval:
         return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))

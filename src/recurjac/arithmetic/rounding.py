@@ -111,3 +111,17 @@ class _Replaced(torch.autograd.Function):
 def with_derivative_of(value: Tensor, bound: Tensor) -> Tensor:
     """`bound`, a proved bound of what was computed as `value`, as if it were that plus a constant."""
     return _Replaced.apply(value, bound)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def root_of(square: Tensor) -> Tensor:
+    """The square root of finite numbers > 0, with at most the error of two correctly rounded operations; else NaN.
+
+    Libraries round roots differently (PyTorch with MKL by up to one unit of the last place), and here nothing is
+    assumed of theirs.  For any s > 0, (s + z/s) / 2 is above the root by at most (s - z/s)² / (8 √z), which is less
+    than u/2 times the root if s and z/s differ by less than √eps s / 2: it is checked whether they do.  A quotient and
+    a sum are rounded; halving is exact, as roots are not subnormal.
+    """
+    root = square.sqrt()
+    other = square / root
+    near = (root - other).detach().abs() <= torch.finfo(square.dtype).eps ** 0.5 / 2 * root.detach()
+    return torch.where(near, root / 2 + other / 2, torch.nan)

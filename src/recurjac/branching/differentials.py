@@ -147,7 +147,7 @@ class CurvatureOver(AbstractDifferentialBounds):
     def lower(self, found: Interval, problem: Problem) -> Tensor:
         """‖H v‖₂ >= |vᵀ H v| / ‖v‖₂² for the eigenvector that seems to be the best."""
         matrix = found.map(self._matrix)
-        values, vectors = torch.linalg.eigh(matrix.lower / 2 + matrix.upper / 2)
+        values, vectors = torch.linalg.eigh((matrix.lower / 2 + matrix.upper / 2).nan_to_num(0.0, 0.0, 0.0))
         best = values.abs().argmax(1)
         v = vectors.gather(2, best.reshape(-1, 1, 1).expand(-1, vectors.shape[1], 1)).mT
         own, arithmetic = Interval.point(v), problem.arithmetic

@@ -79,7 +79,7 @@ class _Cut(AbstractNodewise):
         if bounds is None:
             return None
         size = self.norm.rows(Gradients(given=known.chain.starting_at(node)), 1)
-        ends = size.reshape(*size.shape, *[1] * (bounds.lower.dim() - 2)).expand_as(bounds.lower)
+        ends = size.reshape(*size.shape, *[1] * (bounds.lower.dim() - 2))  # bounds that all rows share have one row
         return known.chain.arithmetic.intersect(bounds, Interval(-ends, ends))
 
     def pushed(self, known: Gradients, tangents: AbstractSeeds) -> Interval:

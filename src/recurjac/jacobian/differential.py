@@ -33,10 +33,14 @@ class Partial:
 @final
 @dataclass(frozen=True)
 class Term:
-    """A number times a product of derivatives."""
+    """A number times a product of derivatives.  Raises InvalidRequest for a number that is not finite."""
 
     coefficient: float
     factors: tuple[Partial, ...]
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.coefficient):
+            raise InvalidRequest(f"a term of a residual has the factor {self.coefficient!r}; give smaller numbers")
 
 
 @final

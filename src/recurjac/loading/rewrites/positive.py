@@ -12,7 +12,9 @@ from recurjac.loading.rewrites.masks import value_of
 from recurjac.operators import AbstractOperator, Compose, Dense, Divide, Gather, Identity, Reshape, Scale
 
 _SURE = 1 - 2.0**-20
-"""A sum is taken to be at least this much of the constant in it, which covers roundings of the constant."""
+"""A sum is taken to be at least this much of the constant in it, which covers roundings of the constant.
+
+It also covers that the number is then rounded to float32."""
 _POSITIVE = (Abs, Exp, FlooredPower, Length, ReLU, Sigmoid, Softplus, Square)
 """Activations that are never negative."""
 
@@ -20,9 +22,14 @@ _POSITIVE = (Abs, Exp, FlooredPower, Length, ReLU, Sigmoid, Softplus, Square)
 def floored(x: Expression, exponent: float) -> FlooredPower | None:
     """The activation x^exponent of a sum that is at least a positive number; None if it is not known to be one."""
     least = at_least(x)
-    if least is None or not (least * _SURE >= 1e-30 and -4 <= exponent < 1 and exponent != 0):
+    if least is None or not (least * _SURE >= 2e-30 and -4 <= exponent < 1 and exponent != 0):
         return None
-    return FlooredPower(exponent, least * _SURE)
+    return FlooredPower(exponent, _narrow(least * _SURE))
+
+
+def _narrow(number: float) -> float:
+    """A number that is the same in float32."""
+    return float(torch.tensor(number, dtype=torch.float64).clamp(max=1e30).float())
 
 
 def power_of_positive(x: Expression, exponent: float) -> Expression:

@@ -1,0 +1,1 @@
+"""Bounds of random networks of all kinds of layers against sampled truth; `python -m tests.fuzz` runs thousands."""
