@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
-from resource import getpagesize
 from typing import TypeVar
 
 import torch
@@ -26,39 +23,6 @@ def keep_freed_memory() -> None:
     untouched.  Bounds of medium-sized networks then take about two thirds of the time.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
-_GROWTH = 2**24
-"""By how many bytes the process may grow before it is asked which of them are free."""
-
-
-@contextmanager
-def returning_memory(size: int) -> Iterator[None]:
-    """Give freed memory back to the system after work with tensors of `size` bytes in all, if the process has grown.
-
-    Between blocks that stay in use, the memory that the C library keeps (`keep_freed_memory`) falls to pieces that are
-    too small for the next tensors, so that without this a process grows by gigabytes in a minute.  Other C libraries
-    than glibc are left as they are.
-    """
-    before = _resident() if size >= _GROWTH else None
-    try:
-        yield
-    finally:
-        after = None if before is None else _resident()
-        if before is not None and after is not None and after > before + _GROWTH:
-            _trim()
-
-
-def _resident() -> int | None:
-    """The bytes of the process that are in memory; None where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
-    return None
-
-
-def _trim() -> None:
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @cache

@@ -11,6 +11,7 @@ from recurjac.jacobian.combine import Intersection, NodeIntersection
 from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
+from recurjac.jacobian.gradient_forms import GradientForms
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
@@ -20,7 +21,7 @@ from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
-    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection", "JacobianBounds",
+    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "GradientForms", "Gradients", "InTime", "Intersection", "JacobianBounds",
     "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear",
     "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

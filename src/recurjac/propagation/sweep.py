@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_and_minus_, shares_memory, summed
-from recurjac.machine import returning_memory
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval_matrix import IntervalMatrix, total
 from recurjac.propagation.forms import AbstractSeeds, Units
@@ -54,14 +53,9 @@ def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interva
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
     size = route.planner.together(form, copies, route.arithmetic.memory_on(seeds.device), seeds.device)
     lots = max(1, ceil(seeds.count / size))
-    parts = [seeds] if lots == 1 else seeds.parts(max(1, ceil(seeds.count / lots)))
-    return _joined([_released(route, start, part, copies * form) for part in parts])
-
-
-def _released(route: AbstractRoute, start: int, seeds: AbstractSeeds, form: int) -> Interval:
-    """The bounds of forms that take so many bytes each on their way, which are then given back."""
-    with returning_memory(form * seeds.count):
+    if lots == 1:
         return _sweep(route, start, seeds)
+    return _joined([_sweep(route, start, part) for part in seeds.parts(max(1, ceil(seeds.count / lots)))])
 
 
 def _joined(bounds: list[Interval]) -> Interval:

@@ -1,13 +1,15 @@
 """Softmax: the sigmoid of an entry less the logarithm of the sum of the exponentials of all others.
 
 In a tree over the entries, logarithms of such sums go up to the root, and those of all other entries come back down.
-Each of them is log(exp a + exp b) = b + softplus(a - b), with slopes in [0, 1], so that nothing overflows.
+Each of them is log(exp a + exp b) = (a + b) / 2 + log(2 cosh((a - b) / 2)), so that nothing overflows; where a and b
+are near to each other, the last term has a small slope, and errors of a and b do not add up from level to level.
 Source: docs/mathematics.md, §1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import prod
 from typing import Any, final
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import LogSigmoid, Sigmoid, Softplus
+from recurjac.activations import LogCosh, LogSigmoid, Sigmoid
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.masks import unmasked
 from recurjac.operators.gather import Gather
@@ -44,15 +46,13 @@ def _joined(one: _Level, other: _Level) -> _Level:
     both = ((a >= 0) & (b >= 0))[present]
     index = torch.where(present, present.flatten().cumsum(0).reshape(present.shape) - 1, -1)
     first, second = a[present], b[present]
-    alone = torch.where(second < 0, first, -1)
-    value = other.taken(second)
-    if bool((alone >= 0).any()):
-        value = value.plus(one.taken(alone))
+    share = torch.where(both, 0.5, 1.0)  # of the mean of both, or of the only one
+    parts = [scaled(level.taken(at), share) for level, at in ((other, second), (one, first)) if bool((at >= 0).any())]
     if bool(both.any()):
         gap = one.taken(first[both]).plus(scaled(other.taken(second[both]), -1.0))
         place = torch.where(both, both.cumsum(0) - 1, -1)
-        soft = _Level(gap.activate(Softplus()), place)
-        value = value.plus(soft.taken(place))
+        parts.append(_Level(gap.activate(LogCosh()), place).taken(place))
+    value = reduce(Expression.plus, parts)
     return _Level(value.settled(), index)
 
 
