@@ -19,7 +19,7 @@ from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 __all__ = [
     "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "Arctan", "Cos", "Cube", "Derivative", "Erf", "Exp",
     "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh", "Identity", "IntegerPower",
-    "LeakyReLU", "Length", "Log", "LogCosh", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SiLU",
-    "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "slope_lines",
+    "LeakyReLU", "Length", "Log", "LogCosh", "LogSigmoid", "Mish", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal",
+    "SiLU", "Sigmoid", "Sin", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "slope_lines",
     "value_lines",
 ]  # fmt: skip

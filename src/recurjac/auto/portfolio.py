@@ -123,9 +123,7 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         with torch.no_grad():  # live weights would keep all tensors of all steps
             return self._found(gradients, question, attained, share)
 
-    def _found(
-        self, gradients: Gradients, question: Question, attained: Attained | None, share: float
-    ) -> NormBound:
+    def _found(self, gradients: Gradients, question: Question, attained: Attained | None, share: float) -> NormBound:
         problem = None if gradients.given is not None else gradients.problem
         deadline = Deadline.after(share * self.seconds)
         if problem is None or problem.bound.batch == 1 or problem.pre.holds_samples:

@@ -21,7 +21,7 @@ from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
-    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "GradientForms", "Gradients", "InTime", "Intersection", "JacobianBounds",
-    "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear",
+    "Chords", "Clamped", "Cut", "FastLip", "ForwardTangents", "GradientForms", "Gradients", "InTime", "Intersection",
+    "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst", "XLinear",
     "as_jacobian_method", "default_method", "jacobian_bounds",
 ]  # fmt: skip

@@ -39,7 +39,7 @@ class GradientForms(AbstractJacobianMethod):
     Source: docs/mathematics.md, §5.12.
     """
 
-    noises: int = 1024
+    noises: int = 4096
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
@@ -89,9 +89,7 @@ def _slopes(state: PreactivationState, symbols: Symbols, chain: ChainRule) -> di
     return found
 
 
-def _slope(
-    state: PreactivationState, symbols: Symbols, k: int, pre: Mapping[int, AffineForms]
-) -> AffineForms:
+def _slope(state: PreactivationState, symbols: Symbols, k: int, pre: Mapping[int, AffineForms]) -> AffineForms:
     """The forms of the slopes at stage k; without those rows at the end that are 0."""
     factor = state.stage(k).factor
     if factor is not None:
@@ -137,7 +135,7 @@ class _Backward:
 
     def input(self) -> AffineForms:
         """The forms of the Jacobian, (B, K, *input)."""
-        chain, last = self.known.chain, {}
+        chain, last = self.known.chain, dict[int, int]()
         for node in range(1, chain.end + 1):
             for e in chain.edges[node]:
                 last[node] = min(e.source, last.get(node, node))

@@ -30,6 +30,7 @@ from recurjac.activations import (
     Sin,
     Softplus,
     Square,
+    Tanh,
 )
 from recurjac.errors import InvalidRequest, expect
 from recurjac.loading.expression import Builder, Expression, renumbered

@@ -16,7 +16,8 @@ from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.state import PreactivationState
 from recurjac.propagation.affine_forms import ROOM, AffineForms, Symbols, band
 
-
+_SOME = 4
+"""One noise is counted for so many smooth neurons of a network with products; few of them lose much."""
 _LEAST = 1e-3
 """The least share of a range that a rest of a linear stage has, if it becomes a noise."""
 
@@ -61,7 +62,7 @@ class Quick(AbstractPreactivation):
     """
 
     forms: ForwardForms = field(default_factory=lambda: ForwardForms(256))
-    of_products: ForwardForms = field(default_factory=lambda: ForwardForms(2048))
+    of_products: ForwardForms = field(default_factory=lambda: ForwardForms(4096))
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
@@ -92,7 +93,8 @@ class Quick(AbstractPreactivation):
             ahead = (s for s in network.stages[k:-1] if not (s.linear or s.activation.piecewise_linear))
             later = sum(prod(s.shape) for s in ahead)
         unstable = int(state.unstable(k, bounds).flatten(1).sum(1).amax())
-        return state.planner.carries_forms(network, k, unstable + later, noises)
+        some = min(noises, (unstable + later) // _SOME) if network.has_products else noises
+        return state.planner.carries_forms(network, k, unstable + later, some)
 
     def open(self, state: PreactivationState, k: int, bounds: Interval) -> Tensor:
         """In networks with products whose forms are carried, only neurons of which nothing is known.
