@@ -32,6 +32,7 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "recurjac-f0": rj.Reversed(rj.RecurJac()),
     "recurjac-f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "clamped": rj.QuadraticClamped(),
     "xlinear": rj.XLinear(), "centred": rj.Centred(), "tangents": rj.ForwardTangents(),
+    "gradient-forms": rj.GradientForms(),
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),

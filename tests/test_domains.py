@@ -34,7 +34,8 @@ FORMULAS: dict[str, Formula] = {
 }  # fmt: skip
 METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "chords": rj.Chords(), "reversed": rj.Reversed(rj.Chords()),
-    "xlinear": rj.XLinear(), "tangents": rj.ForwardTangents(20), "centred": rj.Centred(),
+    "xlinear": rj.XLinear(), "tangents": rj.ForwardTangents(20),
+    "gradient forms": rj.GradientForms(20), "centred": rj.Centred(),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {
     "ibp": rj.IBP(), "crown": rj.Crown(), "fastlin": rj.FastLin(), "forward": rj.Forward(20), "secants": rj.Secants(2),

@@ -30,7 +30,7 @@ from tests.helpers import KINDS, exact, numbers
 METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
     "f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "reversed-chords": rj.Reversed(rj.Chords()),
-    "cut": rj.Cut(rj.Chords(), most=7), "tangents": rj.ForwardTangents(20), "xlinear": rj.XLinear(),
+    "cut": rj.Cut(rj.Chords(), most=7), "tangents": rj.ForwardTangents(20), "gradient forms": rj.GradientForms(20), "xlinear": rj.XLinear(),
     "with": rj.WithTangents(rj.FastLip()),
     "searched": rj.XLinear(2), "centred": rj.Centred(), "clamped": rj.Clamped(rj.Chords(), rj.QuadraticNorm(2)),
 }  # fmt: skip
@@ -198,7 +198,7 @@ def test_the_jacobian_of_a_quadratic_form_is_exact() -> None:
         assert torch.allclose(true.amax(0), high, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["fastlip", "recurjac", "chords", "xlinear", "tangents"])
+@pytest.mark.parametrize("method", ["fastlip", "recurjac", "chords", "xlinear", "tangents", "gradient forms"])
 def test_an_unbounded_region_has_unbounded_slopes(method: str) -> None:
     network = network_of("quadratic")
     bounds = rj.jacobian_bounds(network, region_of(rj.inf, 2), method=METHODS[method])

@@ -19,7 +19,7 @@ from tests import exact
 METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.Chords()),
     rj.Intersection(rj.Chords(), rj.RecurJac()), rj.XLinear(), rj.XLinear(2), rj.Cut(rj.Chords(), 9), rj.InTime(),
-    rj.ForwardTangents(5), rj.WithTangents(rj.FastLip()),
+    rj.ForwardTangents(5), rj.WithTangents(rj.FastLip()), rj.GradientForms(5),
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-7, 1e-3, 0.1)
 GROUPS, EACH = 20, 50

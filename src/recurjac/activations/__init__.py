@@ -3,7 +3,7 @@
 from recurjac.activations.base import AbstractActivation
 from recurjac.activations.bends import curvature_lines
 from recurjac.activations.clamp import HardTanh, ReLU6
-from recurjac.activations.convex import CELU, Exp, LogSigmoid, Softplus, Square, SquaredReLU
+from recurjac.activations.convex import CELU, Exp, LogCosh, LogSigmoid, Softplus, Square, SquaredReLU
 from recurjac.activations.cuts import cuts_of
 from recurjac.activations.derivative import Derivative, slope_lines, value_lines
 from recurjac.activations.domain import IntegerPower, Length, Log, Power, Reciprocal
@@ -21,7 +21,7 @@ from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 __all__ = [
     "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "AbstractRowFunction", "Arctan", "Cos", "Cube",
     "Derivative", "Erf", "Exp", "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh", "Identity",
-    "IntegerPower", "LeakyReLU", "Length", "Log", "LogSigmoid", "Mish", "NormalisedRows", "PReLU", "Power", "ReLU",
-    "ReLU6", "Reciprocal", "SiLU", "Sigmoid", "Sin", "SoftmaxRows", "Softplus", "Softsign", "Square", "SquaredReLU",
-    "Tanh", "curvature_lines", "cuts_of", "slope_lines", "value_lines",
+    "IntegerPower", "LeakyReLU", "Length", "Log", "LogCosh", "LogSigmoid", "Mish", "NormalisedRows", "PReLU", "Power",
+    "ReLU", "ReLU6", "Reciprocal", "SiLU", "Sigmoid", "Sin", "SoftmaxRows", "Softplus", "Softsign", "Square",
+    "SquaredReLU", "Tanh", "curvature_lines", "cuts_of", "slope_lines", "value_lines",
 ]  # fmt: skip

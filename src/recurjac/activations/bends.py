@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation, far
-from recurjac.activations.convex import Exp, LogSigmoid, Softplus, Square
+from recurjac.activations.convex import Exp, LogCosh, LogSigmoid, Softplus, Square
 from recurjac.activations.domain import IntegerPower, Log, Power, Reciprocal
 from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU, SiLU
@@ -89,6 +89,12 @@ def _of_sigmoid(_: Sigmoid, z: Interval) -> Tensor:
 def _of_softplus(activation: Softplus, z: Interval) -> Tensor:
     """The third derivative of the sigmoid function is that of tanh at z / 2, which is at most 2, divided by 16."""
     return _everywhere(z, activation.beta**3 / 8 * (1 + 1e-9))
+
+
+@fourth_size.register
+def _of_log_cosh(_: LogCosh, z: Interval) -> Tensor:
+    """That of softplus, which differs by z / 2."""
+    return _everywhere(z, 1 / 8 * (1 + 1e-9))
 
 
 @fourth_size.register

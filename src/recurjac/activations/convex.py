@@ -92,6 +92,37 @@ class Softplus(AbstractConvex):
 
 @final
 @dataclass(frozen=True)
+class LogCosh(AbstractConvex):
+    """log(exp(z / 2) + exp(-z / 2)), what log(exp a + exp b) adds to the mean of a and b for z = a - b.
+
+    It is softplus less z / 2, so that its slope lies in [-1/2, 1/2].
+    """
+
+    name: ClassVar[str] = "log_cosh"
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.logaddexp(z / 2, -z / 2)
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.tanh(z / 2) / 2
+
+    def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """σ'' increases up to 0 and decreases after it."""
+        return torch.sigmoid(z) * torch.sigmoid(-z)
+
+    def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return within(lower, upper, 0.0)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+@final
+@dataclass(frozen=True)
 class LogSigmoid(AbstractConcave):
     """log(1 / (1 + exp(-z)))."""
 

@@ -23,6 +23,11 @@ def where_large(work: Work) -> bool:
     return work.large
 
 
+def where_large_products(work: Work) -> bool:
+    """Such networks with products of two neurons, in which slopes are functions of the input as values are."""
+    return work.large and work.given is not None and work.given.network.has_products
+
+
 def where_smooth(work: Work) -> bool:
     """Networks in which some slope changes continuously."""
     return work.unstable and not work.kinks_only

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import final
 
+import torch
 from torch import Tensor
 
 from recurjac.auto.arms import Arm, Report
@@ -119,6 +120,10 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         self, gradients: Gradients, question: Question, attained: Attained | None, share: float = 1.0
     ) -> NormBound:
         """The bounds of all samples: in a way of their own, unless the problem's rule holds numbers for all of them."""
+        with torch.no_grad():  # live weights would keep all tensors of all steps
+            return self._found(gradients, question, attained, share)
+
+    def _found(self, gradients: Gradients, question: Question, attained: Attained | None, share: float) -> NormBound:
         problem = None if gradients.given is not None else gradients.problem
         deadline = Deadline.after(share * self.seconds)
         if problem is None or problem.bound.batch == 1 or problem.pre.holds_samples:

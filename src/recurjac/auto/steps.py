@@ -15,6 +15,7 @@ from recurjac.auto.conditions import (
     where_few_kinks,
     where_kinked,
     where_large,
+    where_large_products,
     where_many_in_l1,
     where_smooth,
     where_smooth_and_small,
@@ -33,6 +34,7 @@ from recurjac.jacobian import (
     Chords,
     FastLip,
     ForwardTangents,
+    GradientForms,
     InTime,
     QuadraticClamped,
     RecurJac,
@@ -356,6 +358,7 @@ class SearchStep(AbstractStep):
 
 OPENING: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
+    NormStep(JacobianNorm(GradientForms()), where=where_large_products, passes=0),
     NormStep(JacobianNorm(InTime()), where=where_large, passes=0),
     NormStep(JacobianNorm()),
     NormStep(ProductOfNorms(), passes=0),

@@ -12,6 +12,7 @@ from recurjac.jacobian.combine import Intersection, NodeIntersection
 from recurjac.jacobian.cut import Cut
 from recurjac.jacobian.fast_lip import FastLip
 from recurjac.jacobian.forward import Reversed, ReversedAfterFirst
+from recurjac.jacobian.gradient_forms import GradientForms
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime
 from recurjac.jacobian.one_pass import default_method
@@ -23,7 +24,8 @@ from recurjac.jacobian.x_linear import XLinear
 
 __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
-    "Chords", "Clamped", "ClosedForms", "Cut", "FastLip", "ForwardTangents", "Gradients", "InTime", "Intersection",
-    "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed", "ReversedAfterFirst",
-    "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds", "sharing",
+    "Chords", "Clamped", "ClosedForms", "Cut", "FastLip", "ForwardTangents", "GradientForms", "Gradients", "InTime",
+    "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed",
+    "ReversedAfterFirst", "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
+    "sharing",
 ]  # fmt: skip

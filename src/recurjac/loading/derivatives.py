@@ -22,6 +22,7 @@ from recurjac.activations import (
     FlooredPower,
     IntegerPower,
     Log,
+    LogCosh,
     LogSigmoid,
     Power,
     Reciprocal,
@@ -29,6 +30,7 @@ from recurjac.activations import (
     Sin,
     Softplus,
     Square,
+    Tanh,
 )
 from recurjac.errors import InvalidRequest, expect
 from recurjac.loading.expression import Builder, Expression, renumbered
@@ -208,6 +210,11 @@ def _of_exp(activation: Exp, z: Expression) -> Any:
 @slope_of.register
 def _of_softplus(activation: Softplus, z: Expression) -> Any:
     return scaled(z, activation.beta).activate(Sigmoid())
+
+
+@slope_of.register
+def _of_log_cosh(_: LogCosh, z: Expression) -> Any:
+    return scaled(scaled(z, 0.5).activate(Tanh()), 0.5)
 
 
 @slope_of.register

@@ -124,10 +124,13 @@ class OrIntervals(AbstractPreactivation):
         return self.rule.bound(state, k, chosen)
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
-        own = _share(self.deadline, state, k)
+        own = self.deadline.part(_FORMS) if state.network.has_products else _share(self.deadline, state, k)
         with suppress(OutOfTime), until(state.planner.watched(state.network.cost, own)):
             return self.rule.stage(state, k)
         return IBP().bound(state, k, None)
+
+    def open(self, state: PreactivationState, k: int, bounds: Interval) -> Tensor:
+        return self.rule.open(state, k, bounds)
 
 
 def _share(deadline: Deadline, state: PreactivationState, k: int) -> Deadline:
@@ -136,6 +139,8 @@ def _share(deadline: Deadline, state: PreactivationState, k: int) -> Deadline:
     return deadline.part(2 / (stages + 1))
 
 
+_FORMS = 0.5
+"""The part of the time that is left which a stage of a network with products has, whose forms are carried on."""
 _LOT = 256
 """The number of neurons of the first lots."""
 

@@ -57,6 +57,10 @@ class AbstractPreactivation(ABC):
         """Bounds of z_k for use by later stages."""
         return self.bound(state, k, None)
 
+    def open(self, state: PreactivationState, k: int, bounds: Interval) -> Tensor:
+        """The neurons (batch, *stage) at which a dearer rule may find more than these bounds of z_k by this rule."""
+        return state.unstable(k, bounds)
+
     def output(self, state: PreactivationState) -> Interval:
         """Bounds of the network's output, for all entries."""
         return self.bound(state, state.network.depth, None)
@@ -115,7 +119,7 @@ class Refine(AbstractPreactivation):
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
         bounds = self.first.stage(state, k)
-        unstable = state.unstable(k, bounds)
+        unstable = self.first.open(state, k, bounds)
         if state.everywhere or state.intervals_suffice(k) or not bool(unstable.any()):
             return bounds
         return state.arithmetic.intersect(bounds, self.then.bound(state, k, unstable))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import final
 
 import torch
@@ -13,7 +14,12 @@ from recurjac.arithmetic import Interval
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.state import PreactivationState
-from recurjac.propagation.affine_forms import AffineForms, Symbols, band
+from recurjac.propagation.affine_forms import ROOM, AffineForms, Symbols, band
+
+_SOME = 4
+"""One noise is counted for so many smooth neurons of a network with products; few of them lose much."""
+_LEAST = 1e-3
+"""The least share of a range that a rest of a linear stage has, if it becomes a noise."""
 
 
 @final
@@ -56,6 +62,7 @@ class Quick(AbstractPreactivation):
     """
 
     forms: ForwardForms = field(default_factory=lambda: ForwardForms(256))
+    of_products: ForwardForms = field(default_factory=lambda: ForwardForms(4096))
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:
@@ -70,17 +77,43 @@ class Quick(AbstractPreactivation):
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
         bounds = IBP().bound(state, k, None)
-        if state.everywhere or state.intervals_suffice(k):
+        if state.everywhere or state.intervals_suffice(k) or not self._carries(state, k, bounds):
             return bounds
+        return state.arithmetic.intersect(bounds, self._forms(state).bound(state, k, None))
+
+    def _forms(self, state: PreactivationState) -> ForwardForms:
+        return self.of_products if state.network.has_products else self.forms
+
+    def _carries(self, state: PreactivationState, k: int, bounds: Interval) -> bool:
+        """Whether forms are carried to stage k; with products, once they are, they are carried on."""
+        network, noises, later = state.network, self._forms(state).noises, 0
+        if network.has_products:
+            if state.keeps(_key(noises)):
+                return True
+            ahead = (s for s in network.stages[k:-1] if not (s.linear or s.activation.piecewise_linear))
+            later = sum(prod(s.shape) for s in ahead)
         unstable = int(state.unstable(k, bounds).flatten(1).sum(1).amax())
-        if not state.planner.carries_forms(state.network, k, unstable, self.forms.noises):
-            return bounds
-        return state.arithmetic.intersect(bounds, self.forms.bound(state, k, None))
+        some = min(noises, (unstable + later) // _SOME) if network.has_products else noises
+        return state.planner.carries_forms(network, k, unstable + later, some)
+
+    def open(self, state: PreactivationState, k: int, bounds: Interval) -> Tensor:
+        """In networks with products whose forms are carried, only neurons of which nothing is known.
+
+        There are so many others that forms of them all are not pulled back in the time that carrying takes.
+        """
+        unstable = state.unstable(k, bounds)
+        if not state.network.has_products or not state.keeps(_key(self._forms(state).noises)):
+            return unstable
+        return unstable & bounds.magnitude.isinf()
 
 
 def forms_of(state: PreactivationState, noises: int) -> ForwardPass:
     """The forms of a state's stages, which it keeps."""
-    return state.kept(("forward forms", noises), lambda: ForwardPass.of(state, noises))
+    return state.kept(_key(noises), lambda: ForwardPass.of(state, noises))
+
+
+def _key(noises: int) -> Hashable:
+    return ("forward forms", noises)
 
 
 @final
@@ -103,7 +136,7 @@ class ForwardPass:
         network = state.network
         symbols = None
         if not state.everywhere:
-            symbols = Symbols.fitting(state.region, state.arithmetic, noises, max(network.sizes))
+            symbols = Symbols.fitting(state.region, state.arithmetic, noises, max(network.sizes), ROOM)
         last = {e.source: k for k, stage in enumerate(network.stages, 1) for e in stage.edges}
         return cls(symbols, last)
 
@@ -143,14 +176,15 @@ class ForwardPass:
 
     def _activated(self, state: PreactivationState, symbols: Symbols, k: int) -> AffineForms:
         """The forms of h_k, from those of z_k and all that is known of its range."""
-        form, stage = self._pre.pop(k), state.stage(k)
+        form, stage, found = self._pre.pop(k), state.stage(k), self._found[k]
         if stage.linear:
-            return form
+            return symbols.named(form, _LEAST * found.width, symbols.spent_on(form, found.width, 0))
         z, arithmetic = state.pre(k), state.arithmetic
         activation = state.activation(k)
         choices = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)]
         values = state.part(k)
         form = symbols.between(form, band(z, choices, arithmetic), values)
         ahead = sum(not state.stage(j).linear for j in range(k, state.network.depth))
+        share = -(-(symbols.limit - symbols.noises) // ahead)
         least = values.width * torch.finfo(state.network.dtype).eps ** 0.5
-        return symbols.named(form, least, -(-(symbols.limit - symbols.noises) // ahead))
+        return symbols.named(form, least, symbols.spent_on(form, values.width, share))

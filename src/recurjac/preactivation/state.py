@@ -144,6 +144,10 @@ class PreactivationState:
             self._kept[key] = make()
         return cast(_Kept, self._kept[key])
 
+    def keeps(self, key: Hashable) -> bool:
+        """Whether a rule keeps something by this key."""
+        return key in self._kept
+
     def pre(self, k: int) -> Interval:
         """Bounds of z_k."""
         return self._pre[k - 1]

@@ -26,6 +26,14 @@ _COPIES = 6
 """How many tensors of forms exist at once while an operator is applied."""
 
 
+_LARGE = 0.02
+"""The share of a range above which a rest is large."""
+_PART = 3
+"""A node may use one of so many parts of the noises that are left, if all of its large rests then become noises."""
+ROOM = 2**28
+"""How many bytes the forms of a node may take where the memory of the arithmetic is not chosen by the caller."""
+
+
 @final
 @dataclass(frozen=True)
 class AffineForms:
@@ -53,9 +61,16 @@ class Symbols:
     noises: int = 0
 
     @classmethod
-    def fitting(cls, region: BoundRegion, arithmetic: AbstractArithmetic, most: int, entries: int) -> Symbols | None:
-        """At most `most` noises, and so few that forms of `entries` entries fit in memory; None if none do."""
-        fit = _rows_within(arithmetic.memory_on(region.x.device), region, entries) - 1 - prod(region.x.shape[1:])
+    def fitting(
+        cls, region: BoundRegion, arithmetic: AbstractArithmetic, most: int, entries: int, room: int = 0
+    ) -> Symbols | None:
+        """At most `most` noises, and so few that forms of `entries` entries fit in memory; None if none do.
+
+        room: the least number of bytes for them, where the caller has not chosen the memory of the arithmetic.
+        """
+        memory = arithmetic.memory_on(region.x.device)
+        memory = memory if arithmetic.memory is not None else max(memory, room)
+        fit = _rows_within(memory, region, entries) - 1 - prod(region.x.shape[1:])
         return None if fit < 0 else cls(region, arithmetic, min(most, fit))
 
     @property
@@ -216,6 +231,16 @@ class Symbols:
         for form in forms[1:]:
             rows, rest = _plus(rows, exact(form.rows)), rest + exact(form.rest)
         return self.settled(rows, rest.upper())
+
+    def spent_on(self, form: AffineForms, width: Tensor, share: int) -> int:
+        """How many rests of a node become noises: `share`, or all that are large where those are few of what is left.
+
+        width: of the ranges of its entries, (B, *entries).
+        """
+        with torch.no_grad():
+            large = ((form.rest > _LARGE * width) & form.rest.isfinite()).flatten(1).any(0)
+            count, left = int(large.sum()), self.limit - self.noises
+        return max(share, count) if count <= left // _PART else share
 
     def named(self, form: AffineForms, least: Tensor, most: int) -> AffineForms:
         """The same forms, in which up to `most` of the largest rests above `least` (B, *entries) become noises."""

@@ -134,7 +134,7 @@ class AbstractPlanner(ABC):
 
     @final
     def carries_forms(self, network: Network, k: int, unstable: int, noises: int) -> bool:
-        """Whether affine forms are carried to stage k before forms of `unstable` of its neurons are pulled back.
+        """Whether affine forms are carried to stage k before forms of `unstable` neurons are pulled back.
 
         They make many neurons stable, so that fewer forms are pulled.  noises: how many forms there are at most, beside
         those of 1 and of the inputs.

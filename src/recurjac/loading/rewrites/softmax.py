@@ -1,13 +1,15 @@
 """Softmax: the sigmoid of an entry less the logarithm of the sum of the exponentials of all others.
 
 In a tree over the entries, logarithms of such sums go up to the root, and those of all other entries come back down.
-Each of them is log(exp a + exp b) = b + softplus(a - b), with slopes in [0, 1], so that nothing overflows.
+Each of them is log(exp a + exp b) = (a + b) / 2 + log(2 cosh((a - b) / 2)), so that nothing overflows; where a and b
+are near to each other, the last term has a small slope, and errors of a and b do not add up from level to level.
 Source: docs/mathematics.md, §1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import prod
 from typing import Any, final
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.activations import LogSigmoid, Sigmoid, SoftmaxRows, Softplus
+from recurjac.activations import LogCosh, LogSigmoid, Sigmoid, SoftmaxRows, Softplus
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.masks import unmasked, value_of
 from recurjac.operators.gather import Gather
@@ -51,8 +53,8 @@ class _Level:
 def _joined(one: _Level, other: _Level) -> _Level:
     """log(exp a + exp b) for the entries a of one level and b of another, which lie side by side.
 
-    It is b + softplus(a - b), or a + softplus(b - a) where a mask of large numbers makes b much smaller, so that
-    rounding is that of a.
+    Where a mask of large numbers makes one much smaller, it is the larger plus softplus of the difference, so that
+    rounding is that of the larger.
     """
     a, b = one.index, other.index
     present = (a >= 0) | (b >= 0)
@@ -60,19 +62,28 @@ def _joined(one: _Level, other: _Level) -> _Level:
     index = torch.where(present, present.flatten().cumsum(0).reshape(present.shape) - 1, -1)
     first, second = a[present], b[present]
     sizes = one.sizes(first), other.sizes(second)
-    turned = both & (sizes[0] > sizes[1] + _APART)
-    alone = torch.where((second < 0) | turned, first, -1)
-    value = other.taken(torch.where(turned, -1, second))
-    if bool((alone >= 0).any()):
-        value = value.plus(one.taken(alone))
-    if bool(both.any()):
-        gap = one.taken(first[both]).plus(scaled(other.taken(second[both]), -1.0))
-        if bool(turned.any()):
-            gap = scaled(gap, torch.where(turned[both], -1.0, 1.0).double())
-        place = torch.where(both, both.cumsum(0) - 1, -1)
-        soft = _Level(gap.activate(Softplus()), place, torch.zeros(0))
-        value = value.plus(soft.taken(place))
-    return _Level(value.settled(), index, torch.maximum(*sizes))
+    above, below = (both & (x > y + _APART) for x, y in (sizes, sizes[::-1]))
+    near = both & ~above & ~below
+    share = torch.where(near, 0.5, 1.0)  # of the mean of both, or of the larger or only one
+    taken = (other, torch.where(above, -1, second)), (one, torch.where(below, -1, first))
+    parts = [scaled(level.taken(at), share) for level, at in taken if bool((at >= 0).any())]
+    if bool(near.any()):
+        parts.append(_spread(_difference(one, first[near], other, second[near]).activate(LogCosh()), near))
+    for far, ends in ((above, (other, second, one, first)), (below, (one, first, other, second))):
+        if bool(far.any()):
+            small, at, large, place = ends
+            parts.append(_spread(_difference(small, at[far], large, place[far]).activate(Softplus()), far))
+    return _Level(reduce(Expression.plus, parts).settled(), index, torch.maximum(*sizes))
+
+
+def _difference(one: _Level, first: Tensor, other: _Level, second: Tensor) -> Expression:
+    """Entries of one level less those of another."""
+    return one.taken(first).plus(scaled(other.taken(second), -1.0))
+
+
+def _spread(values: Expression, at: Tensor) -> Expression:
+    """A vector with these values where `at` is True, in this order, and 0 elsewhere."""
+    return _Level(values, at, torch.zeros(0)).taken(torch.where(at, at.cumsum(0) - 1, -1))
 
 
 def _others(leaves: _Level) -> _Level:
