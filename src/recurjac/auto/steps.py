@@ -383,7 +383,7 @@ STEPS: tuple[AbstractStep, ...] = (
         where=where_smooth,
     ),
     NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
-    RangeStep(DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100), most=0.85),
+    RangeStep(DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100), most=0.7),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     ForwardStep(Reversed(Chords())),
