@@ -30,8 +30,8 @@ from tests.helpers import KINDS, exact, numbers
 METHODS: dict[str, AbstractJacobianMethod] = {
     "fastlip": rj.FastLip(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
     "f1": rj.ReversedAfterFirst(rj.RecurJac()), "chords": rj.Chords(), "reversed-chords": rj.Reversed(rj.Chords()),
-    "cut": rj.Cut(rj.Chords(), most=7), "tangents": rj.ForwardTangents(20), "gradient forms": rj.GradientForms(20), "xlinear": rj.XLinear(),
-    "with": rj.WithTangents(rj.FastLip()),
+    "cut": rj.Cut(rj.Chords(), most=7), "tangents": rj.ForwardTangents(20), "gradient forms": rj.GradientForms(20),
+    "xlinear": rj.XLinear(), "with": rj.WithTangents(rj.FastLip()),
     "searched": rj.XLinear(2), "centred": rj.Centred(), "clamped": rj.Clamped(rj.Chords(), rj.QuadraticNorm(2)),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {

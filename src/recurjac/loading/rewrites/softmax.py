@@ -64,10 +64,10 @@ def _joined(one: _Level, other: _Level) -> _Level:
     sizes = one.sizes(first), other.sizes(second)
     above, below = (both & (x > y + _APART) for x, y in (sizes, sizes[::-1]))
     near = both & ~above & ~below
-    share = torch.where(near, 0.5, 1.0)  # of the mean of both, or of the larger or only one
     taken = (other, torch.where(above, -1, second)), (one, torch.where(below, -1, first))
-    parts = [scaled(level.taken(at), share) for level, at in taken if bool((at >= 0).any())]
-    if bool(near.any()):
+    parts = [level.taken(at) for level, at in taken if bool((at >= 0).any())]
+    if bool(near.any()):  # of these, the mean
+        parts = [scaled(part, torch.where(near, 0.5, 1.0)) for part in parts]
         parts.append(_spread(_difference(one, first[near], other, second[near]).activate(LogCosh()), near))
     for far, ends in ((above, (other, second, one, first)), (below, (one, first, other, second))):
         if bool(far.any()):
@@ -105,10 +105,11 @@ def _others(leaves: _Level) -> _Level:
     return rest
 
 
-def _log_odds(x: Expression, mask: Tensor, axis: int) -> tuple[Expression | None, Tensor, Tensor]:
+def _log_odds(x: Expression, mask: Tensor, axis: int, base: Tensor) -> tuple[Expression | None, Tensor, Tensor]:
     """x less the logarithm of the sum of the exponentials of the others in its row, where both exist; as a vector.
 
-    mask: True where x counts as -∞.  Returns also where the entries of that vector belong, and where x is alone.
+    mask: True where x counts as -∞.  base: as in `_Level`.  Returns also where the entries of that vector belong, and
+    where x is alone.
     """
     count, size = x.shape[axis], prod(x.shape)
     seat = torch.arange(size).reshape(x.shape).movedim(axis, -1)
@@ -117,7 +118,7 @@ def _log_odds(x: Expression, mask: Tensor, axis: int) -> tuple[Expression | None
     if bool(hidden.all(1).any()):
         raise ValueError("a softmax over entries that are all masked")
     flat = x.apply(_flattening(x.shape)).settled()
-    leaves = _Level(flat, torch.where(hidden, -1, seat), _constants(x))
+    leaves = _Level(flat, torch.where(hidden, -1, seat), base)
     rest = _others(leaves)
     both = (leaves.index >= 0) & (rest.index >= 0)
     alone = (leaves.index >= 0) & (rest.index < 0)
@@ -149,14 +150,15 @@ def _placed(x: Expression, at: Tensor, shape: Shape) -> Expression:
 def softmax(x: Expression, axis: int) -> Expression:
     """exp(x) / Σ exp(x) along an axis; where a constant in x is -∞, it is 0."""
     logits, mask = unmasked(x)
-    source = logits.settled()
-    gap, at, alone = _log_odds(source, mask, axis % len(x.shape))
+    closed = not bool(mask.any()) and x.shape[axis] != 2  # of two entries, nothing is lost
+    source = logits.settled() if closed else logits
+    gap, at, alone = _log_odds(source, mask, axis % len(x.shape), _constants(logits))
     only = torch.zeros(prod(x.shape), dtype=torch.float64)
     only[alone] = 1.0
     if gap is None:
         return x.builder.constant(only.reshape(x.shape))
     shares = _placed(gap.activate(Sigmoid()), at, x.shape)
-    if bool(mask.any()) or x.shape[axis] == 2:  # of two entries, nothing is lost
+    if not closed:
         return shares.shift(only.reshape(x.shape)) if len(alone) else shares
     index = torch.arange(prod(x.shape)).reshape(x.shape).movedim(axis, -1).reshape(-1, x.shape[axis])
     return shares.known_as(SoftmaxRows(), source, index)
@@ -167,7 +169,7 @@ def log_softmax(x: Expression, axis: int) -> Expression:
     logits, mask = unmasked(x)
     if bool(mask.any()):
         raise ValueError("the logarithm of a softmax over masked entries, which is infinite")
-    gap, at, _ = _log_odds(logits, mask, axis % len(x.shape))
+    gap, at, _ = _log_odds(logits, mask, axis % len(x.shape), _constants(logits))
     if gap is None:
         return x.builder.constant(torch.zeros(x.shape))
     return _placed(gap.activate(LogSigmoid()), at, x.shape)
