@@ -251,7 +251,7 @@ def test_images_keep_their_shape() -> None:
 
 def test_what_it_says() -> None:
     shown = repr(rj.stationary_free_radius(square(t(0.0)), rj.LpBall(t([1.0], [0.0]), 0, 2, (0, 1)), output=0))
-    assert re.match(r"StationaryFree\(output 0, l2 radius 0\.99\d*, 0; Chords ∩ RecurJac-B, not rounding-safe", shown)
+    assert re.match(r"StationaryFree\(output 0, l2 radius 0\.99\d*, 0; Chords ∩ RecurJac-B, rigorous", shown)
     assert "no entry of the gradient has a proved sign at the input itself" in shown
     linear = rj.load([(t([1.0]), None)], activation="relu")
     assert "radius everywhere; " in repr(rj.stationary_free_radius(linear, t([1.0]), output=0))

@@ -406,7 +406,7 @@ def test_what_cannot_be_read_is_refused(name: str, capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     ("layer", "operation", "shape"),
-    [(nn.ELU(-1.0), "elu", (4,)), (nn.RMSNorm(4), "rms_norm", (4,))],
+    [(nn.ELU(-1.0), "elu", (4,)), (nn.RMSNorm(4, eps=-1.0), "rms_norm", (4,))],
     ids=lambda v: v if isinstance(v, str) else "",
 )  # fmt: skip
 def test_an_unsupported_layer_is_named_with_its_place(layer: nn.Module, operation: str, shape: tuple[int, ...]) -> None:
