@@ -11,10 +11,11 @@ from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from recurjac.activations.identity import Identity
+from recurjac.activations.normalised_rows import NormalisedRows
 from recurjac.activations.periodic import Cos, Sin
 from recurjac.activations.power import Cube
 from recurjac.activations.product import Factor, FactorOver
-from recurjac.activations.rows import AbstractRowFunction, NormalisedRows, SoftmaxRows
+from recurjac.activations.rows import AbstractRowFunction, SoftmaxRows
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 

@@ -155,8 +155,8 @@ class _Alone(AbstractPrepared):
         known = {0: Interval.point(ways)}
         for node in self.order:
             if node == self.node:
-                rows = interval_image(self.form.rows, known[self.form.source], arithmetic).lower
-                slopes = self.form.function.slope_along(self.box, rows)
+                rows = interval_image(self.form.rows, known[self.form.source], arithmetic)
+                slopes = self.form.function.slope_along(self.box, rows, arithmetic)
                 known[node] = interval_image(self.form.back, slopes, arithmetic)
             elif node:
                 terms = [(e.operator, known[e.source]) for e in self.chain.edges[node]]

@@ -12,15 +12,16 @@ from recurjac.operators.interval import interval_image
 def values_of(closed: Closed, source: Interval, arithmetic: AbstractArithmetic) -> Interval:
     """Bounds of the stage, (batch, *stage), from those of the source."""
     rows = interval_image(closed.rows, source, arithmetic)
-    return interval_image(closed.back, closed.function.value_range(rows), arithmetic)
+    return interval_image(closed.back, closed.function.value_range(rows, arithmetic), arithmetic)
 
 
 def slopes_of(closed: Closed, source: Interval, arithmetic: AbstractArithmetic) -> Interval:
     """Bounds of the derivatives of each value by the numbers of its row: (batch, rows, n, n)."""
-    return closed.function.slope_range(interval_image(closed.rows, source, arithmetic))
+    return closed.function.slope_range(interval_image(closed.rows, source, arithmetic), arithmetic)
 
 
 def norm_of(closed: Closed, source: Interval, p: float, arithmetic: AbstractArithmetic) -> Tensor:
     """An upper bound of the norm ‖·‖_{p→p} of the stage's Jacobian by the source, (batch,)."""
-    rows = closed.function.norm(interval_image(closed.rows, source, arithmetic), p).amax(-1)
-    return rows * closed.rows.norm(p, arithmetic).to(rows) * closed.back.norm(p, arithmetic).to(rows)
+    rows = closed.function.norm(interval_image(closed.rows, source, arithmetic), p, arithmetic).amax(-1)
+    sizes = closed.rows.norm(p, arithmetic).to(rows) * closed.back.norm(p, arithmetic).to(rows)
+    return arithmetic.at_least(rows * sizes, 2)

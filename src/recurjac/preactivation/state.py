@@ -253,7 +253,8 @@ class PreactivationState:
 
     def closed(self, k: int) -> Closed | None:
         """The closed form of stage k; None if there is none, or rounding must be covered, which it does not do."""
-        return None if self.arithmetic.rigorous else self.stage(k).closed
+        closed = self.stage(k).closed
+        return closed if closed is None or closed.function.rigorous or not self.arithmetic.rigorous else None
 
     def stage(self, k: int) -> Stage:
         return self.network.stages[k - 1]

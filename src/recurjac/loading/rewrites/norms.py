@@ -24,7 +24,7 @@ _NOTHING = Unread("the statistics of a normalisation")
 def by_length(x: Expression, axes: Sequence[int], eps: float) -> Expression:
     """x / √(mean of x² over axes + eps), with eps >= 0; with eps = 0, only where the mean is positive."""
     settled = x.settled()
-    return _divided(settled, axes, eps).known_as(NormalisedRows(eps, False), settled, _rows(x, axes))
+    return _divided(settled, axes, eps).known_as(NormalisedRows(_stored(eps, x), False), settled, _rows(x, axes))
 
 
 def _rows(x: Expression, axes: Sequence[int]) -> Tensor:
@@ -42,11 +42,16 @@ def _divided(settled: Expression, axes: Sequence[int], eps: float) -> Expression
     return settled.times(power_of_positive(shifted, -0.5))
 
 
+def _stored(eps: float, x: Expression) -> float:
+    """eps as a constant of the network, which its dtype rounds."""
+    return float(cast(torch.tensor(eps, dtype=torch.float64), x.dtype, x.device))
+
+
 def standardised(x: Expression, axes: Sequence[int], eps: float) -> Expression:
     """(x - mean) / √(variance + eps) over axes."""
     centred: Expression = x.plus(scaled(mean_over(x, axes, True), -1.0)).settled()
     source = x if x.is_settled else centred  # which changes neither values nor derivatives
-    return _divided(centred, axes, eps).known_as(NormalisedRows(eps, True), source, _rows(x, axes))
+    return _divided(centred, axes, eps).known_as(NormalisedRows(_stored(eps, x), True), source, _rows(x, axes))
 
 
 def _weighted(x: Expression, weight: Any, bias: Any) -> Any:

@@ -1,0 +1,147 @@
+"""Closed forms of normalisations in rigorous arithmetic, compared with exact fractions without a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import inf, isfinite
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurjac as rj
+from recurjac.activations import NormalisedRows
+from recurjac.arithmetic import Interval
+
+RIGOROUS = rj.Rigorous()
+FUNCTIONS = NormalisedRows.examples()
+CENTRES = ("usual", "constant", "shifted", "tiny", "huge", "apart", "zero")
+
+
+def rows_of(kind: str, count: int, dtype: torch.dtype) -> Tensor:
+    """One row: (n,)."""
+    x = torch.randn(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    extreme = 1e-25 if dtype == torch.float32 else 1e-200
+    rows = {
+        "usual": x, "constant": torch.full_like(x, 0.7), "shifted": x + 1e4, "tiny": x * extreme, "huge": x / extreme,
+        "apart": x * 10.0 ** torch.arange(0, 3 * count, 3), "zero": 0 * x,
+    }  # fmt: skip
+    return rows[kind].to(dtype)
+
+
+def boxes(count: int, dtype: torch.dtype) -> Interval:
+    """(1, rows, n), of several radii."""
+    g = torch.Generator().manual_seed(7)
+    ends = []
+    for kind in CENTRES:
+        x = rows_of(kind, count, dtype)
+        size = float(x.abs().max()) or 1.0
+        for radius in (0.0, 1e-6, 0.02, 0.5, 3.0):
+            half = (size * radius * torch.rand(count, generator=g, dtype=torch.float64)).to(dtype)
+            ends.append(torch.stack([x - half, x + half]))
+    low, high = torch.stack(ends, 1).unsqueeze(1)
+    return Interval(low, high)
+
+
+def points_of(z: Interval, count: int = 3) -> Tensor:
+    g = torch.Generator().manual_seed(3)
+    share = torch.rand(count, *z.shape, generator=g, dtype=torch.float64).to(z.lower.dtype)
+    share[1:] = share[1:].round()
+    at = z.lower + share * (z.upper - z.lower)
+    return torch.minimum(torch.maximum(at, z.lower), z.upper)
+
+
+class Exact:
+    """A normalisation at a point: every quantity is a fraction over the root of the fraction `square`."""
+
+    def __init__(self, function: NormalisedRows, row: Tensor) -> None:
+        x, n = [Fraction(float(t)) for t in row], len(row)
+        mean = sum(x) / n if function.centred else Fraction(0)
+        c = [t - mean for t in x]
+        eps = Fraction(float(torch.tensor(function.eps, dtype=torch.float64).to(row.dtype)))
+        self.square = sum(t * t for t in c) / n + eps
+        self.defined = self.square > 0
+        if self.defined:
+            part = Fraction(1, n) if function.centred else Fraction(0)
+            self.values = c
+            self.slopes = [[int(i == j) - part - c[i] * c[j] / (n * self.square) for j in range(n)] for i in range(n)]
+
+    def below(self, number: float, numerator: Fraction) -> bool:
+        """number <= numerator / √square."""
+        if not isfinite(number):
+            return number < 0
+        q = Fraction(number)
+        return bool(q * abs(q) * self.square <= numerator * abs(numerator))
+
+    def inside(self, low: Tensor, high: Tensor, numerators: Sequence[Fraction]) -> bool:
+        ends = zip(low.flatten().tolist(), high.flatten().tolist(), numerators, strict=True)
+        return all(self.below(a, t) and self.below(-b, -t) for a, b, t in ends)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_exact_values_and_slopes_are_inside(function: NormalisedRows, count: int, dtype: torch.dtype) -> None:
+    z = boxes(count, dtype)
+    values, slopes = function.value_range(z, RIGOROUS), function.slope_range(z, RIGOROUS)
+    way = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(dtype)
+    ways = [Fraction(float(t)) for t in way]
+    along = function.slope_along(z, Interval.point(way.expand(1, 1, *z.shape[1:])), RIGOROUS)
+    norms = {p: function.norm(z, p, RIGOROUS)[0] for p in (1.0, 2.0, inf)}
+    for at in points_of(z):
+        for k, row in enumerate(at[0]):
+            true = Exact(function, row)
+            if not true.defined:
+                continue
+            assert true.inside(values.lower[0, k], values.upper[0, k], true.values)
+            assert true.inside(slopes.lower[0, k], slopes.upper[0, k], [t for r in true.slopes for t in r])
+            moved = [sum((a * b for a, b in zip(r, ways, strict=True)), Fraction(0)) for r in true.slopes]
+            assert true.inside(along.lower[0, 0, k], along.upper[0, 0, k], moved)
+            most = max(sum(abs(t) for t in r) for r in true.slopes)
+            assert all(true.below(-float(norms[p][k]), -most) for p in (1.0, inf))
+            size = float(norms[2.0][k])
+            longer = (
+                sum(t * t for t in moved) <= sum(t * t for t in ways) * Fraction(size) ** 2 * true.square
+                if isfinite(size)
+                else True
+            )
+            assert longer
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_rigorous_bounds_are_close_to_plain_ones(function: NormalisedRows, dtype: torch.dtype) -> None:
+    x = rows_of("usual", 6, dtype).reshape(1, 1, -1)
+    eps = torch.finfo(dtype).eps
+    for radius in (0.0, 0.01, 0.1):
+        z = Interval(x - radius, x + radius)
+        for found, plain in (
+            (function.value_range(z, RIGOROUS), function.value_range(z, rj.Fast())),
+            (function.slope_range(z, RIGOROUS), function.slope_range(z, rj.Fast())),
+        ):
+            slack = 1e3 * eps + 0.01 * plain.width
+            assert bool((found.lower >= plain.lower - slack).all() & (found.upper <= plain.upper + slack).all())
+
+
+def test_networks_are_rigorous_and_as_tight() -> None:
+    x = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for module in (nn.LayerNorm(6), nn.RMSNorm(6)):
+        network = rj.load(module.double(), x)
+        found, plain = (
+            rj.lipschitz(network, rj.LpBall(x, 0.03), method=rj.ClosedForms(rj.Chords()), arithmetic=a)
+            for a in (rj.Rigorous(), rj.Fast())
+        )
+        assert found.provenance.rigorous
+        torch.testing.assert_close(found.upper, plain.upper, rtol=1e-9, atol=0.0)
+
+
+def test_eps_is_that_of_the_stored_constant() -> None:
+    """A network that was read in float32 keeps its rounded constants in float64."""
+    x = torch.tensor([[0.3, 0.3001, 0.2999]])
+    network = rj.load(nn.LayerNorm(3, 1e-7), x, dtype=torch.float32).to(dtype=torch.float64)
+    (closed,) = (s.closed for s in network.stages if s.closed is not None)
+    assert isinstance(closed.function, NormalisedRows)
+    assert closed.function.eps == float(torch.tensor(1e-7, dtype=torch.float32))
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x.double(), 0.0))
+    assert bool(bounds.upper.isfinite().all())
