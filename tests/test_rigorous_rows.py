@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import NormalisedRows
+from recurjac.activations.row_bounds import divided, inverse_root, largest_squares, least_squares, others_of
 from recurjac.arithmetic import Interval
 
 RIGOROUS = rj.Rigorous()
@@ -57,15 +58,17 @@ class Exact:
 
     def __init__(self, function: NormalisedRows, row: Tensor) -> None:
         x, n = [Fraction(float(t)) for t in row], len(row)
-        mean = sum(x) / n if function.centred else Fraction(0)
+        mean = sum(x, Fraction(0)) / n if function.centred else Fraction(0)
         c = [t - mean for t in x]
         eps = Fraction(float(torch.tensor(function.eps, dtype=torch.float64).to(row.dtype)))
-        self.square = sum(t * t for t in c) / n + eps
+        self.square = sum((t * t for t in c), Fraction(0)) / n + eps
         self.defined = self.square > 0
         if self.defined:
             part = Fraction(1, n) if function.centred else Fraction(0)
             self.values = c
-            self.slopes = [[int(i == j) - part - c[i] * c[j] / (n * self.square) for j in range(n)] for i in range(n)]
+            self.slopes = [
+                [Fraction(i == j) - part - c[i] * c[j] / (n * self.square) for j in range(n)] for i in range(n)
+            ]
 
     def below(self, number: float, numerator: Fraction) -> bool:
         """number <= numerator / √square."""
@@ -98,15 +101,12 @@ def test_exact_values_and_slopes_are_inside(function: NormalisedRows, count: int
             assert true.inside(slopes.lower[0, k], slopes.upper[0, k], [t for r in true.slopes for t in r])
             moved = [sum((a * b for a, b in zip(r, ways, strict=True)), Fraction(0)) for r in true.slopes]
             assert true.inside(along.lower[0, 0, k], along.upper[0, 0, k], moved)
-            most = max(sum(abs(t) for t in r) for r in true.slopes)
+            most = max(sum((abs(t) for t in r), Fraction(0)) for r in true.slopes)
             assert all(true.below(-float(norms[p][k]), -most) for p in (1.0, inf))
             size = float(norms[2.0][k])
-            longer = (
-                sum(t * t for t in moved) <= sum(t * t for t in ways) * Fraction(size) ** 2 * true.square
-                if isfinite(size)
-                else True
-            )
-            assert longer
+            if isfinite(size):
+                lengths = [sum((t * t for t in v), Fraction(0)) for v in (moved, ways)]
+                assert lengths[0] <= lengths[1] * Fraction(size) ** 2 * true.square
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -145,3 +145,61 @@ def test_eps_is_that_of_the_stored_constant() -> None:
     assert closed.function.eps == float(torch.tensor(1e-7, dtype=torch.float32))
     bounds = rj.jacobian_bounds(network, rj.LpBall(x.double(), 0.0))
     assert bool(bounds.upper.isfinite().all())
+
+
+def test_plain_bounds_do_not_hold_exactly() -> None:
+    """The comparison is sharp enough to see rounding."""
+    z, function = boxes(3, torch.float32), FUNCTIONS[0]
+    values = function.value_range(z, rj.Fast())
+    trues = [Exact(function, row) for row in z.lower[0]]
+    assert not all(t.inside(values.lower[0, k], values.upper[0, k], t.values) for k, t in enumerate(trues) if t.defined)
+
+
+def test_roots_and_quotients_hold() -> None:
+    for dtype in (torch.float64, torch.float32):
+        g = torch.Generator().manual_seed(0)
+        s = torch.exp(20 * torch.randn(200, generator=g, dtype=torch.float64)).to(dtype)
+        found, parts = inverse_root(Interval.point(s), RIGOROUS), divided(Interval(-s, s), 3, RIGOROUS)
+        for k in range(len(s)):
+            size, low, high = (Fraction(float(t[k])) for t in (s, found.lower, found.upper))
+            assert low * low * size <= 1 <= high * high * size
+            assert Fraction(float(parts.lower[k])) <= -size / 3 < size / 3 <= Fraction(float(parts.upper[k]))
+
+
+def test_sums_of_squares_hold() -> None:
+    """At the least sum, whose numbers are as near to their mean as they may be."""
+    for dtype in (torch.float64, torch.float32):
+        for count in (2, 3, 6):
+            z = boxes(count, dtype)
+            least = least_squares(z, torch.ones(count, dtype=dtype), RIGOROUS)[0]
+            most = largest_squares(z, RIGOROUS)[0]
+            others = others_of(most, RIGOROUS)
+            for k in range(z.shape[1]):
+                low, high = ([Fraction(float(t)) for t in end[0, k]] for end in (z.lower, z.upper))
+                m = sum(low + high, Fraction(0)) / (2 * count)
+                for _ in range(30):
+                    x = [min(max(m, a), b) for a, b in zip(low, high, strict=True)]
+                    m = Fraction(float(sum(x, Fraction(0)) / count))
+                nearest = _spread(x)
+                assert not isfinite(float(least[k])) or Fraction(float(least[k])) <= nearest
+                sizes = [Fraction(float(t)) for t in most[k]] if bool(most[k].isfinite().all()) else []
+                assert not sizes or sum(sizes) >= max(_spread(low), _spread(high))
+                for i, size in enumerate(sizes):
+                    rest = sum(sizes) - size
+                    up = float(others.upper[k, i])
+                    assert Fraction(float(others.lower[k, i])) <= rest
+                    assert up == inf or rest <= Fraction(up)
+
+
+def _spread(x: Sequence[Fraction]) -> Fraction:
+    mean = sum(x, Fraction(0)) / len(x)
+    return sum(((t - mean) ** 2 for t in x), Fraction(0))
+
+
+def test_derivatives_reach_the_weights() -> None:
+    layer = nn.LayerNorm(5).double()
+    x = torch.randn(1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = rj.lipschitz(rj.load(layer, x), rj.LpBall(x, 0.03), method=rj.ClosedForms(rj.Chords()))
+    (slope,) = torch.autograd.grad(found.upper.sum(), layer.weight)
+    assert bool(slope.isfinite().all())
+    assert float(slope.abs().max()) > 0

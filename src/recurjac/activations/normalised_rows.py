@@ -112,10 +112,10 @@ class NormalisedRows(AbstractRowFunction):
         """Upper bounds of y_i, from those of n c_i and bounds of the sum of squares of the others."""
         count = c.shape[-1]
         own = c.square() / (count * (count - 1) if self.centred else count * count)
-        least, largest = (self._size(own + r, count, 4, arithmetic) for r in (rest.lower, rest.upper))
+        least, largest = (self._size(own + r, count, 5, arithmetic) for r in (rest.lower, rest.upper))
         size = torch.where(c > 0, least.lower, largest.upper)
         known = (size > 0) & size.isfinite()
-        y = arithmetic.rounded(c / root_of(torch.where(known, size, 1.0)) / count, 5).upper
+        y = arithmetic.rounded(c / root_of(torch.where(known, size, 1.0)) / count, 6).upper
         most = self._most(c, arithmetic)
         y = torch.where(known & y.isfinite(), y, torch.where((c <= 0) & (size > 0), 0.0, most))
         return torch.minimum(torch.maximum(y, -most), most)
@@ -126,7 +126,7 @@ class NormalisedRows(AbstractRowFunction):
         return arithmetic.at_least(like.new_tensor(math.sqrt(count - 1 if self.centred else count)), 2)
 
     def _size(self, squares: Tensor, count: int, operations: int, arithmetic: AbstractArithmetic) -> Interval:
-        """Bounds of squares / n + eps, where the squares have so many roundings."""
+        """Bounds of squares / n + eps, where the squares have so many roundings; a quotient by a number may have two."""
         found = squares / count + self.eps
         return Interval.unchecked(arithmetic.at_most(found, operations + 3), arithmetic.at_least(found, operations + 3))
 
@@ -201,7 +201,7 @@ class NormalisedRows(AbstractRowFunction):
         count, c = at.shape[-1], self._moved(Interval.unchecked(at, at), arithmetic)
         squares = sum_of(squares_of(c, arithmetic), arithmetic).map(lambda t: t / (count * count))
         size = Interval.unchecked(
-            self._size(squares.lower, count, 2, arithmetic).lower, self._size(squares.upper, count, 2, arithmetic).upper
+            self._size(squares.lower, count, 3, arithmetic).lower, self._size(squares.upper, count, 3, arithmetic).upper
         )
         return c, divided(inverse_root(size, arithmetic), count, arithmetic)
 

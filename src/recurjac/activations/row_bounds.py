@@ -118,9 +118,9 @@ def inverse_root(size: Interval, arithmetic: AbstractArithmetic) -> Interval:
 
 
 def divided(z: Interval, number: float, arithmetic: AbstractArithmetic) -> Interval:
-    """Bounds of the quotients by a number that is exact in the dtype."""
+    """Bounds of the quotients by a number that is exact in the dtype, of which some devices multiply by the reciprocal."""
     return Interval.unchecked(
-        arithmetic.rounded(z.lower / number, 1).lower, arithmetic.rounded(z.upper / number, 1).upper
+        arithmetic.rounded(z.lower / number, 2).lower, arithmetic.rounded(z.upper / number, 2).upper
     )
 
 
