@@ -126,7 +126,7 @@ class NormalisedRows(AbstractRowFunction):
         return arithmetic.at_least(like.new_tensor(math.sqrt(count - 1 if self.centred else count)), 2)
 
     def _size(self, squares: Tensor, count: int, operations: int, arithmetic: AbstractArithmetic) -> Interval:
-        """Bounds of squares / n + eps, where the squares have so many roundings; a quotient by a number may have two."""
+        """Bounds of squares / n + eps, where the squares have so many roundings; quotients may have two."""
         found = squares / count + self.eps
         return Interval.unchecked(arithmetic.at_most(found, operations + 3), arithmetic.at_least(found, operations + 3))
 

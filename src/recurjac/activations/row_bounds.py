@@ -118,7 +118,7 @@ def inverse_root(size: Interval, arithmetic: AbstractArithmetic) -> Interval:
 
 
 def divided(z: Interval, number: float, arithmetic: AbstractArithmetic) -> Interval:
-    """Bounds of the quotients by a number that is exact in the dtype, of which some devices multiply by the reciprocal."""
+    """Bounds of the quotients by a number that is exact in the dtype; some devices multiply by its reciprocal."""
     return Interval.unchecked(
         arithmetic.rounded(z.lower / number, 2).lower, arithmetic.rounded(z.upper / number, 2).upper
     )
@@ -126,10 +126,11 @@ def divided(z: Interval, number: float, arithmetic: AbstractArithmetic) -> Inter
 
 def times_exact(weights: Tensor, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
     """Bounds of finite numbers times those of an interval."""
-    ends = [arithmetic.exact(weights) * arithmetic.exact(end) for end in (z.lower, z.upper)]
+    low, high = (arithmetic.exact(weights) * arithmetic.exact(end) for end in (z.lower, z.upper))
+    lower, upper = torch.minimum(low.lower(), high.lower()), torch.maximum(low.upper(), high.upper())
+    if bool(z.lower.isfinite().all() & z.upper.isfinite().all()):
+        return Interval.unchecked(lower, upper)
     zero = weights == 0
-    lower = torch.minimum(ends[0].lower(), ends[1].lower())
-    upper = torch.maximum(ends[0].upper(), ends[1].upper())
     return Interval.unchecked(torch.where(zero, 0.0, lower), torch.where(zero, 0.0, upper))
 
 
