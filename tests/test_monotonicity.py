@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from math import inf, nan
+from math import inf, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ import recurjac as rj
 from recurjac import testing
 from recurjac.activations import LeakyReLU
 from recurjac.applications.monotonicity import nested_trends
+from recurjac.applications.trends import decided, points_in
+from recurjac.arithmetic import Interval
+from recurjac.branching import EntrySigns
 from recurjac.cli import main
+from recurjac.deadline import Deadline
 from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.search import point_jacobian
 from tests.helpers import refused
@@ -435,3 +439,23 @@ def test_results_on_nested_regions_share_what_they_prove() -> None:
         assert up > 0 > down
     fast = [replace(found[0], provenance=replace(found[0].provenance, rigorous=False)), found[1]]
     assert nested_trends(fast)[1] is found[1]
+
+
+def test_points_are_proved_in_lots_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = testing.random_network("relu", 1, False)
+    problem = rj.Problem(network, rj.LpBall(torch.full((2, *network.input_shape), 0.4), 1.0))
+    bounds = rj.jacobian_bounds(problem)
+    entries = Interval(*(t.reshape(2, prod(network.output_shape), -1) for t in (bounds.lower, bounds.upper)))
+    points, splits = points_in(problem, 64, 0), EntrySigns(rj.Limit(parts=1))
+    whole = decided(problem, entries, points, 4, splits)
+    assert any(bool(r.both.any()) for r in whole.refuted)
+    monkeypatch.setattr("recurjac.applications.trends._WORK", 1)
+    single = decided(problem, entries, points, 4, splits)
+    for one, other in zip(whole.refuted, single.refuted, strict=True):
+        assert torch.equal(one.both, other.both)
+        assert torch.equal(one.points, other.points)
+    late = decided(problem, entries, points, 4, EntrySigns(rj.Limit(parts=10)), Deadline(0.0, 0.0))
+    assert late.parts == 0
+    assert not any(bool(r.both.any()) for r in late.refuted)
+    assert torch.equal(late.lower, entries.lower)
+    assert torch.equal(late.upper, entries.upper)

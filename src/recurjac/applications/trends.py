@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf, prod
@@ -23,6 +23,11 @@ from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.region import LpBall
 from recurjac.search import point_jacobian
+
+_WORK = 10**8
+"""About how many multiply-adds a lot of proofs at points takes, between two looks at the clock."""
+_AFTER = 0.1
+"""The share of the time by which proofs at points that divisions have found may be late."""
 
 
 @final
@@ -87,16 +92,18 @@ def decided(
     """The signs of all samples: from bounds of their entries (batch, outputs, inputs), points, and parts of regions.
 
     points: (N, *input) of each sample.  proofs: at most at how many of them signs are proved.
-    deadline: for all samples, which share what is left; in large networks, a division is given up then.
+    deadline: for all samples, which share what is left; in large networks, a division is given up then.  Points have
+    half of it before the divisions; what these find has a little time after it.
     """
     open_ = ~((entries.lower >= 0) | (entries.upper <= 0))
-    refuted = _refuted(problem, points, open_, proofs)
+    refuted = _refuted(problem, points, open_, proofs, deadline.part(0.5))
+    after = Deadline(deadline.began, deadline.end + _AFTER * (deadline.end - deadline.began))
     lower, upper = list(entries.lower), list(entries.upper)
     parts, titles, interrupted = 0, list[str](), False
     budget = Budget(deadline, int((open_.flatten(1).any(1)).sum()))
     for i, sample in enumerate(problem.samples() if bool(open_.any()) else []):
         left = open_[i] & ~refuted[i].both
-        if interrupted or not bool(left.any()) or not splits.divides(sample):
+        if interrupted or deadline.over or not bool(left.any()) or not splits.divides(sample):
             continue
         margin = 0.0 if sample.arithmetic.rigorous else torch.finfo(lower[i].dtype).eps ** 0.5
         found = _divided(splits, sample, left.flatten(), margin, budget)
@@ -109,7 +116,7 @@ def decided(
         still = left & ~((lower[i] >= 0) | (upper[i] <= 0))
         signs = (found.attained.gain > 0) & still.flatten().repeat(2)
         more = torch.cat([found.attained.witness[signs], points[i]])
-        refuted[i] = _refuted(sample, [more], still[None], proofs, refuted[i : i + 1])[0]
+        refuted[i] = _refuted(sample, [more], still[None], proofs, after, refuted[i : i + 1])[0]
     return Decided(torch.stack(lower), torch.stack(upper), tuple(refuted), parts, tuple(titles), interrupted)
 
 
@@ -137,27 +144,66 @@ def points_in(problem: Problem, count: int, seed: int) -> list[Tensor]:
 
 
 def _refuted(
-    problem: Problem, points: Sequence[Tensor], open_: Tensor, proofs: int, known: Sequence[Refuted] | None = None
+    problem: Problem,
+    points: Sequence[Tensor],
+    open_: Tensor,
+    proofs: int,
+    deadline: Deadline,
+    known: Sequence[Refuted] | None = None,
 ) -> list[Refuted]:
     """What points (N, *input) of each sample prove of the entries `open_` (batch, outputs, inputs), and what is known.
 
-    In each round, points that together seem to have all signs that are missing are chosen, and their signs are proved.
+    deadline: what is proved until then counts.
     """
     found = [Refuted.nothing(x, o) for x, o in zip(points, open_, strict=True)] if known is None else list(known)
-    busy = [i for i, x in enumerate(points) if len(x) and bool((open_[i] & ~found[i].both).any())]
-    seeming = {i: _Seeming.of(problem.network, points[i], open_[i]) for i in busy}
-    left = dict.fromkeys(busy, proofs)
+    with suppress(OutOfTime), until(problem.planner.watched(problem.network.cost, deadline)):
+        for more in _rounds(problem, points, open_, (proofs, deadline), found):
+            found = more
+            if deadline.over:
+                break
+    return found
+
+
+def _rounds(
+    problem: Problem, points: Sequence[Tensor], open_: Tensor, limits: tuple[int, Deadline], known: Sequence[Refuted]
+) -> Iterator[list[Refuted]]:
+    """What is known after each lot of proofs, of which there are so many for each sample, and until the deadline.
+
+    In each round, points that together seem to have all signs that are missing are chosen, and their signs are proved.
+    """
+    found, (proofs, deadline) = list(known), limits
+    seeming, left = dict[int, _Seeming](), dict[int, int]()
+    for i, x in enumerate(points):
+        if len(x) and bool((open_[i] & ~found[i].both).any()) and not deadline.over:
+            seeming[i], left[i] = _Seeming.of(problem.network, x, open_[i]), proofs
     while True:
-        chosen = {i: seeming[i].chosen(found[i], left[i]) for i in busy}
-        busy = [i for i in busy if len(chosen[i])]
-        if not busy:
-            return found
-        up, down = _proved_signs(problem, torch.cat([points[i][chosen[i]] for i in busy]))
-        begin = 0
-        for i in busy:
-            end = begin + len(chosen[i])
-            found[i] = found[i].learned(points[i][chosen[i]], up[begin:end] & open_[i], down[begin:end] & open_[i])
-            seeming[i], left[i], begin = seeming[i].without(chosen[i]), left[i] - len(chosen[i]), end
+        chosen = {i: s.chosen(found[i], left[i]) for i, s in seeming.items()}
+        chosen = {i: index for i, index in chosen.items() if len(index)}
+        if not chosen:
+            return
+        for lot in _lots(chosen, max(1, _WORK // max(1, problem.network.cost))):
+            up, down = _proved_signs(problem, torch.cat([points[i][index] for i, index in lot]))
+            begin = 0
+            for i, index in lot:
+                end = begin + len(index)
+                found[i] = found[i].learned(points[i][index], up[begin:end] & open_[i], down[begin:end] & open_[i])
+                begin = end
+            yield list(found)
+        for i, index in chosen.items():
+            seeming[i], left[i] = seeming[i].without(index), left[i] - len(index)
+
+
+def _lots(chosen: Mapping[int, Tensor], most: int) -> Iterator[list[tuple[int, Tensor]]]:
+    """Numbers of points (count,) of samples, in lots of at most so many points."""
+    lot, room = list[tuple[int, Tensor]](), most
+    for i, index in chosen.items():
+        for piece in index.split(most):
+            if len(piece) > room:
+                yield lot
+                lot, room = [], most
+            lot.append((i, piece))
+            room -= len(piece)
+    yield lot
 
 
 @final
