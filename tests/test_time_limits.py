@@ -76,8 +76,13 @@ def test_every_question_has_a_limit() -> None:
 @every
 @pytest.mark.parametrize("limit", [0, -1.0, nan, True])
 def test_no_time_is_refused(name: str, limit: Any) -> None:
-    with pytest.raises(rj.InvalidRequest, match="has no time; give a positive number"):
+    with pytest.raises(rj.InvalidRequest, match="is not a positive number of seconds; give one"):
         ASKS[name](*smooth(), time_limit=limit)
+
+
+@every
+def test_hardly_any_time_gives_something(name: str) -> None:
+    ASKS[name](*smooth(), time_limit=1e-12)
 
 
 @pytest.mark.parametrize(("name", "argument", "value"), BESIDE)

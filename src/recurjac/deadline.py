@@ -105,7 +105,8 @@ def check_time_limit(seconds: float | None, **others: object) -> None:
     """
     if seconds is None:
         return
-    check_seconds("the call", seconds, "time_limit")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidRequest(f"time_limit={seconds!r} is not a positive number of seconds; give one, or leave it out")
     for name, value in others.items():
         if value is not None:
             raise InvalidRequest(

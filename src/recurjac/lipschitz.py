@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.auto import Auto
-from recurjac.deadline import Deadline, check_time_limit, until
+from recurjac.deadline import Deadline, check_time_limit, shorter, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Network
@@ -110,7 +110,7 @@ def lipschitz(
     problem.network.check_weights()
     question = problem.of(flat).covering(how.unproved_rounding(p, q, flat.output_shape[0]))
     searched = _searched(how_to_search, question, p, q, Aim()) if how.heeds_attained else None
-    found = _bounds(how if time_limit is None else how.within(deadline.left), question, p, q, searched)
+    found = _bounds(how if time_limit is None else how.within(shorter(inf, deadline.left)), question, p, q, searched)
     upper = torch.cat([f.upper for f in found])
     upper = problem.detached(torch.where(upper.isnan(), inf, upper))
     if searched is None:
@@ -171,7 +171,7 @@ def default_bound(problem: Problem, p: float) -> AbstractNormMethod:
 
 def _in_time(search: Search, deadline: Deadline) -> Search:
     """The search in at most half of the time; the same search if there is no limit."""
-    return search if deadline.end == inf else replace(search, seconds=min(search.seconds, deadline.left / 2))
+    return search if deadline.end == inf else replace(search, seconds=shorter(search.seconds, deadline.left / 2))
 
 
 def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -> Attained:
