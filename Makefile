@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all fuzz lint docs design bench tightness setup clean
+.PHONY: demo test test-all fuzz lint docs design bench tightness matrix dist setup clean
 
 setup: $(VENV)/.installed
 
@@ -46,5 +46,13 @@ bench: setup
 tightness: setup
 	$(THREADS) $(BIN)/python -m benchmarks.tightness --json results/tightness.json
 
+# the fast tests with the floor and the newest PyTorch on every supported interpreter that is installed
+matrix:
+	$(PYTHON) -m scripts.matrix
+
+# sdist and wheel, built twice and compared, checked by twine
+dist: setup
+	$(BIN)/python -m scripts.distribution
+
 clean:
-	rm -rf $(VENV) dist build docs/_build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .matrix dist build docs/_build .mypy_cache .ruff_cache .pytest_cache
