@@ -25,6 +25,7 @@ LEVELS = (
     ("jacobian",),
     ("norms", "lipschitz", "search", "branching", "auto"),
     ("applications",),
+    ("sweeps",),
     ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )
 """The rooms, lowest level first.  A module imports from its own level and from lower ones only."""

@@ -15,7 +15,8 @@ import pytest
 
 from recurjac.errors import InvalidRequest, UnsoundBounds
 from recurjac.experiments.execution import Plan, run
-from recurjac.experiments.store import Done, Store
+from recurjac.sweeps.store import JsonLines
+from recurjac.sweeps.work import Done
 from tests.tiny_experiment import Roots
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +105,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, whole: Path, cut: int) -> N
     steps: list[int] = []
     run(Roots(12), Plan(tmp_path), steps.append)
     assert steps == [7, 1, 1, 1, 1, 1]
-    assert len(list(Store(tmp_path)._lines())) == 12
+    assert len(list(JsonLines(tmp_path).finished())) == 12
     assert outputs(tmp_path) == outputs(whole)
 
 
@@ -173,13 +174,13 @@ def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    with Store(tmp_path).alone(), pytest.raises(InvalidRequest, match="another run is writing"):
+    with JsonLines(tmp_path).alone(), pytest.raises(InvalidRequest, match="another run is writing"):
         run(Roots(2), Plan(tmp_path), nothing)
     assert run(Roots(2), Plan(tmp_path), nothing)
 
 
 def test_the_store_keeps_infinities(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = JsonLines(tmp_path)
     store.resume({}, fresh=False)
     row = {"a": inf, "b": -inf, "c": 0.1, "d": None, "e": "inf or so", "f": 3}
     store.append("one", Done([row], 0.5))

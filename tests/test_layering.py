@@ -18,7 +18,7 @@ from tests.helpers import concrete_classes, import_all
 
 WITHIN = (("errors", "_types"), ("arithmetic", "relaxations"), ("arithmetic", "quadratics"))
 """Of these pairs on one level the second may import the first, never the reverse."""
-EXTRAS = {"matplotlib", "onnx", "google", "PIL", "sklearn"}
+EXTRAS = {"matplotlib", "onnx", "google", "PIL", "sklearn", "pyarrow", "ray"}
 """Optional dependencies, which functions may import when they need them."""
 IN_PLACE = {name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_")}
 """The operations of a tensor that overwrite it."""

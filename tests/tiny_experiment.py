@@ -50,6 +50,12 @@ class Roots(AbstractExperiment[int]):
             raise UnsoundBounds(f"number {i} is within its own radius")
         if i == self.bad and self.failure == "killed":
             os._exit(9)
+        if i == self.bad and self.failure.startswith("once "):
+            mark = Path(self.failure.removeprefix("once "))
+            if not mark.exists():
+                mark.touch()
+                os._exit(9)
+            return []
         root = float("nan") if i == self.bad else i**self.power
         first: Row = {"number": i, "root": root, "above": True, "remark": None}
         return [first, {"number": i, "root": -root, "above": False, "remark": "a, b"}, {**first, "root": inf}]

@@ -12,7 +12,6 @@ from typing import Any, final
 from recurjac.experiments.material import Material
 from recurjac.experiments.panels import Gradient, write_panels
 from recurjac.experiments.published import CIFAR_SECONDS, PAPER, WHY_OTHER
-from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
@@ -22,6 +21,7 @@ from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, ProductOf
 from recurjac.plot import Curve, Panel, log_log_panels
 from recurjac.region import LpBall
 from recurjac.search import Search
+from recurjac.sweeps.files import write_atomically
 
 RADII = tuple(10 ** (-3 + 3 * i / 11) for i in range(12))
 """From 1e-3 to 1, evenly spaced on a logarithmic axis."""

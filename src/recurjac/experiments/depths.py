@@ -15,12 +15,12 @@ from recurjac.applications.landscape import stationary_free_radius
 from recurjac.experiments.material import Material
 from recurjac.experiments.panels import Gradient, write_panels
 from recurjac.experiments.published import PAPER, WHY_OTHER
-from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import lower, markdown, mean, networks
 from recurjac.jacobian import AbstractJacobianMethod, RecurJac, default_method
 from recurjac.network import Network
 from recurjac.plot import Curve, Panel, depth_panels
+from recurjac.sweeps.files import write_atomically
 
 OURS = "our default"
 METHODS: dict[str, AbstractJacobianMethod] = {"RecurJac-B": RecurJac(), OURS: default_method()}

@@ -21,7 +21,6 @@ from recurjac.applications.targets import rivals
 from recurjac.arithmetic import Fast, Rigorous
 from recurjac.experiments.material import Material
 from recurjac.experiments.published import PAPER, TABLE1, TARGETS, WHY_OTHER
-from recurjac.experiments.store import write_atomically
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac
@@ -29,6 +28,7 @@ from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, SignSum
 from recurjac.plot import BarPanel, bar_panels
 from recurjac.region import LpBall
+from recurjac.sweeps.files import write_atomically
 
 INTEGRALS: dict[str, AbstractNormMethod] = {
     "Fast-Lip": JacobianNorm(FastLip(), PlainSum()),

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
 
-Scalar: TypeAlias = str | int | float | bool | None
-"""The content of one cell of a result; never NaN."""
-Row: TypeAlias = dict[str, Scalar]
-"""One flat result, by column name."""
+from recurjac.sweeps.work import AbstractWork, Row, Scalar, T
 
-T = TypeVar("T")
+__all__ = ["AbstractExperiment", "Row", "Scalar", "T"]
 
 
-class AbstractExperiment(ABC, Generic[T]):
-    """Independent tasks, each of which gives rows; the same task always gives the same rows.
-
-    An experiment is sent to other processes, so its content must be small and picklable.
-    """
+class AbstractExperiment(AbstractWork[T]):
+    """Work with a report; the same task always gives the same rows."""
 
     @property
     @abstractmethod
@@ -30,18 +23,6 @@ class AbstractExperiment(ABC, Generic[T]):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The column names, the same for every row."""
-
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """Everything that the rows depend on, as JSON: rows with different identities do not belong together."""
-
-    @abstractmethod
-    def tasks(self) -> Mapping[str, T]:
-        """The tasks by stable names, in the order of the results."""
-
-    @abstractmethod
-    def worker(self) -> Callable[[T], list[Row]]:
-        """A function that does tasks; it may cache what several tasks need, such as networks."""
 
     @abstractmethod
     def report(self, rows: Sequence[Row], folder: Path) -> None:
