@@ -52,15 +52,23 @@ def tree(name: str) -> ast.Module:
 def imports(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and full name of everything imported anywhere inside `node`: `from a import b` may mean a or a.b.
 
-    Raises ValueError for a relative import.
+    Imports for type checkers only, which are never carried out, are left out.  Raises ValueError for a relative import.
     """
-    for part in ast.walk(node):
+    for part in _carried_out(node):
         if isinstance(part, ast.Import):
             yield from ((part.lineno, alias.name) for alias in part.names)
         elif isinstance(part, ast.ImportFrom):
             if part.level:
                 raise ValueError(f"line {part.lineno}: relative import")
             yield from ((part.lineno, f"{part.module}.{alias.name}") for alias in part.names)
+
+
+def _carried_out(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and everything in it, except below `if TYPE_CHECKING`."""
+    yield node
+    if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+        for part in ast.iter_child_nodes(node):
+            yield from _carried_out(part)
 
 
 @cache

@@ -9,7 +9,9 @@ lip.upper, lip.lower        # certified, attained at lip.witness
 Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all others may change without notice.
 """
 
+from importlib import import_module
 from math import inf
+from typing import TYPE_CHECKING
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
@@ -128,6 +130,17 @@ from recurjac.region import Box, LpBall
 from recurjac.search import Search
 from recurjac.version import __version__
 
+if TYPE_CHECKING:
+    from recurjac.cli.sweep_plan import Sweep
+else:
+
+    def __getattr__(name: str) -> object:
+        """`Sweep`, which needs the commands, is imported when it is used."""
+        if name != "Sweep":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_module("recurjac.cli.sweep_plan").Sweep
+
+
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
     "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
@@ -144,6 +157,6 @@ __all__ = [
     "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
     "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly",
     "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
-    "VertexCaps", "WithTangents", "XLinear",
+    "StationaryPoints", "Sweep", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds",
+    "UnsupportedLayer", "VertexCaps", "WithTangents", "XLinear",
 ]  # fmt: skip

@@ -20,7 +20,6 @@ from recurjac.cli.output import (
     AbstractBar,
     Row,
     check_writable,
-    gather,
     origin,
     progress,
     remarks,
@@ -31,6 +30,7 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
+from recurjac.cli.tasks import Prepared, add_many, answer
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
@@ -65,6 +65,7 @@ def _add_lipschitz(commands: Any) -> None:
         help="norm of the vector of outputs (inf)",
     )
     options.add_time_limit(options.add_method(parser, named.norm_methods(), "auto"), "sample, radius and class")
+    add_many(parser)
     options.add_report(parser)
     parser.set_defaults(run=run_lipschitz)
 
@@ -114,12 +115,28 @@ def cases(
 
 def run_lipschitz(args: argparse.Namespace) -> int:
     """Bound every requested constant; after an interruption, the finished results are reported."""
+    rows, code = answer(args, "Lipschitz constants", prepare_lipschitz)
+    in_order_of_radii(rows, args)
+    if not args.quiet:
+        _lipschitz_table(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def in_order_of_radii(rows: list[Row], args: argparse.Namespace) -> None:
+    """Sort rows by the order in which the radii were given; rows of boxes stay as they are."""
+    order = {radius: place for place, radius in enumerate(args.radius or ())}
+    rows.sort(key=lambda row: order.get(row["radius"], 0))
+
+
+def prepare_lipschitz(args: argparse.Namespace) -> Prepared:
+    """One task for all balls around the same inputs."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed(args.method, args.time_limit)
     alone = isinstance(method, Auto) or args.time_limit is not None
-    tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
-    budget = Budget.of(args.time_limit or torch.inf, len(tasks))
+    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER)))
+    budget = Budget.of(args.time_limit or torch.inf, sum(len(balls) for balls in tasks))
 
     def found_on(task: Case, bar: AbstractBar) -> Timed:
         began = time.perf_counter()
@@ -131,8 +148,8 @@ def run_lipschitz(args: argparse.Namespace) -> int:
         )  # fmt: skip
         return Timed(task, found, (time.perf_counter() - began) / len(task.index))
 
-    def rows_of(balls: Sequence[Case], bar: AbstractBar) -> Iterator[Row]:
-        done: list[Timed] = []
+    def rows_of(number: int, bar: AbstractBar) -> Iterator[Row]:
+        balls, done = tasks[number], list[Timed]()
         with suppress(KeyboardInterrupt):
             for task in balls:
                 done.append(found_on(task, bar))
@@ -143,13 +160,14 @@ def run_lipschitz(args: argparse.Namespace) -> int:
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
-    rows, code = gather(args, "Lipschitz constants", nests(tasks), rows_of)
-    order = {radius: place for place, radius in enumerate(inputs.radii)}
-    rows.sort(key=lambda row: order[row["radius"]])
-    if not args.quiet:
-        _lipschitz_table(rows)
-    write_json(args, args.model, rows)
-    return code
+    return Prepared([name_of(balls) for balls in tasks], rows_of)
+
+
+def name_of(balls: Sequence[Case]) -> str:
+    """A name for the balls around some inputs, for one class."""
+    radii = " ".join("box" if case.radius is None else repr(case.radius) for case in balls)
+    target = "" if balls[0].target is None else f" class {balls[0].target}"
+    return f"{' '.join(map(str, balls[0].index))}{target} radius {radii}"
 
 
 @final

@@ -18,7 +18,8 @@ from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
-from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show_lower, show_upper, table, write_json
+from recurjac.cli.output import AbstractBar, Row, origin, remarks, show_lower, show_upper, table, write_json
+from recurjac.cli.tasks import Prepared, add_many, answer
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
@@ -76,6 +77,7 @@ def add_commands(commands: Any) -> None:
     )
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
+    add_many(parser)
     options.add_report(parser)
     parser.set_defaults(run=run)
 
@@ -88,6 +90,15 @@ def _target(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Certify every input; after an interruption, the finished results are reported."""
+    rows, code = answer(args, "certified radii", prepare)
+    if not args.quiet and rows:
+        _table(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def prepare(args: argparse.Namespace) -> Prepared:
+    """One task for each call: some inputs with their labels and targets."""
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
     search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed), 10.0 if _timed(args) else torch.inf)
@@ -97,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
     tasks = _tasks(network, inputs, args)
     budget = Budget.of(args.time_limit or torch.inf, len(inputs.index))
 
-    def rows_of(task: _Task, bar: AbstractBar) -> list[Row]:
-        index, x, labels, target = task
+    def rows_of(number: int, bar: AbstractBar) -> list[Row]:
+        index, x, labels, target = tasks[number]
         ball = LpBall(x, 0.0, args.norm, None if args.clip is None else tuple(args.clip))
         began = time.perf_counter()
         problem = Problem(network, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
@@ -107,11 +118,7 @@ def run(args: argparse.Namespace) -> int:
         found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=how)
         return _rows(index, found, (time.perf_counter() - began) / len(index))
 
-    rows, code = gather(args, "certified radii", tasks, rows_of)
-    if not args.quiet and rows:
-        _table(rows)
-    write_json(args, args.model, rows)
-    return code
+    return Prepared([" ".join(map(str, index)) for index, *_ in tasks], rows_of)
 
 
 def _timed(args: argparse.Namespace) -> bool:

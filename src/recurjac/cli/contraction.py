@@ -12,8 +12,9 @@ from torch import Tensor
 
 from recurjac.applications.contraction import MatrixMeasure, matrix_measure
 from recurjac.cli import named, options
-from recurjac.cli.bounds import Case, cases
-from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, show_upper, table, write_json
+from recurjac.cli.bounds import Case, cases, name_of
+from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, show_upper, table, write_json
+from recurjac.cli.tasks import Prepared, add_many, answer
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import jacobian_bounds
@@ -40,12 +41,22 @@ def add_commands(commands: Any) -> None:
         help="positive numbers d, for the norm of d·x; or a .npy or .csv file of them, or of a matrix P for √(xᵀPx)",
     )
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample")
+    add_many(parser)
     options.add_report(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Bound the measures for every input."""
+    rows, code = answer(args, "contraction rates", prepare)
+    if not args.quiet and rows:
+        _show(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def prepare(args: argparse.Namespace) -> Prepared:
+    """One task for each input."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     if len(network.input_shape) != 1 or network.input_shape != network.output_shape:
@@ -57,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     tasks = list(cases([(None, network)], inputs, 1))
     budget = Budget.of(args.time_limit or inf, len(tasks))
 
-    def rows_of(task: Case, _: AbstractBar) -> Iterator[Row]:
-        began = time.perf_counter()
+    def rows_of(number: int, _: AbstractBar) -> Iterator[Row]:
+        task, began = tasks[number], time.perf_counter()
         how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
         bounds = jacobian_bounds(
             task.network, task.region, method=how, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args)
@@ -67,11 +78,7 @@ def run(args: argparse.Namespace) -> int:
         seconds = (time.perf_counter() - began) / len(found)
         yield from (_row(task, m, seconds) for m in found)
 
-    rows, code = gather(args, "contraction rates", tasks, rows_of)
-    if not args.quiet and rows:
-        _show(rows)
-    write_json(args, args.model, rows)
-    return code
+    return Prepared([name_of([task]) for task in tasks], rows_of)
 
 
 def _weights(given: Sequence[str]) -> Any:

@@ -15,7 +15,6 @@ from recurjac.cli.bounds import TOGETHER
 from recurjac.cli.output import (
     AbstractBar,
     Row,
-    gather,
     origin,
     remarks,
     show,
@@ -25,6 +24,7 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
+from recurjac.cli.tasks import Prepared, add_many, answer
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries
@@ -51,12 +51,24 @@ def add_commands(commands: Any) -> None:
     )
     options.add_outputs(parser)
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
+    add_many(parser)
     options.add_report(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Find every requested radius; after an interruption, the finished results are reported."""
+    rows, code = answer(args, "radii without stationary points", prepare)
+    if not args.quiet:
+        _table(rows, args.clip is not None)
+        if args.existence is not None:
+            _existence_table(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def prepare(args: argparse.Namespace) -> Prepared:
+    """One task for each call: some inputs and one output."""
     network = options.read_network(args)
     inputs = options.read_points_for(network, args)
     outputs = _outputs(network, args)
@@ -72,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     budget = Budget.of(args.time_limit or inf, len(tasks))
 
-    def rows_of(task: tuple[slice, tuple[int | str, Network, int]], _bar: AbstractBar) -> list[Row]:
-        part, (target, one, output) = task
+    def rows_of(number: int, _bar: AbstractBar) -> list[Row]:
+        part, (target, one, output) = tasks[number]
         ball, began = inputs.points(part), time.perf_counter()
         problem = Problem(one, ball, pre=named.rule_for_ball(args.pre), arithmetic=options.chosen_arithmetic(args))
         how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
@@ -88,13 +100,8 @@ def run(args: argparse.Namespace) -> int:
         seconds = (time.perf_counter() - began) / len(rows)
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 
-    rows, code = gather(args, "radii without stationary points", tasks, rows_of)
-    if not args.quiet:
-        _table(rows, args.clip is not None)
-        if args.existence is not None:
-            _existence_table(rows)
-    write_json(args, args.model, rows)
-    return code
+    names = [f"{' '.join(map(str, inputs.index[part]))} class {target}" for part, (target, *_) in tasks]
+    return Prepared(names, rows_of)
 
 
 def _outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str, Network, int]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from recurjac.cli import (
     bounds,
@@ -18,6 +21,7 @@ from recurjac.cli import (
     landscape,
     monotone,
     page,
+    sweeping,
     train,
 )
 from recurjac.cli.output import check_writable, stderr
@@ -44,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         certify,
         landscape,
         monotone,
+        sweeping,
         train,
         experiments,
         page,
@@ -61,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = stderr()
     try:
         check_writable("--json", None if args.json == "-" else args.json)
-        return int(args.run(args))
+        with terminable():
+            return int(args.run(args))
     except RecurJacError as error:
         console.print(f"recurjac {args.command}: {error}")
         return 1 if isinstance(error, _FAILURES) else 2
@@ -72,6 +78,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print(f"recurjac {args.command}: interrupted")
         return 1
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that what is finished is reported and kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from typing import Any
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, nested_trends
 from recurjac.branching import Limit
 from recurjac.cli import named, options
-from recurjac.cli.bounds import TOGETHER, Case, cases, nests
-from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
+from recurjac.cli.bounds import TOGETHER, Case, cases, in_order_of_radii, name_of, nests
+from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, table, write_json
+from recurjac.cli.tasks import Prepared, add_many, answer
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
@@ -36,18 +37,29 @@ def add_commands(commands: Any) -> None:
     options.add_region(parser, many=True)
     options.add_outputs(parser)
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and radius")
+    add_many(parser)
     options.add_report(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
+    rows, code = answer(args, "monotonicity", prepare)
+    in_order_of_radii(rows, args)
+    if not args.quiet and rows:
+        _tables(rows)
+    write_json(args, args.model, rows)
+    return code
+
+
+def prepare(args: argparse.Namespace) -> Prepared:
+    """One task for all balls around the same inputs."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed_entries(args.method, args.time_limit)
     alone = isinstance(method, AutoEntries) or args.time_limit is not None
-    tasks = list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER))
-    budget = Budget.of(args.time_limit or inf, len(tasks))
+    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER)))
+    budget = Budget.of(args.time_limit or inf, sum(len(balls) for balls in tasks))
 
     def found_on(task: Case) -> Monotonicity:
         half = None if args.time_limit is None else budget.share() / 2
@@ -60,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
             limit=Limit(seconds=half or _SECONDS),
         )
 
-    def rows_of(balls: Sequence[Case], _bar: AbstractBar) -> Iterator[Row]:
-        done, seconds = list[Monotonicity](), list[float]()
+    def rows_of(number: int, _bar: AbstractBar) -> Iterator[Row]:
+        balls, done, seconds = tasks[number], list[Monotonicity](), list[float]()
         with suppress(KeyboardInterrupt):
             for task in balls:
                 began = time.perf_counter()
@@ -72,13 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
-    rows, code = gather(args, "monotonicity", nests(tasks), rows_of)
-    order = {radius: place for place, radius in enumerate(inputs.radii)}
-    rows.sort(key=lambda row: order[row["radius"]])
-    if not args.quiet and rows:
-        _tables(rows)
-    write_json(args, args.model, rows)
-    return code
+    return Prepared([name_of(balls) for balls in tasks], rows_of)
 
 
 def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float) -> list[Row]:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,18 @@ class _Drawn(AbstractBar):
 
 
 @final
+@dataclass(frozen=True)
+class Silent(AbstractBar):
+    """Progress that nobody sees."""
+
+    def __call__(self) -> None:
+        """One step is done."""
+
+    def say(self, remark: str) -> None:
+        """Show nothing."""
+
+
+@final
 @dataclass
 class _Count:
     """The steps done so far, and when the work and the last line began."""
@@ -161,28 +173,6 @@ class _Lines(AbstractBar):
             seconds = now - self.count.began
             self.console.print(f"{self.what}: {self.count.done} of {self.total} after {seconds:.0f} s{remark}")
             self.count.last = now
-
-
-def gather(
-    args: argparse.Namespace, what: str, tasks: Sequence[T], rows_of: Callable[[T, AbstractBar], Iterable[Row]]
-) -> tuple[list[Row], int]:
-    """The rows of every task, with progress, and the exit code; an interrupted run returns the finished rows.
-
-    A task that returns what it had when it was interrupted ends the run too.
-    """
-    rows: list[Row] = []
-    try:
-        with progress(args.quiet, what, len(tasks)) as bar:
-            for task in tasks:
-                for row in rows_of(task, bar):
-                    rows.append(row)  # noqa: PERF402  (one by one, since the next may be an interruption)
-                if any("interrupted" in r.get("status", "") for r in rows):
-                    raise KeyboardInterrupt
-                bar()
-    except KeyboardInterrupt:
-        stderr().print(f"interrupted; the {len(rows)} finished results are reported")
-        return rows, 1
-    return rows, 0
 
 
 def origin(result: AbstractResult) -> Row:

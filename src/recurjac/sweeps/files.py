@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf, isfinite, isnan
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from recurjac.errors import UnsoundBounds
-from recurjac.sweeps.work import Scalar
 
 _SPECIAL = {"inf": inf, "-inf": -inf}
 _NAMES = {value: name for name, value in _SPECIAL.items()}
@@ -43,8 +42,12 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def encoded(value: Scalar) -> Scalar:
-    """A cell as JSON.  Raises UnsoundBounds for NaN, which is never a result."""
+def encoded(value: Any) -> Any:
+    """A cell, which may be a nested list, as JSON.  Raises UnsoundBounds for NaN, which is never a result."""
+    if isinstance(value, Mapping):
+        return {key: encoded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [encoded(each) for each in value]
     if isinstance(value, float) and not isfinite(value):
         if isnan(value):
             raise UnsoundBounds("a task has given NaN, which bounds nothing; please report this, with the command")
@@ -52,6 +55,10 @@ def encoded(value: Scalar) -> Scalar:
     return value
 
 
-def decoded(value: Scalar) -> Scalar:
+def decoded(value: Any) -> Any:
     """The cell that was encoded."""
+    if isinstance(value, dict):
+        return {key: decoded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [decoded(each) for each in value]
     return _SPECIAL.get(value, value) if isinstance(value, str) else value

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.sweeps.files import encoded, write_atomically, written_atomically
@@ -26,8 +27,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
 
 def write_json_lines(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """One JSON object a line, with those of the columns that the row has; infinite numbers are "inf" and "-inf"."""
-    kept = ({c: encoded(row[c]) for c in columns if c in row} for row in rows)
-    write_atomically(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+    kept = [{c: row[c] for c in columns if c in row} for row in rows]
+    write_atomically(path, "".join(json.dumps(_encoded(row), allow_nan=False) + "\n" for row in kept))
 
 
 def write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -85,6 +86,60 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """
     check_suffix("output", path)
     WRITERS[path.suffix.lower()](path, columns_of(rows), rows)
+
+
+@final
+class Growing:
+    """A file that gets rows as they are found, and at the end all rows in order.
+
+    A .csv or .jsonl file grows row by row, each on the disk once `add` returns; a .parquet file is written by `end`.
+    The columns of a growing .csv file are those of its first rows.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[Row]) -> None:
+        """Begin with these rows, in place of an earlier file."""
+        self.path = path
+        self._columns = columns_of(rows)
+        if rows or path.suffix.lower() != ".parquet":
+            write_rows(path, rows)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows."""
+        suffix = self.path.suffix.lower()
+        if not rows or suffix == ".parquet":
+            return
+        if suffix == ".csv" and not self._columns:
+            self._columns = columns_of(rows)
+            write_csv(self.path, self._columns, rows)
+            return
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            if suffix == ".csv":
+                csv.writer(file, lineterminator="\n").writerows([_cell(r.get(c)) for c in self._columns] for r in rows)
+            else:
+                file.writelines(json.dumps(_encoded(r), allow_nan=False) + "\n" for r in rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def end(self, rows: Sequence[Row]) -> None:
+        """Write all rows, in order and with all columns."""
+        write_rows(self.path, rows)
+
+
+def flat(row: Mapping[str, Any]) -> Row:
+    """The row with scalars only: the parts of `provenance` get columns of their own, lists become JSON."""
+    cells: Row = {}
+    for key, value in row.items():
+        if key == "provenance":
+            cells |= {k: v for k, v in value.items() if k not in row and isinstance(v, str)}
+        elif value is None or isinstance(value, str | int | float):
+            cells[key] = value
+        else:
+            cells[key] = json.dumps(encoded(value), allow_nan=False)
+    return cells
+
+
+def _encoded(row: Row) -> dict[str, Any]:
+    return {key: encoded(value) for key, value in row.items()}
 
 
 def check_suffix(option: str, path: Path) -> None:
