@@ -20,11 +20,11 @@ LEVELS = (
     ("network",),
     ("loading",),
     ("propagation", "quadratic"),
-    ("provenance", "preactivation"),
+    ("certificates", "provenance", "preactivation"),
     ("problem", "preactivation_bounds"),
     ("jacobian",),
     ("norms", "lipschitz", "search", "branching", "auto"),
-    ("applications",),
+    ("applications", "witness"),
     ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )
 """The rooms, lowest level first.  A module imports from its own level and from lower ones only."""

@@ -52,6 +52,7 @@ from recurjac.branching import (
     SignBisection,
     VertexCaps,
 )
+from recurjac.certificates import Certificate
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,
@@ -127,10 +128,11 @@ from recurjac.provenance import Provenance
 from recurjac.region import Box, LpBall
 from recurjac.search import Search
 from recurjac.version import __version__
+from recurjac.witness import makers as _makers  # noqa: F401  (it says how certificates are made)
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
+    "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
     "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature",
     "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
     "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients", "HalfSpaces",
