@@ -132,12 +132,12 @@ from recurjac.witness import makers as _makers  # noqa: F401  (it says how certi
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
-    "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature",
-    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
-    "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients", "HalfSpaces",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
-    "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",
+    "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords",
+    "ChordSum", "Clamped", "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown",
+    "Curvature", "curvature", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
+    "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients",
+    "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval",
+    "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",
     "laplacian", "Leaves", "lie_derivative", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
     "MarginBound", "matrix_measure", "MatrixMeasure", "MissingDependency", "monotone", "Monotonicity", "Network",
     "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",

@@ -36,6 +36,11 @@ class Certificate:
         """The claim, the number that is proved by the certificate, and that of the result, in one line."""
         return f"{self.claim}: {self.value:.6g} by the certificate, {self.result:.6g} by the result"
 
+    @property
+    def proves(self) -> bool:
+        """Whether something is claimed; not if nothing was proved, as for a radius of 0."""
+        return bool(self.document["claims"])
+
     def to_json(self) -> str:
         """The text of the file."""
         return json.dumps(self.document, allow_nan=False, separators=(",", ":"))
@@ -43,6 +48,13 @@ class Certificate:
     def save(self, path: str | Path) -> None:
         """Write the file.  Raises OSError if that is not possible."""
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def write_certificates(path: Path, certificates: Sequence[Certificate]) -> None:
+    """Write certificates into one file: one object, or a list of several.  Raises OSError if that is not possible."""
+    texts = [c.to_json() for c in certificates]
+    text = texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 Maker = Callable[[Any, Path, float], Sequence[Certificate]]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recurjac.auto import Auto, Progress
 from recurjac.cli import named, options
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import (
     AbstractBar,
     Row,
@@ -66,6 +67,7 @@ def _add_lipschitz(commands: Any) -> None:
     )
     options.add_time_limit(options.add_method(parser, named.norm_methods(), "auto"), "sample, radius and class")
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run_lipschitz)
 
 
@@ -85,6 +87,7 @@ def _add_jacobian(commands: Any) -> None:
         help="write `lower` and `upper` (samples, outputs…, inputs…) and a point `x` of each region as .npz",
     )
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run_jacobian)
 
 
@@ -114,6 +117,7 @@ def cases(
 
 def run_lipschitz(args: argparse.Namespace) -> int:
     """Bound every requested constant; after an interruption, the finished results are reported."""
+    certificates = Certificates.asked(args)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed(args.method, args.time_limit)
@@ -140,6 +144,7 @@ def run_lipschitz(args: argparse.Namespace) -> int:
                     break
         for each, found in zip(done, nested([d.found for d in done]), strict=True):
             yield from _lipschitz_rows(each.case, found, each.seconds)
+            certificates.add(found)
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
@@ -148,6 +153,7 @@ def run_lipschitz(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: order[row["radius"]])
     if not args.quiet:
         _lipschitz_table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
@@ -219,6 +225,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     if args.target == "each":
         raise InvalidRequest("--class each: leave it out; the bounds of all outputs are the default")
     check_writable("--output", args.output)
+    certificates = Certificates.asked(args)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
@@ -241,12 +248,14 @@ def run_jacobian(args: argparse.Namespace) -> int:
             )
             rows += _jacobian_rows(task, found, (time.perf_counter() - began) / len(task.index))
             done.append(found)
+            certificates.add(found)
             step()
     if args.output is not None:
         points = [t.region.bind(network.input_shape, torch.float64, torch.device("cpu")).x for t in tasks]
         _save(Path(args.output), points, done)
     if not args.quiet:
         _jacobian_table(rows, args.output)
+    certificates.write()
     write_json(args, args.model, rows)
     return 0
 

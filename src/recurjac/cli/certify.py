@@ -18,6 +18,7 @@ from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show_lower, show_upper, table, write_json
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
@@ -77,6 +78,7 @@ def add_commands(commands: Any) -> None:
     group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
     search = RadiusSearch(args.intervals, args.limit, Attack(seed=args.seed), 10.0 if _timed(args) else torch.inf)
+    certificates = Certificates.asked(args)
     network = options.read_network(args).flattened_output()
     inputs = options.read_points_for(network, args)
     proofs = _proofs(args)
@@ -105,11 +108,14 @@ def run(args: argparse.Namespace) -> int:
         each = search.time_limit if args.time_limit is None else budget.share(len(index)) / len(index)
         how = replace(search, time_limit=each, progress=lambda now: bar.say(_gap(now)))
         found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=how)
-        return _rows(index, found, (time.perf_counter() - began) / len(index))
+        seconds = (time.perf_counter() - began) / len(index)
+        certificates.add(found)
+        return _rows(index, found, seconds)
 
     rows, code = gather(args, "certified radii", tasks, rows_of)
     if not args.quiet and rows:
         _table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 

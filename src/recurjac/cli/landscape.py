@@ -12,6 +12,7 @@ from recurjac.applications.landscape import StationaryFree, stationary_free_radi
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import (
     AbstractBar,
     Row,
@@ -52,11 +53,13 @@ def add_commands(commands: Any) -> None:
     options.add_outputs(parser)
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Find every requested radius; after an interruption, the finished results are reported."""
+    certificates = Certificates.asked(args)
     network = options.read_network(args)
     inputs = options.read_points_for(network, args)
     outputs = _outputs(network, args)
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
         found = stationary_free_radius(problem, output=output, method=how)
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
+        certificates.add(found)
         if args.existence is None:
             return rows
         around = problem.over(LpBall(ball.x, args.existence, ball.p, ball.clip))
@@ -93,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         _table(rows, args.clip is not None)
         if args.existence is not None:
             _existence_table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 

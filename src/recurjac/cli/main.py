@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from recurjac.cli import (
     bounds,
     certify,
+    checking,
     contraction,
     demo,
     experiments,
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         certify,
         landscape,
         monotone,
+        checking,
         train,
         experiments,
         page,

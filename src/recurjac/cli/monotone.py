@@ -13,6 +13,7 @@ from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, ne
 from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases, nests
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import AbstractBar, Row, gather, origin, remarks, show, table, write_json
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
@@ -37,11 +38,13 @@ def add_commands(commands: Any) -> None:
     options.add_outputs(parser)
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and radius")
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
+    certificates = Certificates.asked(args)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     method = named.timed_entries(args.method, args.time_limit)
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 seconds.append((time.perf_counter() - began) / len(task.index))
         for task, found, each in zip(balls, nested_trends(done), seconds, strict=False):
             yield from _rows(task, found, inputs.names, each)
+            certificates.add(found)
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
@@ -77,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: order[row["radius"]])
     if not args.quiet and rows:
         _tables(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 

@@ -73,7 +73,9 @@ class _Maker:
 
     def asked(self, rows: Tensor) -> Asked:
         """The rows, with lines unless they take too long."""
-        work = self.model.network.multiply_adds * (sum(self.model.network.sizes[1:-1]) + sum(self.model.network.sizes[:1]))
+        work = self.model.network.multiply_adds * (
+            sum(self.model.network.sizes[1:-1]) + sum(self.model.network.sizes[:1])
+        )
         return Asked(self.model.network, rows, lines=work <= _LARGE)
 
     def certificate(
@@ -98,7 +100,12 @@ class _Maker:
         return Certificate(document, what, parts.question.value(parts.leaves), result)
 
     def shrunk(
-        self, asked: Asked, question: AbstractQuestion, ball: Callable[[float], BoundRegion], what: str, radius: float,
+        self,
+        asked: Asked,
+        question: AbstractQuestion,
+        ball: Callable[[float], BoundRegion],
+        what: str,
+        radius: float,
         deadline: Deadline,
     ) -> Certificate:
         """The certificate of a question on the largest of some balls on which it is proved; value: the radius.
@@ -164,10 +171,10 @@ def jacobian_certificates(result: JacobianBounds, path: Path, seconds: float) ->
     """Certificates of bounds of all entries."""
     maker = _Maker.of(result, path, seconds)
     asked, budget = maker.asked(maker.model.rows_of(maker.problem.network)), Budget(maker.deadline, len(result.lower))
-    widths, found = (result.upper - result.lower).detach().flatten(1).amax(1).tolist(), []
-    for where, width in zip(maker.regions, widths, strict=True):
+    sizes, found = _widest(result.lower, result.upper), []
+    for where, (width, size) in zip(maker.regions, sizes, strict=True):
         what, share = "no bounds of an entry of the Jacobian are wider than", Deadline.after(budget.share())
-        found.append(maker.certificate(asked, EntriesQuestion(width), where, what, width, share))
+        found.append(maker.certificate(asked, EntriesQuestion(width, size), where, what, width, share))
     return found
 
 
@@ -176,12 +183,19 @@ def range_certificates(result: PreactivationBounds, path: Path, seconds: float) 
     """Certificates of the ranges of all outputs; those of the stages before them are part of the witness."""
     maker = _Maker.of(result, path, seconds)
     asked = maker.asked(maker.model.rows_of(maker.problem.network))
-    widths = (result.upper[-1] - result.lower[-1]).detach().flatten(1).amax(1).tolist()
-    found, budget = [], Budget(maker.deadline, len(widths))
-    for where, width in zip(maker.regions, widths, strict=True):
+    sizes, found = _widest(result.lower[-1], result.upper[-1]), []
+    budget = Budget(maker.deadline, len(sizes))
+    for where, (width, size) in zip(maker.regions, sizes, strict=True):
         what, share = "no range of an output is wider than", Deadline.after(budget.share())
-        found.append(maker.certificate(asked, OutputsQuestion(width), where, what, width, share))
+        found.append(maker.certificate(asked, OutputsQuestion(width, size), where, what, width, share))
     return found
+
+
+def _widest(lower: Tensor, upper: Tensor) -> list[tuple[float, float]]:
+    """For each sample, the largest width of its bounds, and the largest magnitude."""
+    low, high = lower.detach().double().flatten(1), upper.detach().double().flatten(1)
+    sizes = torch.maximum(low.abs(), high.abs()).amax(1)
+    return list(zip((high - low).amax(1).tolist(), sizes.tolist(), strict=True))
 
 
 @certifies(Monotonicity)
@@ -211,7 +225,8 @@ def radius_certificates(result: CertifiedRadius, path: Path, seconds: float) -> 
         found.append(
             maker.shrunk(
                 maker.asked(basis[label] - basis[rivals]), MarginQuestion(label if everyone else None),
-                partial(_ball, where, result.p), f"output {label} is larger than {names} within l{norm(result.p)} distance",
+                partial(_ball, where, result.p),
+                f"output {label} is larger than {names} within l{norm(result.p)} distance",
                 float(result.radius[i]), Deadline.after(budget.share()),
             )
         )  # fmt: skip
@@ -233,5 +248,3 @@ def stationary_certificates(result: StationaryFree, path: Path, seconds: float) 
             )
         )  # fmt: skip
     return found
-
-

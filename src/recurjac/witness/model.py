@@ -30,7 +30,7 @@ class Model:
 
     @classmethod
     def read(cls, path: Path) -> Model:
-        """Read a file.  Raises what `load` raises, and InvalidRequest for networks that certificates do not describe."""
+        """Read a file.  Raises as `load` does, and InvalidRequest for networks that certificates do not describe."""
         network = load(path).detached().flattened_output()
         if network.has_products:
             raise InvalidRequest(
@@ -60,6 +60,13 @@ class Model:
         own, size = self.network, self.network.output_shape[0]
         basis = torch.eye(size, dtype=torch.float64)
         yield basis, own
+        for rows, network in self._single(basis):
+            yield rows, network
+            yield rows, network.output(0)
+
+    def _single(self, basis: Tensor) -> Iterator[tuple[Tensor, Network]]:
+        """The rows of one output, and of differences of two."""
+        own, size = self.network, len(basis)
         yield from ((basis[k : k + 1], own.output(k)) for k in range(size))
         if size <= _PAIRS:
             pairs = ((a, b) for a in range(size) for b in range(size) if a != b)

@@ -11,12 +11,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.witness.leaf import Asked, Leaf
+from recurjac.witness.leaf import Leaf
 from recurjac.witness.notation import Json, norm, number, numbers, row
-
 
 _ENOUGH = 1e-4
 """Regions are not divided to come nearer to a result than this share of it."""
+_LITTLE = 1e-7
+"""Nor to come nearer to a width than this share of the numbers themselves."""
 
 
 class AbstractQuestion(ABC):
@@ -80,19 +81,22 @@ class NormQuestion(AbstractQuestion):
 @final
 @dataclass(frozen=True)
 class EntriesQuestion(AbstractQuestion):
-    """Bounds of all entries of the Jacobian; `width` is that of the result's widest."""
+    """Bounds of all entries of the Jacobian; `width` is that of the result's widest, `size` its largest magnitude."""
 
     width: float
+    size: float
 
     @property
     def goal(self) -> float:
-        return self.width * (1 + _ENOUGH)
+        return self.width * (1 + _ENOUGH) + _LITTLE * self.size
 
     def score(self, leaf: Leaf) -> float:
         return float(leaf.slopes.entries.width.amax())
 
     def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
-        low, high = _hull([leaf.slopes.entries.lower[0] for leaf in leaves], [e.slopes.entries.upper[0] for e in leaves])
+        low, high = _hull(
+            [leaf.slopes.entries.lower[0] for leaf in leaves], [e.slopes.entries.upper[0] for e in leaves]
+        )
         rows = leaves[0].asked.rows
         return [
             {"kind": "jacobian", "row": row(r), "lower": numbers(a), "upper": numbers(b)}
@@ -100,20 +104,23 @@ class EntriesQuestion(AbstractQuestion):
         ]
 
     def value(self, leaves: Sequence[Leaf]) -> float:
-        low, high = _hull([leaf.slopes.entries.lower[0] for leaf in leaves], [e.slopes.entries.upper[0] for e in leaves])
+        low, high = _hull(
+            [leaf.slopes.entries.lower[0] for leaf in leaves], [e.slopes.entries.upper[0] for e in leaves]
+        )
         return float((high - low).amax())
 
 
 @final
 @dataclass(frozen=True)
 class OutputsQuestion(AbstractQuestion):
-    """Bounds of all rows' values; `width` is that of the result's widest."""
+    """Bounds of all rows' values; `width` is that of the result's widest, `size` its largest magnitude."""
 
     width: float
+    size: float
 
     @property
     def goal(self) -> float:
-        return self.width * (1 + _ENOUGH)
+        return self.width * (1 + _ENOUGH) + _LITTLE * self.size
 
     def score(self, leaf: Leaf) -> float:
         return float(leaf.outputs.width.amax())
@@ -189,7 +196,10 @@ class SignsQuestion(AbstractQuestion):
         found = []
         for r, up, down in zip(leaves[0].asked.rows, *self._proved(leaves), strict=True):
             if bool(up.any() or down.any()):
-                places = {"increasing": up.nonzero().flatten().tolist(), "decreasing": down.nonzero().flatten().tolist()}
+                places = {
+                    "increasing": up.nonzero().flatten().tolist(),
+                    "decreasing": down.nonzero().flatten().tolist(),
+                }
                 found.append({"kind": "monotone", "row": row(r), **places})
         return found
 
@@ -231,9 +241,3 @@ class SlopeQuestion(AbstractQuestion):
 
 def _hull(lower: Sequence[Tensor], upper: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.stack(list(lower)).amin(0), torch.stack(list(upper)).amax(0)
-
-
-__all__ = [
-    "AbstractQuestion", "Asked", "EntriesQuestion", "MarginQuestion", "NormQuestion", "OutputsQuestion", "SignsQuestion",
-    "SlopeQuestion",
-]  # fmt: skip
