@@ -92,6 +92,7 @@ from recurjac.jacobian.hessian import HessianBounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import closed_loop, load
 from recurjac.loading.derivatives import gradient_network, lie_derivative
+from recurjac.loading.onnx_written import save_onnx
 from recurjac.network import Network
 from recurjac.norms import (
     ChordSum,
@@ -143,9 +144,9 @@ __all__ = [
     "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",
     "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
     "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
-    "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly",
-    "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds", "UnsupportedLayer",
-    "VertexCaps", "WithTangents", "XLinear",
+    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "save_onnx",
+    "Search", "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum",
+    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
+    "StationaryPoint", "StationaryPoints", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds",
+    "UnsupportedLayer", "VertexCaps", "WithTangents", "XLinear",
 ]  # fmt: skip
