@@ -20,11 +20,11 @@ LEVELS = (
     ("network",),
     ("loading",),
     ("propagation", "quadratic"),
-    ("provenance", "preactivation"),
+    ("certificates", "provenance", "preactivation"),
     ("problem", "preactivation_bounds"),
     ("jacobian",),
     ("norms", "lipschitz", "search", "branching", "auto"),
-    ("applications",),
+    ("applications", "witness"),
     ("sweeps",),
     ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )

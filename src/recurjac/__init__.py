@@ -54,6 +54,7 @@ from recurjac.branching import (
     SignBisection,
     VertexCaps,
 )
+from recurjac.certificates import Certificate
 from recurjac.errors import (
     ConversionError,
     InvalidNetwork,
@@ -93,6 +94,7 @@ from recurjac.jacobian.hessian import HessianBounds
 from recurjac.lipschitz import Lipschitz, lipschitz
 from recurjac.loading import closed_loop, load
 from recurjac.loading.derivatives import gradient_network, lie_derivative
+from recurjac.loading.onnx_written import save_onnx
 from recurjac.network import Network
 from recurjac.norms import (
     ChordSum,
@@ -129,6 +131,7 @@ from recurjac.provenance import Provenance
 from recurjac.region import Box, LpBall
 from recurjac.search import Search
 from recurjac.version import __version__
+from recurjac.witness import makers as _makers  # noqa: F401  (it says how certificates are made)
 
 if TYPE_CHECKING:
     from recurjac.cli.sweep_plan import Sweep
@@ -143,20 +146,21 @@ else:
 
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "BranchedMargin", "Branching", "Centred", "certified_radius", "CertifiedRadius", "Chords", "ChordSum", "Clamped",
-    "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown", "Curvature", "curvature",
-    "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin", "FastLip", "Forward",
-    "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients", "HalfSpaces",
-    "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval", "InTime",
-    "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",
+    "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords",
+    "ChordSum", "Clamped", "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown",
+    "Curvature", "curvature", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
+    "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients",
+    "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval",
+    "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",
     "laplacian", "Leaves", "lie_derivative", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
     "MarginBound", "matrix_measure", "MatrixMeasure", "MissingDependency", "monotone", "Monotonicity", "Network",
     "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",
     "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
     "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "Search",
-    "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum", "SkeletonOnly",
-    "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind", "StationaryPoint",
-    "StationaryPoints", "Sweep", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile", "UnsoundBounds",
+    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "save_onnx",
+    "Search", "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum",
+    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
+    "StationaryPoint", "StationaryPoints", "Sweep", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile",
+    "UnsoundBounds",
     "UnsupportedLayer", "VertexCaps", "WithTangents", "XLinear",
 ]  # fmt: skip

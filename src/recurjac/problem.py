@@ -228,7 +228,7 @@ class Problem:
             where = f"{where}, where the pre-activations of stage {stages} lie in given intervals"
         return Provenance(
             method, self.pre.title, type(self.arithmetic).__name__, self.arithmetic.rigorous, self.reason,
-            where, self.network.digest(), __version__, tuple(n for n in notes if n),
+            where, self.network.digest(), __version__, tuple(n for n in notes if n), self,
         )  # fmt: skip
 
     def detached(self, tensor: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
+
+from recurjac.certificates import Certificate, certificates_of
 
 
 @final
@@ -24,6 +27,7 @@ class Provenance:
     weights: the SHA-256 digest of the network including its weights (`Network.digest`).
     version: the version of recurjac.
     notes: further remarks.
+    asked: the problem itself, from which certificates are made; it is no part of `to_json` and of comparisons.
     """
 
     method: str
@@ -35,6 +39,7 @@ class Provenance:
     weights: str
     version: str
     notes: tuple[str, ...] = ()
+    asked: object = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         kind = "rounding covered" if self.rigorous else f"rounding not covered: {self.reason}"
@@ -80,6 +85,20 @@ class AbstractResult:
         return json.dumps(plain(self), allow_nan=False)
 
     @final
+    def certificate(self, model: str | Path, *, seconds: float = 10.0) -> tuple[Certificate, ...]:
+        """Certificates of the result, one for each sample, that `recurjac check` verifies without this library.
+
+        model: the ONNX file from which the network was read; the result is about all of its outputs, one of them, or a
+        difference of two.  seconds: for all samples together.
+        A certificate is made by a computation of its own, whose steps are easy to check.  It may prove less than the
+        result, and says how much (`Certificate.value`).
+        Raises InvalidRequest for results without certificates, other networks, unbounded regions and constraints.
+
+        Source: docs/certificates.md.
+        """
+        return certificates_of(self, model, seconds)
+
+    @final
     def _kind(self) -> str:
         """The part of a repr that says whether rounding is covered."""
         return "rigorous" if self.rigorous else f"not rounding-safe: {self.reason}"
@@ -90,7 +109,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return plain(value.detach().cpu().tolist())
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.compare or f.repr}
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -80,7 +80,7 @@ class CertifiedRadius(AbstractResult):
     `attack`, which is infinite if none was found.  Misclassified inputs are not attacked: `attack` is 0 if the input
     loses to a target, otherwise infinite.  Always radius <= attack.
     by_integral, by_margin: (batch,), the radii that slopes (Theorem 2), or bounds of the margin, prove alone.
-    label, target: (batch,); with several targets, the one with the least radius.
+    label, target: (batch,); with several targets, the one with the least radius.  rivals: for each input, all targets.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
@@ -101,6 +101,7 @@ class CertifiedRadius(AbstractResult):
     status: tuple[str, ...]
     p: float
     provenance: Provenance
+    rivals: tuple[tuple[int, ...], ...] = ()
 
     def __repr__(self) -> str:
         rows = zip(self.label, self.target, self.radius, self.attack, self.remark, strict=True)
@@ -176,6 +177,7 @@ class _Entry:
     row: int
     label: int
     target: int
+    others: tuple[int, ...]
     attack: float
     adversary: Tensor
     remark: str
@@ -238,7 +240,7 @@ class _Work:
             lost = remarks[i].startswith("mis") and beaten[i]
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
             end = ends.get(i, BOUNDED)
-            entries.append(_Entry(own, row, label, others[row], away, point, remarks[i], end))
+            entries.append(_Entry(own, row, label, others[row], others, away, point, remarks[i], end))
         return entries
 
     def searched(
@@ -381,6 +383,7 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         torch.stack([e.adversary.cpu() for e in entries]),
         tuple(title_of(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
         tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
+        tuple(e.others for e in entries),
     )  # fmt: skip
 
 

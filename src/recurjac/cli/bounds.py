@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from recurjac.auto import Auto, Progress
 from recurjac.cli import named, options
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import (
     AbstractBar,
     Row,
@@ -30,7 +32,7 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
-from recurjac.cli.tasks import Prepared, add_many, answer
+from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
@@ -67,6 +69,7 @@ def _add_lipschitz(commands: Any) -> None:
     options.add_time_limit(options.add_method(parser, named.norm_methods(), "auto"), "sample, radius and class")
     add_many(parser)
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run_lipschitz)
 
 
@@ -86,6 +89,7 @@ def _add_jacobian(commands: Any) -> None:
         help="write `lower` and `upper` (samples, outputs…, inputs…) and a point `x` of each region as .npz",
     )
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run_jacobian)
 
 
@@ -115,10 +119,12 @@ def cases(
 
 def run_lipschitz(args: argparse.Namespace) -> int:
     """Bound every requested constant; after an interruption, the finished results are reported."""
-    rows, code = answer(args, "Lipschitz constants", prepare_lipschitz)
+    certificates = Certificates.asked(args)
+    rows, code = answer(args, "Lipschitz constants", partial(prepare_lipschitz, keep=certificates.add))
     in_order_of_radii(rows, args)
     if not args.quiet:
         _lipschitz_table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
@@ -129,7 +135,7 @@ def in_order_of_radii(rows: list[Row], args: argparse.Namespace) -> None:
     rows.sort(key=lambda row: order.get(row["radius"], 0))
 
 
-def prepare_lipschitz(args: argparse.Namespace) -> Prepared:
+def prepare_lipschitz(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     """One task for all balls around the same inputs."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
@@ -157,6 +163,7 @@ def prepare_lipschitz(args: argparse.Namespace) -> Prepared:
                     break
         for each, found in zip(done, nested([d.found for d in done]), strict=True):
             yield from _lipschitz_rows(each.case, found, each.seconds)
+            keep(found)
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
@@ -237,6 +244,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     if args.target == "each":
         raise InvalidRequest("--class each: leave it out; the bounds of all outputs are the default")
     check_writable("--output", args.output)
+    certificates = Certificates.asked(args)
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     networks = options.chosen_outputs(network, args)
@@ -259,12 +267,14 @@ def run_jacobian(args: argparse.Namespace) -> int:
             )
             rows += _jacobian_rows(task, found, (time.perf_counter() - began) / len(task.index))
             done.append(found)
+            certificates.add(found)
             step()
     if args.output is not None:
         points = [t.region.bind(network.input_shape, torch.float64, torch.device("cpu")).x for t in tasks]
         _save(Path(args.output), points, done)
     if not args.quiet:
         _jacobian_table(rows, args.output)
+    certificates.write()
     write_json(args, args.model, rows)
     return 0
 

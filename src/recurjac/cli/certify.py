@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
 from recurjac.applications.targets import NAMES, read_labels, rivals
 from recurjac.cli import named, options
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show_lower, show_upper, table, write_json
-from recurjac.cli.tasks import Prepared, add_many, answer
+from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
@@ -79,6 +81,7 @@ def add_commands(commands: Any) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
     add_many(parser)
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
@@ -90,14 +93,16 @@ def _target(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Certify every input; after an interruption, the finished results are reported."""
-    rows, code = answer(args, "certified radii", prepare)
+    certificates = Certificates.asked(args)
+    rows, code = answer(args, "certified radii", partial(prepare, keep=certificates.add))
     if not args.quiet and rows:
         _table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
 
-def prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     """One task for each call: some inputs with their labels and targets."""
     if args.input.lower().endswith(".vnnlib"):
         raise InvalidRequest(f"--input {args.input}: a box has no centre to certify; give the inputs themselves")
@@ -116,7 +121,9 @@ def prepare(args: argparse.Namespace) -> Prepared:
         each = search.time_limit if args.time_limit is None else budget.share(len(index)) / len(index)
         how = replace(search, time_limit=each, progress=lambda now: bar.say(_gap(now)))
         found = certified_radius(problem, label=labels, target=target, proofs=proofs, search=how)
-        return _rows(index, found, (time.perf_counter() - began) / len(index))
+        seconds = (time.perf_counter() - began) / len(index)
+        keep(found)
+        return _rows(index, found, seconds)
 
     return Prepared([" ".join(map(str, index)) for index, *_ in tasks], rows_of)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from math import inf, prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from recurjac.applications.landscape import StationaryFree, stationary_free_radi
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import (
     AbstractBar,
     Row,
@@ -24,7 +26,7 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
-from recurjac.cli.tasks import Prepared, add_many, answer
+from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries
@@ -53,21 +55,24 @@ def add_commands(commands: Any) -> None:
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
     add_many(parser)
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Find every requested radius; after an interruption, the finished results are reported."""
-    rows, code = answer(args, "radii without stationary points", prepare)
+    certificates = Certificates.asked(args)
+    rows, code = answer(args, "radii without stationary points", partial(prepare, keep=certificates.add))
     if not args.quiet:
         _table(rows, args.clip is not None)
         if args.existence is not None:
             _existence_table(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
 
-def prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     """One task for each call: some inputs and one output."""
     network = options.read_network(args)
     inputs = options.read_points_for(network, args)
@@ -91,6 +96,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
         how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
         found = stationary_free_radius(problem, output=output, method=how)
         rows = _rows(inputs.index[part], target, found, (time.perf_counter() - began) / len(found.radius))
+        keep(found)
         if args.existence is None:
             return rows
         around = problem.over(LpBall(ball.x, args.existence, ball.p, ball.clip))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from recurjac.cli import (
     bounds,
     certify,
+    checking,
     contraction,
     demo,
     experiments,
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         certify,
         landscape,
         monotone,
+        checking,
         sweeping,
         train,
         experiments,

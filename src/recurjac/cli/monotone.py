@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf, prod
 from typing import Any
 
@@ -13,8 +14,9 @@ from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, ne
 from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases, in_order_of_radii, name_of, nests
+from recurjac.cli.checking import Certificates, add_certificate
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, table, write_json
-from recurjac.cli.tasks import Prepared, add_many, answer
+from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
@@ -39,20 +41,23 @@ def add_commands(commands: Any) -> None:
     options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and radius")
     add_many(parser)
     options.add_report(parser)
+    add_certificate(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decide every requested entry; after an interruption, the finished results are reported."""
-    rows, code = answer(args, "monotonicity", prepare)
+    certificates = Certificates.asked(args)
+    rows, code = answer(args, "monotonicity", partial(prepare, keep=certificates.add))
     in_order_of_radii(rows, args)
     if not args.quiet and rows:
         _tables(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
 
-def prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     """One task for all balls around the same inputs."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
@@ -81,6 +86,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
                 seconds.append((time.perf_counter() - began) / len(task.index))
         for task, found, each in zip(balls, nested_trends(done), seconds, strict=False):
             yield from _rows(task, found, inputs.names, each)
+            keep(found)
         if len(done) < len(balls):
             raise KeyboardInterrupt
 

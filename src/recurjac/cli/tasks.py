@@ -15,7 +15,7 @@ from typing import Any, final
 
 from recurjac.cli.output import AbstractBar, Row, Silent, check_writable, progress, stderr
 from recurjac.errors import InvalidRequest
-from recurjac.provenance import plain
+from recurjac.provenance import AbstractResult, plain
 from recurjac.sweeps.pools import AbstractPool, LocalProcesses, timed
 from recurjac.sweeps.store import AbstractStore, JsonLines
 from recurjac.sweeps.tables import Growing, check_suffix, flat
@@ -29,6 +29,14 @@ class Prepared:
 
     names: Sequence[str]
     rows_of: Callable[[int, AbstractBar], Iterable[Row]]
+
+
+Keep = Callable[[AbstractResult], None]
+"""What is done with each result of Python, beside its rows."""
+
+
+def ignored(_: AbstractResult) -> None:
+    """Do nothing with a result."""
 
 
 Prepare = Callable[[argparse.Namespace], Prepared]
@@ -53,8 +61,8 @@ def check_many(args: argparse.Namespace) -> None:
     """Raise InvalidRequest before any work for options of `add_many` that cannot be followed."""
     if args.jobs < 1:
         raise InvalidRequest(f"--jobs {args.jobs}: give at least 1 process")
-    if args.jobs > 1 and getattr(args, "certificate", None) is not None:
-        raise InvalidRequest(f"--certificate: certificates are made by one process; leave out --jobs {args.jobs}")
+    if getattr(args, "certificate", None) is not None and (args.jobs > 1 or args.output is not None):
+        raise InvalidRequest("--certificate is for one process and one run; leave out --jobs and --output")
     if args.output is not None:
         check_suffix("--output", Path(args.output))
         check_writable("--output", args.output)

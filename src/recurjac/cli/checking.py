@@ -1,0 +1,97 @@
+"""The option `--certificate` of the commands, and `recurjac check`, which has a file checked by another program."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, final
+
+from recurjac.certificates import Certificate, write_certificates
+from recurjac.cli.output import check_writable, stderr
+from recurjac.errors import InvalidRequest, MissingDependency
+from recurjac.provenance import AbstractResult
+
+CHECKER = "recurjac_check"
+"""The package that checks certificates; it has no code in common with this one."""
+_SECONDS = 10.0
+"""The time for the certificates of one result."""
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="check a certificate by an independent program",
+        description="Check a certificate, which --certificate of other commands wrote, against the ONNX file of its "
+        "network, by the package recurjac-check. Exit code 0: every claim is proved; 1: some claim is not; 2: a file "
+        "cannot be read; 3: the network has a layer that the checker does not know.",
+    )
+    parser.add_argument("certificate", metavar="FILE", help="the certificate")
+    parser.add_argument("model", metavar="MODEL", help="the .onnx file of the network")
+    parser.set_defaults(run=run, json=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checker in a process of its own; returns its exit code.  Raises MissingDependency without a checker."""
+    if importlib.util.find_spec(CHECKER) is None:
+        raise MissingDependency(
+            "certificates are checked by the package recurjac-check, which is not installed; install it: "
+            "pip install ./checker"
+        )
+    command = [sys.executable, "-m", CHECKER, args.certificate, args.model]
+    return subprocess.run(command, check=False).returncode  # noqa: S603  (its own interpreter, and no shell)
+
+
+def add_certificate(parser: argparse.ArgumentParser) -> None:
+    """The option `--certificate`."""
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file",
+    )
+
+
+@final
+@dataclass(frozen=True)
+class Certificates:
+    """The certificates of a command's results, if they are asked for."""
+
+    args: argparse.Namespace
+    found: list[Certificate] = field(default_factory=list)
+
+    @classmethod
+    def asked(cls, args: argparse.Namespace) -> Self:
+        """Raises InvalidRequest if certificates are asked for that there cannot be, before any work."""
+        if args.certificate is not None:
+            check_writable("--certificate", args.certificate)
+            if Path(args.model).suffix != ".onnx":
+                raise InvalidRequest(f"--certificate: {args.model} is not an .onnx file; the checker reads ONNX only")
+            for option in ("output_name", "cut_at", "fix"):
+                if getattr(args, option):
+                    name = option.replace("_", "-")
+                    raise InvalidRequest(f"--certificate: certificates are about whole files; leave --{name} out")
+        return cls(args)
+
+    def add(self, result: AbstractResult) -> None:
+        """Make the certificates of a result."""
+        if self.args.certificate is not None:
+            self.found.extend(result.certificate(self.args.model, seconds=_SECONDS))
+
+    def write(self) -> None:
+        """Write the file, and say what it proves beside what the results say."""
+        if self.args.certificate is None:
+            return
+        console, proved = stderr(), [c for c in self.found if c.proves]
+        if not self.args.quiet:
+            for c in self.found:
+                console.print(c.statement if c.proves else f"{c.claim}: nothing is proved by the certificate")
+        if proved:
+            write_certificates(Path(self.args.certificate), proved)
+            console.print(
+                f"certificates of {len(proved)} of {len(self.found)} results written to {self.args.certificate}"
+            )
+        else:
+            console.print(f"no certificate is written to {self.args.certificate}: nothing was proved")

@@ -1,0 +1,250 @@
+"""The certificates of each kind of result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.applications.landscape import StationaryFree
+from recurjac.applications.monotonicity import Monotonicity
+from recurjac.applications.robustness import CertifiedRadius
+from recurjac.certificates import FORMAT, Certificate, certifies
+from recurjac.deadline import Budget, Deadline
+from recurjac.errors import InvalidRequest
+from recurjac.jacobian import JacobianBounds
+from recurjac.lipschitz import Lipschitz
+from recurjac.preactivation_bounds import PreactivationBounds
+from recurjac.problem import Problem
+from recurjac.provenance import AbstractResult
+from recurjac.region import AbstractRegion, BoundBall, BoundBox, BoundRegion
+from recurjac.version import __version__
+from recurjac.witness.leaf import Asked
+from recurjac.witness.model import Model
+from recurjac.witness.notation import Json, digest, norm, number, numbers, region, row, unclipped
+from recurjac.witness.parts import Parts
+from recurjac.witness.questions import (
+    AbstractQuestion,
+    EntriesQuestion,
+    MarginQuestion,
+    NormQuestion,
+    OutputsQuestion,
+    SignsQuestion,
+    SlopeQuestion,
+)
+
+_LARGE = 3e9
+"""The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
+_SHRINK = 12
+"""How many smaller radii are tried if a radius is not proved."""
+
+
+@final
+@dataclass(frozen=True)
+class _Maker:
+    """A result's problem, and the file that its certificates are about."""
+
+    model: Model
+    problem: Problem
+    deadline: Deadline
+
+    @classmethod
+    def of(cls, result: AbstractResult, path: Path, seconds: float) -> _Maker:
+        """Raises InvalidRequest for a result without a problem, or with constraints."""
+        problem = result.provenance.asked
+        if not isinstance(problem, Problem):
+            raise InvalidRequest("the result does not know what was asked; ask again, in this process")
+        if problem.known:
+            raise InvalidRequest("there are no certificates of problems with constraints on pre-activations")
+        return cls(Model.read(path), problem, Deadline.after(seconds))
+
+    @property
+    def regions(self) -> Sequence[BoundRegion]:
+        """The region of each sample, in float64."""
+        where, shape = self.problem.origin, self.model.network.input_shape
+        if not isinstance(where, AbstractRegion):
+            raise InvalidRequest("there are no certificates of parts of regions; give an LpBall or a Box")
+        return where.bind(shape, torch.float64, torch.device("cpu")).split(1)
+
+    def asked(self, rows: Tensor) -> Asked:
+        """The rows, with lines unless they take too long."""
+        work = self.model.network.multiply_adds * (
+            sum(self.model.network.sizes[1:-1]) + sum(self.model.network.sizes[:1])
+        )
+        return Asked(self.model.network, rows, lines=work <= _LARGE)
+
+    def certificate(
+        self, asked: Asked, question: AbstractQuestion, where: BoundRegion, what: str, result: float, deadline: Deadline
+    ) -> Certificate:
+        """The certificate of one question over a region."""
+        parts = Parts.grown(asked, question, unclipped(where), deadline)
+        return self.written(parts, where, what, result)
+
+    def written(self, parts: Parts, where: BoundRegion, what: str, result: float) -> Certificate:
+        """The certificate that a tree proves."""
+        described = region(where)
+        document = {
+            "format": FORMAT,
+            "producer": {"name": "recurjac", "version": __version__},
+            "model": {"sha256": self.model.sha256},
+            "region": described,
+            "region_sha256": digest(described),
+            "claims": parts.question.claims(parts.leaves),
+            "parts": parts.written(),
+        }
+        return Certificate(document, what, parts.question.value(parts.leaves), result)
+
+    def shrunk(
+        self,
+        asked: Asked,
+        question: AbstractQuestion,
+        ball: Callable[[float], BoundRegion],
+        what: str,
+        radius: float,
+        deadline: Deadline,
+    ) -> Certificate:
+        """The certificate of a question on the largest of some balls on which it is proved; value: the radius.
+
+        The certificate claims nothing if the question is not proved at the centre itself.
+        """
+        tried, best, bad = radius, 0.0, None
+        proved: Parts | None = None
+        for _ in range(_SHRINK):
+            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(0.5))
+            if question.claims(parts.leaves):
+                proved, best = parts, tried
+            else:
+                bad = tried
+            if bad is None or tried == 0.0 or (proved is not None and bad - best <= 0.02 * bad) or deadline.over:
+                break
+            tried = (best + bad) / 2 if best > 0.25 * bad else bad * 0.5
+        if proved is None:
+            best = 0.0
+            proved = Parts.grown(asked, question, unclipped(ball(0.0)), deadline)
+        made = self.written(proved, ball(best), what, radius)
+        return Certificate(made.document, what, best, radius)
+
+
+def _ball(where: BoundRegion, p: float, radius: float) -> BoundRegion:
+    """The ball of another radius around the centre of a region of one sample, with its clip box."""
+    if not isinstance(where, BoundBox | BoundBall):
+        raise InvalidRequest(f"there are no certificates of balls around {where!r}; give points")
+    ends = (where.low, where.high)
+    if p in (1, 2):
+        return BoundBall(where.x, torch.tensor([radius], dtype=torch.float64), p, *ends)
+    return BoundBox(where.x, torch.full_like(where.x, radius), *ends)
+
+
+@certifies(Lipschitz)
+def lipschitz_certificates(result: Lipschitz, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of constants: the upper bound, and the point and direction at which the lower one is attained."""
+    maker = _Maker.of(result, path, seconds)
+    rows, found = maker.model.rows_of(maker.problem.network), []
+    asked, budget = maker.asked(rows), Budget(maker.deadline, len(result.upper))
+    for i, where in enumerate(maker.regions):
+        upper = float(result.upper[i].detach())
+        what = f"the norm of the Jacobian from l{norm(result.p)} to l{norm(result.q)} is at most"
+        question = NormQuestion(result.p, result.q, upper, _attained(result, rows, i))
+        found.append(maker.certificate(asked, question, where, what, upper, Deadline.after(budget.share())))
+    return found
+
+
+def _attained(result: Lipschitz, rows: Tensor, i: int) -> Json | None:
+    """The point and the direction of sample i; None if nothing is attained."""
+    lower = float(result.lower[i])
+    if not lower > 0 or not result.rigorous:
+        return None
+    return {
+        "kind": "attained", "rows": [row(r) for r in rows], "from": norm(result.p), "to": norm(result.q),
+        "lower": number(lower * (1 - 1e-9)), "point": numbers(result.witness[i]),
+        "direction": numbers(result.direction[i]),
+    }  # fmt: skip
+
+
+@certifies(JacobianBounds)
+def jacobian_certificates(result: JacobianBounds, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of bounds of all entries."""
+    maker = _Maker.of(result, path, seconds)
+    asked, budget = maker.asked(maker.model.rows_of(maker.problem.network)), Budget(maker.deadline, len(result.lower))
+    sizes, found = _widest(result.lower, result.upper), []
+    for where, (width, size) in zip(maker.regions, sizes, strict=True):
+        what, share = "no bounds of an entry of the Jacobian are wider than", Deadline.after(budget.share())
+        found.append(maker.certificate(asked, EntriesQuestion(width, size), where, what, width, share))
+    return found
+
+
+@certifies(PreactivationBounds)
+def range_certificates(result: PreactivationBounds, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of the ranges of all outputs; those of the stages before them are part of the witness."""
+    maker = _Maker.of(result, path, seconds)
+    asked = maker.asked(maker.model.rows_of(maker.problem.network))
+    sizes, found = _widest(result.lower[-1], result.upper[-1]), []
+    budget = Budget(maker.deadline, len(sizes))
+    for where, (width, size) in zip(maker.regions, sizes, strict=True):
+        what, share = "no range of an output is wider than", Deadline.after(budget.share())
+        found.append(maker.certificate(asked, OutputsQuestion(width, size), where, what, width, share))
+    return found
+
+
+def _widest(lower: Tensor, upper: Tensor) -> list[tuple[float, float]]:
+    """For each sample, the largest width of its bounds, and the largest magnitude."""
+    low, high = lower.detach().double().flatten(1), upper.detach().double().flatten(1)
+    sizes = torch.maximum(low.abs(), high.abs()).amax(1)
+    return list(zip((high - low).amax(1).tolist(), sizes.tolist(), strict=True))
+
+
+@certifies(Monotonicity)
+def trend_certificates(result: Monotonicity, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of the signs of entries of the Jacobian."""
+    maker = _Maker.of(result, path, seconds)
+    rows = maker.model.rows_of(maker.problem.network)
+    asked, budget, found = maker.asked(rows), Budget(maker.deadline, len(result.lower)), []
+    for i, where in enumerate(maker.regions):
+        up, down = (t[i].reshape(len(rows), asked.inputs) for t in (result.increasing, result.decreasing))
+        what, share = "so many entries of the Jacobian keep their sign", Deadline.after(budget.share())
+        question, count = SignsQuestion(up, down), float(up.sum() + down.sum())
+        found.append(maker.certificate(asked, question, where, what, count, share))
+    return found
+
+
+@certifies(CertifiedRadius)
+def radius_certificates(result: CertifiedRadius, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of radii, over the balls in which the label is proved to win."""
+    maker = _Maker.of(result, path, seconds)
+    size = maker.model.rows_of(maker.problem.network).shape[1]
+    basis, found, budget = torch.eye(size, dtype=torch.float64), [], Budget(maker.deadline, len(result.radius))
+    for i, where in enumerate(maker.regions):
+        label, rivals = int(result.label[i]), list(result.rivals[i])
+        everyone = len(rivals) == size - 1
+        names = "all others" if everyone else ", ".join(map(str, rivals))
+        found.append(
+            maker.shrunk(
+                maker.asked(basis[label] - basis[rivals]), MarginQuestion(label if everyone else None),
+                partial(_ball, where, result.p),
+                f"output {label} is larger than {names} within l{norm(result.p)} distance",
+                float(result.radius[i]), Deadline.after(budget.share()),
+            )
+        )  # fmt: skip
+    return found
+
+
+@certifies(StationaryFree)
+def stationary_certificates(result: StationaryFree, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of balls without stationary points."""
+    maker = _Maker.of(result, path, seconds)
+    row_of, found, budget = maker.model.rows_of(maker.problem.network), [], Budget(maker.deadline, len(result.radius))
+    asked = maker.asked(row_of)
+    for i, where in enumerate(maker.regions):
+        found.append(
+            maker.shrunk(
+                asked, SlopeQuestion(), partial(_ball, where, result.p),
+                f"there is no stationary point within l{norm(result.p)} distance", float(result.radius[i]),
+                Deadline.after(budget.share()),
+            )
+        )  # fmt: skip
+    return found

@@ -1,0 +1,117 @@
+"""Ranges and lines of all neurons over one region, such that a small program can check them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.activations import AbstractActivation
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
+from recurjac.network import Network
+from recurjac.preactivation import IBP, AbstractLineRule, AbstractPreactivation, CrownLines, PreactivationState, Refine
+from recurjac.preactivation.state import PullRoute
+from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.forms import DenseForms
+from recurjac.propagation.planning import Planner
+from recurjac.propagation.sweep import sweep
+from recurjac.region import BoundRegion
+from recurjac.relaxations import LinearRelaxation
+
+SLACK = 2.0**-36
+"""By how much numbers are rounded outward, relative to the largest of their node.
+
+It makes no bound true: a bound of a certificate is true if the checker reaches it with its own arithmetic.  The slack
+is what makes the checker reach it, although both round differently; bounds become wider by this share only.
+"""
+
+
+def widened(bounds: Interval, slack: float = SLACK) -> Interval:
+    """Bounds (batch, *node) that contain the given ones with some room at each finite end."""
+    sizes = torch.where(bounds.magnitude.isfinite(), bounds.magnitude, 0.0).flatten(1).amax(1)
+    room = (slack * sizes).reshape(-1, *[1] * (bounds.lower.dim() - 1)) + torch.finfo(bounds.lower.dtype).tiny
+    return Interval(bounds.lower - room, bounds.upper + room)
+
+
+@final
+@dataclass(frozen=True)
+class WitnessLines(AbstractLineRule):
+    """CROWN's lines, moved outward by a little where both are not the same line."""
+
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractPreactivation]:
+        return {}
+
+    @property
+    def title(self) -> str:
+        return "CROWN, as checked"
+
+    def lines(self, activation: AbstractActivation, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
+        found, size = CrownLines().lines(activation, z, arithmetic), z.magnitude.unsqueeze(1)
+        below = SLACK * (found.lower_intercept.abs() + found.lower_slope.abs() * size)
+        above = SLACK * (found.upper_intercept.abs() + found.upper_slope.abs() * size)
+        return replace(
+            found,
+            lower_intercept=torch.where(found.exact, 0.0, found.lower_intercept - below),
+            upper_intercept=torch.where(found.exact, 0.0, found.upper_intercept + above),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Ranges:
+    """What is known of a network's stages over the region of one sample, all but the last stage.
+
+    Stages without activation have ranges by intervals only, since the checker sees no such stages.
+    """
+
+    state: PreactivationState
+    rule: AbstractPreactivation
+
+    @classmethod
+    def of(cls, network: Network, region: BoundRegion, *, lines: bool = True) -> Ranges:
+        """Ranges by intervals, and by lines for the neurons that intervals leave unstable if `lines`."""
+        arithmetic = Fast() if network.unproved_rounding() or not region.rigorous else Rigorous()
+        state = PreactivationState(network, region, arithmetic, Planner())
+        rule = Refine(IBP(), WitnessLines()) if lines else IBP()
+        for k in range(1, network.depth):
+            state.append(widened(rule.stage(state, k)), WitnessLines())
+        return cls(state, rule)
+
+    @property
+    def network(self) -> Network:
+        return self.state.network
+
+    @property
+    def by_lines(self) -> bool:
+        """Whether forms are pulled back through lines to the input."""
+        return isinstance(self.rule, Refine)
+
+    @cached_property
+    def nodes(self) -> Sequence[int]:
+        """The stages with an activation, in order."""
+        return [k for k in range(1, self.network.depth) if not self.network.stages[k - 1].linear]
+
+    def lines(self, k: int) -> LinearRelaxation:
+        """The lines of stage k, (1, 1, *stage)."""
+        return self.state.relaxed(WitnessLines()).lines(k)
+
+    def outputs(self, rows: Tensor) -> Interval:
+        """Bounds of rows · f for rows (K, *output), rounded outward: (1, K)."""
+        state, forms = self.state, DenseForms(rows[None, None], self.state.arithmetic)
+        if not self.by_lines:
+            combined = self.network.combine(rows.flatten(1))
+            own = PreactivationState(combined, state.region, state.arithmetic, Planner())
+            for k in range(1, combined.depth):
+                own.append(state.pre(k), None)
+            return widened(IBP().output(own))
+        found = sweep(PullRoute(state.relaxed(WitnessLines()), self.network.depth), self.network.depth, forms)
+        return widened(found.map(lambda t: t[:, 0]))
+
+    def chain(self, rows: Tensor) -> ChainRule:
+        """The chain rule of rows · f, for rows (K, *output)."""
+        return replace(self.state.chain(), covectors=rows[None], skeleton=None)

@@ -1,0 +1,102 @@
+"""Gradients of all neurons over one region, such that a small program can check them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import final
+
+import torch
+from torch import Tensor
+
+from recurjac.arithmetic import Interval
+from recurjac.jacobian import Chords, FastLip, Gradients
+from recurjac.jacobian.fast_lip import last_product
+from recurjac.norms.induced import induced_norm
+from recurjac.propagation.forms import DenseForms
+from recurjac.witness.ranges import SLACK, Ranges, widened
+
+
+@final
+@dataclass(frozen=True)
+class Slopes:
+    """Bounds of the gradients of `rows` · f, for rows (K, *output), at all nodes over the region of `ranges`.
+
+    nodes: bounds of the derivatives by the outputs of each stage, (1, K, *stage), by intervals from node to node and,
+    if `by_lines`, by `Chords()` at the neurons whose slopes are not known.
+    """
+
+    ranges: Ranges
+    rows: Tensor
+    by_lines: bool
+    known: Gradients
+    nodes: Mapping[int, Interval]
+
+    @classmethod
+    def of(cls, ranges: Ranges, rows: Tensor, *, lines: bool = True) -> Slopes:
+        """The gradients over the region of `ranges`."""
+        known = Gradients(None, ranges.chain(rows)).own()
+        found: dict[int, Interval] = {}
+        for node in range(known.chain.end - 1, 0, -1):
+            bounds = _bounds(known, node, lines)
+            if bounds is not None:
+                found[node] = _widened(bounds)
+                known.learn(node, found[node])
+        return cls(ranges, rows, lines, known, found)
+
+    @cached_property
+    def entries(self) -> Interval:
+        """Bounds of the entries of the Jacobian of rows · f, rounded outward: (1, K, inputs)."""
+        chain = self.known.chain
+        found = last_product(self.known, chain.basis(0))
+        if self.by_lines:
+            found = chain.arithmetic.intersect(found, Chords().pushed(self.known, chain.basis(0)))
+        return _widened(found.map(lambda t: t.expand(chain.batch, chain.rows, -1)))
+
+    @cached_property
+    def row_sums(self) -> Tensor:
+        """Upper bounds of Σ_r |J_kr|, rounded outward: (K,)."""
+        plain = self.entries.magnitude[0].sum(-1)
+        if not self.by_lines:
+            return plain * (1 + SLACK)
+        slope = self._chords
+        gaps = torch.stack([end[0].abs() - slope * end[0] for end in (self.entries.lower, self.entries.upper)])
+        total = self._along(slope) + gaps.amax(0).clamp(min=0).sum(-1)
+        return torch.minimum(plain, total.nan_to_num(torch.inf)) * (1 + SLACK)
+
+    @property
+    def _chords(self) -> Tensor:
+        """The slopes of the chords of |y| over the bounds of the entries, (K, inputs)."""
+        low, high = self.entries.lower[0], self.entries.upper[0]
+        wide = torch.where(high > low, high - low, 1.0)
+        slope = torch.where(high > low, (high.abs() - low.abs()) / wide, 0.0)
+        return torch.where(low >= 0, 1.0, torch.where(high <= 0, -1.0, slope.nan_to_num(0.0)))
+
+    def _along(self, tangents: Tensor) -> Tensor:
+        """Upper bounds of the products of each row with its tangent, rounded outward: (K,)."""
+        chain = self.known.chain
+        forms = DenseForms(tangents.reshape(1, chain.rows, 1, *chain.shapes[0]), chain.arithmetic)
+        return _widened(Chords().pushed(self.known, forms)).upper.reshape(-1)
+
+    def norm(self, p: float, q: float) -> float:
+        """An upper bound of the norm of the Jacobian from l_p to l_q, rounded outward; from 2 to 2 by Frobenius."""
+        arithmetic, size = self.known.chain.arithmetic, self.entries.magnitude
+        if p == 2 and q == 2:
+            return float(torch.linalg.vector_norm(size)) * (1 + SLACK)
+        return float(induced_norm(self.entries, p, q, arithmetic, self.row_sums[None])) * (1 + SLACK)
+
+
+def _bounds(known: Gradients, node: int, lines: bool) -> Interval | None:
+    """Bounds of the gradients at a node from those at later nodes, (1, K, *node); None if it leads nowhere."""
+    wide = (known.chain.batch, known.chain.rows, *known.chain.shapes[node])
+    methods = (FastLip(), Chords()) if lines else (FastLip(),)
+    found = [bounds for method in methods if (bounds := method.node(known, node)) is not None]
+    each = [bounds.map(lambda t: t.expand(wide)) for bounds in found]
+    return reduce(known.chain.arithmetic.intersect, each) if each else None
+
+
+def _widened(bounds: Interval) -> Interval:
+    """The same with room for rounding in each row of (1 or batch, K, *node) on its own."""
+    rows = bounds.map(lambda t: t.flatten(0, 1))
+    return widened(rows).map(lambda t: t.reshape(bounds.shape))
