@@ -42,6 +42,8 @@ _LARGE = 3e9
 """The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
 _SHRINK = 12
 """How many smaller radii are tried if a radius is not proved."""
+_FARTHEST = 1e3
+"""The largest radius of a certificate, in units of the largest input or 1: its regions are bounded."""
 
 
 @final
@@ -112,20 +114,19 @@ class _Maker:
 
         The certificate claims nothing if the question is not proved at the centre itself.
         """
-        tried, best, bad = radius, 0.0, None
-        proved: Parts | None = None
+        bad = best = min(radius, _FARTHEST * max(1.0, float(ball(0.0).x.abs().max())))
+        proved = Parts.grown(asked, question, unclipped(ball(best)), deadline.part(0.5))
+        if not question.claims(proved.leaves):
+            proved, best = Parts.grown(asked, question, unclipped(ball(0.0)), Deadline.after(0.0)), 0.0
         for _ in range(_SHRINK):
-            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(0.5))
+            if bad - best <= 0.02 * bad or not question.claims(proved.leaves):
+                break
+            tried = (best + bad) / 2
+            parts = Parts.grown(asked, question, unclipped(ball(tried)), Deadline.after(0.0))
             if question.claims(parts.leaves):
                 proved, best = parts, tried
             else:
                 bad = tried
-            if bad is None or tried == 0.0 or (proved is not None and bad - best <= 0.02 * bad) or deadline.over:
-                break
-            tried = (best + bad) / 2 if best > 0.25 * bad else bad * 0.5
-        if proved is None:
-            best = 0.0
-            proved = Parts.grown(asked, question, unclipped(ball(0.0)), deadline)
         made = self.written(proved, ball(best), what, radius)
         return Certificate(made.document, what, best, radius)
 
