@@ -57,11 +57,13 @@ class Ellipsoid:
         self, affine: Affine, edges: Sequence[tuple[int, arb, arb]], t: Numbers | None, source: int, later: Iterable[Affine]
     ) -> None:
         """Add the outputs of a node with these slopes by its multipliers t, and leave out what is not read any more."""
+        read = {s for affine in later for s in affine.blocks}
+        edges = edges if source in read else ()
         old = sum(n for _, n in self.places)
         rows = self._rows(affine).tolist()
-        b = arb_mat([[ZERO] * i + [arb(1)] + [ZERO] * (old - i - 1) for i in range(old)] + [rows[i] for i, _, _ in edges])
+        b = arb_mat([[arb(i == j) for j in range(old)] for i in range(old)] + [rows[i] for i, _, _ in edges])
         joint = b * self.p * b.transpose()
-        free = [(old + e, (most - d) / 2, t[e] if t is not None else ZERO) for e, (_, d, most) in enumerate(edges) if d != most]
+        free = [(old + e, (most - d) / 2, t[e] if t else ZERO) for e, (_, d, most) in enumerate(edges) if d != most]
         q = joint.tolist()
         if free:
             picked = arb_mat([q[i] for i, _, _ in free])
@@ -73,14 +75,11 @@ class Ellipsoid:
         added = [ZERO] * len(scale)
         for i, r, s in free:
             added[i] = s * r * r
-        read = {s for affine in later for s in affine.blocks}
-        places, keep, first = [], [], 0
+        keep, first = [], 0
         for s, n in [*self.places, (source, len(edges))]:
-            if s in read:
-                places.append((s, n))
-                keep += range(first, first + n)
+            keep += range(first, first + n) if s in read else ()
             first += n
-        self.places = places
+        self.places = [(s, n) for s, n in [*self.places, (source, len(edges))] if s in read]
         self.p = _exact([[q[i][j] * scale[i] * scale[j] + (added[i] if i == j else ZERO) for j in keep] for i in keep])
 
 
