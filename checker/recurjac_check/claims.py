@@ -142,7 +142,7 @@ def _stationary(claim: dict[str, Any], context: Context) -> None:
 
 
 def _norm(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool, c: arb) -> arb:
-    """A bound of the norm from p to q of the Jacobian of rows, from bounds of its entries; c is what should be proved."""
+    """A bound of the norm from p to q of the Jacobian of rows, from its entries; c is what should be proved."""
     entries = [leaf.jacobian(row, lines) for row in rows]
     sizes = [[larger(abs(l), abs(u)) for l, u in zip(low, high, strict=True)] for low, high in entries]
     if p == "1":

@@ -22,4 +22,6 @@ class Empty(Exception):
 def missed(what: str, claimed: arb, proved: arb) -> Invalid:
     """What is claimed, what the witness proves, and the difference."""
     gap = abs(proved - claimed).upper()
-    return Invalid(f"{what}: claimed {float(claimed.mid()):.17g}, proved {float(proved.mid()):.17g} (off by {float(gap):.3g})")
+    return Invalid(
+        f"{what}: claimed {float(claimed.mid()):.17g}, proved {float(proved.mid()):.17g} (off by {float(gap):.3g})"
+    )

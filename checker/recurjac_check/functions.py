@@ -46,7 +46,9 @@ def supremum(f: Function, df: Function, l: arb, u: arb) -> arb:
             best = larger(best, value.upper())
             pieces += [(a, middle), (middle, b)]
     if pieces or not best.is_finite():
-        raise Invalid(f"no bound of an activation on [{float(l):.6g}, {float(u):.6g}] was found, where it may not be defined")
+        raise Invalid(
+            f"no bound of an activation on [{float(l):.6g}, {float(u):.6g}] was found, where it may not be defined"
+        )
     return best
 
 
@@ -85,7 +87,7 @@ class Pieces:
         total, at = self.first, self.kinks[0]
         if z <= at:
             return total + self.gradients[0] * (z - at)
-        for kink, s in zip(self.kinks[1:] + [z], self.gradients[1:], strict=True):
+        for kink, s in zip([*self.kinks[1:], z], self.gradients[1:], strict=True):
             stop = smaller(kink, z)
             if stop > at:
                 total, at = total + s * (stop - at), stop
@@ -101,7 +103,7 @@ class Pieces:
         return low, high
 
     def slopes(self, l: arb, u: arb, cut: tuple[bool, bool]) -> tuple[arb, arb]:
-        """The least and the largest slope of the pieces that meet [l, u]; one that only meets an end that was cut is left out."""
+        """The least and the largest slope of the pieces that meet [l, u], by more than an end that was cut."""
         met: Numbers = []
         for i, s in enumerate(self.gradients):
             left, right = self.kinks[i - 1 : i], self.kinks[i : i + 1]
@@ -294,10 +296,10 @@ SMOOTH = {
     "Softplus": Smooth(lambda z: z.exp().log1p(), _sigmoid, _bell),
     "Exp": Smooth(lambda z: z.exp(), lambda z: z.exp(), lambda z: z.exp()),
     "Log": Smooth(lambda z: z.log(), lambda z: 1 / z, lambda z: -1 / z**2),
-    "Sqrt": Smooth(lambda z: z.sqrt(), lambda z: z.rsqrt() / 2, lambda z: -z.rsqrt() ** 3 / 4),
+    "Sqrt": Smooth(lambda z: z.sqrt(), lambda z: z.rsqrt() / 2, lambda z: -(z.rsqrt() ** 3) / 4),
     "Reciprocal": Smooth(lambda z: 1 / z, lambda z: -1 / z**2, lambda z: 2 / z**3),
     "Sin": Smooth(lambda z: z.sin(), lambda z: z.cos(), lambda z: -z.sin()),
     "Cos": Smooth(lambda z: z.cos(), lambda z: -z.sin(), lambda z: -z.cos()),
     "Atan": Smooth(lambda z: z.atan(), lambda z: 1 / (1 + z * z), lambda z: -2 * z / (1 + z * z) ** 2),
-    "Square": Smooth(lambda z: z * z, lambda z: 2 * z, lambda z: arb(2)),
+    "Square": Smooth(lambda z: z * z, lambda z: 2 * z, lambda z: 0 * z + 2),
 }

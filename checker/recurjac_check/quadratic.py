@@ -54,7 +54,12 @@ class Ellipsoid:
         return a * self.p * a.transpose()
 
     def extend(
-        self, affine: Affine, edges: Sequence[tuple[int, arb, arb]], t: Numbers | None, source: int, later: Iterable[Affine]
+        self,
+        affine: Affine,
+        edges: Sequence[tuple[int, arb, arb]],
+        t: Numbers | None,
+        source: int,
+        later: Iterable[Affine],
     ) -> None:
         """Add the outputs of a node with these slopes by its multipliers t, and leave out what is not read any more."""
         read = {s for affine in later for s in affine.blocks}
@@ -75,11 +80,11 @@ class Ellipsoid:
         added = [ZERO] * len(scale)
         for i, r, s in free:
             added[i] = s * r * r
-        keep, first = [], 0
-        for s, n in [*self.places, (source, len(edges))]:
-            keep += range(first, first + n) if s in read else ()
-            first += n
-        self.places = [(s, n) for s, n in [*self.places, (source, len(edges))] if s in read]
+        places, keep = [*self.places, (source, len(edges))], list[int]()
+        for k, (origin, n) in enumerate(places):
+            first = sum(m for _, m in places[:k])
+            keep += range(first, first + n) if origin in read else ()
+        self.places = [place for place in places if place[0] in read]
         self.p = _exact([[q[i][j] * scale[i] * scale[j] + (added[i] if i == j else ZERO) for j in keep] for i in keep])
 
 

@@ -3,15 +3,15 @@
 Values, gradients and tangents are such systems. Source 0 is their input, source k + 1 the outputs of node k.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from flint import arb
 
 from recurjac_check.affine import Affine, Entries
-from recurjac_check.functions import Edge, Elementwise, Numbers, Plane, Product, Slopes, Softmax, times
+from recurjac_check.functions import Numbers, Plane, Slopes, times
 from recurjac_check.region import ZERO, larger, smaller
 
 _LOT = 256
@@ -42,7 +42,7 @@ class Edges:
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> Planes:
-        """Lines of these slopes or chords: above the product is max(d y, D y), which is convex, and below it min(d y, D y)."""
+        """Lines of these slopes or chords, above max(d y, D y), which is convex, and below min(d y, D y)."""
         result: Planes = ([], [])
         for e, (i, d, most) in enumerate(self.edges):
             for side, slopes in enumerate((below, above)):

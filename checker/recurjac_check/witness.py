@@ -32,7 +32,12 @@ def claimed(value: Any, where: str, n: int, slopes: int) -> Claimed:
 
 
 def proved(
-    system: System, affine: Affine, claim: Claimed, where: str, cuts: dict[int, Cut], quadratic: tuple[Numbers, Numbers] | None
+    system: System,
+    affine: Affine,
+    claim: Claimed,
+    where: str,
+    cuts: dict[int, Cut],
+    quadratic: tuple[Numbers, Numbers] | None,
 ) -> tuple[Numbers, Numbers]:
     """Ends of pre-activations, at least as good as those that are claimed. Raises Invalid."""
     l, u = system.interval(affine)
@@ -72,8 +77,8 @@ def combined(affine: Affine, rows: Sequence[reading.Row]) -> Affine:
 def _places(edges: list[Edge], side: int, count: int) -> list[list[int]]:
     """For each output (side 0) or pre-activation (side 1) its edges."""
     places: list[list[int]] = [[] for _ in range(count)]
-    for e, edge in enumerate(edges):
-        places[edge[side]].append(e)
+    for e, (output, argument, _, _) in enumerate(edges):
+        places[argument if side else output].append(e)
     return places
 
 
@@ -313,17 +318,17 @@ class Secants:
     def extend(self, k: int, l: Numbers, u: Numbers) -> None:
         """Go through the secants of stage k."""
         edges = []
-        function, center = self.stages[k].function, self.center[k]
+        function: Any = self.stages[k].function
+        center = self.center[k]
         for i, (a, b) in enumerate(zip(l, u, strict=True)):
             low, high = smaller(a, center.l[i]), larger(b, center.u[i])
-            assert isinstance(function, Elementwise)
             edges.append((i, *_secants(function.f(i), low, high, center.l[i], center.u[i])))
         later = [s.pre for s in self.stages[k + 1 :]]
         self.form.extend(self.stages[k].pre, edges, self.multipliers[k], k + 1, later)
 
 
 def _secants(f: Any, l: arb, u: arb, c: arb, d: arb) -> tuple[arb, arb]:
-    """Bounds of the slopes of secants from points of [c, d] to those of [l, u]; by the mean value theorem, of derivatives between.
+    """Bounds of the slopes of secants from points of [c, d] to those of [l, u], which are means of derivatives.
 
     With one kink, f is convex or concave, so that a secant's slope is monotone in both of its ends.
     """

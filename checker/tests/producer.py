@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from recurjac_check import network, region
 from recurjac_check.functions import Elementwise
 from recurjac_check.system import Edges, Known, System, point_supremum
-from recurjac_check.witness import Chain, Leaf
+from recurjac_check.witness import Leaf
 
 Json = dict[str, Any]
 ROOM = 2.0**-40
@@ -55,7 +55,13 @@ def hexes(values: list[arb], up: bool) -> list[str]:
 
 def ball(center: list[float], radius: float, norm: str = "inf", clip: Any = None) -> Json:
     """A region."""
-    return {"kind": "ball", "norm": norm, "center": [c.hex() for c in map(float, center)], "radius": float(radius).hex(), "clip": clip}
+    return {
+        "kind": "ball",
+        "norm": norm,
+        "center": [c.hex() for c in map(float, center)],
+        "radius": float(radius).hex(),
+        "clip": clip,
+    }
 
 
 def _stage(l: list[arb], u: list[arb], below: Any = None, above: Any = None) -> Json:
@@ -141,12 +147,21 @@ def everything(data: bytes, where: Json, split: float | None = None) -> Json:
 
             pairs = [b.leaf.values.bounds(combined(net.outputs, [own])) for b in builders]
             low, high = (f(float(p[s][0]) for p in pairs) for s, f in ((0, min), (1, max)))
-            claims.append({"kind": "output", "row": row, "lower": hexes([arb(low)], False)[0], "upper": hexes([arb(high)], True)[0]})
+            claims.append(
+                {
+                    "kind": "output",
+                    "row": row,
+                    "lower": hexes([arb(low)], False)[0],
+                    "upper": hexes([arb(high)], True)[0],
+                }
+            )
             entries = [b.leaf.jacobian(own, True) for b in builders]
             lower = [arb(min(float(e[0][i]) for e in entries)) for i in range(net.inputs)]
             upper = [arb(max(float(e[1][i]) for e in entries)) for i in range(net.inputs)]
             claims.append({"kind": "jacobian", "row": row, "lower": hexes(lower, False), "upper": hexes(upper, True)})
-            ends = list(zip(map(float.fromhex, claims[-1]["lower"]), map(float.fromhex, claims[-1]["upper"]), strict=True))
+            ends = list(
+                zip(map(float.fromhex, claims[-1]["lower"]), map(float.fromhex, claims[-1]["upper"]), strict=True)
+            )
             up, down = [i for i, (l, _) in enumerate(ends) if l > 0], [i for i, (_, u) in enumerate(ends) if u < 0]
             claims.append({"kind": "monotone", "row": row, "increasing": up, "decreasing": down})
             if up or down:

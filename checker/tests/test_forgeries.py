@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from flint import arb, ctx
-from producer import ball, certificate, dense, encoded, everything, unit
 
+from producer import ball, certificate, dense, encoded, everything, unit
 from recurjac_check import check_bytes, network, region
 from recurjac_check.region import norm
 from recurjac_check.witness import derivative
@@ -122,10 +122,22 @@ def witnesses() -> Iterator[Forgery]:
                 ends = own["lower"][i], own["upper"][i]
                 for name, other in (("lower", ends[1]), ("upper", ends[0])):
                     path = ["parts", leaf, "values", "stages", k, name, i]
-                    yield f"range-{leaf}-{k}-{i}-{name}", forged(path, between(0.3, other)), f"parts[{leaf}].values.stages[{k}]"
-            yield f"slopes-{leaf}-{k}", forged(["parts", leaf, "values", "stages", k, "lower_slope"], [(9.0).hex()] * 5), "claim"
+                    yield (
+                        f"range-{leaf}-{k}-{i}-{name}",
+                        forged(path, between(0.3, other)),
+                        f"parts[{leaf}].values.stages[{k}]",
+                    )
+            yield (
+                f"slopes-{leaf}-{k}",
+                forged(["parts", leaf, "values", "stages", k, "lower_slope"], [(9.0).hex()] * 5),
+                "claim",
+            )
             steep = [(-9.0).hex()] * 5
-            yield f"slopes-above-{leaf}-{k}", forged(["parts", leaf, "values", "stages", k, "upper_slope"], steep), "claim"
+            yield (
+                f"slopes-above-{leaf}-{k}",
+                forged(["parts", leaf, "values", "stages", k, "upper_slope"], steep),
+                "claim",
+            )
         for r in (0, 1):
             path = ["parts", leaf, "gradients", r, "stages", 0]
             own = valid()["parts"][leaf]["gradients"][r]["stages"][0]
@@ -185,7 +197,7 @@ def malformed() -> Iterator[Forgery]:
         yield f"index-{bad!r}", forged(["claims", 0, "row", 0, 0], bad), fails
     yield "short", forged(["claims", 1, "lower"], lambda v: v[:-1]), "claim 1 (jacobian)"
     yield "extra-key", forged(["claims", 0], lambda v: {**v, "x": 1}), "claim 0 (output)"
-    yield "missing-key", forged(["claims", 0], lambda v: {"kind": "output"}), "claim 0 (output)"
+    yield "missing-key", forged(["claims", 0], {"kind": "output"}), "claim 0 (output)"
     yield "top-key", lambda c: {**c, "more": 1}, "the certificate is not an object with the keys"
     yield "twice-in-row", forged(["claims", 0, "row"], [[0, "0x1p+0"], [0, "0x1p+0"]]), "do not rise"
     yield "leaf-text", forged(["parts", 1], "leaf"), "parts[1]"
@@ -247,7 +259,14 @@ def test_hostile_files_are_one_sentence(text: bytes) -> None:
 
 def test_hostile_networks_are_one_sentence() -> None:
     forgery = json.loads(json.dumps(valid()))
-    for data in (b"", b"not onnx", DATA[:-7], DATA[:100], DATA.replace(b"Gemm", b"Gemn"), DATA.replace(b"Relu", b"Loop")):
+    for data in (
+        b"",
+        b"not onnx",
+        DATA[:-7],
+        DATA[:100],
+        DATA.replace(b"Gemm", b"Gemn"),
+        DATA.replace(b"Relu", b"Loop"),
+    ):
         verdict = check_bytes(encoded(_with_hash(forgery, data)), data)
         assert verdict.code in (2, 3)
         assert len(verdict.text) < 300

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import ctx
-from producer import Builder, Json, ball, certificate, dense, encoded, hexes, unit
-from test_truth import exact
 
+from producer import Builder, Json, ball, certificate, dense, encoded, hexes, unit
 from recurjac_check import check_bytes, region
 from recurjac_check.witness import Secants
+from test_truth import exact
 
 CENTER, DATA = [0.13, -0.21, 0.34], dense([3, 5, 5, 2], 12)
 ROWS = [unit(0), unit(1)]
@@ -32,17 +32,20 @@ def _points(where: Json, seed: int) -> list[list[Fraction]]:
     return [[Fraction(c) + Fraction(s) for c, s in zip(CENTER, step, strict=True)] for step in steps]
 
 
-@pytest.mark.parametrize("radius", [2.0**-20, 0.05, 0.4])
+@pytest.mark.parametrize("radius", [2.0**-20, 0.4])
 @pytest.mark.parametrize("p", ["2", "inf"])
 def test_a_bound_by_tangents_is_accepted_where_it_is_true(p: str, radius: float) -> None:
     where = ball(CENTER, radius, p)
     with ctx.workprec(128):
         leaf = Builder(DATA, region.read(where, 3)).json()
-    form = {"weights": None if p == "2" else _hex([0.25, 0.5, 0.25]), "multipliers": [_hex([9.0] * 5), _hex([60.0] * 5)]}
+    form = {
+        "weights": None if p == "2" else _hex([0.25, 0.5, 0.25]),
+        "multipliers": [_hex([9.0] * 5), _hex([60.0] * 5)],
+    }
     leaf["tangents"] = {"quadratics": [{"rows": ROWS, "from": p, "quadratic": form}]}
     claim = {"kind": "lipschitz", "rows": ROWS, "from": p, "to": "2", "by": "quadratic", "upper": ""}
-    low, high = 0.0, 64.0
-    for _ in range(24):
+    low, high = 0.0, 16.0
+    for _ in range(28):
         middle = (low + high) / 2
         accepted = check_bytes(encoded(_with(leaf, where, [{**claim, "upper": middle.hex()}])), DATA).code == 0
         low, high = (low, middle) if accepted else (middle, high)
@@ -133,12 +136,15 @@ def test_a_split_by_a_neuron_narrows_the_jacobian_and_stays_true() -> None:
     one = {**parts[1], "values": copy.deepcopy(parts[1]["values"])}
     assert check_bytes(encoded(certificate(DATA, where, [claim], parts)), DATA).text == "valid"
     assert "stages[0]" in check_bytes(encoded(certificate(DATA, where, [claim], [one])), DATA).text
-    assert "parts[1].values" in check_bytes(encoded(certificate(DATA, where, [claim], [parts[0], parts[2], parts[1]])), DATA).text
+    assert (
+        "parts[1].values"
+        in check_bytes(encoded(certificate(DATA, where, [claim], [parts[0], parts[2], parts[1]])), DATA).text
+    )
     truths = [exact(DATA, x)[1][0] for x in _points(where, 4)]
     for entry in range(3):
         for key, sign in (("upper", 1), ("lower", -1)):
             low, high = -64.0, 64.0
-            for _ in range(12):
+            for _ in range(8):
                 middle = (low + high) / 2
                 ends = copy.deepcopy(claim)
                 ends[key][entry] = (sign * middle).hex()
