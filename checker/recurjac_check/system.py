@@ -11,6 +11,7 @@ from typing import Protocol
 from flint import arb
 
 from recurjac_check.affine import Affine, Entries
+from recurjac_check.errors import missed
 from recurjac_check.functions import Numbers, Plane, Slopes, times
 from recurjac_check.region import ZERO, larger, smaller
 
@@ -164,6 +165,13 @@ class System:
             constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
         inputs = forms.get(0, [{} for _ in constant])
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
+
+    def prove(self, affine: Affine, own: Numbers, ends: Numbers, sign: int, what: str) -> None:
+        """Raise Invalid unless sign times each row is at most sign times its end; `own` are bounds that are known."""
+        pending = [i for i, (a, b) in enumerate(zip(own, ends, strict=True)) if not sign * a <= sign * b]
+        for i, bound in zip(pending, self.above(affine, pending, sign), strict=True):
+            if not bound <= sign * ends[i]:
+                raise missed(f"{what} {i}", ends[i], sign * bound)
 
     def bounds(self, affine: Affine) -> tuple[Numbers, Numbers]:
         """The better ones of the bounds by intervals and by lines."""

@@ -11,9 +11,10 @@ from flint import arb, ctx
 from onnx import TensorProto, helper
 
 from recurjac_check import network, region
+from recurjac_check.claims import norm_bound
 from recurjac_check.functions import Elementwise
 from recurjac_check.system import Edges, Known, System, point_supremum
-from recurjac_check.witness import Leaf
+from recurjac_check.witness import Leaf, backward, combined
 
 Json = dict[str, Any]
 ROOM = 2.0**-40
@@ -89,21 +90,21 @@ class Builder:
             below = [arb(float.fromhex(v)) for v in value["lower_slope"]] if value["lower_slope"] else None
             system.nodes.append(Known(stage.pre, stage.function, *ends, below))
         self.gradients: list[Json] = []
-        self.leaf = Leaf(self.net, part, {}, self.json(), "leaf")
+        self.leaf = Leaf(self.net, part, self.json(), "leaf")
 
     def json(self) -> Json:
         return {"values": {"stages": self.stages, "quadratic": None}, "gradients": self.gradients, "tangents": None}
 
     def gradient(self, row: list[list[Any]]) -> None:
         """Add the gradients of a row."""
-        chain, total = self.leaf.chain, len(self.net.stages)
+        total = len(self.net.stages)
         vector = [arb(0)] * len(self.net.outputs)
         for i, c in row:
             vector[i] = arb(float.fromhex(c))
         system, stages = System(point_supremum(vector)), []
         for k in reversed(range(total)):
-            edges = [(i, d, most) for i, _, d, most in chain.edges[k]]
-            affine = chain.backward(k + 1)
+            edges = [(i, d, most) for i, _, d, most in self.leaf.edges[k]]
+            affine = backward(self.net, self.leaf.edges, k + 1)
             l, u = system.bounds(affine)
             stages.append(_stage(l, u))
             ends = [[arb(float.fromhex(v)) for v in stages[-1][key]] for key in ("lower", "upper")]
@@ -143,8 +144,6 @@ def everything(data: bytes, where: Json, split: float | None = None) -> Json:
             for row in rows:
                 b.gradient(row)
         for row, own in zip(rows, parsed, strict=True):
-            from recurjac_check.witness import combined
-
             pairs = [b.leaf.values.bounds(combined(net.outputs, [own])) for b in builders]
             low, high = (f(float(p[s][0]) for p in pairs) for s, f in ((0, min), (1, max)))
             claims.append(
@@ -166,11 +165,9 @@ def everything(data: bytes, where: Json, split: float | None = None) -> Json:
             claims.append({"kind": "monotone", "row": row, "increasing": up, "decreasing": down})
             if up or down:
                 claims.append({"kind": "no_stationary_point", "row": row})
-        from recurjac_check.claims import _norm
-
         for p in ("1", "2", "inf"):
             for q in ("1", "2", "inf"):
-                bounds = [arb(float(_norm(b.leaf, parsed, p, q, True, arb(0)))) for b in builders]
+                bounds = [arb(float(norm_bound(b.leaf, parsed, p, q, True))) for b in builders]
                 upper = hexes([max(bounds)], True)[0]
                 claims.append({"kind": "lipschitz", "rows": rows, "from": p, "to": q, "by": "entries", "upper": upper})
         return certificate(data, where, claims, _tree(builders, split))

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from flint import arb, arb_mat, ctx
+from flint import arb, ctx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from producer import ball, dense, encoded, everything, model
 from recurjac_check import check_bytes, network
 from recurjac_check.functions import SMOOTH, Pieces, clamp, extremes, two_pieces
-from recurjac_check.quadratic import is_positive_definite
 from recurjac_check.witness import at_point
 
 CENTER = [0.13, -0.21, 0.34]
@@ -64,10 +63,10 @@ def within(claim: Any, values: list[Fraction], jacobian: list[list[Fraction]]) -
 def moved(value: Any, random: np.random.Generator) -> Any:
     """A certificate of which some numbers are others."""
     value = copy.deepcopy(value)
-    places = [c for c in value["claims"] if random.random() < 0.15]
+    places = [c for c in value["claims"] if random.random() < 0.08]
     leaves = [part for part in value["parts"] if "values" in part]
-    places += [s for part in leaves for s in part["values"]["stages"] if random.random() < 0.2]
-    places += [s for part in leaves for g in part["gradients"] for s in g["stages"] if random.random() < 0.1]
+    places += [s for part in leaves for s in part["values"]["stages"] if random.random() < 0.15]
+    places += [s for part in leaves for g in part["gradients"] for s in g["stages"] if random.random() < 0.04]
     for place in places:
         key = random.choice([k for k in ("lower", "upper", "lower_slope", "upper_slope") if place.get(k)] or ["kind"])
         if key == "kind":
@@ -96,7 +95,7 @@ def test_what_is_accepted_is_true(seed: int, norm: str) -> None:
     ]
     truths = [exact(data, point) for point in points]
     accepted = 0
-    for _ in range(12):
+    for _ in range(16):
         other = moved(certificate, random)
         if check_bytes(encoded(other), data).code == 0:
             accepted += 1
@@ -270,7 +269,7 @@ def test_enclosures_of_functions_hold_and_are_narrow(kind: str) -> None:
             offset = lambda z: f.value(z) - slope * z  # noqa: B023, E731
             for g, (low, high) in (
                 (offset, f.offsets(slope, arb(l), arb(u))),
-                (f.slope, f.slopes(arb(l), arb(u), (False, False))),
+                (f.slope, f.slopes(arb(l), arb(u))),
             ):
                 values = [g(arb(l + (u - l) * k / 400)) for k in range(1, 400)] + [g(arb(l)), g(arb(u))]
                 assert all(low <= v <= high for v in values)
@@ -297,7 +296,7 @@ def test_pieces(f: Pieces) -> None:
         l, u = map(arb, sorted(random.choice([-2, -1.5, -1, -0.5, 0, 0.25, 0.5, 1], 2)))
         slope = arb(float(random.normal()))
         low, high = f.offsets(slope, l, u)
-        d, most = f.slopes(l, u, (False, False))
+        d, most = f.slopes(l, u)
         points = [l + (u - l) * k / 64 for k in range(65)]
         assert all(low <= f.value(z) - slope * z <= high for z in points)
         assert all(d * (z - y) <= f.value(z) - f.value(y) <= most * (z - y) for y, z in pairwise(points))
@@ -311,18 +310,3 @@ def test_a_function_outside_of_its_domain_proves_nothing() -> None:
             SMOOTH[kind].offsets(arb(0), arb(l), arb(1.0))
     with pytest.raises(Invalid):
         extremes(lambda z: z / z, lambda z: z * arb.nan(), arb(-1), arb(1))
-
-
-def test_definiteness_is_proved_up_to_the_last_digits_and_never_wrongly() -> None:
-    random = np.random.default_rng(2)
-    with ctx.workprec(128):
-        for n in (1, 2, 5, 9):
-            a = arb_mat([[arb(int(v)) for v in row] for row in random.integers(-5, 6, (n, n))])
-            square = a * a.transpose()
-            shift = arb_mat([[arb(2) ** -60 if i == j else arb(0) for j in range(n)] for i in range(n)])
-            assert is_positive_definite(square + shift)
-            singular = arb_mat([[arb(1)] * (n + 1) for _ in range(n + 1)])
-            assert not is_positive_definite(singular)
-            assert not is_positive_definite(square - square - shift)
-        nan = arb_mat([[arb.nan(), arb(0)], [arb(0), arb(1)]])
-        assert not is_positive_definite(nan)
