@@ -302,6 +302,15 @@ def test_pieces(f: Pieces) -> None:
         assert all(d * (z - y) <= f.value(z) - f.value(y) <= most * (z - y) for y, z in pairwise(points))
 
 
+def test_a_maximum_between_numbers_is_reached() -> None:
+    with ctx.workprec(128):
+        for l in (0.1, 0.5, 1.0, 1.5):  # the sine is 1 at pi / 2, at which no ball is exact
+            low, high = SMOOTH["Sin"].offsets(arb(0), arb(l), arb(2.9))
+            assert high >= 1
+            assert high < 1 + 1e-12
+            assert low <= arb(2.9).sin()
+
+
 def test_a_function_outside_of_its_domain_proves_nothing() -> None:
     from recurjac_check.errors import Invalid
 
