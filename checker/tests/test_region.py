@@ -2,6 +2,7 @@
 
 import pytest
 from flint import arb
+
 from producer import ball
 from recurjac_check.region import contains, read
 
