@@ -20,7 +20,7 @@ from recurjac.activations.convex import AbstractBent, AbstractConcave
 from recurjac.activations.curved import AbstractCurved
 from recurjac.activations.halves import power_of, roundings_of_power
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
-from recurjac.arithmetic.elementary import log, power
+from recurjac.arithmetic.elementary import exp, log
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
 
@@ -115,7 +115,7 @@ class Power(AbstractPositive, AbstractBent):
         return self.exponent * (self.exponent - 1) * _power(z, self.exponent - 2)
 
     def enclosed_value(self, z: Tensor) -> Enclosure:
-        return super().enclosed_value(z) or Enclosure.of(power(z, self.exponent))
+        return super().enclosed_value(z) or enclosed_power(z, self.exponent, 0)
 
     def enclosed_slope(self, z: Tensor) -> Enclosure:
         a = self.exponent
@@ -152,8 +152,8 @@ class Power(AbstractPositive, AbstractBent):
 
 
 def enclosed_power(z: Tensor, exponent: float, less: int) -> Enclosure:
-    """Proved bounds of z^(a - n) for z > 0; a - n may be rounded, so that it is z^a / z^n."""
-    found = Enclosure.of(power(z, exponent))
+    """Proved bounds of z^(a - n) for z > 0; a - n may be rounded, so that it is z^a / z^n, and z^a = exp(a log z)."""
+    found = Enclosure.of(log(z)).times(exponent).rising(exp)
     for _ in range(less):
         found = found / Enclosure.point(z)
     return found
