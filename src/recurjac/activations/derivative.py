@@ -36,6 +36,12 @@ class Derivative(AbstractCurved):
     def turn_errors(self, turns: Tensor) -> Tensor:
         return self.activation.turn_errors(turns)
 
+    @property
+    def rigorous(self) -> bool:
+        inner = self.activation
+        stated = type(inner).enclosed_curvature is not AbstractSmooth.enclosed_curvature
+        return inner.rigorous and (stated or inner.roundings is not None)
+
     def enclosed_value(self, z: Tensor) -> Enclosure | None:
         return self.activation.enclosed_slope(z)
 

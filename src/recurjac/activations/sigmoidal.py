@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac.activations.base import within
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
-from recurjac.arithmetic.elementary import atan, erf, gaussian, sigmoid, tanh
+from recurjac.arithmetic.elementary import atan, erf, gaussian, logistic, sigmoid, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
@@ -85,8 +85,12 @@ class AbstractSigmoidal(AbstractSmooth):
 
 
 def bell(z: Enclosure) -> Enclosure:
-    """The slope of the sigmoid function, s(z) s(-z)."""
-    return (z.rising(sigmoid) * (-z).rising(sigmoid)).within(0.0, 0.25)
+    """The slope of the sigmoid function, s(z) s(-z), which falls on either side of 0."""
+    if z.lower is z.upper:
+        return Enclosure.of(logistic(z.lower))
+    nearest = torch.maximum(z.lower, -z.upper).clamp(min=0)
+    furthest = torch.maximum(z.upper, -z.lower)
+    return Enclosure(logistic(furthest).lower, logistic(nearest).upper)
 
 
 @final

@@ -81,6 +81,8 @@ class Enclosure:
 
     def twice(self) -> Enclosure:
         """2 z, which is exact unless it overflows."""
+        if self.lower is self.upper and not bool(self.lower.abs().amax() > _largest(self.lower) / 2 if self.lower.numel() else False):
+            return Enclosure.point(2 * self.lower)
         return Enclosure((2 * self.lower).clamp(max=_largest(self.lower)), (2 * self.upper).clamp(min=-_largest(self.upper)))
 
     def times(self, number: float) -> Enclosure:
