@@ -1,7 +1,7 @@
 """Proved ranges and lines of smooth activations, from proved bounds of σ and its derivatives at single points.
 
 Exact turning points lie within a stated distance of the numbers that an activation gives for them.  Within it, σ and
-its derivatives change by at most a stated multiple of the distance.  Source: docs/mathematics.md, §8.2.
+its derivatives change by at most a stated multiple of the distance.  Source: docs/mathematics.md, §8.3.
 """
 
 from __future__ import annotations
