@@ -183,11 +183,6 @@ def test_results_say_where_they_come_from() -> None:
     origin = found.provenance
     assert (origin.method, origin.pre, origin.arithmetic) == ("Chords", "CROWN", "Rigorous")
     assert origin.version == rj.__version__
-        "Chords",
-        "CROWN",
-        "Rigorous",
-        rj.__version__,
-    )
     assert origin.rigorous
     assert origin.reason == ""
     other = random_network("tanh", 1, False)

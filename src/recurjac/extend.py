@@ -35,8 +35,8 @@ __all__ = [
     "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod", "AbstractLeaf",
     "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
     "AbstractPreactivation", "AbstractPrepared", "AbstractRadiusProof", "AbstractRecursion", "AbstractRowSum",
-    "AbstractSeeds", "AbstractSmooth", "AbstractStep", "Ball", "ChainRule", "compose", "DenseForms", "Enclosure", "Expression",
-    "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "NormStep",
+    "AbstractSeeds", "AbstractSmooth", "AbstractStep", "Ball", "ChainRule", "compose", "DenseForms", "Enclosure",
+    "Expression", "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "NormStep",
     "onnx_ops", "PreactivationState", "RadiusFacts", "RangeStep", "Reshape", "STEPS", "Thresholds", "torch_ops",
     "Units", "vector_norm", "within",
 ]  # fmt: skip
