@@ -36,7 +36,7 @@ __all__ = [
     "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
     "AbstractPreactivation", "AbstractPrepared", "AbstractRadiusProof", "AbstractRecursion", "AbstractRowSum",
     "AbstractSeeds", "AbstractSmooth", "AbstractStep", "Ball", "ChainRule", "compose", "DenseForms", "Enclosure",
-    "Expression", "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "NormStep",
-    "onnx_ops", "PreactivationState", "RadiusFacts", "RangeStep", "Reshape", "STEPS", "Thresholds", "torch_ops",
-    "Units", "vector_norm", "within",
+    "Expression", "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound",
+    "NormStep", "onnx_ops", "PreactivationState", "RadiusFacts", "RangeStep", "Reshape", "STEPS", "Thresholds",
+    "torch_ops", "Units", "vector_norm", "within",
 ]  # fmt: skip
