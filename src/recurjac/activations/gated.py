@@ -1,12 +1,10 @@
-"""Gated units z g(z) whose gate g rises from 0 to 1: GELU in both forms, SiLU, Mish, hard swish."""
+"""Gated units z g(z) whose gate g rises from 0 to 1: GELU, SiLU, Mish, hard swish."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -14,8 +12,10 @@ from torch import Tensor
 
 from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
-from recurjac.activations.sigmoidal import Sigmoid
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.activations.sigmoidal import bell
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.arithmetic import Enclosure
+from recurjac.arithmetic.elementary import exp, normal_density, normal_distribution, sigmoid, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
@@ -48,6 +48,42 @@ class AbstractGated(AbstractCurved):
     def gate_curvature(self, z: Tensor) -> Tensor | None:
         """g''(z) for z within `reach`; None, which is the default, if it is not continuous."""
         return None
+
+    @abstractmethod
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        """Proved bounds of g(z) for all finite z."""
+
+    @abstractmethod
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        """Proved bounds of g'(z) for all finite z, but for kinks."""
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure | None:
+        """Proved bounds of g''(z) for all finite z; None, which is the default, if it is not continuous."""
+        return None
+
+    @final
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        found = Enclosure.point(z) * self.enclosed_gate(z)
+        negative = z < 0
+        return Enclosure(
+            torch.where(negative, found.lower, found.lower.clamp(min=0)),
+            torch.where(negative, found.upper.clamp(max=0), found.upper),
+        )
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_gate(z) + Enclosure.point(z) * self.enclosed_gate_slope(z)
+
+    @final
+    def enclosed_curvature(self, z: Tensor) -> Enclosure | None:
+        bend = self.enclosed_gate_curvature(z)
+        return None if bend is None else self.enclosed_gate_slope(z).twice() + Enclosure.point(z) * bend
+
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """A few units in the last place; none at the ends of `reach`, where σ' does not turn but in floating point."""
+        errors = super().turn_errors(turns)
+        for end in self.reach:
+            errors = torch.where(turns == end, 0.0, errors)
+        return errors
 
     @final
     def value(self, z: Tensor) -> Tensor:
@@ -120,6 +156,19 @@ class GELU(AbstractGated):
     def gate_curvature(self, z: Tensor) -> Tensor:
         return -z * self.gate_slope(z)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.2, 0.8, 1.0
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(normal_distribution(z))
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(normal_density(z))
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        return -(Enclosure.point(z) * self.enclosed_gate_slope(z))
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """σ''' = φ(z) (z³ - 4 z)."""
         return within(lower, upper, -2.0, 0.0, 2.0)
@@ -127,104 +176,6 @@ class GELU(AbstractGated):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
-
-
-@final
-@dataclass(frozen=True)
-class GELUTanh(AbstractGated):
-    """z (1 + tanh(w)) / 2 with w = c (z + k z³), c > 0 and 0 <= k <= c² / 8; c and k may be rounded in files.
-
-    σ'' has the sign of 2 + 6 k z² / (1 + 3 k z²) - 2 z w' tanh(w), which is even in z, and 2 at 0.  Let x = c z > 0 and
-    κ = k / c².  The derivative of the middle term in x is 12 κ x / (1 + 3 κ x²)²; that of the last term is at least
-    2 tanh(x) in size.  Because 6 κ x <= 3 x / 4 < tanh(x) for x <= 1, and 6 κ x / (1 + 3 κ x²)² <= 1 / (2 x) < tanh(x)
-    for x >= 1, the sum decreases in x.  Therefore σ'' has one positive zero t, and the zero -t.  On (-t, 0), the slope
-    rises from below 0 to 1/2.
-    """
-
-    c: float = math.sqrt(2 / math.pi)
-    k: float = 0.044715
-    name: ClassVar[str] = "gelu_tanh"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.c) and 0.1 <= self.c <= 10 and 0 <= self.k <= self.c**2 / 8):
-            raise ValueError(
-                f"GELU of tanh({self.c} (z + {self.k} z³)); its shape is only proved for 0.1 <= c <= 10, 0 <= k <= c²/8"
-            )
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The gate, or 1 minus the gate, is at most exp(-2 c |z|); times z this is 0 in float64."""
-        return -400 / self.c, 400 / self.c
-
-    @cached_property
-    def _turn(self) -> float:
-        return _root(self._bend, 0.0, 10 / self.c)
-
-    def _bend(self, z: float) -> float:
-        """A number with the sign of -σ''(z)."""
-        w, share = self.c * (z + self.k * z**3), 3 * self.k * z**2
-        return 2 * z * self.c * (1 + share) * math.tanh(w) - 2 - 2 * share / (1 + share)
-
-    @property
-    def steepest(self) -> tuple[float, float]:
-        return -self._turn, self._turn
-
-    @cached_property
-    def lowest(self) -> float:
-        return _root(self._slope, -self._turn, 0.0)
-
-    def _slope(self, z: float) -> float:
-        gate = 1 / (1 + math.exp(-2 * self.c * (z + self.k * z**3)))
-        return gate + z * 2 * self.c * (1 + 3 * self.k * z**2) * gate * (1 - gate)
-
-    def gate(self, z: Tensor) -> Tensor:
-        """(1 + tanh(w)) / 2, computed without cancellation."""
-        return torch.sigmoid(2 * self._inner(z))
-
-    def gate_slope(self, z: Tensor) -> Tensor:
-        w = 2 * self._inner(z)
-        return 2 * self.c * (1 + 3 * self.k * z.square()) * torch.sigmoid(w) * torch.sigmoid(-w)
-
-    def gate_curvature(self, z: Tensor) -> Tensor:
-        """s''(2 w) (2 w')² + s'(2 w) 2 w'' where s is the sigmoid."""
-        w, inner = 2 * self._inner(z), 2 * self.c * (1 + 3 * self.k * z.square())
-        slope = torch.sigmoid(w) * torch.sigmoid(-w)
-        return slope * (12 * self.c * self.k * z - inner.square() * torch.tanh(w / 2))
-
-    def curvature_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The range from σ'' = (4 c + 24 c k z²) s'(2 w) + 4 c² z (1 + 3 k z²)² s''(2 w), where s is the sigmoid.
-
-        Each factor is replaced by its range, because the turning points of σ'' are not proved.  2 w and the factor
-        z (…)² increase with z, so that all four ranges are exact.
-        """
-        before, after = self.reach
-        inner = z.map(lambda end: end.clamp(before, after))
-        w, squares = inner.map(lambda end: 2 * self._inner(end)), Interval(inner.mignitude**2, inner.magnitude**2)
-        first = squares.map(lambda q: 4 * self.c + 24 * self.c * self.k * q)
-        second = inner.map(lambda end: 4 * self.c**2 * end * (1 + 3 * self.k * end.square()).square())
-        slope, bend = Sigmoid().slope_range(w, arithmetic), Sigmoid().curvature_range(w, arithmetic)
-        assert bend is not None  # noqa: S101  # (narrows the type; the sigmoid has one)
-        found = arithmetic.sum([arithmetic.product(first, slope), arithmetic.product(second, bend)])
-        past = (z.lower < before) | (z.upper > after)
-        return Interval(
-            torch.where(past, found.lower.clamp(max=0), found.lower),
-            torch.where(past, found.upper.clamp(min=0), found.upper),
-        )
-
-    def _inner(self, z: Tensor) -> Tensor:
-        return self.c * z * (1 + self.k * z.square())
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(), cls(0.5, 0.0), cls(1.0, 0.125)]
-
-
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """The zero of a function that is negative at `low` and positive at `high`, accurate to the last bits."""
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
 
 
 @final
@@ -264,6 +215,22 @@ class SiLU(AbstractGated):
 
     def gate_curvature(self, z: Tensor) -> Tensor:
         return -self.beta * self.gate_slope(z) * torch.tanh(self.beta * z / 2)
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.1, 0.5 * self.beta, 0.5 * self.beta**2
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return self._inner(z).rising(sigmoid)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return bell(self._inner(z)).times(self.beta).within(0.0)
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        return -(self.enclosed_gate_slope(z) * self._inner(z).times(0.5).rising(tanh)).times(self.beta)
+
+    def _inner(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(self.beta)
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """With y = β z / 2 and t = tanh(y), σ''' is 0 where y (3 t² - 1) = 3 t: at 0, and once on either side.
@@ -316,6 +283,30 @@ class Mish(AbstractGated):
         """g' (s(-z) - 2 g s(z)), where s is the sigmoid, because g' = (1 - g²) s(z)."""
         return self.gate_slope(z) * (torch.sigmoid(-z) - 2 * self.gate(z) * torch.sigmoid(z))
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.1, 0.7, 1.0
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        e, positive = Enclosure.of(exp(-z.abs())), z >= 0
+        above = e.twice().plus(1.0).where(positive, e * e.plus(2.0))
+        return (above / self._enclosed_denominator(e, positive)).within(0.0, 1.0)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        e, positive = Enclosure.of(exp(-z.abs())), z >= 0
+        above = e.plus(1.0).twice()
+        root = (e * above).where(positive, above) / self._enclosed_denominator(e, positive)
+        return (root.square() * Enclosure.of(sigmoid(z))).within(0.0)
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        share = self.enclosed_gate(z) * Enclosure.of(sigmoid(z))
+        return self.enclosed_gate_slope(z) * (Enclosure.of(sigmoid(-z)) - share.twice())
+
+    def _enclosed_denominator(self, e: Enclosure, positive: Tensor) -> Enclosure:
+        squares = e.square()
+        above = e.twice().plus(1.0) + squares.twice()
+        return above.where(positive, e.twice().plus(2.0) + squares)
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, -3.26733784652040457612, -0.08793443131491421133, 2.11484256302087710859)
 
@@ -363,17 +354,34 @@ class HardSwish(AbstractGated):
     def gate_slope(self, z: Tensor) -> Tensor:
         return torch.full_like(z, self.alpha)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        """σ'' jumps."""
+        return 2.0, 2 * self.alpha, torch.inf
+
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """Quotients of the stored numbers, rounded a few times."""
+        return AbstractSmooth.turn_errors(self, turns)
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(self.alpha).plus(self.beta).within(0.0, 1.0)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.number(self.alpha, z)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_slopes_beside(z)[1]
+
+    def enclosed_slopes_beside(self, z: Tensor) -> tuple[Enclosure, Enclosure]:
+        before, after = self.reach
+        inner, zero, one = Enclosure.point(z).times(self.alpha), Enclosure.number(0.0, z), Enclosure.number(1.0, z)
+        rising = inner.twice().plus(self.beta)
+        left = zero.where(z <= before, one.where(z > after, rising))
+        return left, zero.where(z < before, one.where(z >= after, rising))
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(), cls(0.2, 0.4)]
-
-
-@onnx_ops.reads("Gelu")
-@torch_ops.reads("aten.gelu.default", "aten.gelu_.default")
-def _gelu(x: Expression, approximate: str = "none") -> Any:
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"GELU with approximate={approximate!r}; 'none' and 'tanh' are read")
-    return x.activate(GELU() if approximate == "none" else GELUTanh())
 
 
 @torch_ops.reads("aten.silu.default", "aten.silu_.default")
