@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic.elementary.enclosing import enclosed, limited, where
-from recurjac.arithmetic.elementary.near import Near, Polynomial, total
+from recurjac.arithmetic.elementary.near import SMALLEST, Near, Polynomial, total
+from recurjac.arithmetic.elementary.tables import LN2, PER_LN2
 from recurjac.arithmetic.interval import Interval
 
-LN2_HIGH = float.fromhex("0x1.62e42fefa38p-1")
-"""ln 2 rounded down to a multiple of 2⁻⁴²: products with whole numbers up to 2¹¹ are exact."""
-LN2_LOW = float.fromhex("0x1.ef35793c7673p-45")
-"""ln 2 - LN2_HIGH, rounded to the nearest number, so that the error is less than 2⁻⁹⁷."""
-_PER_LN2 = float.fromhex("0x1.71547652b82fep+0")
 _LARGEST = torch.finfo(torch.float64).max
 _REACH = Fraction(3466, 10000)
 _DEGREE = 14
@@ -54,8 +50,8 @@ def reduced(x: Tensor) -> Reduced:
     """The exponential of x, |x| <= 1100, as 2^k (1 + p) with -0.293 < p < 0.4143; k = 0 where |x| <= 0.3465.
 
     k is the whole number nearest to the computed x / ln 2, which is off by less than 2⁻⁴¹, so that r = x - k ln 2 is
-    at most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2_HIGH is exact: if k ≠ 0, then |x| > 1/4, so that both numbers
-    are multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2_LOW rounded, |w| < 2⁻³³.  `high`
+    at most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2[0] is exact: if k ≠ 0, then |x| > 1/4, so that both numbers
+    are multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2[1] rounded, |w| < 2⁻³³.  `high`
     is the rounded difference of the two, and `low` the rest, which has two roundings of numbers of at most |w| + u: high +
     low differs from r by less than 2⁻⁸², and |low| <= u |high| + 2⁻⁸².  If k = 0, high = x and low = 0.
 
@@ -63,8 +59,8 @@ def reduced(x: Tensor) -> Reduced:
     |low| |p| <= (0.3466 u + 2⁻⁸²) |p|.  As |R| <= 0.1834 |p| (attained at r = -0.3466, because R / p increases in |r| on
     both sides, to 0.1633 at 0.3466), the error of R and the rounding of low + R have that share in p.
     """
-    k = (x * _PER_LN2).round_()
-    exact, w = x - k * LN2_HIGH, k * LN2_LOW
+    k = (x * PER_LN2).round_()
+    exact, w = x - k * LN2[0], k * LN2[1]
     high = exact - w
     low = (exact - high) - w
     rest = Near(high * high, 1.0) * _REST.at(Near(high))
@@ -109,9 +105,9 @@ def exponential_less_one(x: Tensor) -> Near:
     return Near(torch.where(many, far, near.value), near.error)
 
 
-def finite(found: Near, underflows: int = 1) -> Interval:
+def finite(found: Near, absolute: float = SMALLEST) -> Interval:
     """The enclosures of numbers of which some may have overflowed; these are at least the largest number, but for error."""
-    inner = Near(found.value.clamp(-_LARGEST, _LARGEST), found.error).around(underflows)
+    inner = Near(found.value.clamp(-_LARGEST, _LARGEST), found.error).around(absolute)
     return Interval.unchecked(
         torch.where(found.value < -_LARGEST, -torch.inf, inner.lower),
         torch.where(found.value > _LARGEST, torch.inf, inner.upper),
@@ -124,7 +120,7 @@ def _exp(x: Tensor) -> Interval:
 
 
 def _expm1(x: Tensor) -> Interval:
-    found = limited(finite(exponential_less_one(x.clamp(-40, 710)), 2), -1.0, torch.inf)
+    found = limited(finite(exponential_less_one(x.clamp(-40, 710)), 2 * SMALLEST), -1.0, torch.inf)
     return where(x == -torch.inf, -1.0, where(x == 0, 0.0, found))
 
 
@@ -133,7 +129,7 @@ def _sigmoid(x: Tensor) -> Interval:
     e = exponential(-x.abs().clamp(max=746))
     over = e.plus_exact(1.0, 0.5)
     above, below = Near(torch.ones_like(x)) / over, e.through(e.value / over.value, 1.0, 2)
-    found = Near(torch.where(x < 0, below.value, above.value), max(above.error, below.error)).around(2)
+    found = Near(torch.where(x < 0, below.value, above.value), max(above.error, below.error)).around(2 * SMALLEST)
     known = where(x == 0, 0.5, limited(found, 0.0, 1.0))
     return where(x.isinf(), (x > 0).to(x), known)
 
@@ -142,7 +138,7 @@ def _logistic(x: Tensor) -> Interval:
     """With e = exp(-|x|), it is e / (1 + e)², whose logarithmic derivative in e is (1 - e) / (1 + e) <= 1."""
     e = exponential(-x.abs().clamp(max=746))
     over = e.value + 1
-    found = limited(e.through(e.value / (over * over), 1.0, 4).around(2), 0.0, 0.25)
+    found = limited(e.through(e.value / (over * over), 1.0, 4).around(2 * SMALLEST), 0.0, 0.25)
     return where(x == 0, 0.25, where(x.isinf(), 0.0, found))
 
 
@@ -152,7 +148,7 @@ def _tanh(x: Tensor) -> Interval:
     From |x| = 20 on, it differs from 1 by less than 2⁻⁵⁶.
     """
     m = exponential_less_one(2 * x.abs().clamp(max=20))
-    size = limited(m.through(m.value / (m.value + 2), 1.0, 2).around(3), 0.0, 1.0)
+    size = limited(m.through(m.value / (m.value + 2), 1.0, 2).around(2 * SMALLEST), 0.0, 1.0)
     found = Interval.unchecked(torch.where(x < 0, -size.upper, size.lower), torch.where(x < 0, -size.lower, size.upper))
     return where(x == 0, 0.0, where(x.isinf(), x.sign(), found))
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic.elementary.enclosing import enclosed, limited, where
-from recurjac.arithmetic.elementary.exponential import LN2_HIGH, LN2_LOW, exponential
-from recurjac.arithmetic.elementary.near import Near, Polynomial, total
+from recurjac.arithmetic.elementary.exponential import exponential
+from recurjac.arithmetic.elementary.near import SMALLEST, Near, Polynomial, total
+from recurjac.arithmetic.elementary.tables import LN2
 from recurjac.arithmetic.interval import Interval
 
 _LARGEST = torch.finfo(torch.float64).max
@@ -56,8 +57,8 @@ def logarithm(x: Split, more: Tensor | float = 0.0) -> Near:
     s² < 0.02944 = z, and R < 0.02.  R is at most 0.064 |f - R|, attained where f = √½ - 1.  c = s (f - R) = f - log m is at
     most 0.1953 of log m, attained where f = √2 - 1.
 
-    For k ≠ 0, k LN2_HIGH is exact and at least 0.69 in size; `high` is the rounded sum of that and f, and `low` is
-    exactly the rest (Dekker 1971, as |f| < 0.42).  low + k LN2_LOW + more is less than 2⁻³⁰ in size, and its roundings, with
+    For k ≠ 0, k LN2[0] is exact and at least 0.69 in size; `high` is the rounded sum of that and f, and `low` is
+    exactly the rest (Dekker 1971, as |f| < 0.42).  low + k LN2[1] + more is less than 2⁻³⁰ in size, and its roundings, with
     that of k ln 2, are less than 2⁻⁸³.  The logarithm is at least 0.3465 in size, and |c| is at most 0.1953 times that,
     attained for k = -1 where f = √2 - 1.  For k = 0, low = 0 and high = f.
     """
@@ -66,9 +67,9 @@ def logarithm(x: Split, more: Tensor | float = 0.0) -> Near:
     z = s * s
     r = z * _SERIES.at(z)
     c = s * f.plus(-r, 1.0, 0.064)
-    whole = x.k * LN2_HIGH
+    whole = x.k * LN2[0]
     high = whole + x.f
-    low = (x.f - (high - whole)) + x.k * LN2_LOW + more
+    low = (x.f - (high - whole)) + x.k * LN2[1] + more
     return Near(high + (low - c.value), total(0.1953 * (c.error + 1), 2.0**-20))
 
 
@@ -93,7 +94,7 @@ def _log(x: Tensor) -> Interval:
 
 def _log1p(x: Tensor) -> Interval:
     inside = (x > -1) & (x < torch.inf)
-    return _with_ends(x, -1.0, where(x == 0, 0.0, logarithm_of_sum(torch.where(inside, x, 0.0)).around(2)))
+    return _with_ends(x, -1.0, where(x == 0, 0.0, logarithm_of_sum(torch.where(inside, x, 0.0)).around(2 * SMALLEST)))
 
 
 def _with_ends(x: Tensor, pole: float, found: Interval) -> Interval:
@@ -109,7 +110,7 @@ def _softplus(x: Tensor) -> Interval:
     inner = logarithm_of_sum(e.value)
     below = Near(inner.value, total(inner.error, e.error - 1))
     above = below.plus_exact(x.clamp(0, _LARGEST), 1.0)
-    found = Near(torch.where(x > 0, above.value, below.value), above.error).around(3)
+    found = Near(torch.where(x > 0, above.value, below.value), above.error).around(2 * SMALLEST)
     found = where(x == -torch.inf, 0.0, limited(found, 0.0, torch.inf))
     return Interval.unchecked(found.lower, torch.where(x == torch.inf, torch.inf, found.upper))
 

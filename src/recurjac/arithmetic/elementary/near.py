@@ -77,14 +77,14 @@ class Near:
     def __neg__(self) -> Near:
         return Near(-self.value, self.error)
 
-    def around(self, underflows: int = 1) -> Interval:
-        """An interval that contains the true numbers; the value may be off by that many halves of `SMALLEST` as well.
+    def around(self, absolute: Tensor | float = SMALLEST) -> Interval:
+        """An interval that contains the true numbers, if each value may be off by `absolute` as well.
 
-        If a true number is t, its value is at most error u |t| off, which is less than (error + 1/4) u |value|.  The
-        margin is a product that is rounded or underflows, and a sum; it is subtracted from the value with one more
-        rounding.  All three roundings are at most (1 + 1/4) u |value|, and (error + 2) u |value| is at least all that.
+        The value is off by e u |true| <= (e + 2⁻¹⁰) u |value|, if e is the error, which is at most 2²⁰.  The margin is a
+        product, which may underflow by half of `SMALLEST`, and a sum; both roundings are less than 2⁻³⁰ u |value|.  That of
+        the bound itself is at most (1 + 2⁻³⁰) u |value|.
         """
-        margin = (self.value.abs() * ((self.error + 2) * UNIT)).add_((underflows + 1) * SMALLEST)
+        margin = (self.value.abs() * ((self.error + 1.01) * UNIT)).add_(absolute).add_(SMALLEST)
         return Interval.unchecked(self.value - margin, self.value + margin)
 
 
