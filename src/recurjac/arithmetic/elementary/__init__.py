@@ -13,7 +13,7 @@ from recurjac.arithmetic.elementary.enclosing import decreasing, increasing
 from recurjac.arithmetic.elementary.exponential import exp, expm1, logistic, sigmoid, tanh
 from recurjac.arithmetic.elementary.logarithm import log, log1p, log_cosh, softplus
 from recurjac.arithmetic.elementary.normal import erf, erfc, gaussian, normal_density, normal_distribution
-from recurjac.arithmetic.elementary.roots import sqrt
+from recurjac.arithmetic.elementary.roots import power, sqrt
 
 __all__ = [
     "atan",
@@ -31,6 +31,7 @@ __all__ = [
     "logistic",
     "normal_density",
     "normal_distribution",
+    "power",
     "sigmoid",
     "sin",
     "softplus",
