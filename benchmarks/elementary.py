@@ -1,9 +1,9 @@
 """How far PyTorch's own elementary functions are from the truth, in units of the last place.
 
-`python -m benchmarks.elementary --stride 61` takes every 61st of all 2³² float32 arguments; 1 takes all.  There, the truth is
-the float64 enclosure of `recurjac.arithmetic.elementary`, which is 10⁸ times narrower than a unit of float32, and the
-worst argument is computed again by Arb (python-flint).  In float64, all arguments are random or chosen, and Arb computes
-every value.
+`python -m benchmarks.elementary --stride 61` takes every 61st of all 2³² float32 arguments; 1 takes all.  There, the
+truth is the float64 enclosure of `recurjac.arithmetic.elementary`, which is 10⁸ times narrower than a unit of float32,
+and the worst argument is computed again by Arb (python-flint).  In float64, all arguments are random or chosen, and Arb
+computes every value.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def single(known: Known, stride: int) -> Worst:
 
 
 def by_arb(known: Known, x: float, value: float, digits: int, least: int) -> float:
-    """The error of a value in units of the last place; far beyond the smallest and the largest numbers nothing matters."""
+    """The error of a value in units of the last place; beyond the smallest and the largest numbers nothing matters."""
     ctx.prec = 2500
     truth = known.value(arb(x))
     mantissa, exponent = truth.mid().man_exp()
@@ -99,7 +99,7 @@ def double(known: Known, count: int) -> Worst:
     """Random bits, numbers of ordinary sizes, and numbers near those where functions are reduced or vanish."""
     generator, worst = torch.Generator().manual_seed(0), Worst()
     t = arguments(count, generator)
-    t = defined(known.name, t[t.isfinite() & (t >= -known.far)])
+    t = defined(known.name, t[t.isfinite() & (t >= known.reach[0])])
     values = FUNCTIONS[known.name](t)
     errors = [by_arb(known, x, v, 53, -1074) for x, v in zip(t.tolist(), values.tolist(), strict=True)]
     worst.include(torch.tensor(errors, dtype=torch.float64), t)

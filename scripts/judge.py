@@ -28,25 +28,33 @@ LOT = 2**16
 class Known:
     """A function by its name, and what is known where arguments are so large that balls are not needed or too wide.
 
-    below, above: numbers between which the values for arguments below -far and above far lie, and the nearest of their
-    kind; None where Arb computes them.
+    below, above: a limit, and two numbers between which all values for arguments below (above) it lie, the nearest such
+    numbers; None where Arb computes the values.
     """
 
     name: str
     value: Callable[[arb], arb]
-    far: float = math.inf
-    below: tuple[float, float] | None = None
-    above: tuple[float, float] | None = None
+    below: tuple[float, float, float] | None = None
+    above: tuple[float, float, float] | None = None
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The limits."""
+        low, high = (
+            -math.inf if self.below is None else self.below[0],
+            math.inf if self.above is None else self.above[0],
+        )
+        return low, high
 
     def mistakes(self, t: Tensor, found: Interval) -> list[tuple[float, float, float]]:
-        """The arguments, with the ends, of the intervals that are not proved to contain f; NaN and ±inf are left out."""
+        """The arguments and ends of intervals that are not proved to contain f; NaN and ±inf are left out."""
         triples = zip(*(e.flatten().tolist() for e in (t, found.lower, found.upper)), strict=True)
         return [(x, low, high) for x, low, high in triples if math.isfinite(x) and not self._inside(x, low, high)]
 
     def _inside(self, x: float, low: float, high: float) -> bool:
-        ends = self.below if x < -self.far else self.above if x > self.far else None
+        ends = self.below if x < self.reach[0] else self.above if x > self.reach[1] else None
         if ends is not None:
-            return low <= ends[0] and ends[1] <= high
+            return low <= ends[1] and ends[2] <= high
         for bits in _BITS:
             ctx.prec = bits
             ball = self.value(arb(x))
@@ -57,26 +65,26 @@ class Known:
         return False
 
 
-_TINY, _NEAR = (0.0, 2.0**-1074), (1 - 2.0**-53, 1.0)
-_HUGE = (1.7976931348623157e308, math.inf)
+_TINY, _NEAR, _HUGE = (0.0, 2.0**-1074), (1 - 2.0**-53, 1.0), (1.7976931348623157e308, math.inf)
+_MINUS = (-1.0, 2.0**-53 - 1)
 KNOWN = (
-    Known("exp", arb.exp, 1000, _TINY, _HUGE),
-    Known("expm1", arb.expm1, 1000, (-1.0, 2.0**-53 - 1), _HUGE),
+    Known("exp", arb.exp, (-1000, *_TINY), (1000, *_HUGE)),
+    Known("expm1", arb.expm1, (-40, *_MINUS), (1000, *_HUGE)),
     Known("log", arb.log),
     Known("log1p", arb.log1p),
-    Known("sigmoid", lambda x: 1 / (1 + (-x).exp()), 1000, _TINY, _NEAR),
-    Known("logistic", lambda x: (-abs(x)).exp() / (1 + (-abs(x)).exp()) ** 2, 1000, _TINY, _TINY),
-    Known("tanh", arb.tanh, 1000, (-1.0, 2.0**-53 - 1), _NEAR),
-    Known("softplus", lambda x: x.exp().log1p() if x < 0 else x + (-x).exp().log1p(), 1000, _TINY, None),
+    Known("sigmoid", lambda x: 1 / (1 + (-x).exp()), (-1000, *_TINY), (40, *_NEAR)),
+    Known("logistic", lambda x: (-abs(x)).exp() / (1 + (-abs(x)).exp()) ** 2, (-1000, *_TINY), (1000, *_TINY)),
+    Known("tanh", arb.tanh, (-20, *_MINUS), (20, *_NEAR)),
+    Known("softplus", lambda x: x.exp().log1p() if x < 0 else x + (-x).exp().log1p(), (-1000, *_TINY)),
     Known("log_cosh", lambda x: abs(x) / 2 + (-abs(x)).exp().log1p()),
     Known("sin", arb.sin),
     Known("cos", arb.cos),
     Known("atan", arb.atan),
-    Known("erf", arb.erf, 40, (-1.0, 2.0**-53 - 1), _NEAR),
-    Known("erfc", arb.erfc, 40, (2 - 2.0**-52, 2.0), _TINY),
-    Known("gaussian", lambda x: (-x * x).exp(), 40, _TINY, _TINY),
-    Known("normal_density", lambda x: (-x * x / 2).exp() / (2 * arb.pi()).sqrt(), 40, _TINY, _TINY),
-    Known("normal_distribution", lambda x: (-x / arb(2).sqrt()).erfc() / 2, 40, _TINY, _NEAR),
+    Known("erf", arb.erf, (-7, *_MINUS), (7, *_NEAR)),
+    Known("erfc", arb.erfc, (-7, 2 - 2.0**-52, 2.0), (40, *_TINY)),
+    Known("gaussian", lambda x: (-x * x).exp(), (-40, *_TINY), (40, *_TINY)),
+    Known("normal_density", lambda x: (-x * x / 2).exp() / (2 * arb.pi()).sqrt(), (-40, *_TINY), (40, *_TINY)),
+    Known("normal_distribution", lambda x: (-x / arb(2).sqrt()).erfc() / 2, (-40, *_TINY), (10, *_NEAR)),
     Known("sqrt", arb.sqrt),
 )
 """The functions of one number in `recurjac.arithmetic.elementary`."""

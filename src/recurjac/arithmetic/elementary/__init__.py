@@ -1,8 +1,8 @@
 """Elementary functions with proved enclosures: sums, products and quotients are all that is assumed to be right.
 
-Each takes a float32 or float64 tensor of any shape, whose numbers are exact, and returns an `Interval` of the same dtype
-that contains the true values and is a few units of the last place wide, also where they are small, subnormal or huge.
-At infinite arguments these are the limits; at NaN, the interval is the whole line.  No derivative is recorded.
+Each takes a float32 or float64 tensor of any shape, whose numbers are exact, and returns an `Interval` of the same
+dtype that contains the true values and is a few units of the last place wide, also where they are small, subnormal or
+huge. At infinite arguments these are the limits; at NaN, the interval is the whole line.  No derivative is recorded.
 `increasing` and `decreasing` make of a monotone one its range over intervals.
 
 Source: docs/mathematics.md, §8.2.

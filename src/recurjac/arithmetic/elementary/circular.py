@@ -61,16 +61,16 @@ def turned(x: Tensor) -> Turned:
     """|x| <= `FARTHEST` with |high| <= π/4 + 2⁻²⁰ and |low| <= u |high|; high = x where k = 0.
 
     k is the whole number nearest to the computed x / (π/2), |k| < 2²⁶, so that its products with the first two parts of
-    π/2, of at most 27 bits, are exact.  So is a = x - k HALF_PI[0]: if |x| < 2²⁰, both are multiples of 2⁻⁵³ (as |x| > 1/2
-    if k ≠ 0) and |a| < 1; otherwise both are multiples of 2⁻³² and |a| < 2.  The difference of a and k HALF_PI[1] is
-    exactly `top + rest` (Knuth).  k HALF_PI[2] is less than 2⁻²⁷ in size; its rounding, that of the part itself times k,
-    and that of the next difference are less than 2⁻⁸⁰ each.  high + low is exactly the sum of both (Knuth).
+    π/2, of at most 27 bits, are exact.  So is a = x - k HALF_PI[0]: if |x| < 2²⁰, both are multiples of 2⁻⁵³ (as |x| >
+    1/2 if k ≠ 0) and |a| < 1; otherwise both are multiples of 2⁻³² and |a| < 2.  The difference of a and k HALF_PI[1]
+    is exactly `top + rest` (Knuth).  k HALF_PI[2] is less than 2⁻²⁷ in size; its rounding, that of the part itself
+    times k, and that of the next difference are less than 2⁻⁸⁰ each.  high + low is exactly the sum of both (Knuth).
     """
     k = (x * PER_HALF_PI).round_()
     a, b = x - k * HALF_PI[0], k * HALF_PI[1]
     top, rest = _sum(a, -b)
     high, low = _sum(top, rest - k * HALF_PI[2])
-    return Turned(torch.remainder(k, 4), high, low, (k != 0) * _REDUCED)
+    return Turned(torch.remainder(k, 4), high, low, (k != 0).to(x) * _REDUCED)
 
 
 def _sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +83,8 @@ def _sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _sine(x: Turned) -> Near:
     """sin(high + low) = high + (low + high³ S(high²)), S a series.
 
-    `low` instead of low cos(high) differs by at most 0.293 u |high|, and |high| <= 1.111 |sin|, |high - sin| <= 0.111 |sin|,
-    attained at the ends.
+    `low` instead of low cos(high) differs by at most 0.293 u |high|, and |high| <= 1.111 |sin|, |high - sin| <= 0.111
+    |sin|, attained at the ends.
     """
     high = Near(x.high)
     z = high * high
@@ -122,12 +122,13 @@ def _wave_always(x: Tensor, quarters: int) -> Interval:
 def _atan(x: Tensor, absolute: float) -> Interval:
     """With y = |x| or 1 / |x| <= 1, and c = j / 8 near y, atan(y) = atan(c) + atan(t), where t = (y - c) / (1 + y c).
 
-    j = 0 for y < 3/32, where t = y; elsewhere |y - c| <= 1/16, and the difference is exact, because both are multiples of
-    2⁻⁵⁶.  |x| > 1 has atan|x| = (π/2 - atan(c)) - atan(t).
+    j = 0 for y < 3/32, where t = y; elsewhere |y - c| <= 1/16, and the difference is exact, because both are multiples
+    of 2⁻⁵⁶.  |x| > 1 has atan|x| = (π/2 - atan(c)) - atan(t).
 
-    t has the error of 1 + y c, half that of y c and 1 u, and that of a quotient.  Relative to atan|x|, |atan(t)| is at most
-    0.331 if j > 0, attained at y = 3/32.  If j = 0 and |x| <= 1, then t is exact, and the error of the rest is less.  If
-    |x| > 1, y is rounded, which changes atan(y) by at most u / 2, less than 0.65 u atan|x|; but |atan(t)| <= 0.08 atan|x|.
+    t has the error of 1 + y c, half that of y c and 1 u, and that of a quotient.  Relative to atan|x|, |atan(t)| is at
+    most 0.331 if j > 0, attained at y = 3/32.  If j = 0 and |x| <= 1, then t is exact, and the error of the rest is
+    less.  If |x| > 1, y is rounded, which changes atan(y) by at most u / 2, less than 0.65 u atan|x|; but |atan(t)| <=
+    0.08 atan|x|.
     """
     size = x.abs()
     far = size > 1

@@ -48,15 +48,15 @@ class Reduced:
 def reduced(x: Tensor) -> Reduced:
     """The exponential of x, |x| <= 1100, as 2^k (1 + p) with -0.293 < p < 0.4143; k = 0 where |x| <= 0.3465.
 
-    k is the whole number nearest to the computed x / ln 2, which is off by less than 2⁻⁴¹, so that r = x - k ln 2 is
-    at most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2[0] is exact: if k ≠ 0, then |x| > 1/4, so that both numbers
-    are multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2[1] rounded, |w| < 2⁻³³.  `high`
-    is the rounded difference of the two, and `low` the rest, which has two roundings of numbers of at most |w| + u: high +
-    low differs from r by less than 2⁻⁸², and |low| <= u |high| + 2⁻⁸².  If k = 0, high = x and low = 0.
+    k is the whole number nearest to the computed x / ln 2, which is off by less than 2⁻⁴¹, so that r = x - k ln 2 is at
+    most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2[0] is exact: if k ≠ 0, then |x| > 1/4, so that both numbers are
+    multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2[1] rounded, |w| < 2⁻³³.  `high` is
+    the rounded difference of the two, and `low` the rest, which has two roundings of numbers of at most |w| + u: their
+    sum differs from r by less than 2⁻⁸², and |low| <= u |high| + 2⁻⁸².  If k = 0, high = x and low = 0.
 
     p = high + (low + R(r)).  Computed at high instead of r, R is off by at most |low| |p| up to 2⁻⁸², as R' = exp - 1,
-    and |low| |p| <= 0.3466 u |p| up to 2⁻⁸².  |R| <= 0.1834 |p|, because R / p increases with r, from -0.1833 at -0.3466 to
-    0.1634 at 0.3466; so the error of R and the rounding of low + R have that share in p.
+    and |low| |p| <= 0.3466 u |p| up to 2⁻⁸².  |R| <= 0.1834 |p|, because R / p increases with r, from -0.1833 at
+    -0.3466 to 0.1634 at 0.3466; so the error of R and the rounding of low + R have that share in p.
     """
     k = (x * PER_LN2).round_()
     exact, w = x - k * LN2[0], k * LN2[1]
@@ -67,7 +67,7 @@ def reduced(x: Tensor) -> Reduced:
 
 
 def times_power(value: Tensor, k: Tensor) -> Tensor:
-    """value · 2^k for 1/2 <= |value| <= 2 and whole numbers |k| <= 2000; it is rounded only if it underflows, and once."""
+    """value · 2^k for 1/2 <= |value| <= 2 and whole numbers |k| <= 2000, rounded once if it underflows."""
     half = (k / 2).floor_()
     return value * power_of_two(half) * power_of_two(k - half)
 
@@ -90,9 +90,9 @@ def exponential(x: Tensor) -> Near:
 def exponential_less_one(x: Tensor) -> Near:
     """exp(x) - 1 for -40 <= x <= 710, which may overflow to infinity, and may underflow once.
 
-    It is s = 2^k p + (2^k - 1).  |2^k p| <= 1.4145 |s|, attained for k = 1 at p = -0.293.  For k < -53, where 2^k - 1 is
-    rounded, that share is below 2⁻⁵³, so that the error is smaller.  For k > 53, exp(x) differs from s by less than u s,
-    and this with the error of exp(x) is smaller as well.
+    It is s = 2^k p + (2^k - 1).  |2^k p| <= 1.4145 |s|, attained for k = 1 at p = -0.293.  For k < -53, where 2^k - 1
+    is rounded, that share is below 2⁻⁵³, so that the error is smaller.  For k > 53, exp(x) differs from s by less than
+    u s, and this with the error of exp(x) is smaller as well.
     """
     inner = reduced(x)
     many = inner.power > 53
@@ -105,7 +105,7 @@ def exponential_less_one(x: Tensor) -> Near:
 
 
 def finite(found: Near, absolute: float) -> Interval:
-    """The enclosures of positive numbers that may have overflowed, where they are above the largest one but for error."""
+    """The enclosures of numbers that may have overflowed, where they are above the largest one but for error."""
     inner = Near(found.value.clamp(max=LARGEST), found.error).around(absolute)
     return Interval.unchecked(inner.lower, torch.where(found.value > LARGEST, torch.inf, inner.upper))
 

@@ -53,13 +53,13 @@ def split(x: Tensor) -> Split:
 def logarithm(x: Split, more: Tensor | float = 0.0) -> Near:
     """k ln 2 + log(1 + f) + more, where |more| <= 2 u, and `more` is 0 where k = 0; `more` may be off by 2⁻⁸⁴.
 
-    s² < 0.02944 = z, and R < 0.02.  R is at most 0.064 |f - R|, attained where f = √½ - 1.  c = s (f - R) = f - log m is at
-    most 0.1953 of log m, attained where f = √2 - 1.
+    s² < 0.02944 = z, and R < 0.02.  R is at most 0.064 |f - R|, attained where f = √½ - 1.  c = s (f - R) = f - log m
+    is at most 0.1953 of log m, attained where f = √2 - 1.
 
     For k ≠ 0, k LN2[0] is exact and at least 0.69 in size; `high` is the rounded sum of that and f, and `low` is
-    exactly the rest (Dekker 1971, as |f| < 0.42).  low + k LN2[1] + more is less than 2⁻³⁰ in size, and its roundings, with
-    that of k ln 2, are less than 2⁻⁸³.  The logarithm is at least 0.3465 in size, and |c| is at most 0.1953 times that,
-    attained for k = -1 where f = √2 - 1.  For k = 0, low = 0 and high = f.
+    exactly the rest (Dekker 1971, as |f| < 0.42).  low + k LN2[1] + more is less than 2⁻³⁰ in size, and its roundings,
+    with that of k ln 2, are less than 2⁻⁸³.  The logarithm is at least 0.3465 in size, and |c| is at most 0.1953 times
+    that, attained for k = -1 where f = √2 - 1.  For k = 0, low = 0 and high = f.
     """
     f = Near(x.f)
     s = f / f.plus_exact(2.0, 0.18)
@@ -75,8 +75,8 @@ def logarithm(x: Split, more: Tensor | float = 0.0) -> Near:
 def logarithm_of_sum(x: Tensor) -> Near:
     """log(1 + x) for finite x > -1, of which two halves of the smallest number may underflow.
 
-    1 + x = y + rest exactly (Knuth), where y is the rounded sum and |rest| <= u y.  If y is between √½ and √2, f = x is used.
-    Otherwise log(1 + x) = log y + rest / y up to 2⁻¹⁰⁶.
+    1 + x = y + rest exactly (Knuth), where y is the rounded sum and |rest| <= u y.  If y is between √½ and √2, f = x is
+    used. Otherwise log(1 + x) = log y + rest / y up to 2⁻¹⁰⁶.
     """
     y = x + 1
     back = y - 1
@@ -107,7 +107,8 @@ def _with_ends(x: Tensor, pole: float, found: Interval) -> Interval:
 
 
 def _softplus(x: Tensor, absolute: float) -> Interval:
-    """With e = exp(-|x|), it is max(x, 0) + log(1 + e), of which the second has a logarithmic derivative in e of at most 1.
+    """With e = exp(-|x|), it is max(x, 0) + log(1 + e), of which the second has a logarithmic derivative in e of at
+    most 1.
 
     Three halves of the smallest number may underflow.
     """
@@ -129,7 +130,8 @@ def _plus_logarithm(x: Tensor, number: Tensor) -> Near:
 def _always(function: Callable[[Tensor, float], Interval], x: Tensor) -> Interval:
     """Such a sum where x may be infinite."""
     found = limited(function(x.clamp(-LARGEST, LARGEST), 2 * SMALLEST), 0.0, torch.inf)
-    return Interval.unchecked(found.lower, torch.where(x == torch.inf, torch.inf, found.upper))
+    huge = x == torch.inf
+    return Interval.unchecked(found.lower.masked_fill(huge, LARGEST), found.upper.masked_fill(huge, torch.inf))
 
 
 def _softplus_always(x: Tensor) -> Interval:

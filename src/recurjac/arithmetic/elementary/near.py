@@ -30,7 +30,8 @@ def total(*errors: float) -> float:
     """A bound of the error of a result with one rounding of its own, from errors to first order.
 
     (1 + a u) (1 + b u) (1 + u) / (1 - c u) exceeds 1 + (a + b + c + 1) u by less than 2 (a + b + c + 1)² u², which is
-    less than 2⁻³¹ of (a + b + c + 1) u as that is at most 2²¹ u.  The rest of the slack covers the rounding of this sum.
+    less than 2⁻³¹ of (a + b + c + 1) u as that is at most 2²¹ u.  The rest of the slack covers the rounding of this
+    sum.
     """
     error = fsum((*errors, 1.0)) * SLACK
     if not error < _MOST:
@@ -56,7 +57,7 @@ class Near:
         return Near(self.value / other.value, total(self.error, other.error))
 
     def plus(self, other: Near, share: float, other_share: float) -> Near:
-        """The sum s = a + b, if |a| <= share |s| and |b| <= other_share |s|; in s, the errors of a and b have these shares."""
+        """The sum s = a + b, if |a| <= share |s| and |b| <= other_share |s|: errors have these shares in s."""
         return Near(self.value + other.value, total(share * self.error, other_share * other.error))
 
     def plus_exact(self, number: Tensor | float, share: float, more: float = 0.0) -> Near:
@@ -64,7 +65,7 @@ class Near:
         return Near(self.value + number, total(share * self.error, more))
 
     def through(self, value: Tensor, steepness: float, roundings: int) -> Near:
-        """F(a), computed with so many roundings as `value`, if the derivative of log |F| in log |a| is at most `steepness`.
+        """F(a), computed as `value` with so many roundings, if the derivative of log F in log a is at most `steepness`.
 
         The error of a reaches F multiplied by that, whatever the number of times that a occurs in the formula.
         """
@@ -84,9 +85,11 @@ class Near:
     def around(self, absolute: Tensor | float = 0.0) -> Interval:
         """An interval that contains the true numbers, if each value may be off by `absolute` as well.
 
-        absolute: 0 only if the values are 0 or above 2⁻⁹⁰⁰ in size; otherwise it covers half of `SMALLEST` for the margin.
-        The value is off by e u |true| <= (e + 2⁻¹⁰) u |value|, if e is the error, which is at most 2²⁰.  The margin is a
-        product and a sum, whose roundings are less than 2⁻³⁰ u |value|.  That of the bound itself is at most
+        absolute: 0 only if the values are 0 or above 2⁻⁹⁰⁰ in size; otherwise it covers half of `SMALLEST` for the
+        margin.
+
+        The value is off by e u |true| <= (e + 2⁻¹⁰) u |value|, if e is the error, which is at most 2²⁰.  The margin is
+        a product and a sum, whose roundings are less than 2⁻³⁰ u |value|.  That of the bound itself is at most
         (1 + 2⁻³⁰) u |value|.
         """
         margin = self.value.abs().mul_((self.error + 1.01) * UNIT)

@@ -47,9 +47,9 @@ def _scaled(y: Tensor) -> Near:
     """E(y) = exp(y²) erfc(y) for 1/2 <= y < 32.
 
     E(y) = 2/√π ∫ exp(-t² - 2 t y) dt over t >= 0, so that its Taylor coefficients a_n at c alternate in sign, and, by
-    integration by parts, |a_{n + 1}| <= |a_n| / c.  With |y - c| = d <= c / 17, |a_n| d^n <= a_0 / 17^n.  Horner's rule is
-    off by at most Σ (2 n + 2) u |a_n| d^n <= 2.26 u a_0 (see `Polynomial.at`; y - c is exact, because c is a multiple of
-    the last place of y and y of the same size).  E(y) >= a_0 (1 - 1/17).  What is left out is at most
+    integration by parts, |a_{n + 1}| <= |a_n| / c.  With |y - c| = d <= c / 17, |a_n| d^n <= a_0 / 17^n.  Horner's rule
+    is off by at most Σ (2 n + 2) u |a_n| d^n <= 2.26 u a_0 (see `Polynomial.at`; y - c is exact, because c is a
+    multiple of the last place of y and y of the same size).  E(y) >= a_0 (1 - 1/17).  What is left out is at most
     |E⁽¹⁶⁾| / 16! d^16 at c - d, which is less than E(c - d) (d / (c - d))^16 < 1.07 a_0 2⁻⁶⁴.
     """
     bits = y.view(torch.int64)
@@ -57,14 +57,15 @@ def _scaled(y: Tensor) -> Near:
     c = ((piece << 49) + (1 << 48)).view(torch.float64)
     d, rows = y - c, y.new_tensor(COMPLEMENT).view(_TERMS, _PIECES)
     index = piece - (0x3FE << 3)
-    return Near(horner(rows.index_select(1, index.flatten()).unflatten(1, y.shape).unbind(), d), 2.45)
+    return Near(horner(rows.index_select(1, index.flatten()).reshape(_TERMS, *y.shape).unbind(), d), 2.45)
 
 
 def _gauss(x: Tensor, factor: float) -> Near:
-    """exp(-factor x²) for factor = 1/2 or 1 and exponents of at most 1000; two halves of the smallest number may underflow.
+    """exp(-factor x²) for factor = 1/2 or 1 and exponents of at most 1000; two halves of the smallest number may
+    underflow.
 
-    x² = high + low exactly (Dekker 1971), if nothing underflows, which would be off by less than 2⁻¹⁰⁷⁰.  |low| <= 2⁻⁴² is
-    so small that exp(-low) is 1 - low up to 2⁻⁸⁵.
+    x² = high + low exactly (Dekker 1971), if nothing underflows, which would be off by less than 2⁻¹⁰⁷⁰.  |low| <= 2⁻⁴²
+    is so small that exp(-low) is 1 - low up to 2⁻⁸⁵.
     """
     scaled = x * 134217729.0
     first = scaled - (scaled - x)
@@ -78,8 +79,8 @@ def _gauss(x: Tensor, factor: float) -> Near:
 def _complement(x: Tensor, square: Near, argument: float) -> Near:
     """erfc of x, which may have the relative error `argument` (in u), from exp(-x²).
 
-    The derivatives of log erf and of log E in log |x| are at most 1 in size.  For 0 < x < 1/2, erf(x) <= 1.086 erfc(x), and
-    for x < 0 its share is less; for x <= -1/2, erfc(x) = 2 - erfc(-x), and erfc(-x) <= 0.316 erfc(x).
+    The derivatives of log erf and of log E in log |x| are at most 1 in size.  For 0 < x < 1/2, erf(x) <= 1.086 erfc(x),
+    and for x < 0 its share is less; for x <= -1/2, erfc(x) = 2 - erfc(-x), and erfc(-x) <= 0.316 erfc(x).
     """
     size = x.abs()
     near = size < _LEAST

@@ -22,8 +22,8 @@ def _root(x: Tensor) -> Interval:
 
 
 def _sqrt(x: Tensor) -> Interval:
-    found = _root(torch.where((x > 0) & (x < torch.inf), x, 1.0))
-    found = Interval.unchecked(found.lower, torch.where(x == torch.inf, torch.inf, found.upper))
+    found, huge = _root(torch.where((x > 0) & (x < torch.inf), x, 1.0)), x == torch.inf
+    found = Interval.unchecked(found.lower.masked_fill(huge, LARGEST), found.upper.masked_fill(huge, torch.inf))
     return where(x == 0, 0.0, where(x < 0, torch.nan, found))
 
 
@@ -38,8 +38,8 @@ def sqrt(t: Tensor) -> Interval:
 def power(t: Tensor, exponent: float) -> Interval:
     """t^exponent for t > 0, and its limits at 0 and infinity; the whole line below 0.
 
-    It is exp(exponent log t), whose relative width grows with |exponent log t|.  Raises ValueError if the exponent is 0,
-    NaN, or above 1024 in size.
+    It is exp(exponent log t), whose relative width grows with |exponent log t|.  Raises ValueError if the exponent is
+    0, NaN, or above 1024 in size.
     """
     if not 0 < abs(exponent) <= _STEEPEST:
         raise ValueError(f"a power with the exponent {exponent}; it must not be 0, and at most {_STEEPEST}")
@@ -47,13 +47,12 @@ def power(t: Tensor, exponent: float) -> Interval:
 
 
 def _power(x: Tensor, exponent: float) -> Interval:
-    logarithms = log(x)
+    """The exponential of the products of the exponent and both ends of the logarithm, and limits."""
+    inside = (x > 0) & (x < torch.inf)
+    logarithms = log(torch.where(inside, x, 1.0))
     products = torch.stack([logarithms.lower * exponent, logarithms.upper * exponent])
     around = Near(products, 1.0).around(SMALLEST)
-    least, most = around.lower.amin(0), around.upper.amax(0)
-    found = Interval.unchecked(exp(least).lower, exp(most).upper)
-    falling, none = exponent < 0, x == 0
-    at_zero = Interval.unchecked(*(torch.full_like(x, e) for e in ((LARGEST, torch.inf) if falling else (0.0, 0.0))))
-    return Interval.unchecked(
-        torch.where(none, at_zero.lower, found.lower), torch.where(none, at_zero.upper, found.upper)
-    )
+    low, high = exp(around.lower.amin(0)).lower, exp(around.upper.amax(0)).upper
+    huge = (x == torch.inf) if exponent > 0 else (x == 0)
+    found = Interval.unchecked(low.masked_fill(huge, LARGEST), high.masked_fill(huge, torch.inf))
+    return where(x < 0, torch.nan, where(~inside & ~huge, 0.0, found))
