@@ -11,6 +11,7 @@ import torch
 from flint import arb, ctx
 from torch import Tensor
 
+from benchmarks.elementary import main as elementary_errors
 from recurjac.arithmetic import Interval, elementary
 from recurjac.arithmetic.elementary import circular, exponential, logarithm, normal, tables
 from recurjac.arithmetic.elementary.near import UNIT, Near, Polynomial
@@ -333,3 +334,22 @@ def test_a_wrong_table_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     wrong = [a * (1 + 2.0**-48) for a in tables.COMPLEMENT[:48]]
     monkeypatch.setattr(normal, "COMPLEMENT", (*wrong, *tables.COMPLEMENT[48:]))
     assert caught(name)
+
+
+def test_the_measure_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's exponentials are nearly the nearest numbers, of which none is further away than half a unit."""
+    elementary_errors(["exp", "sqrt", "--stride", "10000019", "--double", "120"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| exp", "| sqrt"]
+    for row in rows:
+        assert 0.4 < float(row[1]) < 2
+        assert 0.4 < float(row[4]) < 2
+        assert int(row[3]) > 200
+
+
+def test_the_judge_takes_every_float32_number_once() -> None:
+    numbers = torch.cat(list(lots(99991)))
+    assert numbers.numel() == -(-(2**32) // 99991)
+    assert numbers[~numbers.isnan()].unique().numel() == int((~numbers.isnan()).sum())
+    assert not BY_NAME["exp"].mistakes(torch.tensor([1.0]), Interval(torch.tensor([2.7]), torch.tensor([2.8])))
+    assert BY_NAME["exp"].mistakes(torch.tensor([1.0]), Interval(torch.tensor([2.72]), torch.tensor([2.8])))
