@@ -202,7 +202,7 @@ def drawn_network(seed: int) -> Drawn:
     """The network of that number.  Raises ValueError where a block cannot be made."""
     draw = random.Random(seed)  # noqa: S311  (reproducible test data)
     dtype = draw.choice((torch.float32, torch.float64))
-    deep = draw.random() < 0.06
+    deep = draw.random() < 0.03
     family = FAMILIES[_TURNS[seed % len(_TURNS)]]
     character = Character.drawn(draw, deep)
     w = Weights(character, seed, dtype)

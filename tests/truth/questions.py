@@ -25,7 +25,6 @@ from tests.truth.cases import Case
 from tests.truth.claims import Claim
 from tests.truth.regions import Point
 
-LIMIT = rj.Limit(60, 4)
 METHODS: tuple[AbstractJacobianMethod, ...] = (
     *fuzzed.METHODS, rj.GradientForms(5), rj.WithTangents(rj.FastLip()), rj.ClosedForms(rj.Chords()),
     rj.WithTangents(rj.Cut(rj.ClosedForms(rj.Intersection(rj.Chords(), rj.RecurJac())))),
@@ -35,9 +34,32 @@ NORMS: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
     *fuzzed.NORMS, rj.TurnedNorm(), rj.JacobianNorm(rj.FastLip(), rj.PlainSum()), rj.ProductOfNorms(),
     rj.QuadraticNorm(3),
 )  # fmt: skip
+QUICK: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
+    rj.Chords(), rj.ProductOfNorms(), rj.JacobianNorm(rj.FastLip(), rj.PlainSum()),
+    rj.JacobianNorm(rj.RecurJac(), rj.SignSum()),
+)  # fmt: skip
 CHEAP: tuple[AbstractJacobianMethod, ...] = (
     rj.FastLip(), rj.RecurJac(), rj.Chords(), rj.Reversed(rj.RecurJac()), rj.ForwardTangents(5),
 )  # fmt: skip
+
+
+_DEEP = 30
+"""Networks of more stages are only asked what takes a time that is linear in them."""
+
+
+def _methods(case: Case, draw: random.Random) -> tuple[AbstractJacobianMethod, ...]:
+    return CHEAP if case.network.depth > _DEEP or draw.random() < 0.5 else METHODS
+
+
+def _rules(case: Case, draw: random.Random) -> tuple[AbstractPreactivation, ...]:
+    """Mostly those that take little."""
+    if case.network.depth > _DEEP:
+        return RULES[:3]
+    return RULES[:5] if draw.random() < 0.75 else RULES
+
+
+def _norms(case: Case, draw: random.Random) -> tuple[AbstractNormMethod | AbstractJacobianMethod, ...]:
+    return QUICK if case.network.depth > _DEEP or draw.random() < 0.5 else NORMS
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,7 @@ def _largest(case: Case, sample: int, claim: Claim) -> list[Claim]:
 
 def preactivations(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | None) -> Iterator[Answer]:
     """Ranges of some stages, among them the last."""
-    rule = draw.choice(RULES)
+    rule = draw.choice(_rules(case, draw))
     found = rj.preactivation_bounds(case.network, case.region, pre=rule, arithmetic=arithmetic)
     last = len(found.stages) - 1
     claims = []
@@ -90,8 +112,8 @@ def preactivations(case: Case, draw: random.Random, arithmetic: AbstractArithmet
 
 
 def entries(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | None) -> Iterator[Answer]:
-    for _ in range(2):
-        method, rule = draw.choice(METHODS), draw.choice(RULES)
+    for _ in range(1 if case.network.depth > _DEEP else 2):
+        method, rule = draw.choice(_methods(case, draw)), draw.choice(_rules(case, draw))
         found = rj.jacobian_bounds(case.network, case.region, method=method, pre=rule, arithmetic=arithmetic)
         title = f"entries by {method!r} by {rule!r}"
         yield Answer(title, found.rigorous, _entry_claims(case, found.lower, found.upper, title))
@@ -113,7 +135,12 @@ def directions(case: Case, draw: random.Random, arithmetic: AbstractArithmetic |
         return
     method = draw.choice(CHEAP)
     found = rj.directional_bounds(
-        case.network, case.region, direction=way, method=method, pre=draw.choice(RULES[:6]), arithmetic=arithmetic
+        case.network,
+        case.region,
+        direction=way,
+        method=method,
+        pre=draw.choice(_rules(case, draw)[:6]),
+        arithmetic=arithmetic,
     )
     title, claims = f"directions by {method!r}", []
 
@@ -126,8 +153,8 @@ def directions(case: Case, draw: random.Random, arithmetic: AbstractArithmetic |
 def constants(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | None) -> Iterator[Answer]:
     """The norm at points is at most `upper`, and `lower` is attained at a point of the region."""
     p, q = draw.choice((1, 2, rj.inf)), draw.choice((1, 2, rj.inf))
-    method, rule = draw.choice(NORMS), draw.choice(RULES[:7])
-    search = rj.Search(work=draw.choice((0, 1e4, 1e6)))
+    method, rule = draw.choice(_norms(case, draw)), draw.choice(_rules(case, draw)[:7])
+    search = rj.Search(work=draw.choice((0, 0, 1e6)))
     try:
         found = rj.lipschitz(
             case.network, case.region, p=p, q=q, method=method, pre=rule, arithmetic=arithmetic, search=search
@@ -173,10 +200,10 @@ def radii(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | None
     if not isinstance(ball, rj.LpBall) or case.network.output_shape[0] < 2:
         return
     whole = (rj.MarginBound(), rj.LipschitzIntegral(draw.choice(CHEAP)), rj.SecantMargin())
-    proofs = (draw.choice(whole), rj.BranchedMargin(LIMIT))
-    search = rj.RadiusSearch(4, 4.0, rj.Attack(2, 1, 1))
-    asked = _problem(case.network, ball, arithmetic)
-    found = rj.certified_radius(asked, proofs=proofs[: draw.choice((1, 1, 2))], search=search)
+    divided = (rj.BranchedMargin(rj.Limit(60, 2)),) if draw.random() < 0.1 else ()
+    proofs = (draw.choice(whole), *divided)
+    search = rj.RadiusSearch(2, 4.0, rj.Attack(1, 1, 0))
+    found = rj.certified_radius(_problem(case.network, ball, arithmetic), proofs=proofs, search=search)
     title, claims = f"radii by {proofs!r}", []
     for s, radius in enumerate(found.radius.tolist()):
         if not radius > 0:
@@ -287,7 +314,15 @@ def _along(case: Case, draw: random.Random, output: int, arithmetic: AbstractAri
 
 
 QUESTIONS: dict[Question, float] = {
-    preactivations: 0.8, entries: 1.0, directions: 0.2, constants: 0.5, trends: 0.15, radii: 0.15, calm: 0.1,
-    contraction: 0.3, second: 0.4,
+    preactivations: 0.7, entries: 1.0, directions: 0.15, constants: 0.4, trends: 0.1, radii: 0.1, calm: 0.05,
+    contraction: 0.2, second: 0.3,
 }  # fmt: skip
 """How often each question is asked."""
+PLAIN = (preactivations, entries, constants)
+"""What is asked of networks of many stages."""
+
+
+def asked_of(case: Case, draw: random.Random) -> list[Question]:
+    """The questions about a case."""
+    deep = case.network.depth > _DEEP
+    return [q for q, share in QUESTIONS.items() if draw.random() < share and not (deep and q not in PLAIN)]

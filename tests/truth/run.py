@@ -11,7 +11,7 @@ import recurjac as rj
 from recurjac.arithmetic import AbstractArithmetic
 from tests.truth.cases import Case, drawn_case
 from tests.truth.claims import Verdict, judged
-from tests.truth.questions import QUESTIONS, Question
+from tests.truth.questions import Question, asked_of
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ def answered(seed: int, arithmetic: AbstractArithmetic | None = None) -> Report:
     if arithmetic is None and case.network.unproved_rounding():
         return total.plus(Report(unclaimed=1))
     draw = random.Random(seed)  # noqa: S311  (reproducible test data)
-    for question, share in QUESTIONS.items():
-        if draw.random() < share:
-            total = total.plus(_asked(case, question, arithmetic))
+    for question in asked_of(case, draw):
+        total = total.plus(_asked(case, question, arithmetic))
     return total.plus(Report(caught=(seed,) if total.verdict.wrong else ()))
 
 
