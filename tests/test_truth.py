@@ -9,7 +9,7 @@ pytest.importorskip("flint", reason="the judge needs python-flint")
 import recurjac as rj
 from tests.truth.run import Report, answered
 
-GROUPS, EACH = 250, 12
+GROUPS, EACH = 375, 8
 """3000 networks; one group by default, all by `make test-all`."""
 
 
@@ -30,5 +30,5 @@ def test_bounds_hold_in_exact_arithmetic(group: int) -> None:
 
 def test_fast_arithmetic_is_caught() -> None:
     """The test above can fail: without a cover of rounding, the same judge finds wrong bounds of most networks."""
-    caught = [seed for seed in range(100_000, 100_008) if answered(seed, rj.Fast()).caught]
-    assert len(caught) >= 4
+    caught = [seed for seed in range(100_000, 100_005) if answered(seed, rj.Fast()).caught]
+    assert len(caught) >= 3
