@@ -17,6 +17,7 @@ import torch
 
 from recurjac.errors import InvalidRequest, UnsoundBounds
 from recurjac.experiments.study import Row, Scalar
+from recurjac.loading.decimals import short
 from recurjac.version import __version__
 
 try:
@@ -108,10 +109,13 @@ class Store:
         remedy = "continue with the same, or give --fresh to restart or another --out"
         try:
             before = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{self.folder} holds results without a readable manifest.json; {remedy}") from error
         for name, was, is_ in _differences(before, now):
-            raise InvalidRequest(f"{self.folder} holds results with {name} {was}, but now it is {is_}; {remedy}")
+            what = short(" ".join(name.split()))
+            raise InvalidRequest(
+                f"{self.folder} holds results with {what} {short(was)}, but now it is {short(is_)}; {remedy}"
+            )
 
     def _lines(self) -> Iterator[tuple[str, Done]]:
         """All complete lines; an incomplete last line is cut off the file."""
@@ -121,7 +125,7 @@ class Store:
                 read = json.loads(line)
                 rows = [{key: _decoded(value) for key, value in row.items()} for row in read["rows"]]
                 task, seconds = str(read["task"]), float(read["seconds"])
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
                 if line.endswith(b"\n"):
                     raise InvalidRequest(
                         f"line {number} of {self.rows} is not a finished task; give --fresh to restart or another --out"
