@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.fuzz.sandbox import Outcome
 
 _TOP = Path(__file__).resolve().parents[2]
-_PATIENCE = 300.0
+_PATIENCE = 900.0
 """Wall seconds without an answer after which a process is ended; a case has far fewer CPU seconds."""
 
 

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _first(file: IO[bytes], most: int) -> bytes:
+def _first(file: Any, most: int) -> bytes:
     """At most that many bytes, read piece by piece, so that no more is allocated than there are."""
     parts, left = list[bytes](), most
     while left > 0 and (part := file.read(min(left, 2**20))):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 import numpy as np
 from numpy.lib import format as npy
@@ -25,8 +25,8 @@ _HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0
 """The formats that arrays of numbers are written in, and what reads their headers."""
 
 
-def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
-    """The array in a .npy file of `size` bytes, at its beginning.
+def read_npy(file: Any, size: int) -> np.ndarray[Any, Any]:
+    """The array in a .npy file of `size` bytes; file: it, open for bytes, at its beginning.
 
     Raises ValueError if it holds Python objects, or declares more numbers than the file has bytes.
     """

@@ -268,7 +268,9 @@ def _constant(path: Path, expression: _Expression) -> Decimal | None:
 
 def _written(end: Decimal | Fraction) -> str:
     """An end as a message shows it; a fraction may have more digits than Python writes out."""
-    return short(str(end)) if isinstance(end, Decimal) else f"about {round_down(end)!r}"
+    if isinstance(end, Fraction) and max(end.numerator.bit_length(), end.denominator.bit_length()) > _MOST_BITS:
+        return f"about {round_down(end)!r}"
+    return short(str(end))
 
 
 def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float], list[float]]:
