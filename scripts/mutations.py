@@ -108,8 +108,8 @@ def _places(node: ast.AST, names: tuple[str, ...], inside: str = "") -> Iterator
         yield _Place(node, inside)
     if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
         return
-    for part in ast.iter_child_nodes(node):
-        yield from _places(part, names, inside)
+    for child in ast.iter_child_nodes(node):
+        yield from _places(child, names, inside)
 
 
 def _with(tree: ast.Module, old: ast.expr, new: ast.expr) -> ast.Module:
@@ -161,7 +161,7 @@ def _changes(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
             yield from _changed_calls(node)
 
 
-def _other_values(value: object) -> Iterator[object]:
+def _other_values(value: object) -> Iterator[float]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):

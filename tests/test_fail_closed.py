@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import inf, nan
 from typing import Any, final
 
@@ -31,10 +32,8 @@ NORMS: tuple[AbstractNormMethod, ...] = (
 exact = Rigorous().exact
 Question = Callable[[rj.Network, rj.LpBall], Any]
 QUESTIONS: dict[str, Question] = {
-    **{f"entries by {m.title} {k}": lambda net, ball, m=m: rj.jacobian_bounds(net, ball, method=m)
-       for k, m in enumerate(METHODS)},
-    **{f"norm by {m.title} {k}": lambda net, ball, m=m: rj.lipschitz(net, ball, p=2, q=2, method=m)
-       for k, m in enumerate(NORMS)},
+    **{f"entries by {m.title} {k}": partial(rj.jacobian_bounds, method=m) for k, m in enumerate(METHODS)},
+    **{f"norm by {m.title} {k}": partial(rj.lipschitz, p=2, q=2, method=m) for k, m in enumerate(NORMS)},
     "ranges": rj.preactivation_bounds,
     "radius": lambda net, ball: rj.certified_radius(net, ball),
     "trends": lambda net, ball: rj.monotone(net, ball, limit=rj.Limit(20, 2)),

@@ -119,7 +119,8 @@ def _png() -> bytes:
 
 def _idx(array: Any) -> bytes:
     sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes((0, 0, 8, array.ndim)) + sizes + array.astype(np.uint8).tobytes()
+    content: bytes = array.astype(np.uint8).tobytes()
+    return bytes((0, 0, 8, array.ndim)) + sizes + content
 
 
 def _images() -> Any:
