@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import isqrt
 
-from recurjac.activations import FlooredPower, Length, Reciprocal, Square, SquaredReLU
+from recurjac.activations import FlooredPower, Length, Power, Reciprocal, Square, SquaredReLU
 from recurjac.activations.smooth import AbstractSmooth
 
 DIGITS = 200
@@ -29,6 +29,13 @@ def power(x: Fraction, exponent: float, factor: float = 1.0) -> Ends:
     ends = ends if exponent >= 0 else (1 / ends[1], 1 / ends[0])
     low, high = (Fraction(factor) * e for e in ends)
     return min(low, high), max(low, high)
+
+
+def is_algebraic(activation: AbstractSmooth) -> bool:
+    """Whether `derivatives` knows it."""
+    if isinstance(activation, Power | FlooredPower):
+        return (2 * activation.exponent).is_integer()
+    return isinstance(activation, Square | SquaredReLU | Reciprocal | Length)
 
 
 def derivatives(activation: AbstractSmooth, x: Fraction) -> tuple[Ends, Ends, Ends] | None:
