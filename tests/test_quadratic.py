@@ -276,7 +276,7 @@ def test_secants_of_two_pieces_are_exact_to_rounding() -> None:
 def test_secants_from_a_point_are_tight(activation: AbstractActivation, seed: int) -> None:
     """The range is that of dense samples, and holds for them, also for steep, tiny, huge and disjoint intervals.
 
-    With rounding, it is no narrower.
+    With rounding, it is no narrower by more than rounding.
     """
     if isinstance(vars(activation).get("slope"), Tensor):
         pytest.skip("a slope for each neuron; the class is tested by others")
@@ -290,7 +290,8 @@ def test_secants_from_a_point_are_tight(activation: AbstractActivation, seed: in
         a, c = a - low, c - low
     z, centre = rj.Interval(a, a + width), rj.Interval.point(c)
     found, covered = (activation.secant_range(z, centre, arithmetic) for arithmetic in (rj.Fast(), rj.Rigorous()))
-    assert bool((covered.lower <= found.lower).all() and (covered.upper >= found.upper).all())
+    own = 1e-9 * (1 + found.lower.abs() + found.upper.abs())
+    assert bool((covered.lower <= found.lower + own).all() and (covered.upper >= found.upper - own).all())
     v = a + torch.linspace(0, 1, 4001, dtype=torch.float64).reshape(-1, 1, 1) * width
     rise, run = activation.value(v) - activation.value(c), v - c
     far = run.abs() > 1e-3 * width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from math import inf
 
@@ -24,12 +25,16 @@ from recurjac.activations import (
     Tanh,
     curvature_lines,
 )
+from recurjac.activations import FlooredPower as Floored
+from recurjac.activations.derivative import Derivative as DerivativeOf
+from recurjac.activations.derivative import slope_lines as lines_of_slope
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian.x_linear_search import mixed_intercept
 from recurjac.network import chain
 from tests import arb
 from tests.helpers import CPU, concrete_classes, examples
+from tests.powers import power as half_power
 
 RIGOROUS = rj.Rigorous()
 DTYPES = (torch.float64, torch.float32)
@@ -273,3 +278,22 @@ def test_jacobians_of_networks_are_inside(activation: AbstractSmooth, dtype: tor
             assert missed(net, x, radius, None) == 0
         plain += missed(net, x, 0.0, rj.Fast())
     assert plain > 0
+
+
+def test_a_slope_that_jumps_has_no_curvature_lines() -> None:
+    """At its floor, a power has no second derivative: lines of its slope are constants that hold on both sides."""
+    activation = Floored(0.5, 0.1)
+    assert not DerivativeOf.known_for(activation, torch.zeros(1, dtype=torch.float64))
+    z = Interval(torch.full((1, 1), 0.1, dtype=torch.float64), torch.full((1, 1), 2.1, dtype=torch.float64))
+    lines = lines_of_slope(activation, z, 0.5, rj.Rigorous())
+    assert float(lines.lower_slope[0, 0] * 0.1 + lines.lower_intercept[0, 0]) <= 0
+
+
+@pytest.mark.parametrize(("exponent", "least"), [(-3.5, 0.8211323296839866), (-1.5, 0.25252894653233965)])
+def test_a_limit_that_takes_several_operations_is_enclosed(exponent: float, least: float) -> None:
+    """The value below the floor, which a power of six roundings gives."""
+    z = Interval(torch.tensor([[-torch.inf]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
+    found = Floored(exponent, least).value_range(z, rj.Rigorous())
+    low, high = half_power(Fraction(least), exponent)
+    assert Fraction(float(found.lower)) <= low
+    assert high <= Fraction(float(found.upper))

@@ -87,7 +87,8 @@ def fourth_size(activation: AbstractActivation, z: Interval) -> Tensor | None:
 
 
 def _everywhere(z: Interval, most: float) -> Tensor:
-    return torch.full_like(z.lower, most)
+    """A positive number for each neuron, not below `most` also where the dtype rounds it or has none so small."""
+    return torch.full_like(z.lower, most * (1 + 1e-6)).clamp(min=torch.finfo(z.lower.dtype).tiny)
 
 
 @fourth_size.register

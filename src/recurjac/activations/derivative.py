@@ -12,6 +12,7 @@ from torch import Tensor
 from recurjac.activations.base import AbstractActivation, far
 from recurjac.activations.convex import Softplus
 from recurjac.activations.curved import AbstractCurved, tightest_lines
+from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU
 from recurjac.activations.sigmoidal import Sigmoid, Tanh
 from recurjac.activations.smooth import AbstractSmooth
@@ -73,9 +74,9 @@ class Derivative(AbstractCurved):
     def known_for(cls, activation: AbstractActivation, z: Tensor) -> bool:
         """Whether an activation states all that is needed; one with a range of σ'' of its own need not.
 
-        z: a tensor of the dtype and device.
+        One whose slope jumps has no derivative of the slope there.  z: a tensor of the dtype and device.
         """
-        if not isinstance(activation, AbstractSmooth):
+        if not isinstance(activation, AbstractSmooth) or isinstance(activation, FlooredPower):
             return False
         stated = type(activation).curvature_range is AbstractSmooth.curvature_range
         return stated and activation.curvature(torch.zeros_like(z)) is not None
