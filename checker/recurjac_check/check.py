@@ -17,10 +17,14 @@ PRECISION = 128
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence and the exit code that goes with it: 0 valid, 1 invalid, 2 unreadable, 3 out of scope."""
+    """One line of text and the exit code that goes with it: 0 valid, 1 invalid, 2 unreadable, 3 out of scope."""
 
     text: str
     code: int
+
+    def __post_init__(self) -> None:
+        """What is not printable is replaced: names come from files."""
+        object.__setattr__(self, "text", "".join(c if c.isprintable() else "?" for c in self.text))
 
 
 def check_files(certificate: str, model: str) -> Verdict:

@@ -88,8 +88,9 @@ def _jacobian(claim: Claim, context: Context) -> None:
 def _monotone(claim: Claim, context: Context) -> None:
     n = context.network.inputs
     up, down = ([reading.index(i, k, n) for i in reading.array(claim[k], k)] for k in ("increasing", "decreasing"))
-    lower = [ZERO if i in set(up) else arb.neg_inf() for i in range(n)]
-    upper = [ZERO if i in set(down) else arb.pos_inf() for i in range(n)]
+    rising, falling = set(up), set(down)
+    lower = [ZERO if i in rising else arb.neg_inf() for i in range(n)]
+    upper = [ZERO if i in falling else arb.pos_inf() for i in range(n)]
     _within(context.row(claim["row"]), lower, upper, context)
 
 

@@ -76,22 +76,21 @@ class Smooth:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A continuous piecewise linear function: slopes s_0, ..., s_m, kinks b_1 < ... < b_m, and its value at b_1."""
+    """A continuous piecewise linear function: exact kinks b_1 < ... < b_m, between which it is s_i z + c_i."""
 
     kinks: Numbers
     gradients: Numbers
-    first: arb
+    constants: Numbers
 
     def value(self, z: arb) -> arb:
-        """f(z) for an exact z; kinks are exact."""
-        total, at = self.first, self.kinks[0]
-        if z <= at:
-            return total + self.gradients[0] * (z - at)
-        for kink, s in zip([*self.kinks[1:], z], self.gradients[1:], strict=True):
-            stop = smaller(kink, z)
-            if stop > at:
-                total, at = total + s * (stop - at), stop
-        return total
+        """f(z) for an exact z, and NaN where it is not known on which side of a kink z is."""
+        piece = 0
+        for kink in self.kinks:
+            if z > kink:
+                piece += 1
+            elif not z <= kink:
+                return arb.nan()
+        return self.gradients[piece] * z + self.constants[piece]
 
     def offsets(self, a: arb, l: arb, u: arb) -> tuple[arb, arb]:
         """Bounds of f(z) - a z on [l, u]: it is extreme at an end or at a kink."""
@@ -245,14 +244,13 @@ class Softmax(Mixed):
 
 def two_pieces(left: arb) -> Pieces:
     """Slope `left` below 0, and 1 above."""
-    return Pieces([ZERO], [left, ONE], ZERO)
+    return Pieces([ZERO], [left, ONE], [ZERO, ZERO])
 
 
 def clamp(low: arb | None, high: arb | None) -> Pieces:
-    """min(max(z, low), high) for low < high; one of them may be missing."""
-    kinks = [c for c in (low, high) if c is not None]
-    gradients = [ZERO] * (low is not None) + [ONE] + [ZERO] * (high is not None)
-    return Pieces(kinks, gradients, kinks[0])
+    """min(max(z, low), high) for exact low < high; one of them may be missing."""
+    below, above = ([c] if c is not None else [] for c in (low, high))
+    return Pieces(below + above, [*(ZERO for _ in below), ONE, *(ZERO for _ in above)], [*below, ZERO, *above])
 
 
 def _phi(z: arb) -> arb:

@@ -11,12 +11,13 @@ from typing import Any
 import onnx
 from flint import arb
 
-from recurjac_check import operations
+from recurjac_check import moves, operations, rules  # noqa: F401  (they fill the table of readers)
 from recurjac_check.affine import Affine, Entries, Matrix
+from recurjac_check.calls import READERS, Call
 from recurjac_check.errors import OutOfScope, Unreadable
 from recurjac_check.functions import Elementwise, Product, Softmax
 from recurjac_check.region import ZERO
-from recurjac_check.tensors import MOST, Form, array, coefficients, fits, stored
+from recurjac_check.tensors import MOST, Form, array, coefficients, fits, stored, tensor
 
 _SHIFT = 32
 
@@ -63,23 +64,28 @@ class Graph:
 
     def read(self, node: Any, number: int) -> None:
         """Add what a node computes."""
-        label = f"{node.op_type} (node {number})"
+        label = f"{ascii(node.op_type)[1:-1][:40]} (node {number})"
         if any(name and name not in self.values for name in node.input):
             raise Unreadable(f"{label} reads what no node before it computes")
-        if node.op_type not in operations.READERS or node.domain not in ("", "ai.onnx"):
+        names = [name for name in node.output if name]
+        if node.op_type not in READERS or node.domain not in ("", "ai.onnx"):
             raise OutOfScope(label)
+        if len(set(names)) < len(names) or any(name in self.values for name in names):
+            raise Unreadable(f"{label} has an output that is computed before")
         inputs = [self.values[name] if name else None for name in node.input]
         same = len(node.input) > 1 and node.input[0] == node.input[1]
         try:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            call = operations.Call(self, node.op_type, inputs, attributes, same, len(node.output))
-            outputs = operations.READERS[node.op_type](call)
+            attributes = rules.attributes(node, self.opset)
+            rules.check_types(node.op_type, inputs)
+            call = Call(self, node.op_type, inputs, attributes, same, len(node.output))
+            outputs = READERS[node.op_type](call)
             for name, value in zip(node.output, outputs if isinstance(outputs, list) else [outputs], strict=False):
-                self.values[name] = value if hasattr(value, "flat") else array([value], ())
+                rules.check_sizes(node.op_type, tensor(value))
+                self.values[name] = tensor(value)
                 self.count(self.values[name])
         except OutOfScope as error:
             raise OutOfScope(f"{label}: {error}") from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a hostile file leads to
             raise OutOfScope(f"{label}: not in a form that is known ({type(error).__name__})") from None
 
 
@@ -96,8 +102,10 @@ def _split(entries: Sequence[Any], sizes: Sequence[int]) -> Affine:
 
 
 def _input_shape(value: Any) -> tuple[int, ...]:
-    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
-    shape = tuple(d or int(i == 0) for i, d in enumerate(dims))
+    if not value.type.tensor_type.HasField("shape"):
+        raise OutOfScope("an input of an unknown shape")
+    dims = enumerate(value.type.tensor_type.shape.dim)
+    shape = tuple(d.dim_value if d.HasField("dim_value") else int(i == 0) for i, d in dims)
     if value.type.tensor_type.elem_type not in (1, 11) or min(shape, default=1) < 1 or prod(shape) > MOST:
         raise OutOfScope("an input that is not a tensor of floats with known sizes")
     return shape
@@ -111,16 +119,20 @@ def load(data: bytes) -> Network:
         raise Unreadable(f"not an ONNX file: {str(error)[:100]}") from None
     try:
         weights = {t.name: stored(t) for t in model.graph.initializer}
-    except (TypeError, ValueError) as error:
+    except OutOfScope:
+        raise
+    except Exception as error:  # whatever onnx makes of a hostile tensor
         raise Unreadable(f"a weight cannot be read: {str(error)[:100]}") from None
     inputs = [v for v in model.graph.input if v.name not in weights]
+    if len(weights) < len(model.graph.initializer):
+        raise OutOfScope("two weights of the same name")
     if len(inputs) != 1 or len(model.graph.output) != 1 or model.functions or model.graph.sparse_initializer:
         raise OutOfScope("a graph without one input and one output, or with functions")
     shape = _input_shape(inputs[0])
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if not 7 <= opset <= 30:
-        raise OutOfScope(f"version {opset} of the operations")
-    graph = Graph(opset, weights)
+    opsets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    if len(opsets) != 1 or not 7 <= opsets[0] <= 30:
+        raise OutOfScope(f"versions {opsets[:9]} of the operations")
+    graph = Graph(opsets[0], weights)
     graph.values[inputs[0].name] = array([Form({i: arb(1)}, ZERO) for i in range(prod(shape))], shape)
     for number, node in enumerate(model.graph.node):
         graph.read(node, number)

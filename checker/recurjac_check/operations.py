@@ -1,12 +1,12 @@
 """The operations of ONNX files: linear ones are composed, the others become stages (docs/certificates.md)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from flint import arb
 
+from recurjac_check.calls import Call, number, reads
 from recurjac_check.errors import OutOfScope
 from recurjac_check.functions import ONE, SMOOTH, Elementwise, Pieces, Product, Softmax, clamp, two_pieces
 from recurjac_check.region import ZERO
@@ -17,104 +17,43 @@ from recurjac_check.tensors import (
     coefficients,
     fits,
     is_constant,
+    is_integer,
+    scaled,
     stored,
+    tensor,
     weighted,
     windows,
 )
 
 RELU = Elementwise([two_pieces(ZERO)])
-
-
-@dataclass(frozen=True)
-class Call:
-    """A node: its kind, its inputs (None where one is left out) and attributes, and how many outputs it has."""
-
-    graph: Any
-    kind: str
-    inputs: list[Any]
-    attributes: dict[str, Any]
-    same: bool
-    outputs: int
-
-    @property
-    def x(self) -> Any:
-        """The first input."""
-        return self.inputs[0]
-
-    def input(self, i: int) -> Any:
-        """The i-th input, or None."""
-        return self.inputs[i] if i < len(self.inputs) else None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        return self.attributes.get(name, default)
-
-    def only(self, **expected: Any) -> None:
-        """Raise OutOfScope where an attribute has another value than this one."""
-        for name, value in expected.items():
-            if self.get(name, value) not in (value, str(value).encode()):
-                raise OutOfScope(f"{name} = {self.attributes[name]}")
-
-    def integers(self, name: str, i: int) -> Any:
-        """A list of integers, which newer files have as an input and older ones as an attribute, or None."""
-        given = self.input(i)
-        values = self.get(name) if given is None else list(given.flat)
-        if values is not None and not all(isinstance(v, int) for v in values):
-            raise OutOfScope(f"{name} is not known")
-        return values
-
-    def plus(self, a: Any, b: Any, sign: int = 1) -> Any:
-        """a + b or a - b."""
-        broadcastable(a, b)
-        return a + b if sign > 0 else a - b
-
-    def activate(self, x: Any, function: Any) -> Any:
-        """A stage of the same shape; constants are enclosed."""
-        if is_constant(x):
-            ends = [arb(e) for e in x.flat]
-            low, high = function.image([e.lower() for e in ends], [e.upper() for e in ends])
-            return array([l if l == u else l.union(u) for l, u in zip(low, high, strict=True)], x.shape)
-        return array(self.graph.activate(self.kind, list(x.flat), function), x.shape)
-
-
-READERS: dict[str, Callable[[Call], Any]] = {}
-
-
-def reads(*names: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
-    """Register a reader for these operations."""
-
-    def register(f: Callable[[Call], Any]) -> Callable[[Call], Any]:
-        READERS.update(dict.fromkeys(names, f))
-        return f
-
-    return register
-
-
-def number(x: Any) -> arb:
-    """The only entry of a constant."""
-    if x.size != 1 or not is_constant(x):
-        raise OutOfScope("a parameter that is not one number")
-    return arb(x.flat[0])
+_INFINITE = arb.neg_inf(), arb.pos_inf()
+_BITS = {1: 24, 6: 31, 7: 63, 11: 53}
+"""Integers that each type of ONNX has all of: those below 2 to this power."""
 
 
 @reads("Identity", "Dropout", "Cast", "CastLike")
 def _identity(call: Call) -> Any:
-    if call.kind == "CastLike":
-        return call.x * array([ONE], (1,))
-    floats = not all(isinstance(e, int) for e in call.x.flat)
-    if call.kind == "Cast" and call.get("to") not in (1, 11) and (floats or call.get("to") not in (6, 7)):
-        raise OutOfScope("a cast to another type")
+    whole = is_integer(call.x)
+    if call.kind == "CastLike" and (whole or is_integer(call.inputs[1])):
+        raise OutOfScope("a cast of or to integers")
     if call.kind == "Dropout" and call.input(2) is not None:
         raise OutOfScope("a dropout that may train")
-    return call.x if floats or call.get("to") not in (1, 11) else array([arb(e) for e in call.x.flat], call.x.shape)
+    if call.kind != "Cast" or (not whole and call.get("to") in (1, 11)):
+        return call.x
+    if not whole or call.get("to") not in _BITS or any(abs(e) >> _BITS[call.get("to")] for e in call.x.flat):
+        raise OutOfScope("a cast to another type, or of an integer that it does not have")
+    return call.x if call.get("to") in (6, 7) else array([arb(e) for e in call.x.flat], call.x.shape)
 
 
 @reads("Constant", "ConstantOfShape")
 def _constant(call: Call) -> Any:
     if call.kind == "ConstantOfShape":
-        fits(*call.x.flat)
-        value = stored(call.get("value")).flat[0] if "value" in call.attributes else ZERO
-        return array([value] * prod(call.x.flat), list(call.x.flat))
+        sizes = call.integers("", 0)
+        if min(sizes, default=0) < 0:
+            raise OutOfScope("a negative size")
+        fits(*sizes)
+        value = stored(call.get("value")) if "value" in call.attributes else array([ZERO], ())
+        return array([number(value) if not is_integer(value) else value.flat[0]] * prod(sizes), sizes)
     ((name, value),) = call.attributes.items()
     if name == "value":
         return stored(value)
@@ -139,31 +78,33 @@ def _mul(call: Call) -> Any:
     a, b = call.inputs
     broadcastable(a, b)
     if call.kind == "Pow":
-        if number(b) != 2 and number(b) != 0.5:
+        exponent = number(b)
+        if not (exponent == 2 or exponent == 0.5) or b.ndim > a.ndim:
             raise OutOfScope("another exponent than 2 or 1/2")
-        return call.activate(a, Elementwise([SMOOTH["Square" if number(b) == 2 else "Sqrt"]]))
+        return call.activate(a, Elementwise([SMOOTH["Square" if exponent == 2 else "Sqrt"]]))
     if call.kind == "Mul" and call.same and not is_constant(a):
         return call.activate(a, Elementwise([SMOOTH["Square"]]))
-    if call.kind == "Div" and all(isinstance(e, int) for e in b.flat):
-        raise OutOfScope("a quotient of integers")
     if call.kind == "Div" and is_constant(b):
         return a * array([1 / arb(q) for q in b.flat], b.shape)
     if call.kind == "Div":
         b = call.activate(b, Elementwise([SMOOTH["Reciprocal"]]))
     if is_constant(a) or is_constant(b):
         return a * b
-    zero = array([0], (1,))
-    a, b = a + zero * b, b + zero * a
+    zeros = [array([ZERO] * t.size, t.shape) for t in (a, b)]
+    a, b = tensor(a + zeros[1]), tensor(b + zeros[0])
     return array(call.graph.activate(call.kind, [*a.flat, *b.flat], Product()), a.shape)
 
 
 @reads("MatMul", "Gemm")
 def _matmul(call: Call) -> Any:
     a, b, c = call.x, call.inputs[1], call.input(2)
+    if call.kind == "Gemm" and (a.ndim, b.ndim) != (2, 2):
+        raise OutOfScope("a tensor that is no matrix")
     a, b = (a.T if call.get("transA") else a), (b.T if call.get("transB") else b)
     rows, columns = a.reshape((1,) * (a.ndim == 1) + a.shape), b.reshape(b.shape + (1,) * (b.ndim == 1))
     n, inner, m = rows.shape[-2], rows.shape[-1], columns.shape[-1]
-    batch, other = rows.shape[:-2], columns.shape[:-2]
+    depth = max(rows.ndim, columns.ndim)
+    batch, other = ((1,) * (depth - t.ndim) + t.shape[:-2] for t in (rows, columns))
     if columns.shape[-2] != inner or (batch != other and prod(other) != 1 and prod(batch) != 1):
         raise OutOfScope("a product of matrices that do not fit")
     fits(max(coefficients(a) * m, coefficients(b) * n), max(prod(batch), prod(other)), times=10)
@@ -178,10 +119,13 @@ def _matmul(call: Call) -> Any:
         pre = [e for side in (0, 1) for dot in dots for e in dot[side]]
         h = call.graph.activate(call.kind, pre, Product())
         entries = [weighted((e, ONE) for e in h[i * inner : (i + 1) * inner]) for i in range(len(dots))]
-    shape = (batch if prod(batch) > 1 or len(batch) > len(other) else other) + (n,) * (a.ndim > 1) + (m,) * (b.ndim > 1)
+    shape = (batch if prod(batch) > 1 else other) + (n,) * (a.ndim > 1) + (m,) * (b.ndim > 1)
     result = array(entries, shape)
-    result = result if alpha == 1 else result * array([alpha], (1,))
-    return result if c is None else result + c * array([arb(call.get("beta", 1.0))], (1,))
+    result = result if alpha == 1 else scaled(result, alpha)
+    total = result if c is None else call.plus(result, scaled(c, arb(call.get("beta", 1.0))))
+    if total.shape != result.shape:
+        raise OutOfScope("a bias of another shape")
+    return total
 
 
 def _windows(call: Call, kernel: Sequence[int]) -> tuple[list[int], list[list[int | None]]]:
@@ -197,6 +141,8 @@ def _conv(call: Call) -> Any:
     x, w, b = call.x, call.inputs[1], call.input(2)
     counts, places = _windows(call, w.shape[2:])
     groups, channels, filters = call.get("group", 1), w.shape[1], w.shape[0]
+    if list(call.get("kernel_shape", w.shape[2:])) != list(w.shape[2:]) or (b is not None and b.shape != (filters,)):
+        raise OutOfScope("a kernel or a bias of another shape")
     if not is_constant(w) or x.shape[0] != 1 or x.shape[1] != channels * groups or filters % groups:
         raise OutOfScope("a kernel that depends on the input, a batch, or channels that do not fit")
     fits(coefficients(x), filters, *w.shape[2:], times=10)
@@ -214,6 +160,8 @@ def _conv(call: Call) -> Any:
 @reads("BatchNormalization")
 def _batch_norm(call: Call) -> Any:
     call.only(training_mode=0, spatial=1)
+    if call.outputs > 1 or call.x.ndim < 2 or any(t.shape != call.x.shape[1:2] for t in call.inputs[1:]):
+        raise OutOfScope("more than one output, or weights that do not fit")
     shape = (-1, *(1 for _ in call.x.shape[2:]))
     scale, shift, mean, variance = (t.reshape(shape) for t in call.inputs[1:])
     epsilon = arb(call.get("epsilon", 9.999999747378752e-06))
@@ -224,7 +172,9 @@ def _batch_norm(call: Call) -> Any:
 @reads("AveragePool", "GlobalAveragePool")
 def _average(call: Call) -> Any:
     x = call.x
-    counts, places = _windows(call, call.get("kernel_shape") or x.shape[2:])
+    counts, places = _windows(call, x.shape[2:] if call.kind == "GlobalAveragePool" else call.get("kernel_shape"))
+    if any(all(at is None for at in window) for window in places):
+        raise OutOfScope("a window of padding only")
     entries = []
     for plane in x.reshape((x.shape[0] * x.shape[1], -1)).tolist():
         for window in places:
@@ -238,7 +188,7 @@ def _average(call: Call) -> Any:
 def _reduce(call: Call) -> Any:
     call.only(noop_with_empty_axes=0)
     x, n = call.x, call.x.ndim
-    axes = sorted(a % n for a in call.integers("axes", 1) or range(n))
+    axes = sorted(call.axis(a, n) for a in call.integers("axes", 1) or range(n))
     rest = [a for a in range(n) if a not in axes]
     size = prod(x.shape[a] for a in axes)
     share = 1 / arb(size) if call.kind == "ReduceMean" else ONE
@@ -252,7 +202,7 @@ def _max(call: Call) -> Any:
     total = call.x
     for x in call.inputs[1:]:
         gap = call.activate(call.plus(x, total, -1), RELU)
-        total = total + gap if call.kind == "Max" else x - gap
+        total = tensor(total + gap if call.kind == "Max" else x - gap)
     return total
 
 
@@ -288,7 +238,7 @@ def _pieces(call: Call) -> Any:
     if call.kind == "LeakyRelu":
         functions = [two_pieces(arb(call.get("alpha", 0.009999999776482582)))]
     if call.kind == "Abs":
-        functions = [Pieces([ZERO], [arb(-1), ONE], ZERO)]
+        functions = [Pieces([ZERO], [arb(-1), ONE], [ZERO, ZERO])]
     if call.kind == "PRelu":
         broadcastable(x, call.inputs[1])
         slopes = call.inputs[1] + array([ZERO] * x.size, x.shape)
@@ -297,13 +247,15 @@ def _pieces(call: Call) -> Any:
         functions = [two_pieces(s) for s in slopes.flat]
     if call.kind == "HardSigmoid":
         alpha, beta = arb(call.get("alpha", 0.20000000298023224)), arb(call.get("beta", 0.5))
-        x, functions = x * array([alpha], (1,)) + array([beta], (1,)), [clamp(ZERO, ONE)]
+        x, functions = array([e * alpha + beta for e in x.flat], x.shape), [clamp(ZERO, ONE)]
     if call.kind == "Clip":
         given = [call.get(name, call.input(i)) for i, name in ((1, "min"), (2, "max"))]
         ends = [None if e is None else arb(e) if isinstance(e, float) else number(e) for e in given]
-        low, high = (None if e is None or abs(e) >= 3.4028234e38 else e for e in ends)
+        low, high = (None if e is None or e == end else e for e, end in zip(ends, _INFINITE, strict=True))
         if low is None and high is None:
             return x
+        if not all(e is None or (e.is_finite() and e.is_exact()) for e in (low, high)):
+            raise OutOfScope("an end that is not a number of the file")
         if low is not None and high is not None and not low < high:
             raise OutOfScope("an empty range")
         functions = [clamp(low, high)]
@@ -319,78 +271,8 @@ def _smooth(call: Call) -> Any:
 @reads("Softmax")
 def _softmax(call: Call) -> Any:
     n = call.x.ndim
-    axis = call.get("axis", -1 if call.graph.opset >= 13 else 1) % n
+    axis = call.axis(call.get("axis", -1 if call.graph.opset >= 13 else 1), n)
     if call.graph.opset < 13 and axis != n - 1:
         raise OutOfScope("an axis that is not the last one")
     fits(call.x.size, call.x.shape[axis])
     return call.activate(call.x.swapaxes(axis, n - 1), Softmax(call.x.shape[axis])).swapaxes(axis, n - 1)
-
-
-@reads("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand")
-def _moves(call: Call) -> Any:
-    x, n = call.x, call.x.ndim
-    if call.kind == "Flatten":
-        axis = call.get("axis", 1)
-        return x.reshape((prod(x.shape[:axis]), -1))
-    if call.kind == "Transpose":
-        return x.transpose(call.get("perm", list(range(n))[::-1]))
-    sizes = call.integers("axes" if "queeze" in call.kind else "shape", 1)
-    if call.kind == "Reshape":
-        if 0 in sizes:
-            call.only(allowzero=0)
-        return x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(sizes)])
-    if call.kind == "Expand":
-        fits(prod(sizes))
-        return x + array([0] * prod(sizes), sizes)
-    if call.kind == "Squeeze":
-        axes = [a % n for a in sizes] if sizes else [i for i, s in enumerate(x.shape) if s == 1]
-        return x.reshape([s for i, s in enumerate(x.shape) if i not in axes])
-    axes, rest = [a % (n + len(sizes)) for a in sizes], iter(x.shape)
-    return x.reshape([1 if i in axes else next(rest) for i in range(n + len(axes))])
-
-
-def joined(parts: Sequence[Any], axis: int) -> Any:
-    """Tensors side by side along an axis."""
-    fits(sum(t.size for t in parts))
-    first = [t.swapaxes(0, axis) for t in parts]
-    entries = [e for t in first for e in t.flat]
-    return array(entries, (sum(len(t) for t in first), *first[0].shape[1:])).swapaxes(0, axis)
-
-
-@reads("Pad")
-def _pad(call: Call) -> Any:
-    call.only(mode="constant")
-    x, pads = call.x, call.integers("pads", 1)
-    filler = number(call.input(2)) if call.input(2) is not None else arb(call.get("value", 0.0))
-    if min(pads) < 0 or call.input(3) is not None:
-        raise OutOfScope("a negative padding, or some axes only")
-    for a in range(x.ndim):
-        fits(*x.shape[:a], x.shape[a] + pads[a] + pads[a + x.ndim], *x.shape[a + 1 :])
-        shapes = [(*x.shape[:a], pads[a + i], *x.shape[a + 1 :]) for i in (0, x.ndim)]
-        before, after = (array([filler] * prod(s), s) for s in shapes)
-        x = joined([before, x, after], a)
-    return x
-
-
-@reads("Shape", "Gather", "Slice", "Concat", "Split")
-def _parts(call: Call) -> Any:
-    x, axis = call.x, call.get("axis", 0)
-    if call.kind == "Shape":
-        sizes = list(x.shape)[call.get("start", 0) : call.get("end")]
-        return array(sizes, (len(sizes),))
-    if call.kind == "Gather":
-        fits(call.inputs[1].size, x.size // max(1, x.shape[axis]))
-        return x.take(call.inputs[1].astype(int), axis)
-    if call.kind == "Concat":
-        return joined(call.inputs, axis)
-    if call.kind == "Split":
-        sizes = call.integers("split", 1) or [x.shape[axis] // call.outputs] * call.outputs
-        if sum(sizes) != x.shape[axis]:
-            raise OutOfScope("sizes that do not fit")
-        return [x.take(range(sum(sizes[:i]), sum(sizes[: i + 1])), axis) for i in range(len(sizes))]
-    starts, ends = call.integers("starts", 1), call.integers("ends", 2)
-    axes, steps = call.integers("axes", 3) or range(len(starts)), call.integers("steps", 4) or [1] * len(starts)
-    for start, end, a, step in zip(starts, ends, axes, steps, strict=True):
-        stop = None if step < 0 and end < -x.shape[a] else end
-        x = x.take(range(x.shape[a])[slice(start, stop, step)], a)
-    return x

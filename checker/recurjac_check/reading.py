@@ -10,7 +10,7 @@ from flint import arb
 from recurjac_check.errors import Invalid, Unreadable
 
 LARGEST_FILE = 1 << 28
-_HEX = re.compile(r"-?0x[01](\.[0-9a-f]{1,13})?p[+-]?[0-9]{1,4}")
+_HEX = re.compile(r"(-?)0x([01])(?:\.([0-9a-f]{1,13}))?p([+-]?[0-9]{1,4})")
 _INFINITE = {"inf": arb.pos_inf(), "-inf": arb.neg_inf()}
 
 
@@ -71,12 +71,17 @@ def number(value: Any, where: str, infinite: bool = False) -> arb:
     """The number that a string stands for, exactly."""
     if infinite and isinstance(value, str) and value in _INFINITE:
         return _INFINITE[value]
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
+    match = _HEX.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         raise Invalid(f"{where} is not a hexadecimal number: {repr(value)[:30]}")
+    sign, lead, digits, power = match.groups(default="")
+    exact = arb(int(sign + lead + digits, 16)) * arb(2) ** (int(power) - 4 * len(digits))
     try:
-        return arb(float.fromhex(value))
+        if exact == (rounded := arb(float.fromhex(value))):
+            return rounded
     except OverflowError:
-        raise Invalid(f"{where} is too large: {value}") from None
+        pass
+    raise Invalid(f"{where} is not a double: {value}")
 
 
 def numbers(value: Any, where: str, length: int, infinite: bool = False) -> list[arb]:

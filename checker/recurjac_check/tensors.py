@@ -83,6 +83,21 @@ def array(entries: Sequence[Any], shape: Sequence[int]) -> Any:
     return result.reshape(shape)
 
 
+def tensor(value: Any) -> Any:
+    """A tensor; arithmetic of tensors of rank 0 gives their entry instead of it."""
+    return value if hasattr(value, "flat") else array([value], ())
+
+
+def scaled(x: Any, number: arb) -> Any:
+    """A tensor times a number."""
+    return array([e * number for e in x.flat], x.shape)
+
+
+def is_integer(x: Any) -> bool:
+    """Whether the entries are integers."""
+    return all(isinstance(e, int) for e in x.flat)
+
+
 def is_constant(x: Any) -> bool:
     """Whether no entry depends on the input."""
     return not any(isinstance(e, Form) for e in x.flat)
@@ -106,6 +121,8 @@ def windows(
 ) -> tuple[list[int], list[list[int | None]]]:
     """How many windows there are along each axis, and the places of the entries of each; None is padding."""
     n = len(sizes)
+    if not n == len(kernel) == len(steps) == len(gaps) == len(pads) / 2:
+        raise OutOfScope("windows of another rank")
     counts = [(sizes[i] + pads[i] + pads[n + i] - gaps[i] * (kernel[i] - 1) - 1) // steps[i] + 1 for i in range(n)]
     if min(*counts, *kernel, *gaps, *steps) < 1 or min(pads) < 0:
         raise OutOfScope("windows that do not fit")

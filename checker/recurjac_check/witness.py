@@ -78,7 +78,7 @@ def derivative(network: Network, point: Numbers, direction: Numbers, rows: Seque
 
     def forward(affine: Affine) -> Affine:
         blocks = {
-            s: spread(block, edges[s - 1], 0, not s or network.stages[s - 1].function.elementwise)
+            s: spread(block, edges[s - 1], 0, network.stages[s - 1].function.elementwise) if s else block
             for s, block in affine.blocks.items()
         }
         return Affine(blocks, [ZERO] * len(affine))
