@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, has_subnormal
+from recurjac.arithmetic import AbstractArithmetic, Ball, has_subnormal, least_nonzero
 from recurjac.operators.spectral import spectral_norm
 
 
@@ -115,6 +115,10 @@ class AbstractLeaf(AbstractOperator):
     def sums_products(self) -> bool:
         """Whether each entry of `apply`'s result is a sum of products of entries and coefficients in `tensors`."""
         return True
+
+    def least_coefficient(self) -> float:
+        """A lower bound of the magnitudes of all coefficients that are not 0, up to two roundings."""
+        return min((least_nonzero(t) for t in self.tensors()), default=1.0)
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         """Like `push`, but sums of products are exact: of those with 1 and 0, at most one is not 0.
