@@ -13,6 +13,7 @@ gamma.  Therefore every radius below is computed from non-negative terms and the
 Source: docs/mathematics.md, §8.
 """
 
+from recurjac.arithmetic.absorbed import Loss, Sizes, paid
 from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.definite import (
@@ -46,10 +47,12 @@ __all__ = [
     "Fast",
     "Interval",
     "LinearMap",
+    "Loss",
     "MEMORY",
     "MoveTensor",
     "Rigorous",
     "Signed",
+    "Sizes",
     "Slopes",
     "Ball",
     "around_",
@@ -61,6 +64,7 @@ __all__ = [
     "largest_eigenvalue",
     "least_eigenvalue",
     "nonnegative_sum",
+    "paid",
     "plus_and_minus_",
     "plus_at_",
     "plus_matmul_",
