@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Signed, Slopes, nonnegative_sum
+from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Signed, Slopes, nonnegative_sum, paid
 
 
 @final
@@ -159,3 +159,22 @@ def relax_(forms: Ball, lines: LinearRelaxation, arithmetic: AbstractArithmetic)
     parts = Signed.of_(forms, lines.live)
     constant = lines.constant(parts, arithmetic)
     return parts.times_(lines.slopes, None if parts.rad is None else lines.known), constant
+
+
+def absorb_(
+    forms: Ball, lines: LinearRelaxation | None, loss: Loss, arithmetic: AbstractArithmetic
+) -> tuple[Ball, Ball | None, Tensor]:
+    """`relax_` for forms that are exact as stored, and stay so: what rounding costs them is the last result, (B, K, R).
+
+    loss: that of the coefficients that continue, on what they are multiplied with later, and of their own rounding.
+    """
+    if lines is None or lines.all_ones:
+        return forms, None, paid([(forms.size, loss)])
+    if lines.all_exact:
+        found = paid([(forms.size, loss.times(lines.upper_slope))])
+        return Ball(forms.mid * lines.upper_slope.unsqueeze(2), None), None, found
+    parts = Signed.of_(forms, lines.live)
+    constant = lines.constant(parts, arithmetic)
+    above, below = loss.times(lines.upper_slope), loss.times(lines.lower_slope)
+    found = paid([(parts.positive, above), (parts.negative.abs(), below)])
+    return parts.times_(lines.slopes, None), constant, found

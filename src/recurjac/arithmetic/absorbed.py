@@ -6,8 +6,8 @@ lost by that is at most |fl(A a) - A a| · m at every point where |h| <= m, and 
     |fl(A a) - A a| · m  <=  (γ_n |A| |a| + n η) · m  =  γ_n |a| · (|A|ᵀ m) + n η Σ m.
 
 |A|ᵀ m is one vector for all forms.  So a form pays one inner product of |a|, and the errors of several nodes add up;
-radii of coefficients would grow with the product of all |A|.  An entry that is 0 because no product reaches it is exact,
-also where m is infinite.
+radii of coefficients would grow with the product of all |A|.  An entry that is 0 because no product reaches it is
+exact, also where m is infinite.
 
 Source: docs/mathematics.md, §8; Higham, Accuracy and Stability of Numerical Algorithms, ch. 3.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import prod
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -61,6 +62,15 @@ class Sizes:
         sizes = sizes.detach()
         return cls(sizes, sums, sizes.new_zeros(sizes.shape[: sizes.dim() - dims]))
 
+    @classmethod
+    def of_row(cls, row: Ball, dims: int) -> Sizes:
+        """For the inner product of forms with one row (B, K, *node) that is known up to its radius, as `before_matrix`."""
+        lead = row.mid.dim() - dims
+        n = prod(row.shape[lead:]) + 1
+        with torch.no_grad():
+            size = _wide(row, n)
+            return cls(size, n, size.new_full(row.shape[:lead], 2 * n * torch.finfo(size.dtype).tiny))
+
     def rounded(self, dims: int) -> Sizes:
         """The same for fl(s a), which is taken as the form: one product more for each entry.
 
@@ -85,12 +95,13 @@ class Sizes:
             return Sizes(numbers, self.roundings + n, self._lost(dims, 2 * n))
 
     def before_matrix(self, matrix: Ball) -> Sizes:
-        """`before` for any matrix (out, n) within the radius r of `matrix`, for vectors: r |a| <= γ_{n+1} (r / γ_{n+1}) |a|."""
+        """`before` for any matrix (out, n) within the radius of `matrix`, for vectors.
+
+        The radius r adds r |a| = γ_{n+1} (r / γ_{n+1}) |a|, as if |A| were larger by r / γ_{n+1}.
+        """
         n = matrix.shape[-1] + 1
         with torch.no_grad():
-            size = matrix.mid.detach().abs()
-            if matrix.rad is not None and not matrix.exact:
-                size = torch.add(size, matrix.rad, alpha=1 / gamma_of(n, size.dtype)).mul_(growth_of(3, size.dtype))
+            size = _wide(matrix, n)
             numbers = _apart(self.numbers, lambda t: _exact(t).matmul(_exact(size.mT)).upper(), lambda t: t @ size)
             return Sizes(numbers, self.roundings + n, self._lost(1, 2 * n))
 
@@ -126,16 +137,22 @@ class Loss:
     @classmethod
     def of(cls, parts: Sequence[Sizes], dims: int) -> Loss:
         """The loss of forms of a node with so many dimensions that several operators are applied to, (B, K, *node)."""
-        dtype = parts[0].numbers.dtype
+        weights = floor = torch.zeros(())
         with torch.no_grad():
-            weights = floor = torch.zeros((), dtype=dtype, device=parts[0].numbers.device)
             for part in parts:
+                dtype = part.numbers.dtype
                 if part.roundings:
-                    gamma = gamma_of(part.roundings, dtype)
                     numbers = part.numbers.reshape(*part.numbers.shape[: part.numbers.dim() - dims], -1)
-                    weights, floor = weights + _at_least(numbers, gamma), floor + part.lost
-            grown = growth_of(len(parts) + 4, dtype)
+                    own = _at_least(numbers, gamma_of(part.roundings, dtype))
+                    weights, floor = (own + weights, part.lost + floor) if weights.dim() else (own, part.lost)
+            grown = growth_of(len(parts) + 4, weights.dtype)
             return cls(weights * grown, floor * grown)
+
+    @classmethod
+    def each(cls, sizes: Tensor, dims: int) -> Loss:
+        """The loss of errors e (B, K, R, *node), which is |e| · m, of a node with so many dimensions."""
+        flat = sizes.detach().reshape(*sizes.shape[: sizes.dim() - dims], -1)
+        return cls(_at_least(flat, 1.0), torch.zeros_like(flat[..., 0]))
 
     @property
     def free(self) -> bool:
@@ -157,7 +174,7 @@ class Loss:
         return self if self.free else Loss(self.weights.index_select(2, index), self.floor)
 
     def times(self, slope: Tensor) -> Loss:
-        """The loss of fl(s a) as one of a, for slopes s (B, K, n); `rounded` is for the product itself."""
+        """The loss of fl(s a) as one of a, for slopes s (B, K, *node); `rounded` is for the product itself."""
         if self.free:
             return self
         size = slope.detach().flatten(2).abs()
@@ -190,8 +207,16 @@ def paid(terms: Sequence[tuple[Tensor, Loss]]) -> Tensor:
         return found if not open_ else torch.where(reduce(torch.add, open_) > 0, torch.inf, found)
 
 
+def _wide(known: Ball, n: int) -> Tensor:
+    """An upper bound of |mid| + rad / γ_n; 0 only where both are 0."""
+    size = known.mid.detach().abs()
+    if known.rad is None or known.exact:
+        return size
+    return torch.add(size, known.rad, alpha=1 / gamma_of(n, size.dtype)).mul_(growth_of(3, size.dtype))
+
+
 def _image_up(absolute: LinearMap, sizes: Tensor) -> Tensor:
-    """An upper bound of |A| m for m >= 0, which may be infinite; it is 0 only where |A| m is, as 0 times infinity is 0."""
+    """An upper bound of |A| m for m >= 0, which may be infinite (0 times infinity is 0); it is 0 only where |A| m is."""
     return _apart(sizes, lambda t: _exact(t).linear(absolute).upper(), absolute.apply)
 
 
