@@ -37,7 +37,7 @@ from recurjac.arithmetic.interval import Interval, MoveTensor
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.rounding import growth_of, root_of, with_derivative_of
+from recurjac.arithmetic.rounding import growth_of, has_subnormal, root_of, with_derivative_of
 
 __all__ = [
     "AbstractArithmetic",
@@ -60,6 +60,7 @@ __all__ = [
     "check_matmul",
     "concatenate",
     "growth_of",
+    "has_subnormal",
     "is_psd",
     "largest_eigenpair",
     "largest_eigenvalue",

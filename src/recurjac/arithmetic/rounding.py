@@ -36,6 +36,12 @@ def tiny_of(tensor: Tensor) -> float:
     return float(torch.finfo(tensor.dtype).tiny)
 
 
+def has_subnormal(tensor: Tensor) -> bool:
+    """Whether some entry is subnormal, so that its product with 1 may be flushed to zero."""
+    size = tensor.detach().abs()
+    return bool(((size > 0) & (size < tiny_of(size))).any())
+
+
 def least_of(tensor: Tensor) -> float:
     """The smallest entry (NaN if any entry is NaN); infinite if the tensor is empty."""
     return float(tensor.amin()) if tensor.numel() else torch.inf

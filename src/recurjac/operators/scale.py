@@ -122,6 +122,10 @@ class Divide(AbstractDiagonal):
         """A quotient is rounded once, like a product."""
         return 1
 
+    @property
+    def sums_products(self) -> bool:
+        return False
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(torch.tensor([1.5, -3.0], dtype=torch.float64)), cls(torch.full((2, 2), 9.0, dtype=torch.float64))]
@@ -153,6 +157,10 @@ class Standardise(AbstractDiagonal):
     def summands(self) -> int:
         """The floor, the sum, its root and the quotient each have a relative rounding error: like four products."""
         return 4
+
+    @property
+    def sums_products(self) -> bool:
+        return False
 
     @classmethod
     def examples(cls) -> list[Self]:
