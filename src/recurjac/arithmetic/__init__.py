@@ -14,7 +14,7 @@ Source: docs/mathematics.md, §8.
 """
 
 from recurjac.arithmetic.absorbed import Loss, Sizes, paid
-from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
+from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, rows_times, summed
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.definite import (
     BlockTridiagonal,
@@ -74,6 +74,7 @@ __all__ = [
     "root_up",
     "round_to",
     "round_up_to",
+    "rows_times",
     "shares_memory",
     "spectral_norm",
     "summed",

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recurjac.arithmetic.ball import Ball, LinearMap, rows_times
 from recurjac.arithmetic.interval import MoveTensor
-from recurjac.arithmetic.rounding import gamma_of, growth_of, zero_of
+from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ class Sizes:
         n = matrix.shape[-1] + 1
         with torch.no_grad():
             size = _wide(matrix, n)
-            numbers = _apart(self.numbers, lambda t: _exact(t).matmul(_exact(size.mT)).upper(), lambda t: t @ size)
+            numbers = _apart(self.numbers, lambda t: _sum_up(lambda m: m @ size, t, len(size)), lambda t: t @ size)
             return Sizes(numbers, self.roundings + n, self._lost(1, 2 * n))
 
     def reshaped(self, dims: int, shape: Sequence[int]) -> Sizes:
@@ -169,6 +169,27 @@ class Loss:
     def finite(self) -> Tensor:
         return self.weights if self.infinite is None else torch.where(self.weights.isfinite(), self.weights, 0.0)
 
+    @cached_property
+    def most(self) -> float:
+        """The largest floor."""
+        return float(self.floor.amax()) if self.floor.numel() else 0.0
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """1 where a weight is not 0, else 0."""
+        return self.weights.sign()
+
+    def with_constants(self, constants: Tensor) -> Loss:
+        """The loss beside that of an inner product with `constants` (B, K, *node), both of two parts of the forms."""
+        flat = constants.detach().flatten(2).abs()
+        n = 2 * flat.shape[-1] + 1
+        own = _at_least(flat, gamma_of(n, flat.dtype))
+        floor = (self.floor + 2 * n * torch.finfo(flat.dtype).tiny) * growth_of(2, flat.dtype)
+        return Loss(
+            (self.weights + own) * growth_of(2, flat.dtype),
+            floor.expand(torch.broadcast_shapes(floor.shape, flat.shape[:2])),
+        )
+
     def at(self, index: Tensor) -> Loss:
         """The loss of forms that are 0 except at the flat positions `index`."""
         return self if self.free else Loss(self.weights.index_select(2, index), self.floor)
@@ -186,25 +207,30 @@ class Loss:
 
 
 def paid(terms: Sequence[tuple[Tensor, Loss]]) -> Tensor:
-    """What forms lose that are the sums of some parts, from the sizes |a| (B, K, R, *node) of each part: (B, K, R).
+    """What forms lose that are the sums of some parts, given by coefficients (B, K, R, *node) of one sign: (B, K, R).
 
-    Without gradients.  NaN where some size is infinite or NaN, which proves nothing.
+    Without gradients.  NaN where some coefficient is infinite or NaN, which proves nothing.
     """
     with torch.no_grad():
-        parts = [(size.detach().flatten(3), loss) for size, loss in terms if not loss.free]
+        parts = [(part.detach().flatten(3), loss) for part, loss in terms if not loss.free]
         if not parts:
             return torch.zeros((), dtype=terms[0][0].dtype, device=terms[0][0].device)
-        sums = reduce(torch.add, (rows_times(size, loss.finite) for size, loss in parts))
-        n, dtype = sum(size.shape[-1] for size, _ in parts), sums.dtype
-        tiny, floor = torch.finfo(dtype).tiny, reduce(torch.add, (loss.floor for _, loss in parts)).unsqueeze(-1)
-        least = (floor + n * tiny) * growth_of(len(parts) + 2, dtype)
-        if bool((sums * torch.finfo(dtype).eps > least).all()):
+        sums = _met([(part, loss.finite) for part, loss in parts])
+        n, dtype = sum(part.shape[-1] for part, _ in parts), sums.dtype
+        info, most = torch.finfo(dtype), sum(loss.most for _, loss in parts)
+        if negligible(2 * (most + n * info.tiny), least_of(sums), dtype):
             found = sums.mul_(growth_of(n + 10, dtype))
         else:
-            met = reduce(torch.add, (rows_times(size, loss.weights.sign()) for size, loss in parts)) > 0
-            found = sums.mul_(growth_of(n + 6, dtype)) + torch.where(met, least, 0.0) * growth_of(2, dtype)
-        open_ = [rows_times(size, loss.infinite) for size, loss in parts if loss.infinite is not None]
-        return found if not open_ else torch.where(reduce(torch.add, open_) > 0, torch.inf, found)
+            floor = reduce(torch.add, (loss.floor for _, loss in parts)).unsqueeze(-1) + n * info.tiny
+            met = _met([(part, loss.reached) for part, loss in parts]) > 0
+            found = sums.mul_(growth_of(n + 6, dtype)) + torch.where(met, floor, 0.0) * growth_of(len(parts) + 4, dtype)
+        open_ = [(part, loss.infinite) for part, loss in parts if loss.infinite is not None]
+        return torch.where(_met(open_) > 0, torch.inf, found) if open_ else found
+
+
+def _met(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Σ |part| · weights for parts (B, K, R, n) of one sign each and weights (B, K, n) >= 0."""
+    return reduce(torch.add, (rows_times(part, weights).abs_() for part, weights in parts))
 
 
 def _wide(known: Ball, n: int) -> Tensor:
@@ -216,8 +242,26 @@ def _wide(known: Ball, n: int) -> Tensor:
 
 
 def _image_up(absolute: LinearMap, sizes: Tensor) -> Tensor:
-    """An upper bound of |A| m for m >= 0, which may be infinite (0 times infinity is 0); it is 0 only where |A| m is."""
-    return _apart(sizes, lambda t: _exact(t).linear(absolute).upper(), absolute.apply)
+    """An upper bound of |A| m for m >= 0, which may be infinite (0 times infinity is 0).
+
+    It is 0 only where |A| m is.
+    """
+    return _apart(sizes, lambda t: _sum_up(absolute.apply, t, absolute.summands), absolute.apply)
+
+
+def _sum_up(times: MoveTensor, sizes: Tensor, n: int) -> Tensor:
+    """An upper bound of the sums of at most n products >= 0 that `times` computes of finite numbers.
+
+    Where it is not 0 in exact arithmetic, it is at least the smallest normal number.
+    """
+    sums = times(sizes)
+    if n == 0:
+        return sums
+    grown, least = sums * growth_of(n + 4, sums.dtype), 2 * (n + 1) * torch.finfo(sums.dtype).tiny
+    zero = sums == 0
+    if not bool(zero.any()):
+        return grown.add_(least)
+    return grown.add_((~zero | (times(sizes.sign()) > 0)).to(sums.dtype), alpha=least)
 
 
 def _apart(sizes: Tensor, up: MoveTensor, meet: MoveTensor) -> Tensor:
@@ -232,7 +276,3 @@ def _at_least(numbers: Tensor, factor: float) -> Tensor:
     """An upper bound of numbers >= 0 times a factor > 0, not subnormal; 0 only where the number is."""
     info = torch.finfo(numbers.dtype)
     return torch.where(numbers > 0, numbers * (factor * (1 + 4 * info.eps)) + info.tiny, 0.0)
-
-
-def _exact(tensor: Tensor) -> Ball:
-    return Ball(tensor, zero_of(tensor.dtype, tensor.device))

@@ -27,7 +27,7 @@ from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
 from recurjac.region import BoundRegion
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 _Kept = TypeVar("_Kept")
 
@@ -293,7 +293,8 @@ class _Found:
     live_lines: dict[int, LinearRelaxation] = field(default_factory=dict)
     live: dict[int, Tensor | None] = field(default_factory=dict)
     pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
-    losses: dict[tuple[int, bool], Loss] = field(default_factory=dict)
+    absorptions: dict[int, Absorption] = field(default_factory=dict)
+    kept_absorptions: dict[int, Absorption] = field(default_factory=dict)
     ranges: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -351,16 +352,12 @@ class RelaxedNetwork:
 
     def loss(self, k: int, rows: Ball | None, whole: bool) -> Loss:
         """What rounding costs forms of h_k that are multiplied with `rows` and pulled on; `whole` as for `pulls`."""
-        if (k, whole) not in self.found.losses:
-            images = [
-                operator.absorb(Sizes.of(self.sizes(source), len(operator.out_shape), self.state.network.uses[source] - 1))
-                for source, operator in self.pulls(k, whole)
-            ]
-            bent = not (whole or self.state.stage(k).linear)
-            before = self._live_of(k, self.state.pre(k)) if bent else None
-            dims = 1 if not whole and self.live(k) is not None else len(self.state.stage(k).shape)
-            self.found.losses[k, whole] = loss_of(images, rows, before, dims)
-        return self.found.losses[k, whole]
+        uses = self.state.network.uses
+        images = [o.absorb(Sizes.of(self.sizes(j), len(o.out_shape), uses[j] - 1)) for j, o in self.pulls(k, whole)]
+        bent = not (whole or self.state.stage(k).linear)
+        before = self._live_of(k, self.state.pre(k)) if bent else None
+        dims = 1 if not whole and self.live(k) is not None else len(self.state.stage(k).shape)
+        return loss_of(images, rows, before, dims)
 
     def _live_of(self, k: int, bounds: Interval) -> Tensor:
         size, live = bounds.magnitude.detach().unsqueeze(1), self.live(k) if k else None
@@ -373,7 +370,7 @@ class RelaxedNetwork:
             return None
         found = {g: self._lines_of_kept(skeleton, g) for g in skeleton.kept_rows}
         ranges = {g: self._ranges_of_kept(skeleton, g) for g in skeleton.kept_rows}
-        return SkeletonRoute(skeleton, k, z, found, self.state.region, ranges)
+        return SkeletonRoute(skeleton, k, z, found, self.state.region, ranges, self.found.kept_absorptions)
 
     def _ranges_of_kept(self, skeleton: Skeleton, k: int) -> tuple[Tensor, Tensor]:
         """Upper bounds of |z_k| and |h_k| at kept neurons, (1, 1, count)."""
@@ -431,6 +428,12 @@ class PullRoute(AbstractRoute):
 
     def loss(self, node: int) -> Loss:
         return self.relaxed.loss(node, self.rows(node), node == self.start)
+
+    def absorption(self, node: int) -> Absorption:
+        known = self.relaxed.found.absorptions
+        if node not in known:
+            known[node] = Absorption(self.lines(node), self.loss(node))
+        return known[node]
 
     def sizes(self, node: int) -> Tensor:
         return self.relaxed.sizes(node)

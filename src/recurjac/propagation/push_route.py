@@ -19,7 +19,7 @@ from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import Convex, One
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class AbstractPushRoute(AbstractRoute):
     chain: ChainRule
     found: dict[int, LinearRelaxation | None] = field(default_factory=dict)
     known: dict[int, Interval] = field(default_factory=dict)
-    _losses: dict[int, Loss] = field(default_factory=dict)
+    _absorptions: dict[int, Absorption] = field(default_factory=dict)
     _sizes: dict[int, Tensor] = field(default_factory=dict)
     _images: dict[int, list[Sizes]] = field(default_factory=dict)
 
@@ -76,11 +76,14 @@ class AbstractPushRoute(AbstractRoute):
 
     @final
     def loss(self, node: int) -> Loss:
-        if node not in self._losses:
-            bent = self.found.get(node) is not None
-            before = self.gradient(node) if bent else None
-            self._losses[node] = loss_of(self.images(node), self.rows(node), before, len(self.chain.shapes[node]))
-        return self._losses[node]
+        before = self.gradient(node) if self.found.get(node) is not None else None
+        return loss_of(self.images(node), self.rows(node), before, len(self.chain.shapes[node]))
+
+    @final
+    def absorption(self, node: int) -> Absorption:
+        if node not in self._absorptions:
+            self._absorptions[node] = Absorption(self.lines(node), self.loss(node))
+        return self._absorptions[node]
 
     @final
     def gradient(self, node: int) -> Tensor:
@@ -96,7 +99,11 @@ class AbstractPushRoute(AbstractRoute):
         if node in self.known:
             most = self.known[node].magnitude.detach()
             size = most if size is None else torch.minimum(size, most)
-        return torch.zeros(1, 1, *self.chain.shapes[node]).to(self.chain.device, self.chain.dtype) if size is None else size
+        return (
+            torch.zeros(1, 1, *self.chain.shapes[node]).to(self.chain.device, self.chain.dtype)
+            if size is None
+            else size
+        )
 
     @final
     def past(self, node: int) -> Tensor:
@@ -134,9 +141,7 @@ class PushRoute(AbstractPushRoute):
     def images(self, node: int) -> list[Sizes]:
         if node not in self._images:
             self._images[node] = [
-                operator.absorb(
-                    Sizes.of(self.past(target), len(operator.out_shape), len(self.chain.edges[target]) - 1)
-                )
+                operator.absorb(Sizes.of(self.past(target), len(operator.out_shape), len(self.chain.edges[target]) - 1))
                 for target, operator in self._out[node]
             ]
         return self._images[node]

@@ -16,7 +16,7 @@ from recurjac.propagation.forms import Units
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute
 from recurjac.region import Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
@@ -102,6 +102,9 @@ class Restricted(AbstractRoute):
     def loss(self, node: int) -> Loss:
         """That of the whole route: each entry that is computed is a sum of the same products."""
         return self.whole.loss(node).at(self.reached[node])
+
+    def absorption(self, node: int) -> Absorption:
+        return Absorption(self.lines(node), self.loss(node))
 
     def sizes(self, node: int) -> Tensor:
         sizes = self.whole.sizes(node)

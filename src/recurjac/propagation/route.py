@@ -11,7 +11,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Sizes
 from recurjac.operators import AbstractOperator
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.region import Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 class AbstractRoute(ABC):
@@ -61,10 +61,11 @@ class AbstractRoute(ABC):
 
     @abstractmethod
     def loss(self, node: int) -> Loss:
-        """What rounding costs the forms that arrive at `node` and leave it, after its lines (`loss_of`).
+        """What rounding costs forms that leave `node` (`loss_of`); called only if rounding is to be covered."""
 
-        Called only if rounding is to be covered.
-        """
+    @abstractmethod
+    def absorption(self, node: int) -> Absorption:
+        """The lines of a node with the loss of forms that arrive there."""
 
     @abstractmethod
     def sizes(self, node: int) -> Tensor:

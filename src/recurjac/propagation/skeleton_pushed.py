@@ -26,7 +26,7 @@ from recurjac.propagation.chain_rule import ChainRule, Place
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import BesideOne, BoundRegion, Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 @final
@@ -211,6 +211,7 @@ class SkeletonRoute(AbstractRoute):
     kept neurons are joined.  Every node has an edge to the input.
 
     ranges: for each stage upper bounds of |z| and |h| at its kept neurons, (1, 1, count) each.
+    absorptions: those of the stages that were needed so far.
     """
 
     skeleton: Skeleton
@@ -219,6 +220,7 @@ class SkeletonRoute(AbstractRoute):
     found: Mapping[int, LinearRelaxation]
     inputs: BoundRegion
     ranges: Mapping[int, tuple[Tensor, Tensor]]
+    absorptions: dict[int, Absorption]
 
     @property
     def dense(self) -> bool:
@@ -257,10 +259,15 @@ class SkeletonRoute(AbstractRoute):
         return BesideOne(self.inputs) if node == 0 else None
 
     def loss(self, node: int) -> Loss:
-        """All forms that arrive anywhere are sums of products with columns of all later nodes."""
-        sums = self.skeleton.length + 1
+        """All forms that arrive anywhere are sums of products with columns of kept neurons of later stages."""
+        sums = sum(self.skeleton.network.sizes)
         images = [o.absorb(Sizes.of(self.sizes(target), 1, sums)) for target, o in self.edges(node)]
         return loss_of(images, None, None if node == self.start else self.ranges[node][0], 1)
+
+    def absorption(self, node: int) -> Absorption:
+        if node not in self.absorptions:
+            self.absorptions[node] = Absorption(self.lines(node), self.loss(node))
+        return self.absorptions[node]
 
     def sizes(self, node: int) -> Tensor:
         """Of the input and 1 at node 0; elsewhere of the kept neurons of all stages up to `node`."""

@@ -35,7 +35,7 @@ from recurjac.operators.interval_matrix import IntervalMatrix, total
 from recurjac.propagation.forms import AbstractSeeds, Units
 from recurjac.propagation.receptive_field import Restricted, tiles
 from recurjac.propagation.route import AbstractRoute
-from recurjac.relaxations import LinearRelaxation, absorb_, relax_
+from recurjac.relaxations import LinearRelaxation, relax_
 
 FAST = Fast()
 _COPIES = 6
@@ -169,7 +169,7 @@ def _begin(
 def _relaxed(route: AbstractRoute, node: int, lines: LinearRelaxation | None, forms: Ball, tally: _Tally) -> Ball:
     """The forms after the lines of a node."""
     if tally.errors is not None:
-        forms, constant, error = absorb_(forms, lines, route.loss(node), route.arithmetic)
+        forms, constant, error = route.absorption(node).apply_(forms, route.arithmetic)
         tally.pay(error)
     elif lines is not None:
         forms, constant = relax_(forms, lines, route.arithmetic)
