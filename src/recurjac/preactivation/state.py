@@ -113,7 +113,7 @@ class PreactivationState:
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
         skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
-        counts = [p.count for p in skeleton.post[1:]]
+        counts = [p.bent for p in skeleton.post[1:]]
         if (k == 1 or counts[-1]) and not self.planner.pushes_skeleton(self.network, counts):
             self.skeleton = None
 
