@@ -28,7 +28,7 @@ from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import BesideOne, BoundRegion, Convex
 from recurjac.relaxations import Absorption, LinearRelaxation
 
-_GROWN = 2**17
+_GROWN = 2**14
 """How much larger than rounding errors of the largest coefficients radii may be."""
 
 
