@@ -1,0 +1,114 @@
+"""Whether a certificate is valid for a network."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from flint import arb, ctx
+
+from recurjac_check import network, reading, region
+from recurjac_check.claims import Context, prove
+from recurjac_check.errors import Invalid, OutOfScope, Unreadable
+from recurjac_check.witness import Cut, Leaf
+
+FORMAT = "recurjac-certificate/1"
+PRECISION = 128
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence and the exit code that goes with it: 0 valid, 1 invalid, 2 unreadable, 3 out of scope."""
+
+    text: str
+    code: int
+
+
+def check_files(certificate: str, model: str) -> Verdict:
+    """The verdict on a certificate about the network in an ONNX file."""
+    try:
+        return check_bytes(reading.file_bytes(certificate), reading.file_bytes(model))
+    except Unreadable as error:
+        return Verdict(f"unreadable: {error}", 2)
+
+
+def check_bytes(certificate: bytes, model: bytes) -> Verdict:
+    """The same for the content of both files."""
+    try:
+        with ctx.workprec(PRECISION):
+            value = reading.parse(certificate)
+            several = isinstance(value, list)
+            for number, single in enumerate(value if several else [value]):
+                try:
+                    _check(single, model)
+                except Invalid as error:
+                    raise Invalid(f"certificate {number}: {error}" if several else str(error)) from None
+            if value == []:
+                raise Invalid("there is no certificate in the list")
+    except Invalid as error:
+        return Verdict(f"invalid: {error}", 1)
+    except Unreadable as error:
+        return Verdict(f"unreadable: {error}", 2)
+    except OutOfScope as error:
+        return Verdict(f"out of scope: {error}", 3)
+    except (MemoryError, RecursionError, OverflowError) as error:
+        return Verdict(f"unreadable: too large to be checked ({type(error).__name__})", 2)
+    return Verdict("valid", 0)
+
+
+def _check(value: Any, model: bytes) -> None:
+    """Raise an error unless the certificate is valid."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise Invalid(f"not a certificate of the format {FORMAT}")
+    reading.record(value, "the certificate", "format producer model region region_sha256 claims parts")
+    if reading.record(value["model"], "model", "sha256")["sha256"] != hashlib.sha256(model).hexdigest():
+        raise Invalid("model.sha256 is not the hash of this network's file")
+    if value["region_sha256"] != region.digest(value["region"]):
+        raise Invalid("region_sha256 is not the hash of the region")
+    claims = reading.array(value["claims"], "claims")
+    if not claims:
+        raise Invalid("nothing is claimed")
+    graph = network.load(model)
+    whole = region.read(value["region"], graph.inputs)
+    context = Context(graph, value["region"], whole, _leaves(value["parts"], graph, whole))
+    for number, claim in enumerate(claims):
+        prove(number, claim, context)
+
+
+def _leaves(value: Any, graph: network.Network, whole: region.Region) -> list[Leaf]:
+    """The leaves of the tree, each with its part of the region. Raises Invalid."""
+    nodes = reading.array(value, "parts")
+    parts: list[tuple[region.Region, dict[int, dict[int, Cut]]] | None] = [None] * len(nodes)
+    parts[:1] = [(whole, {})][: len(nodes)]
+    leaves = []
+    for k, node in enumerate(nodes):
+        where, part = f"parts[{k}]", parts[k]
+        if part is None:
+            raise Invalid(f"{where} is the child of no node before it")
+        if isinstance(node, dict) and "split" in node:
+            reading.record(node, where, "split below above")
+            for key in ("below", "above"):
+                child = reading.index(node[key], f"{where}.{key}", len(nodes))
+                if child <= k or parts[child] is not None:
+                    raise Invalid(f"{where}.{key} is not a later node that has no parent yet")
+                parts[child] = _cut(part, node["split"], f"{where}.split", key == "below", graph)
+            continue
+        reading.record(node, where, "values gradients tangents")
+        if not part[0].is_empty:
+            leaves.append(Leaf(graph, *part, node, where))
+    return leaves
+
+
+def _cut(
+    part: tuple[region.Region, dict[int, dict[int, Cut]]], split: Any, where: str, below: bool, graph: network.Network
+) -> tuple[region.Region, dict[int, dict[int, Cut]]]:
+    """The part below or above a split."""
+    inputs = isinstance(split, dict) and "input" in split
+    reading.record(split, where, "input at" if inputs else "stage neuron at")
+    at = reading.number(split["at"], f"{where}.at")
+    if inputs:
+        return part[0].cut(reading.index(split["input"], f"{where}.input", graph.inputs), at, below), part[1]
+    stage = reading.index(split["stage"], f"{where}.stage", len(graph.stages))
+    neuron = reading.index(split["neuron"], f"{where}.neuron", len(graph.stages[stage].pre))
+    low, high = part[1].get(stage, {}).get(neuron, (arb.neg_inf(), arb.pos_inf()))
+    cut = (low, region.smaller(high, at)) if below else (region.larger(low, at), high)
+    return part[0], {**part[1], stage: {**part[1].get(stage, {}), neuron: cut}}

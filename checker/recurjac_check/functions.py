@@ -1,0 +1,303 @@
+"""What is known of the functions of a stage: their range, slopes and lines over a range of pre-activations.
+
+Pre-activations come as lists of exact ends l <= u. An edge (output, argument, d, D) says that the slope of an output
+by an argument lies in [d, D]. A plane ((argument, slope), ...), c is a bound of an output.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flint import arb
+
+from recurjac_check.errors import Invalid
+from recurjac_check.region import ZERO, larger, smaller
+
+Numbers = list[arb]
+Slopes = list[arb] | None
+Edge = tuple[int, int, arb, arb]
+Plane = tuple[tuple[tuple[int, arb], ...], arb]
+Function = Callable[[arb], arb]
+ONE = arb(1)
+_PIECES = 3000
+_ACCURACY = arb(2) ** -56
+
+
+def supremum(f: Function, df: Function, l: arb, u: arb) -> arb:
+    """A number that f does not exceed on [l, u]: pieces are halved until f is monotone or nearly constant there."""
+    ends = [f(l), f(u)]
+    best, size = larger(ends[0].upper(), ends[1].upper()), larger(abs(ends[0]).upper(), abs(ends[1]).upper())
+    pieces = [(l, u)] if l < u else []
+    for count in range(_PIECES):
+        if not pieces or not best.is_finite():
+            break
+        a, b = pieces.pop()
+        middle = ((a + b) / 2).mid()
+        slope = df(a.union(b))
+        if slope >= 0 or slope <= 0:
+            continue
+        room = abs(slope) * larger((b - middle).upper(), (middle - a).upper())
+        if count == 0 and room.is_finite():
+            size = larger(size, room.upper())
+        value = f(middle)
+        if room <= size * _ACCURACY or value + room <= best:
+            best = larger(best, (value + room).upper())
+        else:
+            best = larger(best, value.upper())
+            pieces += [(a, middle), (middle, b)]
+    if pieces or not best.is_finite():
+        raise Invalid(f"no bound of an activation on [{float(l):.6g}, {float(u):.6g}] was found, where it may not be defined")
+    return best
+
+
+def extremes(f: Function, df: Function, l: arb, u: arb) -> tuple[arb, arb]:
+    """Ends between which f stays on [l, u]."""
+    return -supremum(lambda z: -f(z), lambda z: -df(z), l, u), supremum(f, df, l, u)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A function with continuous second derivatives on its domain."""
+
+    value: Function
+    slope: Function
+    bend: Function
+
+    def offsets(self, a: arb, l: arb, u: arb) -> tuple[arb, arb]:
+        """Bounds of f(z) - a z on [l, u]."""
+        return extremes(lambda z: self.value(z) - a * z, lambda z: self.slope(z) - a, l, u)
+
+    def slopes(self, l: arb, u: arb, cut: tuple[bool, bool]) -> tuple[arb, arb]:
+        """Bounds of f' on [l, u]."""
+        return extremes(self.slope, self.bend, l, u)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A continuous piecewise linear function: slopes s_0, ..., s_m, kinks b_1 < ... < b_m, and its value at b_1."""
+
+    kinks: Numbers
+    gradients: Numbers
+    first: arb
+
+    def value(self, z: arb) -> arb:
+        """f(z) for an exact z; kinks are exact."""
+        total, at = self.first, self.kinks[0]
+        if z <= at:
+            return total + self.gradients[0] * (z - at)
+        for kink, s in zip(self.kinks[1:] + [z], self.gradients[1:], strict=True):
+            stop = smaller(kink, z)
+            if stop > at:
+                total, at = total + s * (stop - at), stop
+        return total
+
+    def offsets(self, a: arb, l: arb, u: arb) -> tuple[arb, arb]:
+        """Bounds of f(z) - a z on [l, u]: it is extreme at an end or at a kink."""
+        points = [l, u, *(b for b in self.kinks if l < b < u)]
+        values = [self.value(z) - a * z for z in points]
+        low, high = values[0].lower(), values[0].upper()
+        for v in values[1:]:
+            low, high = smaller(low, v.lower()), larger(high, v.upper())
+        return low, high
+
+    def slopes(self, l: arb, u: arb, cut: tuple[bool, bool]) -> tuple[arb, arb]:
+        """The least and the largest slope of the pieces that meet [l, u]; one that only meets an end that was cut is left out."""
+        met: Numbers = []
+        for i, s in enumerate(self.gradients):
+            left, right = self.kinks[i - 1 : i], self.kinks[i : i + 1]
+            if i and (u < left[0] or (cut[1] and u <= left[0])):
+                continue
+            if right and (l > right[0] or (cut[0] and l >= right[0])):
+                continue
+            met.append(s)
+        met = met or self.gradients
+        low = high = met[0]
+        for s in met[1:]:
+            low, high = smaller(low, s), larger(high, s)
+        return low, high
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """h_i = f_i(z_i); one function may stand for all of them."""
+
+    functions: list[Smooth | Pieces]
+    elementwise = True
+
+    def f(self, i: int) -> Smooth | Pieces:
+        """The function of entry i."""
+        return self.functions[i if len(self.functions) > 1 else 0]
+
+    def outputs(self, n: int) -> int:
+        """The number of outputs of n pre-activations."""
+        return n
+
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of h."""
+        pairs = [self.f(i).offsets(ZERO, a, b) for i, (a, b) in enumerate(zip(l, u, strict=True))]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def edges(self, l: Numbers, u: Numbers, cuts: dict[int, tuple[bool, bool]]) -> list[Edge]:
+        """Bounds of the slopes."""
+        none = (False, False)
+        return [(i, i, *self.f(i).slopes(a, b, cuts.get(i, none))) for i, (a, b) in enumerate(zip(l, u, strict=True))]
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
+        """Lines below and above h, of these slopes or those of the chord."""
+        lower, upper = [], []
+        for i, (a, b) in enumerate(zip(l, u, strict=True)):
+            f = self.f(i)
+            s, t = (v[i] if v is not None else _chord(f.value, a, b) for v in (below, above))
+            if isinstance(f, Pieces) and a < b:
+                d, most = f.slopes(a, b, (True, True))
+                s, t = (d, d) if d == most else (s, t)
+            lower.append(_line(i, s, f.offsets(s, a, b)[0]))
+            upper.append(_line(i, t, f.offsets(t, a, b)[1]))
+        return lower, upper
+
+
+def _line(i: int, slope: arb, intercept: arb) -> Plane:
+    return (((i, slope),) if slope != 0 else ()), intercept
+
+
+def _chord(f: Function, l: arb, u: arb) -> arb:
+    """An exact number near the slope of the chord."""
+    slope = (f(u) - f(l)) / (u - l) if l < u else ZERO
+    return slope.mid() if slope.is_finite() else ZERO
+
+
+def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
+    """The product of two intervals with exact ends."""
+    corners = [x * y for x in a for y in b]
+    low, high = corners[0].lower(), corners[0].upper()
+    for c in corners[1:]:
+        low, high = smaller(low, c.lower()), larger(high, c.upper())
+    return low, high
+
+
+@dataclass(frozen=True)
+class Product:
+    """h_i = z_i z_{n+i}."""
+
+    elementwise = False
+
+    def outputs(self, n: int) -> int:
+        """The number of outputs of n pre-activations."""
+        return n // 2
+
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of h."""
+        n = len(l) // 2
+        pairs = [times((l[i], u[i]), (l[n + i], u[n + i])) for i in range(n)]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def edges(self, l: Numbers, u: Numbers, cuts: Any) -> list[Edge]:
+        """The slope by one factor is the other factor."""
+        n = len(l) // 2
+        return [(i, j, l[k], u[k]) for i in range(n) for j, k in ((i, n + i), (n + i, i))]
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
+        """Planes of these slopes, or constants: what is left is extreme at a corner, as it is bilinear."""
+        n = len(l) // 2
+        result: tuple[list[Plane], list[Plane]] = ([], [])
+        for side, slopes in enumerate((below, above)):
+            for i in range(n):
+                a, b = (slopes[i], slopes[n + i]) if slopes is not None else (ZERO, ZERO)
+                rest = [x * y - a * x - b * y for x in (l[i], u[i]) for y in (l[n + i], u[n + i])]
+                c = rest[0]
+                for r in rest[1:]:
+                    c = larger(c.upper(), r.upper()) if side else smaller(c.lower(), r.lower())
+                result[side].append((((i, a), (n + i, b)), c))
+        return result
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """h_i = exp(z_i) / sum_j exp(z_j) over groups of `size` entries that follow each other."""
+
+    size: int
+    elementwise = False
+
+    def outputs(self, n: int) -> int:
+        """The number of outputs of n pre-activations."""
+        return n
+
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of h: it rises with its own entry and falls with all others."""
+        low, high = [], []
+        for i in range(len(l)):
+            start = i - i % self.size
+            rest = [j for j in range(start, start + self.size) if j != i]
+            low.append((1 / (1 + sum(((u[j] - l[i]).exp() for j in rest), ZERO))).lower())
+            high.append((1 / (1 + sum(((l[j] - u[i]).exp() for j in rest), ZERO))).upper())
+        return low, high
+
+    def edges(self, l: Numbers, u: Numbers, cuts: Any) -> list[Edge]:
+        """The slopes p_i (1 - p_i) and -p_i p_j."""
+        low, high = self.image(l, u)
+        result: list[Edge] = []
+        for i in range(len(l)):
+            start = i - i % self.size
+            for j in range(start, start + self.size):
+                if i == j:
+                    result.append((i, j, *extremes(lambda p: p * (1 - p), lambda p: 1 - 2 * p, low[i], high[i])))
+                else:
+                    a, b = times((low[i], high[i]), (low[j], high[j]))
+                    result.append((i, j, -b, -a))
+        return result
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
+        """Constants."""
+        if below is not None or above is not None:
+            raise Invalid("a softmax has slopes")
+        low, high = self.image(l, u)
+        return [((), c) for c in low], [((), c) for c in high]
+
+
+def two_pieces(left: arb) -> Pieces:
+    """Slope `left` below 0, and 1 above."""
+    return Pieces([ZERO], [left, ONE], ZERO)
+
+
+def clamp(low: arb | None, high: arb | None) -> Pieces:
+    """min(max(z, low), high) for low < high; one of them may be missing."""
+    kinks = [c for c in (low, high) if c is not None]
+    gradients = [ZERO] * (low is not None) + [ONE] + [ZERO] * (high is not None)
+    return Pieces(kinks, gradients, kinks[0])
+
+
+def _phi(z: arb) -> arb:
+    return (-z * z / 2).exp() / (2 * arb.pi()).sqrt()
+
+
+def _normal(z: arb) -> arb:
+    return (1 + (z / arb(2).sqrt()).erf()) / 2
+
+
+def _sigmoid(z: arb) -> arb:
+    return 1 / (1 + (-z).exp())
+
+
+def _bell(z: arb) -> arb:
+    return 1 / (4 * (z / 2).cosh() ** 2)
+
+
+SMOOTH = {
+    "Sigmoid": Smooth(_sigmoid, _bell, lambda z: -_bell(z) * (z / 2).tanh()),
+    "Tanh": Smooth(lambda z: z.tanh(), lambda z: 1 / z.cosh() ** 2, lambda z: -2 * z.tanh() / z.cosh() ** 2),
+    "Erf": Smooth(
+        lambda z: z.erf(),
+        lambda z: 2 * (-z * z).exp() / arb.pi().sqrt(),
+        lambda z: -4 * z * (-z * z).exp() / arb.pi().sqrt(),
+    ),
+    "Gelu": Smooth(lambda z: z * _normal(z), lambda z: _normal(z) + z * _phi(z), lambda z: _phi(z) * (2 - z * z)),
+    "Softplus": Smooth(lambda z: z.exp().log1p(), _sigmoid, _bell),
+    "Exp": Smooth(lambda z: z.exp(), lambda z: z.exp(), lambda z: z.exp()),
+    "Log": Smooth(lambda z: z.log(), lambda z: 1 / z, lambda z: -1 / z**2),
+    "Sqrt": Smooth(lambda z: z.sqrt(), lambda z: z.rsqrt() / 2, lambda z: -z.rsqrt() ** 3 / 4),
+    "Reciprocal": Smooth(lambda z: 1 / z, lambda z: -1 / z**2, lambda z: 2 / z**3),
+    "Sin": Smooth(lambda z: z.sin(), lambda z: z.cos(), lambda z: -z.sin()),
+    "Cos": Smooth(lambda z: z.cos(), lambda z: -z.sin(), lambda z: -z.cos()),
+    "Atan": Smooth(lambda z: z.atan(), lambda z: 1 / (1 + z * z), lambda z: -2 * z / (1 + z * z) ** 2),
+    "Square": Smooth(lambda z: z * z, lambda z: 2 * z, lambda z: arb(2)),
+}

@@ -1,0 +1,132 @@
+"""The normal form of the network in an ONNX file: stages, whose pre-activations are affine functions of sources.
+
+Source 0 is the input, and source k + 1 the outputs of stage k.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import onnx
+from flint import arb
+
+from recurjac_check import operations
+from recurjac_check.affine import Affine, Entries, Matrix
+from recurjac_check.errors import OutOfScope, Unreadable
+from recurjac_check.functions import Elementwise, Product, Softmax
+from recurjac_check.region import ZERO
+from recurjac_check.tensors import MOST, Form, array, stored
+
+_SHIFT = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """h = function(pre)."""
+
+    name: str
+    pre: Affine
+    function: Elementwise | Product | Softmax
+    outputs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Stages, and outputs that are affine functions of sources."""
+
+    inputs: int
+    stages: list[Stage]
+    outputs: Affine
+
+
+@dataclass
+class Graph:
+    """What is known while the nodes are read one by one."""
+
+    opset: int
+    values: dict[str, Any]
+    stages: list[tuple[str, list[Any], Any]] = field(default_factory=list)
+    coefficients: int = 0
+
+    def activate(self, name: str, entries: list[Any], function: Any) -> list[Form]:
+        """The outputs of a new stage with these pre-activations."""
+        self.count(entries)
+        self.stages.append((name, entries, function))
+        source = len(self.stages) << _SHIFT
+        return [Form({source + i: arb(1)}, ZERO) for i in range(function.outputs(len(entries)))]
+
+    def count(self, entries: Any) -> None:
+        """Raise OutOfScope where more coefficients than are allowed are stored."""
+        self.coefficients += sum(len(e.terms) if isinstance(e, Form) else 1 for e in entries)
+        if self.coefficients > MOST:
+            raise OutOfScope("a network with too many coefficients")
+
+    def read(self, node: Any, number: int) -> None:
+        """Add what a node computes."""
+        label = f"{node.op_type} (node {number})"
+        if any(name and name not in self.values for name in node.input):
+            raise Unreadable(f"{label} reads what no node before it computes")
+        if node.op_type not in operations.READERS or node.domain not in ("", "ai.onnx"):
+            raise OutOfScope(label)
+        inputs = [self.values[name] if name else None for name in node.input]
+        same = len(node.input) > 1 and node.input[0] == node.input[1]
+        try:
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            call = operations.Call(self, node.op_type, inputs, attributes, same, len(node.output))
+            outputs = operations.READERS[node.op_type](call)
+        except OutOfScope as error:
+            raise OutOfScope(f"{label}: {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise OutOfScope(f"{label}: not in a form that is known ({type(error).__name__})") from None
+        for name, value in zip(node.output, outputs if isinstance(outputs, list) else [outputs], strict=False):
+            self.count(value.flat)
+            self.values[name] = value
+
+
+def _split(entries: Sequence[Any], sizes: Sequence[int]) -> Affine:
+    """Forms as blocks by source."""
+    blocks: dict[int, list[Entries]] = {}
+    for i, e in enumerate(entries):
+        for k, c in e.terms.items() if isinstance(e, Form) else ():
+            if k >> _SHIFT not in blocks:
+                blocks[k >> _SHIFT] = [{} for _ in entries]
+            blocks[k >> _SHIFT][i][k & ((1 << _SHIFT) - 1)] = c
+    constant = [e.constant if isinstance(e, Form) else arb(e) for e in entries]
+    return Affine({s: Matrix(rows, sizes[s]) for s, rows in blocks.items()}, constant)
+
+
+def _input_shape(value: Any) -> tuple[int, ...]:
+    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
+    shape = tuple(d or int(i == 0) for i, d in enumerate(dims))
+    if value.type.tensor_type.elem_type not in (1, 11) or min(shape, default=1) < 1 or prod(shape) > MOST:
+        raise OutOfScope("an input that is not a tensor of floats with known sizes")
+    return shape
+
+
+def load(data: bytes) -> Network:
+    """The network in the bytes of an ONNX file. Raises OutOfScope, Unreadable."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's own errors have no common class
+        raise Unreadable(f"not an ONNX file: {str(error)[:100]}") from None
+    try:
+        weights = {t.name: stored(t) for t in model.graph.initializer}
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"a weight cannot be read: {str(error)[:100]}") from None
+    inputs = [v for v in model.graph.input if v.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1 or model.functions or model.graph.sparse_initializer:
+        raise OutOfScope("a graph without one input and one output, or with functions")
+    shape = _input_shape(inputs[0])
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    graph = Graph(opset, weights)
+    graph.values[inputs[0].name] = array([Form({i: arb(1)}, ZERO) for i in range(prod(shape))], shape)
+    for number, node in enumerate(model.graph.node):
+        graph.read(node, number)
+    if model.graph.output[0].name not in graph.values:
+        raise Unreadable("no node computes the output")
+    sizes, stages = [prod(shape)], []
+    for name, entries, function in graph.stages:
+        sizes.append(function.outputs(len(entries)))
+        stages.append(Stage(name, _split(entries, sizes), function, sizes[-1]))
+    return Network(sizes[0], stages, _split(list(graph.values[model.graph.output[0].name].flat), sizes))

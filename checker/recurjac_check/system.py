@@ -1,0 +1,185 @@
+"""Bounds in a system of nodes: intervals, and lines that are put in place of nodes from the last to the first.
+
+Values, gradients and tangents are such systems. Source 0 is their input, source k + 1 the outputs of node k.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from flint import arb
+
+from recurjac_check.affine import Affine, Entries
+from recurjac_check.functions import Edge, Elementwise, Numbers, Plane, Product, Slopes, Softmax, times
+from recurjac_check.region import ZERO, larger, smaller
+
+_LOT = 256
+"""How many forms are taken at a time."""
+Planes = tuple[list[Plane], list[Plane]]
+Supremum = Callable[[Entries], arb]
+
+
+class Relation(Protocol):
+    """How outputs of a node depend on its pre-activations."""
+
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of the outputs."""
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> Planes:
+        """Planes below and above the outputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Outputs that are pre-activations times slopes in intervals: (pre-activation, d, D)."""
+
+    edges: list[tuple[int, arb, arb]]
+
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of the outputs."""
+        pairs = [times((d, most), (l[i], u[i])) for i, d, most in self.edges]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> Planes:
+        """Lines of these slopes or chords: above the product is max(d y, D y), which is convex, and below it min(d y, D y)."""
+        result: Planes = ([], [])
+        for e, (i, d, most) in enumerate(self.edges):
+            for side, slopes in enumerate((below, above)):
+                if d == most:
+                    result[side].append((((i, d),) if d != 0 else (), ZERO))
+                    continue
+                ends = [_extreme(side, d * y, most * y) for y in (l[i], u[i])]
+                chord = ((ends[1] - ends[0]) / (u[i] - l[i])).mid() if l[i] < u[i] else ZERO
+                a = slopes[e] if slopes is not None else chord
+                rest = [end - a * y for end, y in zip(ends, (l[i], u[i]), strict=True)]
+                result[side].append((((i, a),) if a != 0 else (), _extreme(side, *rest)))
+        return result
+
+
+def _extreme(side: int, a: arb, b: arb) -> arb:
+    """A number that is not below both (side 1), or not above both (side 0)."""
+    return larger(a.upper(), b.upper()) if side else smaller(a.lower(), b.lower())
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A node whose pre-activations lie in [l, u]."""
+
+    affine: Affine
+    relation: Relation
+    l: Numbers
+    u: Numbers
+    below: Slopes = None
+    above: Slopes = None
+
+    @cached_property
+    def image(self) -> tuple[Numbers, Numbers]:
+        """Bounds of the outputs."""
+        return self.relation.image(self.l, self.u)
+
+    @cached_property
+    def middles(self) -> list[tuple[arb, arb]]:
+        """The outputs as middles and half-widths."""
+        return [((a + b) / 2, (b - a) / 2) for a, b in zip(*self.image, strict=True)]
+
+    @cached_property
+    def sizes(self) -> Numbers:
+        """What the absolute values of outputs do not exceed."""
+        return [larger(abs(a), abs(b)) for a, b in zip(*self.image, strict=True)]
+
+    @cached_property
+    def planes(self) -> Planes:
+        """Planes below and above the outputs."""
+        return self.relation.planes(self.l, self.u, self.below, self.above)
+
+    def replaced(self, form: Entries) -> tuple[Entries, arb]:
+        """A function of the pre-activations that a function of the outputs does not exceed.
+
+        Its coefficients become exact: their radii are absorbed against the sizes of the outputs.
+        """
+        result: Entries = {}
+        constant, (lower, upper), sizes = ZERO, self.planes, self.sizes
+        for o, c in form.items():
+            middle = c.mid()
+            constant += c.rad() * sizes[o]
+            if middle == 0:
+                continue
+            terms, offset = upper[o] if middle > 0 else lower[o]
+            constant += middle * offset
+            for i, a in terms:
+                result[i] = result[i] + middle * a if i in result else middle * a
+        return result, constant
+
+
+@dataclass
+class System:
+    """Nodes that are known so far, over an input of which the maximum of a linear function is known."""
+
+    supremum: Supremum
+    nodes: list[Known] = field(default_factory=list)
+
+    def interval(self, affine: Affine) -> tuple[Numbers, Numbers]:
+        """Bounds by interval arithmetic."""
+        low, high = [], []
+        inputs = affine.blocks[0].rows if 0 in affine.blocks else None
+        for i, constant in enumerate(affine.constant):
+            middle, half = constant, ZERO
+            for s, block in affine.blocks.items():
+                outputs = self.nodes[s - 1].middles if s else []
+                for j, w in block.rows[i].items() if s else ():
+                    m, r = outputs[j]
+                    middle, half = middle + w * m, half + abs(w) * r
+            below = above = ZERO
+            if inputs is not None:
+                above, below = self.supremum(inputs[i]), -self.supremum({j: -w for j, w in inputs[i].items()})
+            low.append((middle - half + below).lower())
+            high.append((middle + half + above).upper())
+        return low, high
+
+    def above(self, affine: Affine, rows: Sequence[int], sign: int) -> Numbers:
+        """What sign times these rows do not exceed, by lines."""
+        result: Numbers = []
+        for start in range(0, len(rows), _LOT):
+            lot = rows[start : start + _LOT]
+            forms = {
+                s: [{j: sign * w for j, w in block.rows[i].items()} for i in lot] for s, block in affine.blocks.items()
+            }
+            result += self.maxima(forms, [sign * affine.constant[i] for i in lot])
+        return result
+
+    def maxima(self, forms: dict[int, list[Entries]], constant: Numbers) -> Numbers:
+        """What these forms do not exceed, by lines."""
+        for s in range(len(self.nodes), 0, -1):
+            if s not in forms:
+                continue
+            node = self.nodes[s - 1]
+            replaced = [node.replaced(form) for form in forms.pop(s)]
+            constant = [c + more for c, (_, more) in zip(constant, replaced, strict=True)]
+            pre = [form for form, _ in replaced]
+            for t, block in node.affine.blocks.items():
+                added = block.after(pre)
+                forms[t] = [_sum(a, b) for a, b in zip(forms[t], added, strict=True)] if t in forms else added
+            b = node.affine.constant
+            constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
+        inputs = forms.get(0, [{} for _ in constant])
+        return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
+
+    def bounds(self, affine: Affine) -> tuple[Numbers, Numbers]:
+        """The better ones of the bounds by intervals and by lines."""
+        low, high = self.interval(affine)
+        everything = range(len(affine))
+        high = [smaller(a, b) for a, b in zip(high, self.above(affine, everything, 1), strict=True)]
+        low = [larger(a, -b) for a, b in zip(low, self.above(affine, everything, -1), strict=True)]
+        return low, high
+
+
+def _sum(a: Entries, b: Entries) -> Entries:
+    for k, w in b.items():
+        a[k] = a[k] + w if k in a else w
+    return a
+
+
+def point_supremum(point: Numbers) -> Supremum:
+    """The value of a linear function at a point."""
+    return lambda form: sum((c * point[i] for i, c in form.items()), ZERO).upper()
