@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import isqrt
 
 from recurjac.activations import FlooredPower, Length, Reciprocal, Square, SquaredReLU
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 
 DIGITS = 200
 """Roots are enclosed to so many binary digits."""

@@ -20,7 +20,7 @@ from recurjac.activations import (
     LeakyReLU,
     PReLU,
 )
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.clamp import AbstractClamp
 from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved

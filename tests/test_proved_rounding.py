@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import FlooredPower, Length, Power, Reciprocal, Square, SquaredReLU, slope_lines, value_lines
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import Fast, Interval, Rigorous, root_of
 from recurjac.relaxations import LinearRelaxation
 from tests.helpers import concrete_classes, numbers

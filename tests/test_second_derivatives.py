@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import Exp, ReLU, Tanh, curvature_lines
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.bends import fourth_size
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.cli import main

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac.activations import AbstractActivation, Cube, Derivative, Square, Tanh
 from recurjac.activations import Identity as NoActivation
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.applications.krawczyk import Krawczyk, StationaryKind, kinds
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.cli import main

@@ -8,7 +8,8 @@ brancher or a planner, derive a frozen dataclass from one of these.  It then wor
 from __future__ import annotations
 
 from recurjac.activations import AbstractActivation
-from recurjac.activations.base import AbstractSmooth, within
+from recurjac.activations.base import within
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.clamp import AbstractClamp
 from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved

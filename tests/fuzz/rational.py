@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.network import Network, Stage
 from tests.exact import pieces
 from tests.helpers import Exact, exact, exact_image

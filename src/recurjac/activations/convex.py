@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, bounded, within
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.activations.base import bounded, within
+from recurjac.activations.sigmoidal import bell
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
+from recurjac.arithmetic.elementary import exp, expm1, log_cosh, sigmoid, softplus, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
@@ -30,10 +33,11 @@ class AbstractBent(AbstractSmooth):
         return slope, *self.intercepts(slope, z.lower, z.upper)
 
     @final
-    def _tangent(self, z: Interval) -> tuple[Tensor, Tensor]:
+    def _tangent(self, z: Interval) -> tuple[Tensor, Tensor, Tensor]:
+        """The slope and the intercept of the tangent at the midpoint, and the midpoint."""
         middle = z.lower / 2 + z.upper / 2
         slope = self.slope(middle)
-        return slope, self.value(middle) - slope * middle
+        return slope, self.value(middle) - slope * middle, middle
 
 
 class AbstractConvex(AbstractBent):
@@ -43,7 +47,7 @@ class AbstractConvex(AbstractBent):
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         core = self.core(z)
         slope, _, top = self._chord(core, arithmetic)
-        return self._over(z, arithmetic, self._tangent(core), (slope, top))
+        return self._over(z, arithmetic, self._tangent(core), (slope, top, core.lower))
 
 
 class AbstractConcave(AbstractBent):
@@ -53,7 +57,7 @@ class AbstractConcave(AbstractBent):
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         core = self.core(z)
         slope, bottom, _ = self._chord(core, arithmetic)
-        return self._over(z, arithmetic, (slope, bottom), self._tangent(core))
+        return self._over(z, arithmetic, (slope, bottom, core.lower), self._tangent(core))
 
 
 @final
@@ -70,6 +74,23 @@ class Softplus(AbstractConvex):
 
     def value(self, z: Tensor) -> Tensor:
         return torch.logaddexp(self.beta * z, torch.zeros_like(z)) / self.beta
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, self.beta, self.beta**2
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        found = self._inner(z).rising(softplus)
+        return found if self.beta == 1 else (found / Enclosure.number(self.beta, z)).within(0.0)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self._inner(z).rising(sigmoid)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return bell(self._inner(z)).times(self.beta).within(0.0)
+
+    def _inner(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(self.beta)
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.beta * z)
@@ -103,6 +124,19 @@ class LogCosh(AbstractConvex):
     def value(self, z: Tensor) -> Tensor:
         return torch.logaddexp(z / 2, -z / 2)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 0.5, 0.25, 0.1
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(log_cosh(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(0.5).rising(tanh).times(0.5).within(-0.5, 0.5)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return bell(Enclosure.point(z))
+
     def slope(self, z: Tensor) -> Tensor:
         return torch.tanh(z / 2) / 2
 
@@ -130,6 +164,19 @@ class LogSigmoid(AbstractConcave):
 
     def value(self, z: Tensor) -> Tensor:
         return -torch.logaddexp(-z, torch.zeros_like(z))
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, 0.25, 0.1
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return -Enclosure.of(softplus(-z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(sigmoid(-z))
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return -bell(Enclosure.point(z))
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(-z)
@@ -164,6 +211,19 @@ class CELU(AbstractConvex):
     def slope(self, z: Tensor) -> Tensor:
         return torch.exp(z.clamp(max=0) / self.alpha)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, 1 / self.alpha * (1 + 1e-15), torch.inf
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).where(z >= 0, self._inner(z).rising(expm1).times(self.alpha))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self._inner(z).rising(exp).within(0.0, 1.0)
+
+    def _inner(self, z: Tensor) -> Enclosure:
+        return (Enclosure.point(z.clamp(max=0)) / Enclosure.number(self.alpha, z)).within(most=0.0)
+
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
         return cls(float(parameters.get("alpha", 1.0)))
@@ -187,6 +247,15 @@ class Exp(AbstractConvex):
     def value(self, z: Tensor) -> Tensor:
         over = z > math.log(torch.finfo(z.dtype).max)  # separate, because autograd would compute 0 times infinity
         return torch.where(over, torch.inf, torch.exp(torch.where(over, 0.0, z)))
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(exp(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(exp(z))
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(exp(z))
 
     def slope(self, z: Tensor) -> Tensor:
         return self.value(z)
@@ -214,9 +283,6 @@ class Square(AbstractConvex):
     @property
     def roundings(self) -> tuple[int, int, int]:
         return (1, 0, 0)
-
-    def bent(self, z: Interval) -> Tensor:
-        return torch.ones_like(z.lower, dtype=torch.bool)
 
     def value(self, z: Tensor) -> Tensor:
         infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
@@ -246,9 +312,6 @@ class SquaredReLU(AbstractConvex):
     @property
     def roundings(self) -> tuple[int, int, int]:
         return (1, 0, 0)
-
-    def bent(self, z: Interval) -> Tensor:
-        return torch.ones_like(z.lower, dtype=torch.bool)
 
     def value(self, z: Tensor) -> Tensor:
         infinite = z == torch.inf  # treated separately, because autograd would compute 0 times infinity

@@ -23,7 +23,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.relaxations import LinearRelaxation
 
@@ -53,43 +53,20 @@ def tightest_lines(
     """The lines of σ that are tightest at a point of z, which has the given share of z before it.
 
     The lower line is found as the upper line of -σ.  As in `AbstractCurved`, `slope_turns` must cut off far tails.
-    If rounding is to be covered, nothing is searched for: they are a chord and a tangent, or constants.
     """
-    if arithmetic.rigorous:
-        return _bent_lines(activation, z, share, arithmetic)
     core = activation.core(z)
     both = core.map(lambda end: torch.stack([end, end]))
     below = torch.tensor([True, False], device=z.lower.device).reshape(2, *[1] * z.lower.dim())
-    slope, (least, most) = _lines(activation, both, below, share, arithmetic)
-    return activation._over(z, arithmetic, (slope[0], least[0]), (slope[1], most[1]))
-
-
-def _bent_lines(
-    activation: AbstractSmooth, z: Interval, share: float, arithmetic: AbstractArithmetic
-) -> LinearRelaxation:
-    """The chord, and the tangent at that point, where σ is known to be `bent`; constants elsewhere."""
-    core, values = activation.core(z), activation.value_range(z, arithmetic)
-    chord = activation.chord(core, arithmetic)
-    bottom, top = activation.intercepts(chord, core.lower, core.upper)
-    point = torch.minimum(core.lower + share * (core.upper - core.lower), core.upper)
-    tangent = activation.slope(point)
-    at_point = activation.value(point) - tangent * point
-    convex = activation.slope(core.upper) >= activation.slope(core.lower)
-    lower = torch.where(convex, tangent, chord), torch.where(convex, at_point, bottom)
-    upper = torch.where(convex, chord, tangent), torch.where(convex, top, at_point)
-    found, bent = activation._over(z, arithmetic, lower, upper), activation.bent(core).unsqueeze(1)
-    zero = torch.zeros_like(found.lower_slope)
-    return LinearRelaxation(
-        torch.where(bent, found.lower_slope, zero), torch.where(bent, found.lower_intercept, values.lower.unsqueeze(1)),
-        torch.where(bent, found.upper_slope, zero), torch.where(bent, found.upper_intercept, values.upper.unsqueeze(1)),
-        found.size,
-    )  # fmt: skip
+    slope, (least, most), touching = _lines(activation, both, below, share, arithmetic)
+    return activation._over(z, arithmetic, (slope[0], least[0], touching[:, 0]), (slope[1], most[1], touching[:, 1]))
 
 
 def _lines(
     activation: AbstractSmooth, z: Interval, below: Tensor, share: float, arithmetic: AbstractArithmetic
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The slope of the best line below or above σ, and the smallest and largest intercepts that it may need.
+) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    """The slope of the best line below or above σ, the smallest and largest intercepts that it may need, and points.
+
+    At one of the points, (m, *shape), it touches σ.
 
     Both are differentiable in the ends of z.  Touching points inside z may be held fixed, because the slope of the
     line through them is stationary in them.
@@ -102,7 +79,8 @@ def _lines(
     slope = activation.chord(Interval(*(search.live(t, z) for t in touching)), arithmetic)
     with torch.no_grad():
         candidates = search.candidates(sign * slope.detach().double().flatten())
-    return slope, activation.intercepts(slope, *search.live(candidates, z))
+    points = search.live(candidates, z)
+    return slope, activation.intercepts(slope, *points), points
 
 
 @final

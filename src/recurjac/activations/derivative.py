@@ -9,13 +9,14 @@ from typing import ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractActivation, AbstractSmooth, far
+from recurjac.activations.base import AbstractActivation, far
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.convex import Softplus
 from recurjac.activations.curved import AbstractCurved, tightest_lines
 from recurjac.activations.gated import GELU
 from recurjac.activations.sigmoidal import Sigmoid, Tanh
 from recurjac.activations.two_piece import AbstractTwoPiece
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.relaxations import LinearRelaxation
 
 
@@ -28,12 +29,24 @@ class Derivative(AbstractCurved):
     name: ClassVar[str] = "derivative"
 
     @property
-    def roundings(self) -> tuple[int, int, int] | None:
-        known = self.activation.roundings
-        return None if known is None else (known[1], known[2], 0)
+    def steepness(self) -> tuple[float, float, float]:
+        _, steep, bend = self.activation.steepness
+        return steep, bend, torch.inf
 
-    def bent(self, z: Interval) -> Tensor:
-        return self.activation.bent(z)
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        return self.activation.turn_errors(turns)
+
+    @property
+    def rigorous(self) -> bool:
+        inner = self.activation
+        stated = type(inner).enclosed_curvature is not AbstractSmooth.enclosed_curvature
+        return inner.rigorous and (stated or inner.roundings is not None)
+
+    def enclosed_value(self, z: Tensor) -> Enclosure | None:
+        return self.activation.enclosed_slope(z)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure | None:
+        return self.activation.enclosed_curvature(z)
 
     def value(self, z: Tensor) -> Tensor:
         return self.activation.slope(z)

@@ -14,11 +14,13 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, far, within
+from recurjac.activations.base import far, within
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.convex import AbstractBent, AbstractConcave
 from recurjac.activations.curved import AbstractCurved
 from recurjac.activations.halves import power_of, roundings_of_power
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
+from recurjac.arithmetic.elementary import exp, log
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
 
@@ -70,6 +72,15 @@ class Log(AbstractPositive, AbstractConcave):
         inside = z > 0
         return torch.where(inside, -1 / torch.where(inside, z, 1.0).square(), -torch.inf)
 
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(log(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).inverse()
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return -Enclosure.point(z).square().inverse()
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -94,9 +105,6 @@ class Power(AbstractPositive, AbstractBent):
     def roundings(self) -> tuple[int, int, int] | None:
         return roundings_of_power(self.exponent)
 
-    def bent(self, z: Interval) -> Tensor:
-        return torch.ones_like(z.lower, dtype=torch.bool)
-
     def value(self, z: Tensor) -> Tensor:
         return _power(z, self.exponent)
 
@@ -106,14 +114,25 @@ class Power(AbstractPositive, AbstractBent):
     def curvature(self, z: Tensor) -> Tensor:
         return self.exponent * (self.exponent - 1) * _power(z, self.exponent - 2)
 
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return super().enclosed_value(z) or enclosed_power(z, self.exponent, 0)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        a = self.exponent
+        return super().enclosed_slope(z) or enclosed_power(z, a, 1).times(a)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        a = self.exponent
+        return super().enclosed_curvature(z) or enclosed_power(z, a, 2) * Enclosure.number(a, z).plus(-1.0).times(a)
+
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The chord, and a tangent on the other side: σ is concave for exponents between 0 and 1, otherwise convex."""
         core = self.core(z)
         chord, bottom, top = self._chord(core, arithmetic)
         tangent = self._tangent(core)
         if 0 < self.exponent < 1:
-            return self._over(z, arithmetic, (chord, bottom), tangent)
-        return self._over(z, arithmetic, tangent, (chord, top))
+            return self._over(z, arithmetic, (chord, bottom, core.lower), tangent)
+        return self._over(z, arithmetic, tangent, (chord, top, core.lower))
 
     def _least(self, like: Tensor) -> float:
         return float(far(like) ** (-1 / (2 + abs(self.exponent))))
@@ -130,6 +149,14 @@ class Power(AbstractPositive, AbstractBent):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(0.5), cls(-0.5), cls(1.5), cls(-2.0)]
+
+
+def enclosed_power(z: Tensor, exponent: float, less: int) -> Enclosure:
+    """Proved bounds of z^(a - n) for z > 0; a - n may be rounded, so that it is z^a / z^n, and z^a = exp(a log z)."""
+    found = Enclosure.of(log(z)).times(exponent).rising(exp)
+    for _ in range(less):
+        found = found / Enclosure.point(z)
+    return found
 
 
 def _power(z: Tensor, exponent: float) -> Tensor:
@@ -160,9 +187,6 @@ class Reciprocal(AbstractSmooth):
     @property
     def roundings(self) -> tuple[int, int, int]:
         return (1, 2, 3)
-
-    def bent(self, z: Interval) -> Tensor:
-        return torch.ones_like(z.lower, dtype=torch.bool)
 
     def value(self, z: Tensor) -> Tensor:
         return torch.where(z == 0, torch.inf, 1 / torch.where(z == 0, 1.0, z))
@@ -198,7 +222,7 @@ class Reciprocal(AbstractSmooth):
         convex = core.lower > 0
         lower = tuple(torch.where(convex, t, c) for t, c in zip(tangent, (slope, bottom), strict=True))
         upper = tuple(torch.where(convex, c, t) for t, c in zip(tangent, (slope, top), strict=True))
-        return self._over(z, arithmetic, (lower[0], lower[1]), (upper[0], upper[1]))
+        return self._over(z, arithmetic, (lower[0], lower[1], middle), (upper[0], upper[1], middle))
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -228,9 +252,6 @@ class Length(AbstractPositive):
     def roundings(self) -> tuple[int, int, int]:
         return (3, 5, 0)
 
-    def bent(self, z: Interval) -> Tensor:
-        return torch.ones_like(z.lower, dtype=torch.bool)
-
     def excluded(self, z: Interval) -> Tensor:
         return torch.zeros_like(z.lower, dtype=torch.bool)
 
@@ -254,7 +275,8 @@ class Length(AbstractPositive):
         bottom, _ = self.intercepts(slope, core.lower, core.upper)
         middle = core.lower / 2 + core.upper / 2
         tangent = self.slope(middle)
-        return self._over(z, arithmetic, (slope, bottom), (tangent, self.value(middle) - tangent * middle))
+        top = self.value(middle) - tangent * middle
+        return self._over(z, arithmetic, (slope, bottom, middle), (tangent, top, middle))
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -288,6 +310,15 @@ class IntegerPower(AbstractCurved):
     def curvature(self, z: Tensor) -> Tensor:
         return self.exponent * (self.exponent - 1) * _whole_power(z, self.exponent - 2)
 
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return _enclosed_whole_power(z, self.exponent)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return _enclosed_whole_power(z, self.exponent - 1).times(float(self.exponent))
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return _enclosed_whole_power(z, self.exponent - 2).times(float(self.exponent * (self.exponent - 1)))
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, 0.0)
 
@@ -304,6 +335,14 @@ class IntegerPower(AbstractCurved):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(4)]
+
+
+def _enclosed_whole_power(z: Tensor, exponent: int) -> Enclosure:
+    """Proved bounds of z^n, a product of squares, with z if n is odd."""
+    found, squares = Enclosure.point(z) if exponent % 2 else None, Enclosure.point(z).square()
+    for _ in range(exponent // 2):
+        found = squares if found is None else found * squares
+    return Enclosure.number(1.0, z) if found is None else found if exponent % 2 else found.within(0.0)
 
 
 def _whole_power(z: Tensor, exponent: int) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
+from recurjac.arithmetic import Enclosure
+from recurjac.arithmetic.elementary import exp, expm1
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 _UNDERFLOW = -800.0
@@ -41,6 +43,30 @@ class AbstractELU(AbstractCurved):
         exponential = below * torch.exp(z.clamp(max=0))
         return torch.where(z > 0, above, exponential), torch.where(z >= 0, above, exponential)
 
+    @abstractmethod
+    def enclosed_scales(self, like: Tensor) -> tuple[Enclosure, Enclosure]:
+        """Bounds of s and s α, as they are meant."""
+
+    @final
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        above, below = self.enclosed_scales(z)
+        return (above * Enclosure.point(z)).where(z >= 0, below * Enclosure.of(expm1(z.clamp(max=0))))
+
+    @final
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_slopes_beside(z)[1]
+
+    @final
+    def enclosed_slopes_beside(self, z: Tensor) -> tuple[Enclosure, Enclosure]:
+        above, below = self.enclosed_scales(z)
+        exponential = (below * Enclosure.of(exp(z.clamp(max=0)))).within(0.0)
+        return above.where(z > 0, exponential), above.where(z >= 0, exponential)
+
+    @final
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """0: the slope jumps at 0, and turns nowhere else."""
+        return torch.zeros_like(turns)
+
     @final
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, _UNDERFLOW, 0.0)
@@ -61,6 +87,9 @@ class ELU(AbstractELU):
     @property
     def scales(self) -> tuple[float, float]:
         return 1.0, self.alpha
+
+    def enclosed_scales(self, like: Tensor) -> tuple[Enclosure, Enclosure]:
+        return Enclosure.number(1.0, like), Enclosure.number(self.alpha, like)
 
     @classmethod
     def named(cls, parameters: Mapping[str, Any]) -> Self:
@@ -87,6 +116,10 @@ class SELU(AbstractELU):
     @property
     def scales(self) -> tuple[float, float]:
         return self.gamma, self.gamma * self.alpha
+
+    def enclosed_scales(self, like: Tensor) -> tuple[Enclosure, Enclosure]:
+        above = Enclosure.number(self.gamma, like)
+        return above, above.times(self.alpha)
 
     @classmethod
     def examples(cls) -> list[Self]:

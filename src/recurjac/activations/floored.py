@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, far, within
+from recurjac.activations.base import far, within
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.activations.domain import enclosed_power
 from recurjac.activations.halves import power_of, roundings_of_power
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation
 
@@ -44,8 +46,36 @@ class FlooredPower(AbstractSmooth):
     def roundings(self) -> tuple[int, int, int] | None:
         return roundings_of_power(self.exponent)
 
-    def bent(self, z: Interval) -> Tensor:
-        return z.lower >= self.least
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """0: `least` is exact in the dtype, and the slope jumps there only."""
+        return torch.zeros_like(turns)
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return super().enclosed_value(z) or self._enclosed(z, 0)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_slopes_beside(z)[1]
+
+    def enclosed_slopes_beside(self, z: Tensor) -> tuple[Enclosure, Enclosure]:
+        found = super().enclosed_slopes_beside(z) if self.roundings is not None else None
+        if found is not None:
+            return found
+        steep, least = self._enclosed(z, 1).times(self.exponent), self._least(z)
+        flat = Enclosure.number(0.0, z)
+        return flat.where(z <= least, steep), flat.where(z < least, steep)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        found = super().enclosed_curvature(z)
+        if found is not None:
+            return found
+        factor = Enclosure.number(self.exponent, z).plus(-1.0).times(self.exponent)
+        return Enclosure.number(0.0, z).where(z < self._least(z), self._enclosed(z, 2) * factor)
+
+    def _enclosed(self, z: Tensor, less: int) -> Enclosure:
+        return enclosed_power(torch.maximum(z, self._least(z)), self.exponent, less)
+
+    def _least(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.least)
 
     def value(self, z: Tensor) -> Tensor:
         return _finite_power(z.clamp(min=self.least), self.exponent)
@@ -99,9 +129,9 @@ class FlooredPower(AbstractSmooth):
         low, high = self.intercepts(tangent, core.lower, middle)
         if self.exponent > 0:
             bottom = torch.where(flat, self.value(part.lower), bottom)
-            return self._over(z, arithmetic, (chord, bottom), (tangent, high))
+            return self._over(z, arithmetic, (chord, bottom, middle), (tangent, high, middle))
         top = torch.where(flat, self.value(part.lower), top)
-        return self._over(z, arithmetic, (tangent, low), (chord, top))
+        return self._over(z, arithmetic, (tangent, low, middle), (chord, top, middle))
 
     def _right(self, z: Tensor) -> Tensor:
         """The slope above `least`."""

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
-from recurjac.activations.sigmoidal import Sigmoid
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.activations.proofs import curvature_bounds, slope_bounds
+from recurjac.activations.sigmoidal import Sigmoid, bell
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
+from recurjac.arithmetic.elementary import exp, normal_density, normal_distribution, sigmoid, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
 
@@ -48,6 +51,42 @@ class AbstractGated(AbstractCurved):
     def gate_curvature(self, z: Tensor) -> Tensor | None:
         """g''(z) for z within `reach`; None, which is the default, if it is not continuous."""
         return None
+
+    @abstractmethod
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        """Proved bounds of g(z) for all finite z."""
+
+    @abstractmethod
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        """Proved bounds of g'(z) for all finite z, but for kinks."""
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure | None:
+        """Proved bounds of g''(z) for all finite z; None, which is the default, if it is not continuous."""
+        return None
+
+    @final
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        found = Enclosure.point(z) * self.enclosed_gate(z)
+        negative = z < 0
+        return Enclosure(
+            torch.where(negative, found.lower, found.lower.clamp(min=0)),
+            torch.where(negative, found.upper.clamp(max=0), found.upper),
+        )
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_gate(z) + Enclosure.point(z) * self.enclosed_gate_slope(z)
+
+    @final
+    def enclosed_curvature(self, z: Tensor) -> Enclosure | None:
+        bend = self.enclosed_gate_curvature(z)
+        return None if bend is None else self.enclosed_gate_slope(z).twice() + Enclosure.point(z) * bend
+
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """A few units in the last place; none at the ends of `reach`, where σ' does not turn but in floating point."""
+        errors = super().turn_errors(turns)
+        for end in self.reach:
+            errors = torch.where(turns == end, 0.0, errors)
+        return errors
 
     @final
     def value(self, z: Tensor) -> Tensor:
@@ -119,6 +158,19 @@ class GELU(AbstractGated):
 
     def gate_curvature(self, z: Tensor) -> Tensor:
         return -z * self.gate_slope(z)
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.2, 0.8, 1.0
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(normal_distribution(z))
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(normal_density(z))
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        return -(Enclosure.point(z) * self.enclosed_gate_slope(z))
 
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """σ''' = φ(z) (z³ - 4 z)."""
@@ -197,6 +249,8 @@ class GELUTanh(AbstractGated):
         Each factor is replaced by its range, because the turning points of σ'' are not proved.  2 w and the factor
         z (…)² increase with z, so that all four ranges are exact.
         """
+        if arithmetic.rigorous:
+            return self._proved_curvatures(z)
         before, after = self.reach
         inner = z.map(lambda end: end.clamp(before, after))
         w, squares = inner.map(lambda end: 2 * self._inner(end)), Interval(inner.mignitude**2, inner.magnitude**2)
@@ -211,8 +265,74 @@ class GELUTanh(AbstractGated):
             torch.where(past, found.upper.clamp(min=0), found.upper),
         )
 
+    def _proved_curvatures(self, z: Interval) -> Interval:
+        """Past the ends of `reach`, |σ''| is at most (400⁵ c) 8 exp(-800), which is less than any normal number."""
+        (before, after), tiny = self.reach, torch.finfo(z.lower.dtype).tiny
+        low, high = (end.detach().clamp(before, after) for end in (z.lower, z.upper))
+        inner = Enclosure(low, high)
+        w = Enclosure(self._enclosed_inner(low).lower, self._enclosed_inner(high).upper).interval
+        second = Enclosure(self._enclosed_odd(low).lower, self._enclosed_odd(high).upper)
+        first = inner.square().times(self.k).times(6.0).plus(1.0).times(self.c).twice().twice()
+        slope, bend = slope_bounds(Sigmoid(), w), curvature_bounds(Sigmoid(), w)
+        found = first * Enclosure.of(slope) + second * Enclosure.of(bend)
+        past = (z.lower < before) | (z.upper > after)
+        return Interval.unchecked(
+            torch.where(past, found.lower.clamp(max=-tiny), found.lower),
+            torch.where(past, found.upper.clamp(min=tiny), found.upper),
+        )
+
+    def _enclosed_odd(self, z: Tensor) -> Enclosure:
+        """4 c² z (1 + 3 k z²)²."""
+        share = Enclosure.point(z).square().times(self.k).times(3.0).plus(1.0).square()
+        return (share * Enclosure.point(z).times(self.c).times(self.c)).twice().twice()
+
     def _inner(self, z: Tensor) -> Tensor:
         return self.c * z * (1 + self.k * z.square())
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        """With x = c z and q = 1 + 3 k z² <= 1 + 3 x² / 8, where w >= x and w' = c q.
+
+        With s = sech²(x), |σ'| <= 1 + x q s / 2 < 2, |σ''| / c <= q s + 3 x² s / 8 + x q² s < 4, and |σ'''| / c² is at most
+        3 (s q² + 3 x s / 8) + x (3 s q³ + 9 s q x / 4 + 3 s / 8) < 16.
+        """
+        return 2.0, 4 * self.c, 16 * self.c**2
+
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """Those found by bisection are as near to exact ones as proved signs of σ'' and σ' on both sides show."""
+        errors = super().turn_errors(turns)
+        return torch.where(errors > 0, torch.maximum(errors, self._turn_error * turns.abs()), 0.0)
+
+    @cached_property
+    def _turn_error(self) -> float:
+        """A relative error of `steepest` and `lowest`; infinite if none is found."""
+        for bits in range(46, 20, -1):
+            inner, outer = (torch.tensor([1 + s * 2.0**-bits], dtype=torch.float64) for s in (-1, 1))
+            bends = [self.enclosed_curvature(self._turn * t) for t in (inner, outer)]
+            slopes = [self.enclosed_slope(self.lowest * t) for t in (inner, outer)]
+            signs = (bends[0].lower, -bends[1].upper, slopes[0].lower, -slopes[1].upper) if None not in bends else ()
+            if signs and all(float(t) > 0 for t in signs):
+                return 2.0**-bits
+        return math.inf
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return self._enclosed_inner(z).rising(sigmoid)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return (self._enclosed_rate(z) * bell(self._enclosed_inner(z))).within(0.0)
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        w, rate = self._enclosed_inner(z), self._enclosed_rate(z)
+        rise = Enclosure.point(z).times(12.0).times(self.c).times(self.k)
+        return bell(w) * (rise - rate.square() * w.times(0.5).rising(tanh))
+
+    def _enclosed_inner(self, z: Tensor) -> Enclosure:
+        """2 w."""
+        return Enclosure.point(z).square().times(self.k).plus(1.0) * Enclosure.point(z).times(self.c).twice()
+
+    def _enclosed_rate(self, z: Tensor) -> Enclosure:
+        """2 w'."""
+        return Enclosure.point(z).square().times(self.k).times(3.0).plus(1.0).times(self.c).twice()
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -265,6 +385,22 @@ class SiLU(AbstractGated):
     def gate_curvature(self, z: Tensor) -> Tensor:
         return -self.beta * self.gate_slope(z) * torch.tanh(self.beta * z / 2)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.1, 0.5 * self.beta, 0.5 * self.beta**2
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return self._inner(z).rising(sigmoid)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return bell(self._inner(z)).times(self.beta).within(0.0)
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        return -(self.enclosed_gate_slope(z) * self._inner(z).times(0.5).rising(tanh)).times(self.beta)
+
+    def _inner(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(self.beta)
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         """With y = β z / 2 and t = tanh(y), σ''' is 0 where y (3 t² - 1) = 3 t: at 0, and once on either side.
 
@@ -316,6 +452,30 @@ class Mish(AbstractGated):
         """g' (s(-z) - 2 g s(z)), where s is the sigmoid, because g' = (1 - g²) s(z)."""
         return self.gate_slope(z) * (torch.sigmoid(-z) - 2 * self.gate(z) * torch.sigmoid(z))
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.1, 0.7, 1.0
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        e, positive = Enclosure.of(exp(-z.abs())), z >= 0
+        above = e.twice().plus(1.0).where(positive, e * e.plus(2.0))
+        return (above / self._enclosed_denominator(e, positive)).within(0.0, 1.0)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        e, positive = Enclosure.of(exp(-z.abs())), z >= 0
+        above = e.plus(1.0).twice()
+        root = (e * above).where(positive, above) / self._enclosed_denominator(e, positive)
+        return (root.square() * Enclosure.of(sigmoid(z))).within(0.0)
+
+    def enclosed_gate_curvature(self, z: Tensor) -> Enclosure:
+        share = self.enclosed_gate(z) * Enclosure.of(sigmoid(z))
+        return self.enclosed_gate_slope(z) * (Enclosure.of(sigmoid(-z)) - share.twice())
+
+    def _enclosed_denominator(self, e: Enclosure, positive: Tensor) -> Enclosure:
+        squares = e.square()
+        above = e.twice().plus(1.0) + squares.twice()
+        return above.where(positive, e.twice().plus(2.0) + squares)
+
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, -3.26733784652040457612, -0.08793443131491421133, 2.11484256302087710859)
 
@@ -362,6 +522,31 @@ class HardSwish(AbstractGated):
 
     def gate_slope(self, z: Tensor) -> Tensor:
         return torch.full_like(z, self.alpha)
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        """σ'' jumps."""
+        return 2.0, 2 * self.alpha, torch.inf
+
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """Quotients of the stored numbers, rounded a few times."""
+        return AbstractSmooth.turn_errors(self, turns)
+
+    def enclosed_gate(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(self.alpha).plus(self.beta).within(0.0, 1.0)
+
+    def enclosed_gate_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.number(self.alpha, z)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return self.enclosed_slopes_beside(z)[1]
+
+    def enclosed_slopes_beside(self, z: Tensor) -> tuple[Enclosure, Enclosure]:
+        before, after = self.reach
+        inner, zero, one = Enclosure.point(z).times(self.alpha), Enclosure.number(0.0, z), Enclosure.number(1.0, z)
+        rising = inner.twice().plus(self.beta)
+        left = zero.where(z <= before, one.where(z > after, rising))
+        return left, zero.where(z < before, one.where(z >= after, rising))
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.curved import AbstractCurved
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import Enclosure, Interval
+from recurjac.arithmetic.elementary import cos, sin
 from recurjac.registry import Expression, onnx_ops, torch_ops
+
+
+_ULPS = 8
+"""How far turning points may be off, in units of the last place of numbers beyond 4."""
 
 
 class AbstractPeriodic(AbstractCurved):
@@ -48,6 +53,21 @@ class AbstractPeriodic(AbstractCurved):
     def curvature(self, z: Tensor) -> Tensor:
         """-σ(z), which has the turning points of σ."""
         return -self.value(z)
+
+    @property
+    @final
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, 1.0, 1.0
+
+    @final
+    def turn_errors(self, turns: Tensor) -> Tensor:
+        """A multiple of π, rounded twice, and a phase of less than 4, which is added with one more rounding."""
+        return _ULPS * torch.finfo(turns.dtype).eps * (turns.abs() + 4)
+
+    @final
+    def enclosed_curvature(self, z: Tensor) -> Enclosure | None:
+        found = self.enclosed_value(z)
+        return None if found is None else -found
 
     @final
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -93,6 +113,12 @@ class Sin(AbstractPeriodic):
     def wave(self, z: Tensor) -> Tensor:
         return torch.sin(z)
 
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(sin(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(cos(z))
+
     def slope(self, z: Tensor) -> Tensor:
         infinite = z.isinf()
         return torch.where(infinite, 0.0, torch.cos(torch.where(infinite, 0.0, z)))
@@ -115,6 +141,12 @@ class Cos(AbstractPeriodic):
 
     def wave(self, z: Tensor) -> Tensor:
         return torch.cos(z)
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(cos(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return -Enclosure.of(sin(z))
 
     def slope(self, z: Tensor) -> Tensor:
         infinite = z.isinf()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurjac.activations.base import within
 from recurjac.activations.curved import AbstractCurved
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import Enclosure, Interval
 
 _WIDEST = 1e3
 """Beyond this number, lines are constant, because the search for lines needs short pieces (`curved`)."""
@@ -30,6 +30,15 @@ class Cube(AbstractCurved):
 
     def slope(self, z: Tensor) -> Tensor:
         return 3 * z.square()
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z) * Enclosure.point(z).square()
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).square().times(3.0).within(0.0)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).times(6.0)
 
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, 0.0)

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth, within
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.activations.base import within
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
+from recurjac.arithmetic.elementary import atan, erf, gaussian, logistic, sigmoid, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
@@ -39,12 +41,14 @@ class AbstractSigmoidal(AbstractSmooth):
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The upper line and, by symmetry, the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
-        up_slope, up = self._upper_line(z, arithmetic)
-        low_slope, mirrored = self._upper_line(-z, arithmetic)
-        return self._over(z, arithmetic, (low_slope, 2 * self.middle - mirrored), (up_slope, up))
+        up_slope, up, at = self._upper_line(z, arithmetic)
+        low_slope, mirrored, other = self._upper_line(-z, arithmetic)
+        return self._over(z, arithmetic, (low_slope, 2 * self.middle - mirrored, -other), (up_slope, up, at))
 
-    def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of the line above σ that is lowest at the midpoint of z (CROWN, Table 2).
+    def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor]:
+        """Slope and intercept of the line above σ that is lowest at the midpoint of z, and where they touch.
+
+        Source: CROWN, Table 2.
 
         A tangent at d >= 0 lies above the concave part.  Because σ is convex before 0, it lies above the rest of [l, u]
         iff it does so at l, which holds for all d >= d*, for some d*.  Therefore the line is the tangent at the
@@ -64,7 +68,7 @@ class AbstractSigmoidal(AbstractSmooth):
         moving = (self.value(touch) - self.value(low)) / gap
         slope = torch.where(from_low, slope.detach() + moving - moving.detach(), slope)
         at = torch.where(tangible, at, high)
-        return slope, self.intercepts(slope, low, at, high)[1]
+        return slope, self.intercepts(slope, low, at, high)[1], at
 
     def _above_at(self, d: Tensor, z: Tensor) -> Tensor:
         """Whether the tangent at d is at least σ at z."""
@@ -78,6 +82,15 @@ class AbstractSigmoidal(AbstractSmooth):
             enough = self._above_at(middle, low)
             left, right = torch.where(enough, left, middle), torch.where(enough, middle, right)
         return right
+
+
+def bell(z: Enclosure) -> Enclosure:
+    """The slope of the sigmoid function, s(z) s(-z), which falls on either side of 0."""
+    if z.lower is z.upper:
+        return Enclosure.of(logistic(z.lower))
+    nearest = torch.maximum(z.lower, -z.upper).clamp(min=0)
+    furthest = torch.maximum(z.upper, -z.lower)
+    return Enclosure(logistic(furthest).lower, logistic(nearest).upper)
 
 
 @final
@@ -96,6 +109,20 @@ class Sigmoid(AbstractSigmoidal):
 
     def slope(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z) * torch.sigmoid(-z)
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 0.25, 0.1, 0.125
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(sigmoid(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return bell(Enclosure.point(z))
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        half = Enclosure.point(z).times(0.5)
+        return -(bell(Enclosure.point(z)) * half.rising(tanh))
 
     def curvature(self, z: Tensor) -> Tensor:
         """-σ' tanh(z / 2), whose derivative σ' (1 - 6 σ') is 0 where σ = (3 ± √3) / 6."""
@@ -128,6 +155,19 @@ class Tanh(AbstractSigmoidal):
         """1 - tanh², computed without cancellation."""
         return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
 
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, 0.8, 2.0
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(tanh(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return bell(Enclosure.point(z).twice()).twice().twice()
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return -(self.enclosed_value(z) * self.enclosed_slope(z)).twice()
+
     def curvature(self, z: Tensor) -> Tensor:
         """-2 tanh σ', whose derivative 2 σ' (3 tanh² - 1) is 0 where tanh = ±1/√3."""
         return -2 * torch.tanh(z) * self.slope(z)
@@ -158,6 +198,20 @@ class Arctan(AbstractSigmoidal):
     def slope(self, z: Tensor) -> Tensor:
         infinite = z.isinf()  # treated separately, because autograd would compute 0 times infinity
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).square()))
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.0, 0.7, 2.0
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(atan(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z).square().plus(1.0).inverse().within(0.0, 1.0)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        slope = self.enclosed_slope(z)
+        return -(Enclosure.point(z) * slope * slope).twice()
 
     def curvature(self, z: Tensor) -> Tensor:
         """-2 z σ'², whose derivative is (6 z² - 2) σ'³; the factors are multiplied in an order that cannot overflow."""
@@ -192,6 +246,12 @@ class Softsign(AbstractSigmoidal):
         infinite = z.isinf()
         return torch.where(infinite, 0.0, 1 / (1 + torch.where(infinite, 0.0, z).abs()).square())
 
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return (Enclosure.point(z) / Enclosure.point(z.abs()).plus(1.0)).within(-1.0, 1.0)
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        return Enclosure.point(z.abs()).plus(1.0).inverse().square().within(0.0, 1.0)
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
@@ -213,6 +273,20 @@ class Erf(AbstractSigmoidal):
 
     def slope(self, z: Tensor) -> Tensor:
         return 2 / math.sqrt(math.pi) * torch.exp(-z.clamp(-_FLAT, _FLAT).square())
+
+    @property
+    def steepness(self) -> tuple[float, float, float]:
+        return 1.2, 1.0, 2.3
+
+    def enclosed_value(self, z: Tensor) -> Enclosure:
+        return Enclosure.of(erf(z))
+
+    def enclosed_slope(self, z: Tensor) -> Enclosure:
+        factor = Enclosure.near(2 / math.sqrt(math.pi), z)
+        return (factor * Enclosure.of(gaussian(z))).within(0.0)
+
+    def enclosed_curvature(self, z: Tensor) -> Enclosure:
+        return -(Enclosure.point(z) * self.enclosed_slope(z)).twice()
 
     def curvature(self, z: Tensor) -> Tensor:
         """-2 z σ', whose derivative is (4 z² - 2) σ'."""

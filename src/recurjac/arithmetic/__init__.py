@@ -23,6 +23,7 @@ from recurjac.arithmetic.definite import (
     root_up,
     spectral_norm,
 )
+from recurjac.arithmetic.enclosure import Enclosure
 from recurjac.arithmetic.in_place import (
     Signed,
     Slopes,
@@ -32,7 +33,7 @@ from recurjac.arithmetic.in_place import (
     plus_matmul_,
     shares_memory,
 )
-from recurjac.arithmetic.interval import Interval, MoveTensor
+from recurjac.arithmetic.interval import Interval, MoveTensor, no_nan
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
@@ -43,6 +44,7 @@ __all__ = [
     "BlockTridiagonal",
     "Eigenpair",
     "Conditional",
+    "Enclosure",
     "Fast",
     "Interval",
     "LinearMap",
@@ -60,6 +62,7 @@ __all__ = [
     "largest_eigenpair",
     "largest_eigenvalue",
     "least_eigenvalue",
+    "no_nan",
     "nonnegative_sum",
     "plus_and_minus_",
     "plus_at_",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import Derivative
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import Interval, root_up, round_up_to
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared, descend
 from recurjac.jacobian.fast_lip import FastLip, last_product

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.activations.base import AbstractSmooth
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import Fast, Interval
 from recurjac.network import Network, Stage
 from recurjac.search.directions import align, dual

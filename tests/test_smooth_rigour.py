@@ -1,0 +1,90 @@
+"""Ranges, lines, secants of smooth activations and bounds of their networks hold in Arb, without any tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+import flint
+import pytest
+import torch
+from torch import Tensor
+
+import recurjac as rj
+from recurjac.activations import AbstractActivation, Derivative, curvature_lines
+from recurjac.activations.smooth import AbstractSmooth
+from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.relaxations import LinearRelaxation
+from tests import arb
+from tests.helpers import CPU, examples
+
+RIGOROUS = rj.Rigorous()
+DTYPES = (torch.float64, torch.float32)
+POSITIVE = ("log", "power", "reciprocal")
+"""Activations that are tested on positive intervals."""
+EVERY = [e for e in examples(AbstractSmooth)]
+every_activation = pytest.mark.parametrize("activation", EVERY)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+
+Choose = Callable[[AbstractActivation, Interval, AbstractArithmetic], LinearRelaxation]
+
+
+def intervals(activation: AbstractSmooth, dtype: torch.dtype, seed: int = 0) -> Interval:
+    """(1, n): ordinary, tiny, wide, far, at turning points, single points."""
+    g = torch.Generator().manual_seed(seed)
+    a = 6 * torch.rand(8, generator=g, dtype=torch.float64) - 3
+    turns = torch.cat(
+        [activation.slope_turns(*ends).flatten() for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]]
+        + [activation.value_turns(*ends).flatten() for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]]
+    )
+    turns = turns[turns.abs() < 9][:6]
+    width = 10 ** (4 * torch.rand(8, generator=g, dtype=torch.float64) - 3)
+    low = [a, a, -width, turns - 1e-9, turns, turns - 0.3, torch.tensor([-40.0, 8.0, -25.0, -300.0, 5.0, 0.0, -1e-9])]
+    high = [a + width, a, width, turns + 1e-9, turns + 1, turns, torch.tensor([-30.0, 60.0, 25.0, 200.0, 5.0, 1e-3, 1.0])]
+    ends = [torch.cat([t.double() for t in e]).to(dtype).unsqueeze(0) for e in (low, high)]
+    if getattr(activation, "activation", activation).name in POSITIVE:
+        ends = [e.abs() + 1e-3 for e in ends]
+    if getattr(activation, "activation", activation).name in ("exp", "integer_power"):
+        ends = [e.clamp(-50, 50) for e in ends]
+    return Interval(torch.minimum(*ends), torch.maximum(*ends))
+
+
+def points_of(activation: AbstractSmooth, z: Interval) -> Tensor:
+    """Numbers of each interval, (m, n), where little is to spare: ends, the middle, turning points, and beside them."""
+    g = torch.Generator().manual_seed(1)
+    low, high = z.lower[0], z.upper[0]
+    inner = low + torch.rand(3, len(low), generator=g, dtype=torch.float64).to(low.dtype) * (high - low)
+    found = torch.cat([torch.stack([low, high, low / 2 + high / 2]), inner, activation.slope_turns(low, high), activation.value_turns(low, high)])
+    up, down = (torch.nextafter(found, torch.full_like(found, e)) for e in (inf, -inf))
+    return torch.minimum(torch.maximum(torch.cat([found, up[2:], down[2:]]), low), high)
+
+
+def violations(activation: AbstractSmooth, z: Interval, arithmetic: AbstractArithmetic) -> list[str]:
+    """What is wrong at some point of an interval."""
+    dtype, wrong = z.lower.dtype, []
+    ranges = [activation.value_range(z, arithmetic), activation.slope_range(z, arithmetic)]
+    bends = activation.curvature_range(z, arithmetic) if not isinstance(activation, Derivative) else None
+    ranges += [] if bends is None else [bends]
+    lines = [(choice.__name__, choice(z, arithmetic)) for choice in (activation.lines, activation.parallel_lines)]
+    columns = [(name, [t.flatten().tolist() for t in (li.lower_slope, li.lower_intercept, li.upper_slope, li.upper_intercept)]) for name, li in lines]
+    hulls = [(r.lower.flatten().tolist(), r.upper.flatten().tolist()) for r in ranges]
+    for point in points_of(activation, z).tolist():
+        for i, v in enumerate(point):
+            for true in arb.derivatives(activation, v, dtype):
+                for order, (low, high) in enumerate(hulls):
+                    if arb.outside(low[i], true[order], high[i]):
+                        wrong.append(f"order {order} at {v} of [{z.lower[0, i]}, {z.upper[0, i]}]: {true[order]}")
+                for name, (a, b, c, d) in columns:
+                    below = arb.number(a[i]) * arb.number(v)
+                    above = arb.number(c[i]) * arb.number(v)
+                    if arb.outside(b[i], true[0] - below, inf) or arb.outside(-inf, true[0] - above, d[i]):
+                        wrong.append(f"{name} at {v} of [{z.lower[0, i]}, {z.upper[0, i]}]")
+    return wrong
+
+
+@every_dtype
+@every_activation
+def test_ranges_and_lines_hold(activation: AbstractSmooth, dtype: torch.dtype) -> None:
+    activation = activation.to(dtype, CPU)
+    assert activation.rigorous
+    assert violations(activation, intervals(activation, dtype), RIGOROUS) == []
