@@ -13,7 +13,7 @@ gamma.  Therefore every radius below is computed from non-negative terms and the
 Source: docs/mathematics.md, §8.
 """
 
-from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
+from recurjac.arithmetic.ball import Ball, LinearMap, common_radius, concatenate, nonnegative_sum, stacked, summed
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.definite import (
     BlockTridiagonal,
@@ -37,7 +37,7 @@ from recurjac.arithmetic.interval import Interval, MoveTensor, no_nan
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.rounding import root_of, with_derivative_of
+from recurjac.arithmetic.rounding import has_subnormal, least_nonzero, root_of, with_derivative_of
 
 __all__ = [
     "AbstractArithmetic",
@@ -57,12 +57,15 @@ __all__ = [
     "around_",
     "check_convolution",
     "check_matmul",
+    "common_radius",
     "concatenate",
+    "has_subnormal",
     "is_psd",
     "largest_eigenpair",
     "largest_eigenvalue",
     "least_eigenvalue",
     "no_nan",
+    "least_nonzero",
     "nonnegative_sum",
     "plus_and_minus_",
     "plus_at_",
@@ -73,6 +76,7 @@ __all__ = [
     "round_up_to",
     "shares_memory",
     "spectral_norm",
+    "stacked",
     "summed",
     "supported_dtype",
     "with_derivative_of",

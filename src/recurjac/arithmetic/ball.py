@@ -18,6 +18,7 @@ from recurjac.arithmetic.rounding import (
     gamma_of,
     grow,
     growth_of,
+    least_nonzero,
     over_underflow_,
     round_up,
     tiny_of,
@@ -33,14 +34,13 @@ class LinearMap(Protocol):
     def in_shape(self) -> Shape: ...
     @property
     def summands(self) -> int: ...
+    def least_coefficient(self) -> float: ...
     def apply(self, tensor: Tensor) -> Tensor: ...
     def absolute(self) -> LinearMap: ...
 
 
 _Pairing = Callable[[Tensor, Tensor], Tensor]
 """A result of two tensors."""
-_Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Two tensors shaped to broadcast."""
 
 
 @final
@@ -50,6 +50,9 @@ class Ball:
 
     `rad` broadcasts against `mid` and carries no gradient.  An infinite `mid` is exact if `rad` is 0.  Otherwise it
     overflowed and carries no information; nor does NaN.
+    A radius (1, …) that several rows, along the first dimension, have `in_common` costs little: sums with others of
+    the kind, products with exact numbers for each entry of a row, and `linear` operators find one radius again, from
+    the `largest` row alone.
     """
 
     mid: Tensor
@@ -90,6 +93,37 @@ class Ball:
         """`_size` for products that are summed over the last dimension, and one number that is added to them."""
         return self._size(gamma_of(self.shape[-1] + 1, self.mid.dtype))
 
+    @property
+    def common(self) -> bool:
+        """Whether several rows have their radius in common."""
+        if self.rad is None or self.exact or self.rad.dim() != self.mid.dim() or self.mid.dim() == 0:
+            return False
+        return self.rad.shape[0] == 1 != self.mid.shape[0]
+
+    @property
+    def in_common(self) -> Ball:
+        """The same rows, with one radius for all of them."""
+        if self.rad is None or self.common:
+            return self
+        if self.exact:
+            return Ball(self.mid, torch.zeros_like(_plain(self.mid[:1])) if len(self.mid) else self.rad)
+        rad = self.rad.expand_as(self.mid)
+        return Ball(self.mid, rad.amax(0, keepdim=True) if len(self.mid) else rad)
+
+    @cached_property
+    def largest(self) -> Ball:
+        """A row (1, …) that is in size at least each of the rows, entry by entry, with their common radius.
+
+        Roundings are monotone: the error of a sum or a product is at most that of this row.
+        """
+        plain = _plain(self.mid)
+        size = torch.maximum(plain.amax(0, keepdim=True), -plain.amin(0, keepdim=True)) if len(plain) else plain[:1]
+        return Ball(size, self.rad)
+
+    def map_rows(self, move: MoveTensor) -> Ball:
+        """The same value after `move` of the entries within each row, whatever the number of rows."""
+        return Ball(move(self.mid), move(self.rad)) if self.common and self.rad is not None else self.map(move)
+
     def map(self, move: MoveTensor) -> Ball:
         """The same value after `move` (a reshape, a permutation, an index) of its entries."""
         if self.rad is None or self.exact:
@@ -103,14 +137,6 @@ class Ball:
             return Ball(self.mid.to(dtype=dtype, device=device), zero_of(dtype, device))
         return self.map(lambda t: t.to(dtype=dtype, device=device))
 
-    def known_from(self, row: int) -> Ball:
-        """The same value, where the rows from index `row` on are known to be exact."""
-        if self.rad is None or self.exact:
-            return self
-        rad = self.rad.expand_as(self.mid).clone()
-        rad[row:] = 0
-        return Ball(self.mid, rad)
-
     def __neg__(self) -> Ball:
         return Ball(-self.mid, self.rad)
 
@@ -123,6 +149,8 @@ class Ball:
     def _sum(self, other: Ball, mid: Tensor) -> Ball:
         if self.rad is None or other.rad is None:
             return Ball(mid, None)
+        if self.common and other.common:
+            return Ball(mid, (self.largest + other.largest).rad)
         u = torch.finfo(mid.dtype).eps / 2
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
         return Ball(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
@@ -131,6 +159,8 @@ class Ball:
         mid = self.mid * other.mid
         if self.rad is None or other.rad is None:
             return Ball(mid, None)
+        if self.common and other.exact and other.mid.dim() < mid.dim():
+            return Ball(mid, (self.largest * other).rad)
         u = torch.finfo(mid.dtype).eps / 2
         if self.exact and other.exact:
             nonzero = (self.mid != 0) & (other.mid != 0)
@@ -153,16 +183,20 @@ class Ball:
         mid = operator.apply(self.mid)
         if self.rad is None:
             return Ball(mid, None)
-        n = operator.summands
+        n, dims = operator.summands, len(operator.in_shape)
         if n == 0:
+            if self.common:
+                return Ball(mid, operator.absolute().apply(self.rad))
             return Ball(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
         with torch.no_grad():
-            gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
-            size = self._size(gamma)
+            source = self.largest if self.common and dims < self.mid.dim() else self
+            gamma, absolute = gamma_of(n, mid.dtype), operator.absolute()
+            size = source._size(gamma)
             sums = absolute.apply(size)
             rad = over_underflow_(
-                sums, n, gamma, lambda: _active(absolute, size, mid, dims), lambda: absolute.apply(size.sign())
-            )
+                sums, n, gamma, lambda: least_nonzero(size) * absolute.least_coefficient(),
+                lambda: absolute.apply(size.sign()),
+            )  # fmt: skip
         return Ball(mid, rad)
 
     def dot(self, rows: Ball) -> Ball:
@@ -172,11 +206,11 @@ class Ball:
         """
         ours = self if self.mid.dim() == 4 else self.map(lambda t: t.reshape(*t.shape[:3], prod(t.shape[3:])))
         theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
-        return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
+        return _contracted(rows_times, ours, theirs)
 
     def matmul(self, matrix: Ball) -> Ball:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted(matrix_times, self, matrix, beside_rows)
+        return _contracted(matrix_times, self, matrix)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -211,32 +245,21 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
         return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
         rad = over_underflow_(
-            mid.detach().clone(), n, gamma_of(n, mid.dtype), lambda: (torch.ones_like(mid), _largest(terms).sign_()),
+            mid.detach().clone(), n, gamma_of(n, mid.dtype),
+            lambda: min(least_nonzero(w) * least_nonzero(r) for w, r in terms),
             lambda: reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms)),
         )  # fmt: skip
     return Ball(mid, rad)
-
-
-def _largest(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The largest entry of the rows of all terms, (B, K, 1)."""
-    return reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
 
 
 def matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(forms, matrix.mT)
 
 
-def beside_rows(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """A number for each form (...) and one for each row of a matrix (m,), shaped to broadcast to their products."""
-    return forms.unsqueeze(-1), rows.unsqueeze(-2)
+def _contracted(how: _Pairing, ours: Ball, theirs: Ball) -> Ball:
+    """The product `how`, which sums over the last dimension of both.  With radii r and s of a and b,
 
-
-def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ball:
-    """The product `how`, which sums over the last dimension of both.
-
-    beside: numbers for the rows of either, so that they broadcast to the results.  With radii r and s of a and b,
-
-        |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
+    |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
     """
     mid = how(ours.mid, theirs.mid)
     if ours.rad is None or theirs.rad is None:
@@ -247,21 +270,9 @@ def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ba
     with torch.no_grad():
         gamma, a, b = gamma_of(n + 1, mid.dtype), ours.cover, theirs.cover
         rad = over_underflow_(
-            how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
+            how(a, b), n, gamma, lambda: least_nonzero(a) * least_nonzero(b), lambda: how(a.sign(), b.sign())
         )
     return Ball(mid, rad)
-
-
-def _active(absolute: LinearMap, size: Tensor, image: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """Two factors of a product that is 0 where a value is 0, or where no entry reaches an entry of its image."""
-    active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True).sign_() if dims else size.sign()
-    return _refit(active, image, dims), absolute.apply(torch.ones_like(size[(0,) * (size.dim() - dims)])).sign_()
-
-
-def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
-    """`active` with its `in_dims` node dimensions of size 1 replaced by as many as the output `like` has."""
-    lead = active.shape[: active.dim() - in_dims]
-    return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
 
 
 def summed(values: Sequence[Ball]) -> Ball:
@@ -277,6 +288,19 @@ def summed(values: Sequence[Ball]) -> Ball:
         rads = [v.rad for v in values if v.rad is not None and not v.exact]
         rad = mids.abs().sum(0).mul_(gamma_of(k, dtype))
         return Ball(mid, reduce(torch.add, rads, rad).mul_(growth_of(2 * k + 2, dtype)))
+
+
+def stacked(values: Sequence[Ball]) -> Ball:
+    """The rows of all values, along the first dimension, with a radius in common."""
+    return Ball(torch.cat([v.mid for v in values]) if len(values) > 1 else values[0].mid, common_radius(values))
+
+
+def common_radius(values: Sequence[Ball]) -> Tensor | None:
+    """A radius (1, …) for all rows of all values; that of exact values if they all are."""
+    if any(v.rad is None for v in values):
+        return None
+    rads = [v.in_common.rad for v in values if not v.exact and len(v.mid)]
+    return reduce(torch.maximum, [r for r in rads if r is not None]) if rads else values[0].rad
 
 
 def concatenate(values: Sequence[Ball], dim: int) -> Ball:

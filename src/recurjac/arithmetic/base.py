@@ -54,6 +54,10 @@ class AbstractArithmetic(ABC):
         """A lower bound of a non-negative expression whose value `computed` has at most `operations` roundings."""
 
     @abstractmethod
+    def above(self, difference: Tensor) -> Tensor:
+        """A number not below the exact value of a sum or difference of two numbers, which is 0 only if that is."""
+
+    @abstractmethod
     def rounded(self, computed: Tensor, operations: int) -> Interval:
         """Bounds of numbers that were computed by so many products, quotients and roots, with their signs.
 
@@ -99,15 +103,14 @@ class AbstractArithmetic(ABC):
     def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
         """m and s such that [m - s, m + s] contains the (finite) interval."""
         mid = torch.add(interval.lower / 2, interval.upper, alpha=0.5)
-        low = self.exact(mid) - self.exact(interval.lower)
-        high = self.exact(interval.upper) - self.exact(mid)
-        return mid, torch.maximum(low.upper(), high.upper())
+        low, high = mid - interval.lower, interval.upper - mid
+        return mid, self.above(torch.maximum(low, high))
 
     @final
     def scaled(self, value: Ball, slope: Tensor) -> Ball:
         """The value times exact numbers that broadcast to it, without rounding if all of them are 0 or 1."""
         if bool(((slope == 0) | (slope == 1)).all()):
-            return value.map(lambda t: t * slope)
+            return value.map_rows(lambda t: t * slope)
         return value * self.exact(slope)
 
     @final

@@ -18,8 +18,16 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.ball import Ball, beside_rows, broadcasts, matrix_times, rows_times
-from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible, over_underflow_, tiny_of
+from recurjac.arithmetic.ball import Ball, broadcasts, matrix_times, rows_times
+from recurjac.arithmetic.rounding import (
+    gamma_of,
+    growth_of,
+    least_nonzero,
+    least_of,
+    negligible,
+    over_underflow_,
+    tiny_of,
+)
 
 
 def shares_memory(a: Ball, b: Ball) -> bool:
@@ -30,12 +38,14 @@ def shares_memory(a: Ball, b: Ball) -> bool:
     return any(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() for x, y in parts)
 
 
-def plus_at_(value: Ball, rows: slice, other: Ball) -> Ball:
-    """The value with `other` added to some of its rows."""
-    total = Ball(value.mid[rows], value.rad if value.rad is None or value.exact else value.rad[rows]) + other
+def plus_at_(value: Ball, row: int, other: Ball) -> Ball:
+    """The value with `other` (1, …) added to one of its rows; a radius in common stays one of them all."""
+    rows = slice(row, row + 1)
+    total = Ball(value.mid[rows], value.rad if value.rad is None or value.exact or value.common else value.rad[rows])
+    total = total + other
     value.mid[rows] = total.mid
-    if value.rad is None or total.rad is None:
-        return Ball(value.mid, None)
+    if value.common or value.rad is None or total.rad is None:  # the radius of a sum is not below those of its terms
+        return Ball(value.mid, None if value.rad is None else total.rad)
     rad = torch.zeros_like(value.mid.detach()) if value.exact else value.rad
     rad[rows] = total.rad
     return Ball(value.mid, rad)
@@ -73,7 +83,7 @@ def plus_matmul_(value: Ball, forms: Ball, matrix: Ball) -> Ball:
     mid = _plus_product_(value.mid, forms.mid, matrix.mid)
     sums = _plus_product_(own, a, b)
     rad = over_underflow_(
-        sums, n, gamma, lambda: beside_rows(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: matrix_times(a.sign(), b)
+        sums, n, gamma, lambda: least_nonzero(a) * least_nonzero(b), lambda: matrix_times(a.sign(), b.sign())
     )
     return Ball(mid, rad)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from recurjac.arithmetic.ball import Ball, rows_times
 from recurjac.arithmetic.base import AbstractArithmetic
 from recurjac.arithmetic.interval import Interval, no_nan
-from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
+from recurjac.arithmetic.rounding import grow, infinity_of, tiny_of, with_derivative_of, zero_of
 
 
 @final
@@ -39,6 +39,9 @@ class Fast(AbstractArithmetic):
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return computed
+
+    def above(self, difference: Tensor) -> Tensor:
+        return difference
 
     def rounded(self, computed: Tensor, operations: int) -> Interval:
         return Interval.unchecked(computed, computed)
@@ -78,6 +81,13 @@ class Rigorous(AbstractArithmetic):
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         excess = self.at_least(computed, operations + 4) - computed
         return torch.where(computed.isfinite(), (computed - excess).clamp(min=0), 0.0)
+
+    def above(self, difference: Tensor) -> Tensor:
+        """The next number, as the sum is rounded to the nearest one; a sum that is not 0 does not underflow."""
+        exact = difference == 0
+        above = torch.nextafter(difference.detach(), infinity_of(difference.dtype, difference.device))
+        above = torch.where(exact, difference.detach(), above).nan_to_num(torch.inf, torch.inf, -torch.inf)
+        return with_derivative_of(difference, above) if difference.requires_grad else above
 
     def rounded(self, computed: Tensor, operations: int) -> Interval:
         if operations == 0:
@@ -124,6 +134,9 @@ class Conditional(AbstractArithmetic):
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         return self.arithmetic.at_most(computed, operations)
+
+    def above(self, difference: Tensor) -> Tensor:
+        return self.arithmetic.above(difference)
 
     def rounded(self, computed: Tensor, operations: int) -> Interval:
         return self.arithmetic.rounded(computed, operations)

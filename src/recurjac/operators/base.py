@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic, Ball, has_subnormal, least_nonzero
 from recurjac.operators.spectral import spectral_norm
 
 
@@ -111,8 +111,24 @@ class AbstractLeaf(AbstractOperator):
     def push(self, value: Ball) -> Ball:
         return value.linear(self)
 
+    @property
+    def sums_products(self) -> bool:
+        """Whether each entry of `apply`'s result is a sum of products of entries and coefficients in `tensors`."""
+        return True
+
+    def least_coefficient(self) -> float:
+        """A lower bound of the magnitudes of all coefficients that are not 0, up to two roundings."""
+        return min((least_nonzero(t) for t in self.tensors()), default=1.0)
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
-        return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
+        """Like `push`, but sums of products are exact: of those with 1 and 0, at most one is not 0.
+
+        Subnormal coefficients are excepted, because their products with 1 may be flushed to zero.
+        """
+        units = one_hot(index, self.in_shape, dtype)
+        if not self.sums_products or any(has_subnormal(t) for t in self.tensors()):
+            return self.push(arithmetic.exact(units))
+        return arithmetic.exact(self.apply(units))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """The largest column sum for p = 1, the largest row sum for p = inf, and `spectral_norm` for p = 2."""

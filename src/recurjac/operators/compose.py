@@ -111,6 +111,16 @@ def compose(outer: AbstractOperator, inner: AbstractOperator) -> AbstractOperato
     return _melted(outer, inner) or Compose(outer, inner)
 
 
+def columns_in_common(
+    operator: AbstractOperator, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic
+) -> Ball:
+    """The columns of an operator at flat positions (m,), exact or with a radius in common: (m, *out_shape)."""
+    if isinstance(operator, Compose):
+        return operator.outer.push(columns_in_common(operator.inner, index, dtype, arithmetic).in_common)
+    found = operator.columns(index, dtype, arithmetic)
+    return found if found.exact else found.in_common
+
+
 def _negated(operator: AbstractOperator) -> AbstractOperator:
     """-operator, with the negation outermost."""
     if isinstance(operator, Negate):

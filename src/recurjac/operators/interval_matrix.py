@@ -46,7 +46,9 @@ class IntervalMatrix(AbstractOperator):
         return Ball(self.matrix.mid, self.matrix.rad)
 
     def transpose(self) -> IntervalMatrix:
-        return IntervalMatrix(self.matrix.map(lambda t: t.mT), self.outputs, self.inputs)
+        rad = self.matrix.rad
+        rad = rad if rad is None or rad.dim() < 2 else rad.mT  # it may be one number for each row or column
+        return IntervalMatrix(Ball(self.matrix.mid.mT, rad), self.outputs, self.inputs)
 
     def absolute(self) -> IntervalMatrix:
         """The matrix of the largest possible absolute values of the entries."""

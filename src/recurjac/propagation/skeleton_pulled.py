@@ -15,8 +15,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Ball, concatenate
+from recurjac.arithmetic import Ball, stacked
 from recurjac.network import Edge
+from recurjac.operators.compose import columns_in_common
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.propagation.chain_rule import ChainRule, Place, taken
 
@@ -57,12 +58,13 @@ def _pulled(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int,
     """For each node of `sources` before `start`: the derivatives of z_start at `entries` by its entries, (R, n).
 
     The map between them is linear: the slope of a neuron is the lower end of its interval, and 0 at `sources`.
+    The rows have one radius in common, so that rounding costs products with one vector.
     """
     widest = max(prod(s) for s in whole.shapes)
     bits = torch.finfo(whole.dtype).bits
     lot = max(1, 8 * whole.arithmetic.memory_on(whole.device) // (12 * widest * bits))
     parts = [_pull(whole, start, some, sources) for some in entries.split(lot)]
-    return [concatenate(p, 0) for p in zip(*parts, strict=True)]
+    return [stacked(p) for p in zip(*parts, strict=True)]
 
 
 def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, Tensor]) -> list[Ball]:
@@ -73,12 +75,15 @@ def _pull(whole: ChainRule, start: int, entries: Tensor, sources: Mapping[int, T
             if forms is None:
                 continue
             if node in sources:
-                found[node] = forms.map(partial(taken, index=sources[node]))
+                found[node] = forms.map_rows(partial(taken, index=sources[node]))
             forms = _through(whole, node, forms, sources)
         for e in whole.edges[node]:
             back = e.operator.transpose()
-            more = back.columns(entries, whole.dtype, arithmetic) if forms is None else back.push(forms)
-            pending[e.source] = more if e.source not in pending else pending[e.source] + more
+            if forms is None:
+                more = columns_in_common(back, entries, whole.dtype, arithmetic)
+            else:
+                more = back.push(forms.in_common)
+            pending[e.source] = more if e.source not in pending else pending[e.source].in_common + more.in_common
     nothing = torch.zeros(len(entries), 1, dtype=whole.dtype, device=whole.device)
     return [
         found[k] if k in found else arithmetic.exact(nothing.expand(-1, len(index)))
@@ -94,4 +99,4 @@ def _through(whole: ChainRule, node: int, forms: Ball, sources: Mapping[int, Ten
     slope = slopes.lower[0]
     if node in sources:
         slope = slope.flatten().index_fill(0, sources[node], 0.0).reshape(slope.shape)
-    return whole.arithmetic.scaled(forms, slope)
+    return whole.arithmetic.scaled(forms.in_common, slope)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_at_, shares_memory
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, common_radius, plus_at_, shares_memory
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
-from recurjac.operators.base import one_hot
+from recurjac.operators.compose import columns_in_common
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
 from recurjac.propagation.chain_rule import ChainRule, Place
@@ -34,26 +34,33 @@ from recurjac.relaxations import LinearRelaxation
 class Affine:
     """E v for entries of one stage; v is the input, 1, and the kept neurons of the stages in order.
 
-    columns: Eᵀ, (first entries of v, entries).  In memory, the rows of E are contiguous, because whole rows are copied.
+    columns: Eᵀ, (first entries of v, entries), with one radius in common for each entry: rounding then costs a product
+    with one vector.  In memory, the rows of E are contiguous, because whole rows are copied.
     """
 
     columns: Ball
 
     def at(self, index: Tensor) -> Affine:
         """The same for the entries `index` only."""
-        return Affine(self.columns.map(lambda t: t.mT.index_select(0, index).mT))
+        return Affine(self.columns.map_rows(lambda t: t.mT.index_select(0, index).mT))
 
     def times(self, slope: Tensor, arithmetic: AbstractArithmetic) -> Affine:
         """Each entry times its `slope`."""
         return Affine(arithmetic.scaled(self.columns, slope))
 
+    def between(self, begin: int, end: int | None) -> IntervalMatrix:
+        """The matrix of the entries of v from `begin` to `end`."""
+        mid, rad = self.columns.mid[begin:end].mT, self.columns.rad
+        rad = rad if rad is None or self.columns.exact or not self.columns.common else rad.mT
+        return IntervalMatrix(Ball(mid, rad), (mid.shape[1],), (mid.shape[0],))
+
 
 @final
 @dataclass(frozen=True)
 class _Post:
-    """h_k in terms of v: its entries `reads` are `affine`, the others are 0; indices are flat positions.
+    """h_k in terms of v: its entries `reads` are `affine`, its entries `kept` are in v, from position `begin`.
 
-    kept: the kept neurons of the stage; they are in v from position `begin`.
+    The others are 0; indices are flat positions.  affine: None for the input.
     """
 
     reads: Tensor
@@ -85,7 +92,7 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         every = torch.arange(self.network.sizes[0], device=self.network.device)
-        self.post.append(_Post(every, None, every, 0))
+        self.post.append(_Post(every[:0], None, every, 0))
 
     @cached_property
     def inputs(self) -> int:
@@ -102,46 +109,49 @@ class Skeleton:
         stage, n = self.network.stages[k - 1], self.network.sizes[k]
         columns: Ball | None = None
         for e in stage.edges:
-            source = self.post[e.source]
-            if source.affine is None:
-                more = e.operator.columns(source.reads, self.network.dtype, self.arithmetic)
-            else:
-                near = part(e.operator, None, source.reads)
-                if near is None:
-                    continue
-                more = near.push(source.affine.columns)
-                if source.count and more.rad is not None:
-                    units = torch.searchsorted(source.reads, source.kept)
-                    own = near.columns(units, self.network.dtype, self.arithmetic)
-                    more = more.known_from(source.begin) if own.exact else more
-                if shares_memory(source.affine.columns, more):  # the operator only moves numbers
-                    more = more.map(torch.clone)
-            more = more.map(lambda t: t.reshape(len(t), n))
-            columns = more if columns is None else _added(columns, more)
+            more = self._image(e.operator, self.post[e.source])
+            if more is not None:
+                columns = more if columns is None else _added(columns, more)
         if columns is None:
             columns = self.arithmetic.exact(torch.zeros(0, n, dtype=self.network.dtype, device=self.network.device))
         bias = stage.bias(self.arithmetic)
         return Affine(_long(columns if bias is None else self._shifted(columns, bias), self.length))
+
+    def _image(self, operator: AbstractOperator, source: _Post) -> Ball | None:
+        """The columns (entries of v, n) of the operator applied to h_k, in memory of their own; None if all are 0.
+
+        Those of kept neurons are columns of the operator.
+        """
+        near = None if source.affine is None else part(operator, None, source.reads)
+        images: list[Ball] = []
+        if near is not None and source.affine is not None:
+            pushed = _flat(near.push(source.affine.columns))
+            images.append(pushed)
+        if source.count:
+            own = _flat(columns_in_common(operator, source.kept, self.network.dtype, self.arithmetic))
+            if not images:
+                images.append(own.map(lambda t: t.new_zeros(source.begin, t.shape[1])))
+            images = [_long(images[0], source.begin), own]
+        if not images:
+            return None
+        if len(images) == 1 and source.affine is not None and shares_memory(source.affine.columns, images[0]):
+            return images[0].map_rows(torch.clone)  # the operator only moves numbers
+        return _stacked(images) if len(images) > 1 else images[0]
 
     def _shifted(self, columns: Ball, bias: Ball) -> Ball:
         """The columns with `bias` added at the position where v is 1."""
         row = bias.map(lambda t: t.reshape(1, -1))
         if len(columns.mid) <= self.inputs:
             return _stacked([_long(columns, self.inputs), row])
-        return plus_at_(columns, slice(self.inputs, self.inputs + 1), row)
+        return plus_at_(columns.in_common, self.inputs, row)
 
     def append_stage(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Append stage k, whose output is `slope` (entries,) times z where `exact`; the other neurons are kept."""
-        bent = ~exact
-        kept, reads = bent.nonzero().flatten(), (bent | (slope != 0)).nonzero().flatten()
-        affine, steep = z.at(reads), slope.masked_fill(bent, 1.0).index_select(0, reads)
+        kept, reads = (~exact).nonzero().flatten(), (exact & (slope != 0)).nonzero().flatten()
+        affine, steep = Affine(z.at(reads).columns.in_common), slope.index_select(0, reads)
         if not bool((steep == 1).all()):
             affine = affine.times(steep, self.arithmetic)
         if len(kept):
-            units = torch.searchsorted(reads, kept)
-            own = self.arithmetic.exact(one_hot(units, tuple(reads.shape), self.network.dtype))
-            others = affine.columns.map(lambda t: t.index_fill_(1, units, 0.0))  # made by `at`
-            affine = replace(affine, columns=_stacked([others, own]))
             rows = z.at(kept)
             self.kept_paths[k] = self.paths(rows, next(reversed(self.kept_rows), 0))
             self.kept_rows[k] = rows
@@ -149,11 +159,11 @@ class Skeleton:
 
     def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, IntervalMatrix]]:
         """The edges for forms of `entries`: to all kept neurons of stages up to `before`, joined, and to (input, 1)."""
-        (m, n), first = entries.columns.shape, self.inputs + 1
-        own = (0, IntervalMatrix(entries.columns.map(lambda t: t[:first]), (n,), (first,)))
+        first = self.inputs + 1
+        own = (0, entries.between(0, first).transpose())
         if before == 0:
             return [own]
-        return [(before, IntervalMatrix(entries.columns.map(lambda t: t[first:]), (n,), (m - first,))), own]
+        return [(before, entries.between(first, None).transpose()), own]
 
     def chain(self, whole: ChainRule, output: Affine) -> ChainRule:
         """The chain rule of the same J restricted to kept neurons; `output` is the last stage, which has no slopes."""
@@ -162,7 +172,7 @@ class Skeleton:
         ends = [*self.kept_rows.values(), output]
         edges = [
             tuple(
-                Edge(s, IntervalMatrix(end.columns.map(partial(_rows_of, self.post[g])), shapes[s], shapes[i]))
+                Edge(s, replace(end.between(self.post[g].begin, self.post[g].end), inputs=shapes[s], outputs=shapes[i]))
                 for s, g in enumerate(groups[:i])
             )
             for i, end in enumerate(ends, 1)
@@ -174,32 +184,34 @@ class Skeleton:
         )
 
 
-def _rows_of(post: _Post, columns: Tensor) -> Tensor:
-    return columns[post.begin : post.end].mT
-
-
 def _slopes(whole: ChainRule, node: int, kept: Tensor) -> Interval | None:
     slopes = whole.slopes[node]
     return None if slopes is None else slopes.map(lambda t: t.flatten(1)[:, kept])
 
 
+def _flat(columns: Ball) -> Ball:
+    return columns.map_rows(lambda t: t.flatten(1) if t.dim() > 1 else t.unsqueeze(1))
+
+
 def _long(columns: Ball, length: int) -> Ball:
     """The columns padded with zeros for the next entries of v, up to `length`."""
-    if len(columns.mid) == length:
+    missing = length - len(columns.mid)
+    if missing == 0:
         return columns
-    return columns.map(lambda t: torch.cat([t.mT, t.new_zeros(t.shape[1], length - len(t))], 1).mT)
+    return _stacked([columns, columns.map(lambda t: t.new_zeros(missing, t.shape[1]))])
 
 
 def _stacked(columns: Sequence[Ball]) -> Ball:
-    """The columns concatenated; in memory, the rows of E are contiguous."""
-    return concatenate([c.map(lambda t: t.mT) for c in columns], 1).map(lambda t: t.mT)
+    """The columns concatenated; in memory, the rows of E are contiguous.  A radius is in common."""
+    mid = torch.cat([c.mid.mT for c in columns], 1).mT
+    return Ball(mid, common_radius(columns))
 
 
 def _added(a: Ball, b: Ball) -> Ball:
     if not len(a.mid):
         return b
     length = max(len(a.mid), len(b.mid))
-    return _long(a, length) + _long(b, length)
+    return _long(a.in_common, length) + _long(b.in_common, length)
 
 
 @final
