@@ -112,20 +112,18 @@ class _Maker:
 
         The certificate claims nothing if the question is not proved at the centre itself.
         """
-        tried, best, bad = radius, 0.0, None
-        proved: Parts | None = None
+        proved, best, bad = Parts.grown(asked, question, unclipped(ball(radius)), deadline.part(0.5)), radius, radius
+        if not question.claims(proved.leaves):
+            proved, best = Parts.grown(asked, question, unclipped(ball(0.0)), Deadline.after(0.0)), 0.0
         for _ in range(_SHRINK):
-            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(0.5))
+            if bad - best <= 0.02 * bad or not question.claims(proved.leaves):
+                break
+            tried = (best + bad) / 2
+            parts = Parts.grown(asked, question, unclipped(ball(tried)), Deadline.after(0.0))
             if question.claims(parts.leaves):
                 proved, best = parts, tried
             else:
                 bad = tried
-            if bad is None or tried == 0.0 or (proved is not None and bad - best <= 0.02 * bad) or deadline.over:
-                break
-            tried = (best + bad) / 2 if best > 0.25 * bad else bad * 0.5
-        if proved is None:
-            best = 0.0
-            proved = Parts.grown(asked, question, unclipped(ball(0.0)), deadline)
         made = self.written(proved, ball(best), what, radius)
         return Certificate(made.document, what, best, radius)
 

@@ -1,0 +1,308 @@
+"""Certificates: they claim what their witness proves and no more, and an independent program agrees."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import recurjac as rj
+from recurjac.certificates import write_certificates
+from recurjac.cli import main
+from recurjac.cli.checking import CHECKER
+from recurjac.deadline import NEVER, Deadline
+from recurjac.network import Network, chain
+from recurjac.provenance import AbstractResult
+from recurjac.testing.networks import KINDS, true_jacobians
+from recurjac.witness.leaf import Asked
+from recurjac.witness.parts import Parts
+from recurjac.witness.questions import NormQuestion
+from tests.helpers import refused
+
+pytest.importorskip("onnx")
+CHAINS = ("relu", "leaky", "steep", "tanh", "sigmoid")
+HOME = Path(__file__).parents[1] / "checker"
+FEW = rj.RadiusSearch(4, attack=rj.Attack(2, 1, 1))
+Ask = Callable[[Network, torch.Tensor], AbstractResult]
+
+
+def quick(network: Network, region: rj.LpBall, p: float, q: float) -> rj.Lipschitz:
+    """A constant by one method, without a search for the lower bound."""
+    return rj.lipschitz(network, region, p=p, q=q, method=rj.Chords(), search=rj.Search(work=0))
+
+
+QUESTIONS: dict[str, Ask] = {
+    "norm inf": lambda n, x: quick(n, rj.LpBall(x, 0.1), p=inf, q=inf),
+    "norm 2": lambda n, x: quick(n, rj.LpBall(x, 0.1, 2, (-1.1, 2.0)), p=2, q=2),
+    "norm 1": lambda n, x: quick(n.margin(0, 2), rj.LpBall(x, 0.1, 1), p=1, q=1),
+    "entries": lambda n, x: rj.jacobian_bounds(n, rj.Box(x - 0.1, x + 0.05)),
+    "ranges": lambda n, x: rj.preactivation_bounds(n, rj.LpBall(x, 0.1)),
+    "trends": lambda n, x: rj.monotone(n, rj.LpBall(x, 0.02), probe=rj.Probe(8), limit=rj.Limit(parts=1)),
+    "radius": lambda n, x: rj.certified_radius(n, x, p=2, search=FEW),
+    "radius of all": lambda n, x: rj.certified_radius(n, x, target="all", search=FEW),
+    "stationary": lambda n, x: rj.stationary_free_radius(n, x, output=1),
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[[Network], tuple[Network, Path]]:
+    """Write a network as an ONNX file: the network that is read from it, and the file."""
+
+    def written(network: Network) -> tuple[Network, Path]:
+        path = tmp_path / "model.onnx"
+        rj.save_onnx(network, path)
+        return rj.load(path), path
+
+    return written
+
+
+def small(kind: str, seed: int = 0) -> Network:
+    """A chain of 4 inputs and 3 outputs."""
+    g = torch.Generator().manual_seed(seed)
+    sizes = [(7, 4), (7, 7), (3, 7)]
+    weights = [torch.randn(size, generator=g, dtype=torch.float64) * (1.5 / size[1] ** 0.5) for size in sizes]
+    biases = [torch.randn(size[0], generator=g, dtype=torch.float64) / 2 for size in sizes]
+    return chain(list(zip(weights, biases, strict=True)), [KINDS[kind]] * 2)
+
+
+def point(seed: int = 0, batch: int = 1) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 4, generator=g, dtype=torch.float64) / 2
+
+
+def checked(path: Path, model: Path) -> tuple[int, str]:
+    """The exit code of the checker and what it says; skips the test if there is no checker."""
+    if importlib.util.find_spec("flint") is None:
+        pytest.skip("python-flint is not installed")
+    if not (HOME / CHECKER).is_dir() and importlib.util.find_spec(CHECKER) is None:
+        pytest.skip("the checker is not installed")
+    where = os.pathsep.join(p for p in (str(HOME), os.environ.get("PYTHONPATH", "")) if p)
+    command = [sys.executable, "-m", CHECKER, str(path), str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where}, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+def test_certificates_are_accepted(kind: str, model: Any, tmp_path: Path) -> None:
+    network, file = model(small(kind))
+    made = [c for ask in QUESTIONS.values() for c in ask(network, point()).certificate(file, seconds=1)]
+    assert len(made) == len(QUESTIONS) and sum(c.proves for c in made) >= 5
+    for i, certificate in enumerate(c for c in made if c.proves):
+        certificate.save(tmp_path / f"{i}.json")
+        code, said = checked(tmp_path / f"{i}.json", file)
+        assert code == 0, (certificate, said)
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+def test_no_claim_is_refuted_by_sampled_truth(kind: str, model: Any) -> None:
+    network, file = model(small(kind))
+    g = torch.Generator().manual_seed(3)
+    for ask in QUESTIONS.values():
+        for certificate in ask(network, point()).certificate(file, seconds=0.5):
+            where = certificate.document["region"]
+            for claim in certificate.document["claims"]:
+                refute(claim, network, sampled(where, g))
+
+
+def sampled(where: dict[str, Any], g: torch.Generator) -> torch.Tensor:
+    """Points of a region of a certificate."""
+    uniform = 2 * torch.rand(200, 4, generator=g, dtype=torch.float64) - 1
+    if where["kind"] == "box":
+        low, high = (floats(where[k]) for k in ("lower", "upper"))
+        return low + (high - low) * (uniform + 1) / 2
+    size = 1 if where["norm"] == "inf" else torch.linalg.vector_norm(uniform, float(where["norm"]), dim=1)[:, None]
+    points = floats(where["center"]) + float.fromhex(where["radius"]) * 0.999 * uniform / size
+    if where["clip"] is not None:
+        points = points.clamp(floats(where["clip"]["lower"]), floats(where["clip"]["upper"]))
+    return points
+
+
+def floats(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([float.fromhex(t) for t in texts], dtype=torch.float64)
+
+
+def matrix(rows: list[list[list[Any]]]) -> torch.Tensor:
+    """The rows of a claim as a matrix of 3 columns."""
+    found = torch.zeros(len(rows), 3, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        for k, c in row:
+            found[i, k] = float.fromhex(c)
+    return found
+
+
+def refute(claim: dict[str, Any], network: Network, x: torch.Tensor) -> None:
+    """Compare a claim with values and derivatives at points."""
+    values, slopes = network(x), true_jacobians(network, x)
+    kind = claim["kind"]
+    if kind == "robust":
+        others = [i for i in range(3) if i != claim["label"]]
+        assert (values[:, [claim["label"]]] > values[:, others]).all()
+        return
+    rows = matrix(claim["rows"] if "rows" in claim else [claim["row"]])
+    along, of = (rows @ slopes), values @ rows.T
+    if kind == "lipschitz":
+        p, q = (float(claim[k]) for k in ("from", "to"))
+        corners = torch.tensor([[1.0 - 2.0 * (i >> b & 1) for b in range(4)] for i in range(16)], dtype=torch.float64)
+        steps = torch.eye(4, dtype=torch.float64) if p == 1 else corners / (1 if p == inf else 2)
+        assert torch.linalg.vector_norm(along @ steps.T, q, dim=1).max() <= float.fromhex(claim["upper"])
+    elif kind in ("jacobian", "output"):
+        got = along[:, 0] if kind == "jacobian" else of[:, 0]
+        low, high = claim["lower"], claim["upper"]
+        low, high = (floats(e if isinstance(e, list) else [e]) for e in (low, high))
+        assert (low <= got + 1e-12 * got.abs().max()).all() and (got - 1e-12 * got.abs().max() <= high).all()
+    elif kind == "monotone":
+        assert (along[:, 0, claim["increasing"]] >= 0).all() and (along[:, 0, claim["decreasing"]] <= 0).all()
+    else:
+        assert kind in ("no_stationary_point", "attained")
+        assert kind == "attained" or bool((along[:, 0] != 0).any(1).all())
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+def test_a_norm_is_not_below_what_is_attained(kind: str, model: Any) -> None:
+    network, file = model(small(kind, 1))
+    for p, q in ((inf, inf), (inf, 1), (2, 2), (2, inf), (1, 2), (1, 1)):
+        found = quick(network, rj.LpBall(point(1, 2), 0.3), p, q)
+        for certificate, lower in zip(found.certificate(file, seconds=0.1), found.lower.tolist(), strict=True):
+            assert certificate.value >= lower > 0
+
+
+@pytest.mark.parametrize("what", ["upper", "entry", "range", "node", "sign"])
+def test_a_claim_beyond_the_witness_is_rejected(what: str, model: Any, tmp_path: Path) -> None:
+    network, file = model(small("relu"))
+    asked = {"upper": "norm inf", "entry": "entries", "range": "ranges", "node": "ranges", "sign": "trends"}[what]
+    document = json.loads(QUESTIONS[asked](network, point()).certificate(file, seconds=0.01)[0].to_json())
+    claim = document["claims"][0]
+    if what == "sign":
+        left = [i for i in range(4) if i not in claim["increasing"]]
+        claim["increasing"] = sorted([*claim["increasing"], left[0]])
+    elif what == "node":
+        for stage in document["parts"][0]["values"]["stages"]:
+            stage["upper"][0] = stage["lower"][0]
+    elif what == "entry":
+        claim["upper"][2] = (float.fromhex(claim["upper"][2]) - 1e-5).hex()
+    else:
+        claim["upper"] = (float.fromhex(claim["upper"]) * (1 - 1e-6)).hex() if what == "upper" else claim["lower"]
+    (tmp_path / "forged.json").write_text(json.dumps(document))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert code == 1 and "invalid" in said
+
+
+def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any) -> None:
+    network, _ = model(small("relu", 2))
+    region = rj.LpBall(point(2), 0.5).bind((4,), torch.float64, torch.device("cpu"))
+    asked = Asked(network, torch.eye(3, dtype=torch.float64))
+    alone = Parts.grown(asked, NormQuestion(inf, inf, 0.0), region, Deadline.after(1e-9))
+    goal = NormQuestion(inf, inf, 0.0).value(alone.leaves) * 0.9
+    question = NormQuestion(inf, inf, goal)
+    divided = Parts.grown(asked, question, region, NEVER)
+    assert len(alone.nodes) == 1 and len(divided.nodes) > 1
+    assert question.value(divided.leaves) <= question.goal
+    children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[2:]]
+    assert sorted(children) == list(range(1, len(divided.nodes)))
+
+
+def test_a_radius_that_the_witness_does_not_prove_becomes_smaller(model: Any, tmp_path: Path) -> None:
+    network, file = model(small("relu"))
+    found = rj.certified_radius(network, point(), search=FEW)
+    wide = replace(found, radius=found.radius * 100)
+    (certificate,) = wide.certificate(file, seconds=5)
+    assert 0.5 * float(found.by_margin[0]) <= certificate.value < float(wide.radius[0])
+    assert certificate.proves and float.fromhex(certificate.document["region"]["radius"]) == certificate.value
+
+
+def test_several_certificates_share_a_file(model: Any, tmp_path: Path) -> None:
+    network, file = model(small("relu"))
+    made = rj.jacobian_bounds(network, rj.LpBall(point(0, 2), 0.1)).certificate(file)
+    write_certificates(tmp_path / "two.json", made)
+    assert [d["region"] for d in json.loads((tmp_path / "two.json").read_text())] == [
+        c.document["region"] for c in made
+    ]
+    write_certificates(tmp_path / "one.json", made[:1])
+    assert json.loads((tmp_path / "one.json").read_text()) == made[0].document
+
+
+def test_certificates_that_cannot_be_are_refused(model: Any, tmp_path: Path) -> None:
+    network, file = model(small("relu"))
+    ball = rj.LpBall(point(), 0.1)
+    found = rj.jacobian_bounds(network, ball)
+    other = rj.jacobian_bounds(small("relu", 5), ball)
+    known = rj.Problem(network, ball).constrained(1, rj.Interval(torch.zeros(1, 7), torch.ones(1, 7)))
+    cases: list[tuple[str, Callable[[], object]]] = [
+        ("not an .onnx file", lambda: found.certificate("net.npz")),
+        ("positive number", lambda: found.certificate(file, seconds=0)),
+        ("not about the network in the file", lambda: other.certificate(file)),
+        ("unbounded", lambda: rj.jacobian_bounds(network, rj.LpBall(point(), inf)).certificate(file)),
+        ("constraints", lambda: rj.jacobian_bounds(known).certificate(file)),
+        ("no certificates of HessianBounds",
+         lambda: rj.hessian_bounds(rj.load(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double(), point()),
+                                   ball, output=0).certificate(file)),
+    ]  # fmt: skip
+    for why, ask in cases:
+        refused(ask, rj.InvalidRequest, [why])
+
+
+def test_what_was_asked_is_no_part_of_a_report(model: Any) -> None:
+    network, file = model(small("relu"))
+    found = rj.jacobian_bounds(network, rj.LpBall(point(), 0.1))
+    again = rj.jacobian_bounds(network, rj.LpBall(point(), 0.1))
+    assert found == again and hash(found) == hash(again)
+    assert "asked" not in json.loads(found.to_json())["provenance"]
+    for kept in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):  # noqa: S301  (our own bytes)
+        assert kept == found and kept.certificate(file)[0].value == found.certificate(file)[0].value
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky", "tanh", "sigmoid", "arctan", "softplus", "sin", "abs"])
+def test_written_networks_are_read_as_the_same_function(kind: str, model: Any) -> None:
+    given = small(kind)
+    network, _ = model(given)
+    x = point(4, 20)
+    assert torch.allclose(network(x), given(x), rtol=1e-14, atol=1e-14)
+    weights = [[t for e in stage.edges for t in e.operator.tensors()] for stage in network.stages]
+    assert all(any(torch.equal(t, own) for t in own_stage) for own_stage in weights for own in own_stage)
+
+
+def test_other_networks_are_not_written(tmp_path: Path) -> None:
+    refused(lambda: rj.save_onnx(small("gelu"), tmp_path / "a.onnx"), rj.UnsupportedLayer, ["gelu"])
+    pooled = rj.load(nn.Sequential(nn.MaxPool1d(2), nn.Flatten(), nn.Linear(2, 2)).double(), torch.zeros(1, 1, 4))
+    refused(lambda: rj.save_onnx(pooled, tmp_path / "b.onnx"), rj.UnsupportedLayer, ["operator"])
+
+
+@pytest.mark.parametrize("command", ["lipschitz", "jacobian", "certify", "landscape", "monotone"])
+def test_commands_write_certificates(
+    command: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, file = model(small("relu"))
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", point(0, 2).numpy())
+    more = {"lipschitz": ["--radius", "0.1", "0.2", "--method", "chords"], "jacobian": ["--radius", "0.1"],
+            "landscape": ["--class", "1"], "monotone": ["--radius", "0.02"], "certify": []}[command]  # fmt: skip
+    quick = ["--method", "chords"] if "--method" not in more else []
+    args = [command, str(file), "--input", "x.npy", *more, *quick, "--certificate", "c.json"]
+    assert main(args) == 0
+    found = json.loads(Path("c.json").read_text())
+    assert len(found) == (4 if command == "lipschitz" else 2)
+    assert "by the certificate" in capsys.readouterr().err
+    assert main([command, "x.npz", "--input", "x.npy", *more, *quick, "--certificate", "d.json"]) == 2
+    assert "not an .onnx file" in capsys.readouterr().err
+
+
+def test_check_without_a_checker_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("recurjac.cli.checking.CHECKER", "recurjac_check_that_is_not_there")
+    assert main(["check", "c.json", "m.onnx"]) == 2
+    assert "pip install" in capsys.readouterr().err
