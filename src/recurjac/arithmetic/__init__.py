@@ -13,7 +13,17 @@ gamma.  Therefore every radius below is computed from non-negative terms and the
 Source: docs/mathematics.md, §8.
 """
 
-from recurjac.arithmetic.ball import Ball, LinearMap, common_radius, concatenate, nonnegative_sum, stacked, summed
+from recurjac.arithmetic.absorbed import Loss, Sizes, paid
+from recurjac.arithmetic.ball import (
+    Ball,
+    LinearMap,
+    common_radius,
+    concatenate,
+    nonnegative_sum,
+    rows_times,
+    stacked,
+    summed,
+)
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.definite import (
     BlockTridiagonal,
@@ -37,7 +47,7 @@ from recurjac.arithmetic.interval import Interval, MoveTensor, no_nan
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.rounding import has_subnormal, least_nonzero, root_of, with_derivative_of
+from recurjac.arithmetic.rounding import growth_of, has_subnormal, least_nonzero, root_of, with_derivative_of
 
 __all__ = [
     "AbstractArithmetic",
@@ -48,10 +58,12 @@ __all__ = [
     "Fast",
     "Interval",
     "LinearMap",
+    "Loss",
     "MEMORY",
     "MoveTensor",
     "Rigorous",
     "Signed",
+    "Sizes",
     "Slopes",
     "Ball",
     "around_",
@@ -59,6 +71,7 @@ __all__ = [
     "check_matmul",
     "common_radius",
     "concatenate",
+    "growth_of",
     "has_subnormal",
     "is_psd",
     "largest_eigenpair",
@@ -67,6 +80,7 @@ __all__ = [
     "no_nan",
     "least_nonzero",
     "nonnegative_sum",
+    "paid",
     "plus_and_minus_",
     "plus_at_",
     "plus_matmul_",
@@ -74,6 +88,7 @@ __all__ = [
     "root_up",
     "round_to",
     "round_up_to",
+    "rows_times",
     "shares_memory",
     "spectral_norm",
     "stacked",

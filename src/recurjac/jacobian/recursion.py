@@ -65,6 +65,9 @@ class AbstractRecursion(AbstractNodewise):
         route = known.route(self)
         for later in range(known.chain.end - 1, node, -1):
             if later not in route.found:
+                bounds = known.at(later)
+                if bounds is not None:
+                    route.known[later] = bounds
                 route.found[later] = self._relaxed(known, later)
         return route
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, has_subnormal, least_nonzero
+from recurjac.arithmetic import AbstractArithmetic, Ball, Sizes, has_subnormal, least_nonzero
 from recurjac.operators.spectral import spectral_norm
 
 
@@ -29,6 +29,10 @@ class AbstractOperator(ABC):
     @abstractmethod
     def push(self, value: Ball) -> Ball:
         """A applied to a value of shape (..., *in_shape), with its rounding error."""
+
+    @abstractmethod
+    def absorb(self, sizes: Sizes) -> Sizes:
+        """What its rounding costs forms that it is applied to, from what those of its results cost (`Sizes.before`)."""
 
     @abstractmethod
     def transpose(self) -> AbstractOperator:
@@ -110,6 +114,10 @@ class AbstractLeaf(AbstractOperator):
     @final
     def push(self, value: Ball) -> Ball:
         return value.linear(self)
+
+    @final
+    def absorb(self, sizes: Sizes) -> Sizes:
+        return sizes.before(self)
 
     @property
     def sums_products(self) -> bool:

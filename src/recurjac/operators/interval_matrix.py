@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, plus_matmul_, spectral_norm
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, Sizes, concatenate, plus_matmul_, spectral_norm
 from recurjac.operators.base import AbstractOperator
 
 
@@ -39,6 +39,10 @@ class IntervalMatrix(AbstractOperator):
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
         found = value.matmul(self._afresh)
         return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape((*lead, *self.outputs)))
+
+    def absorb(self, sizes: Sizes) -> Sizes:
+        flat = sizes.reshaped(len(self.outputs), (prod(self.outputs),))
+        return flat.before_matrix(self._afresh).reshaped(1, self.inputs)
 
     @property
     def _afresh(self) -> Ball:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from math import prod
 from typing import final
 
 import torch
+from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, concatenate
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, Loss, Sizes, concatenate
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner
-from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import Convex, One
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 @dataclass(frozen=True)
 class AbstractPushRoute(AbstractRoute):
-    """A route from a node forward to the last node, where forms are multiplied with the covectors."""
+    """A route from a node forward to the last node, where forms are multiplied with the covectors.
+
+    found: the lines of nodes.  known: bounds of g_h at nodes, for the magnitudes that rounding is paid by.
+    """
 
     chain: ChainRule
-    found: dict[int, LinearRelaxation | None]
+    found: dict[int, LinearRelaxation | None] = field(default_factory=dict)
+    known: dict[int, Interval] = field(default_factory=dict)
+    _absorptions: dict[int, Absorption] = field(default_factory=dict)
+    _sizes: dict[int, Tensor] = field(default_factory=dict)
+    _images: dict[int, list[Sizes]] = field(default_factory=dict)
 
     @property
     def arithmetic(self) -> AbstractArithmetic:
@@ -66,6 +75,54 @@ class AbstractPushRoute(AbstractRoute):
         return None
 
     @final
+    def loss(self, node: int) -> Loss:
+        before = self.gradient(node) if self.found.get(node) is not None else None
+        return loss_of(self.images(node), self.rows(node), before, len(self.chain.shapes[node]))
+
+    @final
+    def absorption(self, node: int) -> Absorption:
+        if node not in self._absorptions:
+            self._absorptions[node] = Absorption(self.lines(node), self.loss(node))
+        return self._absorptions[node]
+
+    @final
+    def gradient(self, node: int) -> Tensor:
+        """Upper bounds of |g_h| at a node: the least of what is known and of the products along its edges.
+
+        All later nodes, and this one, must be bounded if their slopes are not all known.
+        """
+        arithmetic, rows = self.chain.arithmetic, self.rows(node)
+        parts = [image.numbers for image in self.images(node)]
+        if rows is not None:
+            parts.append(torch.maximum(rows.upper(), -rows.lower()).detach())
+        size = arithmetic.at_least(reduce(torch.add, parts), len(parts)) if parts else None
+        if node in self.known:
+            most = self.known[node].magnitude.detach()
+            size = most if size is None else torch.minimum(size, most)
+        return (
+            torch.zeros(1, 1, *self.chain.shapes[node]).to(self.chain.device, self.chain.dtype)
+            if size is None
+            else size
+        )
+
+    @final
+    def past(self, node: int) -> Tensor:
+        """Upper bounds of |g_z| at a node."""
+        if node not in self._sizes:
+            slopes = self.chain.slopes[node]
+            size = self.gradient(node)
+            if slopes is not None:
+                steep = slopes.map(lambda t: t.detach().unsqueeze(1)).magnitude
+                ends = Interval.point(size), Interval.point(steep)
+                size = self.chain.arithmetic.product(*ends).upper
+            self._sizes[node] = size
+        return self._sizes[node]
+
+    @abstractmethod
+    def images(self, node: int) -> list[Sizes]:
+        """What the operators of all edges out of a node cost; their numbers are upper bounds of their parts of |g_h|."""
+
+    @final
     def floats(self) -> int:
         return self.chain.batch * self.chain.rows * self.widest()
 
@@ -77,6 +134,17 @@ class PushRoute(AbstractPushRoute):
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return self._out[node]
+
+    def sizes(self, node: int) -> Tensor:
+        return self.past(node)
+
+    def images(self, node: int) -> list[Sizes]:
+        if node not in self._images:
+            self._images[node] = [
+                operator.absorb(Sizes.of(self.past(target), len(operator.out_shape), len(self.chain.edges[target]) - 1))
+                for target, operator in self._out[node]
+            ]
+        return self._images[node]
 
     def widest(self) -> int:
         return max((prod(s) for s in self.chain.shapes[1:-1]), default=1)
@@ -125,6 +193,22 @@ class StackedPushRoute(AbstractPushRoute):
 
     def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
         return [(node + 1, self._stacks[node])] if node < len(self._stacks) else []
+
+    def sizes(self, node: int) -> Tensor:
+        """Of all nodes from `node` on but the last; at the end, of the number 1 that a single covector is joined to."""
+        parts = [self.past(n) for n in range(node, self.chain.end)]
+        if self._single:
+            parts.append(torch.ones(1, 1, 1, dtype=self.chain.dtype, device=self.chain.device))
+        lead = torch.broadcast_shapes(*(p.shape[:2] for p in parts))
+        return torch.cat([p.reshape(*p.shape[:2], -1).expand(*lead, -1) for p in parts], 2)
+
+    def images(self, node: int) -> list[Sizes]:
+        """A coefficient is a sum of products with all earlier forms."""
+        if node not in self._images:
+            sums = sum(prod(s) for s in self.chain.shapes[:-1])
+            edges = self.edges(node)
+            self._images[node] = [operator.absorb(Sizes.of(self.sizes(target), 1, sums)) for target, operator in edges]
+        return self._images[node]
 
     def split_passthrough(self, node: int, forms: Ball) -> tuple[Ball, Ball | None]:
         n, rows = prod(self.chain.shapes[node]), self.rows(node)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Sizes
 from recurjac.operators import AbstractOperator
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.region import Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 class AbstractRoute(ABC):
@@ -58,9 +60,35 @@ class AbstractRoute(ABC):
         """The set over which forms that arrive at `node` are maximised; None except at the end of a route."""
 
     @abstractmethod
+    def loss(self, node: int) -> Loss:
+        """What rounding costs forms that leave `node` (`loss_of`); called only if rounding is to be covered."""
+
+    @abstractmethod
+    def absorption(self, node: int) -> Absorption:
+        """The lines of a node with the loss of forms that arrive there."""
+
+    @abstractmethod
+    def sizes(self, node: int) -> Tensor:
+        """Upper bounds of what arriving forms are multiplied with, before `split_passthrough`: (B, K, *node)."""
+
+    @abstractmethod
     def floats(self) -> int:
         """An upper estimate of the coefficients of one form at its widest node, over all samples and outputs."""
 
     @abstractmethod
     def widest(self) -> int:
         """The number of entries of the widest node."""
+
+
+def loss_of(images: Sequence[Sizes], rows: Ball | None, before: Tensor | None, dims: int) -> Loss:
+    """The loss at a node with so many dimensions.
+
+    images: what the operators of all edges cost.  rows: numbers with which the forms are multiplied.  before: upper
+    bounds of what forms are multiplied with after the node's lines, (B, K, *node); None if it has no lines.
+    """
+    parts = list(images)
+    if rows is not None:
+        parts.append(Sizes.of_row(rows, dims))
+    if before is not None:
+        parts.append(Sizes.of(before, dims).rounded(dims))
+    return Loss.of(parts, dims)

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, common_radius, plus_at_, shares_memory
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, Loss, Sizes, common_radius, plus_at_, shares_memory
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
 from recurjac.operators.compose import columns_in_common
@@ -24,9 +24,9 @@ from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
 from recurjac.propagation.chain_rule import ChainRule, Place
 from recurjac.propagation.planning import AbstractPlanner
-from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import BesideOne, BoundRegion, Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 @final
@@ -221,6 +221,9 @@ class SkeletonRoute(AbstractRoute):
 
     Nodes are numbered like the stages; the lines of a stage are those of its kept neurons.  The forms of all earlier
     kept neurons are joined.  Every node has an edge to the input.
+
+    ranges: for each stage upper bounds of |z| and |h| at its kept neurons, (1, 1, count) each.
+    absorptions: those of the stages that were needed so far.
     """
 
     skeleton: Skeleton
@@ -228,6 +231,8 @@ class SkeletonRoute(AbstractRoute):
     z: Affine
     found: Mapping[int, LinearRelaxation]
     inputs: BoundRegion
+    ranges: Mapping[int, tuple[Tensor, Tensor]]
+    absorptions: dict[int, Absorption]
 
     @property
     def dense(self) -> bool:
@@ -264,6 +269,24 @@ class SkeletonRoute(AbstractRoute):
 
     def region(self, node: int) -> Convex | None:
         return BesideOne(self.inputs) if node == 0 else None
+
+    def loss(self, node: int) -> Loss:
+        """All forms that arrive anywhere are sums of products with columns of kept neurons of later stages."""
+        sums = sum(self.skeleton.network.sizes)
+        images = [o.absorb(Sizes.of(self.sizes(target), 1, sums)) for target, o in self.edges(node)]
+        return loss_of(images, None, None if node == self.start else self.ranges[node][0], 1)
+
+    def absorption(self, node: int) -> Absorption:
+        if node not in self.absorptions:
+            self.absorptions[node] = Absorption(self.lines(node), self.loss(node))
+        return self.absorptions[node]
+
+    def sizes(self, node: int) -> Tensor:
+        """Of the input and 1 at node 0; elsewhere of the kept neurons of all stages up to `node`."""
+        if node == 0:
+            size = self.inputs.box(self.arithmetic).magnitude.detach().flatten(1).unsqueeze(1)
+            return torch.cat([size, torch.ones_like(size[..., :1])], 2)
+        return torch.cat([self.ranges[g][1] for g in self.skeleton.kept_rows if g <= node], 2)
 
     def floats(self) -> int:
         return self.widest()

@@ -17,13 +17,29 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_and_minus_, shares_memory, summed
+from recurjac.arithmetic import (
+    AbstractArithmetic,
+    Ball,
+    Fast,
+    Interval,
+    Loss,
+    concatenate,
+    growth_of,
+    paid,
+    plus_and_minus_,
+    shares_memory,
+    summed,
+)
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval_matrix import IntervalMatrix, total
 from recurjac.propagation.forms import AbstractSeeds, Units
 from recurjac.propagation.receptive_field import Restricted, tiles
 from recurjac.propagation.route import AbstractRoute
-from recurjac.relaxations import relax_
+from recurjac.relaxations import LinearRelaxation, relax_
+
+FAST = Fast()
+_COPIES = 6
+"""How many tensors of forms exist at once while they go on from one node to the next."""
 
 
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
@@ -49,9 +65,8 @@ def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Inter
 
 
 def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
-    copies = 12 if route.arithmetic.rigorous else 6
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
-    size = route.planner.together(form, copies, route.arithmetic.memory_on(seeds.device), seeds.device)
+    size = route.planner.together(form, _COPIES, route.arithmetic.memory_on(seeds.device), seeds.device)
     lots = max(1, ceil(seeds.count / size))
     if lots == 1:
         return _sweep(route, start, seeds)
@@ -71,30 +86,52 @@ def _joined(bounds: list[Interval]) -> Interval:
 
 
 class _Tally:
-    """The constants so far: shared by both signs until `split`, then for the forms followed by their negations."""
+    """The constants so far: shared by both signs until `split`, then for the forms followed by their negations.
 
-    def __init__(self) -> None:
+    errors: what rounding cost the forms, which is the same for both signs until then; None if it is not covered.
+    """
+
+    def __init__(self, rigorous: bool) -> None:
         self.terms: list[Ball] = []
+        self.errors: list[Tensor] | None = [] if rigorous else None
         self.split = False
 
     def add(self, term: Ball | None) -> None:
         if term is not None:
             self.terms.append(term)
 
+    def pay(self, error: Tensor | None) -> None:
+        """Add what forms lose at a node; before `split`, their negations lose the same."""
+        if error is not None and error.dim() and self.errors is not None:
+            self.errors.append(error)
+
     def double(self) -> None:
         self.terms = [concatenate([t, -t], 2) for t in self.terms]
+        if self.errors is not None:
+            self.errors = [torch.cat([e, e], 2) for e in self.errors]
         self.split = True
+
+    def total(self) -> Ball | None:
+        """The sum of all constants; None if all are 0."""
+        found = summed(self.terms) if self.terms else None
+        if not self.errors:
+            return found
+        with torch.no_grad():
+            rad = reduce(torch.add, self.errors) * growth_of(len(self.errors) + 2, self.errors[0].dtype)
+            if found is None:
+                return Ball(torch.zeros_like(rad), rad)
+            if found.rad is None:
+                raise ValueError("a constant whose rounding is not covered")
+            return Ball(found.mid, (found.rad + rad) * growth_of(2, rad.dtype))
 
 
 def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
-    arithmetic, tally = route.arithmetic, _Tally()
+    arithmetic, tally = route.arithmetic, _Tally(route.arithmetic.rigorous)
     pending: dict[int, list[_Sent]] = {}
     for node in route.nodes(start):
         sent = pending.pop(node, None)
         if node == start:
-            rows = route.rows(node)
-            tally.add(None if rows is None else seeds.dot(rows))
-            _send(pending, route.edges(node), _Seeds(seeds, arithmetic))
+            _begin(route, start, seeds, tally, pending)
             continue
         if sent is None:
             continue
@@ -103,24 +140,49 @@ def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
             tally.double()
             pending = {k: [s.doubled() for s in v] for k, v in pending.items()}
             sent = [s.doubled() for s in sent]
-        forms, passing = route.split_passthrough(node, _arrived(sent))
+        arrived = _arrived(sent, route, node, tally)
+        forms, passing = route.split_passthrough(node, arrived)
         if region is not None:
-            tally.add(region.support_function_(forms, arithmetic))
+            tally.add(region.support_function_(arithmetic.exact(forms.mid), arithmetic))
             continue
-        if lines is not None:
-            forms, constant = relax_(forms, lines, arithmetic)
-            tally.add(constant)
-            if lines.all_constant and passing is None:
-                continue
-        tally.add(None if rows is None else forms.dot(rows))
+        forms = _relaxed(route, node, lines, forms, tally)
+        if lines is not None and lines.all_constant and passing is None:
+            continue
+        tally.add(None if rows is None else arithmetic.exact(forms.dot(rows).mid))
         _send(pending, route.edges(node), _Forms(forms), passing)
     return _bounds(route, seeds, tally)
+
+
+def _begin(
+    route: AbstractRoute, start: int, seeds: AbstractSeeds, tally: _Tally, pending: dict[int, list[_Sent]]
+) -> None:
+    """Send the forms from their start.  Columns of operators have radii of their own; forms pay for their rounding."""
+    rows = route.rows(start)
+    tally.add(None if rows is None else seeds.dot(rows))
+    own = _Seeds(seeds, route.arithmetic)
+    if route.arithmetic.rigorous and not isinstance(seeds, Units):
+        tally.pay(paid([(seeds.tensor().detach().abs(), route.loss(start))]))
+        own = _Seeds(seeds, FAST)
+    _send(pending, route.edges(start), own)
+
+
+def _relaxed(route: AbstractRoute, node: int, lines: LinearRelaxation | None, forms: Ball, tally: _Tally) -> Ball:
+    """The forms after the lines of a node."""
+    if tally.errors is not None:
+        forms, constant, error = route.absorption(node).apply_(forms, route.arithmetic)
+        tally.pay(error)
+    elif lines is not None:
+        forms, constant = relax_(forms, lines, route.arithmetic)
+    else:
+        return forms
+    tally.add(constant)
+    return forms
 
 
 @final
 @dataclass(frozen=True)
 class _Forms:
-    """Forms at a node, given by their coefficients."""
+    """Forms at a node, given by their coefficients, which are exact as stored (their ball has no radius)."""
 
     value: Ball
 
@@ -166,7 +228,7 @@ def _send(
         pending.setdefault(target, []).append(_Sent(operator, forms, passing if i == 0 else None))
 
 
-def _arrived(sent: Sequence[_Sent]) -> Ball:
+def _arrived(sent: Sequence[_Sent], route: AbstractRoute, node: int, tally: _Tally) -> Ball:
     """The sum of all forms that arrive at a node, in memory that nothing else uses."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
     passing = [s.passing for s in sent if s.passing is not None]
@@ -174,7 +236,7 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
     found = reduce(Ball.__add__, passing) if passing else None
     found = total(pushed, found) if pushed else found
     for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
-        own = seeds.seeds.push(operator, seeds.arithmetic)
+        own = _columns(seeds, operator, route, node, tally)
         if seeds.both and new and found is not None and found.shape[:2] == own.shape[:2]:
             found = plus_and_minus_(found, own)
         else:
@@ -186,11 +248,21 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
     return found.map(torch.clone) if moved else found
 
 
+def _columns(seeds: _Seeds, operator: AbstractOperator, route: AbstractRoute, node: int, tally: _Tally) -> Ball:
+    """The forms at the start after an operator, taken as exact as stored; they pay for the radius."""
+    own = seeds.seeds.push(operator, seeds.arithmetic)
+    if own.rad is not None and not own.exact:
+        dims = own.mid.dim() - 3
+        error = paid([(own.rad.expand_as(own.mid), Loss.each(route.sizes(node), dims))])
+        tally.pay(torch.cat([error, error], 2) if seeds.both and error.dim() else error)
+    return Ball(own.mid, None)
+
+
 def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
-    if not tally.terms:  # no form has a term: all are 0
+    total = tally.total()
+    if total is None:  # no form has a term: all are 0
         zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision, device=seeds.device)
         return Interval.point(zero)
-    total = summed(tally.terms)
     if not tally.split:
         return route.arithmetic.between(total, total)
     upper = total.upper()

@@ -1,0 +1,114 @@
+"""Errors that are absorbed at a node cover what products of forms really lose, in rational arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import recurjac as rj
+from recurjac.arithmetic import Ball, Loss, Sizes, paid
+from recurjac.operators import AbstractOperator, Compose
+from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.operators.scale import Divide, Standardise
+from tests import exact
+from tests.helpers import examples
+
+RIGOROUS = rj.Rigorous()
+DTYPES = (torch.float32, torch.float64)
+SCALES = (1.0, 1e-30, 1e30)
+
+
+def matrix(operator: AbstractOperator, dtype: torch.dtype, pick: float) -> exact.Exact:
+    """The exact matrix of an operator; `pick` chooses one within the radius of an `IntervalMatrix`."""
+    if isinstance(operator, Compose):
+        return matrix(operator.outer, dtype, pick).dot(matrix(operator.inner, dtype, pick))
+    if isinstance(operator, IntervalMatrix):
+        mid, rad = operator.matrix.mid, operator.matrix.rad
+        assert rad is not None
+        return exact.rational(mid) + Fraction(pick) * exact.rational(rad.expand_as(mid))
+    index = torch.arange(int(np.prod(operator.in_shape)))
+    return exact.rational(operator.columns(index, dtype, rj.Fast()).mid.reshape(len(index), -1).mT)
+
+
+def plain(operator: AbstractOperator) -> bool:
+    """Whether `matrix` is exact for it."""
+    if isinstance(operator, Compose):
+        return plain(operator.outer) and plain(operator.inner)
+    return not isinstance(operator, Divide | Standardise)
+
+
+def operators() -> Iterator[AbstractOperator]:
+    for parameter in examples(AbstractOperator):
+        operator = parameter.values[0]
+        assert isinstance(operator, AbstractOperator)
+        if plain(operator):
+            yield operator
+    g = torch.Generator().manual_seed(5)
+    mid = torch.randn(5, 7, generator=g, dtype=torch.float64)
+    for rad in (1e-5, 1.0):
+        yield IntervalMatrix(Ball(mid, rad * torch.rand(5, 7, generator=g, dtype=torch.float64)), (7,), (5,))
+
+
+def sizes_of(kind: int, shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> torch.Tensor:
+    m = torch.rand(1, 2, *shape, generator=g, dtype=torch.float64).to(dtype) * SCALES[kind % 3]
+    some = torch.rand(1, 2, *shape, generator=g)
+    return torch.where(some < 0.2, 0.0, torch.where(some > 0.9, torch.inf, m) if kind >= 3 else m)
+
+
+def cost(difference: exact.Exact, m: torch.Tensor) -> Fraction | float:
+    """|difference| · m, where 0 times infinity is 0."""
+    if any(d != 0 and s == torch.inf for d, s in zip(difference, m.tolist(), strict=True)):
+        return float("inf")
+    return sum((abs(d) * Fraction(s) for d, s in zip(difference, m.tolist(), strict=True) if d != 0), Fraction(0))
+
+
+def violations(operator: AbstractOperator, dtype: torch.dtype, seed: int, scale: float = 1.0) -> tuple[int, int]:
+    """How often `paid` (times `scale`) is below what a product lost, and how often something was lost."""
+    g = torch.Generator().manual_seed(seed)
+    operator = operator.to(dtype, torch.device("cpu"))
+    dims, out = len(operator.in_shape), len(operator.out_shape)
+    m = sizes_of(seed % 6, operator.out_shape, dtype, g)
+    loss = Loss.of([operator.absorb(Sizes.of(m, out))], dims)
+    forms = torch.randn(1, 2, 4, *operator.in_shape, generator=g, dtype=torch.float64).to(dtype)
+    forms = forms * torch.where(torch.rand(forms.shape, generator=g) < 0.3, 0.0, 1.0) * SCALES[(seed * 5 // 3) % 3]
+    forms[:, :, 0] = 0
+    images = operator.push(Ball(forms, None)).mid
+    true = matrix(operator, dtype, (-1.0, 0.0, 1.0)[seed % 3])
+    errors = (paid([(forms.abs(), loss)]) * scale).expand(1, 2, 4)
+    wrong, lost = 0, 0
+    for k in range(2):
+        for r in range(4):
+            gone = exact.rational(images[0, k, r].flatten()) - true.dot(exact.rational(forms[0, k, r].flatten()))
+            spent = cost(gone, m[0, k].flatten())
+            wrong += spent > exact_or_inf(errors[0, k, r])
+            lost += spent > 0
+    assert float(errors[0, 0, 0]) == 0  # a form that is 0
+    return wrong, lost
+
+
+def exact_or_inf(number: torch.Tensor) -> Fraction | float:
+    value = float(number)
+    return Fraction(value) if value < float("inf") else float("inf")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_a_form_pays_covers_its_rounding(dtype: torch.dtype) -> None:
+    found = [violations(o, dtype, seed) for o in operators() for seed in range(6)]
+    assert sum(lost for _, lost in found) > 100
+    assert sum(wrong for wrong, _ in found) == 0
+
+
+def test_paying_a_hundredth_does_not() -> None:
+    """The test above can fail."""
+    assert sum(violations(o, torch.float32, seed, 0.01)[0] for o in operators() for seed in range(3)) > 20
+
+
+def test_nothing_is_paid_where_entries_are_moved() -> None:
+    for operator in operators():
+        ones = torch.ones(1, 1, *operator.out_shape, dtype=torch.float64)
+        sizes = operator.absorb(Sizes.of(ones, len(operator.out_shape)))
+        assert Loss.of([sizes], len(operator.in_shape)).free == (sizes.roundings == 0)
