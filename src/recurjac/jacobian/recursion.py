@@ -41,12 +41,13 @@ class AbstractRecursion(AbstractNodewise):
 
     @final
     def node(self, known: Gradients, node: int) -> Interval | None:
-        """Bounds at the neurons whose slope is not known exactly; the others need none."""
+        """Bounds at the neurons whose slope is not known exactly; the others need none, unless rounding asks for it."""
         chain = known.chain
         unstable = chain.unstable(node)
-        if unstable is None:
+        asked = chain.arithmetic.rigorous and self._route(known, node).loose(node)
+        if unstable is None and not asked:
             return None
-        everywhere = bool(unstable.all())
+        everywhere = unstable is None or asked or bool(unstable.all())
         subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
         if bounds.shape[0] != chain.batch:

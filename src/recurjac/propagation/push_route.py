@@ -22,16 +22,23 @@ from recurjac.region import Convex, One
 from recurjac.relaxations import Absorption, LinearRelaxation
 
 
+_LOOSE = 1e4
+"""By which factor bounds of gradients may be too large: rounding costs this times the unit roundoff."""
+
+
 @dataclass(frozen=True)
 class AbstractPushRoute(AbstractRoute):
     """A route from a node forward to the last node, where forms are multiplied with the covectors.
 
     found: the lines of nodes.  known: bounds of g_h at nodes, for the magnitudes that rounding is paid by.
+    tight: the nodes at which `loose` was true, so that known slopes did not keep g_h from being bounded there.
     """
 
     chain: ChainRule
     found: dict[int, LinearRelaxation | None] = field(default_factory=dict)
     known: dict[int, Interval] = field(default_factory=dict)
+    tight: list[int] = field(default_factory=list)
+    _middles: dict[int, Tensor] = field(default_factory=dict)
     _absorptions: dict[int, Absorption] = field(default_factory=dict)
     _sizes: dict[int, Tensor] = field(default_factory=dict)
     _images: dict[int, list[Sizes]] = field(default_factory=dict)
@@ -118,6 +125,45 @@ class AbstractPushRoute(AbstractRoute):
             self._sizes[node] = size
         return self._sizes[node]
 
+    @final
+    def loose(self, node: int) -> bool:
+        """Whether products of |A| exceed the gradient in the middle so far that sweeps from `node` would help.
+
+        Rounding at earlier nodes is paid by |g|; products of |A| grow with depth whatever becomes of the gradient.
+        """
+        excess = self._excess(node)
+        worst = max((self._excess(n) for n in self.tight[-1:]), default=1.0)
+        if excess > _LOOSE * max(1.0, worst):
+            self.tight.append(node)
+            return True
+        return False
+
+    def _excess(self, node: int) -> float:
+        size, middle = self.gradient(node).flatten(2).sum(-1), self.middle(node).abs().flatten(2).sum(-1)
+        return float((size / middle).nan_to_num(0.0, torch.inf).amax())
+
+    @final
+    def middle(self, node: int) -> Tensor:
+        """About g_h at a node for the slopes in the middle, which proves nothing."""
+        if node not in self._middles:
+            rows = self.rows(node)
+            parts = [] if rows is None else [rows.mid.detach()]
+            with torch.no_grad():
+                parts += [o.transpose().push(Ball(self._through(target), None)).mid for target, o in self.edges(node)]
+            zero = torch.zeros(1, 1, *self.chain.shapes[node], dtype=self.chain.dtype, device=self.chain.device)
+            self._middles[node] = reduce(torch.add, parts, zero)
+        return self._middles[node]
+
+    @final
+    def _middle_past(self, node: int) -> Tensor:
+        """`middle` of g_z."""
+        slopes, middle = self.chain.slopes[node], self.middle(node)
+        return middle if slopes is None else middle * (slopes.lower / 2 + slopes.upper / 2).detach().unsqueeze(1)
+
+    @abstractmethod
+    def _through(self, target: int) -> Tensor:
+        """`middle` at the results of an edge to `target`."""
+
     @abstractmethod
     def images(self, node: int) -> list[Sizes]:
         """What the operators of all edges out of a node cost; their numbers are upper bounds of their parts of |g_h|."""
@@ -137,6 +183,9 @@ class PushRoute(AbstractPushRoute):
 
     def sizes(self, node: int) -> Tensor:
         return self.past(node)
+
+    def _through(self, target: int) -> Tensor:
+        return self._middle_past(target)
 
     def images(self, node: int) -> list[Sizes]:
         if node not in self._images:
@@ -196,9 +245,14 @@ class StackedPushRoute(AbstractPushRoute):
 
     def sizes(self, node: int) -> Tensor:
         """Of all nodes from `node` on but the last; at the end, of the number 1 that a single covector is joined to."""
-        parts = [self.past(n) for n in range(node, self.chain.end)]
+        return self._joined([self.past(n) for n in range(node, self.chain.end)])
+
+    def _through(self, target: int) -> Tensor:
+        return self._joined([self._middle_past(n) for n in range(target, self.chain.end)])
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
         if self._single:
-            parts.append(torch.ones(1, 1, 1, dtype=self.chain.dtype, device=self.chain.device))
+            parts = [*parts, torch.ones(1, 1, 1, dtype=self.chain.dtype, device=self.chain.device)]
         lead = torch.broadcast_shapes(*(p.shape[:2] for p in parts))
         return torch.cat([p.reshape(*p.shape[:2], -1).expand(*lead, -1) for p in parts], 2)
 
