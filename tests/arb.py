@@ -50,6 +50,7 @@ Arb = Any
 Series = Any
 """A power series of balls: a function around a point."""
 
+flint.ctx.prec = 400
 ORDERS = 4
 """One more than the order of the highest derivative."""
 
@@ -63,7 +64,7 @@ def number(value: float | Fraction) -> Arb:
 
 def precision(size: float) -> int:
     """Enough bits for differences of exponentials of numbers of that size."""
-    return 256 + 8 * int(min(size, 1e3))
+    return 400 + 8 * int(min(size, 1e3))
 
 
 def _half(x: Series, a: float) -> Series:
@@ -89,26 +90,26 @@ def _gelu_tanh(a: GELUTanh, x: Series) -> Series:
 
 Smooth = Callable[[Any, Series], Series]
 SMOOTH: dict[type, Smooth] = {
-    Tanh: lambda a, x: _tanh(x),
-    Sigmoid: lambda a, x: _sigmoid(x),
-    Arctan: lambda a, x: x.atan(),
-    Erf: lambda a, x: x.erf(),
-    Sin: lambda a, x: x.sin(),
-    Cos: lambda a, x: x.cos(),
-    Exp: lambda a, x: x.exp(),
-    Log: lambda a, x: x.log(),
+    Tanh: lambda _, x: _tanh(x),
+    Sigmoid: lambda _, x: _sigmoid(x),
+    Arctan: lambda _, x: x.atan(),
+    Erf: lambda _, x: x.erf(),
+    Sin: lambda _, x: x.sin(),
+    Cos: lambda _, x: x.cos(),
+    Exp: lambda _, x: x.exp(),
+    Log: lambda _, x: x.log(),
     Power: lambda a, x: _half(x, a.exponent),
-    Reciprocal: lambda a, x: 1 / x,
-    Square: lambda a, x: x * x,
-    Cube: lambda a, x: x * x * x,
+    Reciprocal: lambda _, x: 1 / x,
+    Square: lambda _, x: x * x,
+    Cube: lambda _, x: x * x * x,
     IntegerPower: lambda a, x: x**a.exponent,
     Softplus: lambda a, x: (1 + (number(a.beta) * x).exp()).log() / number(a.beta),
-    LogSigmoid: lambda a, x: -(1 + (-x).exp()).log(),
-    LogCosh: lambda a, x: ((x / 2).exp() + (-x / 2).exp()).log(),
-    GELU: lambda a, x: x * _normal(x),
+    LogSigmoid: lambda _, x: -(1 + (-x).exp()).log(),
+    LogCosh: lambda _, x: ((x / 2).exp() + (-x / 2).exp()).log(),
+    GELU: lambda _, x: x * _normal(x),
     GELUTanh: _gelu_tanh,
     SiLU: lambda a, x: x * _sigmoid(number(a.beta) * x),
-    Mish: lambda a, x: x * _tanh((1 + x.exp()).log()),
+    Mish: lambda _, x: x * _tanh((1 + x.exp()).log()),
 }
 """Functions with all their derivatives."""
 
@@ -127,8 +128,8 @@ def _floored(a: FlooredPower, dtype: torch.dtype) -> tuple[list[Arb], list[Calla
 
 
 PIECES: dict[type, Kinked] = {
-    Softsign: lambda a, _: ([number(0.0)], [lambda x: x / (1 - x), lambda x: x / (1 + x)]),
-    SquaredReLU: lambda a, _: ([number(0.0)], [lambda x: 0 * x, lambda x: x * x]),
+    Softsign: lambda *_: ([number(0.0)], [lambda x: x / (1 - x), lambda x: x / (1 + x)]),
+    SquaredReLU: lambda *_: ([number(0.0)], [lambda x: 0 * x, lambda x: x * x]),
     CELU: lambda a, _: ([number(0.0)], [lambda x: number(a.alpha) * ((x / number(a.alpha)).exp() - 1), lambda x: x]),
     ELU: lambda a, _: ([number(0.0)], [lambda x: number(a.alpha) * (x.exp() - 1), lambda x: x]),
     SELU: lambda a, _: (
@@ -136,7 +137,7 @@ PIECES: dict[type, Kinked] = {
         [lambda x: number(a.gamma) * number(a.alpha) * (x.exp() - 1), lambda x: number(a.gamma) * x],
     ),
     HardSwish: lambda a, _: _steps(a),
-    Length: lambda a, _: ([number(0.0)], [lambda x: 0 * x, lambda x: _half(x, 0.5)]),
+    Length: lambda *_: ([number(0.0)], [lambda x: 0 * x, lambda x: _half(x, 0.5)]),
     FlooredPower: _floored,
 }
 """Functions that are put together of smooth pieces: their ends, and one function more than ends."""

@@ -20,7 +20,6 @@ from recurjac.activations import (
     LeakyReLU,
     PReLU,
 )
-from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.clamp import AbstractClamp
 from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved
@@ -28,6 +27,7 @@ from recurjac.activations.domain import AbstractPositive, Reciprocal
 from recurjac.activations.elu import AbstractELU
 from recurjac.activations.periodic import AbstractPeriodic
 from recurjac.activations.sigmoidal import AbstractSigmoidal
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
 from recurjac.relaxations import LinearRelaxation

@@ -366,7 +366,7 @@ def test_modules_by_name(run: Run) -> None:
     code, out, err = run("inspect", name, "--input-shape", 2, 2)
     assert code == 0
     assert out.splitlines()[0] == f"{name}: input 2 x 2, output 3"
-    assert "no rounding error is proved for tanh" in err
+    assert "no rounding error" not in err
     common = ("--radius", 0.1, "--method", "one-pass", "--quiet")
     code, out, _ = run("lipschitz", name, "--input", "x.npy", *common, "--json", "-")
     report_ = json.loads(out)

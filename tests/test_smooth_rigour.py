@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 from math import inf
 
-import flint
 import pytest
 import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.activations import AbstractActivation, Derivative, curvature_lines
+from recurjac.activations import (
+    GELU,
+    Arctan,
+    Derivative,
+    Erf,
+    Mish,
+    Sigmoid,
+    SiLU,
+    Sin,
+    Softplus,
+    Tanh,
+    curvature_lines,
+)
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.relaxations import LinearRelaxation
+from recurjac.network import chain
 from tests import arb
 from tests.helpers import CPU, examples
 
@@ -22,11 +33,9 @@ RIGOROUS = rj.Rigorous()
 DTYPES = (torch.float64, torch.float32)
 POSITIVE = ("log", "power", "reciprocal")
 """Activations that are tested on positive intervals."""
-EVERY = [e for e in examples(AbstractSmooth)]
+EVERY = examples(AbstractSmooth)
 every_activation = pytest.mark.parametrize("activation", EVERY)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
-
-Choose = Callable[[AbstractActivation, Interval, AbstractArithmetic], LinearRelaxation]
 
 
 def intervals(activation: AbstractSmooth, dtype: torch.dtype, seed: int = 0) -> Interval:
@@ -34,13 +43,27 @@ def intervals(activation: AbstractSmooth, dtype: torch.dtype, seed: int = 0) -> 
     g = torch.Generator().manual_seed(seed)
     a = 6 * torch.rand(8, generator=g, dtype=torch.float64) - 3
     turns = torch.cat(
-        [activation.slope_turns(*ends).flatten() for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]]
-        + [activation.value_turns(*ends).flatten() for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]]
+        [
+            activation.slope_turns(*ends).flatten()
+            for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]
+        ]
+        + [
+            activation.value_turns(*ends).flatten()
+            for ends in [(torch.tensor([-9.0]).double(), torch.tensor([9.0]).double())]
+        ]
     )
     turns = turns[turns.abs() < 9][:6]
     width = 10 ** (4 * torch.rand(8, generator=g, dtype=torch.float64) - 3)
     low = [a, a, -width, turns - 1e-9, turns, turns - 0.3, torch.tensor([-40.0, 8.0, -25.0, -300.0, 5.0, 0.0, -1e-9])]
-    high = [a + width, a, width, turns + 1e-9, turns + 1, turns, torch.tensor([-30.0, 60.0, 25.0, 200.0, 5.0, 1e-3, 1.0])]
+    high = [
+        a + width,
+        a,
+        width,
+        turns + 1e-9,
+        turns + 1,
+        turns,
+        torch.tensor([-30.0, 60.0, 25.0, 200.0, 5.0, 1e-3, 1.0]),
+    ]
     ends = [torch.cat([t.double() for t in e]).to(dtype).unsqueeze(0) for e in (low, high)]
     if getattr(activation, "activation", activation).name in POSITIVE:
         ends = [e.abs() + 1e-3 for e in ends]
@@ -54,7 +77,14 @@ def points_of(activation: AbstractSmooth, z: Interval) -> Tensor:
     g = torch.Generator().manual_seed(1)
     low, high = z.lower[0], z.upper[0]
     inner = low + torch.rand(3, len(low), generator=g, dtype=torch.float64).to(low.dtype) * (high - low)
-    found = torch.cat([torch.stack([low, high, low / 2 + high / 2]), inner, activation.slope_turns(low, high), activation.value_turns(low, high)])
+    found = torch.cat(
+        [
+            torch.stack([low, high, low / 2 + high / 2]),
+            inner,
+            activation.slope_turns(low, high),
+            activation.value_turns(low, high),
+        ]
+    )
     up, down = (torch.nextafter(found, torch.full_like(found, e)) for e in (inf, -inf))
     return torch.minimum(torch.maximum(torch.cat([found, up[2:], down[2:]]), low), high)
 
@@ -66,7 +96,10 @@ def violations(activation: AbstractSmooth, z: Interval, arithmetic: AbstractArit
     bends = activation.curvature_range(z, arithmetic) if not isinstance(activation, Derivative) else None
     ranges += [] if bends is None else [bends]
     lines = [(choice.__name__, choice(z, arithmetic)) for choice in (activation.lines, activation.parallel_lines)]
-    columns = [(name, [t.flatten().tolist() for t in (li.lower_slope, li.lower_intercept, li.upper_slope, li.upper_intercept)]) for name, li in lines]
+    columns = [
+        (name, [t.flatten().tolist() for t in (li.lower_slope, li.lower_intercept, li.upper_slope, li.upper_intercept)])
+        for name, li in lines
+    ]
     hulls = [(r.lower.flatten().tolist(), r.upper.flatten().tolist()) for r in ranges]
     for point in points_of(activation, z).tolist():
         for i, v in enumerate(point):
@@ -88,3 +121,86 @@ def test_ranges_and_lines_hold(activation: AbstractSmooth, dtype: torch.dtype) -
     activation = activation.to(dtype, CPU)
     assert activation.rigorous
     assert violations(activation, intervals(activation, dtype), RIGOROUS) == []
+
+
+@every_dtype
+def test_plain_arithmetic_is_not_enough(dtype: torch.dtype) -> None:
+    """The test above can fail."""
+    wrong = [e.id for e in EVERY if violations(e.values[0], intervals(e.values[0], dtype), rj.Fast())]
+    assert len(wrong) > len(EVERY) * 3 // 4
+
+
+@every_activation
+def test_secants_hold(activation: AbstractSmooth) -> None:
+    for dtype in DTYPES:
+        z = intervals(activation, dtype)
+        for share in (0.0, 0.3, 1.0):
+            c = torch.minimum(z.lower + share * (z.upper - z.lower), z.upper)
+            found = activation.secant_range(z, Interval.point(c), RIGOROUS)
+            lower, upper = found.lower[0].tolist(), found.upper[0].tolist()
+            starts = [arb.derivatives(activation, v, dtype)[0][0] for v in c[0].tolist()]
+            for point in points_of(activation, z).tolist():
+                for i, v in enumerate(point):
+                    run = arb.number(v) - arb.number(float(c[0, i]))
+                    rise = arb.derivatives(activation, v, dtype)[0][0] - starts[i]
+                    assert run == 0 or not arb.outside(lower[i], rise / run, upper[i]), (dtype, share, v)
+
+
+@pytest.mark.parametrize("activation", [e for e in EVERY if not isinstance(e.values[0], Derivative)])
+def test_lines_of_curvatures_hold(activation: AbstractSmooth) -> None:
+    z = intervals(activation, torch.float64)
+    if activation.curvature_range(z, RIGOROUS) is None:
+        return
+    lines = curvature_lines(activation, z, RIGOROUS)
+    a, b, c, d = (
+        t.flatten().tolist()
+        for t in (lines.lower_slope, lines.lower_intercept, lines.upper_slope, lines.upper_intercept)
+    )
+    for point in points_of(activation, z).tolist():
+        for i, v in enumerate(point):
+            for true in arb.derivatives(activation, v, torch.float64):
+                at = arb.number(v)
+                assert not arb.outside(b[i], true[2] - arb.number(a[i]) * at, inf)
+                assert not arb.outside(-inf, true[2] - arb.number(c[i]) * at, d[i])
+
+
+SMOOTH = (Tanh(), Sigmoid(), GELU(), SiLU(), Softplus(), Sin(), Arctan(), Erf(), Mish())
+
+
+def network(activation: AbstractSmooth, sizes: list[int], dtype: torch.dtype, seed: int) -> rj.Network:
+    g = torch.Generator().manual_seed(seed)
+    weights = [
+        (
+            (2 * torch.randn(n, m, generator=g, dtype=torch.float64) / m**0.5).to(dtype),
+            torch.randn(n, generator=g, dtype=torch.float64).to(dtype),
+        )
+        for m, n in pairwise(sizes)
+    ]
+    return chain(weights, [activation] * (len(weights) - 1))
+
+
+def missed(net: rj.Network, x: Tensor, radius: float, arithmetic: AbstractArithmetic | None) -> int:
+    """How many entries of Jacobians at points of a box are not inside its bounds."""
+    bounds = rj.jacobian_bounds(net, rj.LpBall(x, radius), arithmetic=arithmetic)
+    assert bounds.rigorous == (arithmetic is None)
+    lower, upper = bounds.lower[0].tolist(), bounds.upper[0].tolist()
+    step = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).sign().to(x.dtype)
+    wrong = 0
+    for at in (x, x + radius * 0.99 * step, x - radius * 0.99 * step):
+        _, true = arb.jacobian(net, at)
+        for low, row, high in zip(lower, true, upper, strict=True):
+            wrong += sum(arb.outside(a, t, b) for a, t, b in zip(low, row, high, strict=True))
+    return wrong
+
+
+@every_dtype
+@pytest.mark.parametrize("activation", SMOOTH, ids=repr)
+def test_jacobians_of_networks_are_inside(activation: AbstractSmooth, dtype: torch.dtype) -> None:
+    plain = 0
+    for seed in range(4):
+        net = network(activation, [3, 5, 4, 2], dtype, seed)
+        x = torch.randn(1, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+        for radius in (0.0, 1e-6, 0.05):
+            assert missed(net, x, radius, None) == 0
+        plain += missed(net, x, 0.0, rj.Fast())
+    assert plain > 0

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from recurjac.activations import AbstractActivation
 from recurjac.activations.base import within
-from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.clamp import AbstractClamp
 from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.applications.proofs import AbstractRadiusProof, MarginBalls, RadiusFacts
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.auto import STEPS, AbstractStep, NormStep, RangeStep

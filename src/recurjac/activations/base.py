@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.quadratics import Graph, Product
 from recurjac.relaxations import LinearRelaxation
+
 
 class AbstractActivation(ABC):
     """An element-wise function σ with its slope σ'; where σ has a kink, σ' is the interval of Clarke's derivative."""

@@ -10,15 +10,17 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation, far
 from recurjac.activations.convex import Exp, LogCosh, LogSigmoid, Softplus, Square
-from recurjac.activations.domain import IntegerPower, Log, Power, Reciprocal
+from recurjac.activations.domain import IntegerPower, Log, Power, Reciprocal, enclosed_power
 from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU, SiLU
 from recurjac.activations.periodic import AbstractPeriodic
 from recurjac.activations.power import Cube
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Tanh
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
 from recurjac.relaxations import LinearRelaxation
 
+_ROUNDINGS = 100
+"""More than the roundings in a bound of a fourth derivative."""
 _TANH = 4.086
 """|tanh''''| = 8 |t| (1 - t²) |2 - 3 t²| for t = tanh(z) is largest where t² = (15 - √105) / 30: 4.08589."""
 _ARCTAN = 4.669
@@ -43,14 +45,13 @@ def curvature_lines(activation: AbstractActivation, z: Interval, arithmetic: Abs
         raise ValueError(f"the second derivative of {activation.name} is not continuous")
     zero = torch.zeros_like(z.lower)
     sides = (zero, known.lower), (zero, known.upper)
-    fourth = None if arithmetic.rigorous else fourth_size(activation, z)
+    fourth = fourth_size(activation, z)
     if fourth is not None:
         ends = [_at(activation, end, arithmetic) for end in (z.lower, z.upper)]
         width = z.upper - z.lower
-        bend = fourth * width.square() / 8
-        slope = (ends[1] - ends[0]) / torch.where(width > 0, width, 1.0)
-        cuts = torch.stack([ends[0] - slope * z.lower, ends[1] - slope * z.upper])
-        low, high = cuts.amin(0) - bend, cuts.amax(0) + bend
+        bend = fourth * width.square() / 8 + torch.finfo(width.dtype).tiny * (width > 0)  # the square may underflow
+        slope = (ends[1].upper - ends[0].lower) / torch.where(width > 0, width, 1.0)
+        low, high = _around_chord(z, slope, ends, bend, arithmetic)
         good = (width > 0) & (2 * bend < known.width) & low.isfinite() & high.isfinite() & (slope.abs() < far(slope))
         sides = (
             (torch.where(good, slope, zero), torch.where(good, low, known.lower)),
@@ -59,9 +60,24 @@ def curvature_lines(activation: AbstractActivation, z: Interval, arithmetic: Abs
     return LinearRelaxation(*(t.unsqueeze(1) for t in (*sides[0], *sides[1], known.magnitude.detach())))
 
 
-def _at(activation: AbstractActivation, z: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+def _around_chord(
+    z: Interval, slope: Tensor, ends: list[Interval], bend: Tensor, arithmetic: AbstractArithmetic
+) -> tuple[Tensor, Tensor]:
+    """Intercepts of lines of any slope, near that of the chord: at both ends, with the distance from the chord.
+
+    The chord less a line is largest and smallest at ends.  `bend` has five roundings, and fewer than a hundred in
+    `fourth_size`.
+    """
+    exact, more = arithmetic.exact, arithmetic.exact(arithmetic.at_least(bend, _ROUNDINGS))
+    lines = [exact(slope) * exact(end) for end in (z.lower, z.upper)]
+    low = torch.stack([(exact(e.lower) - t - more).lower() for e, t in zip(ends, lines, strict=True)])
+    high = torch.stack([(exact(e.upper) - t + more).upper() for e, t in zip(ends, lines, strict=True)])
+    return low.amin(0), high.amax(0)
+
+
+def _at(activation: AbstractActivation, z: Tensor, arithmetic: AbstractArithmetic) -> Interval:
     found = activation.curvature_range(Interval.point(z), arithmetic)
-    return torch.zeros_like(z) if found is None else found.lower
+    return Interval.point(torch.zeros_like(z)) if found is None else found
 
 
 @singledispatch
@@ -130,7 +146,7 @@ def _of_waves(_: AbstractPeriodic, z: Interval) -> Tensor:
 
 @fourth_size.register
 def _of_exp(activation: Exp, z: Interval) -> Tensor:
-    return activation.value(z.upper)
+    return activation.value_range(Interval.point(z.upper), Rigorous()).upper
 
 
 @fourth_size.register
@@ -146,7 +162,7 @@ def _of_cube(_: Cube, z: Interval) -> Tensor:
 @fourth_size.register
 def _of_whole_powers(activation: IntegerPower, z: Interval) -> Tensor:
     n = activation.exponent
-    return n * (n - 1) * (n - 2) * (n - 3) * z.magnitude.pow(n - 4)
+    return n * (n - 1) * (n - 2) * (n - 3) * enclosed_power(z.magnitude, n - 4.0, 0).upper
 
 
 @fourth_size.register
@@ -176,4 +192,4 @@ def _of_reciprocal(_: Reciprocal, z: Interval) -> Tensor:
 def _inverse(z: Tensor, factor: float, exponent: float) -> Tensor:
     """factor / z^exponent for z > 0, and infinity elsewhere."""
     inside = z > 0
-    return torch.where(inside, factor * torch.where(inside, z, 1.0).pow(-exponent), torch.inf)
+    return torch.where(inside, factor * enclosed_power(torch.where(inside, z, 1.0), -exponent, 0).upper, torch.inf)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation, far
-from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.convex import Softplus
 from recurjac.activations.curved import AbstractCurved, tightest_lines
 from recurjac.activations.gated import GELU
 from recurjac.activations.sigmoidal import Sigmoid, Tanh
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.relaxations import LinearRelaxation

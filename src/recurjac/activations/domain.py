@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import far, within
-from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.convex import AbstractBent, AbstractConcave
 from recurjac.activations.curved import AbstractCurved
 from recurjac.activations.halves import power_of, roundings_of_power
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.arithmetic.elementary import exp, log
 from recurjac.errors import InvalidNetwork

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import far, within
-from recurjac.activations.smooth import AbstractSmooth
 from recurjac.activations.domain import enclosed_power
 from recurjac.activations.halves import power_of, roundings_of_power
+from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.errors import InvalidNetwork
 from recurjac.relaxations import LinearRelaxation

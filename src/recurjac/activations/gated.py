@@ -293,8 +293,8 @@ class GELUTanh(AbstractGated):
     def steepness(self) -> tuple[float, float, float]:
         """With x = c z and q = 1 + 3 k z² <= 1 + 3 x² / 8, where w >= x and w' = c q.
 
-        With s = sech²(x), |σ'| <= 1 + x q s / 2 < 2, |σ''| / c <= q s + 3 x² s / 8 + x q² s < 4, and |σ'''| / c² is at most
-        3 (s q² + 3 x s / 8) + x (3 s q³ + 9 s q x / 4 + 3 s / 8) < 16.
+        With s = sech²(x), |σ'| <= 1 + x q s / 2 < 2, |σ''| / c <= q s + 3 x² s / 8 + x q² s < 4, and |σ'''| / c² is at
+        most 3 (s q² + 3 x s / 8) + x (3 s q³ + 9 s q x / 4 + 3 s / 8) < 16.
         """
         return 2.0, 4 * self.c, 16 * self.c**2
 

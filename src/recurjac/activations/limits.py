@@ -10,7 +10,9 @@ from torch import Tensor
 from recurjac.arithmetic import Enclosure
 
 
-def with_limits(z: Tensor, proved: Callable[[Tensor], Enclosure | None], plain: Callable[[Tensor], Tensor]) -> Enclosure:
+def with_limits(
+    z: Tensor, proved: Callable[[Tensor], Enclosure | None], plain: Callable[[Tensor], Tensor]
+) -> Enclosure:
     """Proved bounds at finite numbers, and at infinite ones the numbers beside the computed limit."""
     z = z.detach()
     infinite = z.isinf()

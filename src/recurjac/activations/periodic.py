@@ -15,7 +15,6 @@ from recurjac.arithmetic import Enclosure, Interval
 from recurjac.arithmetic.elementary import cos, sin
 from recurjac.registry import Expression, onnx_ops, torch_ops
 
-
 _ULPS = 8
 """How far turning points may be off, in units of the last place of numbers beyond 4."""
 

@@ -1,6 +1,5 @@
 """Functions of rows of numbers, softmax and normalisation, with closed forms of their ranges over boxes.
 
-Exponentials are computed in plain floating point, so that rigorous arithmetic does not use what is said of a softmax.
 Source: docs/mathematics.md, §3.11.
 """
 
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.row_bounds import total_of
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.activations.softmax_bounds import Exponentials
+from recurjac.arithmetic import AbstractArithmetic, Interval, with_derivative_of
 
 
 class AbstractRowFunction(ABC):
@@ -61,7 +61,7 @@ class SoftmaxRows(AbstractRowFunction):
 
     @property
     def rigorous(self) -> bool:
-        return False
+        return True
 
     def value(self, z: Tensor) -> Tensor:
         return z.softmax(-1)
@@ -69,7 +69,8 @@ class SoftmaxRows(AbstractRowFunction):
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         low, high, known = _exponentials(z)
         least, most = low / (low + _others(high)[1]), high / (high + _others(low)[0])
-        return _ordered(torch.where(known, least, 0.0), torch.where(known, most, 1.0))
+        found = _ordered(torch.where(known, least, 0.0), torch.where(known, most, 1.0))
+        return _proved(found, Exponentials.of(z, arithmetic).values()) if arithmetic.rigorous else found
 
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         shares, count = self.value_range(z, arithmetic), z.shape[-1]
@@ -78,17 +79,28 @@ class SoftmaxRows(AbstractRowFunction):
         own = torch.minimum(*ends), torch.where(middle, 0.25, torch.maximum(*ends))
         least, most = _products(z)
         same = torch.eye(count, dtype=torch.bool, device=z.lower.device)
-        return _ordered(torch.where(same, own[0].unsqueeze(-1), -most), torch.where(same, own[1].unsqueeze(-1), -least))
+        found = _ordered(
+            torch.where(same, own[0].unsqueeze(-1), -most), torch.where(same, own[1].unsqueeze(-1), -least)
+        )
+        return _proved(found, Exponentials.of(z, arithmetic).slopes()) if arithmetic.rigorous else found
 
     def norm(self, z: Interval, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """2 p_i (1 - p_i) is the absolute sum of a row and of a column, and bounds the eigenvalues (Gershgorin)."""
         shares = self.value_range(z, arithmetic)
         near = torch.minimum(torch.maximum(torch.full_like(shares.lower, 0.5), shares.lower), shares.upper)
-        return (2 * near * (1 - near)).amax(-1)
+        most = 2 * near * (1 - near)
+        return (arithmetic.at_least(most, 2)).amax(-1)
 
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
+
+
+def _proved(found: Interval, proved: Interval) -> Interval:
+    """Proved bounds with the derivatives of those found."""
+    return Interval.unchecked(
+        with_derivative_of(found.lower, proved.lower), with_derivative_of(found.upper, proved.upper)
+    )
 
 
 def _across(t: Tensor) -> Tensor:

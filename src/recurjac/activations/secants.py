@@ -59,11 +59,12 @@ def _contacts(facts: ProvedFacts, cuts: Tensor, c: Tensor) -> tuple[Tensor, Tens
 def proved_secants_from(facts: ProvedFacts, z: Interval, c: Tensor, slopes: Interval) -> tuple[Tensor, Tensor]:
     """Proved bounds of the slopes of secants from c to points of z, all finite; slopes: bounds of σ' on both.
 
-    Let S(v) be the slope.  On a piece between turning points of σ', with the nearer end i and the further end o, S(v) is
-    a mean of S(i) and of slopes of the piece.  If σ bends away from the side on which the secant lies, S is at most
-    the larger of S(i) and S(o), and not below the quotient by v - c of σ(p) - σ(c) + σ'(p) (v - p), at one of both ends
-    v, for any p of the piece; if it bends the other way, the opposite holds.  As |S'| <= max |σ''|, points within e of a
-    turning point change S by at most that times e.  A tangent is not used near such a point.
+    Let S(v) be the slope.  On a piece between turning points of σ', with the nearer end i and the further end o, S(v)
+    is a mean of S(i) and of slopes of the piece.  If σ is convex on the piece and c lies before it, S is at most the
+    larger of S(i) and S(o), and not below the quotient of σ(p) - σ(c) + σ'(p) (v - p) and v - c at one of both ends v,
+    for any p of the piece, as this quotient is monotone in v.  If σ is concave, or c lies behind, the opposite holds.
+    As |S'| <= max |σ''|, points within e of a turning point change S by at most that times e.  A tangent is not used
+    near such a point.
     """
     with torch.no_grad():
         z, slopes, c = z.map(_plain), slopes.map(_plain), _plain(c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor

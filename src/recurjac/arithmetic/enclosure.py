@@ -81,9 +81,13 @@ class Enclosure:
 
     def twice(self) -> Enclosure:
         """2 z, which is exact unless it overflows."""
-        if self.lower is self.upper and not bool(self.lower.abs().amax() > _largest(self.lower) / 2 if self.lower.numel() else False):
+        if self.lower is self.upper and not bool(
+            self.lower.abs().amax() > _largest(self.lower) / 2 if self.lower.numel() else False
+        ):
             return Enclosure.point(2 * self.lower)
-        return Enclosure((2 * self.lower).clamp(max=_largest(self.lower)), (2 * self.upper).clamp(min=-_largest(self.upper)))
+        return Enclosure(
+            (2 * self.lower).clamp(max=_largest(self.lower)), (2 * self.upper).clamp(min=-_largest(self.upper))
+        )
 
     def times(self, number: float) -> Enclosure:
         """Products with a number of float64."""
@@ -114,9 +118,7 @@ class Enclosure:
 
     def where(self, chosen: Tensor, other: Enclosure) -> Enclosure:
         """These numbers where `chosen`, and others elsewhere."""
-        return Enclosure(
-            torch.where(chosen, self.lower, other.lower), torch.where(chosen, self.upper, other.upper)
-        )
+        return Enclosure(torch.where(chosen, self.lower, other.lower), torch.where(chosen, self.upper, other.upper))
 
     def wider(self) -> Enclosure:
         """The same numbers and some beside them, for a computed number that is off by at most two units."""

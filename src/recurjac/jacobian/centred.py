@@ -76,7 +76,7 @@ def _is_smooth(state: PreactivationState) -> bool:
         activation, z = state.activation(k), state.pre(k)
         if not state.stage(k).linear and not Derivative.known_for(activation, z.lower):
             return False
-    return not state.arithmetic.rigorous
+    return True
 
 
 def _at(state: PreactivationState, centre: Tensor) -> tuple[PreactivationState, Gradients]:

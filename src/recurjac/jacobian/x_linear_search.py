@@ -5,8 +5,9 @@ Any share of two planes and any mixture of lines is valid, so the numbers that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import cos, pi
 from typing import final
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import slope_lines, value_lines
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval, no_nan, with_derivative_of
 from recurjac.jacobian.gradients import Gradients
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.joint import Joint, planes
@@ -65,9 +66,9 @@ class Relaxed:
 
     @classmethod
     def of(cls, known: Gradients, several: bool) -> Relaxed:
-        """One line on each side or, if `several`, a few that can be mixed; mixtures are not proved rigorously."""
+        """One line on each side or, if `several`, a few that can be mixed."""
         state = known.state
-        shares = _SHARES if several and not state.arithmetic.rigorous else _SHARES[:1]
+        shares = _SHARES if several else _SHARES[:1]
         slopes: dict[int, Family] = {}
         values: dict[int, Family] = {}
         for k in range(1, state.network.depth):
@@ -102,9 +103,9 @@ class Relaxed:
             if y is None:
                 end = torch.full_like(slope.lower, torch.inf)
                 y = Interval(-end, end)
-            lines = _mixed(self.slopes[k], slopes.get(k))
+            lines = _mixed(self.slopes[k], slopes.get(k), state.pre(k), chain.arithmetic)
             found[k] = planes(y, slope, shares.get(k, (zero, zero)), lines, chain.arithmetic)
-        mixed = {k: _mixed(v, values.get(k)) for k, v in self.values.items()}
+        mixed = {k: _mixed(v, values.get(k), state.pre(k), chain.arithmetic) for k, v in self.values.items()}
         return Joint(chain, state.network, state.region, found, mixed)
 
     def first(self, start: int, covectors: int) -> Choice:
@@ -125,7 +126,9 @@ def _even(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return start, start.clone()
 
 
-def _mixed(family: Family, logits: tuple[Tensor, Tensor] | None) -> LinearRelaxation:
+def _mixed(
+    family: Family, logits: tuple[Tensor, Tensor] | None, z: Interval, arithmetic: AbstractArithmetic
+) -> LinearRelaxation:
     """The lines with these weights, for the lower and the upper side; the first ones without any."""
     if logits is None:
         return family[0]
@@ -134,7 +137,38 @@ def _mixed(family: Family, logits: tuple[Tensor, Tensor] | None) -> LinearRelaxa
         (low, [f.lower_slope for f in family]), (low, [f.lower_intercept for f in family]),
         (high, [f.upper_slope for f in family]), (high, [f.upper_intercept for f in family]),
     )  # fmt: skip
-    return LinearRelaxation(*[*((w * torch.stack(t)).sum(0) for w, t in sides), family[0].size])
+    slope, bottom, steep, top = ((w * torch.stack(t)).sum(0) for w, t in sides)
+    if arithmetic.rigorous:
+        with torch.no_grad():
+            below = mixed_intercept(low, [-t for t in sides[0][1]], [-t for t in sides[1][1]], -slope, z)
+            above = mixed_intercept(high, sides[2][1], sides[3][1], steep, z)
+        bottom, top = with_derivative_of(bottom, -below), with_derivative_of(top, above)
+    return LinearRelaxation(slope, bottom, steep, top, family[0].size)
+
+
+def mixed_intercept(
+    weights: Tensor, slopes: Sequence[Tensor], intercepts: Sequence[Tensor], slope: Tensor, z: Interval
+) -> Tensor:
+    """A proved intercept of a line above z ↦ w with a computed slope, from lines (B, K, *node) that are above it on z.
+
+    Weights are decreased, so that all but the first sum up to less than 1; the first line has the rest.  What the exact
+    slope of the mixture differs by is multiplied by z.
+    """
+    count = len(weights)
+    shares = [Enclosure.point(w * (1 - 4 * count * torch.finfo(w.dtype).eps)) for w in weights[1:]]
+    rest = Enclosure.number(1.0, weights)
+    for share in shares:
+        rest = rest - share
+    shares = [rest.within(0.0), *shares]
+    exact_slope, intercept = (
+        reduce(Enclosure.__add__, (w * Enclosure.point(t) for w, t in zip(shares, lines, strict=True)))
+        for lines in (slopes, intercepts)
+    )
+    flat = reduce(torch.logical_and, (t == 0 for t in slopes))
+    tilt = exact_slope - Enclosure.point(slope)
+    moved = tilt * Enclosure(z.lower.detach().unsqueeze(1), z.upper.detach().unsqueeze(1))
+    moved = Enclosure.number(0.0, weights).where(flat, moved)
+    return no_nan((intercept + moved).upper, torch.inf)
 
 
 def searched(relaxed: Relaxed, start: int, seeds: AbstractSeeds, negative: bool, steps: int) -> Choice:
