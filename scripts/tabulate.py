@@ -91,7 +91,7 @@ def written(name: str, numbers: Sequence[float], note: str) -> str:
     return f'{name} = _numbers("""{body}""")\n"""{note}"""\n'
 
 
-def tables() -> str:
+def tables_text() -> str:
     """The text of the module."""
     ctx.prec, ctx.cap = _BITS, TERMS
     rows, pairs = [scaled_complement(c) for c in centres()], [nearest_in_parts(a) for a in angles()]
@@ -109,11 +109,11 @@ def tables() -> str:
         written(
             "COMPLEMENT",
             [row[n] for n in range(TERMS) for row in rows],
-            "Taylor coefficients of exp(x²) erfc(x) by order, at the centres of eighths of [2^e, 2^(e + 1)], -1 <= e <= 4.",
+            "Taylor coefficients of exp(x²) erfc(x) by order, at the centres of eighths of [2^e, 2^(e + 1)], e >= -1.",
         ),
     ]
     return HEAD + "\n".join(found)
 
 
 if __name__ == "__main__":
-    TABLES.write_text(tables(), encoding="utf-8")
+    TABLES.write_text(tables_text(), encoding="utf-8")

@@ -13,12 +13,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.elementary.enclosing import enclosed, limited, where
+from recurjac.arithmetic.elementary.enclosing import LARGEST, Elementary, limited, where
 from recurjac.arithmetic.elementary.near import SMALLEST, Near, Polynomial, total
 from recurjac.arithmetic.elementary.tables import LN2, PER_LN2
 from recurjac.arithmetic.interval import Interval
 
-_LARGEST = torch.finfo(torch.float64).max
 _REACH = Fraction(3466, 10000)
 _DEGREE = 14
 
@@ -49,15 +48,15 @@ class Reduced:
 def reduced(x: Tensor) -> Reduced:
     """The exponential of x, |x| <= 1100, as 2^k (1 + p) with -0.293 < p < 0.4143; k = 0 where |x| <= 0.3465.
 
-    k is the whole number nearest to the computed x / ln 2, which is off by less than 2⁻⁴¹, so that r = x - k ln 2 is
-    at most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2[0] is exact: if k ≠ 0, then |x| > 1/4, so that both numbers
-    are multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2[1] rounded, |w| < 2⁻³³.  `high`
-    is the rounded difference of the two, and `low` the rest, which has two roundings of numbers of at most |w| + u: high +
-    low differs from r by less than 2⁻⁸², and |low| <= u |high| + 2⁻⁸².  If k = 0, high = x and low = 0.
+    k is the whole number nearest to the computed x / ln 2, which is off by less than 2⁻⁴¹, so that r = x - k ln 2 is at
+    most ln 2 (1/2 + 2⁻⁴¹) < 0.3466 in size.  x - k LN2[0] is exact: if k ≠ 0, then |x| > 1/4, so that both numbers are
+    multiples of 2⁻⁵⁴, and their difference is less than 1/2 in size.  Let w = k LN2[1] rounded, |w| < 2⁻³³.  `high` is
+    the rounded difference of the two, and `low` the rest, which has two roundings of numbers of at most |w| + u: their
+    sum differs from r by less than 2⁻⁸², and |low| <= u |high| + 2⁻⁸².  If k = 0, high = x and low = 0.
 
-    p = high + (low + R(r)).  Computed at high instead of r, R is off by at most |low| |p| (1 + 2 u), as R' = exp - 1, and
-    |low| |p| <= (0.3466 u + 2⁻⁸²) |p|.  As |R| <= 0.1834 |p| (attained at r = -0.3466, because R / p increases in |r| on
-    both sides, to 0.1633 at 0.3466), the error of R and the rounding of low + R have that share in p.
+    p = high + (low + R(r)).  Computed at high instead of r, R is off by at most |low| |p| up to 2⁻⁸², as R' = exp - 1,
+    and |low| |p| <= 0.3466 u |p| up to 2⁻⁸².  |R| <= 0.1834 |p|, because R / p increases with r, from -0.1833 at
+    -0.3466 to 0.1634 at 0.3466; so the error of R and the rounding of low + R have that share in p.
     """
     k = (x * PER_LN2).round_()
     exact, w = x - k * LN2[0], k * LN2[1]
@@ -68,7 +67,7 @@ def reduced(x: Tensor) -> Reduced:
 
 
 def times_power(value: Tensor, k: Tensor) -> Tensor:
-    """value · 2^k for 1/2 <= |value| <= 2 and whole numbers |k| <= 2000; it is rounded only if it underflows, and once."""
+    """value · 2^k for 1/2 <= |value| <= 2 and whole numbers |k| <= 2000, rounded once if it underflows."""
     half = (k / 2).floor_()
     return value * power_of_two(half) * power_of_two(k - half)
 
@@ -91,9 +90,9 @@ def exponential(x: Tensor) -> Near:
 def exponential_less_one(x: Tensor) -> Near:
     """exp(x) - 1 for -40 <= x <= 710, which may overflow to infinity, and may underflow once.
 
-    It is s = 2^k p + (2^k - 1).  |2^k p| <= 1.4145 |s|, attained for k = 1 at p = -0.293.  For k < -53, where 2^k - 1 is
-    rounded, that share is below 2⁻⁵³, so that the error is smaller.  For k > 53, exp(x) differs from s by less than u s,
-    and this with the error of exp(x) is smaller as well.
+    It is s = 2^k p + (2^k - 1).  |2^k p| <= 1.4145 |s|, attained for k = 1 at p = -0.293.  For k < -53, where 2^k - 1
+    is rounded, that share is below 2⁻⁵³, so that the error is smaller.  For k > 53, exp(x) differs from s by less than
+    u s, and this with the error of exp(x) is smaller as well.
     """
     inner = reduced(x)
     many = inner.power > 53
@@ -105,17 +104,14 @@ def exponential_less_one(x: Tensor) -> Near:
     return Near(torch.where(many, far, near.value), near.error)
 
 
-def finite(found: Near, absolute: float = SMALLEST) -> Interval:
-    """The enclosures of numbers of which some may have overflowed; these are at least the largest number, but for error."""
-    inner = Near(found.value.clamp(-_LARGEST, _LARGEST), found.error).around(absolute)
-    return Interval.unchecked(
-        torch.where(found.value < -_LARGEST, -torch.inf, inner.lower),
-        torch.where(found.value > _LARGEST, torch.inf, inner.upper),
-    )
+def finite(found: Near, absolute: float) -> Interval:
+    """The enclosures of numbers that may have overflowed, where they are above the largest one but for error."""
+    inner = Near(found.value.clamp(max=LARGEST), found.error).around(absolute)
+    return Interval.unchecked(inner.lower, torch.where(found.value > LARGEST, torch.inf, inner.upper))
 
 
 def _exp(x: Tensor) -> Interval:
-    found = limited(finite(exponential(x.clamp(-746, 710))), 0.0, torch.inf)
+    found = limited(finite(exponential(x.clamp(-746, 710)), 2 * SMALLEST), 0.0, torch.inf)
     return where(x == -torch.inf, 0.0, where(x == 0, 1.0, found))
 
 
@@ -124,55 +120,76 @@ def _expm1(x: Tensor) -> Interval:
     return where(x == -torch.inf, -1.0, where(x == 0, 0.0, found))
 
 
-def _sigmoid(x: Tensor) -> Interval:
-    """With e = exp(-|x|) <= 1, it is 1 / (1 + e) or e / (1 + e)."""
-    e = exponential(-x.abs().clamp(max=746))
+def _sigmoid(x: Tensor, absolute: float) -> Interval:
+    """With e = exp(-|x|) <= 1, it is 1 / (1 + e) or e / (1 + e); two halves of the smallest number may underflow."""
+    e = exponential(-x.abs())
     over = e.plus_exact(1.0, 0.5)
-    above, below = Near(torch.ones_like(x)) / over, e.through(e.value / over.value, 1.0, 2)
-    found = Near(torch.where(x < 0, below.value, above.value), max(above.error, below.error)).around(2 * SMALLEST)
-    known = where(x == 0, 0.5, limited(found, 0.0, 1.0))
+    error = max((Near(over.value) / over).error, e.through(over.value, 1.0, 2).error)
+    return limited(Near(torch.where(x < 0, e.value, 1.0) / over.value, error).around(absolute), 0.0, 1.0)
+
+
+def _sigmoid_always(x: Tensor) -> Interval:
+    known = where(x == 0, 0.5, _sigmoid(x.clamp(-746, 746), 2 * SMALLEST))
     return where(x.isinf(), (x > 0).to(x), known)
 
 
-def _logistic(x: Tensor) -> Interval:
+def _logistic(x: Tensor, absolute: float) -> Interval:
     """With e = exp(-|x|), it is e / (1 + e)², whose logarithmic derivative in e is (1 - e) / (1 + e) <= 1."""
-    e = exponential(-x.abs().clamp(max=746))
+    e = exponential(-x.abs())
     over = e.value + 1
-    found = limited(e.through(e.value / (over * over), 1.0, 4).around(2 * SMALLEST), 0.0, 0.25)
+    return limited(e.through(e.value / (over * over), 1.0, 4).around(absolute), 0.0, 0.25)
+
+
+def _logistic_always(x: Tensor) -> Interval:
+    found = _logistic(x.clamp(-746, 746), 2 * SMALLEST)
     return where(x == 0, 0.25, where(x.isinf(), 0.0, found))
 
 
-def _tanh(x: Tensor) -> Interval:
-    """With m = exp(2 |x|) - 1, it is m / (m + 2), whose logarithmic derivative in m is 2 / (m + 2) <= 1.
+def _tanh(x: Tensor, absolute: float) -> Interval:
+    """With m = exp(2 |x|) - 1, it is m / (m + 2), whose logarithmic derivative in m is 2 / (m + 2) <= 1."""
+    m = exponential_less_one(2 * x.abs())
+    return limited(m.through(m.value / (m.value + 2), 1.0, 2).signed(x).around(absolute), -1.0, 1.0)
 
-    From |x| = 20 on, it differs from 1 by less than 2⁻⁵⁶.
-    """
-    m = exponential_less_one(2 * x.abs().clamp(max=20))
-    size = limited(m.through(m.value / (m.value + 2), 1.0, 2).around(2 * SMALLEST), 0.0, 1.0)
-    found = Interval.unchecked(torch.where(x < 0, -size.upper, size.lower), torch.where(x < 0, -size.lower, size.upper))
+
+def _tanh_always(x: Tensor) -> Interval:
+    """From |x| = 20 on, it differs from 1 by less than 2⁻⁵⁶."""
+    found = _tanh(x.clamp(-20, 20), 2 * SMALLEST)
+    far = x.abs() > 20
+    found = Interval.unchecked(
+        torch.where(far & (x < 0), -1.0, found.lower), torch.where(far & (x > 0), 1.0, found.upper)
+    )
     return where(x == 0, 0.0, where(x.isinf(), x.sign(), found))
+
+
+_TINY = 2.0**-400
+"""Powers and products of few numbers of at least this size do not underflow."""
+_EXP = Elementary(lambda x: exponential(x).around(), _exp, _TINY, 600)
+_EXPM1 = Elementary(lambda x: limited(exponential_less_one(x).around(), -1.0, torch.inf), _expm1, _TINY, 40)
+_SIGMOID = Elementary(lambda x: _sigmoid(x, 0.0), _sigmoid_always, _TINY, 600)
+_LOGISTIC = Elementary(lambda x: _logistic(x, 0.0), _logistic_always, _TINY, 600)
+_TANH = Elementary(lambda x: _tanh(x, 0.0), _tanh_always, _TINY, 20)
 
 
 def exp(t: Tensor) -> Interval:
     """exp(t)."""
-    return enclosed(_exp, t)
+    return _EXP(t)
 
 
 def expm1(t: Tensor) -> Interval:
     """exp(t) - 1, also with a small relative error near 0."""
-    return enclosed(_expm1, t)
+    return _EXPM1(t)
 
 
 def sigmoid(t: Tensor) -> Interval:
     """1 / (1 + exp(-t))."""
-    return enclosed(_sigmoid, t)
+    return _SIGMOID(t)
 
 
 def logistic(t: Tensor) -> Interval:
     """The derivative of the sigmoid, exp(-t) / (1 + exp(-t))², also with a small relative error where it is small."""
-    return enclosed(_logistic, t)
+    return _LOGISTIC(t)
 
 
 def tanh(t: Tensor) -> Interval:
     """The hyperbolic tangent; its derivative is 4 logistic(2 t)."""
-    return enclosed(_tanh, t)
+    return _TANH(t)

@@ -21,18 +21,19 @@ from recurjac.arithmetic.interval import Interval
 UNIT = 2.0**-53
 SMALLEST = 2.0**-1074
 """The smallest number above 0."""
-_SLACK = 1 + 2.0**-30
+SLACK = 1 + 2.0**-30
 _MOST = 2.0**20
-"""The largest error for which `_SLACK` is claimed to cover what is left out below."""
+"""The largest error for which `SLACK` is claimed to cover what is left out below."""
 
 
 def total(*errors: float) -> float:
     """A bound of the error of a result with one rounding of its own, from errors to first order.
 
     (1 + a u) (1 + b u) (1 + u) / (1 - c u) exceeds 1 + (a + b + c + 1) u by less than 2 (a + b + c + 1)² u², which is
-    less than 2⁻³¹ of (a + b + c + 1) u as that is at most 2²¹ u.  The rest of the slack covers the rounding of this sum.
+    less than 2⁻³¹ of (a + b + c + 1) u as that is at most 2²¹ u.  The rest of the slack covers the rounding of this
+    sum.
     """
-    error = fsum((*errors, 1.0)) * _SLACK
+    error = fsum((*errors, 1.0)) * SLACK
     if not error < _MOST:
         raise ValueError(f"a relative error of {error} units is too large for bounds to first order")
     return error
@@ -43,7 +44,7 @@ def total(*errors: float) -> float:
 class Near:
     """Float64 numbers with |value - true| <= error u |true|.
 
-    The operations below require that no result overflows or underflows; `around` covers a few that do underflow.
+    The operations below require that no result overflows or underflows; `around` covers underflow that is counted.
     """
 
     value: Tensor
@@ -56,7 +57,7 @@ class Near:
         return Near(self.value / other.value, total(self.error, other.error))
 
     def plus(self, other: Near, share: float, other_share: float) -> Near:
-        """The sum s = a + b, if |a| <= share |s| and |b| <= other_share |s|; in s, the errors of a and b have these shares."""
+        """The sum s = a + b, if |a| <= share |s| and |b| <= other_share |s|: errors have these shares in s."""
         return Near(self.value + other.value, total(share * self.error, other_share * other.error))
 
     def plus_exact(self, number: Tensor | float, share: float, more: float = 0.0) -> Near:
@@ -64,7 +65,7 @@ class Near:
         return Near(self.value + number, total(share * self.error, more))
 
     def through(self, value: Tensor, steepness: float, roundings: int) -> Near:
-        """F(a), computed with so many roundings as `value`, if the derivative of log |F| in log |a| is at most `steepness`.
+        """F(a), computed as `value` with so many roundings, if the derivative of log F in log a is at most `steepness`.
 
         The error of a reaches F multiplied by that, whatever the number of times that a occurs in the formula.
         """
@@ -77,14 +78,23 @@ class Near:
     def __neg__(self) -> Near:
         return Near(-self.value, self.error)
 
-    def around(self, absolute: Tensor | float = SMALLEST) -> Interval:
+    def signed(self, x: Tensor) -> Near:
+        """The numbers >= 0 with the signs of x."""
+        return Near(torch.copysign(self.value, x), self.error)
+
+    def around(self, absolute: Tensor | float = 0.0) -> Interval:
         """An interval that contains the true numbers, if each value may be off by `absolute` as well.
 
-        The value is off by e u |true| <= (e + 2⁻¹⁰) u |value|, if e is the error, which is at most 2²⁰.  The margin is a
-        product, which may underflow by half of `SMALLEST`, and a sum; both roundings are less than 2⁻³⁰ u |value|.  That of
-        the bound itself is at most (1 + 2⁻³⁰) u |value|.
+        absolute: 0 only if the values are 0 or above 2⁻⁹⁰⁰ in size; otherwise it covers half of `SMALLEST` for the
+        margin.
+
+        The value is off by e u |true| <= (e + 2⁻¹⁰) u |value|, if e is the error, which is at most 2²⁰.  The margin is
+        a product and a sum, whose roundings are less than 2⁻³⁰ u |value|.  That of the bound itself is at most
+        (1 + 2⁻³⁰) u |value|.
         """
-        margin = (self.value.abs() * ((self.error + 1.01) * UNIT)).add_(absolute).add_(SMALLEST)
+        margin = self.value.abs().mul_((self.error + 1.01) * UNIT)
+        if not isinstance(absolute, float) or absolute > 0:
+            margin.add_(absolute)
         return Interval.unchecked(self.value - margin, self.value + margin)
 
 
@@ -112,15 +122,20 @@ class Polynomial:
         In the sum, c_k z^k is multiplied by at most 2 k + 2 factors 1 + δ with |δ| <= u, of which one is that of the
         coefficient, and k are the error of z.  So it is off by at most (1 + u)^(2k + 2) (1 + e u)^k - 1 of itself,
         which is less than (2 k + 2 + k e) u (1 + 2⁻³⁰).  Products may underflow, by 2⁻¹⁰⁷⁵ each, which is less than
-        2⁻⁹⁰⁰ of f.  Sums of positive terms are rounded to less than 2⁻⁵⁰ of themselves.
+        2⁻⁹⁰⁰ of f.
         """
-        value = torch.full_like(z.value, self.rounded[-1])
-        for c in reversed(self.rounded[:-1]):
-            value.mul_(z.value).add_(c)
-        return Near(value, self.error(z.error))
+        return Near(horner(z.value.new_tensor(self.rounded).unbind(), z.value), self.error(z.error))
 
     def error(self, of_argument: float) -> float:
-        """A bound of the error of `at`, in u."""
+        """A bound of the error of `at`, in u; the sum of positive numbers is off by less than 2⁻⁴⁰ of itself."""
         reach, least, tail = float(self.reach), float(self.least), float(self.tail)
         terms = [abs(c) * reach**k * (2 * k + 2 + k * of_argument) for k, c in enumerate(self.rounded)]
-        return (fsum(terms) + tail / UNIT) / least * _SLACK + 2.0**-40
+        return (fsum(terms) + tail / UNIT) / least * SLACK + 2.0**-40
+
+
+def horner(coefficients: Sequence[Tensor], z: Tensor) -> Tensor:
+    """The polynomial with these coefficients, the constant first, at z."""
+    value = (z * coefficients[-1]).add_(coefficients[-2])
+    for c in reversed(coefficients[:-2]):
+        value = torch.addcmul(c, value, z)
+    return value

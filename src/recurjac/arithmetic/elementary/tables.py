@@ -240,4 +240,4 @@ COMPLEMENT = _numbers("""
 -0x1.5c8980a061aaep-67 -0x1.ebd1d78b8c9bcp-70 -0x1.99dc29b4682aap-72 -0x1.8805ddcb8aebbp-74
 -0x1.a504526386b88p-76 -0x1.f30ebf24ed805p-78 -0x1.420a57e8e012bp-79 -0x1.bf8fb6ae71e31p-81
 """)
-"""Taylor coefficients of exp(x²) erfc(x) by order, at the centres of eighths of [2^e, 2^(e + 1)], -1 <= e <= 4."""
+"""Taylor coefficients of exp(x²) erfc(x) by order, at the centres of eighths of [2^e, 2^(e + 1)], e >= -1."""
