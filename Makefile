@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all fuzz lint docs design bench tightness matrix dist setup clean
+.PHONY: demo test test-all fuzz truth lint docs design bench tightness matrix dist setup clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ test-all: setup
 # bounds of 2000 random networks of all kinds of layers against sampled truth, in about 40 minutes
 fuzz: setup
 	$(THREADS) $(BIN)/python -m tests.fuzz
+
+# bounds of 10 000 random networks against exact truth, without a tolerance
+truth: setup
+	$(THREADS) $(BIN)/python -m tests.truth
 
 lint: setup
 	$(BIN)/ruff check .
