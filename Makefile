@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all fuzz truth lint docs design bench tightness matrix dist setup clean
+.PHONY: demo test test-all fuzz truth mutate lint docs design bench tightness matrix dist setup clean
 
 setup: $(VENV)/.installed
 
@@ -22,9 +22,19 @@ test: setup
 test-all: setup
 	$(THREADS) $(BIN)/python -m pytest -n 2 -q
 
-# bounds of 2000 random networks of all kinds of layers against sampled truth, in about 40 minutes
+# bounds of 2000 random networks of all kinds of layers against sampled truth, in about 40 minutes; then hostile files
+# of every kind for $(FUZZ_SECONDS) seconds: make fuzz FUZZ_SECONDS=36000 FUZZ_FIRST=1000000
+FUZZ_SECONDS ?= 600
+FUZZ_FIRST ?= 1
 fuzz: setup
 	$(THREADS) $(BIN)/python -m tests.fuzz
+	$(THREADS) $(BIN)/python -m tests.fuzz.readers --files 1000000 --first $(FUZZ_FIRST) --seconds $(FUZZ_SECONDS)
+
+# small mistakes in the arithmetic and the quadratic dual, and which of them no test notices
+mutate: setup
+	$(THREADS) $(BIN)/python -m scripts.mutate recurjac/arithmetic/definite.py recurjac/arithmetic/interval.py \
+		recurjac/arithmetic/base.py recurjac/arithmetic/rounding.py recurjac/quadratic/dual_proof.py --sample 60 \
+		--tests tests/test_definite.py tests/test_intervals.py tests/test_rounding.py tests/test_arithmetic.py tests/test_dual.py
 
 # bounds of 10 000 random networks against exact truth, without a tolerance
 truth: setup

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,6 +22,8 @@ FILES = {
 """The file name of each array; also with `.idx3` and `.idx1`, as in some archives, and with `.gz`."""
 _BYTES = 0x08
 """The idx code for unsigned bytes."""
+_MOST_BYTES, _MOST_AXES = 2**30, 8
+"""The most bytes that are read, and the most axes; MNIST's files have 47 MB and 3."""
 
 
 def read_idx_folder(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -44,14 +46,28 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     Raises UnreadableFile for anything else.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            axes = head[3] if len(head) == 4 else 0
+            sizes = file.read(4 * axes)
+            if len(sizes) < 4 * axes or head[:3] != bytes((0, 0, _BYTES)) or not 0 < axes <= _MOST_AXES:
+                raise UnreadableFile(f"{path} does not begin like an idx file of bytes; fetch it again")
+            shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * axes, 4))
+            content = _first(file, min(prod(shape), _MOST_BYTES) + 1)
+    except UnreadableFile:
+        raise
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} is not readable: {first_line(error)}; fetch it again") from error
-    axes = content[3] if len(content) > 3 else 0
-    start = 4 + 4 * axes
-    if len(content) < start or content[:3] != bytes((0, 0, _BYTES)) or axes == 0:
-        raise UnreadableFile(f"{path} does not begin like an idx file of bytes; fetch it again")
-    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
-    if len(content) - start != prod(shape):
-        raise UnreadableFile(f"{path} has {len(content) - start} bytes for the shape {shape}; fetch it again")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if len(content) != prod(shape):
+        some = "more" if len(content) > prod(shape) else len(content)
+        raise UnreadableFile(f"{path} has {some} bytes for the shape {shape}; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _first(file: IO[bytes], most: int) -> bytes:
+    """At most that many bytes, read piece by piece, so that no more is allocated than there are."""
+    parts, left = list[bytes](), most
+    while left > 0 and (part := file.read(min(left, 2**20))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)

@@ -98,9 +98,10 @@ class Place:
             )
         try:
             found = json.loads(self.record.read_text(encoding="utf-8"))
-            made = {key: found[key] for key in ("recipe", "data")}
-            outcome = Outcome(**{key: found[key] for key in ("sha256", "accuracy", "robust", "seconds")})
-        except (ValueError, KeyError, TypeError) as error:
+            made, robust = _described(found), found["robust"]
+            accuracy, seconds = float(found["accuracy"]), float(found["seconds"])
+            outcome = Outcome(str(found["sha256"]), accuracy, None if robust is None else float(robust), seconds)
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise UnreadableFile(
                 f"{self.record} is not a record of training: {first_line(error)}; remove it"
             ) from error
@@ -115,7 +116,7 @@ class Place:
             return None
         try:
             found = torch.load(self.unfinished, weights_only=True)
-            made = json.loads(found.pop("made"))
+            made = _described(json.loads(found.pop("made")))
             kept = Checkpoint(**found)
         except Exception as error:
             raise UnreadableFile(f"{self.unfinished} is not a checkpoint: {first_line(error)}; remove it") from error
@@ -157,6 +158,12 @@ class Place:
         if changed:
             was = ", ".join(f"{key} {old.get(key)}, not {new.get(key)}" for key in changed)
             raise InvalidRequest(f"{file} was trained with {was}; choose another folder, or remove it")
+
+
+def _described(found: Any) -> Description:
+    """How a network was made.  Raises KeyError or TypeError for anything else."""
+    recipe, data = found["recipe"], found["data"]
+    return {"recipe": {**recipe}, "data": {**data, "name": data["name"], "sha256": data["sha256"]}}
 
 
 def _write(path: Path, content: bytes) -> None:

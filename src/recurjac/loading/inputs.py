@@ -9,8 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from recurjac.errors import InvalidRegion, InvalidRequest, MissingDependency, RecurJacError, UnreadableFile
+from recurjac.loading.arrays import open_npz, read_npy
 from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, round_up, short
 from recurjac.loading.vnnlib import Boxes, read_vnnlib
 
@@ -26,6 +30,8 @@ __all__ = ["Boxes", "Inputs", "Points", "read_inputs"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
+_MOST_PIXELS = 2**24
+"""The maximum number of pixels of an image, which is checked before they are unpacked."""
 _SPECIAL = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 
 
@@ -108,12 +114,11 @@ def _array(path: Path, key: str | None) -> Any:
             if head != begins:
                 what = f"does not begin as a {path.suffix} file (pickles are never loaded)" if head else "is empty"
                 raise UnreadableFile(f"{path} {what}; save the numbers with numpy")
-            file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            with loaded:
-                return loaded[_choose(path, key, list(loaded.files))]
+            if begins == _MAGIC[".npy"]:
+                file.seek(0)
+                return read_npy(file, path.stat().st_size)
+        with open_npz(path) as archive:
+            return archive[_choose(path, key, archive.keys)]
     except RecurJacError:
         raise
     except Exception as error:
@@ -121,11 +126,11 @@ def _array(path: Path, key: str | None) -> Any:
 
 
 def _choose(path: Path, key: str | None, keys: list[str]) -> str:
-    some = ", ".join(keys[:6]) + (", …" if len(keys) > 6 else "")
+    some = ", ".join(map(short, keys[:6])) + (", …" if len(keys) > 6 else "")
     if not keys:
         raise UnreadableFile(f"{path} holds no array; save one with numpy.savez")
     if key is None and len(keys) > 1:
-        raise InvalidRequest(f"{path} holds {len(keys)} arrays ({some}); name one, as in {path}:{keys[0]}")
+        raise InvalidRequest(f"{path} holds {len(keys)} arrays ({some}); name one, as in {path}:{short(keys[0])}")
     if key is not None and key not in keys:
         raise InvalidRequest(f"{path} holds no array {short(key)!r}; it holds {some}")
     return keys[0] if key is None else key
@@ -133,16 +138,13 @@ def _choose(path: Path, key: str | None, keys: list[str]) -> str:
 
 def _unreadable(path: Path, error: Exception) -> UnreadableFile:
     reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    if "allow_pickle" in reason:
-        reason = "it holds Python objects, which are never loaded"
     return UnreadableFile(f"{path} is not a readable {path.suffix} file: {reason}; save the numbers again")
 
 
 def _points(path: Path, array: Any) -> Points:
     """The samples in `array`, which must convert to float64 exactly."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        kind = f"numbers of type {array.dtype}" if isinstance(array, np.ndarray) else "bytes that are not an array"
-        raise UnreadableFile(f"{path} holds {kind}; save real numbers, as float64 or integers")
+    if array.dtype.kind not in "biuf":
+        raise UnreadableFile(f"{path} holds numbers of type {array.dtype}; save real numbers, as float64 or integers")
     if array.size == 0:
         raise UnreadableFile(
             f"{path} holds an array of shape {array.shape}, which has no numbers; give at least one sample"
@@ -227,6 +229,14 @@ def _read_image(path: Path) -> Points:
     return Points(values, torch.where(inexact, torch.finfo(torch.float64).eps * values, 0.0))
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the warnings of Pillow; what is wrong with an image is an exception, or checked here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _pixels(path: Path) -> np.ndarray[Any, Any]:
     """The 8-bit pixels of an opaque image: (H, W) or (H, W, 3)."""
     try:
@@ -236,7 +246,11 @@ def _pixels(path: Path) -> np.ndarray[Any, Any]:
     try:
         with path.open("rb") as file:
             head = file.read(25)
-        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as opened:
+        with _quiet(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as opened:
+            if prod(opened.size) > _MOST_PIXELS:
+                raise ValueError(
+                    f"it declares {opened.size[0]} x {opened.size[1]} pixels; at most {_MOST_PIXELS} are read"
+                )
             image = opened.copy()
     except Exception as error:
         raise UnreadableFile(

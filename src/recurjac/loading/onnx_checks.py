@@ -62,9 +62,14 @@ def check_functions(proto: Any) -> None:
 
 
 def check_opset(proto: Any) -> None:
-    """Raise UnsupportedLayer unless the file has exactly one opset, of a version that is read."""
+    """Raise UnsupportedLayer unless the file has exactly one opset, of a version that is read.
+
+    Raises UnreadableFile if the version of its own format is none.
+    """
     from onnx import defs
 
+    if not 0 <= proto.ir_version < 2**31:
+        raise UnreadableFile(f"the file's format has the version {proto.ir_version}; export the network again")
     newest = defs.onnx_opset_version()
     versions = {o.version for o in proto.opset_import if not o.domain}
     if len(versions) != 1 or not OLDEST <= min(versions) <= newest:

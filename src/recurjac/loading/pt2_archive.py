@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
+from recurjac.loading.arrays import check_sizes
 from recurjac.loading.messages import first_line
 
 _TARGET = re.compile(
@@ -62,12 +63,11 @@ def _members(path: Path, data: bytes) -> dict[str, bytes]:
     """The archive's members by their names, relative to its only folder if there is one, without extra files."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_sizes(archive)
             names = archive.namelist()
             found = {n: archive.read(n) for n in names if n.endswith((".json", ".pt")) or "/aotinductor/" in n}
     except Exception as error:  # a damaged file can cause any exception
         raise UnreadableFile(f"{path} is not a readable .pt2 file: {first_line(error)}; save it again") from error
-    if len(set(names)) != len(names):
-        raise UnreadableFile(f"{path} is not a readable .pt2 file: two members have the same name; save it again")
     folders = {n.partition("/")[0] for n in names}
     below = {n.partition("/")[2]: c for n, c in found.items()} if len(folders) == 1 else found
     return {n: c for n, c in below.items() if not n.startswith(("extra/", "extra_files/"))}

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -19,6 +18,10 @@ from recurjac.region import Box
 
 _DEPTH = 64
 """The maximum nesting depth of parentheses in a VNN-LIB file; a box needs 5."""
+_MOST_ENDS = 2**23
+"""The maximum number of boxes times the number of inputs and of bounds that all boxes share."""
+_MOST_BITS = 2**13
+"""The maximum length of the numerator and the denominator of a number that is computed from those of the file."""
 _IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
 _TOKEN = re.compile(r'\s+|;[^\n]*|([()]|"[^"]*"|\|[^|]*\||[^\s();"|]+)')
 _VARIABLE = re.compile(r"[XY]_(?:0|[1-9][0-9]{0,8})")
@@ -98,11 +101,19 @@ def read_vnnlib(path: Path) -> Boxes:
     missing = [i for i in range(features) if f"X_{i}" not in declared]
     if features == 0 or missing:
         raise UnreadableFile(f"{path} does not declare the input X_{min(missing, default=0)}; number them from X_0")
+    _check_count(path, 1 if branches is None else len(branches), features + len(common))
     every = [common + branch for branch in ([[]] if branches is None else branches)]
     ends = [_ends(path, [b for b in bounds if isinstance(b, _Bound)], features) for bounds in every]
     both = torch.tensor(ends, dtype=torch.float64)
     dropped = dict.fromkeys(b.text for bounds in every for b in bounds if isinstance(b, _Relation))
     return Boxes(both[:, 0].contiguous(), both[:, 1].contiguous(), tuple(dropped))
+
+
+def _check_count(path: Path, boxes: int, each: int) -> None:
+    if boxes * each > _MOST_ENDS:
+        raise UnreadableFile(
+            f"{path} has {boxes} boxes of {each} inputs and bounds; at most {_MOST_ENDS} in all are read; split it"
+        )
 
 
 def _parse(path: Path, text: str) -> list[_Expression]:
@@ -214,13 +225,13 @@ def _linear(path: Path, expression: _Expression) -> dict[str, Fraction] | None:
             known = [f for f in forms if f is not None]
             if len(known) < len(forms):
                 return None
-            return _product(known) if sign == "*" else _total(known, sign == "-")
+            return _product(path, known) if sign == "*" else _total(known, sign == "-")
     return None
 
 
 def _fraction(path: Path, text: str) -> Fraction:
     value = decimal(str(path), text)
-    if value != 0 and abs(value.adjusted()) > 400:
+    if len(text) > 400 or (value != 0 and abs(value.adjusted()) > 400):
         raise UnreadableFile(f"{path} holds {short(text)} in a sum or product; scale the numbers")
     return Fraction(value)
 
@@ -232,12 +243,16 @@ def _total(forms: list[dict[str, Fraction]], minus: bool) -> dict[str, Fraction]
     return {n: sum((s * f.get(n, Fraction(0)) for s, f in zip(signs, forms, strict=True)), Fraction(0)) for n in names}
 
 
-def _product(forms: list[dict[str, Fraction]]) -> dict[str, Fraction] | None:
+def _product(path: Path, forms: list[dict[str, Fraction]]) -> dict[str, Fraction] | None:
     """The product; None if more than one form has a variable."""
     varying = [f for f in forms if any(name and factor != 0 for name, factor in f.items())]
     if len(varying) > 1:
         return None
-    scale = prod((f.get("", Fraction(0)) for f in forms if f not in varying), start=Fraction(1))
+    scale = Fraction(1)
+    for form in (f for f in forms if f not in varying):
+        scale *= form.get("", Fraction(0))
+        if max(scale.numerator.bit_length(), scale.denominator.bit_length()) > _MOST_BITS:
+            raise UnreadableFile(f"{path} holds a product of numbers of very different sizes; scale the numbers")
     return {name: scale * factor for name, factor in (varying[0] if varying else {"": Fraction(1)}).items()}
 
 
@@ -251,6 +266,11 @@ def _constant(path: Path, expression: _Expression) -> Decimal | None:
     return None
 
 
+def _written(end: Decimal | Fraction) -> str:
+    """An end as a message shows it; a fraction may have more digits than Python writes out."""
+    return short(str(end)) if isinstance(end, Decimal) else f"about {round_down(end)!r}"
+
+
 def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float], list[float]]:
     """The lower and upper ends of the box in which all `bounds` hold, rounded outwards."""
     lower: list[Decimal | Fraction] = [Decimal("-inf")] * features
@@ -262,6 +282,6 @@ def _ends(path: Path, bounds: list[_Bound], features: int) -> tuple[list[float],
             lower[bound.index] = max(lower[bound.index], bound.value)
     for i in range(features):
         if lower[i] > upper[i]:
-            ends = f"at least {short(str(lower[i]))} and at most {short(str(upper[i]))}"
+            ends = f"at least {_written(lower[i])} and at most {_written(upper[i])}"
             raise UnreadableFile(f"{path}: X_{i} must be {ends}, so the box is empty; correct its bounds")
     return [round_down(c) for c in lower], [round_up(c) for c in upper]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation
 from recurjac.errors import InvalidNetwork, UnreadableFile
+from recurjac.loading.arrays import Npz, open_npz
 from recurjac.loading.messages import first_line
 from recurjac.network import Network, chain
 from recurjac.registry import concrete_classes
@@ -22,7 +23,7 @@ from recurjac.tensors import cast
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
 """One activation for all hidden layers, or one for each; the names are those of `activation_names`."""
 _PARAMETERS = ("slope", "alpha", "beta", "exponent")
-_OURS = re.compile(rf"[Wb](0|[1-9][0-9]*)|activation|{'|'.join(_PARAMETERS)}")
+_OURS = re.compile(rf"[Wb](0|[1-9][0-9]{{0,5}})|activation|{'|'.join(_PARAMETERS)}")
 """The keys of a .npz file that define the network."""
 
 
@@ -168,14 +169,24 @@ def read_npz(path: Path, activation: ActivationLike | None, dtype: torch.dtype) 
         raise UnreadableFile(f"{path} is not a network: it needs arrays W0, W1, …, but holds {_some(list(arrays))}")
     weights = [(arrays[f"W{i}"], arrays.get(f"b{i}")) for i in numbers]
     if "activation" in arrays:
-        names = arrays["activation"].astype(str)
-        stated: str | list[str] = str(names) if names.ndim == 0 else [str(n) for n in names]
+        stated = _stated(path, arrays["activation"])
         if activation is not None and activation != stated:
             raise InvalidNetwork(f"{path} states the activation {stated!r}, not {activation!r}; leave the other out")
         activation = stated
     parameters = {key: arrays[key] for key in _PARAMETERS if key in arrays}
     parameters = {key: value.reshape(()) if value.size == 1 else value for key, value in parameters.items()}
     return read_weights(weights, activation, dtype, parameters)
+
+
+def _stated(path: Path, names: np.ndarray[Any, Any]) -> str | list[str]:
+    """The name of the activation, or the names of all of them."""
+    if names.ndim > 1:
+        raise InvalidNetwork(f"{path}: the activation has shape {names.shape}; give one name, or one for each layer")
+    try:
+        words = names.astype(str)
+    except ValueError as error:
+        raise InvalidNetwork(f"{path}: the activation is not a name: {first_line(error)}; give a name") from error
+    return str(words) if words.ndim == 0 else [str(n) for n in words]
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -190,20 +201,19 @@ def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
                 raise UnreadableFile(f"{path} does not begin as a .npz file; save the weights with numpy.savez")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return dict(_members(archive))
+        with open_npz(path) as archive:
+            return dict(_members(archive))
     except UnreadableFile:
         raise
     except Exception as error:
         raise UnreadableFile(f"{path} is not a readable .npz file: {first_line(error)}; save it again") from error
 
 
-def _members(archive: np.lib.npyio.NpzFile) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    for key in archive:
+def _members(archive: Npz) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    for key in archive.keys:
         try:
             yield key, archive[key]
-        except ValueError:  # an array of Python objects
+        except ValueError:  # an array of Python objects, or a damaged one
             if _OURS.fullmatch(key):
                 raise
 
@@ -214,4 +224,4 @@ def _short(value: Any) -> str:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:6]) + (", …" if len(keys) > 6 else "") if keys else "nothing"
+    return ", ".join(map(_short, keys[:6])) + (", …" if len(keys) > 6 else "") if keys else "nothing"

@@ -28,8 +28,8 @@ def read_run(path: Path) -> Section:
     seconds = f"{sum(float(r['seconds']) for r in rows):.2f}" if command.bounds else ""
     return Section(
         title=f"{command.title}{_norms(rows)}", source=str(path),
-        network=run["model"]["path"] or ("bundled digits" if run["command"] == "demo" else ""),
-        digest=run["model"]["sha256"] or "", version=run["recurjac"], when="", seconds=seconds, rounding=rounding,
+        network=run["model"].get("path") or ("bundled digits" if run["command"] == "demo" else ""),
+        digest=run["model"].get("sha256") or "", version=run["recurjac"], when="", seconds=seconds, rounding=rounding,
         parts=tuple(shown),
     )  # fmt: skip
 

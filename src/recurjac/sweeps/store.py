@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from recurjac.errors import InvalidRequest
+from recurjac.loading.decimals import short
 from recurjac.sweeps.files import decoded, encoded, sync_folder, write_atomically, written_atomically
 from recurjac.sweeps.tables import parquet_table, pyarrow
 from recurjac.sweeps.work import Done
@@ -99,10 +100,13 @@ class AbstractStore(ABC):
         remedy = "continue with the same, or give --fresh to restart or another --out"
         try:
             before = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{self.folder} holds results without a readable manifest.json; {remedy}") from error
         for name, was, is_ in _differences(before, now):
-            raise InvalidRequest(f"{self.folder} holds results with {name} {was}, but now it is {is_}; {remedy}")
+            what = short(" ".join(name.split()))
+            raise InvalidRequest(
+                f"{self.folder} holds results with {what} {short(was)}, but now it is {short(is_)}; {remedy}"
+            )
 
 
 @final
@@ -140,7 +144,7 @@ class JsonLines(AbstractStore):
                 read = json.loads(line)
                 rows = [{key: decoded(value) for key, value in row.items()} for row in read["rows"]]
                 task, seconds = str(read["task"]), float(read["seconds"])
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
                 if line.endswith(b"\n"):
                     raise InvalidRequest(
                         f"line {number} of {self.rows} is not a finished task; give --fresh to restart or another --out"
