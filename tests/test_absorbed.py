@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import recurjac as rj
+from recurjac.activations import ReLU
 from recurjac.arithmetic import Ball, Loss, Sizes, paid
+from recurjac.network import Network, chain
 from recurjac.operators import AbstractOperator, Compose
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.scale import Divide, Standardise
@@ -112,3 +114,30 @@ def test_nothing_is_paid_where_entries_are_moved() -> None:
         ones = torch.ones(1, 1, *operator.out_shape, dtype=torch.float64)
         sizes = operator.absorb(Sizes.of(ones, len(operator.out_shape)))
         assert Loss.of([sizes], len(operator.in_shape)).free == (sizes.roundings == 0)
+
+
+def deep(depth: int) -> tuple[Network, torch.Tensor]:
+    """Layers of 100 neurons that neither grow nor shrink, although the products of |W| grow by a factor of 5.6 each."""
+    g = torch.Generator().manual_seed(0)
+    layers = [
+        (torch.randn(100, 100, generator=g, dtype=torch.float64) * 0.02**0.5,
+         0.1 * torch.randn(100, generator=g, dtype=torch.float64))
+        for _ in range(depth)
+    ]  # fmt: skip
+    return chain(layers, [ReLU()] * (depth - 1)), torch.randn(1, 100, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("depth", [24, *(pytest.param(n, marks=pytest.mark.slow) for n in (48, 100))])
+def test_rounding_stays_small_in_deep_networks(depth: int) -> None:
+    """Radii that travel make every neuron of 24 layers unstable."""
+    network, x = deep(depth)
+    found = []
+    for arithmetic in (RIGOROUS, rj.Fast()):
+        problem = rj.Problem(network.output(0), rj.LpBall(x, 1e-6), arithmetic=arithmetic, planner=rj.PlainOnly())
+        found.append((problem.preactivations().pre(depth), rj.jacobian_bounds(problem, method=rj.Chords())))
+    (z, jacobian), (plain, other) = found
+    assert jacobian.rigorous
+    assert float((z.upper - plain.upper).abs().max()) <= 1e-6 * float(plain.magnitude.max())
+    size = float(torch.maximum(other.upper.abs(), other.lower.abs()).max())
+    assert float((jacobian.upper - other.upper).abs().max()) <= 1e-6 * size
+    assert float((jacobian.lower - other.lower).abs().max()) <= 1e-6 * size

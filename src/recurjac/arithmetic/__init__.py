@@ -8,7 +8,8 @@ multiply-adds, a product computed in working precision satisfies
 (Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), where u is the unit roundoff.  eta is the smallest
 *normal* number, so that products that are flushed to zero are covered.  Sums of two numbers never underflow, as long as
 subnormal numbers exist (`check_matmul`).  Sums of non-negative numbers are computed with a relative error of at most
-gamma.  Therefore every radius below is computed from non-negative terms and then increased by `grow`.
+gamma.  Therefore every radius below is computed from non-negative terms and then increased by `grow`.  Coefficients of
+linear forms have no radius; forms pay for their rounding (`absorbed.py`).
 
 Source: docs/mathematics.md, §8.
 """

@@ -64,7 +64,7 @@ class Sizes:
 
     @classmethod
     def of_row(cls, row: Ball, dims: int) -> Sizes:
-        """For the inner product of forms with one row (B, K, *node) that is known up to its radius, as `before_matrix`."""
+        """For inner products with one row (B, K, *node) that is known up to its radius, as `before_matrix`."""
         lead = row.mid.dim() - dims
         n = prod(row.shape[lead:]) + 1
         with torch.no_grad():

@@ -61,8 +61,15 @@ class IntervalMatrix(AbstractOperator):
         return replace(self, matrix=Ball(size, rad))
 
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
-        flat = index.flatten()
-        return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape((*index.shape, *self.outputs)))
+        flat, back = index.flatten(), self.transpose().matrix
+        mid = back.mid.index_select(0, flat).reshape((*index.shape, *self.outputs))
+        if back.rad is None or back.exact or back.rad.dim() < 2:
+            return Ball(mid, back.rad)
+        rad = back.rad if len(back.rad) == 1 != len(back.mid) else back.rad.index_select(0, flat)
+        if rad.shape[1] != back.mid.shape[1] or len(rad) != len(flat):  # one number for each column, or for each row
+            places = index.shape if len(rad) == len(flat) else [1] * index.dim()
+            return Ball(mid, rad.reshape((*places, *(self.outputs if rad.shape[1] > 1 else [1] * len(self.outputs)))))
+        return Ball(mid, rad.reshape((*index.shape, *self.outputs)))
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)

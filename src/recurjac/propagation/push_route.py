@@ -21,7 +21,6 @@ from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import Convex, One
 from recurjac.relaxations import Absorption, LinearRelaxation
 
-
 _LOOSE = 1e4
 """By which factor bounds of gradients may be too large: rounding costs this times the unit roundoff."""
 
@@ -166,7 +165,7 @@ class AbstractPushRoute(AbstractRoute):
 
     @abstractmethod
     def images(self, node: int) -> list[Sizes]:
-        """What the operators of all edges out of a node cost; their numbers are upper bounds of their parts of |g_h|."""
+        """What the operators of all edges out of a node cost; their numbers bound their parts of |g_h|."""
 
     @final
     def floats(self) -> int:

@@ -28,6 +28,9 @@ from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.region import BesideOne, BoundRegion, Convex
 from recurjac.relaxations import Absorption, LinearRelaxation
 
+_GROWN = 2**17
+"""How much larger than rounding errors of the largest coefficients radii may be."""
+
 
 @final
 @dataclass(frozen=True)
@@ -61,12 +64,17 @@ class _Post:
     """h_k in terms of v: its entries `reads` are `affine`, its entries `kept` are in v, from position `begin`.
 
     The others are 0; indices are flat positions.  affine: None for the input.
+    bent: the number of kept neurons that are not known multiples of their pre-activations; the others are kept so that
+    rounding errors start anew (`Skeleton._restarts`).
+    first: no column before this position but that of 1 is other than 0.
     """
 
     reads: Tensor
     affine: Affine | None
     kept: Tensor
     begin: int
+    bent: int = 0
+    first: int = 0
 
     @cached_property
     def count(self) -> int:
@@ -125,8 +133,7 @@ class Skeleton:
         near = None if source.affine is None else part(operator, None, source.reads)
         images: list[Ball] = []
         if near is not None and source.affine is not None:
-            pushed = _flat(near.push(source.affine.columns))
-            images.append(pushed)
+            images.append(self._pushed(near, source.affine.columns, source.first))
         if source.count:
             own = _flat(columns_in_common(operator, source.kept, self.network.dtype, self.arithmetic))
             if not images:
@@ -138,6 +145,34 @@ class Skeleton:
             return images[0].map_rows(torch.clone)  # the operator only moves numbers
         return _stacked(images) if len(images) > 1 else images[0]
 
+    def _pushed(self, near: AbstractOperator, columns: Ball, first: int) -> Ball:
+        """The operator applied to all columns, of which those before position `first` are 0 but for that of 1."""
+        at = self.inputs
+        if first <= at + 1:
+            return _flat(near.push(columns))
+        few = Ball(torch.cat([columns.mid[at : at + 1].mT, columns.mid[first:].mT], 1).mT, columns.rad)
+        pushed = _flat(near.push(few.in_common))
+        mid = pushed.mid.mT
+        before, between = mid.new_zeros(len(mid), at), mid.new_zeros(len(mid), first - at - 1)
+        return Ball(torch.cat([before, mid[:, :1], between, mid[:, 1:]], 1).mT, pushed.in_common.rad)
+
+    def _first(self, k: int) -> int:
+        """The least `first` of what stage k reads; kept neurons of a stage with nothing else begin at their own."""
+        sources = [self.post[e.source] for e in self.network.stages[k - 1].edges]
+        return min((p.first if p.affine is not None and len(p.reads) else p.begin for p in sources), default=0)
+
+    def _restarts(self, z: Affine) -> bool:
+        """Whether all neurons of a stage are kept, because the radii of their coefficients have grown.
+
+        They grow with the product of |A|, which exceeds that of the coefficients more and more with depth.  Beyond kept
+        neurons they start anew: sweeps pay for the radii there, and go on with exact coefficients.
+        """
+        columns = z.columns
+        if columns.rad is None or columns.exact or not columns.common:
+            return False
+        size, limit = columns.largest.mid.amax(), _GROWN * torch.finfo(columns.mid.dtype).eps
+        return columns.mid.shape[1] > 0 and not bool(columns.rad.amax() <= limit * size)
+
     def _shifted(self, columns: Ball, bias: Ball) -> Ball:
         """The columns with `bias` added at the position where v is 1."""
         row = bias.map(lambda t: t.reshape(1, -1))
@@ -147,7 +182,10 @@ class Skeleton:
 
     def append_stage(self, k: int, z: Affine, slope: Tensor, exact: Tensor) -> None:
         """Append stage k, whose output is `slope` (entries,) times z where `exact`; the other neurons are kept."""
-        kept, reads = (~exact).nonzero().flatten(), (exact & (slope != 0)).nonzero().flatten()
+        bent, live = ~exact, slope != 0
+        restarts = not bool((bent | ~live).all()) and self._restarts(z)
+        kept = (bent | live if restarts else bent).nonzero().flatten()
+        reads = kept[:0] if restarts else (exact & live).nonzero().flatten()
         affine, steep = Affine(z.at(reads).columns.in_common), slope.index_select(0, reads)
         if not bool((steep == 1).all()):
             affine = affine.times(steep, self.arithmetic)
@@ -155,7 +193,7 @@ class Skeleton:
             rows = z.at(kept)
             self.kept_paths[k] = self.paths(rows, next(reversed(self.kept_rows), 0))
             self.kept_rows[k] = rows
-        self.post.append(_Post(reads, affine, kept, self.length))
+        self.post.append(_Post(reads, affine, kept, self.length, int(bent.sum()), self._first(k)))
 
     def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, IntervalMatrix]]:
         """The edges for forms of `entries`: to all kept neurons of stages up to `before`, joined, and to (input, 1)."""
