@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all fuzz truth mutate lint docs design bench tightness matrix dist setup clean
+.PHONY: demo test test-all fuzz truth mutate lint docs design tables bench tightness matrix dist setup clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +52,10 @@ docs: setup
 # the picture and the table of imports of docs/design.md, from the code
 design: setup
 	$(BIN)/python -m scripts.draw_imports
+
+# the constants of the elementary functions, from Arb
+tables: setup
+	$(BIN)/python -m scripts.tabulate
 
 bench: setup
 	$(THREADS) $(BIN)/python -m benchmarks.run --json results/bench.json --plot results/bench.png

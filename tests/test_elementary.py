@@ -11,6 +11,7 @@ import torch
 from flint import arb, ctx
 from torch import Tensor
 
+from benchmarks.elementary import main as elementary_errors
 from recurjac.arithmetic import Interval, elementary
 from recurjac.arithmetic.elementary import circular, exponential, logarithm, normal, tables
 from recurjac.arithmetic.elementary.near import UNIT, Near, Polynomial
@@ -34,7 +35,7 @@ def function(name: str) -> Callable[[Tensor], Interval]:
 def hard(dtype: torch.dtype) -> Tensor:
     """Powers of 2 and their neighbours, ends of reductions and of the range of the dtype, zeros of functions."""
     info = torch.finfo(dtype)
-    powers = 2.0 ** torch.arange(-1074, 1024, 7, dtype=torch.float64)
+    powers = 2.0 ** torch.arange(-1074, 1024, 11, dtype=torch.float64)
     whole = torch.arange(1, 60, dtype=torch.float64)
     ends = [whole * step for step in REDUCED]
     ends += [torch.tensor([300, 511, 1000, 1021, 1023, 1024, 1074, 1075]) * math.log(2)]
@@ -163,7 +164,13 @@ def test_any_shape(name: str) -> None:
     t = torch.linspace(0.1, 3, 24, dtype=torch.float32, requires_grad=True)
     flat = function(name)(t)
     assert not flat.lower.requires_grad
-    for move in (lambda x: x.reshape(4, 6).T, lambda x: x[3], lambda x: x[:0], lambda x: x.expand(2, 24)):
+    moves: list[Callable[[Tensor], Tensor]] = [
+        lambda x: x.reshape(4, 6).T,
+        lambda x: x[3],
+        lambda x: x[:0],
+        lambda x: x.expand(2, 24),
+    ]
+    for move in moves:
         found = function(name)(move(t))
         assert torch.equal(found.lower, move(flat.lower))
         assert torch.equal(found.upper, move(flat.upper))
@@ -327,3 +334,22 @@ def test_a_wrong_table_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     wrong = [a * (1 + 2.0**-48) for a in tables.COMPLEMENT[:48]]
     monkeypatch.setattr(normal, "COMPLEMENT", (*wrong, *tables.COMPLEMENT[48:]))
     assert caught(name)
+
+
+def test_the_measure_of_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's exponentials are nearly the nearest numbers, of which none is further away than half a unit."""
+    elementary_errors(["exp", "sqrt", "--stride", "10000019", "--double", "120"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| exp", "| sqrt"]
+    for row in rows:
+        assert 0.4 < float(row[1]) < 2
+        assert 0.4 < float(row[4]) < 2
+        assert int(row[3]) > 200
+
+
+def test_the_judge_takes_every_float32_number_once() -> None:
+    numbers = torch.cat(list(lots(99991)))
+    assert numbers.numel() == -(-(2**32) // 99991)
+    assert numbers[~numbers.isnan()].unique().numel() == int((~numbers.isnan()).sum())
+    assert not BY_NAME["exp"].mistakes(torch.tensor([1.0]), Interval(torch.tensor([2.7]), torch.tensor([2.8])))
+    assert BY_NAME["exp"].mistakes(torch.tensor([1.0]), Interval(torch.tensor([2.72]), torch.tensor([2.8])))

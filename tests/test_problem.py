@@ -181,12 +181,8 @@ def test_results_say_where_they_come_from() -> None:
     network = random_network("tanh", 0, False)
     found = rj.jacobian_bounds(network, rj.LpBall(inputs(1), 0.1), method=rj.Chords())
     origin = found.provenance
-    assert (origin.method, origin.pre, origin.arithmetic, origin.version) == (
-        "Chords",
-        "CROWN",
-        "Rigorous",
-        rj.__version__,
-    )
+    assert (origin.method, origin.pre, origin.arithmetic) == ("Chords", "CROWN", "Rigorous")
+    assert origin.version == rj.__version__
     assert origin.rigorous
     assert origin.reason == ""
     other = random_network("tanh", 1, False)

@@ -14,7 +14,7 @@ from recurjac.activations.convex import AbstractConcave, AbstractConvex
 from recurjac.activations.curved import AbstractCurved
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.applications.proofs import AbstractRadiusProof, MarginBalls, RadiusFacts
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Enclosure, Interval
 from recurjac.auto import STEPS, AbstractStep, NormStep, RangeStep
 from recurjac.branching import AbstractBound, AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, AbstractRecursion, Gradients
@@ -35,8 +35,8 @@ __all__ = [
     "AbstractConcave", "AbstractConvex", "AbstractCurved", "AbstractJacobianMethod", "AbstractLeaf",
     "AbstractLineRule", "AbstractNodewise", "AbstractNormMethod", "AbstractOperator", "AbstractPlanner",
     "AbstractPreactivation", "AbstractPrepared", "AbstractRadiusProof", "AbstractRecursion", "AbstractRowSum",
-    "AbstractSeeds", "AbstractSmooth", "AbstractStep", "Ball", "ChainRule", "compose", "DenseForms", "Expression",
-    "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound", "NormStep",
-    "onnx_ops", "PreactivationState", "RadiusFacts", "RangeStep", "Reshape", "STEPS", "Thresholds", "torch_ops",
-    "Units", "vector_norm", "within",
+    "AbstractSeeds", "AbstractSmooth", "AbstractStep", "Ball", "ChainRule", "compose", "DenseForms", "Enclosure",
+    "Expression", "gather", "Gather", "Gradients", "Interval", "LinearRelaxation", "MarginBalls", "NormBound",
+    "NormStep", "onnx_ops", "PreactivationState", "RadiusFacts", "RangeStep", "Reshape", "STEPS", "Thresholds",
+    "torch_ops", "Units", "vector_norm", "within",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Proved ranges and lines of smooth activations, from proved bounds of σ and its derivatives at single points.
 
 Exact turning points lie within a stated distance of the numbers that an activation gives for them.  Within it, σ and
-its derivatives change by at most a stated multiple of the distance.  Source: docs/mathematics.md, §8.2.
+its derivatives change by at most a stated multiple of the distance.  Source: docs/mathematics.md, §8.3.
 """
 
 from __future__ import annotations
@@ -147,8 +147,7 @@ class Pieces:
     def of(cls, facts: ProvedFacts, z: Interval, *others: Tensor) -> Pieces:
         points, error = _with_turns(facts, facts.slope_turns, z)
         points = torch.cat([points, *(t.unsqueeze(0) for t in others)])
-        cuts = points.sort(0)
-        cuts, order = cuts.values, cuts.indices
+        cuts, order = points.sort(0)
         used = (cuts[1:] > cuts[:-1]).flatten(1).any(1)
         used[0] = True
         kept = torch.cat([used.new_ones(1), used])

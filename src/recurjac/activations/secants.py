@@ -1,4 +1,4 @@
-"""The slopes of all secants from one point of a smooth activation (docs/mathematics.md, §3.4 and §8.2)."""
+"""The slopes of all secants from one point of a smooth activation (docs/mathematics.md, §3.4 and §8.3)."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Exponentials:
         top = high.amax(-1, keepdim=True)
         far = math.log(torch.finfo(top.dtype).max) / 2.5
         known = top.isfinite() & (low.amin(-1, keepdim=True) > top - far)
-        top = Enclosure.point(torch.where(known, top, 0.0))
-        ends = [(Enclosure.point(torch.where(known, t, 0.0)) - top).rising(exp) for t in (low, high)]
+        shift = Enclosure.point(torch.where(known, top, 0.0))
+        ends = [(Enclosure.point(torch.where(known, t, 0.0)) - shift).rising(exp) for t in (low, high)]
         return cls(ends[0].lower, ends[1].upper, known, arithmetic)
 
     def values(self) -> Interval:

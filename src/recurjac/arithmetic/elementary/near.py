@@ -127,10 +127,17 @@ class Polynomial:
         return Near(horner(z.value.new_tensor(self.rounded).unbind(), z.value), self.error(z.error))
 
     def error(self, of_argument: float) -> float:
-        """A bound of the error of `at`, in u; the sum of positive numbers is off by less than 2⁻⁴⁰ of itself."""
-        reach, least, tail = float(self.reach), float(self.least), float(self.tail)
-        terms = [abs(c) * reach**k * (2 * k + 2 + k * of_argument) for k, c in enumerate(self.rounded)]
-        return (fsum(terms) + tail / UNIT) / least * SLACK + 2.0**-40
+        """A bound of the error of `at`, in u; sums of positive numbers are off by less than 2⁻⁴⁰ of themselves."""
+        fixed, growing = self._errors
+        return (fixed + growing * of_argument) * SLACK + 2.0**-40
+
+    @cached_property
+    def _errors(self) -> tuple[float, float]:
+        """The error without one of the argument, and how it grows with that."""
+        least = float(self.least)
+        terms = [abs(c) * float(self.reach) ** k for k, c in enumerate(self.rounded)]
+        fixed = fsum(term * (2 * k + 2) for k, term in enumerate(terms)) + float(self.tail) / UNIT
+        return fixed / least, fsum(term * k for k, term in enumerate(terms)) / least
 
 
 def horner(coefficients: Sequence[Tensor], z: Tensor) -> Tensor:
