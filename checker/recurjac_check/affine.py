@@ -39,11 +39,6 @@ class Matrix:
                 rows[j][i] = w
         return Matrix(rows, len(self.rows))
 
-    def spread(self, places: Sequence[Sequence[int]], columns: int) -> "Matrix":
-        """Column j stands at each of places[j]."""
-        rows = [{e: w for j, w in row.items() for e in places[j]} for row in self.rows]
-        return Matrix(rows, columns)
-
     def after(self, forms: Sequence[Entries]) -> list[Entries]:
         """The products of rows `forms` and this matrix."""
         steps = sum(self.lengths[j] for form in forms for j in form)

@@ -4,12 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from flint import arb, ctx
+from flint import ctx
 
 from recurjac_check import network, reading, region
 from recurjac_check.claims import Context, prove
 from recurjac_check.errors import Invalid, OutOfScope, Unreadable
-from recurjac_check.witness import Cut, Leaf
+from recurjac_check.witness import Leaf
 
 FORMAT = "recurjac-certificate/1"
 PRECISION = 128
@@ -76,39 +76,24 @@ def _check(value: Any, model: bytes) -> None:
 
 def _leaves(value: Any, graph: network.Network, whole: region.Region) -> list[Leaf]:
     """The leaves of the tree, each with its part of the region. Raises Invalid."""
-    nodes = reading.array(value, "parts")
-    parts: list[tuple[region.Region, dict[int, dict[int, Cut]]] | None] = [None] * len(nodes)
-    parts[:1] = [(whole, {})][: len(nodes)]
-    leaves = []
+    nodes, leaves = reading.array(value, "parts"), []
+    parts: dict[int, region.Region] = {0: whole}
     for k, node in enumerate(nodes):
-        where, part = f"parts[{k}]", parts[k]
-        if part is None:
+        where = f"parts[{k}]"
+        if k not in parts:
             raise Invalid(f"{where} is the child of no node before it")
         if isinstance(node, dict) and "split" in node:
             reading.record(node, where, "split below above")
+            split = reading.record(node["split"], f"{where}.split", "input at")
+            axis, at = reading.index(split["input"], f"{where}.split.input", graph.inputs), split["at"]
             for key in ("below", "above"):
                 child = reading.index(node[key], f"{where}.{key}", len(nodes))
-                if child <= k or parts[child] is not None:
+                if child <= k or child in parts:
                     raise Invalid(f"{where}.{key} is not a later node that has no parent yet")
-                parts[child] = _cut(part, node["split"], f"{where}.split", key == "below", graph)
+                parts[child] = parts[k].cut(axis, reading.number(at, f"{where}.split.at"), key == "below")
             continue
-        reading.record(node, where, "values gradients tangents")
-        if not part[0].is_empty:
-            leaves.append(Leaf(graph, *part, node, where))
+        if reading.record(node, where, "values gradients tangents")["tangents"] is not None:
+            raise Invalid(f"{where}.tangents is not null")
+        if not parts[k].is_empty:
+            leaves.append(Leaf(graph, parts[k], node, where))
     return leaves
-
-
-def _cut(
-    part: tuple[region.Region, dict[int, dict[int, Cut]]], split: Any, where: str, below: bool, graph: network.Network
-) -> tuple[region.Region, dict[int, dict[int, Cut]]]:
-    """The part below or above a split."""
-    inputs = isinstance(split, dict) and "input" in split
-    reading.record(split, where, "input at" if inputs else "stage neuron at")
-    at = reading.number(split["at"], f"{where}.at")
-    if inputs:
-        return part[0].cut(reading.index(split["input"], f"{where}.input", graph.inputs), at, below), part[1]
-    stage = reading.index(split["stage"], f"{where}.stage", len(graph.stages))
-    neuron = reading.index(split["neuron"], f"{where}.neuron", len(graph.stages[stage].pre))
-    low, high = part[1].get(stage, {}).get(neuron, (arb.neg_inf(), arb.pos_inf()))
-    cut = (low, region.smaller(high, at)) if below else (region.larger(low, at), high)
-    return part[0], {**part[1], stage: {**part[1].get(stage, {}), neuron: cut}}

@@ -15,11 +15,9 @@ class Unreadable(Exception):
     """A file cannot be read."""
 
 
-class Empty(Exception):
-    """A part of the region holds no points, so that it proves everything."""
-
-
 def missed(what: str, claimed: arb, proved: arb) -> Invalid:
     """What is claimed, what the witness proves, and the difference."""
     gap = abs(proved - claimed).upper()
-    return Invalid(f"{what}: claimed {float(claimed.mid()):.17g}, proved {float(proved.mid()):.17g} (off by {float(gap):.3g})")
+    return Invalid(
+        f"{what}: claimed {float(claimed.mid()):.17g}, proved {float(proved.mid()):.17g} (off by {float(gap):.3g})"
+    )

@@ -4,9 +4,9 @@ Pre-activations come as lists of exact ends l <= u. An edge (output, argument, d
 by an argument lies in [d, D]. A plane ((argument, slope), ...), c is a bound of an output.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from flint import arb
 
@@ -46,7 +46,9 @@ def supremum(f: Function, df: Function, l: arb, u: arb) -> arb:
             best = larger(best, value.upper())
             pieces += [(a, middle), (middle, b)]
     if pieces or not best.is_finite():
-        raise Invalid(f"no bound of an activation on [{float(l):.6g}, {float(u):.6g}] was found, where it may not be defined")
+        raise Invalid(
+            f"no bound of an activation on [{float(l):.6g}, {float(u):.6g}] was found, where it may not be defined"
+        )
     return best
 
 
@@ -67,7 +69,7 @@ class Smooth:
         """Bounds of f(z) - a z on [l, u]."""
         return extremes(lambda z: self.value(z) - a * z, lambda z: self.slope(z) - a, l, u)
 
-    def slopes(self, l: arb, u: arb, cut: tuple[bool, bool]) -> tuple[arb, arb]:
+    def slopes(self, l: arb, u: arb) -> tuple[arb, arb]:
         """Bounds of f' on [l, u]."""
         return extremes(self.slope, self.bend, l, u)
 
@@ -85,7 +87,7 @@ class Pieces:
         total, at = self.first, self.kinks[0]
         if z <= at:
             return total + self.gradients[0] * (z - at)
-        for kink, s in zip(self.kinks[1:] + [z], self.gradients[1:], strict=True):
+        for kink, s in zip([*self.kinks[1:], z], self.gradients[1:], strict=True):
             stop = smaller(kink, z)
             if stop > at:
                 total, at = total + s * (stop - at), stop
@@ -100,17 +102,13 @@ class Pieces:
             low, high = smaller(low, v.lower()), larger(high, v.upper())
         return low, high
 
-    def slopes(self, l: arb, u: arb, cut: tuple[bool, bool]) -> tuple[arb, arb]:
-        """The least and the largest slope of the pieces that meet [l, u]; one that only meets an end that was cut is left out."""
+    def slopes(self, l: arb, u: arb) -> tuple[arb, arb]:
+        """The least and the largest slope of the pieces that meet [l, u]."""
         met: Numbers = []
         for i, s in enumerate(self.gradients):
             left, right = self.kinks[i - 1 : i], self.kinks[i : i + 1]
-            if i and (u < left[0] or (cut[1] and u <= left[0])):
-                continue
-            if right and (l > right[0] or (cut[0] and l >= right[0])):
-                continue
-            met.append(s)
-        met = met or self.gradients
+            if not (i and u < left[0]) and not (right and l > right[0]):
+                met.append(s)
         low = high = met[0]
         for s in met[1:]:
             low, high = smaller(low, s), larger(high, s)
@@ -137,10 +135,9 @@ class Elementwise:
         pairs = [self.f(i).offsets(ZERO, a, b) for i, (a, b) in enumerate(zip(l, u, strict=True))]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
-    def edges(self, l: Numbers, u: Numbers, cuts: dict[int, tuple[bool, bool]]) -> list[Edge]:
+    def edges(self, l: Numbers, u: Numbers) -> list[Edge]:
         """Bounds of the slopes."""
-        none = (False, False)
-        return [(i, i, *self.f(i).slopes(a, b, cuts.get(i, none))) for i, (a, b) in enumerate(zip(l, u, strict=True))]
+        return [(i, i, *self.f(i).slopes(a, b)) for i, (a, b) in enumerate(zip(l, u, strict=True))]
 
     def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
         """Lines below and above h, of these slopes or those of the chord."""
@@ -148,9 +145,8 @@ class Elementwise:
         for i, (a, b) in enumerate(zip(l, u, strict=True)):
             f = self.f(i)
             s, t = (v[i] if v is not None else _chord(f.value, a, b) for v in (below, above))
-            if isinstance(f, Pieces) and a < b:
-                d, most = f.slopes(a, b, (True, True))
-                s, t = (d, d) if d == most else (s, t)
+            if isinstance(f, Pieces) and not any(a < kink < b for kink in f.kinks):
+                s = t = _chord(f.value, a, b)
             lower.append(_line(i, s, f.offsets(s, a, b)[0]))
             upper.append(_line(i, t, f.offsets(t, a, b)[1]))
         return lower, upper
@@ -175,11 +171,26 @@ def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
     return low, high
 
 
-@dataclass(frozen=True)
-class Product:
-    """h_i = z_i z_{n+i}."""
+class Mixed(ABC):
+    """A function of several pre-activations, of which only constant bounds are used."""
 
     elementwise = False
+
+    @abstractmethod
+    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+        """Bounds of h."""
+
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
+        """Constants."""
+        if below is not None or above is not None:
+            raise Invalid("a product or a softmax has slopes")
+        low, high = self.image(l, u)
+        return [((), c) for c in low], [((), c) for c in high]
+
+
+@dataclass(frozen=True)
+class Product(Mixed):
+    """h_i = z_i z_{n+i}."""
 
     def outputs(self, n: int) -> int:
         """The number of outputs of n pre-activations."""
@@ -191,32 +202,17 @@ class Product:
         pairs = [times((l[i], u[i]), (l[n + i], u[n + i])) for i in range(n)]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
-    def edges(self, l: Numbers, u: Numbers, cuts: Any) -> list[Edge]:
+    def edges(self, l: Numbers, u: Numbers) -> list[Edge]:
         """The slope by one factor is the other factor."""
         n = len(l) // 2
         return [(i, j, l[k], u[k]) for i in range(n) for j, k in ((i, n + i), (n + i, i))]
 
-    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
-        """Planes of these slopes, or constants: what is left is extreme at a corner, as it is bilinear."""
-        n = len(l) // 2
-        result: tuple[list[Plane], list[Plane]] = ([], [])
-        for side, slopes in enumerate((below, above)):
-            for i in range(n):
-                a, b = (slopes[i], slopes[n + i]) if slopes is not None else (ZERO, ZERO)
-                rest = [x * y - a * x - b * y for x in (l[i], u[i]) for y in (l[n + i], u[n + i])]
-                c = rest[0]
-                for r in rest[1:]:
-                    c = larger(c.upper(), r.upper()) if side else smaller(c.lower(), r.lower())
-                result[side].append((((i, a), (n + i, b)), c))
-        return result
-
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Mixed):
     """h_i = exp(z_i) / sum_j exp(z_j) over groups of `size` entries that follow each other."""
 
     size: int
-    elementwise = False
 
     def outputs(self, n: int) -> int:
         """The number of outputs of n pre-activations."""
@@ -232,7 +228,7 @@ class Softmax:
             high.append((1 / (1 + sum(((l[j] - u[i]).exp() for j in rest), ZERO))).upper())
         return low, high
 
-    def edges(self, l: Numbers, u: Numbers, cuts: Any) -> list[Edge]:
+    def edges(self, l: Numbers, u: Numbers) -> list[Edge]:
         """The slopes p_i (1 - p_i) and -p_i p_j."""
         low, high = self.image(l, u)
         result: list[Edge] = []
@@ -245,13 +241,6 @@ class Softmax:
                     a, b = times((low[i], high[i]), (low[j], high[j]))
                     result.append((i, j, -b, -a))
         return result
-
-    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
-        """Constants."""
-        if below is not None or above is not None:
-            raise Invalid("a softmax has slopes")
-        low, high = self.image(l, u)
-        return [((), c) for c in low], [((), c) for c in high]
 
 
 def two_pieces(left: arb) -> Pieces:
@@ -294,10 +283,10 @@ SMOOTH = {
     "Softplus": Smooth(lambda z: z.exp().log1p(), _sigmoid, _bell),
     "Exp": Smooth(lambda z: z.exp(), lambda z: z.exp(), lambda z: z.exp()),
     "Log": Smooth(lambda z: z.log(), lambda z: 1 / z, lambda z: -1 / z**2),
-    "Sqrt": Smooth(lambda z: z.sqrt(), lambda z: z.rsqrt() / 2, lambda z: -z.rsqrt() ** 3 / 4),
+    "Sqrt": Smooth(lambda z: z.sqrt(), lambda z: z.rsqrt() / 2, lambda z: -(z.rsqrt() ** 3) / 4),
     "Reciprocal": Smooth(lambda z: 1 / z, lambda z: -1 / z**2, lambda z: 2 / z**3),
     "Sin": Smooth(lambda z: z.sin(), lambda z: z.cos(), lambda z: -z.sin()),
     "Cos": Smooth(lambda z: z.cos(), lambda z: -z.sin(), lambda z: -z.cos()),
     "Atan": Smooth(lambda z: z.atan(), lambda z: 1 / (1 + z * z), lambda z: -2 * z / (1 + z * z) ** 2),
-    "Square": Smooth(lambda z: z * z, lambda z: 2 * z, lambda z: arb(2)),
+    "Square": Smooth(lambda z: z * z, lambda z: 2 * z, lambda z: 0 * z + 2),
 }

@@ -16,7 +16,7 @@ from recurjac_check.affine import Affine, Entries, Matrix
 from recurjac_check.errors import OutOfScope, Unreadable
 from recurjac_check.functions import Elementwise, Product, Softmax
 from recurjac_check.region import ZERO
-from recurjac_check.tensors import MOST, Form, array, stored
+from recurjac_check.tensors import MOST, Form, array, coefficients, fits, stored
 
 _SHIFT = 32
 
@@ -51,16 +51,15 @@ class Graph:
 
     def activate(self, name: str, entries: list[Any], function: Any) -> list[Form]:
         """The outputs of a new stage with these pre-activations."""
-        self.count(entries)
+        self.count(array(entries, (len(entries),)))
         self.stages.append((name, entries, function))
         source = len(self.stages) << _SHIFT
         return [Form({source + i: arb(1)}, ZERO) for i in range(function.outputs(len(entries)))]
 
-    def count(self, entries: Any) -> None:
+    def count(self, x: Any) -> None:
         """Raise OutOfScope where more coefficients than are allowed are stored."""
-        self.coefficients += sum(len(e.terms) if isinstance(e, Form) else 1 for e in entries)
-        if self.coefficients > MOST:
-            raise OutOfScope("a network with too many coefficients")
+        self.coefficients += coefficients(x)
+        fits(self.coefficients)
 
     def read(self, node: Any, number: int) -> None:
         """Add what a node computes."""
@@ -75,13 +74,13 @@ class Graph:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             call = operations.Call(self, node.op_type, inputs, attributes, same, len(node.output))
             outputs = operations.READERS[node.op_type](call)
+            for name, value in zip(node.output, outputs if isinstance(outputs, list) else [outputs], strict=False):
+                self.values[name] = value if hasattr(value, "flat") else array([value], ())
+                self.count(self.values[name])
         except OutOfScope as error:
             raise OutOfScope(f"{label}: {error}") from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise OutOfScope(f"{label}: not in a form that is known ({type(error).__name__})") from None
-        for name, value in zip(node.output, outputs if isinstance(outputs, list) else [outputs], strict=False):
-            self.count(value.flat)
-            self.values[name] = value
 
 
 def _split(entries: Sequence[Any], sizes: Sequence[int]) -> Affine:
@@ -119,6 +118,8 @@ def load(data: bytes) -> Network:
         raise OutOfScope("a graph without one input and one output, or with functions")
     shape = _input_shape(inputs[0])
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if not 7 <= opset <= 30:
+        raise OutOfScope(f"version {opset} of the operations")
     graph = Graph(opset, weights)
     graph.values[inputs[0].name] = array([Form({i: arb(1)}, ZERO) for i in range(prod(shape))], shape)
     for number, node in enumerate(model.graph.node):

@@ -10,7 +10,17 @@ from flint import arb
 from recurjac_check.errors import OutOfScope
 from recurjac_check.functions import ONE, SMOOTH, Elementwise, Pieces, Product, Softmax, clamp, two_pieces
 from recurjac_check.region import ZERO
-from recurjac_check.tensors import Form, array, is_constant, stored, weighted, windows
+from recurjac_check.tensors import (
+    Form,
+    array,
+    broadcastable,
+    coefficients,
+    fits,
+    is_constant,
+    stored,
+    weighted,
+    windows,
+)
 
 RELU = Elementwise([two_pieces(ZERO)])
 
@@ -52,6 +62,11 @@ class Call:
         if values is not None and not all(isinstance(v, int) for v in values):
             raise OutOfScope(f"{name} is not known")
         return values
+
+    def plus(self, a: Any, b: Any, sign: int = 1) -> Any:
+        """a + b or a - b."""
+        broadcastable(a, b)
+        return a + b if sign > 0 else a - b
 
     def activate(self, x: Any, function: Any) -> Any:
         """A stage of the same shape; constants are enclosed."""
@@ -97,6 +112,7 @@ def _identity(call: Call) -> Any:
 @reads("Constant", "ConstantOfShape")
 def _constant(call: Call) -> Any:
     if call.kind == "ConstantOfShape":
+        fits(*call.x.flat)
         value = stored(call.get("value")).flat[0] if "value" in call.attributes else ZERO
         return array([value] * prod(call.x.flat), list(call.x.flat))
     ((name, value),) = call.attributes.items()
@@ -111,19 +127,25 @@ def _constant(call: Call) -> Any:
 @reads("Add", "Sub", "Neg", "Sum")
 def _add(call: Call) -> Any:
     if call.kind in ("Neg", "Sub"):
-        return call.x * -1 if call.kind == "Neg" else call.x - call.inputs[1]
-    return sum(call.inputs[1:], call.x)
+        return call.x * -1 if call.kind == "Neg" else call.plus(call.x, call.inputs[1], -1)
+    total = call.x
+    for x in call.inputs[1:]:
+        total = call.plus(total, x)
+    return total
 
 
 @reads("Mul", "Div", "Pow")
 def _mul(call: Call) -> Any:
     a, b = call.inputs
+    broadcastable(a, b)
     if call.kind == "Pow":
         if number(b) != 2 and number(b) != 0.5:
             raise OutOfScope("another exponent than 2 or 1/2")
         return call.activate(a, Elementwise([SMOOTH["Square" if number(b) == 2 else "Sqrt"]]))
     if call.kind == "Mul" and call.same and not is_constant(a):
         return call.activate(a, Elementwise([SMOOTH["Square"]]))
+    if call.kind == "Div" and all(isinstance(e, int) for e in b.flat):
+        raise OutOfScope("a quotient of integers")
     if call.kind == "Div" and is_constant(b):
         return a * array([1 / arb(q) for q in b.flat], b.shape)
     if call.kind == "Div":
@@ -140,10 +162,11 @@ def _matmul(call: Call) -> Any:
     a, b, c = call.x, call.inputs[1], call.input(2)
     a, b = (a.T if call.get("transA") else a), (b.T if call.get("transB") else b)
     rows, columns = a.reshape((1,) * (a.ndim == 1) + a.shape), b.reshape(b.shape + (1,) * (b.ndim == 1))
-    n, inner, m = *rows.shape[-2:], columns.shape[-1]
+    n, inner, m = rows.shape[-2], rows.shape[-1], columns.shape[-1]
     batch, other = rows.shape[:-2], columns.shape[:-2]
     if columns.shape[-2] != inner or (batch != other and prod(other) != 1 and prod(batch) != 1):
         raise OutOfScope("a product of matrices that do not fit")
+    fits(max(coefficients(a) * m, coefficients(b) * n), max(prod(batch), prod(other)), times=10)
     left, right = rows.reshape((-1, n, inner)).tolist(), columns.swapaxes(-1, -2).reshape((-1, m, inner)).tolist()
     count = max(len(left), len(right))
     dots = [(r, s) for p in range(count) for r in left[p % len(left)] for s in right[p % len(right)]]
@@ -176,6 +199,8 @@ def _conv(call: Call) -> Any:
     groups, channels, filters = call.get("group", 1), w.shape[1], w.shape[0]
     if not is_constant(w) or x.shape[0] != 1 or x.shape[1] != channels * groups or filters % groups:
         raise OutOfScope("a kernel that depends on the input, a batch, or channels that do not fit")
+    fits(coefficients(x), filters, *w.shape[2:], times=10)
+    fits(filters, channels, *counts, *w.shape[2:], times=10)
     pixels, entries = x.reshape((x.shape[1], -1)).tolist(), []
     for f, kernel in enumerate(w.reshape((filters, channels, -1)).tolist()):
         planes = pixels[f // (filters // groups) * channels :]
@@ -226,7 +251,7 @@ def _reduce(call: Call) -> Any:
 def _max(call: Call) -> Any:
     total = call.x
     for x in call.inputs[1:]:
-        gap = call.activate(x - total, RELU)
+        gap = call.activate(call.plus(x, total, -1), RELU)
         total = total + gap if call.kind == "Max" else x - gap
     return total
 
@@ -239,6 +264,7 @@ def _max_pool(call: Call) -> Any:
     if call.outputs > 1 or not all(inside):
         raise OutOfScope("indices, or a window of padding only")
     longest = max(map(len, inside))
+    fits(longest, *counts, *x.shape[:2])
     inside = [w + w[-1:] * (longest - len(w)) for w in inside]
     planes = x.reshape((x.shape[0] * x.shape[1], -1)).tolist()
     parts = [([plane[w[k]] for plane in planes for w in inside], [{w[k]} for w in inside]) for k in range(longest)]
@@ -264,7 +290,11 @@ def _pieces(call: Call) -> Any:
     if call.kind == "Abs":
         functions = [Pieces([ZERO], [arb(-1), ONE], ZERO)]
     if call.kind == "PRelu":
-        functions = [two_pieces(s) for s in (call.inputs[1] + array([ZERO] * x.size, x.shape)).flat]
+        broadcastable(x, call.inputs[1])
+        slopes = call.inputs[1] + array([ZERO] * x.size, x.shape)
+        if slopes.shape != x.shape or not is_constant(slopes):
+            raise OutOfScope("slopes that do not fit")
+        functions = [two_pieces(s) for s in slopes.flat]
     if call.kind == "HardSigmoid":
         alpha, beta = arb(call.get("alpha", 0.20000000298023224)), arb(call.get("beta", 0.5))
         x, functions = x * array([alpha], (1,)) + array([beta], (1,)), [clamp(ZERO, ONE)]
@@ -292,6 +322,7 @@ def _softmax(call: Call) -> Any:
     axis = call.get("axis", -1 if call.graph.opset >= 13 else 1) % n
     if call.graph.opset < 13 and axis != n - 1:
         raise OutOfScope("an axis that is not the last one")
+    fits(call.x.size, call.x.shape[axis])
     return call.activate(call.x.swapaxes(axis, n - 1), Softmax(call.x.shape[axis])).swapaxes(axis, n - 1)
 
 
@@ -309,6 +340,7 @@ def _moves(call: Call) -> Any:
             call.only(allowzero=0)
         return x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(sizes)])
     if call.kind == "Expand":
+        fits(prod(sizes))
         return x + array([0] * prod(sizes), sizes)
     if call.kind == "Squeeze":
         axes = [a % n for a in sizes] if sizes else [i for i, s in enumerate(x.shape) if s == 1]
@@ -319,6 +351,7 @@ def _moves(call: Call) -> Any:
 
 def joined(parts: Sequence[Any], axis: int) -> Any:
     """Tensors side by side along an axis."""
+    fits(sum(t.size for t in parts))
     first = [t.swapaxes(0, axis) for t in parts]
     entries = [e for t in first for e in t.flat]
     return array(entries, (sum(len(t) for t in first), *first[0].shape[1:])).swapaxes(0, axis)
@@ -332,6 +365,7 @@ def _pad(call: Call) -> Any:
     if min(pads) < 0 or call.input(3) is not None:
         raise OutOfScope("a negative padding, or some axes only")
     for a in range(x.ndim):
+        fits(*x.shape[:a], x.shape[a] + pads[a] + pads[a + x.ndim], *x.shape[a + 1 :])
         shapes = [(*x.shape[:a], pads[a + i], *x.shape[a + 1 :]) for i in (0, x.ndim)]
         before, after = (array([filler] * prod(s), s) for s in shapes)
         x = joined([before, x, after], a)
@@ -342,9 +376,10 @@ def _pad(call: Call) -> Any:
 def _parts(call: Call) -> Any:
     x, axis = call.x, call.get("axis", 0)
     if call.kind == "Shape":
-        call.only(start=0)
-        return array(list(x.shape), (x.ndim,))
+        sizes = list(x.shape)[call.get("start", 0) : call.get("end")]
+        return array(sizes, (len(sizes),))
     if call.kind == "Gather":
+        fits(call.inputs[1].size, x.size // max(1, x.shape[axis]))
         return x.take(call.inputs[1].astype(int), axis)
     if call.kind == "Concat":
         return joined(call.inputs, axis)

@@ -2,13 +2,14 @@
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 from flint import arb
 
 from recurjac_check.errors import Invalid, Unreadable
 
-LARGEST_FILE = 1 << 29
+LARGEST_FILE = 1 << 28
 _HEX = re.compile(r"-?0x[01](\.[0-9a-f]{1,13})?p[+-]?[0-9]{1,4}")
 _INFINITE = {"inf": arb.pos_inf(), "-inf": arb.neg_inf()}
 
@@ -28,9 +29,7 @@ def _refused(text: str) -> Any:
 def parse(data: bytes) -> Any:
     """The JSON value in `data`. Raises Invalid."""
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_refused, parse_float=_refused
-        )
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_refused, parse_float=_refused)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"not a JSON file: {str(error)[:100]}") from None
 
@@ -105,7 +104,7 @@ def row(value: Any, where: str, outputs: int) -> Row:
     """A row of a certificate."""
     pairs = [array(pair, where, 2) for pair in array(value, where)]
     result = tuple((index(i, where, outputs), number(c, where)) for i, c in pairs)
-    if any(a >= b for (a, _), (b, _) in zip(result, result[1:], strict=False)):
+    if any(a >= b for (a, _), (b, _) in pairwise(result)):
         raise Invalid(f"the indices of {where} do not rise")
     return result
 

@@ -3,15 +3,16 @@
 Values, gradients and tangents are such systems. Source 0 is their input, source k + 1 the outputs of node k.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from flint import arb
 
 from recurjac_check.affine import Affine, Entries
-from recurjac_check.functions import Edge, Elementwise, Numbers, Plane, Product, Slopes, Softmax, times
+from recurjac_check.errors import missed
+from recurjac_check.functions import Numbers, Plane, Slopes, times
 from recurjac_check.region import ZERO, larger, smaller
 
 _LOT = 256
@@ -42,7 +43,7 @@ class Edges:
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> Planes:
-        """Lines of these slopes or chords: above the product is max(d y, D y), which is convex, and below it min(d y, D y)."""
+        """Lines of these slopes or chords, above max(d y, D y), which is convex, and below min(d y, D y)."""
         result: Planes = ([], [])
         for e, (i, d, most) in enumerate(self.edges):
             for side, slopes in enumerate((below, above)):
@@ -164,6 +165,13 @@ class System:
             constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
         inputs = forms.get(0, [{} for _ in constant])
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
+
+    def prove(self, affine: Affine, own: Numbers, ends: Numbers, sign: int, what: str) -> None:
+        """Raise Invalid unless sign times each row is at most sign times its end; `own` are bounds that are known."""
+        pending = [i for i, (a, b) in enumerate(zip(own, ends, strict=True)) if not sign * a <= sign * b]
+        for i, bound in zip(pending, self.above(affine, pending, sign), strict=True):
+            if not bound <= sign * ends[i]:
+                raise missed(f"{what} {i}", ends[i], sign * bound)
 
     def bounds(self, affine: Affine) -> tuple[Numbers, Numbers]:
         """The better ones of the bounds by intervals and by lines."""

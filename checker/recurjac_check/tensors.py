@@ -58,6 +58,23 @@ def weighted(pairs: Iterable[tuple[Any, Any]]) -> Any:
     return Form(terms, constant) if forms else constant
 
 
+def fits(*counts: int, times: int = 1) -> None:
+    """Raise OutOfScope where the product of counts is more than `times` the most that is stored."""
+    if prod(counts) > times * MOST:
+        raise OutOfScope("too many entries")
+
+
+def broadcastable(a: Any, b: Any) -> None:
+    """Raise OutOfScope where an operation of a and b has too many results."""
+    n = max(a.ndim, b.ndim)
+    fits(*(max(p, q) for p, q in zip(*((1,) * (n - t.ndim) + t.shape for t in (a, b)), strict=True)))
+
+
+def coefficients(x: Any) -> int:
+    """How many coefficients the entries of x have."""
+    return sum(len(e.terms) if isinstance(e, Form) else 1 for e in x.flat)
+
+
 def array(entries: Sequence[Any], shape: Sequence[int]) -> Any:
     """A tensor of these entries."""
     result = _ONE_ENTRY.repeat(len(entries))
@@ -90,8 +107,9 @@ def windows(
     """How many windows there are along each axis, and the places of the entries of each; None is padding."""
     n = len(sizes)
     counts = [(sizes[i] + pads[i] + pads[n + i] - gaps[i] * (kernel[i] - 1) - 1) // steps[i] + 1 for i in range(n)]
-    if min(*counts, *kernel, *gaps, *steps) < 1 or min(pads) < 0 or prod(counts) * prod(kernel) > MOST:
+    if min(*counts, *kernel, *gaps, *steps) < 1 or min(pads) < 0:
         raise OutOfScope("windows that do not fit")
+    fits(*counts, *kernel)
     places = []
     for corner in product(*(range(c) for c in counts)):
         window: list[int | None] = []

@@ -11,9 +11,10 @@ from flint import arb, ctx
 from onnx import TensorProto, helper
 
 from recurjac_check import network, region
+from recurjac_check.claims import norm_bound
 from recurjac_check.functions import Elementwise
 from recurjac_check.system import Edges, Known, System, point_supremum
-from recurjac_check.witness import Chain, Leaf
+from recurjac_check.witness import Leaf, backward, combined
 
 Json = dict[str, Any]
 ROOM = 2.0**-40
@@ -55,7 +56,13 @@ def hexes(values: list[arb], up: bool) -> list[str]:
 
 def ball(center: list[float], radius: float, norm: str = "inf", clip: Any = None) -> Json:
     """A region."""
-    return {"kind": "ball", "norm": norm, "center": [c.hex() for c in map(float, center)], "radius": float(radius).hex(), "clip": clip}
+    return {
+        "kind": "ball",
+        "norm": norm,
+        "center": [c.hex() for c in map(float, center)],
+        "radius": float(radius).hex(),
+        "clip": clip,
+    }
 
 
 def _stage(l: list[arb], u: list[arb], below: Any = None, above: Any = None) -> Json:
@@ -83,21 +90,21 @@ class Builder:
             below = [arb(float.fromhex(v)) for v in value["lower_slope"]] if value["lower_slope"] else None
             system.nodes.append(Known(stage.pre, stage.function, *ends, below))
         self.gradients: list[Json] = []
-        self.leaf = Leaf(self.net, part, {}, self.json(), "leaf")
+        self.leaf = Leaf(self.net, part, self.json(), "leaf")
 
     def json(self) -> Json:
         return {"values": {"stages": self.stages, "quadratic": None}, "gradients": self.gradients, "tangents": None}
 
     def gradient(self, row: list[list[Any]]) -> None:
         """Add the gradients of a row."""
-        chain, total = self.leaf.chain, len(self.net.stages)
+        total = len(self.net.stages)
         vector = [arb(0)] * len(self.net.outputs)
         for i, c in row:
             vector[i] = arb(float.fromhex(c))
         system, stages = System(point_supremum(vector)), []
         for k in reversed(range(total)):
-            edges = [(i, d, most) for i, _, d, most in chain.edges[k]]
-            affine = chain.backward(k + 1)
+            edges = [(i, d, most) for i, _, d, most in self.leaf.edges[k]]
+            affine = backward(self.net, self.leaf.edges, k + 1)
             l, u = system.bounds(affine)
             stages.append(_stage(l, u))
             ends = [[arb(float.fromhex(v)) for v in stages[-1][key]] for key in ("lower", "upper")]
@@ -137,25 +144,30 @@ def everything(data: bytes, where: Json, split: float | None = None) -> Json:
             for row in rows:
                 b.gradient(row)
         for row, own in zip(rows, parsed, strict=True):
-            from recurjac_check.witness import combined
-
             pairs = [b.leaf.values.bounds(combined(net.outputs, [own])) for b in builders]
             low, high = (f(float(p[s][0]) for p in pairs) for s, f in ((0, min), (1, max)))
-            claims.append({"kind": "output", "row": row, "lower": hexes([arb(low)], False)[0], "upper": hexes([arb(high)], True)[0]})
+            claims.append(
+                {
+                    "kind": "output",
+                    "row": row,
+                    "lower": hexes([arb(low)], False)[0],
+                    "upper": hexes([arb(high)], True)[0],
+                }
+            )
             entries = [b.leaf.jacobian(own, True) for b in builders]
             lower = [arb(min(float(e[0][i]) for e in entries)) for i in range(net.inputs)]
             upper = [arb(max(float(e[1][i]) for e in entries)) for i in range(net.inputs)]
             claims.append({"kind": "jacobian", "row": row, "lower": hexes(lower, False), "upper": hexes(upper, True)})
-            ends = list(zip(map(float.fromhex, claims[-1]["lower"]), map(float.fromhex, claims[-1]["upper"]), strict=True))
+            ends = list(
+                zip(map(float.fromhex, claims[-1]["lower"]), map(float.fromhex, claims[-1]["upper"]), strict=True)
+            )
             up, down = [i for i, (l, _) in enumerate(ends) if l > 0], [i for i, (_, u) in enumerate(ends) if u < 0]
             claims.append({"kind": "monotone", "row": row, "increasing": up, "decreasing": down})
             if up or down:
                 claims.append({"kind": "no_stationary_point", "row": row})
-        from recurjac_check.claims import _norm
-
         for p in ("1", "2", "inf"):
             for q in ("1", "2", "inf"):
-                bounds = [arb(float(_norm(b.leaf, parsed, p, q, True, arb(0)))) for b in builders]
+                bounds = [arb(float(norm_bound(b.leaf, parsed, p, q, True))) for b in builders]
                 upper = hexes([max(bounds)], True)[0]
                 claims.append({"kind": "lipschitz", "rows": rows, "from": p, "to": q, "by": "entries", "upper": upper})
         return certificate(data, where, claims, _tree(builders, split))

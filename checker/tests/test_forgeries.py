@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from flint import arb, ctx
-from producer import ball, certificate, dense, encoded, everything, unit
 
+from producer import ball, certificate, dense, encoded, everything, unit
 from recurjac_check import check_bytes, network, region
 from recurjac_check.region import norm
 from recurjac_check.witness import derivative
@@ -92,9 +92,7 @@ def bounds() -> Iterator[Forgery]:
             yield f"entry-{i}-{j}-u", forged(["claims", i, "upper", j], moved(-step)), f"claim {i} (jacobian)"
         yield f"rows-swapped-{i}", forged(["claims", i, "row"], lambda r: unit(1 - r[0][0])), f"claim {i} (jacobian)"
     for i in indices("lipschitz"):
-        spectral = valid()["claims"][i]["from"] == valid()["claims"][i]["to"] == "2"  # which is proved in two ways
-        less = between(0.5, (0.0).hex()) if spectral else moved(-step)
-        yield f"norm-{i}", forged(["claims", i, "upper"], less), f"claim {i} (lipschitz)"
+        yield f"norm-{i}", forged(["claims", i, "upper"], moved(-step)), f"claim {i} (lipschitz)"
         yield f"norm-{i}-zero", forged(["claims", i, "upper"], (0.0).hex()), f"claim {i} (lipschitz)"
     for i in indices("monotone"):
         both = lambda claim: {**claim, "increasing": claim["decreasing"], "decreasing": claim["increasing"]}  # noqa: E731
@@ -122,10 +120,22 @@ def witnesses() -> Iterator[Forgery]:
                 ends = own["lower"][i], own["upper"][i]
                 for name, other in (("lower", ends[1]), ("upper", ends[0])):
                     path = ["parts", leaf, "values", "stages", k, name, i]
-                    yield f"range-{leaf}-{k}-{i}-{name}", forged(path, between(0.3, other)), f"parts[{leaf}].values.stages[{k}]"
-            yield f"slopes-{leaf}-{k}", forged(["parts", leaf, "values", "stages", k, "lower_slope"], [(9.0).hex()] * 5), "claim"
+                    yield (
+                        f"range-{leaf}-{k}-{i}-{name}",
+                        forged(path, between(0.3, other)),
+                        f"parts[{leaf}].values.stages[{k}]",
+                    )
+            yield (
+                f"slopes-{leaf}-{k}",
+                forged(["parts", leaf, "values", "stages", k, "lower_slope"], [(9.0).hex()] * 5),
+                "claim",
+            )
             steep = [(-9.0).hex()] * 5
-            yield f"slopes-above-{leaf}-{k}", forged(["parts", leaf, "values", "stages", k, "upper_slope"], steep), "claim"
+            yield (
+                f"slopes-above-{leaf}-{k}",
+                forged(["parts", leaf, "values", "stages", k, "upper_slope"], steep),
+                "claim",
+            )
         for r in (0, 1):
             path = ["parts", leaf, "gradients", r, "stages", 0]
             own = valid()["parts"][leaf]["gradients"][r]["stages"][0]
@@ -135,7 +145,11 @@ def witnesses() -> Iterator[Forgery]:
                     yield f"gradient-{leaf}-{r}-{i}", forged([*path, "upper", i], shrink), f"gradients[{r}].stages[0]"
         yield f"no-gradient-{leaf}", forged(["parts", leaf, "gradients"], []), "no gradient of this row"
         yield f"no-values-{leaf}", forged(["parts", leaf, "values", "stages"], [None, None]), "claim"
-        yield f"crossed-{leaf}", forged(["parts", leaf, "values", "stages", 0, "upper"], ["-inf"] * 5), "wrong side"
+        yield (
+            f"crossed-{leaf}",
+            forged(["parts", leaf, "values", "stages", 0, "upper"], ["-inf"] * 5),
+            "upper end 0: claimed -inf",
+        )
 
 
 def trees() -> Iterator[Forgery]:
@@ -148,7 +162,9 @@ def trees() -> Iterator[Forgery]:
     yield "split-moved", forged(["parts", 0, "split", "at"], moved(0.02)), "claim 0 (output): parts[1]"
     yield "split-elsewhere", forged(["parts", 0, "split", "input"], 1), "claim 0 (output)"
     yield "split-outside", forged(["parts", 0, "split", "input"], 3), "not an index below 3"
-    yield "split-by-neuron", forged(["parts", 0, "split"], {"stage": 0, "neuron": 9, "at": "0x0p+0"}), "below 5"
+    yield "split-by-neuron", forged(["parts", 0, "split"], {"stage": 0, "neuron": 0, "at": "0x0p+0"}), "input at"
+    yield "tangents", forged(["parts", 1, "tangents"], {}), "parts[1].tangents is not null"
+    yield "quadratic", forged(["parts", 1, "values", "quadratic"], {}), "claim 0 (output): parts[1].values.quadratic"
     yield "orphan", forged(["parts"], lambda p: [*p, p[2]]), "child of no node"
     yield "no-parts", forged(["parts"], []), "claim 0 (output): the certificate has no parts"
 
@@ -185,7 +201,7 @@ def malformed() -> Iterator[Forgery]:
         yield f"index-{bad!r}", forged(["claims", 0, "row", 0, 0], bad), fails
     yield "short", forged(["claims", 1, "lower"], lambda v: v[:-1]), "claim 1 (jacobian)"
     yield "extra-key", forged(["claims", 0], lambda v: {**v, "x": 1}), "claim 0 (output)"
-    yield "missing-key", forged(["claims", 0], lambda v: {"kind": "output"}), "claim 0 (output)"
+    yield "missing-key", forged(["claims", 0], {"kind": "output"}), "claim 0 (output)"
     yield "top-key", lambda c: {**c, "more": 1}, "the certificate is not an object with the keys"
     yield "twice-in-row", forged(["claims", 0, "row"], [[0, "0x1p+0"], [0, "0x1p+0"]]), "do not rise"
     yield "leaf-text", forged(["parts", 1], "leaf"), "parts[1]"
@@ -247,7 +263,14 @@ def test_hostile_files_are_one_sentence(text: bytes) -> None:
 
 def test_hostile_networks_are_one_sentence() -> None:
     forgery = json.loads(json.dumps(valid()))
-    for data in (b"", b"not onnx", DATA[:-7], DATA[:100], DATA.replace(b"Gemm", b"Gemn"), DATA.replace(b"Relu", b"Loop")):
+    for data in (
+        b"",
+        b"not onnx",
+        DATA[:-7],
+        DATA[:100],
+        DATA.replace(b"Gemm", b"Gemn"),
+        DATA.replace(b"Relu", b"Loop"),
+    ):
         verdict = check_bytes(encoded(_with_hash(forgery, data)), data)
         assert verdict.code in (2, 3)
         assert len(verdict.text) < 300

@@ -2,19 +2,19 @@
 
 import copy
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from flint import arb, arb_mat, ctx
+from flint import arb, ctx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from producer import ball, dense, encoded, everything, model
 
+from producer import ball, dense, encoded, everything, model
 from recurjac_check import check_bytes, network
 from recurjac_check.functions import SMOOTH, Pieces, clamp, extremes, two_pieces
-from recurjac_check.quadratic import is_positive_definite
 from recurjac_check.witness import at_point
 
 CENTER = [0.13, -0.21, 0.34]
@@ -22,7 +22,9 @@ CENTER = [0.13, -0.21, 0.34]
 
 def exact(data: bytes, x: list[Fraction]) -> tuple[list[Fraction], list[list[Fraction]]]:
     """Values and the Jacobian of a dense ReLU network, in rational numbers; the point is on no kink."""
-    weights = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in onnx.load_model_from_string(data).graph.initializer}
+    weights = {
+        t.name: onnx.numpy_helper.to_array(t).tolist() for t in onnx.load_model_from_string(data).graph.initializer
+    }
     tangents = [[Fraction(int(i == j)) for j in range(len(x))] for i in range(len(x))]
     for k in range(len(weights) // 2):
         w, b = weights[f"w{k}"], weights[f"b{k}"]
@@ -33,7 +35,10 @@ def exact(data: bytes, x: list[Fraction]) -> tuple[list[Fraction], list[list[Fra
         rows = [[Fraction(row[j]) for row in w] for j in columns]
         x, tangents = (
             [Fraction(b[j]) + sum(c * v for c, v in zip(rows[j], x, strict=True)) for j in columns],
-            [[sum(c * t[i] for c, t in zip(rows[j], tangents, strict=True)) for i in range(len(tangents[0]))] for j in columns],
+            [
+                [sum(c * t[i] for c, t in zip(rows[j], tangents, strict=True)) for i in range(len(tangents[0]))]
+                for j in columns
+            ],
         )
     return x, tangents
 
@@ -58,17 +63,21 @@ def within(claim: Any, values: list[Fraction], jacobian: list[list[Fraction]]) -
 def moved(value: Any, random: np.random.Generator) -> Any:
     """A certificate of which some numbers are others."""
     value = copy.deepcopy(value)
-    places = [c for c in value["claims"] if random.random() < 0.15]
+    places = [c for c in value["claims"] if random.random() < 0.08]
     leaves = [part for part in value["parts"] if "values" in part]
-    places += [s for part in leaves for s in part["values"]["stages"] if random.random() < 0.2]
-    places += [s for part in leaves for g in part["gradients"] for s in g["stages"] if random.random() < 0.1]
+    places += [s for part in leaves for s in part["values"]["stages"] if random.random() < 0.15]
+    places += [s for part in leaves for g in part["gradients"] for s in g["stages"] if random.random() < 0.04]
     for place in places:
         key = random.choice([k for k in ("lower", "upper", "lower_slope", "upper_slope") if place.get(k)] or ["kind"])
         if key == "kind":
             continue
         scale = 10.0 ** random.uniform(-14, 0)
         shift = lambda t: (float.fromhex(t) + scale * random.normal()).hex()  # noqa: B023, E731
-        place[key] = [shift(t) if random.random() < 0.5 else t for t in place[key]] if isinstance(place[key], list) else shift(place[key])
+        place[key] = (
+            [shift(t) if random.random() < 0.5 else t for t in place[key]]
+            if isinstance(place[key], list)
+            else shift(place[key])
+        )
     return value
 
 
@@ -80,10 +89,13 @@ def test_what_is_accepted_is_true(seed: int, norm: str) -> None:
     certificate = everything(data, ball(CENTER, radius, norm), 0.14 if seed % 2 else None)
     steps = random.uniform(-1, 1, (60, 3))
     sizes = np.linalg.norm(steps, {"inf": np.inf, "2": 2, "1": 1}[norm], axis=1, keepdims=True)
-    points = [[Fraction(c) + Fraction(s) for c, s in zip(CENTER, step, strict=True)] for step in steps / sizes * radius * 0.999]
+    points = [
+        [Fraction(c) + Fraction(s) for c, s in zip(CENTER, step, strict=True)]
+        for step in steps / sizes * radius * 0.999
+    ]
     truths = [exact(data, point) for point in points]
     accepted = 0
-    for _ in range(25):
+    for _ in range(16):
         other = moved(certificate, random)
         if check_bytes(encoded(other), data).code == 0:
             accepted += 1
@@ -137,39 +149,66 @@ def networks() -> dict[str, bytes]:
         ),
         "residual": model(
             [
-                node("MatMul", "x a", "y"), node("Tanh", "y", "h"), node("Add", "h y", "z"), node("Clip", "z lo hi", "q"),
-                node("Concat", "q x", "cc", axis=1), node("Gemm", "cc g i", "out", transB=1, alpha=0.5, beta=2.0),
+                node("MatMul", "x a", "y"),
+                node("Tanh", "y", "h"),
+                node("Add", "h y", "z"),
+                node("Clip", "z lo hi", "q"),
+                node("Concat", "q x", "cc", axis=1),
+                node("Gemm", "cc g i", "out", transB=1, alpha=0.5, beta=2.0),
             ],
             {"a": w(4, 4), "lo": np.array(-0.4), "hi": np.array(0.7), "g": w(2, 8), "i": w(2)},
             (1, 4),
         ),
         "moves": model(
             [
-                node("Slice", "x st en ax", "s"), node("Transpose", "s", "t", perm=[0, 2, 1]), node("Sigmoid", "t", "h"),
-                node("Reshape", "h sh", "r"), node("Gather", "r pick", "g", axis=1), node("Sub", "one g", "u"),
+                node("Slice", "x st en ax", "s"),
+                node("Transpose", "s", "t", perm=[0, 2, 1]),
+                node("Sigmoid", "t", "h"),
+                node("Reshape", "h sh", "r"),
+                node("Gather", "r pick", "g", axis=1),
+                node("Sub", "one g", "u"),
                 node("ReduceMean", "u", "out", axes=[1], keepdims=0),
             ],
-            {"st": ints(1), "en": ints(9), "ax": ints(1), "sh": ints(0, -1, 2), "pick": ints(1, 0, 1), "one": np.array(1.0)},
+            {
+                "st": ints(1),
+                "en": ints(9),
+                "ax": ints(1),
+                "sh": ints(0, -1, 2),
+                "pick": ints(1, 0, 1),
+                "one": np.array(1.0),
+            },
             (1, 3, 2),
         ),
         "attention": model(
             [
-                node("MatMul", "x wq", "q"), node("MatMul", "x wk", "k"), node("MatMul", "x wv", "v"),
-                node("Transpose", "k", "kt", perm=[0, 2, 1]), node("MatMul", "q kt", "l"), node("Softmax", "l", "a", axis=-1),
-                node("MatMul", "a v", "o"), node("Mul", "o o", "oo"), node("ReduceSum", "oo axes", "out", keepdims=0),
+                node("MatMul", "x wq", "q"),
+                node("MatMul", "x wk", "k"),
+                node("MatMul", "x wv", "v"),
+                node("Transpose", "k", "kt", perm=[0, 2, 1]),
+                node("MatMul", "q kt", "l"),
+                node("Softmax", "l", "a", axis=-1),
+                node("MatMul", "a v", "o"),
+                node("Mul", "o o", "oo"),
+                node("ReduceSum", "oo axes", "out", keepdims=0),
             ],
             {"wq": w(2, 2), "wk": w(2, 2), "wv": w(2, 2), "axes": ints(1)},
             (1, 3, 2),
         ),
         "quotient": model(
             [
-                node("Mul", "x x", "q"), node("Add", "q two", "d"), node("Exp", "x", "e"), node("Div", "e d", "r"),
-                node("Max", "r x", "m"), node("Abs", "m", "n"), node("Softplus", "n", "s"), node("Pow", "s half", "out"),
+                node("Mul", "x x", "q"),
+                node("Add", "q two", "d"),
+                node("Exp", "x", "e"),
+                node("Div", "e d", "r"),
+                node("Max", "r x", "m"),
+                node("Abs", "m", "n"),
+                node("Softplus", "n", "s"),
+                node("Pow", "s half", "out"),
             ],
             {"two": np.array(2.0), "half": np.array(0.5)},
             (1, 3),
         ),
-    }  # fmt: skip
+    }
 
 
 NETWORKS = networks()
@@ -228,7 +267,10 @@ def test_enclosures_of_functions_hold_and_are_narrow(kind: str) -> None:
             l, u = sorted(random.uniform(0.1 if positive else -4, 4, 2))
             slope = arb(float(random.normal()))
             offset = lambda z: f.value(z) - slope * z  # noqa: B023, E731
-            for g, (low, high) in ((offset, f.offsets(slope, arb(l), arb(u))), (f.slope, f.slopes(arb(l), arb(u), (False, False)))):
+            for g, (low, high) in (
+                (offset, f.offsets(slope, arb(l), arb(u))),
+                (f.slope, f.slopes(arb(l), arb(u))),
+            ):
                 values = [g(arb(l + (u - l) * k / 400)) for k in range(1, 400)] + [g(arb(l)), g(arb(u))]
                 assert all(low <= v <= high for v in values)
                 assert min(map(float, values)) - float(low) < 1e-4
@@ -245,17 +287,28 @@ def test_derivatives_of_functions(kind: str) -> None:
             assert abs((f.slope(z + h) - f.slope(z - h)) / (2 * h) - f.bend(z)) < 1e-20
 
 
-@pytest.mark.parametrize("f", [two_pieces(arb(0)), two_pieces(arb(2)), clamp(arb(-1), arb(0.5)), clamp(None, arb(0.5)), clamp(arb(-1), None)])
+@pytest.mark.parametrize(
+    "f", [two_pieces(arb(0)), two_pieces(arb(2)), clamp(arb(-1), arb(0.5)), clamp(None, arb(0.5)), clamp(arb(-1), None)]
+)
 def test_pieces(f: Pieces) -> None:
     random = np.random.default_rng(1)
     for _ in range(50):
         l, u = map(arb, sorted(random.choice([-2, -1.5, -1, -0.5, 0, 0.25, 0.5, 1], 2)))
         slope = arb(float(random.normal()))
         low, high = f.offsets(slope, l, u)
-        d, most = f.slopes(l, u, (False, False))
+        d, most = f.slopes(l, u)
         points = [l + (u - l) * k / 64 for k in range(65)]
         assert all(low <= f.value(z) - slope * z <= high for z in points)
-        assert all(d * (z - y) <= f.value(z) - f.value(y) <= most * (z - y) for y, z in zip(points, points[1:], strict=False))
+        assert all(d * (z - y) <= f.value(z) - f.value(y) <= most * (z - y) for y, z in pairwise(points))
+
+
+def test_a_maximum_between_numbers_is_reached() -> None:
+    with ctx.workprec(128):
+        for l in (0.1, 0.5, 1.0, 1.5):  # the sine is 1 at pi / 2, at which no ball is exact
+            low, high = SMOOTH["Sin"].offsets(arb(0), arb(l), arb(2.9))
+            assert high >= 1
+            assert high < 1 + 1e-12
+            assert low <= arb(2.9).sin()
 
 
 def test_a_function_outside_of_its_domain_proves_nothing() -> None:
@@ -265,19 +318,4 @@ def test_a_function_outside_of_its_domain_proves_nothing() -> None:
         with pytest.raises(Invalid):
             SMOOTH[kind].offsets(arb(0), arb(l), arb(1.0))
     with pytest.raises(Invalid):
-        extremes(lambda z: z / z, lambda z: arb.nan(), arb(-1), arb(1))
-
-
-def test_definiteness_is_proved_up_to_the_last_digits_and_never_wrongly() -> None:
-    random = np.random.default_rng(2)
-    with ctx.workprec(128):
-        for n in (1, 2, 5, 9):
-            a = arb_mat([[arb(int(v)) for v in row] for row in random.integers(-5, 6, (n, n))])
-            square = a * a.transpose()
-            shift = arb_mat([[arb(2) ** -60 if i == j else arb(0) for j in range(n)] for i in range(n)])
-            assert is_positive_definite(square + shift)
-            singular = arb_mat([[arb(1)] * (n + 1) for _ in range(n + 1)])
-            assert not is_positive_definite(singular)
-            assert not is_positive_definite(square - square - shift)
-        nan = arb_mat([[arb.nan(), arb(0)], [arb(0), arb(1)]])
-        assert not is_positive_definite(nan)
+        extremes(lambda z: z / z, lambda z: z * arb.nan(), arb(-1), arb(1))
