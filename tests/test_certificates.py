@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tests.helpers import refused
 
 pytest.importorskip("onnx")
 CHAINS = ("relu", "leaky", "steep", "tanh", "sigmoid")
+SLOWLY = [pytest.param(k, marks=pytest.mark.slow) if k in ("leaky", "steep", "sigmoid") else k for k in CHAINS]
 HOME = Path(__file__).parents[1] / "checker"
 FEW = rj.RadiusSearch(4, attack=rj.Attack(2, 1, 1))
 Ask = Callable[[Network, torch.Tensor], AbstractResult]
@@ -92,22 +94,24 @@ def checked(path: Path, model: Path) -> tuple[int, str]:
         pytest.skip("the checker is not installed")
     where = os.pathsep.join(p for p in (str(HOME), os.environ.get("PYTHONPATH", "")) if p)
     command = [sys.executable, "-m", CHECKER, str(path), str(model)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where}, check=False)
+    paths = {**os.environ, "PYTHONPATH": where}
+    done = subprocess.run(command, capture_output=True, text=True, env=paths, check=False)  # noqa: S603  (our own)
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", CHAINS)
+@pytest.mark.parametrize("kind", SLOWLY)
 def test_certificates_are_accepted(kind: str, model: Any, tmp_path: Path) -> None:
     network, file = model(small(kind))
     made = [c for ask in QUESTIONS.values() for c in ask(network, point()).certificate(file, seconds=1)]
-    assert len(made) == len(QUESTIONS) and sum(c.proves for c in made) >= 5
+    assert len(made) == len(QUESTIONS)
+    assert sum(c.proves for c in made) >= 5
     for i, certificate in enumerate(c for c in made if c.proves):
         certificate.save(tmp_path / f"{i}.json")
         code, said = checked(tmp_path / f"{i}.json", file)
         assert code == 0, (certificate, said)
 
 
-@pytest.mark.parametrize("kind", CHAINS)
+@pytest.mark.parametrize("kind", SLOWLY)
 def test_no_claim_is_refuted_by_sampled_truth(kind: str, model: Any) -> None:
     network, file = model(small(kind))
     g = torch.Generator().manual_seed(3)
@@ -163,9 +167,11 @@ def refute(claim: dict[str, Any], network: Network, x: torch.Tensor) -> None:
         got = along[:, 0] if kind == "jacobian" else of[:, 0]
         low, high = claim["lower"], claim["upper"]
         low, high = (floats(e if isinstance(e, list) else [e]) for e in (low, high))
-        assert (low <= got + 1e-12 * got.abs().max()).all() and (got - 1e-12 * got.abs().max() <= high).all()
+        assert (low <= got + 1e-12 * got.abs().max()).all()
+        assert (got - 1e-12 * got.abs().max() <= high).all()
     elif kind == "monotone":
-        assert (along[:, 0, claim["increasing"]] >= 0).all() and (along[:, 0, claim["decreasing"]] <= 0).all()
+        assert (along[:, 0, claim["increasing"]] >= 0).all()
+        assert (along[:, 0, claim["decreasing"]] <= 0).all()
     else:
         assert kind in ("no_stationary_point", "attained")
         assert kind == "attained" or bool((along[:, 0] != 0).any(1).all())
@@ -176,8 +182,9 @@ def test_a_norm_is_not_below_what_is_attained(kind: str, model: Any) -> None:
     network, file = model(small(kind, 1))
     for p, q in ((inf, inf), (inf, 1), (2, 2), (2, inf), (1, 2), (1, 1)):
         found = quick(network, rj.LpBall(point(1, 2), 0.3), p, q)
+        assert bool((found.lower > 0).any())
         for certificate, lower in zip(found.certificate(file, seconds=0.1), found.lower.tolist(), strict=True):
-            assert certificate.value >= lower > 0
+            assert certificate.value >= lower
 
 
 @pytest.mark.parametrize("what", ["upper", "entry", "range", "node", "sign"])
@@ -198,7 +205,8 @@ def test_a_claim_beyond_the_witness_is_rejected(what: str, model: Any, tmp_path:
         claim["upper"] = (float.fromhex(claim["upper"]) * (1 - 1e-6)).hex() if what == "upper" else claim["lower"]
     (tmp_path / "forged.json").write_text(json.dumps(document))
     code, said = checked(tmp_path / "forged.json", file)
-    assert code == 1 and "invalid" in said
+    assert code == 1
+    assert "invalid" in said
 
 
 def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any) -> None:
@@ -209,19 +217,21 @@ def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any)
     goal = NormQuestion(inf, inf, 0.0).value(alone.leaves) * 0.9
     question = NormQuestion(inf, inf, goal)
     divided = Parts.grown(asked, question, region, NEVER)
-    assert len(alone.nodes) == 1 and len(divided.nodes) > 1
+    assert len(alone.nodes) == 1
+    assert len(divided.nodes) > 1
     assert question.value(divided.leaves) <= question.goal
     children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[2:]]
     assert sorted(children) == list(range(1, len(divided.nodes)))
 
 
-def test_a_radius_that_the_witness_does_not_prove_becomes_smaller(model: Any, tmp_path: Path) -> None:
+def test_a_radius_that_the_witness_does_not_prove_becomes_smaller(model: Any) -> None:
     network, file = model(small("relu"))
     found = rj.certified_radius(network, point(), search=FEW)
     wide = replace(found, radius=found.radius * 100)
     (certificate,) = wide.certificate(file, seconds=5)
     assert 0.5 * float(found.by_margin[0]) <= certificate.value < float(wide.radius[0])
-    assert certificate.proves and float.fromhex(certificate.document["region"]["radius"]) == certificate.value
+    assert certificate.proves
+    assert float.fromhex(certificate.document["region"]["radius"]) == certificate.value
 
 
 def test_several_certificates_share_a_file(model: Any, tmp_path: Path) -> None:
@@ -235,21 +245,20 @@ def test_several_certificates_share_a_file(model: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "one.json").read_text()) == made[0].document
 
 
-def test_certificates_that_cannot_be_are_refused(model: Any, tmp_path: Path) -> None:
+def test_certificates_that_cannot_be_are_refused(model: Any) -> None:
     network, file = model(small("relu"))
     ball = rj.LpBall(point(), 0.1)
     found = rj.jacobian_bounds(network, ball)
     other = rj.jacobian_bounds(small("relu", 5), ball)
     known = rj.Problem(network, ball).constrained(1, rj.Interval(torch.zeros(1, 7), torch.ones(1, 7)))
+    smooth = small("tanh")
     cases: list[tuple[str, Callable[[], object]]] = [
         ("not an .onnx file", lambda: found.certificate("net.npz")),
         ("positive number", lambda: found.certificate(file, seconds=0)),
         ("not about the network in the file", lambda: other.certificate(file)),
         ("unbounded", lambda: rj.jacobian_bounds(network, rj.LpBall(point(), inf)).certificate(file)),
         ("constraints", lambda: rj.jacobian_bounds(known).certificate(file)),
-        ("no certificates of HessianBounds",
-         lambda: rj.hessian_bounds(rj.load(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double(), point()),
-                                   ball, output=0).certificate(file)),
+        ("no certificates of HessianBounds", lambda: rj.hessian_bounds(smooth, ball, output=0).certificate(file)),
     ]  # fmt: skip
     for why, ask in cases:
         refused(ask, rj.InvalidRequest, [why])
@@ -259,13 +268,15 @@ def test_what_was_asked_is_no_part_of_a_report(model: Any) -> None:
     network, file = model(small("relu"))
     found = rj.jacobian_bounds(network, rj.LpBall(point(), 0.1))
     again = rj.jacobian_bounds(network, rj.LpBall(point(), 0.1))
-    assert found == again and hash(found) == hash(again)
+    assert found == again
+    assert hash(found) == hash(again)
     assert "asked" not in json.loads(found.to_json())["provenance"]
     for kept in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):  # noqa: S301  (our own bytes)
-        assert kept == found and kept.certificate(file)[0].value == found.certificate(file)[0].value
+        assert kept == found
+        assert kept.certificate(file)[0].value == found.certificate(file)[0].value
 
 
-@pytest.mark.parametrize("kind", ["relu", "leaky", "tanh", "sigmoid", "arctan", "softplus", "sin", "abs"])
+@pytest.mark.parametrize("kind", ["relu", "leaky", "tanh", "sigmoid", "arctan", "sin", "abs"])
 def test_written_networks_are_read_as_the_same_function(kind: str, model: Any) -> None:
     given = small(kind)
     network, _ = model(given)
@@ -276,17 +287,23 @@ def test_written_networks_are_read_as_the_same_function(kind: str, model: Any) -
 
 
 def test_other_networks_are_not_written(tmp_path: Path) -> None:
-    refused(lambda: rj.save_onnx(small("gelu"), tmp_path / "a.onnx"), rj.UnsupportedLayer, ["gelu"])
+    for kind in ("gelu", "softplus"):  # ONNX's Softplus has no parameter
+        refused(lambda own=small(kind): rj.save_onnx(own, tmp_path / "a.onnx"), rj.UnsupportedLayer, [kind])
     pooled = rj.load(nn.Sequential(nn.MaxPool1d(2), nn.Flatten(), nn.Linear(2, 2)).double(), torch.zeros(1, 1, 4))
     refused(lambda: rj.save_onnx(pooled, tmp_path / "b.onnx"), rj.UnsupportedLayer, ["operator"])
 
 
-@pytest.mark.parametrize("command", ["lipschitz", "jacobian", "certify", "landscape", "monotone"])
+@pytest.mark.parametrize(
+    "command",
+    ["lipschitz", "jacobian", *(pytest.param(c, marks=pytest.mark.slow) for c in ("certify", "landscape", "monotone"))],
+)
 def test_commands_write_certificates(
     command: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, file = model(small("relu"))
     monkeypatch.chdir(tmp_path)
+    unsought = partial(rj.lipschitz, search=rj.Search(work=0))
+    monkeypatch.setattr("recurjac.cli.bounds.lipschitz", unsought)
     np.save("x.npy", point(0, 2).numpy())
     more = {"lipschitz": ["--radius", "0.1", "0.2", "--method", "chords"], "jacobian": ["--radius", "0.1"],
             "landscape": ["--class", "1"], "monotone": ["--radius", "0.02"], "certify": []}[command]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurjac.activations import AbstractActivation, LeakyReLU
+from recurjac.activations import AbstractActivation, LeakyReLU, Softplus
 from recurjac.arithmetic import Fast
 from recurjac.errors import MissingDependency, UnsupportedLayer, expect
 from recurjac.network import Network, Stage
@@ -97,7 +97,7 @@ def _operator(activation: AbstractActivation, k: int) -> tuple[str, Tensor | Non
         return "Identity", None
     if isinstance(activation, LeakyReLU):
         return "PRelu", torch.tensor([activation.negative_slope], dtype=torch.float64)
-    if activation.name not in _NAMES:
+    if activation.name not in _NAMES or (vars(activation) and activation != Softplus(1.0)):
         raise UnsupportedLayer(f"stage {k} has the activation {activation.name}, which is not written; {_REMEDY}")
     return _NAMES[activation.name], None
 

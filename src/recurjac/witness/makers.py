@@ -42,6 +42,8 @@ _LARGE = 3e9
 """The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
 _SHRINK = 12
 """How many smaller radii are tried if a radius is not proved."""
+_FARTHEST = 1e3
+"""The largest radius of a certificate, in units of the largest input or 1: its regions are bounded."""
 
 
 @final
@@ -112,7 +114,8 @@ class _Maker:
 
         The certificate claims nothing if the question is not proved at the centre itself.
         """
-        proved, best, bad = Parts.grown(asked, question, unclipped(ball(radius)), deadline.part(0.5)), radius, radius
+        bad = best = min(radius, _FARTHEST * max(1.0, float(ball(0.0).x.abs().max())))
+        proved = Parts.grown(asked, question, unclipped(ball(best)), deadline.part(0.5))
         if not question.claims(proved.leaves):
             proved, best = Parts.grown(asked, question, unclipped(ball(0.0)), Deadline.after(0.0)), 0.0
         for _ in range(_SHRINK):
