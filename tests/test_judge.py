@@ -55,7 +55,7 @@ def test_operators_are_their_matrices(operator: AbstractOperator) -> None:
 )
 def test_activations_are_near_what_floating_point_computes(activation: AbstractActivation) -> None:
     points = torch.cat(
-        [torch.linspace(-8, 8, 41) + 0.0137, torch.tensor([-60.0, -20.0, -1e-3, 1e-9, 3e-5, 20.0, 60.0])]
+        [torch.linspace(-8, 8, 17) + 0.0137, torch.tensor([-60.0, -20.0, -1e-3, 1e-9, 3e-5, 20.0, 60.0])]
     ).double()
     values = activation.value(points)
     slopes = torch.autograd.functional.jacobian(lambda z: activation.value(z).sum(), points)

@@ -239,7 +239,7 @@ _PLAIN: dict[type[act.AbstractActivation], Series] = {
     act.Identity: lambda z: z,
 }
 for _class, _function in _PLAIN.items():
-    branches.register(_class, lambda *_, known=_function: Branches([], [known]))  # type: ignore[arg-type]
+    branches.register(_class, lambda *_, known=_function: Branches([], [known]))
 
 
 def derivatives(function: Series, z: Any, order: int) -> list[Any]:

@@ -18,7 +18,7 @@ from recurjac.network import Network, Stage
 from tests.truth.elementary import Branches, UnclearError, branches, derivatives
 from tests.truth.operators import applied, numbers, rows_of
 
-DIGITS = (200, 600, 2000, 6000, 20000)
+DIGITS = (200, 600, 2500, 12000)
 """The binary digits that are tried, one after the other."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from flint import arb
 from torch import Tensor
 
 import recurjac as rj
@@ -176,7 +177,7 @@ def constants(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | 
 def _attained(case: Case, sample: int, point: Point, title: str) -> list[Claim]:
     """That a point is in the region, which is known without the network."""
     inside = float(case.exact[sample].holds(point))
-    return [Claim(f"{title}: a point of the region", point, 0, lambda jet: [measures.arb(inside)], [1.0], [1.0])]
+    return [Claim(f"{title}: a point of the region", point, 0, lambda jet: [arb(inside)], [1.0], [1.0])]
 
 
 def trends(case: Case, draw: random.Random, arithmetic: AbstractArithmetic | None) -> Iterator[Answer]:
