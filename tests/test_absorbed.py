@@ -10,12 +10,15 @@ import pytest
 import torch
 
 import recurjac as rj
-from recurjac.activations import ReLU
+from recurjac.activations import LeakyReLU, ReLU
 from recurjac.arithmetic import Ball, Loss, Sizes, paid
 from recurjac.network import Network, chain
 from recurjac.operators import AbstractOperator, Compose
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.scale import Divide, Standardise
+from recurjac.propagation import push_route
+from recurjac.propagation.route import loss_of
+from recurjac.relaxations import Absorption, LinearRelaxation
 from tests import exact
 from tests.helpers import examples
 
@@ -141,3 +144,56 @@ def test_rounding_stays_small_in_deep_networks(depth: int) -> None:
     size = float(torch.maximum(other.upper.abs(), other.lower.abs()).max())
     assert float((jacobian.upper - other.upper).abs().max()) <= 1e-6 * size
     assert float((jacobian.lower - other.lower).abs().max()) <= 1e-6 * size
+
+
+def one_by_one(seed: int, slopes: bool) -> Network:
+    """A hundred layers of one neuron whose gradient is a product of a hundred factors: of slopes, or of weights."""
+    g = torch.Generator().manual_seed(seed)
+    factors = 0.9 + 0.2 * torch.rand(100, 1, 1, generator=g)
+    layers = [(torch.ones(1, 1) if slopes else f, None) for f in factors]
+    return chain(layers, [LeakyReLU(float(f)) if slopes else LeakyReLU(1.0) for f in factors[1:]])
+
+
+def outside(seed: int, slopes: bool) -> bool:
+    """Whether the exact derivative of `one_by_one` is outside its rigorous bounds in float32."""
+    network, x = one_by_one(seed, slopes), -torch.ones(1)
+    problem = rj.Problem(network, rj.LpBall(x, 0.0), planner=rj.PlainOnly())
+    bounds = rj.jacobian_bounds(problem, method=rj.Chords())
+    assert bounds.rigorous
+    true = exact.jacobian(network, x)
+    return not (exact.at_most(true, bounds.upper[0]) and exact.at_most(-true, -bounds.lower[0]))
+
+
+@pytest.mark.parametrize("slopes", [True, False], ids=["slopes", "weights"])
+def test_a_long_product_pays_for_its_roundings(slopes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If forms pay at their last node alone, the same bounds are wrong."""
+    assert not any(outside(seed, slopes) for seed in range(3))
+    monkeypatch.setattr(push_route, "loss_of", lambda _images, rows, _before, dims: loss_of([], rows, None, dims))
+    assert any(outside(seed, slopes) for seed in range(3))
+
+
+def losses_at_a_node(seed: int, scale: float) -> tuple[bool, bool]:
+    """Whether slopes and a bias cost more than forms pay for them (times `scale`), and whether they cost anything."""
+    g = torch.Generator().manual_seed(seed)
+    form, slope, bias = (torch.randn(1, 1, 7, generator=g) for _ in range(3))
+    size = SCALES[seed % 3] * torch.rand(1, 1, 7, generator=g)
+    lines = LinearRelaxation.proportional(slope)
+    rows = RIGOROUS.exact(bias) if seed % 2 else None
+    absorption = Absorption(lines, loss_of([], rows, None if rows is not None else size, 1))
+    left, constant, error = absorption.apply_(Ball(form.unsqueeze(2).clone(), None), RIGOROUS)
+    assert constant is None
+    c = exact.rational(left.mid.flatten())
+    if rows is not None:
+        value = Fraction(float(left.dot(Ball(bias, None)).mid))
+        spent: Fraction | float = abs(value - sum(c * exact.rational(bias.flatten())))
+    else:
+        spent = cost(c - exact.rational(form.flatten()) * exact.rational(slope.flatten()), size.flatten())
+    return spent > Fraction(float(error)) * Fraction(scale), spent > 0
+
+
+def test_slopes_and_biases_are_paid() -> None:
+    found = [losses_at_a_node(seed, 1.0) for seed in range(60)]
+    assert sum(lost for _, lost in found) > 40
+    assert not any(wrong for wrong, _ in found)
+    for kind in (0, 1):
+        assert any(losses_at_a_node(seed, 0.01)[0] for seed in range(kind, 60, 2))

@@ -23,6 +23,7 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
+from recurjac._types import Shape
 from recurjac.arithmetic.ball import Ball, LinearMap, rows_times
 from recurjac.arithmetic.interval import MoveTensor
 from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible
@@ -32,6 +33,8 @@ from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligib
 class Transposable(LinearMap, Protocol):
     """A linear operator A that has a transpose."""
 
+    @property
+    def out_shape(self) -> Shape: ...
     def transpose(self) -> LinearMap: ...
 
 
