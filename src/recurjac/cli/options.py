@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
+from recurjac.arithmetic import AbstractArithmetic, Deployed, Fast, Rigorous
 from recurjac.cli.named import rules
 from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
@@ -139,9 +139,9 @@ def add_method(
     )
     group.add_argument(
         "--arithmetic",
-        choices=["rigorous", "fast"],
+        choices=["rigorous", "fast", "deployed-float32", "deployed-float64"],
         default="rigorous",
-        help="rigorous covers rounding where possible (rigorous)",
+        help="rigorous covers rounding where possible; deployed-… is for radii of the network as it runs (rigorous)",
     )
     return group
 
@@ -336,4 +336,7 @@ def chosen_outputs(network: Network, args: argparse.Namespace) -> list[tuple[int
 
 
 def chosen_arithmetic(args: argparse.Namespace) -> AbstractArithmetic:
+    precision = args.arithmetic.removeprefix("deployed-")
+    if precision != args.arithmetic:
+        return Deployed(precision)
     return Rigorous() if args.arithmetic == "rigorous" else Fast()
