@@ -584,7 +584,7 @@ def test_the_command_reports_what_exists(capsys: pytest.CaptureFixture[str]) -> 
     )  # fmt: skip
     assert none == []
     assert [bool(r["existence_note"]) for r in rows] == [False, True]
-    assert not rows[0]["existence_rigorous"]
+    assert rows[0]["existence_rigorous"]
     assert main([*LANDSCAPE, "--json", "s.json", "--quiet"]) == 0
     plain = json.loads(Path("s.json").read_text())["results"]
     assert not [k for k in plain[0] if k.startswith(("existence", "stationary"))]
