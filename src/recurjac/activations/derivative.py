@@ -12,7 +12,6 @@ from torch import Tensor
 from recurjac.activations.base import AbstractActivation, far
 from recurjac.activations.convex import Softplus
 from recurjac.activations.curved import AbstractCurved, tightest_lines
-from recurjac.activations.floored import FlooredPower
 from recurjac.activations.gated import GELU
 from recurjac.activations.sigmoidal import Sigmoid, Tanh
 from recurjac.activations.smooth import AbstractSmooth
@@ -74,11 +73,13 @@ class Derivative(AbstractCurved):
     def known_for(cls, activation: AbstractActivation, z: Tensor) -> bool:
         """Whether an activation states all that is needed; one with a range of σ'' of its own need not.
 
-        One whose slope jumps has no derivative of the slope there.  z: a tensor of the dtype and device.
+        One whose slope jumps somewhere, and so says what σ'' is beside that, has no derivative of the slope there.
+        z: a tensor of the dtype and device.
         """
-        if not isinstance(activation, AbstractSmooth) or isinstance(activation, FlooredPower):
+        if not isinstance(activation, AbstractSmooth):
             return False
-        stated = type(activation).curvature_range is AbstractSmooth.curvature_range
+        kind, base = type(activation), AbstractSmooth
+        stated = kind.curvature_range is base.curvature_range and kind.curvature_beside is base.curvature_beside
         return stated and activation.curvature(torch.zeros_like(z)) is not None
 
     @classmethod
