@@ -183,3 +183,16 @@ def test_a_sweep_in_python(files: Path) -> None:
         rj.Sweep(networks, {"input": str(files / "x.npy")}, {"c": {"ask": "train"}}).run(files / "other")
     with pytest.raises(InvalidRequest, match="unrecognized arguments"):
         rj.Sweep(networks, {"input": str(files / "x.npy"), "what": 1}, {"c": {"ask": "certify"}}).run(files / "other")
+
+
+def test_the_time_of_a_question_begins_with_its_first_task(files: Path) -> None:
+    """Not when its tasks are listed, which may be long before; without time, one pass is all that is done."""
+    networks: Any = {"net": {"model": str(files / "net.npz"), "activation": "relu"}}
+    inputs = {"input": str(files / "x.npy"), "index": [0], "radius": [0.5]}
+    sweep = rj.Sweep(networks, inputs, {"c": {"ask": "lipschitz", "time-limit": 1}})
+    ((_, cell),) = sweep.tasks().items()
+    time.sleep(1.2)
+    (row,) = sweep.worker()(cell)
+    net, x = rj.load(files / "net.npz", activation="relu"), np.load(files / "x.npy")
+    chords = rj.lipschitz(net, rj.LpBall(x[[0]], 0.5), method=rj.Chords(), search=rj.Search(work=0))
+    assert float(row["upper"] or 0) <= float(chords.upper[0]) * 0.95

@@ -120,6 +120,7 @@ class Sweep(AbstractWork[Cell]):
         return found
 
     def worker(self) -> Callable[[Cell], list[Row]]:
+        _prepared.cache_clear()  # so that the time of a question begins with its first task
         return _rows
 
     def _commands(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -76,7 +76,7 @@ def answer(args: argparse.Namespace, what: str, prepare: Prepare) -> tuple[list[
     check_many(args)
     prepared = prepare(args)
     tasks = {name: i for i, name in enumerate(prepared.names)}
-    with _kept(args) as kept:
+    with _kept(args, CommandWork(prepare, args).identity()) as kept:
         done = {name: d for name, d in kept.before.items() if name in tasks}
         left = {name: i for name, i in tasks.items() if name not in done}
         if done:
@@ -131,7 +131,7 @@ class CommandWork(AbstractWork[int]):
 @final
 @dataclass(frozen=True)
 class _Work:
-    """What a run does with the tasks that are left: `here` in this process, with a bar, or in several."""
+    """What a run does with the tasks that are left, in this process, with a bar, or in several."""
 
     jobs: int
     work: CommandWork
@@ -230,7 +230,7 @@ def json_row(row: Row) -> Row:
 
 
 @contextmanager
-def _kept(args: argparse.Namespace) -> Iterator[_Kept]:
+def _kept(args: argparse.Namespace, identity: Mapping[str, Any]) -> Iterator[_Kept]:
     """What earlier runs of the same command left unfinished."""
     if args.output is None:
         yield _Kept(None, None, {})
@@ -238,5 +238,5 @@ def _kept(args: argparse.Namespace) -> Iterator[_Kept]:
     output = Path(args.output)
     store = JsonLines(output.with_name(f"{output.name}.unfinished"))
     with store.alone():
-        before = store.resume({"settings": settings(args), "files": digests(args)}, fresh=False)
+        before = store.resume(identity, fresh=False)
         yield _Kept(store, output, before)
