@@ -28,6 +28,7 @@ from recurjac.activations import (
 from recurjac.activations import FlooredPower as Floored
 from recurjac.activations.derivative import Derivative as DerivativeOf
 from recurjac.activations.derivative import slope_lines as lines_of_slope
+from recurjac.activations.proofs import intercepts
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian.x_linear_search import mixed_intercept
@@ -150,6 +151,29 @@ def test_plain_arithmetic_is_not_enough() -> None:
     every = ALL[::3]
     wrong = [a for a in every if violations(a, few(a, torch.float64), rj.Fast())]
     assert len(wrong) > len(every) * 2 // 3
+
+
+@every_dtype
+@every_activation
+def test_lines_of_any_slope_hold(activation: AbstractSmooth, dtype: torch.dtype) -> None:
+    """Intercepts of slopes that fit badly, from points far from where such lines touch: nothing depends on a search."""
+    activation = activation.to(dtype, CPU)
+    z = few(activation, dtype)
+    core = activation.core(z)
+    whole = ((core.lower == z.lower) & (core.upper == z.upper))[0].tolist()
+    g, slopes = torch.Generator().manual_seed(2), activation.slope_range(core, RIGOROUS)
+    for share in (-0.3, 0.4, 1.2):
+        slope = slopes.lower + share * (slopes.upper - slopes.lower)
+        at = z.lower + torch.rand(1, *z.lower.shape, generator=g, dtype=torch.float64).to(dtype) * (z.upper - z.lower)
+        at = torch.minimum(torch.maximum(at, z.lower), z.upper)
+        bottom, top = intercepts(activation, core, (slope, at), (slope, at))
+        points = torch.cat([points_of(activation, z), *(z.lower + k / 8 * (z.upper - z.lower) for k in range(1, 8))])
+        for point in torch.minimum(torch.maximum(points, z.lower), z.upper).tolist():
+            for i, v in enumerate(point):
+                if whole[i] and bool(slope[0, i].isfinite()):
+                    true = arb.derivatives(activation, v, dtype)[0][0]
+                    gap = true - arb.number(float(slope[0, i])) * arb.number(v)
+                    assert not arb.outside(float(bottom[0, i]), gap, float(top[0, i])), (share, v, i)
 
 
 def wrong_secants(activation: AbstractSmooth, z: Interval, share: float) -> list[tuple[float, float]]:

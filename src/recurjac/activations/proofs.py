@@ -151,11 +151,11 @@ class Pieces:
         used = (cuts[1:] > cuts[:-1]).flatten(1).any(1)
         used[0] = True
         kept = torch.cat([used.new_ones(1), used])
-        cuts = cuts[kept]
-        if error is not None:
-            error = torch.cat([error, torch.zeros_like(points[len(error) :])]).gather(0, order)[kept]
+        if error is not None:  # a cut has the errors of all that are near it, also of those that are left out
+            error = torch.cat([error, torch.zeros_like(points[len(error) :])]).gather(0, order)
             near = (cuts.unsqueeze(0) - cuts.unsqueeze(1)).abs() <= MOVED * error.unsqueeze(0)
-            error = torch.where(near, error.unsqueeze(0), 0.0).amax(1)
+            error = torch.where(near, error.unsqueeze(0), 0.0).amax(1)[kept]
+        cuts = cuts[kept]
         left, right = facts.proved_slopes(cuts)
         return cls(facts, 1, cuts, facts.proved_values(cuts), left, right, error)
 
