@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,10 +136,30 @@ def _image_folder() -> Any:
     return read_images(".")
 
 
-def _store() -> Any:
-    from recurjac.experiments.store import Store
+_IDENTITY = {"a": [1, {"b": 2}]}
 
-    return Store(Path()).resume({"a": [1, {"b": 2}]}, fresh=False)
+
+def _store() -> Any:
+    from recurjac.sweeps.store import JsonLines
+
+    return JsonLines(Path()).resume(_IDENTITY, fresh=False)
+
+
+def _parts() -> Any:
+    from recurjac.sweeps.store import ParquetParts
+
+    return ParquetParts(Path()).resume(_IDENTITY, fresh=False)
+
+
+def _part() -> bytes:
+    """The file of a finished task."""
+    from recurjac.sweeps.store import ParquetParts
+    from recurjac.sweeps.work import Done
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = ParquetParts(Path(folder))
+        store.append("t", Done([{"a": 1.0, "b": "c"}, {"a": 2.0, "b": None}], 1.5))
+        return next(store.rows.iterdir()).read_bytes()
 
 
 _WANTED = {"recipe": {"a": 1}, "data": {"sha256": "s", "name": "n"}}
@@ -193,9 +214,9 @@ def subjects() -> dict[str, Subject]:
         "t10k-images-idx3-ubyte": _idx(images[0]), "t10k-labels-idx1-ubyte.gz": gzip.compress(_idx(images[1]), mtime=0),
     }  # fmt: skip
     four = dict(zip(("x_train", "y_train", "x_test", "y_test"), (images[0] / 40, images[1]) * 2, strict=True))
-    from recurjac.experiments.store import versions
+    from recurjac.sweeps.store import versions
 
-    manifest = json.dumps({"a": [1, {"b": 2}], "versions": versions()}).encode()
+    manifest = json.dumps({**_IDENTITY, "versions": versions()}).encode()
     rows = b'{"task": "t", "seconds": 1.5, "rows": [{"a": 1.0, "b": "inf", "c": null}]}\n' * 2
     panels = _npz(x=X, lower=-np.ones((2, 3, 4)), upper=np.ones((2, 3, 4)))
     table = b"task,upper,seconds\nt,1.23456789012345678,2\nu,inf,3\n"
@@ -236,6 +257,7 @@ def subjects() -> dict[str, Subject]:
         "images": ({"images.npz": _npz(**four)}, _images),
         "idx": (idx, _image_folder),
         "store": ({"manifest.json": manifest, "rows.jsonl": rows}, _store),
+        "parts": ({"manifest.json": manifest, "parts/t.parquet": _part()}, _parts),
         "record": ({"net.json": record.encode(), **net}, _record),
         "checkpoint": ({"other.checkpoint": _saved()}, _checkpoint),
     }

@@ -150,14 +150,19 @@ class Place:
         """Raise InvalidRequest unless `file` was made by the requested recipe and from the requested data."""
         if made["data"]["sha256"] != wanted["data"]["sha256"]:
             raise InvalidRequest(
-                f"{file} was trained on other data ({made['data']['name']}, not {wanted['data']['name']}); "
+                f"{file} was trained on other data ({_one_line(made['data']['name'])}, not {wanted['data']['name']}); "
                 "choose another folder, or remove it"
             )
         old, new = made["recipe"], wanted["recipe"]
         changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             was = ", ".join(f"{key} {old.get(key)}, not {new.get(key)}" for key in changed)
-            raise InvalidRequest(f"{file} was trained with {was}; choose another folder, or remove it")
+            raise InvalidRequest(f"{file} was trained with {_one_line(was)}; choose another folder, or remove it")
+
+
+def _one_line(content: Any) -> str:
+    """What a file that we did not write contains, for a message."""
+    return " ".join(str(content).split())
 
 
 def _described(found: Any) -> Description:

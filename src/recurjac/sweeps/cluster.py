@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, final
 
 import torch
 
 from recurjac.errors import InvalidRequest, MissingDependency
-from recurjac.sweeps.pools import AbstractPool, timed
+from recurjac.sweeps.pools import AbstractCrew, AbstractPool, Lost, timed
 from recurjac.sweeps.work import AbstractWork, Done, Row
 
 T = TypeVar("T")
+_PATIENCE = 10.0
+"""How many seconds the head of a cluster has to accept a connection."""
 
 
 @final
@@ -37,9 +40,8 @@ class RayCluster(AbstractPool):
         """As the base class says; raises MissingDependency without Ray, InvalidRequest if no cluster answers."""
         ray = self._connected()
         try:
-            team = _Team(ray, self, work, deque(tasks.items()))
-            team.start(min(self._count(ray), len(tasks)))
-            yield from team.finished()
+            crew = _Actors(work, self.retries, deque(tasks.items()), ray=ray, gpus=self.gpus)
+            yield from crew.finished(min(self._count(ray), len(tasks)))
         finally:
             ray.shutdown()
 
@@ -48,17 +50,31 @@ class RayCluster(AbstractPool):
             import ray
         except ImportError as error:
             raise MissingDependency("a Ray cluster needs Ray; pip install 'recurjac[ray]'") from error
+        self._reach()
         own = {"num_cpus": self.workers, "include_dashboard": False} if self.address == "local" else {}
         where = "local" if self.address == "local" else self.address
         settings: dict[str, Any] = {"address": where, "log_to_driver": False, "configure_logging": False, **own}
         try:
             ray.init(**settings)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InvalidRequest(
-                f"no Ray cluster answers at {self.address!r}: {str(error).splitlines()[0]}; "
-                "start one with `ray start --head`, or give `local`"
-            ) from error
+        except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:
+            raise self._silent(error) from error
         return ray
+
+    def _reach(self) -> None:
+        """Raise InvalidRequest unless something listens at `address`; Ray itself would try for minutes."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdecimal():
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise self._silent(error) from error
+
+    def _silent(self, error: BaseException) -> InvalidRequest:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        return InvalidRequest(
+            f"no Ray cluster answers at {self.address!r}: {why}; start one with `ray start --head`, or give `local`"
+        )
 
     def _count(self, ray: Any) -> int:
         if self.workers is not None:
@@ -82,51 +98,28 @@ class _Worker:
 
 @final
 @dataclass
-class _Team:
-    """The actors, the tasks that wait, and how often each was lost with its actor."""
+class _Actors(AbstractCrew):
+    """Actors of a cluster, each awaited on the reference to its answer."""
 
-    ray: Any
-    pool: RayCluster
-    work: AbstractWork[Any]
-    waiting: deque[tuple[str, Any]]
-    lost: dict[str, int] = field(default_factory=dict)
-    idle: list[Any] = field(default_factory=list)
-    at_work: dict[Any, tuple[Any, str, Any]] = field(default_factory=dict)
+    ray: Any = field(kw_only=True)
+    gpus: float = field(kw_only=True)
 
-    def start(self, count: int) -> None:
-        kind = self.ray.remote(_Worker).options(num_cpus=1, num_gpus=self.pool.gpus)
-        self.idle += [kind.remote(self.work) for _ in range(count)]
+    def hire(self) -> Any:
+        return self.ray.remote(_Worker).options(num_cpus=1, num_gpus=self.gpus).remote(self.work)
 
-    def finished(self) -> Iterator[tuple[str, Done]]:
-        while True:
-            while self.idle and self.waiting:
-                actor, (name, task) = self.idle.pop(), self.waiting.popleft()
-                self.at_work[actor.do.remote(task)] = (actor, name, task)
-            if not self.at_work:
-                return
-            ready, _ = self.ray.wait(list(self.at_work), num_returns=1)
-            for answer in ready:
-                actor, name, task = self.at_work.pop(answer)
-                done = self._received(actor, answer, name, task)
-                if done is not None:
-                    yield name, done
+    def begin(self, worker: Any, task: Any) -> Any:
+        return worker.do.remote(task)
 
-    def _received(self, actor: Any, answer: Any, name: str, task: Any) -> Done | None:
+    def ready(self) -> Sequence[Any]:
+        found: Sequence[Any] = self.ray.wait(list(self.at_work), num_returns=1)[0]
+        return found
+
+    def answer(self, awaited: Any, worker: Any) -> Done | Lost:
         try:
-            done = self.ray.get(answer)
+            done = self.ray.get(awaited)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, BaseException) else error from error
         except self.ray.exceptions.RayError as error:
-            self._replace(name, task, error)
-            return None
-        self.idle.append(actor)
+            return Lost(f"was lost ({str(error).splitlines()[0]})")
         assert isinstance(done, Done)  # noqa: S101  # (narrows the type)
         return done
-
-    def _replace(self, name: str, task: Any, error: Exception) -> None:
-        self.lost[name] = self.lost.get(name, 0) + 1
-        if self.lost[name] > self.pool.retries:
-            why = str(error).splitlines()[0]
-            raise ChildProcessError(f"the actor of the task {name} was lost {self.lost[name]} times: {why}") from error
-        self.waiting.appendleft((name, task))
-        self.start(1)

@@ -8,7 +8,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -50,12 +50,12 @@ class LocalProcesses(AbstractPool):
         if self.jobs <= 1 or len(tasks) <= 1:
             yield from _here(work, tasks)
             return
-        queue = _Queue(work, self.retries, deque(tasks.items()))
+        crew = _Processes(work, self.retries, deque(tasks.items()))
         try:
-            queue.start(min(self.jobs, len(tasks)))
-            yield from queue.finished()
+            yield from crew.finished(min(self.jobs, len(tasks)))
         finally:
-            queue.stop()
+            for process in crew.started:
+                process.stop()
 
 
 def _here(work: AbstractWork[T], tasks: Mapping[str, T]) -> Iterator[tuple[str, Done]]:
@@ -73,64 +73,101 @@ def timed(worker: Callable[[T], list[Row]], task: T) -> Done:
 
 
 @final
+@dataclass(frozen=True)
+class Lost:
+    """A task went down with its worker, and why."""
+
+    why: str
+
+
 @dataclass
-class _Queue:
-    """The processes, the tasks that wait, and how often each was lost with its process."""
+class AbstractCrew(ABC):
+    """Workers that get the next task as soon as they have finished one, and replace each other.
+
+    waiting: the tasks that no worker has.  lost: how often each task was lost with its worker.  idle: the workers that
+    have no task.  at_work: the others with the name of their task and the task, by what their answer is awaited on.
+    """
 
     work: AbstractWork[Any]
     retries: int
     waiting: deque[tuple[str, Any]]
     lost: dict[str, int] = field(default_factory=dict)
-    idle: list[_Process] = field(default_factory=list)
-    at_work: dict[Connection, tuple[_Process, str, Any]] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+    at_work: dict[Any, tuple[Any, str, Any]] = field(default_factory=dict)
 
-    def start(self, count: int) -> None:
-        self.idle += [_Process.start(self.work) for _ in range(count)]
+    @abstractmethod
+    def hire(self) -> Any:
+        """A new worker."""
 
-    def finished(self) -> Iterator[tuple[str, Done]]:
-        """Give every process the next task as soon as it has finished one."""
+    @abstractmethod
+    def begin(self, worker: Any, task: Any) -> Any:
+        """Give a worker a task; returns what its answer is awaited on."""
+
+    @abstractmethod
+    def ready(self) -> Sequence[Any]:
+        """Wait until some of those at work have an answer."""
+
+    @abstractmethod
+    def answer(self, awaited: Any, worker: Any) -> Done | Lost:
+        """The answer of a worker that is ready.  Raises what its task raised."""
+
+    @final
+    def finished(self, count: int) -> Iterator[tuple[str, Done]]:
+        """Yield each task as soon as one of so many workers has finished it; raises as `AbstractPool.finished`."""
+        self.idle += [self.hire() for _ in range(count)]
         while True:
             while self.idle and self.waiting:
-                self._give(self.idle.pop(), *self.waiting.popleft())
+                worker, (name, task) = self.idle.pop(), self.waiting.popleft()
+                self.at_work[self.begin(worker, task)] = (worker, name, task)
             if not self.at_work:
                 return
-            for ready in wait(list(self.at_work)):
-                process, name, task = self.at_work.pop(ready)  # type: ignore[call-overload]
-                done = self._received(process, name, task)
-                if done is not None:
-                    yield name, done
+            for awaited in self.ready():
+                worker, name, task = self.at_work.pop(awaited)
+                answer = self.answer(awaited, worker)
+                if isinstance(answer, Done):
+                    self.idle.append(worker)
+                    yield name, answer
+                else:
+                    self._again(name, task, answer)
 
-    def _give(self, process: _Process, name: str, task: Any) -> None:
-        self.at_work[process.line] = (process, name, task)
+    def _again(self, name: str, task: Any, loss: Lost) -> None:
+        self.lost[name] = self.lost.get(name, 0) + 1
+        if self.lost[name] > self.retries:
+            times = f", {self.lost[name]} times" if self.lost[name] > 1 else ""
+            raise ChildProcessError(f"the process of the task {name} {loss.why}{times}; was it killed?")
+        self.waiting.appendleft((name, task))
+        self.idle.append(self.hire())
+
+
+@final
+@dataclass
+class _Processes(AbstractCrew):
+    """Processes of this machine, each awaited on its connection."""
+
+    started: list[_Process] = field(default_factory=list)
+
+    def hire(self) -> _Process:
+        self.started.append(_Process.start(self.work))
+        return self.started[-1]
+
+    def begin(self, worker: _Process, task: Any) -> Connection:
         with suppress(OSError):  # it has ended; the connection says so when it is read
-            process.line.send(task)
+            worker.line.send(task)
+        return worker.line
 
-    def _received(self, process: _Process, name: str, task: Any) -> Done | None:
-        """The answer of a process; None if it was lost with its task, which then waits again."""
+    def ready(self) -> Sequence[Any]:
+        return wait(list(self.at_work))
+
+    def answer(self, awaited: Connection, worker: _Process) -> Done | Lost:
         try:
-            answer = process.line.recv()
+            answer = awaited.recv()
         except (EOFError, OSError):
-            self._replace(process, name, task)
-            return None
-        self.idle.append(process)
+            worker.stop()
+            return Lost(f"ended with code {worker.process.exitcode}")
         if isinstance(answer, BaseException):
             raise answer
         assert isinstance(answer, Done)  # noqa: S101  # (narrows the type)
         return answer
-
-    def _replace(self, process: _Process, name: str, task: Any) -> None:
-        process.stop()
-        self.lost[name] = self.lost.get(name, 0) + 1
-        if self.lost[name] > self.retries:
-            code, times = process.process.exitcode, self.lost[name]
-            again = f", {times} times" if times > 1 else ""
-            raise ChildProcessError(f"the process of the task {name} ended with code {code}{again}; was it killed?")
-        self.waiting.appendleft((name, task))
-        self.start(1)
-
-    def stop(self) -> None:
-        for process in [*self.idle, *(p for p, _, _ in self.at_work.values())]:
-            process.stop()
 
 
 @final
