@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 from math import inf
 
 import torch
@@ -29,18 +30,23 @@ KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed", "gated")
 """Activations of the networks: with slopes of either sign, with kinks, smooth, a mixture, and products."""
 BALLS = ((0.0, inf), (0.05, 2.0), (0.4, inf), (3.0, 1.0), (inf, inf))
 """Radii and norms, from a point to the whole space."""
+_EACH = 2
+"""How many of these each network gets; the seed decides which, so that all have their turn in as many seeds."""
 _DUAL = {1.0: inf, 2.0: 2.0, inf: 1.0}
 """The norm of a gradient that bounds the change over an l_p distance of 1."""
 
 
 def problems(seed: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Problem]:
-    """Small random problems: chains and residual networks, batches of one and two, all planners."""
+    """Small random problems: chains and residual networks, batches of one and two, all planners.
+
+    Five seeds in turn have each network with each of `BALLS`.
+    """
     planners = (PlainOnly(), SkeletonOnly(), PulledOnly())
     number = 0
     for kind in kinds:
         for residual in (False, True):
             network = random_network(kind, seed, residual)
-            for radius, p in BALLS:
+            for radius, p in islice(cycle(BALLS), (seed + number) % len(BALLS), (seed + number) % len(BALLS) + _EACH):
                 generator = torch.Generator().manual_seed(seed + number)
                 x = torch.randn(1 + number % 2, 2, 2, generator=generator, dtype=torch.float64)
                 yield Problem(network, LpBall(x, radius, p), planner=planners[number % 3])
