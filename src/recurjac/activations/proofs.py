@@ -6,10 +6,11 @@ its derivatives change by at most a stated multiple of the distance.  Source: do
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import torch
 from torch import Tensor
@@ -20,45 +21,55 @@ MOVED = 8
 """How many times the error of a turning point a slack covers; four times would do (`intercepts`)."""
 
 
-@runtime_checkable
-class ProvedFacts(Protocol):
+class AbstractFacts(ABC):
     """What a smooth activation states (`AbstractSmooth`)."""
 
     @property
+    @abstractmethod
     def steepness(self) -> tuple[float, float, float]: ...
+    @abstractmethod
     def turn_errors(self, turns: Tensor) -> Tensor: ...
+    @abstractmethod
     def value(self, z: Tensor) -> Tensor: ...
+    @abstractmethod
     def slope(self, z: Tensor) -> Tensor: ...
+    @abstractmethod
     def slopes_beside(self, z: Tensor) -> tuple[Tensor, Tensor]: ...
+    @abstractmethod
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor: ...
+    @abstractmethod
     def slope_turns(self, lower: Tensor, upper: Tensor) -> Tensor: ...
+    @abstractmethod
     def curvature_turns(self, lower: Tensor, upper: Tensor) -> Tensor: ...
+    @abstractmethod
     def proved_values(self, z: Tensor) -> Enclosure: ...
+    @abstractmethod
     def proved_slopes(self, z: Tensor) -> tuple[Enclosure, Enclosure]: ...
+    @abstractmethod
     def proved_curvatures(self, z: Tensor) -> Enclosure: ...
 
 
-def value_bounds(facts: ProvedFacts, z: Interval) -> Interval:
+def value_bounds(facts: AbstractFacts, z: Interval) -> Interval:
     """Bounds of σ on z."""
     points, error = _with_turns(facts, facts.value_turns, z)
     return _hull(facts.proved_values(points), error, *facts.steepness[:2])
 
 
-def slope_bounds(facts: ProvedFacts, z: Interval) -> Interval:
+def slope_bounds(facts: AbstractFacts, z: Interval) -> Interval:
     """Bounds of σ' on z, on both sides of jumps."""
     points, error = _with_turns(facts, facts.slope_turns, z)
     left, right = facts.proved_slopes(points)
     return _hull(left if left is right else left.hull(right), error, *facts.steepness[1:])
 
 
-def curvature_bounds(facts: ProvedFacts, z: Interval) -> Interval:
+def curvature_bounds(facts: AbstractFacts, z: Interval) -> Interval:
     """Bounds of σ'' on z."""
     points, error = _with_turns(facts, facts.curvature_turns, z)
     return _hull(facts.proved_curvatures(points), error, facts.steepness[2], torch.inf)
 
 
 def _with_turns(
-    facts: ProvedFacts, turns: Callable[[Tensor, Tensor], Tensor], z: Interval
+    facts: AbstractFacts, turns: Callable[[Tensor, Tensor], Tensor], z: Interval
 ) -> tuple[Tensor, Tensor | None]:
     """The ends of z with the turning points that may lie between them, (n, *shape), and how far off these may be.
 
@@ -103,7 +114,7 @@ def scaled(factor: float, numbers: Tensor) -> Tensor:
 
 
 def intercepts(
-    facts: ProvedFacts, z: Interval, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+    facts: AbstractFacts, z: Interval, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Intercepts of lines with given slopes below and above σ on a bounded z.
 
@@ -135,7 +146,7 @@ class Pieces:
     errors: how far exact turning points may be from cuts, (k + 1, *shape), also for cuts beside one; None if all are 0.
     """
 
-    facts: ProvedFacts
+    facts: AbstractFacts
     sign: int
     cuts: Tensor
     values: Enclosure
@@ -144,7 +155,7 @@ class Pieces:
     errors: Tensor | None
 
     @classmethod
-    def of(cls, facts: ProvedFacts, z: Interval, *others: Tensor) -> Pieces:
+    def of(cls, facts: AbstractFacts, z: Interval, *others: Tensor) -> Pieces:
         points, error = _with_turns(facts, facts.slope_turns, z)
         points = torch.cat([points, *(t.unsqueeze(0) for t in others)])
         cuts, order = points.sort(0)

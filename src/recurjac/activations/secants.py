@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recurjac.activations.proofs import MOVED, Pieces, ProvedFacts, around, scaled
+from recurjac.activations.proofs import MOVED, Pieces, AbstractFacts, around, scaled
 from recurjac.arithmetic import Enclosure, Interval, no_nan
 
 _HALVINGS = 60
@@ -14,7 +14,7 @@ _ULPS = 8
 """The error of a value, in units of its last place, for which the ranges have room in plain arithmetic."""
 
 
-def secants_from(facts: ProvedFacts, z: Interval, c: Tensor) -> tuple[Tensor, Tensor]:
+def secants_from(facts: AbstractFacts, z: Interval, c: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the largest slope of a secant from c to a point v of z, both finite, in plain arithmetic.
 
     The slope is extreme at an end, where σ' jumps, at v = c, or where σ'(v) = (σ(v) - σ(c)) / (v - c).  The
@@ -40,7 +40,7 @@ def secants_from(facts: ProvedFacts, z: Interval, c: Tensor) -> tuple[Tensor, Te
     return low.amin(0), high.amax(0)
 
 
-def _contacts(facts: ProvedFacts, cuts: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _contacts(facts: AbstractFacts, cuts: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which pieces seem to have a point whose tangent goes through (c, σ(c)), and both ends of its bracket there."""
     run, rise = cuts - c, facts.value(cuts) - facts.value(c)
     before, after = facts.slopes_beside(cuts)
@@ -56,7 +56,7 @@ def _contacts(facts: ProvedFacts, cuts: Tensor, c: Tensor) -> tuple[Tensor, Tens
     return turned, a, b
 
 
-def proved_secants_from(facts: ProvedFacts, z: Interval, c: Tensor, slopes: Interval) -> tuple[Tensor, Tensor]:
+def proved_secants_from(facts: AbstractFacts, z: Interval, c: Tensor, slopes: Interval) -> tuple[Tensor, Tensor]:
     """Proved bounds of the slopes of secants from c to points of z, all finite; slopes: bounds of σ' on both.
 
     Let S(v) be the slope.  On a piece between turning points of σ', with the nearer end i and the further end o, S(v)

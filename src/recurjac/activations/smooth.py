@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recurjac.activations.base import AbstractActivation, bounded, within
 from recurjac.activations.limits import with_limits, with_limits_beside
-from recurjac.activations.proofs import curvature_bounds, intercepts, slope_bounds, value_bounds
+from recurjac.activations.proofs import AbstractFacts, curvature_bounds, intercepts, slope_bounds, value_bounds
 from recurjac.activations.secants import proved_secants_from, secants_from
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Fast, Interval, Rigorous, with_derivative_of
 from recurjac.relaxations import LinearRelaxation
@@ -22,7 +22,7 @@ _ULPS = 8
 """How far turning points may be off, in units of their last place, unless an activation says more."""
 
 
-class AbstractSmooth(AbstractActivation):
+class AbstractSmooth(AbstractActivation, AbstractFacts):
     """A continuous activation that defines its value, its slope, and their turning points; its slope may jump."""
 
     @abstractmethod
