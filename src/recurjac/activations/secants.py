@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recurjac.activations.proofs import MOVED, Pieces, AbstractFacts, around, scaled
+from recurjac.activations.proofs import MOVED, AbstractFacts, Pieces, around, scaled
 from recurjac.arithmetic import Enclosure, Interval, no_nan
 
 _HALVINGS = 60

@@ -97,7 +97,7 @@ class _Worker:
 
 
 @final
-@dataclass
+@dataclass(frozen=True)
 class _Actors(AbstractCrew):
     """Actors of a cluster, each awaited on the reference to its answer."""
 

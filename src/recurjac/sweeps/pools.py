@@ -80,7 +80,7 @@ class Lost:
     why: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class AbstractCrew(ABC):
     """Workers that get the next task as soon as they have finished one, and replace each other.
 
@@ -114,7 +114,7 @@ class AbstractCrew(ABC):
     @final
     def finished(self, count: int) -> Iterator[tuple[str, Done]]:
         """Yield each task as soon as one of so many workers has finished it; raises as `AbstractPool.finished`."""
-        self.idle += [self.hire() for _ in range(count)]
+        self.idle.extend(self.hire() for _ in range(count))
         while True:
             while self.idle and self.waiting:
                 worker, (name, task) = self.idle.pop(), self.waiting.popleft()
@@ -140,7 +140,7 @@ class AbstractCrew(ABC):
 
 
 @final
-@dataclass
+@dataclass(frozen=True)
 class _Processes(AbstractCrew):
     """Processes of this machine, each awaited on its connection."""
 
