@@ -105,7 +105,7 @@ def bounded(name: str, radius: float) -> rj.Lipschitz:
     return found
 
 
-QUICK = ("encoder layer", "LSTM")
+QUICK = ("encoder layer",)
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ARCHITECTURES])

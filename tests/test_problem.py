@@ -69,7 +69,7 @@ def holds(problem: rj.Problem, bounds: rj.JacobianBounds) -> int:
 def test_combined_methods_hold_true_jacobians(kind: str, method: str, planner: str) -> None:
     for residual in (False, True):
         network = random_network(kind, 3, residual)
-        for radius, p in ((0.0, inf), (0.05, 2), (0.4, inf), (3.0, 1)):
+        for radius, p in ((0.05, 2), (3.0, 1)) if residual else ((0.0, inf), (0.4, inf)):
             problem = rj.Problem(network, rj.LpBall(inputs(2), radius, p), planner=PLANNERS[planner])
             assert holds(problem, rj.jacobian_bounds(problem, method=COMBINED[method])) > 0
 
