@@ -24,7 +24,7 @@ LEVELS = (
     ("problem", "preactivation_bounds"),
     ("jacobian",),
     ("norms", "lipschitz", "search", "branching", "auto"),
-    ("applications", "witness"),
+    ("applications", "training", "witness"),
     ("sweeps",),
     ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
 )

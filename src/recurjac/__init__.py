@@ -6,13 +6,15 @@ net = rj.load(module, example)
 lip = rj.lipschitz(net, rj.LpBall(x, radius=0.1, clip=(0, 1)))
 lip.upper, lip.lower        # certified, attained at lip.witness
 
-Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all others may change without notice.
+Public are the names here, in `recurjac.training`, in `recurjac.extend` and in `recurjac.testing`; all others may change
+without notice.
 """
 
 from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING
 
+from recurjac import training as training
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.contraction import MatrixMeasure, matrix_measure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from recurjac.loading.weights import (
 )
 from recurjac.network import Network
 
-__all__ = ["activation_names", "closed_loop", "load", "load_arrays"]
+__all__ = ["Followed", "activation_names", "closed_loop", "follow", "load", "load_arrays"]
 
 Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network | Estimator
 Reference = Callable[[Tensor], Tensor]
@@ -89,6 +89,41 @@ def _load_estimator(estimator: Estimator) -> Network:
     for x in _random_inputs(network.input_shape).split(1):
         _agree(*fitted.compared(network, x))
     return network
+
+
+@final
+@dataclass(frozen=True)
+class Followed:
+    """A module that was traced once, and the network that was read then."""
+
+    traced: Traced
+    found: Network
+
+    def network(self) -> Network:
+        """The network with the module's current weights and gradients with respect to its parameters.
+
+        It is the one that was found, unless the module computes weights in each call, or replaced a parameter: then the
+        graph is read again.  Raises InvalidNetwork for weights that are NaN or infinite.
+        """
+        if all(w.follows and not w.changed for w in self.found.copied):
+            return self.found
+        return self.traced.network(self.found.dtype)
+
+
+def follow(module: nn.Module, example: Any) -> Followed:
+    """The module, traced and checked as by `load`, in its own dtype.
+
+    Raises what `load` raises, and InvalidNetwork for a parameter in another dtype than the widest one, as the network
+    would hold a copy of it.
+    """
+    traced = _trace(module, example, Wanted.all())
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter.dtype != traced.dtype:
+            raise InvalidNetwork(
+                f"the parameter {name} is {parameter.dtype}, so that bounds in {traced.dtype} have no gradients with "
+                f"respect to it; convert the module: module.to({traced.dtype})"
+            )
+    return Followed(traced, _checked(traced, traced.dtype, None))
 
 
 def closed_loop(
