@@ -21,12 +21,12 @@ LEVELS = (
     ("loading",),
     ("propagation", "quadratic"),
     ("certificates", "provenance", "preactivation"),
-    ("problem", "preactivation_bounds"),
+    ("problem", "stage_bounds"),
     ("jacobian",),
-    ("norms", "lipschitz", "search", "branching", "auto"),
+    ("norms", "lipschitz_constants", "search", "branching", "auto"),
     ("applications", "witness"),
     ("sweeps",),
-    ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
+    ("experiments", "report", "plot", "cli", "extend", "testing", "public", "__main__", "__init__"),
 )
 """The rooms, lowest level first.  A module imports from its own level and from lower ones only."""
 

@@ -13,7 +13,7 @@ import pytest
 import recurjac as rj
 from recurjac import extend, testing
 from recurjac.cli import main
-from recurjac.cli.main import parser
+from recurjac.cli.grammar.parser import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
