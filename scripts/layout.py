@@ -20,7 +20,7 @@ LEVELS = (
     ("network",),
     ("loading",),
     ("propagation", "quadratic"),
-    ("certificates", "provenance", "preactivation"),
+    ("certificates", "rows", "provenance", "preactivation"),
     ("problem", "stage_bounds"),
     ("jacobian",),
     ("norms", "lipschitz_constants", "search", "branching", "auto"),
