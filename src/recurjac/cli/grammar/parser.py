@@ -11,6 +11,7 @@ from recurjac.cli.grammar import (
     checking,
     contraction,
     demo,
+    doctor,
     experiments,
     hessian,
     inspection,
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         train,
         experiments,
         page,
+        doctor,
     ):
         module.add_commands(commands)
     return top
