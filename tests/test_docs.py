@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import recurjac as rj
-from recurjac import extend, testing
+from recurjac import extend, plot, testing
 from recurjac.cli import main
 from recurjac.cli.grammar.parser import parser
 
@@ -99,6 +99,7 @@ PUBLIC = (
     *(f"recurjac.{name}" for name in rj.__all__),
     *(f"recurjac.extend.{name}" for name in extend.__all__ if name not in rj.__all__),
     *(f"recurjac.testing.{name}" for name in testing.__all__),
+    *(f"recurjac.plot.{name}" for name in plot.__all__),
 )
 
 

@@ -6,8 +6,8 @@ net = rj.load(module, example)
 lip = rj.lipschitz(net, rj.LpBall(x, radius=0.1, clip=(0, 1)))
 lip.upper, lip.lower        # certified, attained at lip.witness
 
-Public are the names here, in `recurjac.extend` and in `recurjac.testing`; all others may change without notice.
-Names are imported when one of them is used for the first time (PEP 562), so that the command line starts at once.
+Public are the names here, in `recurjac.extend`, `recurjac.testing` and `recurjac.plot`; all others may change without
+notice.  They are imported when one of them is used for the first time (PEP 562): the command line starts at once.
 """
 
 from importlib import import_module

@@ -32,7 +32,7 @@ from recurjac.loading import load, load_arrays
 from recurjac.machine import one_thread
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
-from recurjac.plot import Curve, check_format, log_log
+from recurjac.plot.figures import Curve, check_format, log_log
 from recurjac.region import LpBall
 from recurjac.search import Search
 

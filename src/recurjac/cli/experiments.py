@@ -20,7 +20,7 @@ from recurjac.experiments.radii import RadiiTable
 from recurjac.experiments.recipes import EXPERIMENTS
 from recurjac.experiments.study import AbstractExperiment
 from recurjac.experiments.training import Recipe
-from recurjac.plot import check_format
+from recurjac.plot.figures import check_format
 
 _FEW, _WIDE = 10_000, 100
 """Training is shortened for fewer training images than the first and layers of more neurons than the second."""

@@ -19,7 +19,7 @@ from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
 from recurjac.lipschitz_constants import lipschitz
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, ProductOfNorms, SignSum
-from recurjac.plot import Curve, Panel, log_log_panels
+from recurjac.plot.figures import Curve, Panel, log_log_panels
 from recurjac.region import LpBall
 from recurjac.search import Search
 from recurjac.sweeps.files import write_atomically
