@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Growth, Report, Row
-from recurjac.plot import check_format
+from recurjac.plot.figures import check_format
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

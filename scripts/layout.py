@@ -20,13 +20,13 @@ LEVELS = (
     ("network",),
     ("loading",),
     ("propagation", "quadratic"),
-    ("certificates", "provenance", "preactivation"),
-    ("problem", "preactivation_bounds"),
+    ("certificates", "rows", "provenance", "preactivation"),
+    ("problem", "stage_bounds"),
     ("jacobian",),
-    ("norms", "lipschitz", "search", "branching", "auto"),
+    ("norms", "lipschitz_constants", "search", "branching", "auto"),
     ("applications", "training", "witness"),
     ("sweeps",),
-    ("experiments", "report", "plot", "cli", "extend", "testing", "__main__", "__init__"),
+    ("experiments", "report", "plot", "cli", "extend", "testing", "public", "__main__", "__init__"),
 )
 """The rooms, lowest level first.  A module imports from its own level and from lower ones only."""
 

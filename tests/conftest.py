@@ -1,6 +1,5 @@
 """Under pytest every annotation of the library is checked at every call, and torch computes on one thread."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,8 @@ arrays: FrozenDict[Any, Any] = FrozenDict({np.ndarray[Any, Any]: np.ndarray})
 beartype_package("recurjac", conf=BeartypeConf(is_pep484_tower=True, claw_is_pep526=False, hint_overrides=arrays))
 torch.set_num_threads(1)
 
-from recurjac.norms import default_norm_method  # noqa: E402  (beartype must come first)
+from recurjac import lipschitz_constants  # noqa: E402  (beartype must come first)
+from recurjac.norms import default_norm_method  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -33,4 +33,4 @@ def _settings_stay() -> Iterator[None]:
 def _one_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a method, tests bound constants in one pass, which no clock ends; `default` marks those that do not."""
     if request.node.get_closest_marker("default") is None:
-        monkeypatch.setattr(sys.modules["recurjac.lipschitz"], "default_bound", lambda _, p: default_norm_method(p))
+        monkeypatch.setattr(lipschitz_constants, "default_bound", lambda _, p: default_norm_method(p))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import recurjac as rj
-from recurjac import extend, testing, training
+from recurjac import extend, plot, testing, training
 from recurjac.cli import main
-from recurjac.cli.main import parser
+from recurjac.cli.grammar.parser import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -99,6 +99,7 @@ PUBLIC = (
     *(f"recurjac.{name}" for name in rj.__all__),
     *(f"recurjac.extend.{name}" for name in extend.__all__ if name not in rj.__all__),
     *(f"recurjac.testing.{name}" for name in testing.__all__),
+    *(f"recurjac.plot.{name}" for name in plot.__all__),
     *(f"recurjac.training.{name}" for name in training.__all__),
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recurjac.errors import InvalidRequest, MissingDependency
-from recurjac.plot import Curve, check_format, log_log
+from recurjac.plot.figures import Curve, check_format, log_log
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from recurjac.deadline import NEVER, Budget, Deadline, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients, InTime
 from recurjac.jacobian.in_time import While
-from recurjac.lipschitz import nested
+from recurjac.lipschitz_constants import nested
 from recurjac.machine import load_optimiser
 from recurjac.preactivation import CrownLines, SecantRanges
 from recurjac.preactivation.anytime import Within, in_time

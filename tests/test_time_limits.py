@@ -213,16 +213,16 @@ def test_a_search_has_half_of_the_time_and_the_method_the_rest(monkeypatch: pyte
         x = question.bound.x
         return Attained(x.new_zeros(len(x)), x, torch.zeros_like(x))
 
-    monkeypatch.setattr(sys.modules["recurjac.lipschitz"], "_searched", searched)
+    monkeypatch.setattr(sys.modules["recurjac.lipschitz_constants"], "_searched", searched)
     network, x = smooth()
-    bounds = sys.modules["recurjac.lipschitz"]._bounds
+    bounds = sys.modules["recurjac.lipschitz_constants"]._bounds
     methods: list[Any] = []
 
     def quick(how: Any, *what: Any) -> Any:
         methods.append(how)
         return bounds(rj.TightestNorm(rj.JacobianNorm()), *what)
 
-    monkeypatch.setattr(sys.modules["recurjac.lipschitz"], "_bounds", quick)
+    monkeypatch.setattr(sys.modules["recurjac.lipschitz_constants"], "_bounds", quick)
     rj.lipschitz(network, ball(x), search=rj.Search(work=0), time_limit=4)
     rj.lipschitz(network, ball(x), search=rj.Search(work=0, seconds=1), time_limit=4)
     rj.lipschitz(network, ball(x), search=rj.Search(work=0), method=rj.Chords())

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from recurjac.cli.main import parser
+from recurjac.cli.grammar.parser import parser
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

@@ -6,163 +6,44 @@ net = rj.load(module, example)
 lip = rj.lipschitz(net, rj.LpBall(x, radius=0.1, clip=(0, 1)))
 lip.upper, lip.lower        # certified, attained at lip.witness
 
-Public are the names here, in `recurjac.training`, in `recurjac.extend` and in `recurjac.testing`; all others may change
-without notice.
+Public are the names here, in `recurjac.extend`, `recurjac.testing`, `recurjac.training` and `recurjac.plot`; all others
+may change without notice.  They are imported when one of them is used for the first time (PEP 562): the command line
+starts at once.
 """
 
 from importlib import import_module
-from math import inf
 from typing import TYPE_CHECKING
 
-from recurjac import training as training
-from recurjac.applications.attack import Attack
-from recurjac.applications.branched_margin import BranchedMargin
-from recurjac.applications.contraction import MatrixMeasure, matrix_measure
-from recurjac.applications.krawczyk import StationaryKind
-from recurjac.applications.landscape import StationaryFree, stationary_free_radius
-from recurjac.applications.monotonicity import (
-    DirectionalBounds,
-    Monotonicity,
-    Probe,
-    Trend,
-    directional_bounds,
-    monotone,
-)
-from recurjac.applications.newton import Newton
-from recurjac.applications.proofs import LipschitzIntegral, MarginBound, SecantMargin
-from recurjac.applications.radius_search import RadiusSearch
-from recurjac.applications.robustness import CertifiedRadius, certified_radius
-from recurjac.applications.second_derivatives import (
-    Curvature,
-    ResidualBounds,
-    SecondDerivatives,
-    curvature,
-    hessian_bounds,
-    residual_bounds,
-    second_derivative,
-)
-from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
-from recurjac.arithmetic import Fast, Interval, Rigorous
-from recurjac.auto import Auto
-from recurjac.branching import (
-    Branched,
-    BranchedEntries,
-    Branching,
-    ExactNorm,
-    InputBisection,
-    Leaves,
-    Limit,
-    PieceBisection,
-    SignBisection,
-    VertexCaps,
-)
-from recurjac.certificates import Certificate
-from recurjac.errors import (
-    ConversionError,
-    InvalidNetwork,
-    InvalidRegion,
-    InvalidRequest,
-    MissingDependency,
-    RecurJacError,
-    UnreadableFile,
-    UnsoundBounds,
-    UnsupportedLayer,
-)
-from recurjac.jacobian import (
-    AutoEntries,
-    Centred,
-    Chords,
-    Clamped,
-    ClosedForms,
-    Cut,
-    FastLip,
-    ForwardTangents,
-    GradientForms,
-    Gradients,
-    Intersection,
-    InTime,
-    JacobianBounds,
-    NodeIntersection,
-    QuadraticClamped,
-    RecurJac,
-    Reversed,
-    ReversedAfterFirst,
-    WithTangents,
-    XLinear,
-    jacobian_bounds,
-)
-from recurjac.jacobian.differential import Residual, laplacian, partial
-from recurjac.jacobian.hessian import HessianBounds
-from recurjac.lipschitz import Lipschitz, lipschitz
-from recurjac.loading import closed_loop, load
-from recurjac.loading.derivatives import gradient_network, lie_derivative
-from recurjac.loading.onnx_written import save_onnx
-from recurjac.network import Network
-from recurjac.norms import (
-    ChordSum,
-    CornerNorm,
-    CoupledNorm,
-    JacobianNorm,
-    PlainSum,
-    ProductOfNorms,
-    QuadraticNorm,
-    SignSum,
-    SplitNorm,
-    TightestNorm,
-    TurnedNorm,
-)
-from recurjac.preactivation import (
-    IBP,
-    Alone,
-    AutoRanges,
-    Crown,
-    Dual,
-    FastLin,
-    Forward,
-    ForwardForms,
-    Given,
-    HalfSpaces,
-    PreIntersection,
-    Refine,
-    Secants,
-)
-from recurjac.preactivation_bounds import PreactivationBounds, preactivation_bounds
-from recurjac.problem import Problem
-from recurjac.propagation.planning import PlainOnly, Planner, SkeletonOnly
-from recurjac.provenance import Provenance
-from recurjac.region import Box, LpBall
-from recurjac.search import Search
-from recurjac.version import __version__
-from recurjac.witness import makers as _makers  # noqa: F401  (it says how certificates are made)
+from recurjac.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recurjac.cli.sweep_plan import Sweep
+    from recurjac import extend as extend
+    from recurjac import plot as plot
+    from recurjac import testing as testing
+    from recurjac import training as training
+    from recurjac.cli.sweep_plan import Sweep as Sweep
+    from recurjac.public import *  # noqa: F403  (for type checkers only: the names are listed once)
+    from recurjac.public import __all__ as __all__
 else:
+    _MODULES = ("extend", "plot", "testing", "training")
+    """The public modules."""
 
     def __getattr__(name: str) -> object:
-        """`Sweep`, which needs the commands, is imported when it is used."""
-        if name != "Sweep":
+        """A public name; all of them are imported together."""
+        if name in _MODULES:
+            return import_module(f"recurjac.{name}")
+        if name == "Sweep":  # it needs the commands, and nothing else does
+            return import_module("recurjac.cli.sweep_plan").Sweep
+        if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return import_module("recurjac.cli.sweep_plan").Sweep
+        public = import_module("recurjac.public")
+        globals().update({each: getattr(public, each) for each in public.__all__ if each != "Sweep"})
+        if name == "__all__":
+            return public.__all__
+        if name not in globals():  # the names, or a module that was imported with them
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
 
-
-__all__ = [
-    "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
-    "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords",
-    "ChordSum", "Clamped", "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown",
-    "Curvature", "curvature", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
-    "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients",
-    "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval",
-    "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",
-    "laplacian", "Leaves", "lie_derivative", "Limit", "Lipschitz", "lipschitz", "LipschitzIntegral", "load", "LpBall",
-    "MarginBound", "matrix_measure", "MatrixMeasure", "MissingDependency", "monotone", "Monotonicity", "Network",
-    "Newton", "NodeIntersection", "partial", "PieceBisection", "PlainOnly", "PlainSum", "Planner",
-    "preactivation_bounds", "PreactivationBounds", "PreIntersection", "Probe", "Problem", "ProductOfNorms",
-    "Provenance", "QuadraticClamped", "QuadraticNorm", "RadiusSearch", "RecurJac", "RecurJacError", "Refine",
-    "Residual", "residual_bounds", "ResidualBounds", "Reversed", "ReversedAfterFirst", "Rigorous", "save_onnx",
-    "Search", "SecantMargin", "Secants", "second_derivative", "SecondDerivatives", "SignBisection", "SignSum",
-    "SkeletonOnly", "SplitNorm", "stationary_free_radius", "stationary_points", "StationaryFree", "StationaryKind",
-    "StationaryPoint", "StationaryPoints", "Sweep", "TightestNorm", "Trend", "TurnedNorm", "UnreadableFile",
-    "UnsoundBounds",
-    "UnsupportedLayer", "VertexCaps", "WithTangents", "XLinear",
-]  # fmt: skip
+    def __dir__() -> list[str]:
+        """The public names."""
+        return [*__getattr__("__all__"), *_MODULES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Self, final
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to
 from recurjac.errors import InvalidRegion, InvalidRequest, expect
+from recurjac.loading import READABLE, Source, load
 from recurjac.network import Network
 from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, RuleLike, as_rule, extend
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.planning import AbstractPlanner, Planner
 from recurjac.provenance import Provenance
-from recurjac.region import AbstractRegion, BoundBall, BoundPiece, BoundRegion, LpBall
+from recurjac.region import AbstractRegion, BoundBall, BoundPiece, BoundRegion, LpBall, Numbers
 from recurjac.version import __version__
 
 
@@ -25,7 +27,8 @@ from recurjac.version import __version__
 class Problem:
     """A network over a region, bound to the network's input shape, dtype and device.
 
-    network: with any number of outputs.
+    network: with any number of outputs; or what `load` reads without further settings, such as a module or a file.  The
+    example for a module is the first centre of the region.  Reading takes time: load once for several questions.
     region: an `AbstractRegion`, or a region that is already bound.
     pre: the rule for pre-activations; the default is `Crown()`.
     arithmetic: the default is `Rigorous()`.  If rounding cannot be covered, it is replaced by `Fast()`, and `reason`
@@ -49,15 +52,16 @@ class Problem:
 
     def __init__(
         self,
-        network: Network,
+        network: Source,
         region: AbstractRegion | BoundRegion,
         *,
         pre: RuleLike | None = None,
         arithmetic: AbstractArithmetic | None = None,
         planner: AbstractPlanner | None = None,
     ) -> None:
-        expect(network, Network, "the network", "read it first: load(module, example)")
-        expect(region, (AbstractRegion, BoundRegion), "the region", "give one such as LpBall(x, radius)")
+        expect(network, (Network, *READABLE), "the network", "give one that load(…) returns, a module or a file")
+        expect(region, (AbstractRegion, BoundRegion), "the region", _REGION)
+        network = as_network(network, region)
         rule, plan = Crown() if pre is None else as_rule(pre), Planner() if planner is None else planner
         expect(rule, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         expect(plan, AbstractPlanner, "the planner", "give an object such as Planner()")
@@ -236,8 +240,40 @@ class Problem:
         return tensor.detach() if tensor.requires_grad and not self.network.live else tensor
 
 
+_REGION = "give one such as LpBall(x, radius), or radius=… beside an input x"
+
+
+def as_region(
+    region: AbstractRegion | Numbers | None, radius: Numbers | None, norm: float | None
+) -> AbstractRegion | BoundRegion | None:
+    """The region that is given, or the ball of `radius` around the inputs that are given in its place.
+
+    norm: that of the ball, by default inf.  Raises InvalidRequest for a radius beside a region or without inputs, and
+    for a norm without a radius; InvalidRegion as `LpBall` does.
+    """
+    if radius is None and norm is None:
+        if region is not None:
+            expect(region, (AbstractRegion, BoundRegion), "the region", _REGION)
+        return region
+    given = f"norm={norm!r}" if radius is None else f"radius={radius!r}"
+    if region is None or isinstance(region, AbstractRegion | BoundRegion):
+        where = "without an input" if region is None else f"beside {region!r}"
+        raise InvalidRequest(f"{given} is given {where}; give it beside an input x, or give a region or Problem alone")
+    if radius is None:
+        raise InvalidRequest(f"{given} is given without a radius; give radius=… too")
+    return LpBall(region, radius, inf if norm is None else norm)
+
+
+def as_network(source: Source, region: AbstractRegion | BoundRegion) -> Network:
+    """The network itself, or the one that `load` reads; the first centre of the region is the example of a module."""
+    if isinstance(source, Network):
+        return source
+    centre = region.x if isinstance(region, BoundRegion) else region.centre
+    return load(source, centre if centre.dim() < 2 else centre[:1])
+
+
 def as_problem(
-    network: Network | Problem,
+    network: Source | Problem,
     region: AbstractRegion | BoundRegion | None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -252,8 +288,8 @@ def as_problem(
                 "a Problem has its own region, pre-activation rule and arithmetic; give them to Problem(…) instead"
             )
         return network
-    if region is None and isinstance(network, Network):
-        raise InvalidRequest("the region is missing; give one such as LpBall(x, radius), or a Problem")
+    if region is None and isinstance(network, (Network, *READABLE)):
+        raise InvalidRequest(f"the region is missing; {_REGION}, or a Problem")
     return Problem(network, region, pre=pre, arithmetic=arithmetic)
 
 

@@ -7,11 +7,14 @@ import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
+import numpy as np
 from torch import Tensor
 
 from recurjac.certificates import Certificate, certificates_of
+from recurjac.errors import MissingDependency
+from recurjac.rows import arrays, gap, rows, table
 
 
 @final
@@ -51,6 +54,8 @@ class AbstractResult:
     """The base class of all results, which are frozen dataclasses with a field `provenance`."""
 
     provenance: Provenance
+    _apart: ClassVar[tuple[str, ...]] = ()
+    """Fields that have no entry for each entry of the others, though their shapes may agree by chance."""
 
     @final
     def __eq__(self, other: object) -> bool:
@@ -83,6 +88,46 @@ class AbstractResult:
     def to_json(self) -> str:
         """All fields as one JSON object; tensors become nested lists, and infinite numbers become "inf" and "-inf"."""
         return json.dumps(plain(self), allow_nan=False)
+
+    @final
+    def numpy(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Every tensor as an array, by the name of its field; of a field with one for each stage, `lower_1`, `lower_2`…
+
+        `np.savez(file, **result.numpy())` writes them.
+        """
+        return arrays(self)
+
+    @final
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each entry of `radius` or `upper`, as numbers and words by the names of the fields.
+
+        sample: its number in the batch; axis_1, axis_2, …: the entry's place in the axes after it, as those of outputs
+        and inputs; stage: of pre-activations, from 1.  Stationary points have a row each.
+        """
+        return list(rows(self, self._apart))
+
+    @final
+    def to_dataframe(self) -> Any:
+        """The rows as a `pandas.DataFrame`.  Raises MissingDependency without pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependency("a DataFrame needs pandas; install it with: pip install pandas") from error
+        return pandas.DataFrame.from_records(self.rows())
+
+    @final
+    def _repr_html_(self) -> str:
+        """The first rows as a table, for notebooks."""
+        made = self.provenance
+        kind = "covered" if made.rigorous else f"not covered: {made.reason}"
+        remarks = {
+            "method": made.method, "pre-activations": made.pre, "region": made.region, "rounding": kind,
+            "notes": "; ".join(made.notes),
+        }  # fmt: skip
+        widest = gap(self)
+        if not math.isnan(widest):
+            remarks["largest difference of the bounds"] = f"{widest:.6g}"
+        return table(type(self).__name__, rows(self, self._apart), remarks)
 
     @final
     def certificate(self, model: str | Path, *, seconds: float = 10.0) -> tuple[Certificate, ...]:

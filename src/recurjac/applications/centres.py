@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import Rigorous
 from recurjac.errors import InvalidRequest
-from recurjac.network import Network
+from recurjac.loading import Source
 from recurjac.problem import Problem
 from recurjac.region import LpBall, Numbers
 
@@ -59,7 +59,7 @@ class Centres:
         return torch.where(room.isfinite().all(1), reach, inf)
 
 
-def around(network: Network | Problem, x: Numbers | LpBall | None, p: float | None) -> tuple[Problem, LpBall]:
+def around(network: Source | Problem, x: Numbers | LpBall | None, p: float | None) -> tuple[Problem, LpBall]:
     """The problem at single points, x or the centres of a given region, and the balls of radius 0 there.
 
     p: by default inf.  Raises InvalidRegion as `LpBall` does; InvalidRequest for inputs that are missing or given

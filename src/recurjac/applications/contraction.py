@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from math import inf
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class MatrixMeasure(AbstractResult):
     p: float
     weights: Tensor | None
     provenance: Provenance
+    _apart: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def contracting(self) -> Tensor:

@@ -19,7 +19,7 @@ from recurjac.branching import Limit
 from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
 from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import AbstractJacobianMethod, AutoEntries, as_jacobian_method, jacobian_bounds
-from recurjac.network import Network
+from recurjac.loading import Source
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import LpBall, Numbers
@@ -72,7 +72,7 @@ class StationaryFree(AbstractResult):
 
 
 def stationary_free_radius(
-    network: Network | Problem,
+    network: Source | Problem,
     x: Numbers | LpBall | None = None,
     *,
     output: int,
@@ -84,8 +84,9 @@ def stationary_free_radius(
 ) -> StationaryFree:
     """The largest radius found around each input within which one output is proved to have no stationary point.
 
-    network, x: x is one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its
-    radius; or a `Problem` over an `LpBall` in place of both, whose rule and arithmetic are used as well.
+    network: also what `load` reads, such as a module or a file, which is then read again in each call.
+    x: one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its radius.  A `Problem`
+    over an `LpBall` can replace network and x; its rule and arithmetic are used as well.
     output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.  p: the norm of
     the balls, 1, 2 or inf, by default inf.
     method: as in `jacobian_bounds`, or `AutoEntries(seconds)`: then its first method is tried on all balls, and after

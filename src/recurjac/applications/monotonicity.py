@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf, prod
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -17,9 +17,10 @@ from recurjac.branching import EntrySigns, Limit
 from recurjac.deadline import NEVER, Deadline, check_time_limit
 from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, as_jacobian_method, jacobian_bounds, sharing
+from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.propagation.forms import DenseForms
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import AbstractRegion, Numbers
@@ -132,9 +133,11 @@ class Monotonicity(AbstractResult):
 
 
 def monotone(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -149,6 +152,7 @@ def monotone(
     halves across inputs and, if all activations have two pieces, those where neurons have given signs.  An interruption
     ends this for all samples.
 
+    network, region, radius, norm: as in `lipschitz`.
     time_limit: seconds for all samples together, in place of a method and a limit: half of them for entries by
     `AutoEntries`, the rest for parts.
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
@@ -163,7 +167,7 @@ def monotone(
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
     check_time_limit(time_limit, method=method, limit=limit)
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     deadline, each = (NEVER, Limit()) if time_limit is None else (Deadline.after(time_limit), Limit(seconds=inf))
     with torch.no_grad():
         half = None if time_limit is None else time_limit / 2
@@ -238,6 +242,7 @@ class DirectionalBounds(AbstractResult):
     upper: Tensor
     direction: Tensor
     provenance: Provenance
+    _apart: ClassVar[tuple[str, ...]] = ("direction",)
 
     def __repr__(self) -> str:
         ends = zip(self.lower.detach().flatten().tolist(), self.upper.detach().flatten().tolist(), strict=True)
@@ -247,9 +252,11 @@ class DirectionalBounds(AbstractResult):
 
 
 def directional_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     direction: Numbers,
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
@@ -258,6 +265,7 @@ def directional_bounds(
 ) -> DirectionalBounds:
     """Bounds of the derivative J v of every output in the direction v over `region`.
 
+    network, region, radius, norm: as in `lipschitz`.
     direction: v, (*input), or (batch, *input) for one direction per sample; it is not normalised.  method, pre,
     arithmetic, time_limit: as in `jacobian_bounds`.  The bounds are often tighter than sums of the bounds of entries,
     because v is pushed through the network as one tangent.
@@ -267,7 +275,8 @@ def directional_bounds(
 
     Source: docs/mathematics.md, §7.4.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method, time_limit)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
+    how = as_jacobian_method(method, time_limit)
     ways = _directions(direction, problem.network, problem.bound.batch)
     lower, upper, start = [], [], 0
     for part, one in sharing(how, problem.batches()):

@@ -54,6 +54,7 @@ from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
 from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import Gradients
+from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.norms import check_norm
 from recurjac.preactivation.anytime import Known, in_time
@@ -113,7 +114,7 @@ class CertifiedRadius(AbstractResult):
 
 
 def certified_radius(
-    network: Network | Problem,
+    network: Source | Problem,
     x: Numbers | LpBall | None = None,
     *,
     label: Any = None,
@@ -125,8 +126,9 @@ def certified_radius(
 ) -> CertifiedRadius:
     """For each input, a proved radius within which its label keeps winning against the target.
 
-    network, x: x is one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its
-    radius; or a `Problem` over an `LpBall` in place of both, whose rule and arithmetic are used as well.
+    network: also what `load` reads, such as a module or a file, which is then read again in each call.
+    x: one input or a batch, or an `LpBall`, whose centres, norm and clip box are used, but not its radius.  A `Problem`
+    over an `LpBall` can replace network and x; its rule and arithmetic are used as well.
     label: one class for all inputs or one for each; by default the class that the network predicts (the lowest if
     several outputs are largest).  p: 1, 2 or inf, by default inf.
     target: "runner-up", "random" (drawn with the attack's seed), "least-likely", "all", or the number of a class, for

@@ -17,11 +17,12 @@ from recurjac.jacobian import AbstractJacobianMethod, Chords, as_jacobian_method
 from recurjac.jacobian.differential import Differentials, Residual, Term, partial
 from recurjac.jacobian.differential import Partial as _Partial
 from recurjac.jacobian.hessian import HessianBounds, check_smooth, hessian_over
+from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
+from recurjac.region import AbstractRegion, Numbers
 
 _TITLE = "forward jets"
 _NOISES = 256
@@ -89,9 +90,11 @@ class Curvature(AbstractResult):
 
 
 def hessian_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     output: int = 0,
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
@@ -100,6 +103,7 @@ def hessian_bounds(
 ) -> HessianBounds:
     """Bounds of every entry of the Hessian of one output of a smooth network over a region.
 
+    network, region, radius, norm: as in `lipschitz`.
     output: the row-major index of the output.
     method, pre, arithmetic: as in `jacobian_bounds`; `method` bounds the derivatives between stages from which the
     Hessian is computed (docs/mathematics.md, §9).
@@ -108,7 +112,7 @@ def hessian_bounds(
     Raises InvalidRequest for an output that does not exist, and for an activation whose second derivative is not
     continuous; InvalidRegion if the region does not fit the network.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method)
+    problem, how = as_problem(network, as_region(region, radius, norm), pre, arithmetic), as_jacobian_method(method)
     limits = Limits.of(None, time_limit, problem.bound.batch)
     whole = hessian_over(problem, output, how)
     if limits.none:
@@ -125,9 +129,11 @@ def hessian_bounds(
 
 
 def residual_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     residuals: Residual | Sequence[Residual],
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -136,6 +142,7 @@ def residual_bounds(
 ) -> ResidualBounds:
     """Bounds of polynomials in the outputs of a smooth network and their first and second derivatives over a region.
 
+    network, region, radius, norm: as in `lipschitz`.
     residuals: one or several, made of `partial` and `laplacian`: partial(0) - 0.01 * partial(1, 1) is u_t - 0.01 u_xx
     for the inputs t and x.
     limit: if given, the region of each sample is divided until the bounds are within the tolerance, relative to the
@@ -146,7 +153,7 @@ def residual_bounds(
     continuous, and for both limits; InvalidRegion if the region does not fit the network.
     Source: docs/mathematics.md, §9.1 and §9.2.
     """
-    problem, asked = as_problem(network, region, pre, arithmetic), _sequence(residuals)
+    problem, asked = as_problem(network, as_region(region, radius, norm), pre, arithmetic), _sequence(residuals)
     limits = Limits.of(limit, time_limit, problem.bound.batch)
     check_smooth(problem.network)
     found = _bounded(problem, Differentials.of(problem.network, asked), limits)
@@ -154,9 +161,11 @@ def residual_bounds(
 
 
 def second_derivative(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     directions: Tensor,
     others: Tensor | None = None,
     output: int = 0,
@@ -166,12 +175,13 @@ def second_derivative(
 ) -> SecondDerivatives:
     """Bounds of vᵀ H w for the Hessian H of one output of a smooth network over a region.
 
+    network, region, radius, norm: as in `lipschitz`.
     directions: the vectors v, (pairs, *input).  others: the vectors w, of the same shape; by default those of v.  With
     one v repeated, and the basis as w, these are the entries of H v.
     output: its row-major number.  arithmetic, limit, time_limit: as in `residual_bounds`.
     Raises as `residual_bounds` does, and InvalidRequest for directions that do not fit.
     """
-    problem = as_problem(network, region, None, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), None, arithmetic)
     limits = Limits.of(limit, time_limit, problem.bound.batch)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
@@ -188,9 +198,11 @@ def second_derivative(
 
 
 def curvature(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     output: int = 0,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -199,11 +211,12 @@ def curvature(
 ) -> Curvature:
     """Bounds of the largest spectral norm ‖H‖₂ of the Hessian of one output of a smooth network over a region.
 
+    network, region, radius, norm: as in `lipschitz`.
     output, pre, arithmetic: as in `second_derivative`.  limit, time_limit: as in `residual_bounds`, with a tolerance
     relative to the attained norm; by default the whole region is bounded once.
     Raises as `residual_bounds` does.  Source: docs/mathematics.md, §9.2.
     """
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     limits = Limits.of(limit, time_limit, problem.bound.batch)
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)

@@ -18,11 +18,12 @@ from recurjac.deadline import Budget, Deadline, check_time_limit
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, as_jacobian_method
 from recurjac.jacobian.hessian import Derivatives, check_smooth, derivatives
+from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion, BoundBox, BoundRegion
+from recurjac.region import AbstractRegion, BoundBox, BoundRegion, Numbers
 
 MOST_INPUTS = 64
 """The largest number of inputs; with more, the boxes that contain a point become too small to be useful."""
@@ -92,9 +93,11 @@ def _summary(points: Sequence[StationaryPoint]) -> str:
 
 
 def stationary_points(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     output: int,
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
@@ -106,6 +109,7 @@ def stationary_points(
 
     network: smooth, with at most 64 inputs in which the region has a width.  If it is a box or an l_inf ball, the other
     inputs are fixed (`Network.fix`), and the points are stationary along those that remain.
+    network, region, radius, norm: as in `lipschitz`.
     output: its row-major number; for a difference of outputs, use `output=0` of `network.margin(a, b)`.
     method, pre, arithmetic: as in `jacobian_bounds`.  search: how candidates are found.
     time_limit: seconds for all samples together, of which the search takes half at most; no box is tried after them.
@@ -116,7 +120,8 @@ def stationary_points(
 
     Sources: `krawczyk` for the test, `jacobian.hessian` for the enclosure of the Hessian.
     """
-    problem, how, newton = as_problem(network, region, pre, arithmetic), as_jacobian_method(method), search or Newton()
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
+    how, newton = as_jacobian_method(method), search or Newton()
     check_time_limit(time_limit)
     expect(newton, Newton, "the search", "give Newton(starts=…)")
     if problem.pre.holds_samples or problem.known:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from recurjac.auto import Auto, Progress
 from recurjac.cli import named, options
-from recurjac.cli.checking import Certificates, add_certificate
+from recurjac.cli.checking import Certificates
 from recurjac.cli.output import (
     AbstractBar,
     Row,
-    check_writable,
     origin,
     progress,
     remarks,
@@ -32,65 +31,17 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
-from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
+from recurjac.cli.tasks import Keep, Prepared, answer, ignored
+from recurjac.cli.writable import check_writable
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
-from recurjac.lipschitz import Lipschitz, lipschitz, nested
+from recurjac.lipschitz_constants import Lipschitz, lipschitz, nested
 from recurjac.network import Network
 from recurjac.region import AbstractRegion
 
 TOGETHER = 16
 """The number of samples in one call: enough for speed, few enough for progress reports and interruptions."""
-
-
-def add_commands(commands: Any) -> None:
-    _add_lipschitz(commands)
-    _add_jacobian(commands)
-
-
-def _add_lipschitz(commands: Any) -> None:
-    parser = commands.add_parser(
-        "lipschitz",
-        help="local or global Lipschitz constants",
-        description="For each input and radius, a certified upper bound of the Lipschitz constant on the ball around "
-        "the input, and a lower bound that is attained in the ball.",
-    )
-    options.add_model(parser)
-    options.add_region(parser, many=True)
-    options.add_outputs(parser)
-    parser.add_argument(
-        "--output-norm",
-        type=options.norm,
-        default=torch.inf,
-        metavar="inf|2|1",
-        help="norm of the vector of outputs (inf)",
-    )
-    options.add_time_limit(options.add_method(parser, named.norm_methods(), "auto"), "sample, radius and class")
-    add_many(parser)
-    options.add_report(parser)
-    add_certificate(parser)
-    parser.set_defaults(run=run_lipschitz)
-
-
-def _add_jacobian(commands: Any) -> None:
-    parser = commands.add_parser(
-        "jacobian",
-        help="bounds of every entry of the Jacobian",
-        description="For each input, bounds of every entry of the Jacobian over the ball around it.",
-    )
-    options.add_model(parser)
-    options.add_region(parser, many=False)
-    options.add_outputs(parser)
-    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write `lower` and `upper` (samples, outputs…, inputs…) and a point `x` of each region as .npz",
-    )
-    options.add_report(parser)
-    add_certificate(parser)
-    parser.set_defaults(run=run_jacobian)
 
 
 @final

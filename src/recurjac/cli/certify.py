@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +16,11 @@ from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.proofs import AbstractRadiusProof, LipschitzIntegral, MarginBound, SecantMargin
 from recurjac.applications.radius_search import RadiusProgress, RadiusSearch
 from recurjac.applications.robustness import CertifiedRadius, certified_radius
-from recurjac.applications.targets import NAMES, read_labels, rivals
+from recurjac.applications.targets import read_labels, rivals
 from recurjac.cli import named, options
-from recurjac.cli.checking import Certificates, add_certificate
+from recurjac.cli.checking import Certificates
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show_lower, show_upper, table, write_json
-from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
+from recurjac.cli.tasks import Keep, Prepared, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.loading.inputs import Boxes, read_inputs
@@ -40,55 +39,6 @@ _PROOFS = {
 }  # fmt: skip
 _IN_TIME = ("margin", "integral", "branched")
 """The proofs of the default; those by splitting begin with secants."""
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "certify",
-        help="radii within which a class is proved to win",
-        description="For each input, a certified radius within which its label keeps winning against the target, and "
-        "the distance of the nearest adversarial input that an attack finds.",
-    )
-    options.add_model(parser)
-    group = options.add_balls(parser)
-    group.add_argument(
-        "--limit", type=options.number, default=torch.inf, metavar="R", help="largest radius to try (inf)"
-    )
-    group = parser.add_argument_group("classes")
-    group.add_argument(
-        "--labels",
-        nargs="+",
-        metavar="Y",
-        help="classes, or a file in a format of --input (default: the predicted classes)",
-    )
-    group.add_argument(
-        "--target", type=_target, default="runner-up", metavar="T", help=f"{', '.join(NAMES)} or a class (runner-up)"
-    )
-    options.add_time_limit(
-        options.add_method(parser, named.norm_methods(), "auto: chords, and the proofs that --proofs lists, in time"),
-        "sample",
-    )
-    group = parser.add_argument_group("search")
-    group.add_argument(
-        "--proofs",
-        nargs="+",
-        choices=sorted(_PROOFS),
-        help="what is bounded on balls: margin, the integral of slopes, secants, which prove larger radii in more "
-        "time, and branched, which divides balls until they are proved or refuted (margin, integral and branched in "
-        "time; with another --method, margin and integral)",
-    )
-    group.add_argument("--intervals", type=int, default=30, metavar="M", help="intervals of the grid of radii (30)")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="for random targets and attacks (0)")
-    add_many(parser)
-    options.add_report(parser)
-    add_certificate(parser)
-    parser.set_defaults(run=run)
-
-
-def _target(text: str) -> int | str:
-    if text not in NAMES and not text.isdigit():
-        raise argparse.ArgumentTypeError(f"the target {text!r} is not known; use {', '.join(NAMES)} or a class")
-    return int(text) if text.isdigit() else text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Self, final
 
 from recurjac.certificates import Certificate, write_certificates
-from recurjac.cli.output import check_writable, stderr
+from recurjac.cli.output import stderr
+from recurjac.cli.writable import check_writable
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.provenance import AbstractResult
 
@@ -19,19 +20,6 @@ CHECKER = "recurjac_check"
 """The package that checks certificates; it has no code in common with this one."""
 _SECONDS = 10.0
 """The time for the certificates of one result."""
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "check",
-        help="check a certificate by an independent program",
-        description="Check a certificate, which --certificate of other commands wrote, against the ONNX file of its "
-        "network, by the package recurjac-check. Exit code 0: every claim is proved; 1: some claim is not; 2: a file "
-        "cannot be read; 3: the network has a layer that the checker does not know.",
-    )
-    parser.add_argument("certificate", metavar="FILE", help="the certificate")
-    parser.add_argument("model", metavar="MODEL", help="the .onnx file of the network")
-    parser.set_defaults(run=run, json=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,15 +31,6 @@ def run(args: argparse.Namespace) -> int:
         )
     command = [sys.executable, "-m", CHECKER, args.certificate, args.model]
     return subprocess.run(command, check=False).returncode  # noqa: S603  (its own interpreter, and no shell)
-
-
-def add_certificate(parser: argparse.ArgumentParser) -> None:
-    """The option `--certificate`."""
-    parser.add_argument(
-        "--certificate",
-        metavar="FILE",
-        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file",
-    )
 
 
 @final

@@ -14,36 +14,11 @@ from recurjac.applications.contraction import MatrixMeasure, matrix_measure
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases, name_of
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, show_upper, table, write_json
-from recurjac.cli.tasks import Prepared, add_many, answer
+from recurjac.cli.tasks import Prepared, answer
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import jacobian_bounds
 from recurjac.loading.inputs import Points, read_inputs
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "contraction",
-        help="contraction rates of x' = f(x)",
-        description="For each input, upper bounds of matrix measures of the Jacobian of a network f over the ball "
-        "around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while there.",
-    )
-    options.add_model(parser)
-    options.add_region(parser, many=False)
-    group = parser.add_argument_group("measure")
-    group.add_argument(
-        "--measure", type=options.norm, nargs="+", default=[2.0], metavar="inf|2|1", help="norms of the measures (2)"
-    )
-    group.add_argument(
-        "--weights",
-        nargs="+",
-        metavar="W",
-        help="positive numbers d, for the norm of d·x; or a .npy or .csv file of them, or of a matrix P for √(xᵀPx)",
-    )
-    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample")
-    add_many(parser)
-    options.add_report(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from recurjac.cli import named, options
+from recurjac.cli import named
 from recurjac.cli.output import (
     Row,
-    check_writable,
     origin,
     progress,
     show,
@@ -26,35 +25,19 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
+from recurjac.cli.writable import check_writable
 from recurjac.errors import InvalidRequest, MissingDependency
-from recurjac.lipschitz import lipschitz
+from recurjac.lipschitz_constants import lipschitz
 from recurjac.loading import load, load_arrays
 from recurjac.machine import one_thread
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
-from recurjac.plot import Curve, check_format, log_log
+from recurjac.plot.figures import Curve, check_format, log_log
 from recurjac.region import LpBall
 from recurjac.search import Search
 
-RADII = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 METHODS = ("product", "fastlip", "recurjac", "recurjac-f0", "recurjac-f1", "chords")
 ATTAINED = "attained"
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "demo",
-        help="local Lipschitz constants of the bundled digits network",
-        description="The local l∞ Lipschitz constant of a bundled classifier of 8×8 digits around one image, for "
-        "several radii and methods, as a table and a plot.",
-    )
-    parser.add_argument("--digit", type=int, default=3, metavar="K", help="number of the image, 0 to 9 (3)")
-    parser.add_argument("--radius", type=options.number, nargs="+", default=list(RADII), metavar="R", help="the radii")
-    parser.add_argument(
-        "--plot", default="recurjac-demo.png", metavar="FILE", help="where to write the plot (recurjac-demo.png)"
-    )
-    options.add_report(parser)
-    parser.set_defaults(run=run)
 
 
 def digits() -> tuple[Network, np.ndarray[Any, Any], np.ndarray[Any, Any]]:

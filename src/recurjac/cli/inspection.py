@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import argparse
 from math import prod
-from typing import Any
 
 from recurjac.cli import options
 from recurjac.cli.output import Row, stderr, table, write_json
 from recurjac.network import Network, Stage
 from recurjac.operators import AbstractOperator, Compose, Negate
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "inspect",
-        help="stages, shapes, activations and costs of a network",
-        description="The normal form of a network: its stages, the cost of bounds, and whether bounds cover rounding.",
-    )
-    options.add_model(parser)
-    options.add_report(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

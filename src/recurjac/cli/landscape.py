@@ -7,13 +7,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from math import inf, prod
-from typing import Any
 
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER
-from recurjac.cli.checking import Certificates, add_certificate
+from recurjac.cli.checking import Certificates
 from recurjac.cli.output import (
     AbstractBar,
     Row,
@@ -26,7 +25,7 @@ from recurjac.cli.output import (
     table,
     write_json,
 )
-from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
+from recurjac.cli.tasks import Keep, Prepared, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries
@@ -34,29 +33,6 @@ from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
 from recurjac.problem import Problem
 from recurjac.region import LpBall
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "landscape",
-        help="balls in which an output has no stationary point",
-        description="For each input, the largest radius found within which some entry of the gradient of one output is "
-        "proved to keep its sign, so that the output has no stationary point there (inf: nowhere at all).  With "
-        "--existence, also stationary points that are proved to exist in a ball.",
-    )
-    options.add_model(parser)
-    options.add_balls(parser).add_argument(
-        "--existence",
-        type=options.number,
-        metavar="R",
-        help="also look for stationary points within R of each input (smooth networks of few inputs)",
-    )
-    options.add_outputs(parser)
-    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and class")
-    add_many(parser)
-    options.add_report(parser)
-    add_certificate(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf, prod
-from typing import Any
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, nested_trends
 from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases, in_order_of_radii, name_of, nests
-from recurjac.cli.checking import Certificates, add_certificate
+from recurjac.cli.checking import Certificates
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, table, write_json
-from recurjac.cli.tasks import Keep, Prepared, add_many, answer, ignored
+from recurjac.cli.tasks import Keep, Prepared, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
@@ -26,23 +25,6 @@ _SECONDS = 5.0
 """The time for parts of the region of a sample and radius, if none is given."""
 _WIDE = 10
 """The largest number of outputs for which it does."""
-
-
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "monotone",
-        help="which outputs rise and fall with which inputs",
-        description="For each input, output and feature, whether the output is proved to rise or to fall with the "
-        "feature on the ball around the input, not to depend on it, or to do both (two points prove this).",
-    )
-    options.add_model(parser)
-    options.add_region(parser, many=True)
-    options.add_outputs(parser)
-    options.add_time_limit(options.add_method(parser, named.jacobian_methods(), "auto"), "sample and radius")
-    add_many(parser)
-    options.add_report(parser)
-    add_certificate(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

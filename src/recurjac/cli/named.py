@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recurjac import public as _public  # noqa: F401  (it has every class)
 from recurjac.auto import Auto, Progress
 from recurjac.branching import Branched
 from recurjac.errors import InvalidRequest

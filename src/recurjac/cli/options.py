@@ -4,174 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
-from recurjac.cli.named import rules
 from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
 from recurjac.loading.inputs import Boxes, Points, read_inputs
 from recurjac.network import Network
 from recurjac.region import AbstractRegion, Box, LpBall
-
-
-def number(text: str) -> float:
-    """A number, or inf; NaN is refused."""
-    value = float(text)
-    if value != value:
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
-    return value
-
-
-def norm(text: str) -> float:
-    """1, 2 or inf."""
-    if text not in ("1", "2", "inf"):
-        raise argparse.ArgumentTypeError(f"the norm {text!r} is not known; use inf, 2 or 1")
-    return float(text)
-
-
-def which_class(text: str) -> int | str:
-    """The number of an output, or `each`."""
-    if text == "each":
-        return text
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"the class {text!r} is neither a number nor `each`")
-    return int(text)
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a .npz weight list, an .onnx or .pt2 file, or package.module:factory for a module",
-    )
-    group.add_argument(
-        "--activation", metavar="NAME", help="activation of all hidden layers, if the file does not state it"
-    )
-    group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="shape of one input, for a module")
-    group.add_argument(
-        "--dtype", choices=["float64", "float32"], default="float64", help="precision of the computation (float64)"
-    )
-    group.add_argument("--device", metavar="DEVICE", help="device of the computation, such as cpu or cuda")
-    group.add_argument("--output-name", metavar="NAME", help="which output of a file or module with several")
-    group.add_argument("--cut-at", metavar="NODE", help="the node of an .onnx or .pt2 file whose result is bounded")
-    group.add_argument(
-        "--fix",
-        type=feature_value,
-        nargs="+",
-        metavar="I=V",
-        help="fix input features (row-major from 0) at values; bounds are for the others, in their order",
-    )
-
-
-def feature_value(text: str) -> tuple[int, float]:
-    """I=V: the number of an input feature and its value."""
-    feature, _, value = text.partition("=")
-    try:
-        return int(feature), number(value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I=V, such as 3=0.5") from error
-
-
-def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
-    add_balls(parser).add_argument(
-        "--radius",
-        type=number,
-        nargs="+" if many else 1,
-        metavar="R",
-        help="radius of the ball around each input; inf: everywhere",
-    )
-
-
-def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The options for balls around inputs, except their radius."""
-    group = parser.add_argument_group("region")
-    group.add_argument(
-        "--input",
-        required=True,
-        metavar="X",
-        help="inputs: .npy, .npz (file.npz:key), .csv, an image, or a .vnnlib box",
-    )
-    group.add_argument("--index", type=int, nargs="+", metavar="I", help="numbers of the inputs to use (all)")
-    group.add_argument(
-        "--divide",
-        type=number,
-        default=1.0,
-        metavar="D",
-        help="divide arrays by D (255 for 8-bit pixels; image files are divided already)",
-    )
-    group.add_argument(
-        "--norm", type=norm, default=inf, metavar="inf|2|1", help="norm of the ball and of the inputs (inf)"
-    )
-    group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="range of valid inputs")
-    return group
-
-
-def add_outputs(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("outputs").add_mutually_exclusive_group()
-    group.add_argument(
-        "--class", dest="target", type=which_class, metavar="K", help="one output, or `each` (default: all as a vector)"
-    )
-    group.add_argument("--margin", type=int, nargs=2, metavar=("A", "B"), help="the difference of outputs A and B")
-
-
-def add_method(
-    parser: argparse.ArgumentParser, methods: Mapping[str, Any], default: str = "default: as in Python"
-) -> argparse._ArgumentGroup:
-    """The options for the method, the rule and the arithmetic."""
-    group = parser.add_argument_group("method")
-    names = ", ".join(sorted(methods))
-    group.add_argument("--method", metavar="NAME", help=f"{names}, or package.module:object ({default})")
-    group.add_argument(
-        "--pre",
-        metavar="NAME",
-        default="crown",
-        help=f"rule for pre-activations: {', '.join(sorted(rules()))}, or package.module:object (crown)",
-    )
-    group.add_argument(
-        "--arithmetic",
-        choices=["rigorous", "fast"],
-        default="rigorous",
-        help="rigorous covers rounding where possible (rigorous)",
-    )
-    return group
-
-
-def add_time_limit(group: argparse._ArgumentGroup, what: str) -> None:
-    group.add_argument(
-        "--time-limit",
-        type=seconds,
-        metavar="S",
-        help="seconds for all questions together, for methods that go on while there is time; the question of each "
-        f"{what} gets an equal part of what is left (10 for each question)",
-    )
-
-
-def seconds(text: str) -> float:
-    """A positive number of seconds."""
-    value = number(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time; give a positive number of seconds")
-    return value
-
-
-def add_report(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("report")
-    group.add_argument(
-        "--json",
-        metavar="FILE",
-        help="write the results to FILE, or - for standard output (add --quiet to omit the table)",
-    )
-    group.add_argument("--quiet", action="store_true", help="no progress and no table")
 
 
 @final

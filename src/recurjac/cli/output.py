@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +19,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recurjac.errors import InvalidRequest
 from recurjac.provenance import AbstractResult, plain
 from recurjac.report.numbers import show as show
 from recurjac.report.numbers import show_lower as show_lower
@@ -34,20 +32,6 @@ Row = dict[str, Any]
 
 def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def check_writable(option: str, name: str | None) -> None:
-    """Raise InvalidRequest unless the file `name` can be written, so that no work is lost; None stands for no file."""
-    if name is None:
-        return
-    path = Path(name)
-    if not name or path.is_dir():
-        raise InvalidRequest(f"{option} {name!r} is not a file name; give one")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InvalidRequest(f"{option} {name}: there is no directory {folder}; create it first")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InvalidRequest(f"{option} {name}: it is not writable; choose another place")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

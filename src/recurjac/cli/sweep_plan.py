@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from recurjac.cli import bounds, certify, contraction, landscape, monotone
+from recurjac.cli.grammar.parser import add_questions
 from recurjac.cli.output import Row, Silent
 from recurjac.cli.tasks import Prepare, Prepared, digests, json_row, settings
 from recurjac.errors import InvalidRequest, RecurJacError, UnreadableFile, UnsoundBounds
@@ -159,8 +160,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of one command.  Raises InvalidRequest for what the command line would refuse."""
     top = _Parser(prog="sweep", add_help=False)
     commands = top.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for module in (bounds, certify, landscape, monotone, contraction):
-        module.add_commands(commands)
+    add_questions(commands)
     return top.parse_args(list(arguments))
 
 

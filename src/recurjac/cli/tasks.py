@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from recurjac.cli.output import AbstractBar, Row, Silent, check_writable, progress, stderr
+from recurjac.cli.output import AbstractBar, Row, Silent, progress, stderr
+from recurjac.cli.writable import check_writable
 from recurjac.errors import InvalidRequest
 from recurjac.provenance import AbstractResult, plain
 from recurjac.sweeps.pools import AbstractPool, LocalProcesses, timed
@@ -44,17 +45,6 @@ Prepare = Callable[[argparse.Namespace], Prepared]
 
 _NOT_SETTINGS = ("run", "command", "json", "quiet", "jobs", "output", "fresh", "certificate")
 """The options that rows do not depend on."""
-
-
-def add_many(parser: argparse.ArgumentParser) -> None:
-    """The options for many inputs."""
-    group = parser.add_argument_group("many inputs")
-    group.add_argument("--jobs", type=int, default=1, metavar="J", help="number of processes, each with one thread (1)")
-    group.add_argument(
-        "--output", metavar="FILE",
-        help="also write the results to a .csv, .jsonl or .parquet file as they are found; after an interruption, the "
-        "same command continues",
-    )  # fmt: skip
 
 
 def check_many(args: argparse.Namespace) -> None:

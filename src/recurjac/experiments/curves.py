@@ -9,26 +9,23 @@ from math import inf, isnan, prod
 from pathlib import Path
 from typing import Any, final
 
+from recurjac.experiments.defaults import BUDGET, RADII
 from recurjac.experiments.material import Material
 from recurjac.experiments.panels import Gradient, write_panels
 from recurjac.experiments.published import CIFAR_SECONDS, PAPER, WHY_OTHER
 from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import digits, lower, markdown, mean, networks, upper
 from recurjac.jacobian import FastLip, RecurJac, Reversed, ReversedAfterFirst
-from recurjac.lipschitz import lipschitz
+from recurjac.lipschitz_constants import lipschitz
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, ProductOfNorms, SignSum
-from recurjac.plot import Curve, Panel, log_log_panels
+from recurjac.plot.figures import Curve, Panel, log_log_panels
 from recurjac.region import LpBall
 from recurjac.search import Search
 from recurjac.sweeps.files import write_atomically
 
-RADII = tuple(10 ** (-3 + 3 * i / 11) for i in range(12))
-"""From 1e-3 to 1, evenly spaced on a logarithmic axis."""
 ATTAINED = "attained"
 PRODUCT = "product of norms"
-BUDGET = 5e10
-"""About ten seconds on one core."""
 OURS = "our default"
 METHODS: dict[str, AbstractNormMethod] = {
     PRODUCT: ProductOfNorms(),

@@ -19,7 +19,7 @@ from recurjac.experiments.study import AbstractExperiment, Row
 from recurjac.experiments.tables import lower, markdown, mean, networks
 from recurjac.jacobian import AbstractJacobianMethod, RecurJac, default_method
 from recurjac.network import Network
-from recurjac.plot import Curve, Panel, depth_panels
+from recurjac.plot.figures import Curve, Panel, depth_panels
 from recurjac.sweeps.files import write_atomically
 
 OURS = "our default"

@@ -26,7 +26,7 @@ from recurjac.experiments.tables import digits, lower, markdown, mean, networks,
 from recurjac.jacobian import FastLip, RecurJac
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, PlainSum, SignSum
-from recurjac.plot import BarPanel, bar_panels
+from recurjac.plot.figures import BarPanel, bar_panels
 from recurjac.region import LpBall
 from recurjac.sweeps.files import write_atomically
 

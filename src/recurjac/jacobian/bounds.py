@@ -16,11 +16,11 @@ from recurjac.jacobian.auto import AutoEntries
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.one_pass import default_method
-from recurjac.network import Network
+from recurjac.loading import Source
 from recurjac.preactivation import RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
+from recurjac.region import AbstractRegion, Numbers
 
 
 def as_jacobian_method(
@@ -69,9 +69,11 @@ class JacobianBounds(AbstractResult):
 
 
 def jacobian_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     method: AbstractJacobianMethod | None = None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
@@ -79,6 +81,7 @@ def jacobian_bounds(
 ) -> JacobianBounds:
     """Bounds of every entry of the Jacobian of `network` over `region`; a `Problem` can replace both arguments.
 
+    network, region, radius, norm: as in `lipschitz`.
     method: the default is `WithTangents(Cut(ClosedForms(Intersection(Chords(), RecurJac()))))`, in one pass.
     time_limit: seconds for all samples together, in place of a method: that is then `AutoEntries(time_limit)`.
     pre: the rule for pre-activation bounds; the default is `Crown()`.
@@ -90,7 +93,8 @@ def jacobian_bounds(
 
     Source: arXiv:1810.11783 for the problem; each method cites its own source.
     """
-    problem, how = as_problem(network, region, pre, arithmetic), as_jacobian_method(method, time_limit)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
+    how = as_jacobian_method(method, time_limit)
     found = [one.prepare(Gradients(part)).push_all() for part, one in sharing(how, problem.batches())]
     net = problem.network
     shape = (problem.bound.batch, *net.output_shape, *net.input_shape)

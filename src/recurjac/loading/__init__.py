@@ -32,9 +32,11 @@ from recurjac.loading.weights import (
 )
 from recurjac.network import Network
 
-__all__ = ["Followed", "activation_names", "closed_loop", "follow", "load", "load_arrays"]
+__all__ = ["READABLE", "Followed", "Source", "activation_names", "closed_loop", "follow", "load", "load_arrays"]
 
 Source = str | Path | nn.Module | list[tuple[Any, Any]] | tuple[tuple[Any, Any], ...] | Network | Estimator
+READABLE = (str, Path, nn.Module, list, tuple, Estimator)
+"""The kinds of what `load` reads, other than networks that are read already."""
 Reference = Callable[[Tensor], Tensor]
 
 

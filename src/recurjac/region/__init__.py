@@ -104,6 +104,10 @@ class LpBall(AbstractRegion):
             return BoundBox(x, radius.expand_as(x), low, high)
         return BoundBall(x, radius.flatten(), float(self.p), low, high)
 
+    @property
+    def centre(self) -> Tensor:
+        return numbers("the centre x", self.x)
+
     def holds(self, points: Tensor) -> Tensor:
         if points.dtype == torch.float64:
             return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
@@ -155,9 +159,12 @@ class Box(AbstractRegion):
         low, _ = batched("the box", numbers("lower", self.lower), input_shape)
         high, _ = batched("the box", numbers("upper", self.upper), input_shape)
         down, up = -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
-        both = torch.minimum(torch.maximum(down / 2 + up / 2, down), up)  # halving subnormal numbers rounds
-        middle = torch.where(down.isinf(), torch.where(up.isinf(), 0.0, up), torch.where(up.isinf(), down, both))
+        middle = _middle(down, up)
         return BoundBox(middle, torch.full_like(middle, inf), down, up)
+
+    @property
+    def centre(self) -> Tensor:
+        return _middle(numbers("the lower end", self.lower), numbers("the upper end", self.upper))
 
     def holds(self, points: Tensor) -> Tensor:
         wide, shape = points.double().cpu(), tuple(points.shape[2:])
@@ -166,3 +173,9 @@ class Box(AbstractRegion):
 
     def __repr__(self) -> str:
         return f"Box(lower={shown(self.lower)}, upper={shown(self.upper)})"
+
+
+def _middle(low: Tensor, high: Tensor) -> Tensor:
+    """A finite point between the ends, which may be infinite: their mean, the finite one, or 0."""
+    both = torch.minimum(torch.maximum(low / 2 + high / 2, low), high)  # halving subnormal numbers rounds
+    return torch.where(low.isinf(), torch.where(high.isinf(), 0.0, high), torch.where(high.isinf(), low, both))

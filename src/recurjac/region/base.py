@@ -27,6 +27,11 @@ class AbstractRegion(ABC):
         Raises InvalidRegion if the shapes do not fit.
         """
 
+    @property
+    @abstractmethod
+    def centre(self) -> Tensor:
+        """A finite point, in the shape in which the region was given, as an example for reading a network."""
+
     @abstractmethod
     def holds(self, points: Tensor) -> Tensor:
         """True where points (batch, N, *input) of the bound region are certainly in this region: (batch, N).

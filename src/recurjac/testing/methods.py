@@ -13,16 +13,16 @@ from recurjac.applications.proofs import AbstractRadiusProof, MarginBalls
 from recurjac.arithmetic import Fast
 from recurjac.branching import AbstractBrancher
 from recurjac.jacobian import AbstractJacobianMethod, Gradients, jacobian_bounds
-from recurjac.lipschitz import lipschitz
+from recurjac.lipschitz_constants import lipschitz
 from recurjac.loading import load
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import AbstractPreactivation
-from recurjac.preactivation_bounds import preactivation_bounds
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly, PulledOnly, SkeletonOnly
 from recurjac.region import LpBall
 from recurjac.search import Search
+from recurjac.stage_bounds import preactivation_bounds
 from recurjac.testing.networks import random_network, true_jacobians
 from recurjac.testing.require import require
 

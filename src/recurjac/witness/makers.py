@@ -18,11 +18,11 @@ from recurjac.certificates import FORMAT, Certificate, certifies
 from recurjac.deadline import Budget, Deadline
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import JacobianBounds
-from recurjac.lipschitz import Lipschitz
-from recurjac.preactivation_bounds import PreactivationBounds
+from recurjac.lipschitz_constants import Lipschitz
 from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult
 from recurjac.region import AbstractRegion, BoundBall, BoundBox, BoundRegion
+from recurjac.stage_bounds import PreactivationBounds
 from recurjac.version import __version__
 from recurjac.witness.leaf import Asked
 from recurjac.witness.model import Model

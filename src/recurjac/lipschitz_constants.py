@@ -16,7 +16,7 @@ from recurjac.auto import Auto
 from recurjac.deadline import Deadline, check_time_limit, shorter, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
-from recurjac.network import Network
+from recurjac.loading import Source
 from recurjac.norms import (
     AbstractNormMethod,
     NormBound,
@@ -26,9 +26,9 @@ from recurjac.norms import (
     default_norm_method,
 )
 from recurjac.preactivation import RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
+from recurjac.region import AbstractRegion, Numbers
 from recurjac.search import Aim, Attained, Search, better_of
 
 
@@ -71,9 +71,11 @@ class Lipschitz(AbstractResult):
 
 
 def lipschitz(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     p: float = inf,
     q: float = inf,
     method: AbstractJacobianMethod | AbstractNormMethod | None = None,
@@ -84,13 +86,16 @@ def lipschitz(
 ) -> Lipschitz:
     """Bounds of the local Lipschitz constant max ‖J(x)‖_{p→q} of `network` over `region`, for each sample.
 
-    network, region: or a `Problem` in place of both.  p: norm of the inputs; q: norm of the vector of all outputs (inf:
-    the largest single output); each is 1, 2 or inf.  For one output use `network.output(k)`, for the difference of two
-    `network.margin(a, b)`.  A region of infinite radius gives the global constant.  method: a Jacobian method or a norm
-    method.  The default is `Auto()`, which takes up to ten seconds for all samples together.  If gradients are recorded
-    for the weights, it is the norm of the entry-wise bounds, or for p = 2 the lesser of this norm and the product of
-    the layers' norms; `upper` is differentiable with respect to live parameters for these methods and others that say
-    so.
+    network: also what `load` reads, such as a module or a file, which is then read again in each call.
+    region: also inputs x (batch, *input) with a `radius`: the ball of that radius in the l_`norm`, by default l_inf.  A
+    `Problem` can replace both network and region.
+    p: norm of the inputs; q: norm of the vector of all outputs (inf: the largest single output); each is 1, 2 or inf.
+    For one output use `network.output(k)`, for the difference of two `network.margin(a, b)`.  A region of infinite
+    radius gives the global constant.
+    method: a Jacobian method or a norm method.  The default is `Auto()`, which takes up to ten seconds for all samples
+    together.  If gradients are recorded for the weights, it is the norm of the entry-wise bounds, or for p = 2 the
+    lesser of this norm and the product of the layers' norms; `upper` is differentiable with respect to live parameters
+    for these methods and others that say so.
     pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be covered; search: for the lower
     bound.
     time_limit: seconds for all samples together, in place of a method: that is then `Auto(time_limit)`, and a search
@@ -100,7 +105,7 @@ def lipschitz(
 
     Source: docs/mathematics.md, §6; arXiv:1810.11783, Section 3.5.
     """
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     p, q = check_norm(p, "input"), check_norm(q, "output")
     how = _chosen(problem, p, method, time_limit)
     deadline = Deadline.after(inf if time_limit is None else time_limit)

@@ -52,13 +52,20 @@ class BarPanel:
     limits: Sequence[float]
 
 
-def check_format(path: Path) -> None:
-    """Raise InvalidRequest for a format that figures cannot be written in, MissingDependency without matplotlib."""
+def blank(count: int, width: float) -> tuple[Any, list[Any]]:
+    """A figure with `count` axes beside each other, each so many inches wide.  Raises MissingDependency."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependency("plots need matplotlib; install it with: pip install matplotlib") from error
-    if path.suffix.lstrip(".").lower() not in Figure().canvas.get_supported_filetypes():
+    figure = Figure(figsize=(width * count, 3.6 if count > 1 else 4.2), layout="constrained")
+    return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+
+
+def check_format(path: Path) -> None:
+    """Raise InvalidRequest for a format that figures cannot be written in, MissingDependency without matplotlib."""
+    figure, _ = blank(1, width=1.0)
+    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         raise InvalidRequest(f"a plot cannot be written to {str(path)!r}; use a name that ends in .png, .svg or .pdf")
 
 
@@ -71,11 +78,11 @@ def log_log(path: Path, x: Sequence[float], curves: Sequence[Curve], x_label: st
     check_format(path)
     from matplotlib.figure import Figure
 
-    if not any(_shown(x, c) for c in curves):
+    if not any(finite_points(x, c) for c in curves):
         raise InvalidRequest("no point is positive and finite, as a logarithmic plot needs; give other radii")
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    _log_log(axes, x, curves, x_label)
+    draw_log_log(axes, x, curves, x_label)
     axes.set_ylabel(y_label)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
@@ -89,8 +96,8 @@ def log_log_panels(paths: Sequence[Path], panels: Sequence[Panel], x_label: str,
     figure, axes = _grid(paths, len(panels))
     for i, (panel, ax) in enumerate(zip(panels, axes, strict=True)):
         ax.set_title(panel.title, fontsize="medium")
-        if any(_shown(panel.x, c) for c in panel.curves):
-            _log_log(ax, panel.x, panel.curves, x_label)
+        if any(finite_points(panel.x, c) for c in panel.curves):
+            draw_log_log(ax, panel.x, panel.curves, x_label)
         else:
             ax.text(0.5, 0.5, "no value", transform=ax.transAxes, ha="center")
         ax.set_ylabel(y_label if i % _ACROSS == 0 else "")
@@ -109,7 +116,7 @@ def depth_panels(
     for i, ((panel, shares), ax) in enumerate(zip(panels, axes, strict=True)):
         ax.set_title(panel.title, fontsize="medium", pad=16)
         for k, curve in enumerate(panel.curves):
-            _curve(ax, k + 1, curve, _shown(panel.x, curve))
+            _curve(ax, k + 1, curve, finite_points(panel.x, curve))
         ax.set_yscale("log")
         ax.set_xticks(list(panel.x))
         ax.set_xlim(min(panel.x) - 0.5, max(panel.x) + 0.5)
@@ -150,14 +157,15 @@ def bar_panels(paths: Sequence[Path], panels: Sequence[BarPanel], names: Sequenc
     _save(figure, paths)
 
 
-def _shown(x: Sequence[float], curve: Curve) -> list[tuple[float, float]]:
+def finite_points(x: Sequence[float], curve: Curve) -> list[tuple[float, float]]:
     """The points that a logarithmic axis can show."""
     return [(a, b) for a, b in zip(x, curve.values, strict=True) if 0 < a < inf and 0 < b < inf]
 
 
-def _log_log(axes: Any, x: Sequence[float], curves: Sequence[Curve], x_label: str) -> None:
+def draw_log_log(axes: Any, x: Sequence[float], curves: Sequence[Curve], x_label: str) -> None:
+    """Draw curves on two logarithmic axes."""
     for i, curve in enumerate(curves):
-        _curve(axes, i, curve, _shown(x, curve))
+        _curve(axes, i, curve, finite_points(x, curve))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x_label)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.deadline import check_time_limit
-from recurjac.network import Network
+from recurjac.loading import Source
 from recurjac.preactivation import AutoRanges, Crown, RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
+from recurjac.region import AbstractRegion, Numbers
 
 
 @final
@@ -35,22 +35,25 @@ class PreactivationBounds(AbstractResult):
 
 
 def preactivation_bounds(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     pre: RuleLike | None = None,
     arithmetic: AbstractArithmetic | None = None,
     time_limit: float | None = None,
 ) -> PreactivationBounds:
     """Bounds of z_1, …, z_K over the region; a `Problem` can replace network and region.
 
+    network, region, radius, norm: as in `lipschitz`.
     pre: the rule; the default is `Crown()`.
     arithmetic: the default is `Rigorous()` if rounding can be covered for the network and the region, otherwise
     `Fast()`.
     time_limit: seconds for all samples together, in place of a rule: that is then `AutoRanges(time_limit)`.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for a rule and a limit together.
     """
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     check_time_limit(time_limit, pre=None if pre is None and problem.pre == Crown() else problem.pre)
     problem = problem if time_limit is None else problem.by(AutoRanges(time_limit))
     state = problem.preactivations()
