@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -15,12 +17,12 @@ from recurjac.preactivation import IBP
 
 def _network(seed: int, activation: AbstractActivation, outputs: int) -> tuple[Network, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    sizes = (4, 12, 12, 12, outputs)
+    sizes = (4, 10, 10, 10, outputs)
     layers = [
         (torch.randn(b, a, generator=g, dtype=torch.float64) / a**0.5, torch.randn(b, generator=g).double() / 4)
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in pairwise(sizes)
     ]
-    return chain(layers, [activation] * 3), torch.randn(3, 4, generator=g, dtype=torch.float64)
+    return chain(layers, [activation] * 3), torch.randn(2, 4, generator=g, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("activation", [ReLU(), Tanh()], ids=lambda a: a.name)
@@ -30,7 +32,7 @@ def test_chords_and_recurjac_share_only_what_is_the_same(
     activation: AbstractActivation, outputs: int, radius: float
 ) -> None:
     differs = False
-    for seed in range(3):
+    for seed in range(2):
         net, x = _network(seed, activation, outputs)
         problem = rj.Problem(net, rj.LpBall(x, radius), pre=IBP())
         together = rj.Intersection(rj.Chords(), rj.RecurJac()).prepare(Gradients(problem))
