@@ -16,7 +16,7 @@ from recurjac.loading import READABLE, Source, load
 from recurjac.network import Network
 from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, RuleLike, as_rule, extend
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.planning import AbstractPlanner, Planner
+from recurjac.propagation.planning import AbstractPlanner, PlainOnly, Planner
 from recurjac.provenance import Provenance
 from recurjac.region import AbstractRegion, BoundBall, BoundPiece, BoundRegion, LpBall, Numbers
 from recurjac.version import __version__
@@ -122,6 +122,10 @@ class Problem:
         expect(pre, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         return self._with(pre=pre)
 
+    def by_intervals(self) -> Problem:
+        """The same problem by `IBP`, without a skeleton: ranges and slopes at little cost, as at single points."""
+        return self._with(pre=IBP(), planner=PlainOnly(self.planner.thresholds))
+
     def constrained(self, stage: int, interval: Interval) -> Problem:
         """The same problem with the pre-activations of a stage, 1 to depth - 1, restricted to an interval.
 
@@ -179,7 +183,7 @@ class Problem:
         certain = self.bound.holds(points) & self._held(points)
         if not self.known or not bool(certain.any()):
             return certain
-        state = self.over(LpBall(points.flatten(0, 1), 0.0)).by(IBP()).preactivations()
+        state = self.over(LpBall(points.flatten(0, 1), 0.0)).by_intervals().preactivations()
         for k, known in self.known.items():
             z = state.pre(k).map(lambda t: t.reshape(*points.shape[:2], *t.shape[1:]))
             held = (z.lower >= known.lower.unsqueeze(1)) & (z.upper <= known.upper.unsqueeze(1))

@@ -17,10 +17,11 @@ from recurjac.arithmetic.elementary import atan, erf, gaussian, logistic, sigmoi
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
 
-_BISECTIONS = 60
-"""The number of halvings of a bracket.
+_STEPS = 24
+"""The most steps to a touching point; the secants need about seven, and what is left only loses tightness."""
 
-It exhausts float64 for brackets up to a width of about 10^3; wider brackets only lose tightness."""
+_NOISE = 8
+"""How many units of the last place are rounding in the logarithm of a quotient of slopes."""
 
 _FLAT = 30.0
 """exp(-z²) is 0 in float64 from here on, and erf(z) is 1."""
@@ -41,9 +42,10 @@ class AbstractSigmoidal(AbstractSmooth):
     @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The upper line and, by symmetry, the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
-        up_slope, up, at = self._upper_line(z, arithmetic)
-        low_slope, mirrored, other = self._upper_line(-z, arithmetic)
-        return self._over(z, arithmetic, (low_slope, 2 * self.middle - mirrored, -other), (up_slope, up, at))
+        both = Interval(torch.stack([-z.upper, z.lower]), torch.stack([-z.lower, z.upper]))
+        slope, above, at = self._upper_line(both, arithmetic)
+        lower = slope[0], 2 * self.middle - above[0], -at[0]
+        return self._over(z, arithmetic, lower, (slope[1], above[1], at[1]))
 
     def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor]:
         """Slope and intercept of the line above σ that is lowest at the midpoint of z, and where they touch.
@@ -56,11 +58,11 @@ class AbstractSigmoidal(AbstractSmooth):
         """
         finite = self.core(z)
         low, high = finite.lower, finite.upper
-        touch = self._touching_point(low.detach(), high.detach())
         middle = low / 2 + high / 2
         chord = self.chord(finite, arithmetic)
         tangible = self._above_at(high, low) & (high > 0)
-        from_low = tangible & (middle < touch)
+        from_low = tangible & (low < 0) & ~((middle >= 0) & self._above_at(middle, low))
+        touch = self._touching_points(low.detach(), high.detach(), from_low)
         at = torch.where(from_low, touch, middle)
         slope = torch.where(tangible, self.slope(at), chord)
         # d* moves with l; along the line through (l, σ(l)) and (d*, σ(d*)) the slope's derivative is that of the chord
@@ -74,14 +76,39 @@ class AbstractSigmoidal(AbstractSmooth):
         """Whether the tangent at d is at least σ at z."""
         return self.value(d) + self.slope(d) * (z - d) >= self.value(z)
 
-    def _touching_point(self, low: Tensor, high: Tensor) -> Tensor:
-        """A point d >= max(low, 0) near the least one whose tangent is above σ at `low`, if one is below `high`."""
-        left, right = low.clamp(min=0), torch.maximum(high, low.clamp(min=0))
-        for _ in range(_BISECTIONS):
-            middle = left / 2 + right / 2
-            enough = self._above_at(middle, low)
-            left, right = torch.where(enough, left, middle), torch.where(enough, middle, right)
-        return right
+    def _touching_points(self, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
+        """Where `wanted`, points in [0, high] near d*, where the tangent meets σ at `low` < 0; `high` elsewhere."""
+        index = wanted.flatten().nonzero().squeeze(1)
+        if not len(index):
+            return high
+        found = self._touching(*(t.flatten().index_select(0, index) for t in (low, high)))
+        return high.flatten().index_copy(0, index, found).reshape(high.shape)
+
+    def _touching(self, low: Tensor, high: Tensor) -> Tensor:
+        """d* for vectors of ends, by secants of `_excess`, which hardly bends, inside a bracket.
+
+        By symmetry, d* <= -l.  Where a secant leads nowhere, the bracket is halved, geometrically if it is long.
+        """
+        left, right = torch.zeros_like(low), torch.minimum(high, -low)
+        last, at = right, (right / 2).clamp(max=1.0)
+        before, eps = self._excess(last, low), torch.finfo(low.dtype).eps
+        for _ in range(_STEPS):
+            found = self._excess(at, low)
+            left, right = torch.where(found < 0, at, left), torch.where(found < 0, right, at)
+            secant = at - found * (at - last) / (found - before)
+            long = right > 4 * left
+            middle = torch.where(long & (left > 0), left.sqrt() * right.sqrt(), left / 2 + right / 2)
+            known = (secant >= left) & (secant <= right) & before.isfinite() & found.isfinite()
+            settled = (found.abs() <= _NOISE * eps) | (at == last)
+            last, before = at, found
+            at = torch.where(settled, at, torch.where(known, secant, middle))
+            if not bool(((at - last).abs() > eps**0.5 * at).any()):  # the error is then smaller than the step
+                break
+        return at
+
+    def _excess(self, d: Tensor, low: Tensor) -> Tensor:
+        """The logarithm of the slope of the chord from `low` to d over that of the tangent at d; 0 at d*."""
+        return (((self.value(d) - self.value(low)) / (d - low)) / self.slope(d)).log()
 
 
 def bell(z: Enclosure) -> Enclosure:

@@ -20,7 +20,6 @@ from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients
 from recurjac.machine import optimiser_loading
 from recurjac.norms import NormBound, ProductOfNorms
-from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.search import Aim, Attained, Search, better_of
 
@@ -120,7 +119,7 @@ class Batch:
         size, end = self.problem.planner.wide_lot(self.problem.network, self._memory), 0
         index = torch.arange(len(self.uppers))
         parts = [self.problem] if size >= len(index) else [self.problem.at(part) for part in index.split(size)]
-        upper = torch.cat([self.question.bound(method, Gradients(part.by(IBP()))) for part in parts])
+        upper = torch.cat([self.question.bound(method, Gradients(part.by_intervals())) for part in parts])
         for lot in lots:
             begin, end = end, end + lot.work.batch
             lot.work.learn(NormBound(upper[begin:end].detach()), method.title)

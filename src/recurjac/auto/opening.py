@@ -44,7 +44,7 @@ def open_entries(work: Work, opening: Sequence[Arm], report: Callable[[Report], 
 def quick(work: Work) -> Gradients:
     """The gradients with ranges by intervals."""
     given = work.given
-    return work.gradients if given is None or given.pre == IBP() else Gradients(given.by(IBP()))
+    return work.gradients if given is None or given.pre == IBP() else Gradients(given.by_intervals())
 
 
 def line(reports: Sequence[Report]) -> str:

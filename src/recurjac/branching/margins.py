@@ -16,7 +16,7 @@ from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds
 from recurjac.deadline import NEVER, Deadline
-from recurjac.preactivation import IBP, PreactivationState
+from recurjac.preactivation import PreactivationState
 from recurjac.preactivation.halfspaces import Chosen, Pull
 from recurjac.problem import Problem
 from recurjac.region import BoundBall, BoundRegion, LpBall
@@ -84,7 +84,7 @@ class AbstractMarginBound(AbstractBounds):
         return [best[i : i + 1] for i in order.tolist() if float(lowest[i]) <= 0]
 
     def _proved(self, point: Tensor) -> Attained:
-        at = self.within.over(LpBall(point, 0.0)).by(IBP())
+        at = self.within.over(LpBall(point, 0.0)).by_intervals()
         gain = -at.output(at.preactivations()).upper.flatten()
         inside = self.within.holds(point.unsqueeze(0))[0] & (gain >= 0)
         return Attained(torch.where(inside, gain, -inf), point, torch.zeros_like(point))

@@ -56,6 +56,10 @@ class AbstractJacobianMethod(ABC):
         (`gradients.problem`, `gradients.state`).
         """
 
+    def prepare_beside(self, gradients: Gradients, others: Sequence[AbstractPrepared]) -> AbstractPrepared:
+        """The same, knowing what other methods prepared of these gradients; one of them if it gives the same bounds."""
+        return self.prepare(gradients)
+
     @classmethod
     @abstractmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

@@ -18,7 +18,10 @@ from recurjac.propagation.forms import AbstractSeeds
 @final
 @dataclass(frozen=True, init=False)
 class Intersection(AbstractJacobianMethod):
-    """The intersection of the results of independent `methods`.  Raises InvalidRequest without a method."""
+    """The intersection of the results of independent `methods`.  Raises InvalidRequest without a method.
+
+    Chords and RecurJac share what is the same: their lines differ only where the sign of a gradient is unknown.
+    """
 
     methods: tuple[AbstractJacobianMethod, ...]
 
@@ -36,7 +39,12 @@ class Intersection(AbstractJacobianMethod):
         return " ∩ ".join(m.title for m in self.methods)
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
-        return All(gradients.chain, tuple(m.prepare(gradients) for m in self.methods))
+        prepared: list[AbstractPrepared] = []
+        for method in self.methods:
+            found = method.prepare_beside(gradients, prepared)
+            if not any(found is p for p in prepared):
+                prepared.append(found)
+        return prepared[0] if len(prepared) == 1 else All(gradients.chain, tuple(prepared))
 
 
 @final

@@ -86,11 +86,15 @@ class Gradients:
     def shortened(self) -> Gradients:
         """A view on the exact skeleton if that is cheaper, otherwise without neurons of slope 0."""
         skeleton = self._skeleton
-        return self._view(self.chain.without_dead(), False) if skeleton is None else self._view(skeleton, True)
+        return self._view(self._live, False) if skeleton is None else self._view(skeleton, True)
 
     @cached_property
     def _skeleton(self) -> ChainRule | None:
         return between_unstable(self.chain)
+
+    @cached_property
+    def _live(self) -> ChainRule:
+        return self.chain.without_dead()
 
     def _view(self, chain: ChainRule, stacked: bool) -> Gradients:
         view = Gradients(self.problem, chain, stacked)

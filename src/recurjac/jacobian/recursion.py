@@ -8,7 +8,7 @@ The methods differ only in these lines.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise
+from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, Descended
 from recurjac.jacobian.gradients import Gradients
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.neuron_subset import NeuronSubset
@@ -34,6 +34,33 @@ class AbstractRecursion(AbstractNodewise):
 
         The lines are used only at neurons whose slope interval is not a point.
         """
+
+    @property
+    def exact_by_sign(self) -> bool:
+        """Whether the lines are products with an end of the slope wherever the sign of y is known; False by default.
+
+        All methods of which this is true choose the same lines there.
+        """
+        return False
+
+    @final
+    def prepare_beside(self, gradients: Gradients, others: Sequence[AbstractPrepared]) -> AbstractPrepared:
+        """Bounds of g are those of another method with the same lines at all later nodes, where there is one."""
+        for other in others:
+            method = other.methods[0] if isinstance(other, Descended) and len(other.methods) == 1 else None
+            if isinstance(method, AbstractRecursion) and self.exact_by_sign and method.exact_by_sign:
+                return self._after(gradients, other)
+        return self.prepare(gradients)
+
+    def _after(self, gradients: Gradients, other: Descended) -> AbstractPrepared:
+        """The method prepared from what another one, whose lines differ only where signs are unknown, has bounded."""
+        known, agreed = self.view(gradients), True
+        for node in range(known.chain.end - 1, 0, -1):
+            bounds = other.known.at(node) if agreed else self.node(known, node)
+            if bounds is not None:
+                known.learn(node, bounds)
+            agreed = agreed and _signs_known(known, node)
+        return other if agreed else Descended(known, (self,))
 
     @final
     def view(self, gradients: Gradients) -> Gradients:
@@ -94,6 +121,14 @@ class AbstractRecursion(AbstractNodewise):
         )
 
 
+def _signs_known(known: Gradients, node: int) -> bool:
+    """Whether the sign of the gradient is known at every neuron of a node whose slope is not."""
+    unstable, y = known.chain.unstable(node), known.at(node)
+    if unstable is None:
+        return True
+    return y is not None and bool((~unstable.unsqueeze(1) | (y.lower >= 0) | (y.upper <= 0)).all())
+
+
 @final
 @dataclass(frozen=True)
 class RecurJac(AbstractRecursion):
@@ -109,6 +144,10 @@ class RecurJac(AbstractRecursion):
     @property
     def title(self) -> str:
         return "RecurJac-B"
+
+    @property
+    def exact_by_sign(self) -> bool:
+        return True
 
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         positive, negative = y.lower >= 0, y.upper <= 0
@@ -142,6 +181,10 @@ class Chords(AbstractRecursion):
     def title(self) -> str:
         return "Chords"
 
+    @property
+    def exact_by_sign(self) -> bool:
+        return True
+
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         share = _share(y)
         d, top = slope.lower, slope.upper
@@ -150,8 +193,8 @@ class Chords(AbstractRecursion):
         unknown = (y.lower < 0) & (y.upper > 0)
         most = _intercept(high, y, arithmetic, (top, d)).upper()
         least = _intercept(low, y, arithmetic, (d, top)).lower()
-        high = torch.where(unknown, high, torch.where(y.upper <= 0, d, top))
-        low = torch.where(unknown, low, torch.where(y.upper <= 0, top, d))
+        high = torch.where(unknown, high, torch.where(y.lower >= 0, top, d))
+        low = torch.where(unknown, low, torch.where(y.lower >= 0, d, top))
         zero = torch.zeros_like(high)
         return LinearRelaxation(
             low, torch.where(unknown, least, zero), high, torch.where(unknown, most, zero),

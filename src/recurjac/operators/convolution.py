@@ -166,9 +166,32 @@ class TransposedConvolution(AbstractLeaf):
         spans = zip(self.outputs[1:], self.inputs[1:], g.stride, g.padding, reach, strict=True)
         extra = [o - ((n - 1) * s - 2 * p + r) for o, n, s, p, r in spans]
         flat = tensor.reshape(prod(lead), *self.inputs)
+        if self._is_plain:
+            return self._mirrored(flat).reshape((*lead, *self.outputs))
         with torch.backends.nnpack.flags(enabled=False):
             y = _BACKWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, extra, g.groups, g.dilation)
         return y.reshape((*lead, *self.outputs))
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it is computed as the convolution with the mirrored kernel that it is.
+
+        With as many channels out as in, this takes half to all of the time; with fewer, it takes longer.
+        """
+        g, reach = self.geometry, self.geometry.reach(self.weight.shape[2:])
+        return (
+            g.groups == 1
+            and self.outputs[0] >= self.inputs[0]
+            and all(s == 1 and p < r for s, p, r in zip(g.stride, g.padding, reach, strict=True))
+        )
+
+    def _mirrored(self, flat: Tensor) -> Tensor:
+        """The products of the same numbers, summed in another order."""
+        g, axes = self.geometry, len(self.geometry.stride)
+        kernel = self.weight.transpose(0, 1).flip(tuple(range(2, 2 + axes)))
+        padding = tuple(r - 1 - p for r, p in zip(g.reach(self.weight.shape[2:]), g.padding, strict=True))
+        with torch.backends.nnpack.flags(enabled=False):
+            return _FORWARD[axes](flat, kernel, None, g.stride, padding, g.dilation)
 
     def transpose(self) -> Convolution:
         return Convolution(self.weight, self.outputs, self.geometry)

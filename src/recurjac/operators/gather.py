@@ -58,18 +58,25 @@ class Gather(AbstractLeaf):
         if len(self.table) == 0:
             return flat.new_zeros(*lead, *self.outputs)
         if len(self.table) <= _ONE_BY_ONE:
-            total = self._pick(flat, self.table[0])
-            for row in self.table[1:]:
+            total = self._pick(flat, 0)
+            for row in range(1, len(self.table)):
                 total = total + self._pick(flat, row)
         else:
-            total = self._pick(flat, self.table.flatten()).reshape(*lead, *self.table.shape).sum(-2)
+            total = self._pick(flat, slice(None)).reshape(*lead, *self.table.shape).sum(-2)
         return total.reshape((*lead, *self.outputs))
 
-    def _pick(self, flat: Tensor, index: Tensor) -> Tensor:
-        picked = flat.index_select(-1, index.clamp(min=0)) if flat.shape[-1] else flat.new_zeros(
-            *flat.shape[:-1], len(index)
-        )  # fmt: skip
-        return picked if self._whole else torch.where(index >= 0, picked, 0.0)
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """The positions, with 0 for negative ones, and where these are."""
+        return self.table.clamp(min=0), self.table < 0
+
+    def _pick(self, flat: Tensor, rows: int | slice) -> Tensor:
+        """The entries at positions in rows of the table; on a CPU, `index_select` takes twice as long as `gather`."""
+        places, absent = (t[rows].flatten() for t in self._places)
+        if not flat.shape[-1]:
+            return flat.new_zeros(*flat.shape[:-1], len(places))
+        picked = flat.gather(-1, places.expand(*flat.shape[:-1], -1))
+        return picked if self._whole else picked.masked_fill_(absent, 0.0)
 
     def transpose(self) -> Gather:
         return self._transposed

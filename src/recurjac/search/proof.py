@@ -54,7 +54,7 @@ def _with(found: Attained, rows: Tensor, here: Attained) -> Attained:
 def _at(problem: Problem, points: Tensor, inside: Tensor, norms: tuple[float, float]) -> Attained:
     """The gain at each of the points (N, *input), from an interval of every entry of J v for the best direction v."""
     ways = gains_at(problem.network, points.unsqueeze(1), norms)[1].squeeze(1).nan_to_num(0.0, 0.0, 0.0)
-    chain = Gradients(problem.over(LpBall(points, 0.0)).by(IBP())).chain
+    chain = Gradients(problem.over(LpBall(points, 0.0)).by_intervals()).chain
     return _gained(problem, points, ways, inside, image(chain, ways).mignitude.flatten(1), norms)
 
 

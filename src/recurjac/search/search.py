@@ -13,7 +13,6 @@ from torch import Tensor
 from recurjac.deadline import Deadline, check_seconds, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients
-from recurjac.preactivation import IBP
 from recurjac.problem import Problem
 from recurjac.search.attained import MET, NO_AIM, Aim, Attained
 from recurjac.search.climb import Climbers, finite
@@ -101,7 +100,7 @@ _LOOKING = 0.8
 
 def _bent(problem: Problem) -> Tensor:
     """Whether some slope may change over the region, (batch,)."""
-    chain = Gradients(problem.by(IBP())).chain
+    chain = Gradients(problem.by_intervals()).chain
     found = torch.zeros(chain.batch, dtype=torch.bool, device=problem.network.device)
     for k in range(1, chain.end):
         mask = chain.unstable(k)
