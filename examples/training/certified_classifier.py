@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac import training
 
-RADIUS, EPOCHS, BATCH, TRAINED, CERTIFIED = 0.12, 200, 100, 1300, 10
+RADIUS, EPOCHS, BATCH, TRAINED, CERTIFIED = 0.12, 200, 130, 1300, 10
 Loss = Callable[[nn.Module, training.Bounds, Tensor, Tensor, float], Tensor]
 
 
