@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from recurjac import training
 
-RADIUS, EPOCHS, BATCH, TRAINED, CERTIFIED = 0.09, 150, 100, 1300, 10
+RADIUS, EPOCHS, BATCH, TRAINED, CERTIFIED = 0.12, 200, 130, 1300, 10
 Loss = Callable[[nn.Module, training.Bounds, Tensor, Tensor, float], Tensor]
 
 
@@ -43,13 +43,13 @@ def trained(seed: int, x: Tensor, labels: Tensor, loss_of: Loss) -> tuple[nn.Mod
     """A network, and the milliseconds of processor time of a step of its training."""
     torch.manual_seed(seed)
     model = nn.Sequential(
-        nn.Linear(64, 100),
+        nn.Linear(64, 200),
         nn.ReLU(),
-        nn.Linear(100, 100),
+        nn.Linear(200, 200),
         nn.ReLU(),
-        nn.Linear(100, 100),
+        nn.Linear(200, 200),
         nn.ReLU(),
-        nn.Linear(100, 10),
+        nn.Linear(200, 10),
     )
     bounds = training.Bounds(model, x[:1])
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)

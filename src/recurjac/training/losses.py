@@ -28,7 +28,7 @@ def lipschitz_penalty(
     Raises InvalidRegion if the region does not fit, InvalidRequest for an unknown norm or a negative target, and
     InvalidNetwork for weights that are NaN or infinite.
 
-    Source: arXiv:1810.11783, Section 1 (local Lipschitz constants), as a penalty.
+    Source: arXiv:1810.11783, Section 3.5, for the bound.
     """
     least = _target(target)
     return (_of(bounds).lipschitz(region, p=p, q=q) - least).clamp(min=0).mean()
@@ -41,7 +41,7 @@ def certified_margin_loss(bounds: Bounds, region: AbstractRegion, labels: Any) -
     m_j are from the rule for pre-activations: with `IBP()` this is the loss of interval bound propagation.
     Raises InvalidRequest for labels that are not classes, otherwise as `lipschitz_penalty`.
 
-    Source: arXiv:1810.12715, Section 3 (IBP); arXiv:1711.00851, Section 3.2, for the worst margins as logits.
+    Source: arXiv:1810.12715 (training by interval bounds); arXiv:1711.00851 for worst margins in place of logits.
     """
     rows = _margin_rows(_of(bounds), labels)
     return _cross_entropy(bounds.margins(region, rows))
@@ -54,7 +54,7 @@ def lipschitz_margin_loss(bounds: Bounds, ball: LpBall, labels: Any) -> Tensor:
     the method of `bounds`.  ball: where its radius differs between features, the largest one counts.
     Raises InvalidRequest for a region that is not an `LpBall`, otherwise as `certified_margin_loss`.
 
-    Source: arXiv:1802.04034, Section 4 (Lipschitz-margin training), with local constants.
+    Source: arXiv:1802.04034 (Lipschitz-margin training), with local constants.
     """
     expect(ball, LpBall, "the region", "give LpBall(x, radius)")
     rows = _margin_rows(_of(bounds), labels)
@@ -74,7 +74,7 @@ def monotonicity_loss(bounds: Bounds, region: AbstractRegion, signs: Any, *, mar
     means that every bound has the wanted sign.
     Raises InvalidRequest for signs that do not fit, and a negative margin; otherwise as `lipschitz_penalty`.
 
-    Source: arXiv:2011.10219, Section 3 (Certified Monotonic Neural Networks), with bounds in place of their verifier.
+    Source: arXiv:2011.10219 (certified monotonic neural networks), with bounds in place of their penalty at samples.
     """
     entries = _of(bounds).jacobian(region)
     wanted = _signs(signs, entries.lower)
@@ -97,7 +97,7 @@ def gradient_norm_penalty(
     Raises InvalidRegion for inputs that do not fit, InvalidRequest for a module with several outputs and for less than
     one piece; otherwise as `lipschitz_penalty`.
 
-    Source: arXiv:1709.08894, equation 8 (WGAN-LP), with a bound in place of a sampled gradient; arXiv:1704.00028.
+    Source: arXiv:1709.08894 (WGAN-LP), with a bound in place of a sampled gradient; arXiv:1704.00028 (WGAN-GP).
     """
     least = _target(target)
     if _of(bounds).outputs != 1:
