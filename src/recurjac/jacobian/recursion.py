@@ -41,12 +41,13 @@ class AbstractRecursion(AbstractNodewise):
 
     @final
     def node(self, known: Gradients, node: int) -> Interval | None:
-        """Bounds at the neurons whose slope is not known exactly; the others need none."""
+        """Bounds at the neurons whose slope is not known exactly; the others need none, unless rounding asks for it."""
         chain = known.chain
         unstable = chain.unstable(node)
-        if unstable is None:
+        asked = self._route(known, node).loose(node)
+        if unstable is None and not asked:
             return None
-        everywhere = bool(unstable.all())
+        everywhere = unstable is None or asked or bool(unstable.all())
         subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
         if bounds.shape[0] != chain.batch:
@@ -65,6 +66,9 @@ class AbstractRecursion(AbstractNodewise):
         route = known.route(self)
         for later in range(known.chain.end - 1, node, -1):
             if later not in route.found:
+                bounds = known.at(later)
+                if bounds is not None:
+                    route.known[later] = bounds
                 route.found[later] = self._relaxed(known, later)
         return route
 
