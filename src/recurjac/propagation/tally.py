@@ -183,15 +183,15 @@ class Absorbing(AbstractTally):
         found = summed(self.terms) if self.terms else None
         if found is None and not self.errors:
             return None
+        if found is None:
+            zero = torch.zeros((), dtype=self.errors[0].dtype, device=self.errors[0].device)
+            found = self.arithmetic.exact(zero)
+        if found.rad is None:
+            raise ValueError("a constant whose rounding is not covered")
+        parts = [found.rad, *self.errors]
+        mid = found.mid.expand(torch.broadcast_shapes(found.shape, *(p.shape for p in parts)))
         with torch.no_grad():
-            if found is None:
-                zero = torch.zeros((), dtype=self.errors[0].dtype, device=self.errors[0].device)
-                found = self.arithmetic.exact(zero.expand_as(reduce(torch.add, self.errors)))
-            if found.rad is None:
-                raise ValueError("a constant whose rounding is not covered")
-            parts = [found.rad, *self.errors]
-            rad = reduce(torch.add, parts) * growth_of(len(parts) + 2, found.mid.dtype)
-            mid = found.mid.expand(torch.broadcast_shapes(found.shape, rad.shape))
+            rad = reduce(torch.add, parts) * growth_of(len(parts) + 2, mid.dtype)
             return Ball(mid, torch.where(mid.isfinite(), rad, torch.inf))
 
     def _pay(self, error: Tensor) -> None:
