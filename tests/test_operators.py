@@ -119,6 +119,19 @@ def test_rigorous_columns_enclose_exact_ones(operator: AbstractOperator, seed: i
         assert not misses(columns.lower()[i], columns.upper()[i], truth)
 
 
+@every_leaf
+def test_columns_of_sums_of_products_are_exact_but_for_subnormal_coefficients(operator: AbstractLeaf) -> None:
+    """A product of 1 and a subnormal coefficient may be flushed to zero."""
+    n, some = prod(operator.in_shape), single(operator)
+    assert isinstance(some, AbstractLeaf)
+    assert some.columns(torch.arange(n), torch.float32, RIGOROUS).exact == some.sums_products
+    for tensor in some.tensors():
+        tensor.fill_(1e-40)
+    flushed = any(True for _ in some.tensors()) and not isinstance(some, Dense)  # whose columns are no products
+    exact_ = some.columns(torch.arange(n), torch.float32, RIGOROUS).exact
+    assert exact_ == (some.sums_products and not flushed) or isinstance(some, Dense)
+
+
 def _perturbed(operator: AbstractOperator, seed: int) -> AbstractOperator:
     """The operator in float32 with all bits of its nonzero coefficients random."""
     result = single(operator)

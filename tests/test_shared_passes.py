@@ -10,6 +10,7 @@ import torch
 import recurjac as rj
 from recurjac.activations import AbstractActivation, ReLU, Tanh
 from recurjac.jacobian import Gradients
+from recurjac.jacobian.base import Descended
 from recurjac.jacobian.combine import All
 from recurjac.network import Network, chain
 from recurjac.preactivation import IBP
@@ -62,9 +63,11 @@ def test_gradients_of_the_second_method_are_its_own_where_signs_are_unknown() ->
     problem = rj.Problem(net, rj.LpBall(x[:1], 0.4), pre=IBP())
     together = rj.Intersection(rj.Chords(), rj.RecurJac()).prepare(Gradients(problem))
     assert isinstance(together, All)
-    alone = rj.RecurJac().prepare(Gradients(problem))
+    second, alone = together.prepared[1], rj.RecurJac().prepare(Gradients(problem))
+    assert isinstance(second, Descended)
+    assert isinstance(alone, Descended)
     for node in range(1, alone.known.chain.end):
-        own, shared = alone.known.at(node), together.prepared[1].known.at(node)
+        own, shared = alone.known.at(node), second.known.at(node)
         assert (own is None) == (shared is None)
         if own is not None and shared is not None:
             assert torch.equal(own.lower, shared.lower)

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Signed, Slopes, nonnegative_sum
+from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Signed, Slopes, nonnegative_sum, paid, rows_times
 
 
 @final
@@ -159,3 +159,54 @@ def relax_(forms: Ball, lines: LinearRelaxation, arithmetic: AbstractArithmetic)
     parts = Signed.of_(forms, lines.live)
     constant = lines.constant(parts, arithmetic)
     return parts.times_(lines.slopes, None if parts.rad is None else lines.known), constant
+
+
+@final
+@dataclass(frozen=True)
+class Absorption:
+    """The lines of a node, None if forms pass unchanged, and what rounding costs forms that are exact as stored.
+
+    loss: that of the coefficients that continue, on what they are multiplied with later, and of their own rounding.
+    """
+
+    lines: LinearRelaxation | None
+    loss: Loss
+
+    def relax_(self, forms: Ball, arithmetic: AbstractArithmetic) -> tuple[Ball, Ball | None, Tensor]:
+        """`relax_` for forms that are exact as stored and stay so; the last result is what they pay, (B, K, R)."""
+        lines = self.lines
+        if lines is None or lines.all_ones:
+            return forms, None, paid([(forms.size, self.loss)])
+        if lines.all_exact:
+            found = paid([(forms.size, self._above)])
+            return Ball(forms.mid * lines.upper_slope.unsqueeze(2), None), None, found
+        parts = Signed.of_(forms, lines.live)
+        if self._finite:
+            met = [(w, i) for w, i in ((parts.positive, lines.above), (parts.negative, lines.below)) if i is not None]
+            sums = [rows_times(w.flatten(3), i.finite.flatten(2)) for w, i in met]
+            constant = arithmetic.exact(reduce(torch.add, sums)) if sums else None
+        else:
+            constant = lines.constant(parts, arithmetic)
+        found = paid([(parts.positive, self._above), (parts.negative, self._below)])
+        return parts.times_(lines.slopes, None), constant, found
+
+    @cached_property
+    def _finite(self) -> bool:
+        """Whether all intercepts are finite, so that one inner product with them has no limits."""
+        return self.lines is not None and all(
+            i is None or i.infinite is None for i in (self.lines.above, self.lines.below)
+        )
+
+    @cached_property
+    def _above(self) -> Loss:
+        assert self.lines is not None  # noqa: S101  # (for the type checker)
+        return self._side(self.lines.upper_slope, self.lines.above)
+
+    @cached_property
+    def _below(self) -> Loss:
+        assert self.lines is not None  # noqa: S101  # (for the type checker)
+        return self._side(self.lines.lower_slope, self.lines.below)
+
+    def _side(self, slope: Tensor, intercepts: Intercepts | None) -> Loss:
+        loss = self.loss.times(slope)
+        return loss if intercepts is None or not self._finite else loss.with_constants(intercepts.finite)

@@ -8,12 +8,21 @@ multiply-adds, a product computed in working precision satisfies
 (Higham, Accuracy and Stability of Numerical Algorithms, ch. 3), where u is the unit roundoff.  eta is the smallest
 *normal* number, so that products that are flushed to zero are covered.  Sums of two numbers never underflow, as long as
 subnormal numbers exist (`check_matmul`).  Sums of non-negative numbers are computed with a relative error of at most
-gamma.  Therefore every radius below is computed from non-negative terms and then increased by `grow`.
+gamma.  Therefore every radius below is computed from non-negative terms and then increased by `grow`.  Coefficients of
+linear forms have no radius; forms pay for their rounding (`absorbed.py`).
 
 Source: docs/mathematics.md, §8.
 """
 
-from recurjac.arithmetic.ball import Ball, LinearMap, concatenate, nonnegative_sum, summed
+from recurjac.arithmetic.absorbed import Loss, Sizes, paid, radius_beside
+from recurjac.arithmetic.ball import (
+    Ball,
+    LinearMap,
+    concatenate,
+    nonnegative_sum,
+    rows_times,
+    summed,
+)
 from recurjac.arithmetic.base import MEMORY, AbstractArithmetic
 from recurjac.arithmetic.definite import (
     BlockTridiagonal,
@@ -37,7 +46,7 @@ from recurjac.arithmetic.interval import Interval, MoveTensor, no_nan
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
-from recurjac.arithmetic.rounding import root_of, with_derivative_of
+from recurjac.arithmetic.rounding import growth_of, has_subnormal, least_nonzero, root_of, with_derivative_of
 
 __all__ = [
     "AbstractArithmetic",
@@ -48,29 +57,37 @@ __all__ = [
     "Fast",
     "Interval",
     "LinearMap",
+    "Loss",
     "MEMORY",
     "MoveTensor",
     "Rigorous",
     "Signed",
+    "Sizes",
     "Slopes",
     "Ball",
     "around_",
     "check_convolution",
     "check_matmul",
     "concatenate",
+    "growth_of",
+    "has_subnormal",
     "is_psd",
     "largest_eigenpair",
     "largest_eigenvalue",
     "least_eigenvalue",
     "no_nan",
+    "least_nonzero",
     "nonnegative_sum",
+    "paid",
     "plus_and_minus_",
     "plus_at_",
     "plus_matmul_",
     "root_of",
+    "radius_beside",
     "root_up",
     "round_to",
     "round_up_to",
+    "rows_times",
     "shares_memory",
     "spectral_norm",
     "summed",

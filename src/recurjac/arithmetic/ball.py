@@ -18,6 +18,7 @@ from recurjac.arithmetic.rounding import (
     gamma_of,
     grow,
     growth_of,
+    least_nonzero,
     over_underflow_,
     round_up,
     tiny_of,
@@ -33,14 +34,13 @@ class LinearMap(Protocol):
     def in_shape(self) -> Shape: ...
     @property
     def summands(self) -> int: ...
+    def least_coefficient(self) -> float: ...
     def apply(self, tensor: Tensor) -> Tensor: ...
     def absolute(self) -> LinearMap: ...
 
 
 _Pairing = Callable[[Tensor, Tensor], Tensor]
 """A result of two tensors."""
-_Meeting = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Two tensors shaped to broadcast."""
 
 
 @final
@@ -157,12 +157,13 @@ class Ball:
         if n == 0:
             return Ball(mid, self.rad if self.exact else operator.absolute().apply(self.rad.expand_as(self.mid)))
         with torch.no_grad():
-            gamma, absolute, dims = gamma_of(n, mid.dtype), operator.absolute(), len(operator.in_shape)
+            gamma, absolute = gamma_of(n, mid.dtype), operator.absolute()
             size = self._size(gamma)
             sums = absolute.apply(size)
             rad = over_underflow_(
-                sums, n, gamma, lambda: _active(absolute, size, mid, dims), lambda: absolute.apply(size.sign())
-            )
+                sums, n, gamma, lambda: least_nonzero(size) * absolute.least_coefficient(),
+                lambda: absolute.apply(size.sign()),
+            )  # fmt: skip
         return Ball(mid, rad)
 
     def dot(self, rows: Ball) -> Ball:
@@ -172,11 +173,11 @@ class Ball:
         """
         ours = self if self.mid.dim() == 4 else self.map(lambda t: t.reshape(*t.shape[:3], prod(t.shape[3:])))
         theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
-        return _contracted(rows_times, ours, theirs, lambda a, b: (a, b.unsqueeze(-1)))
+        return _contracted(rows_times, ours, theirs)
 
     def matmul(self, matrix: Ball) -> Ball:
         """This value (..., n) times the transpose of a matrix (m, n) that is known up to its radius: (..., m)."""
-        return _contracted(matrix_times, self, matrix, beside_rows)
+        return _contracted(matrix_times, self, matrix)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -211,32 +212,21 @@ def nonnegative_sum(terms: Sequence[tuple[Tensor, Tensor]]) -> Ball:
         return Ball(mid, torch.zeros_like(mid))
     with torch.no_grad():
         rad = over_underflow_(
-            mid.detach().clone(), n, gamma_of(n, mid.dtype), lambda: (torch.ones_like(mid), _largest(terms).sign_()),
+            mid.detach().clone(), n, gamma_of(n, mid.dtype),
+            lambda: min(least_nonzero(w) * least_nonzero(r) for w, r in terms),
             lambda: reduce(torch.add, (rows_times(w.sign(), r.sign()) for w, r in terms)),
         )  # fmt: skip
     return Ball(mid, rad)
-
-
-def _largest(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The largest entry of the rows of all terms, (B, K, 1)."""
-    return reduce(torch.maximum, (r.abs().amax(-1, keepdim=True) for _, r in terms if r.shape[-1]))
 
 
 def matrix_times(forms: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(forms, matrix.mT)
 
 
-def beside_rows(forms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """A number for each form (...) and one for each row of a matrix (m,), shaped to broadcast to their products."""
-    return forms.unsqueeze(-1), rows.unsqueeze(-2)
+def _contracted(how: _Pairing, ours: Ball, theirs: Ball) -> Ball:
+    """The product `how`, which sums over the last dimension of both.  With radii r and s of a and b,
 
-
-def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ball:
-    """The product `how`, which sums over the last dimension of both.
-
-    beside: numbers for the rows of either, so that they broadcast to the results.  With radii r and s of a and b,
-
-        |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
+    |a| s + r (|b| + s) + gamma |a| |b|  <=  gamma (|a| + r / gamma) (|b| + s / gamma)      for gamma <= 1.
     """
     mid = how(ours.mid, theirs.mid)
     if ours.rad is None or theirs.rad is None:
@@ -247,21 +237,9 @@ def _contracted(how: _Pairing, ours: Ball, theirs: Ball, beside: _Meeting) -> Ba
     with torch.no_grad():
         gamma, a, b = gamma_of(n + 1, mid.dtype), ours.cover, theirs.cover
         rad = over_underflow_(
-            how(a, b), n, gamma, lambda: beside(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: how(a.sign(), b)
+            how(a, b), n, gamma, lambda: least_nonzero(a) * least_nonzero(b), lambda: how(a.sign(), b.sign())
         )
     return Ball(mid, rad)
-
-
-def _active(absolute: LinearMap, size: Tensor, image: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """Two factors of a product that is 0 where a value is 0, or where no entry reaches an entry of its image."""
-    active = size.amax(dim=tuple(range(-dims, 0)), keepdim=True).sign_() if dims else size.sign()
-    return _refit(active, image, dims), absolute.apply(torch.ones_like(size[(0,) * (size.dim() - dims)])).sign_()
-
-
-def _refit(active: Tensor, like: Tensor, in_dims: int) -> Tensor:
-    """`active` with its `in_dims` node dimensions of size 1 replaced by as many as the output `like` has."""
-    lead = active.shape[: active.dim() - in_dims]
-    return active.reshape(*lead, *([1] * (like.dim() - len(lead))))
 
 
 def summed(values: Sequence[Ball]) -> Ball:

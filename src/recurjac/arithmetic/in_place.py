@@ -18,8 +18,16 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.ball import Ball, beside_rows, broadcasts, matrix_times, rows_times
-from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible, over_underflow_, tiny_of
+from recurjac.arithmetic.ball import Ball, broadcasts, matrix_times, rows_times
+from recurjac.arithmetic.rounding import (
+    gamma_of,
+    growth_of,
+    least_nonzero,
+    least_of,
+    negligible,
+    over_underflow_,
+    tiny_of,
+)
 
 
 def shares_memory(a: Ball, b: Ball) -> bool:
@@ -73,7 +81,7 @@ def plus_matmul_(value: Ball, forms: Ball, matrix: Ball) -> Ball:
     mid = _plus_product_(value.mid, forms.mid, matrix.mid)
     sums = _plus_product_(own, a, b)
     rad = over_underflow_(
-        sums, n, gamma, lambda: beside_rows(a.amax(-1).sign_(), b.amax(-1).sign_()), lambda: matrix_times(a.sign(), b)
+        sums, n, gamma, lambda: least_nonzero(a) * least_nonzero(b), lambda: matrix_times(a.sign(), b.sign())
     )
     return Ball(mid, rad)
 

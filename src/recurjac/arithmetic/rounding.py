@@ -36,6 +36,12 @@ def tiny_of(tensor: Tensor) -> float:
     return float(torch.finfo(tensor.dtype).tiny)
 
 
+def has_subnormal(tensor: Tensor) -> bool:
+    """Whether some entry is subnormal, so that its product with 1 may be flushed to zero."""
+    size = tensor.detach().abs()
+    return bool(((size > 0) & (size < tiny_of(size))).any())
+
+
 def least_of(tensor: Tensor) -> float:
     """The smallest entry (NaN if any entry is NaN); infinite if the tensor is empty."""
     return float(tensor.amin()) if tensor.numel() else torch.inf
@@ -46,24 +52,30 @@ def negligible(least: float, other: float, dtype: torch.dtype) -> bool:
     return other * torch.finfo(dtype).eps > least
 
 
+def least_nonzero(tensor: Tensor) -> float:
+    """The smallest magnitude of an entry that is not 0; infinite if there is none."""
+    size = tensor.detach().abs()
+    return least_of(size.masked_fill_(size == 0, torch.inf))
+
+
 def over_underflow_(
-    sums: Tensor, n: int, gamma: float, lines: Callable[[], tuple[Tensor, Tensor]], structure: Callable[[], Tensor]
+    sums: Tensor, n: int, gamma: float, least: Callable[[], float], structure: Callable[[], Tensor]
 ) -> Tensor:
     """gamma times the `sums` of n products of sizes, in their memory, and what underflow may lose where one is not 0.
 
-    A sum of 0 is that of no product but 0, or all of them underflowed: `lines` are two factors of a product that is 0
-    at some of the former, `structure` is 0 at them all.
+    A sum of 0 is that of no product but 0, or all of them underflowed.  None did if the product of the `least` factors
+    that are not 0, up to three roundings, is a normal number; otherwise `structure`, which does not underflow, is
+    0 just where all products are.
     """
-    least, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
-    if negligible(least, least_of(sums) * gamma, sums.dtype):
+    lost, growth = (2 * n + 3) * tiny_of(sums), gamma * growth_of(n + 10, sums.dtype)
+    if negligible(lost, least_of(sums) * gamma, sums.dtype):
         return sums.mul_(gamma * growth_of(n + 12, sums.dtype))
     zero = sums == 0
     if not bool(zero.any()):
-        return sums.mul_(growth).add_(least)
-    rows, columns = lines()
-    hidden = bool((zero & (rows * columns != 0)).any())
-    rad = sums.mul_(growth).add_(~zero, alpha=least)
-    return rad.add_(structure().sign_().mul_(zero), alpha=least) if hidden else rad
+        return sums.mul_(growth).add_(lost)
+    hidden = not least() >= 2 * tiny_of(sums)
+    rad = sums.mul_(growth).add_(~zero, alpha=lost)
+    return rad.add_(structure().sign_().mul_(zero), alpha=lost) if hidden else rad
 
 
 @cache

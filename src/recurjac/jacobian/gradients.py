@@ -137,7 +137,7 @@ class Gradients:
         """The route of a method's forms to the covectors, with the lines that the method has chosen so far."""
         if method not in self._routes:
             kind = StackedPushRoute if self.stacked else PushRoute
-            self._routes[method] = kind(self.chain, {})
+            self._routes[method] = kind(self.chain)
         return self._routes[method]
 
 

@@ -47,7 +47,9 @@ class AbstractRecursion(AbstractNodewise):
     def prepare_beside(self, gradients: Gradients, others: Sequence[AbstractPrepared]) -> AbstractPrepared:
         """Bounds of g are those of another method with the same lines at all later nodes, where there is one."""
         for other in others:
-            method = other.methods[0] if isinstance(other, Descended) and len(other.methods) == 1 else None
+            if not isinstance(other, Descended) or len(other.methods) != 1:
+                continue
+            (method,) = other.methods
             if isinstance(method, AbstractRecursion) and self.exact_by_sign and method.exact_by_sign:
                 return self._after(gradients, other)
         return self.prepare(gradients)
@@ -68,12 +70,13 @@ class AbstractRecursion(AbstractNodewise):
 
     @final
     def node(self, known: Gradients, node: int) -> Interval | None:
-        """Bounds at the neurons whose slope is not known exactly; the others need none."""
+        """Bounds at the neurons whose slope is not known exactly; the others need none, unless rounding asks for it."""
         chain = known.chain
         unstable = chain.unstable(node)
-        if unstable is None:
+        asked = self._route(known, node).loose(node)
+        if unstable is None and not asked:
             return None
-        everywhere = bool(unstable.all())
+        everywhere = unstable is None or asked or bool(unstable.all())
         subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
         if bounds.shape[0] != chain.batch:
@@ -92,6 +95,9 @@ class AbstractRecursion(AbstractNodewise):
         route = known.route(self)
         for later in range(known.chain.end - 1, node, -1):
             if later not in route.found:
+                bounds = known.at(later)
+                if bounds is not None:
+                    route.known[later] = bounds
                 route.found[later] = self._relaxed(known, later)
         return route
 

@@ -121,6 +121,12 @@ class Network:
         return (prod(self.input_shape), *(prod(s.shape) for s in self.stages))
 
     @cached_property
+    def uses(self) -> tuple[int, ...]:
+        """The number of edges out of each node."""
+        sources = [e.source for s in self.stages for e in s.edges]
+        return tuple(sources.count(k) for k in range(len(self.sizes)))
+
+    @cached_property
     def parameters(self) -> int:
         """The number of stored weights; each tensor is counted once."""
         return count(t for s in self.stages for t in stage_tensors(s))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic, Ball, Sizes, has_subnormal, least_nonzero
 from recurjac.operators.spectral import spectral_norm
 
 
@@ -29,6 +29,14 @@ class AbstractOperator(ABC):
     @abstractmethod
     def push(self, value: Ball) -> Ball:
         """A applied to a value of shape (..., *in_shape), with its rounding error."""
+
+    def absorb(self, sizes: Sizes) -> Sizes:
+        """What its rounding costs forms that it is applied to, from what those of its results cost (`Sizes.before`).
+
+        Unless a class says what, forms that it is applied to pay infinity.
+        """
+        lead = sizes.lost.shape
+        return Sizes(sizes.numbers.new_full((*lead, *self.in_shape), torch.inf), sizes.roundings + 1, sizes.lost)
 
     @abstractmethod
     def transpose(self) -> AbstractOperator:
@@ -111,8 +119,28 @@ class AbstractLeaf(AbstractOperator):
     def push(self, value: Ball) -> Ball:
         return value.linear(self)
 
+    @final
+    def absorb(self, sizes: Sizes) -> Sizes:
+        return sizes.before(self)
+
+    @property
+    def sums_products(self) -> bool:
+        """Whether each result of `apply` is a sum of products of entries and numbers that are 1 or in `tensors`."""
+        return False
+
+    def least_coefficient(self) -> float:
+        """A lower bound of the magnitudes of coefficients that are not 0, up to two roundings; 0 if none is known."""
+        return min((least_nonzero(t) for t in self.tensors()), default=1.0) if self.sums_products else 0.0
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
-        return self.push(arithmetic.exact(one_hot(index, self.in_shape, dtype)))
+        """Like `push`, but sums of products are exact: of those with 1 and 0, at most one is not 0.
+
+        Subnormal coefficients are excepted, because their products with 1 may be flushed to zero.
+        """
+        units = one_hot(index, self.in_shape, dtype)
+        if not self.sums_products or any(has_subnormal(t) for t in self.tensors()):
+            return self.push(arithmetic.exact(units))
+        return arithmetic.exact(self.apply(units))
 
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """The largest column sum for p = 1, the largest row sum for p = inf, and `spectral_norm` for p = 2."""

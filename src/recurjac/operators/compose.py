@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic, Ball, Sizes
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import AbstractWeightless, Identity, Negate, Reshape
@@ -40,6 +40,9 @@ class Compose(AbstractOperator):
 
     def push(self, value: Ball) -> Ball:
         return self.outer.push(self.inner.push(value))
+
+    def absorb(self, sizes: Sizes) -> Sizes:
+        return self.inner.absorb(self.outer.absorb(sizes))
 
     def transpose(self) -> AbstractOperator:
         return compose(self.inner.transpose(), self.outer.transpose())

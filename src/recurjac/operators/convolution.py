@@ -86,6 +86,10 @@ class Convolution(AbstractLeaf):
     def absolute(self) -> Convolution:
         return replace(self, weight=self.weight.abs())
 
+    @property
+    def sums_products(self) -> bool:
+        return True
+
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """A convolution, without padding, of the part of the input that the box around `index` reads."""
         g, (out, inn) = self.geometry, (self.out_shape[1:], self.inputs[1:])
@@ -198,6 +202,10 @@ class TransposedConvolution(AbstractLeaf):
 
     def absolute(self) -> TransposedConvolution:
         return replace(self, weight=self.weight.abs())
+
+    @property
+    def sums_products(self) -> bool:
+        return True
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """A transposed convolution, without padding, of the part of the input that reaches the box around `index`."""

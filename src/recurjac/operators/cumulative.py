@@ -52,6 +52,10 @@ class CumulativeSum(AbstractLeaf):
     def summands(self) -> int:
         return self.shape[self.axis]
 
+    @property
+    def sums_products(self) -> bool:
+        return True
+
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """The sums along those lines of the tensor that contain an entry of `index`."""
         n = self.shape[self.axis]

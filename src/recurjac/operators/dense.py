@@ -78,6 +78,10 @@ class Dense(AbstractLeaf):
     def summands(self) -> int:
         return int(self.weight.shape[1])
 
+    @property
+    def sums_products(self) -> bool:
+        return True
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         if prod(self.inputs) != self.weight.shape[1]:
             return super().columns(index, dtype, arithmetic)

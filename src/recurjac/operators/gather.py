@@ -104,6 +104,10 @@ class Gather(AbstractLeaf):
     def summands(self) -> int:
         return 0 if self._terms <= 1 else len(self.table)
 
+    @property
+    def sums_products(self) -> bool:
+        return True
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         """The columns, which are exact: each entry counts how often an output reads the position."""
         back = self._transposed.table

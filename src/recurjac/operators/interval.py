@@ -54,12 +54,16 @@ def affine_image(
             reached = leaf.absolute().push(arithmetic.exact(infinite.to(near.lower.dtype))).mid > 0
             met = reached if met is None else met | reached
             mid, half = arithmetic.midrad(near)
-        image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
+        if arithmetic.rigorous and not half.requires_grad:  # a ball whose radius is a half-width: one product fewer
+            image = leaf.push(arithmetic.ball(mid, half))
+        else:
+            image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
+            spread = width if spread is None else spread + width
         constant = image if constant is None else constant + image
-        spread = width if spread is None else spread + width
-    if constant is None or spread is None:
+    if constant is None:
         raise ValueError("there is no term")
-    found = arithmetic.between(constant - spread, constant + spread)
+    ends = (constant, constant) if spread is None else (constant - spread, constant + spread)
+    found = arithmetic.between(*ends)
     if met is None:
         return found
     return Interval(torch.where(met, -torch.inf, found.lower), torch.where(met, torch.inf, found.upper))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, concatenate, plus_matmul_, spectral_norm
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, Sizes, concatenate, plus_matmul_, spectral_norm
 from recurjac.operators.base import AbstractOperator
 
 
@@ -39,6 +39,10 @@ class IntervalMatrix(AbstractOperator):
             value = value.map(lambda t: t.reshape(*lead, prod(self.inputs)))
         found = value.matmul(self._afresh)
         return found if len(self.outputs) == 1 else found.map(lambda t: t.reshape((*lead, *self.outputs)))
+
+    def absorb(self, sizes: Sizes) -> Sizes:
+        flat = sizes.reshaped(len(self.outputs), (prod(self.outputs),))
+        return flat.before_matrix(self._afresh).reshaped(1, self.inputs)
 
     @property
     def _afresh(self) -> Ball:
@@ -97,6 +101,14 @@ def total(pairs: Sequence[tuple[AbstractOperator, Ball]], onto: Ball | None = No
             return plus_matmul_(onto, value, operator._afresh)
     found = _total(pairs)
     return found if onto is None else onto + found
+
+
+def other_terms(operators: Sequence[AbstractOperator]) -> int:
+    """How many more summands than its own products an entry of `total` has at most, for one of these operators.
+
+    Each further operator adds one number; matrices add all products of all of them, as they are computed as one.
+    """
+    return len(operators) - 1 + sum(prod(o.inputs) for o in operators if isinstance(o, IntervalMatrix))
 
 
 def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:

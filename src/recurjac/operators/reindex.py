@@ -23,6 +23,11 @@ class AbstractWeightless(AbstractLeaf):
     def summands(self) -> int:
         return 0
 
+    @property
+    @final
+    def sums_products(self) -> bool:
+        return True
+
     @final
     def norm(self, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         return torch.ones((), dtype=torch.float64)

@@ -95,6 +95,10 @@ class Scale(AbstractDiagonal):
     def summands(self) -> int:
         return 1
 
+    @property
+    def sums_products(self) -> bool:
+        return True
+
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(torch.tensor([1.5, -2.0, 0.0], dtype=torch.float64)), cls(-torch.ones(2, 2, dtype=torch.float64))]
@@ -121,6 +125,9 @@ class Divide(AbstractDiagonal):
     def summands(self) -> int:
         """A quotient is rounded once, like a product."""
         return 1
+
+    def least_coefficient(self) -> float:
+        return 1 / max(float(self.divisor.detach().abs().max()), 1e-300) if self.divisor.numel() else 1.0
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -153,6 +160,9 @@ class Standardise(AbstractDiagonal):
     def summands(self) -> int:
         """The floor, the sum, its root and the quotient each have a relative rounding error: like four products."""
         return 4
+
+    def least_coefficient(self) -> float:
+        return 1 / max(float((self.variance.detach() + self.floor).max()), 1.0) if self.variance.numel() else 1.0
 
     @classmethod
     def examples(cls) -> list[Self]:

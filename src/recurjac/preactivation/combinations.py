@@ -6,7 +6,8 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.preactivation.base import AbstractPreactivation
-from recurjac.preactivation.state import PreactivationState, PullRoute
+from recurjac.preactivation.pull_route import PullRoute
+from recurjac.preactivation.state import PreactivationState
 from recurjac.propagation.forms import DenseForms
 from recurjac.propagation.sweep import sweep
 

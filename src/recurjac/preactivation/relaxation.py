@@ -18,7 +18,8 @@ from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.forward import Quick
 from recurjac.preactivation.ibp import IBP
-from recurjac.preactivation.state import AbstractLineChoice, PreactivationState, PullRoute
+from recurjac.preactivation.pull_route import PullRoute
+from recurjac.preactivation.state import AbstractLineChoice, PreactivationState
 from recurjac.propagation.forms import Units
 from recurjac.propagation.neuron_subset import NeuronSubset
 from recurjac.propagation.sweep import sweep

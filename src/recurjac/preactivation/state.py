@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation, Factor, FactorOver
 from recurjac.activations.product import factors_over
-from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Conditional, Interval, Loss, Sizes
 from recurjac.machine import keep_freed_memory
 from recurjac.network import Closed, Network, Stage
 from recurjac.operators import AbstractOperator
@@ -24,10 +24,10 @@ from recurjac.operators.part import part
 from recurjac.preactivation.closed import values_of
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import AbstractPlanner
-from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
 from recurjac.region import BoundRegion
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 _Kept = TypeVar("_Kept")
 
@@ -293,6 +293,7 @@ class _Found:
     live_lines: dict[int, LinearRelaxation] = field(default_factory=dict)
     live: dict[int, Tensor | None] = field(default_factory=dict)
     pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
+    absorptions: dict[int, Absorption] = field(default_factory=dict)
 
 
 @final
@@ -342,6 +343,24 @@ class RelaxedNetwork:
             self.found.pulls[k, whole] = [(source, o.transpose()) for source, o in parts if o is not None]
         return self.found.pulls[k, whole]
 
+    def sizes(self, k: int) -> Tensor:
+        """Upper bounds of |h_k| at the neurons `live(k)`, (batch, 1, *stage or entries); h_0 is the input."""
+        state = self.state
+        return self._live_of(k, state.post(0) if k == 0 else state.part(k))
+
+    def loss(self, k: int, rows: Ball | None, whole: bool) -> Loss:
+        """What rounding costs forms of h_k that are multiplied with `rows` and pulled on; `whole` as for `pulls`."""
+        uses = self.state.network.uses
+        images = [o.absorb(Sizes.of(self.sizes(j), len(o.out_shape), uses[j] - 1)) for j, o in self.pulls(k, whole)]
+        bent = not (whole or self.state.stage(k).linear)
+        before = self._live_of(k, self.state.pre(k)) if bent else None
+        dims = 1 if not whole and self.live(k) is not None else len(self.state.stage(k).shape)
+        return loss_of(images, rows, before, dims)
+
+    def _live_of(self, k: int, bounds: Interval) -> Tensor:
+        size, live = bounds.magnitude.detach().unsqueeze(1), self.live(k) if k else None
+        return size if live is None else size.flatten(2).index_select(2, live)
+
     def along_skeleton(self, k: int) -> AbstractRoute | None:
         """The route along the skeleton from the entries of stage k, as a vector, to the input, or None."""
         skeleton, z = self.state.skeleton, self.state.affine(k)
@@ -354,51 +373,3 @@ class RelaxedNetwork:
         if k not in self.found.kept:
             self.found.kept[k] = self.lines(k).at(skeleton.post[k].kept)
         return self.found.kept[k]
-
-
-@final
-@dataclass(frozen=True)
-class PullRoute(AbstractRoute):
-    """A route from a stage back to the input: operators are transposed, biases add terms, and it ends at the region.
-
-    Neurons that are always 0 are left out along the way if that saves work.
-    """
-
-    relaxed: RelaxedNetwork
-    start: int
-
-    @property
-    def arithmetic(self) -> AbstractArithmetic:
-        return self.relaxed.state.arithmetic
-
-    @property
-    def planner(self) -> AbstractPlanner:
-        return self.relaxed.state.planner
-
-    def nodes(self, start: int) -> Sequence[int]:
-        return range(start, -1, -1)
-
-    def edges(self, node: int) -> Sequence[tuple[int, AbstractOperator]]:
-        return self.relaxed.pulls(node, node == self.start)
-
-    def lines(self, node: int) -> LinearRelaxation | None:
-        if node == 0 or self.relaxed.state.stage(node).linear:
-            return None
-        return self.relaxed.live_lines(node)
-
-    def rows(self, node: int) -> Ball | None:
-        bias = None if node == 0 else self.relaxed.state.stage(node).bias(self.arithmetic)
-        if bias is None:
-            return None
-        live = None if node == self.start else self.relaxed.live(node)
-        return bias.map(lambda t: t[None, None] if live is None else t.flatten()[live][None, None])
-
-    def region(self, node: int) -> BoundRegion | None:
-        return self.relaxed.state.region if node == 0 else None
-
-    def floats(self) -> int:
-        return self.relaxed.state.region.batch * self.widest()
-
-    def widest(self) -> int:
-        network = self.relaxed.state.network
-        return max(network.sizes)

@@ -10,13 +10,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic, Ball, Loss
 from recurjac.operators import AbstractOperator, Gather, Identity, compose
 from recurjac.propagation.forms import Units
 from recurjac.propagation.planning import AbstractPlanner
-from recurjac.propagation.route import AbstractRoute
+from recurjac.propagation.route import AbstractAbsorbingRoute, AbstractRoute
 from recurjac.region import Convex
-from recurjac.relaxations import LinearRelaxation
+from recurjac.relaxations import Absorption, LinearRelaxation
 
 
 def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
@@ -40,15 +40,15 @@ def tiles(seeds: Units, planner: AbstractPlanner) -> Sequence[Tensor] | None:
 
 @final
 @dataclass(frozen=True)
-class Restricted(AbstractRoute):
+class Restricted(AbstractAbsorbingRoute):
     """Another route restricted to the entries of each node that certain forms reach; nodes become vectors."""
 
-    whole: AbstractRoute
+    whole: AbstractAbsorbingRoute
     reached: dict[int, Tensor]
     out: dict[int, list[tuple[int, AbstractOperator]]]
 
     @classmethod
-    def to_reach_of(cls, route: AbstractRoute, start: int, index: Tensor) -> Restricted | None:
+    def to_reach_of(cls, route: AbstractAbsorbingRoute, start: int, index: Tensor) -> Restricted | None:
         """The part of `route` that unit forms at the flat positions `index` of `start` reach; None if too large."""
         reached = {start: index}
         met: dict[int, list[tuple[int, AbstractOperator, Tensor]]] = {}
@@ -98,6 +98,18 @@ class Restricted(AbstractRoute):
 
     def region(self, node: int) -> Convex | None:
         return self.whole.region(node)
+
+    def loss(self, node: int) -> Loss:
+        """That of the whole route: each entry that is computed is a sum of the same products."""
+        return self.whole.loss(node).at(self.reached[node])
+
+    def absorption(self, node: int) -> Absorption:
+        loss = self.whole.absorption(node).loss  # which is kept, unlike that of the start
+        return Absorption(self.lines(node), loss.at(self.reached[node]))
+
+    def sizes(self, node: int) -> Tensor:
+        sizes = self.whole.sizes(node)
+        return sizes if self.region(node) is not None else sizes.flatten(2)[:, :, self.reached[node]]
 
     def floats(self) -> int:
         return max(1, self.whole.floats() * self.widest() // self.whole.widest())

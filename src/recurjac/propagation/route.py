@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import final
 
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from torch import Tensor
+
+from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Sizes
 from recurjac.operators import AbstractOperator
 from recurjac.propagation.planning import AbstractPlanner
+from recurjac.propagation.tally import Absorbing, AbstractMagnitudes, AbstractTally, Travelling
 from recurjac.region import Convex
 from recurjac.relaxations import LinearRelaxation
 
@@ -24,11 +28,6 @@ class AbstractRoute(ABC):
     @abstractmethod
     def planner(self) -> AbstractPlanner:
         """Decides how many forms are propagated together."""
-
-    @property
-    def dense(self) -> bool:
-        """Whether a form reaches all entries of every next node, so that restricting the route saves nothing."""
-        return False
 
     @abstractmethod
     def nodes(self, start: int) -> Sequence[int]:
@@ -64,3 +63,29 @@ class AbstractRoute(ABC):
     @abstractmethod
     def widest(self) -> int:
         """The number of entries of the widest node."""
+
+    def tally(self) -> AbstractTally:
+        """How the rounding of forms is covered along this route; a new one for each sweep."""
+        return Travelling(self.arithmetic)
+
+
+class AbstractAbsorbingRoute(AbstractRoute, AbstractMagnitudes):
+    """A route that absorbs rounding where it is to be covered."""
+
+    @final
+    def tally(self) -> AbstractTally:
+        return Absorbing(self.arithmetic, self) if self.arithmetic.rigorous else Travelling(self.arithmetic)
+
+
+def loss_of(images: Sequence[Sizes], rows: Ball | None, before: Tensor | None, dims: int) -> Loss:
+    """The loss at a node with so many dimensions.
+
+    images: what the operators of all edges cost.  rows: numbers with which the forms are multiplied.  before: upper
+    bounds of what forms are multiplied with after the node's lines, (B, K, *node); None if it has no lines.
+    """
+    parts = list(images)
+    if rows is not None:
+        parts.append(Sizes.of_row(rows, dims))
+    if before is not None:
+        parts.append(Sizes.of(before, dims).rounded(dims))
+    return Loss.of(parts, dims)

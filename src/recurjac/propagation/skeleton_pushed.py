@@ -218,10 +218,6 @@ class SkeletonRoute(AbstractRoute):
     inputs: BoundRegion
 
     @property
-    def dense(self) -> bool:
-        return True
-
-    @property
     def arithmetic(self) -> AbstractArithmetic:
         return self.skeleton.arithmetic
 

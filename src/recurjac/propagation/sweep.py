@@ -17,13 +17,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_and_minus_, shares_memory, summed
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, plus_and_minus_, shares_memory
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval_matrix import IntervalMatrix, total
 from recurjac.propagation.forms import AbstractSeeds, Units
 from recurjac.propagation.receptive_field import Restricted, tiles
-from recurjac.propagation.route import AbstractRoute
-from recurjac.relaxations import relax_
+from recurjac.propagation.route import AbstractAbsorbingRoute, AbstractRoute
+from recurjac.propagation.tally import AbstractTally
 
 
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
@@ -32,14 +32,16 @@ def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
     Source: docs/mathematics.md, §3.2 (pull) and §5 (push); arXiv:1811.00866, Theorem 3.2; arXiv:1810.11783,
     Algorithm 1.
     """
-    if isinstance(seeds, Units) and not route.dense and (chosen := tiles(seeds, route.planner)) is not None:
-        parts = [_tile(route, start, seeds, tile) for tile in chosen]
-        order = torch.cat(list(chosen)).argsort()
-        return _joined(parts).map(lambda t: t.index_select(2, order))
+    if isinstance(seeds, Units) and isinstance(route, AbstractAbsorbingRoute):
+        chosen = tiles(seeds, route.planner)
+        if chosen is not None:
+            parts = [_tile(route, start, seeds, tile) for tile in chosen]
+            order = torch.cat(list(chosen)).argsort()
+            return _joined(parts).map(lambda t: t.index_select(2, order))
     return _in_parts(route, start, seeds)
 
 
-def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Interval:
+def _tile(route: AbstractAbsorbingRoute, start: int, seeds: Units, tile: Tensor) -> Interval:
     """The bounds of the forms `tile`, by a sweep along the part of the route that they reach if it is small."""
     index = seeds.index[0, tile]
     near = Restricted.to_reach_of(route, start, index)
@@ -49,9 +51,8 @@ def _tile(route: AbstractRoute, start: int, seeds: Units, tile: Tensor) -> Inter
 
 
 def _in_parts(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
-    copies = 12 if route.arithmetic.rigorous else 6
     form = route.floats() * torch.finfo(seeds.precision).bits // 8
-    size = route.planner.together(form, copies, route.arithmetic.memory_on(seeds.device), seeds.device)
+    size = route.planner.together(form, route.tally().copies, route.arithmetic.memory_on(seeds.device), seeds.device)
     lots = max(1, ceil(seeds.count / size))
     if lots == 1:
         return _sweep(route, start, seeds)
@@ -70,51 +71,34 @@ def _joined(bounds: list[Interval]) -> Interval:
     return Interval(torch.cat([b.lower for b in wide], 2), torch.cat([b.upper for b in wide], 2))
 
 
-class _Tally:
-    """The constants so far: shared by both signs until `split`, then for the forms followed by their negations."""
-
-    def __init__(self) -> None:
-        self.terms: list[Ball] = []
-        self.split = False
-
-    def add(self, term: Ball | None) -> None:
-        if term is not None:
-            self.terms.append(term)
-
-    def double(self) -> None:
-        self.terms = [concatenate([t, -t], 2) for t in self.terms]
-        self.split = True
-
-
 def _sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
-    arithmetic, tally = route.arithmetic, _Tally()
+    tally, split = route.tally(), False
     pending: dict[int, list[_Sent]] = {}
     for node in route.nodes(start):
         sent = pending.pop(node, None)
         if node == start:
             rows = route.rows(node)
             tally.add(None if rows is None else seeds.dot(rows))
-            _send(pending, route.edges(node), _Seeds(seeds, arithmetic))
+            _send(pending, route.edges(node), _Seeds(seeds, tally.begin(node, seeds)))
             continue
         if sent is None:
             continue
         lines, region, rows = route.lines(node), route.region(node), route.rows(node)
-        if not tally.split and (region is not None or (lines is not None and not lines.all_exact)):
+        if not split and (region is not None or (lines is not None and not lines.all_exact)):
             tally.double()
+            split = True
             pending = {k: [s.doubled() for s in v] for k, v in pending.items()}
             sent = [s.doubled() for s in sent]
-        forms, passing = route.split_passthrough(node, _arrived(sent))
+        forms, passing = route.split_passthrough(node, _arrived(sent, node, tally))
         if region is not None:
-            tally.add(region.support_function_(forms, arithmetic))
+            tally.maximise_(forms, region)
             continue
-        if lines is not None:
-            forms, constant = relax_(forms, lines, arithmetic)
-            tally.add(constant)
-            if lines.all_constant and passing is None:
-                continue
-        tally.add(None if rows is None else forms.dot(rows))
+        forms = tally.relax_(forms, node, lines)
+        if lines is not None and lines.all_constant and passing is None:
+            continue
+        tally.meet(forms, rows)
         _send(pending, route.edges(node), _Forms(forms), passing)
-    return _bounds(route, seeds, tally)
+    return _bounds(route, seeds, tally, split)
 
 
 @final
@@ -166,7 +150,7 @@ def _send(
         pending.setdefault(target, []).append(_Sent(operator, forms, passing if i == 0 else None))
 
 
-def _arrived(sent: Sequence[_Sent]) -> Ball:
+def _arrived(sent: Sequence[_Sent], node: int, tally: AbstractTally) -> Ball:
     """The sum of all forms that arrive at a node, in memory that nothing else uses."""
     pushed = [(s.operator, s.forms.value) for s in sent if isinstance(s.forms, _Forms)]
     passing = [s.passing for s in sent if s.passing is not None]
@@ -174,7 +158,7 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
     found = reduce(Ball.__add__, passing) if passing else None
     found = total(pushed, found) if pushed else found
     for seeds, operator in ((s.forms, s.operator) for s in sent if isinstance(s.forms, _Seeds)):
-        own = seeds.seeds.push(operator, seeds.arithmetic)
+        own = tally.columns(seeds.seeds.push(operator, seeds.arithmetic), node, len(sent) - 1, seeds.both)
         if seeds.both and new and found is not None and found.shape[:2] == own.shape[:2]:
             found = plus_and_minus_(found, own)
         else:
@@ -186,12 +170,12 @@ def _arrived(sent: Sequence[_Sent]) -> Ball:
     return found.map(torch.clone) if moved else found
 
 
-def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: _Tally) -> Interval:
-    if not tally.terms:  # no form has a term: all are 0
+def _bounds(route: AbstractRoute, seeds: AbstractSeeds, tally: AbstractTally, split: bool) -> Interval:
+    total = tally.total()
+    if total is None:  # no form has a term: all are 0
         zero = torch.zeros(1, 1, seeds.count, dtype=seeds.precision, device=seeds.device)
         return Interval.point(zero)
-    total = summed(tally.terms)
-    if not tally.split:
+    if not split:
         return route.arithmetic.between(total, total)
     upper = total.upper()
     return route.arithmetic.enclose(-upper[:, :, seeds.count :], upper[:, :, : seeds.count])

@@ -14,7 +14,7 @@ from recurjac.activations import AbstractActivation
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous
 from recurjac.network import Network
 from recurjac.preactivation import IBP, AbstractLineRule, AbstractPreactivation, CrownLines, PreactivationState, Refine
-from recurjac.preactivation.state import PullRoute
+from recurjac.preactivation.pull_route import PullRoute
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import DenseForms
 from recurjac.propagation.planning import Planner
