@@ -118,9 +118,8 @@ def test_a_network_that_overflows_is_named() -> None:
 TYPES = """
 import torch, recurjac as rj
 net, region = rj.load([(torch.ones(2, 2), None)]), rj.LpBall(torch.zeros(2), 0.1)
-module = torch.nn.Linear(2, 2)
 for bound in (rj.lipschitz, rj.jacobian_bounds):
-    wrong = ({"method": "chords"}, {"pre": "crown"}, {"region": region.x}, {"network": module}, {"arithmetic": "x"})
+    wrong = ({"method": "chords"}, {"pre": "crown"}, {"region": region.x}, {"network": 3}, {"arithmetic": "x"})
     for bad in wrong:
         try:
             bound(**{"network": net, "region": region, **bad})
@@ -134,7 +133,7 @@ def test_arguments_of_another_type_are_named() -> None:
     done = subprocess.run([sys.executable, "-c", TYPES], capture_output=True, text=True, check=True)  # noqa: S603
     said = done.stdout.splitlines()
     assert len(said) == 10
-    for words in ("method is a str", "pre-activations is a str", "region is a Tensor", "network is a Linear", "a str"):
+    for words in ("method is a str", "pre-activations is a str", "region is a Tensor", "network is a int", "a str"):
         assert sum(words in line for line in said) >= 2
 
 

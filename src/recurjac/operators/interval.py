@@ -54,7 +54,8 @@ def affine_image(
             reached = leaf.absolute().push(arithmetic.exact(infinite.to(near.lower.dtype))).mid > 0
             met = reached if met is None else met | reached
             mid, half = arithmetic.midrad(near)
-        if arithmetic.rigorous and not half.requires_grad:  # a ball whose radius is a half-width: one product fewer
+        live = half.requires_grad or any(t.requires_grad for t in leaf.tensors())  # radii carry no derivatives
+        if arithmetic.rigorous and not live:  # a ball whose radius is a half-width: one product fewer
             image = leaf.push(arithmetic.ball(mid, half))
         else:
             image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
