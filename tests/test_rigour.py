@@ -165,3 +165,29 @@ def test_a_bound_that_is_0_by_signs_alone_is_0(
         bounds = rj.jacobian_bounds(problem, method=method)
         assert bounds.rigorous
         assert float(bounds.lower.min()) >= 0
+
+
+SCALES = {
+    torch.float32: (1.0, 1e-20, 2e-22, 1e-30, 1e-37, 1e-42, 1e25),
+    torch.float64: (1.0, 2e-161, 1e-200, 1e-310, 1e200),
+}
+"""Down to numbers whose squares are subnormal or 0, and up to some whose squares overflow."""
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(dtype, scale) for dtype in SCALES for scale in SCALES[dtype]])
+@pytest.mark.parametrize(("p", "q"), [(1, 2), (2, rj.inf), (1, 1), (rj.inf, rj.inf)])
+def test_constants_of_tiny_and_huge_layers_hold_exactly(dtype: torch.dtype, scale: float, p: float, q: float) -> None:
+    """An attained gain was above the exact one where squares of entries lost their digits (float32, 2e-22)."""
+    for seed in range(5):
+        weight = scale * torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        network = rj.load([(weight.to(dtype), None)], dtype=dtype)
+        rows = [[Fraction(float(v)) for v in row] for row in weight.to(dtype)]
+        vectors = list(zip(*rows, strict=True)) if p == 1 else rows
+        sizes = [sum(v * v for v in vector) if 2 in (p, q) else sum(map(abs, vector)) ** 2 for vector in vectors]
+        lip = rj.lipschitz(network, rj.LpBall(torch.zeros(1, 4, dtype=dtype), 0.5), p=p, q=q, method=rj.Chords())
+        lower, upper = Fraction(float(lip.lower[0])), float(lip.upper[0])
+        assert lip.rigorous
+        assert lower**2 <= max(sizes)
+        assert upper == rj.inf or max(sizes) <= Fraction(upper) ** 2
+        if torch.finfo(dtype).tiny / torch.finfo(dtype).eps < scale < 1e100:
+            assert max(sizes) <= (lower * (1 + Fraction(1, 10**5))) ** 2

@@ -45,6 +45,7 @@ from recurjac.arithmetic.in_place import (
 from recurjac.arithmetic.interval import Interval, MoveTensor, no_nan
 from recurjac.arithmetic.kinds import Conditional, Fast, Rigorous
 from recurjac.arithmetic.lanczos import Eigenpair, largest_eigenpair
+from recurjac.arithmetic.lengths import length_of
 from recurjac.arithmetic.platform import check_convolution, check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.arithmetic.rounding import growth_of, has_subnormal, least_nonzero, root_of, with_derivative_of
 
@@ -77,6 +78,7 @@ __all__ = [
     "least_eigenvalue",
     "no_nan",
     "least_nonzero",
+    "length_of",
     "nonnegative_sum",
     "paid",
     "plus_and_minus_",

@@ -12,7 +12,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval, spectral_norm
+from recurjac.arithmetic import AbstractArithmetic, Interval, length_of, spectral_norm
 
 
 def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArithmetic, row_sums: Tensor) -> Tensor:
@@ -38,14 +38,8 @@ def induced_norm(entries: Interval, p: float, q: float, arithmetic: AbstractArit
 def vector_norm(x: Tensor, q: float, arithmetic: AbstractArithmetic) -> Tensor:
     """An upper bound of the q-norm over the last dimension of a non-negative tensor."""
     if q == inf:
-        return x.amax(-1)
-    if q == 1:
-        return arithmetic.at_least(x.sum(-1), x.shape[-1])
-    most = x.detach().amax(-1, keepdim=True)
-    scale = torch.where((most > 0) & most.isfinite(), most, 1.0)
-    squares = (x / scale).square().sum(-1)
-    root = torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0) * scale.squeeze(-1)
-    return arithmetic.at_least(root, x.shape[-1] + 6)
+        return length_of(x, q)
+    return arithmetic.at_least(length_of(x, q), x.shape[-1] + (6 if q == 2 else 0))
 
 
 def _spectral(entries: Interval, arithmetic: AbstractArithmetic) -> Tensor:

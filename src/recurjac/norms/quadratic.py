@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import largest_eigenvalue, root_up, round_up_to
+from recurjac.arithmetic import largest_eigenvalue, length_of, root_up, round_up_to
 from recurjac.arithmetic.rounding import grow
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
@@ -149,7 +149,7 @@ def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
         return plain
     gram = reached.gram
     other = root_up(grow(largest_eigenvalue(gram).clamp(min=0) * reached.growth * (chain.rows if q == 1 else 1), 4))
-    rest = torch.linalg.vector_norm(reached.rest) if q == 2 else reached.rest.sum()
+    rest = length_of(reached.rest, 2) if q == 2 else reached.rest.sum()
     other = grow(other + rest, chain.rows + 4)
     return torch.minimum(plain, round_up_to(torch.where(other.isnan(), inf, other), chain.dtype))
 

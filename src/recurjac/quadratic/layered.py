@@ -14,7 +14,7 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, root_up
+from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, length_of, root_up
 from recurjac.arithmetic.rounding import grow, tiny_of
 from recurjac.operators import AbstractOperator
 from recurjac.quadratic.bends import Bends, bends
@@ -77,7 +77,8 @@ def reach_layers(layers: Layers, start: Tensor, choose: Choose) -> Reached | Non
         state = found
     across = state.roots.matmul(layers.rows).map(lambda t: t.mT)  # (K, r)
     size = layers.rows.size if layers.rows.rad is None else layers.rows.size + layers.rows.rad
-    rest = grow(torch.linalg.vector_norm(size, dim=1) * state.loose, size.shape[1] + 8)
+    least = tiny_of(start) * (state.loose > 0)  # the product may underflow
+    rest = grow(length_of(size, 2) * state.loose + least, size.shape[1] + 8)
     gram = across.matmul(across)
     return Reached(gram, state.growth, rest) if bool(gram.mid.isfinite().all()) else None
 

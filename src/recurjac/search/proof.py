@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import Interval, length_of
 from recurjac.deadline import Deadline
 from recurjac.jacobian import Gradients, RecurJac
 from recurjac.operators.interval import affine_image
@@ -88,18 +88,8 @@ def _gained(
     Points that are not `inside` (N,) count as 0, which is a lower bound of every constant.
     """
     arithmetic = problem.arithmetic
-    scale = _scale(entries)
-    gain = arithmetic.at_most(torch.linalg.vector_norm(entries * scale, norms[1], dim=-1), entries.shape[-1] + 4)
-    gain = gain / scale.squeeze(-1)  # exact, unless it underflows
-    gain = torch.where(gain < torch.finfo(gain.dtype).tiny, torch.nextafter(gain, torch.zeros_like(gain)), gain)
+    gain = arithmetic.at_most(length_of(entries, norms[1]), entries.shape[-1] + 6)
     if norms[0] == 2:
-        length = arithmetic.at_least(torch.linalg.vector_norm(ways.flatten(1), 2, dim=-1), ways[0].numel() + 4)
+        length = arithmetic.at_least(length_of(ways.flatten(1).abs(), 2), ways[0].numel() + 6)
         gain = arithmetic.at_most(gain / length, 1)
     return Attained(torch.where(inside & gain.isfinite(), gain, 0.0), points, ways)
-
-
-def _scale(entries: Tensor) -> Tensor:
-    """Powers of 2, (N, 1), that keep squares of the largest entries of each row from underflow; 1 where none does."""
-    info, largest = torch.finfo(entries.dtype), entries.amax(-1, keepdim=True).nan_to_num(1.0, 1.0)
-    exponent = torch.frexp(largest).exponent.clamp(-126, 0)
-    return torch.where(largest < info.tiny**0.5 / info.eps, torch.ldexp(torch.ones_like(largest), -exponent), 1.0)
