@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import final
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from recurjac.network import Network, chain
 from recurjac.operators import AbstractOperator, Compose, Dense
 from recurjac.operators.interval_matrix import IntervalMatrix, other_terms
 from recurjac.operators.scale import Divide, Standardise
+from recurjac.propagation.tally import Absorbing, AbstractMagnitudes
+from recurjac.relaxations import Absorption, LinearRelaxation
 from tests import exact
 from tests.helpers import examples
 
@@ -139,6 +143,77 @@ def test_matrices_that_are_multiplied_as_one_count_all_products() -> None:
     assert other_terms([dense]) == 0
     assert other_terms([dense, dense, dense]) == 2
     assert other_terms([matrix, dense, matrix]) == 2 + 3 + 3
+
+
+def test_what_underflows_is_paid() -> None:
+    """Subnormal products in float32, alone and after another layer, with magnitudes that make them count."""
+    g = torch.Generator().manual_seed(3)
+    once = Dense.matrix(1e-43 * torch.randn(5, 6, generator=g, dtype=torch.float64).float())
+    first, second = (Dense.matrix(1e-22 * torch.randn(*n, generator=g)) for n in ((6, 6), (5, 6)))
+    for operator in (once, Compose(second, first)):
+        wrong, lost = violations(operator, torch.float32, 2)
+        assert (wrong, lost > 4) == (0, True)
+
+
+@final
+@dataclass(frozen=True)
+class Known(AbstractMagnitudes):
+    """The same magnitudes (B, K, n) and lines at every node; forms are not multiplied after them."""
+
+    numbers: torch.Tensor
+    line: LinearRelaxation | None = None
+
+    def loss(self, node: int) -> Loss:
+        return Loss.of([Sizes.of(self.numbers, 1).rounded(1)], 1)
+
+    def absorption(self, node: int) -> Absorption:
+        return Absorption(self.line, self.loss(node))
+
+    def sizes(self, node: int) -> torch.Tensor:
+        return self.numbers
+
+
+@pytest.mark.parametrize("exact_lines", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e-30])
+def test_products_with_slopes_are_paid(dtype: torch.dtype, exact_lines: bool, scale: float) -> None:
+    """Also where nothing is multiplied after them, so that this is all that is lost."""
+    g = torch.Generator().manual_seed(1)
+    slopes = [torch.rand(1, 1, 9, generator=g, dtype=torch.float64).to(dtype) for _ in range(2)]
+    lower = slopes[1] if exact_lines else slopes[0]
+    zero = torch.zeros_like(lower)
+    lines = LinearRelaxation(lower, zero, slopes[1], zero, torch.ones_like(zero))
+    forms = (scale * torch.randn(1, 1, 50, 9, generator=g, dtype=torch.float64)).to(dtype)
+    m = torch.rand(1, 1, 9, generator=g, dtype=torch.float64).to(dtype)
+    tally = Absorbing(RIGOROUS, Known(m, lines))
+    found = tally.relax_(Ball(forms.clone(), None), 1, lines).mid[0, 0]
+    (error,) = tally.errors
+    lost = 0
+    for r in range(50):
+        chosen = torch.where(forms[0, 0, r] > 0, slopes[1][0, 0], lower[0, 0])
+        gone = exact.rational(found[r]) - exact.rational(chosen) * exact.rational(forms[0, 0, r])
+        spent = cost(gone, m[0, 0])
+        assert spent <= Fraction(float(error[0, 0, r]))
+        lost += spent > 0
+    assert lost > 40
+
+
+def test_columns_pay_for_what_is_added_beside_them() -> None:
+    """Columns are exact and pay only for an addition; the other summand, of one node, pays its own share."""
+    g = torch.Generator().manual_seed(2)
+    column, other = torch.randn(1, 1, 400, 3, generator=g), 1e-3 * torch.randn(1, 1, 400, 3, generator=g)
+    m, unit = torch.rand(1, 1, 3, generator=g), Fraction(2) ** -24
+    tally = Absorbing(RIGOROUS, Known(m))
+    sums = (tally.columns(RIGOROUS.exact(column), 1, 1, False).mid + other)[0, 0]
+    (error,) = tally.errors
+    lost = 0
+    for r in range(400):
+        gone = exact.rational(sums[r]) - exact.rational(column[0, 0, r]) - exact.rational(other[0, 0, r])
+        spent = cost(gone, m[0, 0])
+        share = cost(unit * exact.rational(other[0, 0, r]), m[0, 0])
+        assert spent <= Fraction(float(error[0, 0, r])) + share
+        lost += spent > share
+    assert lost > 300
 
 
 def deep(depth: int) -> tuple[Network, torch.Tensor]:
