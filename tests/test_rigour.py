@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.jacobian import AbstractJacobianMethod
@@ -23,7 +24,7 @@ METHODS: tuple[AbstractJacobianMethod, ...] = (
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-7, 1e-3, 0.1)
 GROUPS, EACH = 20, 50
-"""1000 networks, in parts that a failure can name; three parts by default, all by `make test-all`."""
+"""1000 networks, in parts that a failure can name; two parts by default, all by `make test-all`."""
 
 
 def case(i: int) -> tuple[Network, torch.Tensor, rj.LpBall, AbstractJacobianMethod]:
@@ -191,3 +192,44 @@ def test_constants_of_tiny_and_huge_layers_hold_exactly(dtype: torch.dtype, scal
         assert upper == rj.inf or max(sizes) <= Fraction(upper) ** 2
         if torch.finfo(dtype).tiny / torch.finfo(dtype).eps < scale < 1e100:
             assert max(sizes) <= (lower * (1 + Fraction(1, 10**5))) ** 2
+
+
+class Sums(nn.Module):
+    """Each step is a leaky ReLU of the sum of the input and all steps before; no layer has weights."""
+
+    def __init__(self, slopes: list[float]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.LeakyReLU(s) for s in slopes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [x]
+        for step in self.steps:
+            found.append(step(sum(found[1:], found[0])))
+        total: Tensor = sum(found[1:], found[0])
+        return total
+
+
+@pytest.mark.parametrize("planner", [rj.PlainOnly(), rj.SkeletonOnly(), rj.Planner()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sums_and_slopes_alone_are_rounded_outwards(dtype: torch.dtype, planner: AbstractPlanner) -> None:
+    """Without weights, all that is lost is by products with slopes and by additions, which large layers would hide."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        slopes = (0.05 + 0.4 * torch.rand(5, generator=g, dtype=torch.float64)).tolist()
+        x = (-1 - torch.rand(1, 3, generator=g, dtype=torch.float64)).to(dtype)
+        network = rj.load(Sums(slopes).to(dtype), x, dtype=dtype)
+        used = [Fraction(float(torch.tensor(s, dtype=dtype))) for s in slopes]
+        parts, inner = [Fraction(1)], []
+        for s in used:
+            inner.append(sum(parts))
+            parts.append(s * inner[-1])
+        problem = rj.Problem(network, rj.LpBall(x, 0.0), planner=planner)
+        ranges = [z.map(torch.flatten) for z in rj.preactivation_bounds(problem).stages]
+        for z, factor in zip(ranges, [*inner, sum(parts)], strict=True):
+            for low, high, v in zip(z.lower, z.upper, x.flatten(), strict=True):
+                assert Fraction(float(low)) <= factor * Fraction(float(v)) <= Fraction(float(high))
+        for method in (rj.Chords(), rj.RecurJac(), rj.FastLip()):
+            found = rj.jacobian_bounds(problem, method=method)
+            for i in range(3):
+                low, high = (Fraction(float(t[0, i, i])) for t in (found.lower, found.upper))
+                assert low <= sum(parts) <= high
