@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -109,10 +110,16 @@ def test_ranges_do_not_depend_on_work_on_threads(monkeypatch: pytest.MonkeyPatch
         assert torch.equal(one, other)
 
 
+_SLOW = 10
+"""The items from this one on take so long that an interruption is seen before the last one."""
+
+
 def _worked(done: list[int], item: int) -> tuple[int, int, bool]:
     if item < 0:
         raise KeyboardInterrupt
     done.append(item)
+    if item >= _SLOW:
+        time.sleep(0.02)
     return item, torch.get_num_threads(), torch.is_grad_enabled()
 
 
