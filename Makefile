@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 THREADS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all fuzz truth mutate lint docs design tables bench tightness matrix dist setup clean
+.PHONY: demo test test-all notebooks fuzz truth mutate lint docs design tables bench tightness matrix dist setup clean
 
 setup: $(VENV)/.installed
 
@@ -21,6 +21,11 @@ test: setup
 
 test-all: setup
 	$(THREADS) $(BIN)/python -m pytest -n 2 -q
+
+# the examples, executed, as notebooks beside them
+notebooks: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	$(THREADS) $(BIN)/python -m scripts.notebooks
 
 # bounds of 2000 random networks of all kinds of layers against sampled truth, in about 40 minutes; then hostile files
 # of every kind for $(FUZZ_SECONDS) seconds: make fuzz FUZZ_SECONDS=36000 FUZZ_FIRST=1000000

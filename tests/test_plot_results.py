@@ -85,6 +85,11 @@ def test_radii_are_bars() -> None:
     assert [text.get_text() for text in axes.texts] == ["∞", "∞"]
 
 
+def test_notebooks_show_figures() -> None:
+    figure = plot.entries(rj.jacobian_bounds(NET, X, radius=0.1))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_landscape_marks_what_was_proved() -> None:
     one = rj.load([([[2.0]], None), ([[1.0]], None)], activation="sin")
     found = rj.stationary_points(one, rj.Box([[-2.0]], [[2.0]]), output=0)
@@ -121,6 +126,7 @@ def test_other_results_are_refused() -> None:
 
 def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = rj.jacobian_bounds(NET, X, radius=0.1)
+    monkeypatch.delitem(sys.modules, "recurjac.plot.shown", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(rj.MissingDependency, match="pip install matplotlib"):
         plot.entries(bounds)

@@ -55,10 +55,10 @@ class BarPanel:
 def blank(count: int, width: float) -> tuple[Any, list[Any]]:
     """A figure with `count` axes beside each other, each so many inches wide.  Raises MissingDependency."""
     try:
-        from matplotlib.figure import Figure
+        from recurjac.plot.shown import ShownFigure
     except ImportError as error:
         raise MissingDependency("plots need matplotlib; install it with: pip install matplotlib") from error
-    figure = Figure(figsize=(width * count, 3.6 if count > 1 else 4.2), layout="constrained")
+    figure = ShownFigure(figsize=(width * count, 3.6 if count > 1 else 4.2), layout="constrained")
     return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
 
 
