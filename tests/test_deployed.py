@@ -117,7 +117,6 @@ def test_what_has_no_derivative_is_refused() -> None:
     asked = (
         rj.jacobian_bounds, rj.lipschitz, rj.monotone, rj.preactivation_bounds,
         lambda p: rj.hessian_bounds(p.of(p.network.output(0))),
-        lambda p: rj.stationary_free_radius(p.of(p.network.output(0))),
     )  # fmt: skip
     for ask in asked:
         with pytest.raises(rj.InvalidRequest, match="no derivative"):
