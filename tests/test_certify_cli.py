@@ -87,6 +87,16 @@ def test_the_report_is_what_the_library_finds(run: Run) -> None:
     assert "rounding is covered" in err
 
 
+def test_radii_for_programs(run: Run) -> None:
+    code, _, err = run("--clip", 0, 1, "--method", "chords", "--arithmetic", "deployed-float32", "--json", "r.json")
+    real = rj.certified_radius(rj.load("net.npz"), rj.LpBall(x(), 0, clip=(0, 1)), search=QUICK)
+    assert (code, "hold for programs in float32, in any order of summation" in err) == (0, True)
+    for row, radius in zip(json.loads(Path("r.json").read_text())["results"], real.radius.tolist(), strict=True):
+        assert row["provenance"]["arithmetic"] == "deployed float32"
+        assert row["rounding"] > 0
+        assert row["radius"] == "inf" or 0.95 * radius < row["radius"] < radius
+
+
 def test_by_default_all_proofs_are_tried_in_time(run: Run) -> None:
     once = rj.certified_radius(rj.load("net.npz"), x(), search=QUICK)
     rows = results(run, "--time-limit", 30)

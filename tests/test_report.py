@@ -171,6 +171,10 @@ def test_whether_rounding_is_covered_is_said(results: Path, tmp_path: Path, page
     path = changed(results, tmp_path, "certify", lambda r: r["results"][1].update(rigorous=False, reason="of tanh"))
     assert "Floating-point rounding is not covered: of tanh." in page(path).text("p")
     assert "Whether rounding is covered is not stated." in page(results / "bounds.npz").text("p")
+    deployed = {"arithmetic": "deployed float32"}
+    program = changed(results, tmp_path, "certify", lambda r: r["results"][1]["provenance"].update(deployed))
+    both = "the certified numbers hold in real arithmetic and for programs in float32, in any order of summation."
+    assert f"Rounding is covered: {both}" in page(program).text("p")
 
 
 def test_long_tables_are_folded(results: Path, page: Callable[..., Page]) -> None:

@@ -10,7 +10,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to
+from recurjac.arithmetic import AbstractArithmetic, Deployed, Fast, Interval, Rigorous, round_up_to
 from recurjac.errors import InvalidRegion, InvalidRequest, expect
 from recurjac.loading import READABLE, Source, load
 from recurjac.network import Network
@@ -66,7 +66,7 @@ class Problem:
         expect(rule, AbstractPreactivation, "the rule for pre-activations", "give an object such as Crown()")
         expect(plan, AbstractPlanner, "the planner", "give an object such as Planner()")
         if arithmetic is not None:
-            expect(arithmetic, AbstractArithmetic, "the arithmetic", "give Rigorous() or Fast()")
+            expect(arithmetic, AbstractArithmetic, "the arithmetic", "give Rigorous(), Fast() or Deployed()")
         bound = _bound(region, network)
         chosen, reason = _arithmetic(network, bound, arithmetic)
         self._set(network, region, rule, chosen, plan, bound, reason, {}, region, tuple(range(bound.batch)))
@@ -152,6 +152,14 @@ class Problem:
             raise InvalidRequest(f"the intervals for stage {stage} are disjoint; nothing is left of the region")
         return self._with(known={**self.known, stage: Interval(low, high)})
 
+    def in_reals(self) -> Problem:
+        """The same problem about the network in real arithmetic, if it is about a deployed one."""
+        return self._with(arithmetic=self.arithmetic.real) if isinstance(self.arithmetic, Deployed) else self
+
+    def of_program(self, deployed: Deployed) -> Problem:
+        """The same problem about the network as it runs, for the provenance of what is proved of it."""
+        return self._with(arithmetic=deployed)
+
     def batches(self) -> list[Problem]:
         """The problem in the parts that are bounded together: sample by sample, or all samples together."""
         split = not self.pre.holds_samples and self.planner.splits_batch(self.network, self.bound.batch)
@@ -226,6 +234,8 @@ class Problem:
         """The problem with `Fast` arithmetic if there are reasons why rounding cannot be covered, otherwise itself."""
         if not unproved or not self.arithmetic.rigorous:
             return self
+        if isinstance(self.arithmetic, Deployed):
+            self.arithmetic.refuse("; ".join(unproved))
         return self._with(arithmetic=Fast(self.arithmetic.memory), reason="; ".join(unproved))
 
     def provenance(self, method: str, *notes: str) -> Provenance:
@@ -235,7 +245,7 @@ class Problem:
             stages = ", ".join(map(str, sorted(self.known)))
             where = f"{where}, where the pre-activations of stage {stages} lie in given intervals"
         return Provenance(
-            method, self.pre.title, type(self.arithmetic).__name__, self.arithmetic.rigorous, self.reason,
+            method, self.pre.title, self.arithmetic.title, self.arithmetic.rigorous, self.reason,
             where, self.network.digest(), __version__, tuple(n for n in notes if n), self,
         )  # fmt: skip
 
@@ -341,6 +351,8 @@ def _arithmetic(
     if not wanted.rigorous:
         return wanted, "Fast arithmetic was asked for"
     reasons = network.unproved_rounding() + ([] if region.rigorous else ["no rounding error is proved for the region"])
+    if reasons and isinstance(wanted, Deployed):
+        wanted.refuse("; ".join(reasons))
     return (Fast(wanted.memory), "; ".join(reasons)) if reasons else (wanted, "")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.contraction import MatrixMeasure, matrix_measure
+from recurjac.applications.deployed import DeployedError, deployed_error
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.monotonicity import (
@@ -30,7 +31,7 @@ from recurjac.applications.second_derivatives import (
     second_derivative,
 )
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, stationary_points
-from recurjac.arithmetic import Fast, Interval, Rigorous
+from recurjac.arithmetic import Deployed, Fast, Interval, Rigorous
 from recurjac.auto import Auto
 from recurjac.branching import (
     Branched,
@@ -130,7 +131,8 @@ __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
     "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords",
     "ChordSum", "Clamped", "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown",
-    "Curvature", "curvature", "Cut", "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
+    "Curvature", "curvature", "Cut", "Deployed", "deployed_error", "DeployedError",
+    "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
     "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients",
     "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval",
     "InTime", "InvalidNetwork", "InvalidRegion", "InvalidRequest", "jacobian_bounds", "JacobianBounds", "JacobianNorm",

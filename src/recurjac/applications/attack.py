@@ -236,7 +236,7 @@ class _Target:
                 continue
             at = Problem(self.margins, LpBall(tried, 0.0), pre=IBP(), arithmetic=arithmetic)
             over = found & (at.output(at.preactivations()).upper.amin(1) <= 0) & inside.holds(tried.unsqueeze(1))[:, 0]
-            away = _distance(tried.double(), exact, self.ball.p)
+            away = distance_between(tried.double(), exact, self.ball.p)
             nearer = over & (away < distance)
             distance, point = torch.where(nearer, away, distance), torch.where(_like(nearer, point), tried, point)
             if bool((distance.isfinite() | ~found).all()):
@@ -244,7 +244,7 @@ class _Target:
         return Adversary(distance, point)
 
 
-def _distance(a: Tensor, b: Tensor, p: float) -> Tensor:
+def distance_between(a: Tensor, b: Tensor, p: float) -> Tensor:
     """The norm of a - b (batch, *input), float64, rounded up."""
     steps = (a - b).flatten(1)
     most = steps.abs().amax(1)

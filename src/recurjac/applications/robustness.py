@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import Any, final
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.centres import Centres, around
+from recurjac.applications.deployed_radius import DeployedMargins, checked_margins
 from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, dividing_radii, ending, given_up, ranges_around
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
@@ -51,6 +52,7 @@ from recurjac.applications.radius_search import (
     told,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
+from recurjac.arithmetic import Deployed
 from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
 from recurjac.errors import InvalidRequest, OutOfTime, expect
 from recurjac.jacobian import Gradients
@@ -83,6 +85,8 @@ class CertifiedRadius(AbstractResult):
     by_integral, by_margin: (batch,), the radii that slopes (Theorem 2), or bounds of the margin, prove alone.
     label, target: (batch,); with several targets, the one with the least radius.  rivals: for each input, all targets.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
+    rounding: (batch,), a bound of what the rounding of a program may change of that margin within the radius, of which
+    radii of deployed networks (`Deployed`) take account; 0 for the network in real arithmetic.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
     "time", "parts" or "stuck" if proofs that divide balls (`BranchedMargin`) gave up the next larger ball for want of
@@ -103,6 +107,7 @@ class CertifiedRadius(AbstractResult):
     p: float
     provenance: Provenance
     rivals: tuple[tuple[int, ...], ...] = ()
+    rounding: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
     def __repr__(self) -> str:
         rows = zip(self.label, self.target, self.radius, self.attack, self.remark, strict=True)
@@ -135,6 +140,8 @@ def certified_radius(
     all inputs or for each.  proofs: what is bounded on balls; their statements are combined (`radii.proved`).  The
     default is `MarginBound()` and `LipschitzIntegral()`, and with a time limit also `BranchedMargin()`.
     search: the radii to try, and the attack; no proof depends on it.  time_limit: seconds for all inputs together.
+    With a `Problem` whose arithmetic is `Deployed`, the label wins in every program in that precision, and adversaries
+    are such for every program.
     A misclassified input has radius 0, and so does an input whose margin is not proved to be positive.
     Raises InvalidRegion for inputs that do not fit the network, InvalidRequest for invalid labels, targets, norms and
     proofs, and for two time limits, UnsoundBounds for an adversary within the radius, which indicates a bug.
@@ -153,11 +160,13 @@ def certified_radius(
     flat = _classifier(asked.network)
     reasons = dict.fromkeys(reason for proof in proofs for reason in proof.unproved_rounding(ball.p))
     problem = asked.of(flat).covering(list(reasons))
+    deployed = checked_margins(problem)
     with torch.no_grad():
         outputs = flat(problem.bound.x)
         labels = read_labels(label, outputs)
         against = rivals(target, labels, outputs, how.attack.seed)
-        work = _Work(problem, Centres.of(ball, flat.input_shape), tuple(proofs), how)
+        centres = Centres.of(ball, flat.input_shape)
+        work = _Work(problem.in_reals(), centres, tuple(proofs), how, deployed=deployed)
         found = work.entries(labels, against, [int(k) for k in predicted(outputs)])
     return _result(found, work)
 
@@ -184,6 +193,7 @@ class _Entry:
     adversary: Tensor
     remark: str
     end: str
+    rounding: float = 0.0
 
     @property
     def proof(self) -> Proved:
@@ -194,13 +204,17 @@ class _Entry:
 @final
 @dataclass(frozen=True)
 class _Work:
-    """Inputs, and what is needed to certify them; the network's outputs are classes, or in `certified` margins."""
+    """Inputs, and what is needed to certify them; the network's outputs are classes, or in `certified` margins.
+
+    deployed: the programs for which radii are to hold; None for the network in real arithmetic.
+    """
 
     problem: Problem
     centres: Centres
     proofs: tuple[AbstractRadiusProof, ...]
     search: RadiusSearch
     deadline: Deadline = NEVER
+    deployed: Deployed | None = None
 
     @property
     def network(self) -> Network:
@@ -243,7 +257,22 @@ class _Work:
             away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
             end = ends.get(i, BOUNDED)
             entries.append(_Entry(own, row, label, others[row], others, away, point, remarks[i], end))
-        return entries
+        return entries if self.deployed is None else self._deployed(entries, self.deployed)
+
+    def _deployed(self, entries: Sequence[_Entry], deployed: Deployed) -> list[_Entry]:
+        """The same for every program: less what rounding may change, and with adversaries of every program."""
+        margins, found = DeployedMargins(deployed, self.problem, self.centres), list[_Entry]()
+        for i, e in enumerate(entries):
+            rungs, errors = margins.less_rounding(i, e.rungs)
+            row, why = weakest(rungs), e.remark or doubt(rungs[0])
+            away, point = (e.attack, e.adversary) if e.remark else margins.losing(i, e.attack, e.adversary)
+            found.append(
+                replace(
+                    e, rungs=rungs, row=row, target=e.others[row], attack=away, adversary=point, remark=why,
+                    end=ending(rungs, away, BOUNDED if e.end == EXACT else e.end), rounding=errors[row],
+                )
+            )  # fmt: skip
+        return found
 
     def searched(
         self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
@@ -384,9 +413,16 @@ def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
         _numbers(e.rungs[0].margins[e.row] for e in entries),
         torch.stack([e.adversary.cpu() for e in entries]),
         tuple(title_of(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
-        tuple(e.end for e in entries), work.centres.p, work.problem.provenance(", ".join(titles)),
-        tuple(e.others for e in entries),
+        tuple(e.end for e in entries), work.centres.p, _provenance(work, ", ".join(titles)),
+        tuple(e.others for e in entries), _numbers(e.rounding for e in entries),
     )  # fmt: skip
+
+
+def _provenance(work: _Work, titles: str) -> Provenance:
+    """The provenance of the radii, which names the program if they hold for it."""
+    if work.deployed is None:
+        return work.problem.provenance(titles)
+    return work.problem.of_program(work.deployed).provenance(titles, "for every order of summation of the program")
 
 
 def _numbers(values: Iterable[float]) -> Tensor:

@@ -32,6 +32,7 @@ from recurjac.arithmetic.definite import (
     root_up,
     spectral_norm,
 )
+from recurjac.arithmetic.deployed import Deployed
 from recurjac.arithmetic.enclosure import Enclosure
 from recurjac.arithmetic.in_place import (
     Signed,
@@ -52,6 +53,7 @@ from recurjac.arithmetic.rounding import growth_of, has_subnormal, least_nonzero
 __all__ = [
     "AbstractArithmetic",
     "BlockTridiagonal",
+    "Deployed",
     "Eigenpair",
     "Conditional",
     "Enclosure",

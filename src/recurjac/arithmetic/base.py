@@ -26,6 +26,11 @@ class AbstractArithmetic(ABC):
     memory: int | None
 
     @property
+    def title(self) -> str:
+        """The name for provenance."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def rigorous(self) -> bool:
         """Whether results hold in real arithmetic."""

@@ -142,6 +142,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "attack": float(found.attack[i]),
             "norm": found.p,
             "margin": float(found.margin[i]),
+            "rounding": float(found.rounding[i]),
             "by_integral": float(found.by_integral[i]),
             "by_margin": float(found.by_margin[i]),
             "remark": found.remark[i],

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Fast, Rigorous
+from recurjac.arithmetic import AbstractArithmetic, Deployed, Fast, Rigorous
 from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
@@ -183,4 +183,7 @@ def chosen_outputs(network: Network, args: argparse.Namespace) -> list[tuple[int
 
 
 def chosen_arithmetic(args: argparse.Namespace) -> AbstractArithmetic:
+    precision = args.arithmetic.removeprefix("deployed-")
+    if precision != args.arithmetic:
+        return Deployed(precision)
     return Rigorous() if args.arithmetic == "rigorous" else Fast()

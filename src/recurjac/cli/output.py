@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from recurjac.provenance import AbstractResult, plain
+from recurjac.report.meaning import meaning
 from recurjac.report.numbers import show as show
 from recurjac.report.numbers import show_lower as show_lower
 from recurjac.report.numbers import show_upper as show_upper
@@ -53,7 +54,7 @@ def remarks(rows: Sequence[Row]) -> None:
     for reason in sorted({r["reason"] for r in rows if not r["rigorous"]}):
         console.print(f"floating-point rounding is not covered: {reason}")
     if all(r["rigorous"] for r in rows):
-        console.print("rounding is covered: the certified numbers hold in real arithmetic")
+        console.print(f"rounding is covered: the certified numbers hold {meaning(rows)}")
     for status in sorted({r["status"] for r in rows if r.get("status", "bounded") != "bounded"}):
         console.print(f"the search ended with the status: {status}")
     notes = sorted({r["note"] for r in rows if r.get("note")})

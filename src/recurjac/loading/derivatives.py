@@ -96,7 +96,9 @@ def _finished(builder: Builder, output: Expression, *networks: Network) -> Netwo
     """The network of an expression; it watches what the networks that it was made of watch."""
     found = builder.finish(output)
     copied = (*found.copied, *(w for n in networks for w in n.copied))
-    return replace(found, rounded=found.rounded or any(n.rounded for n in networks), copied=copied)
+    otherwise = tuple(dict.fromkeys([*found.otherwise, *(w for n in networks for w in n.otherwise), "a derivative"]))
+    rounded = found.rounded or any(n.rounded for n in networks)
+    return replace(found, rounded=rounded, copied=copied, otherwise=otherwise)
 
 
 def _placed(builder: Builder, network: Network) -> dict[int, int]:

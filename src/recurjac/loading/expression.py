@@ -39,6 +39,7 @@ class Builder:
     spent: the number of entries counted so far (`spend`).
     taken: tensors whose values were copied into activations or folded constants; the network does not follow them.
     comparisons: what was compared so far (`rewrites.pairs`).
+    otherwise: what a program in floating point computes in another way (`Network.otherwise`).
     """
 
     input_shape: Shape
@@ -50,6 +51,7 @@ class Builder:
     spent: int = 0
     taken: list[Tensor] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    otherwise: list[str] = field(default_factory=list)
 
     def spend(self, entries: int) -> None:
         """Count entries that the network keeps.  Raises ValueError if it needs too much memory."""
@@ -104,7 +106,8 @@ class Builder:
         number = {old: new for new, old in enumerate(sorted(needed | {0}))}
         kept = tuple(renumbered(s, number) for k, s in enumerate(stages, 1) if k in needed)
         copied = tuple(Watched.now(t) for t in self.taken)
-        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied)
+        otherwise = tuple(dict.fromkeys(self.otherwise))
+        return Network(self.input_shape, kept, self.dtype, self.device, self.rounded, copied, otherwise)
 
 
 @final

@@ -49,6 +49,8 @@ class Network:
     rounded: whether some weight was computed from stored numbers with rounding; bounds do not cover its exact value.
     copied: parameters and buffers of the module from which the network was read, to detect changes that it does not
     follow.
+    otherwise: what a program in floating point computes from other numbers than those that it was read as, so that
+    nothing is proved for it (`Deployed`).
     The tensors may be live parameters of a module; bounds are then differentiable with respect to them.
     `copy.deepcopy` and `pickle` create networks that hold their own tensors with the current values.  They do not
     follow a module, do not detect its changes, and have no gradients.
@@ -61,6 +63,7 @@ class Network:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rounded: bool = False
     copied: tuple[Watched, ...] = ()
+    otherwise: tuple[str, ...] = ()
     _digests: dict[tuple[int, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -218,7 +221,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.check_weights()  # do not copy a network whose weights are partly out of date
-        return Network, (self.input_shape, without_gradients(self.stages), self.dtype, self.device, self.rounded)
+        stages = without_gradients(self.stages)
+        return Network, (self.input_shape, stages, self.dtype, self.device, self.rounded, (), self.otherwise)
 
     def __repr__(self) -> str:
         kinds = Counter(s.activation.name for s in self.stages if not s.linear)

@@ -11,6 +11,7 @@ from recurjac.errors import UnreadableFile
 from recurjac.loading.decimals import read_text, short
 from recurjac.report.commands import COMMANDS, Command, Row
 from recurjac.report.markup import Markup, folded
+from recurjac.report.meaning import meaning
 from recurjac.report.section import Rounding, Section, notes
 from recurjac.report.tables import Table, facts
 
@@ -110,7 +111,7 @@ def _rounding(path: Path, rows: Sequence[Row]) -> Rounding:
     if not rows:
         return Rounding(None)
     reasons = sorted({r["reason"] for r in rows if not r["rigorous"] and r.get("reason")})
-    return Rounding(all(r["rigorous"] for r in rows), tuple(reasons))
+    return Rounding(all(r["rigorous"] for r in rows), tuple(reasons), meaning(rows))
 
 
 def _norms(rows: Sequence[Row]) -> str:

@@ -13,10 +13,14 @@ from recurjac.report.tables import facts
 @final
 @dataclass(frozen=True)
 class Rounding:
-    """Whether the certified numbers cover rounding: all of them, not all for these reasons, or not stated (None)."""
+    """Whether the certified numbers cover rounding: all of them, not all for these reasons, or not stated (None).
+
+    meaning: what numbers that cover it hold for.
+    """
 
     covered: bool | None
     reasons: tuple[str, ...] = ()
+    meaning: str = "in real arithmetic"
 
     @property
     def short(self) -> str:
@@ -24,7 +28,7 @@ class Rounding:
 
     def markup(self) -> Markup:
         if self.covered:
-            return _note("Rounding is covered: the certified numbers hold in real arithmetic.", "good")
+            return _note(f"Rounding is covered: the certified numbers hold {self.meaning}.", "good")
         if self.covered is None:
             return _note("Whether rounding is covered is not stated.", "plain")
         because = f": {'; '.join(self.reasons)}" if self.reasons else ""

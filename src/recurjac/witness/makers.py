@@ -14,6 +14,7 @@ from torch import Tensor
 from recurjac.applications.landscape import StationaryFree
 from recurjac.applications.monotonicity import Monotonicity
 from recurjac.applications.robustness import CertifiedRadius
+from recurjac.arithmetic import Deployed
 from recurjac.certificates import FORMAT, Certificate, certifies
 from recurjac.deadline import Budget, Deadline
 from recurjac.errors import InvalidRequest
@@ -61,6 +62,8 @@ class _Maker:
         problem = result.provenance.asked
         if not isinstance(problem, Problem):
             raise InvalidRequest("the result does not know what was asked; ask again, in this process")
+        if isinstance(problem.arithmetic, Deployed):
+            raise InvalidRequest("certificates are about real arithmetic; there are none of deployed networks")
         if problem.known:
             raise InvalidRequest("there are no certificates of problems with constraints on pre-activations")
         return cls(Model.read(path), problem, Deadline.after(seconds))

@@ -125,9 +125,9 @@ def add_method(
     )
     group.add_argument(
         "--arithmetic",
-        choices=["rigorous", "fast"],
+        choices=["rigorous", "fast", "deployed-float32", "deployed-float64"],
         default="rigorous",
-        help="rigorous covers rounding where possible (rigorous)",
+        help="rigorous covers rounding where possible; deployed-… is for radii of the network as it runs (rigorous)",
     )
     return group
 

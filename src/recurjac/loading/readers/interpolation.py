@@ -86,6 +86,7 @@ class Axis:
 
 def interpolated(x: Expression, axis: int, kernel: Kernel, how: Axis) -> Expression:
     """x with one axis interpolated."""
+    x.builder.otherwise.append("the weights of an interpolation")
     n, count = x.shape[axis], len(how.places)
     rows = [how.weights(p, n, kernel) for p in how.places]
     taps = max(len(r) for r in rows)

@@ -42,6 +42,7 @@ class Above:
 
     def chosen(self, a: Any, b: Any) -> Expression:
         """a where the gap is positive, and b elsewhere.  Raises ValueError if they are no functions of it, or jump."""
+        self.gap.builder.otherwise.append("a choice by a comparison")
         sides = [tuple(v.shape) for v in (a, b) if not isinstance(v, float | int)]
         shape = tuple(torch.broadcast_shapes(self.gap.shape, *sides))
         gap = self.gap.broadcast(shape)
