@@ -112,7 +112,7 @@ def outputs(module: nn.Module, x: Tensor) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(s, marks=pytest.mark.slow) for s in range(3, 40))])
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 40))])
 def test_programs_are_within_the_error(kind: Callable[[], nn.Module], seed: int) -> None:
     assert farthest(drawn(kind, seed), seed) <= 1
 
@@ -129,17 +129,17 @@ def test_the_truth_is_the_module(kind: Callable[[], nn.Module]) -> None:
 @pytest.mark.parametrize("kind", KINDS[:-1])
 def test_a_missing_factor_is_caught(kind: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rj.Deployed, "gamma", lambda self, n: 0.002 * n * self.unit)
-    assert max(farthest(drawn(kind, seed), seed) for seed in range(6)) > 1
+    assert any(farthest(drawn(kind, seed), seed) > 1 for seed in range(6))
 
 
 def test_errors_of_the_library_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rj.Deployed, "gamma", lambda self, n: 0.002 * n * self.unit)
     better = rj.Deployed("float32", ulps=0.001)
-    assert max(farthest(drawn(smooth, seed), seed, better) for seed in range(6)) > 1
+    assert any(farthest(drawn(smooth, seed), seed, better) > 1 for seed in range(6))
 
 
 @pytest.mark.parametrize("kind", [convolutional, residual])
 def test_a_missing_underflow_is_caught(kind: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(farthest(shrunk(drawn(kind, seed)), seed) for seed in range(2)) <= 1
     monkeypatch.setattr(rj.Deployed, "tiny", 1e-60)
-    assert max(farthest(shrunk(drawn(kind, seed)), seed) for seed in range(2)) > 1
+    assert any(farthest(shrunk(drawn(kind, seed)), seed) > 1 for seed in range(2))
