@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
+from recurjac.arithmetic import Ball
+from recurjac.propagation.planning import Thresholds
 
 
 def pendulum(x: Tensor, u: Tensor) -> Tensor:
@@ -140,3 +142,75 @@ def test_what_is_no_loop_is_refused() -> None:
         rj.closed_loop(lambda x, u: torch.cat([x, u], 1), control, 2, torch.zeros(2))
     with pytest.raises(rj.InvalidRequest, match="the policy is a Network"):
         rj.closed_loop(pendulum, rj.load(control, torch.zeros(2)), 1, torch.zeros(2))
+
+
+class Products:
+    """The number of products with operators and matrices, and a clock on which each takes as long."""
+
+    each = 1e-3
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for name in ("linear", "matmul"):
+            patch.setattr(Ball, name, self.counted(getattr(Ball, name)))
+
+    def counted(self, product: Callable[..., Ball]) -> Callable[..., Ball]:
+        def multiplied(*args: object) -> Ball:
+            self.count += 1
+            return product(*args)
+
+        return multiplied
+
+    def now(self) -> float:
+        return self.each * self.count
+
+
+def test_few_products_bound_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terms of a step are merged; before, each product with a stage was one with each of its small operators."""
+    products, bounds, spent = Products(monkeypatch), [], []
+    network, region = (
+        rj.closed_loop(pendulum, policy().requires_grad_(False), 3, torch.zeros(2)),
+        rj.LpBall(torch.zeros(1, 2), 0.05),
+    )
+    for planner in (rj.Planner(), rj.Planner(Thresholds(merged_entries=0))):
+        before = products.count
+        problem = rj.Problem(network, region, planner=planner)
+        bounds.append(rj.jacobian_bounds(problem, method=rj.Chords()).upper)
+        spent.append(products.count - before)
+    assert 1.8 * spent[0] < spent[1]
+    assert bool((bounds[0] <= bounds[1] + 1e-12).all())
+
+
+def test_the_default_keeps_to_its_time_and_is_as_tight_as_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that counts products, so that the test does not depend on the machine."""
+    network, region = (
+        rj.closed_loop(pendulum, policy().requires_grad_(False), 3, torch.zeros(2)),
+        rj.LpBall(torch.zeros(1, 2), 0.2),
+    )
+    products = Products(monkeypatch)
+    one = rj.lipschitz(network, region, method=rj.JacobianNorm(), search=rj.Search(work=0))
+    once = products.now()
+    monkeypatch.setattr("time.monotonic", products.now)
+    monkeypatch.setattr("time.perf_counter", products.now)
+    for limit in (2 * once, 6 * once):
+        began = products.now()
+        auto = rj.lipschitz(network, region, time_limit=limit)
+        assert products.now() - began < 1.1 * limit
+        assert float(auto.upper) <= float(one.upper) * (1 + 1e-9)
+    assert float(auto.upper) < 1.001 * float(auto.lower) < 0.995 * float(one.upper)
+
+
+def test_as_many_cuts_as_are_quick() -> None:
+    """Every state is a cut; the bounds of each of the two halves cost as much as those of the whole."""
+    assert [rj.Planner().cuts(nodes) for nodes in (1, 4, 40, 127, 129, 1000)] == [128, 32, 3, 1, 1, 1]
+    network, region = (
+        rj.closed_loop(pendulum, policy().requires_grad_(False), 3, torch.zeros(2)),
+        rj.LpBall(torch.zeros(1, 2), 0.3),
+    )
+    few, more, none = (
+        rj.jacobian_bounds(rj.Problem(network, region, planner=rj.Planner(Thresholds(cut_nodes=n))), method=method)
+        for n, method in ((1, rj.Cut(rj.Chords())), (10**6, rj.Cut(rj.Chords())), (1, rj.Chords()))
+    )
+    widths = [float((b.upper - b.lower).sum()) for b in (more, few, none)]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[2]

@@ -181,7 +181,7 @@ def _in_time(search: Search, deadline: Deadline) -> Search:
 
 def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -> Attained:
     """What the search attains; nothing, at the centre, if it is given up because it takes longer than it may."""
-    limit = question.planner.watched(question.network.cost, Deadline.after(search.seconds))
+    limit = question.planner.watched(question.network, Deadline.after(search.seconds))
     with suppress(OutOfTime), until(limit):
         return search.attained(question, p, q, aim)
     x = question.bound.x

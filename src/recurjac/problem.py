@@ -16,6 +16,7 @@ from recurjac.loading import READABLE, Source, load
 from recurjac.network import Network
 from recurjac.preactivation import IBP, AbstractPreactivation, Crown, PreactivationState, RuleLike, as_rule, extend
 from recurjac.propagation.chain_rule import ChainRule
+from recurjac.propagation.merged import with_merged_terms
 from recurjac.propagation.planning import AbstractPlanner, PlainOnly, Planner
 from recurjac.provenance import Provenance
 from recurjac.region import AbstractRegion, BoundBall, BoundPiece, BoundRegion, LpBall, Numbers
@@ -216,9 +217,18 @@ class Problem:
             return self.origin.batch
         return self.origin.bind(self.network.input_shape, self.network.dtype, self.network.device).batch
 
+    def merged(self) -> Problem:
+        """The same problem for intervals of weights, where one matrix replaces many small operators; for one call.
+
+        Its stages are those of the network, and its bounds hold for the network; later changes of weights are not seen.
+        """
+        network = with_merged_terms(self.network, self.planner)
+        return self if network is self.network else self._with(network=network)
+
     def preactivations(self) -> PreactivationState:
         """Bounds of all stages except the last; they are recomputed, because weights may be live."""
-        state = PreactivationState(self.network, self.bound, self.arithmetic, self.planner, self.known)
+        network = self.merged().network
+        state = PreactivationState(network, self.bound, self.arithmetic, self.planner, self.known)
         extend(state, self.pre, self.network.depth - 1)
         return state
 

@@ -175,7 +175,7 @@ class _Probe:
         part = self.deadline.part(_BALL)
         if part.left > 0:
             own = replace(self, method=self.method.within(part.left))
-            with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network.cost, part)):
+            with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network, part)):
                 return own._tried(index, radius)
         return self.nothing(len(index))
 
@@ -191,7 +191,7 @@ class _Probe:
         alone, nothing = torch.tensor([radius], dtype=torch.float64), self.nothing(1)
         ball = self.problem.over(self.centres.taken([sample]).balls(alone))
         part = self.deadline.part(_BALL)
-        with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network.cost, part)):
+        with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network, part)):
             found = how.within(part.left)(ball)
             return nothing if found is None else self._of_parts(found, alone)
         return nothing

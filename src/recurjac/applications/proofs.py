@@ -136,7 +136,7 @@ class MarginBound(AbstractRadiusProof):
 
     def facts(self, balls: MarginBalls) -> RadiusFacts:
         problem, state = balls.problem, balls.known.state
-        limit = problem.planner.watched(problem.network.cost, Deadline.after(self.seconds))
+        limit = problem.planner.watched(problem.network, Deadline.after(self.seconds))
         if limit.end == inf:
             return RadiusFacts(margins=problem.output(state).lower)
         margins = IBP().output(state).lower
@@ -278,7 +278,7 @@ def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -
     if deadline.over:
         return RadiusFacts(given_up=("time",) * balls.shape[0] if proof.divides else ())
     problem, part = balls.problem, deadline.part(_DIVIDED if proof.divides else _BALL)
-    limit = problem.planner.watched(problem.network.cost, part)
+    limit = problem.planner.watched(problem.network, part)
     with suppress(OutOfTime), until(limit):
         return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)
     return RadiusFacts(given_up=("time",) * balls.shape[0] if proof.divides else ())

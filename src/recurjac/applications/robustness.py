@@ -377,7 +377,7 @@ class _Work:
 
         Proofs that divide balls apply its rule to parts of them, and are given no ranges of whole ones.
         """
-        limit = part.planner.watched(part.network.cost, self.deadline)
+        limit = part.planner.watched(part.network, self.deadline)
         if limit.end == inf:
             return part
         quick = part.by(in_time(part.pre, limit.part(_RANGES)))
@@ -393,7 +393,7 @@ class _Work:
             return {}
         scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
         points = self.centres.taken(index).points()
-        with suppress(OutOfTime), until(self.problem.planner.watched(self.network.cost, deadline)):
+        with suppress(OutOfTime), until(self.problem.planner.watched(self.network, deadline)):
             found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
             return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
         return {i: (inf, self.centres.x[i]) for i in index}

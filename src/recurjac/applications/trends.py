@@ -127,7 +127,7 @@ def _divided(
     if budget.deadline.end == inf:
         return splits.decided(sample, wanted, margin)
     part = Deadline.after(budget.share())
-    with suppress(OutOfTime), until(sample.planner.watched(sample.network.cost, part)):
+    with suppress(OutOfTime), until(sample.planner.watched(sample.network, part)):
         return splits.within(part.left).decided(sample, wanted, margin)
     return None
 
@@ -156,7 +156,7 @@ def _refuted(
     deadline: what is proved until then counts.
     """
     found = [Refuted.nothing(x, o) for x, o in zip(points, open_, strict=True)] if known is None else list(known)
-    with suppress(OutOfTime), until(problem.planner.watched(problem.network.cost, deadline)):
+    with suppress(OutOfTime), until(problem.planner.watched(problem.network, deadline)):
         for more in _rounds(problem, points, open_, (proofs, deadline), found):
             found = more
             if deadline.over:

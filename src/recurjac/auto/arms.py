@@ -120,7 +120,8 @@ class Arm:
                 found = self.step.run(work, rung, share * work.deadline.left)
                 self.bounds = None if found is None else by_sample(work, found)
         except OutOfTime:
-            self.failures = _LAST
+            self.failures, found = _LAST, self.step.given_up(work)
+            self.bounds = None if found is None else by_sample(work, found)
         self.rung, self.version = rung, work.version
         self.record(work, before, began)
         return Report(self.step.title, self.bounds, work.lower, work.deadline.spent)

@@ -149,7 +149,7 @@ class Batch:
         upper = torch.cat([lot.work.tops for lot in lots])
         part = self.deadline.part(_SEARCH)
         search = Search(work=_WORK, seconds=max(_TINY, part.left))
-        with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network.cost, part)):
+        with suppress(OutOfTime), until(self.problem.planner.watched(self.problem.network, part)):
             found = search.attained(self.problem, *norms, Aim(known.witness.unsqueeze(1), upper, part))
             self.attained = better_of(known, found)
             for lot in lots:

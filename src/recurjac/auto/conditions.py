@@ -33,14 +33,24 @@ def where_smooth(work: Work) -> bool:
     return work.unstable and not work.kinks_only
 
 
+def where_looped(work: Work) -> bool:
+    """The same, where tangents are carried forward: loops, whose parts are then bounded in one pass each."""
+    return where_smooth(work) and work.carries_tangents
+
+
+def where_smooth_at_once(work: Work) -> bool:
+    """Other smooth networks; in loops, methods that search for lines or multipliers take long and gain less."""
+    return where_smooth(work) and not where_looped(work)
+
+
 def where_smooth_and_small(work: Work) -> bool:
     """The same, where dear bounds of many parts are quick."""
-    return where_smooth(work) and not work.large
+    return where_smooth_at_once(work) and not work.large
 
 
 def unless_smooth_and_small(work: Work) -> bool:
     """All others."""
-    return not where_smooth_and_small(work)
+    return not (where_smooth_and_small(work) or where_looped(work))
 
 
 def where_kinked(work: Work) -> bool:

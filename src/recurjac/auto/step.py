@@ -56,3 +56,10 @@ class AbstractStep(ABC):
     @abstractmethod
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         """Improve `work` in about this time; returns the upper bound that the step found by itself, if it is one."""
+
+    def given_up(self, work: Work) -> float | None:
+        """What a run found that was given up at the deadline: its upper bound by itself, if it is one.
+
+        Most steps keep nothing.
+        """
+        return None

@@ -16,9 +16,11 @@ from recurjac.auto.conditions import (
     where_kinked,
     where_large,
     where_large_products,
+    where_looped,
     where_many_in_l1,
     where_smooth,
     where_smooth_and_small,
+    where_smooth_at_once,
     where_some_kinks,
 )
 from recurjac.auto.step import AbstractStep
@@ -57,6 +59,8 @@ from recurjac.search import Search, better_of
 
 _REST = 0.99
 """The share of the rest of the time that a step may take which nothing follows."""
+_NOISES = 2048
+"""The most noises of tangents that are carried forward over each part; those of a few parts are quick."""
 _ROOM = 2**26
 """The largest number of entries of a matrix of tangents."""
 
@@ -212,13 +216,15 @@ class BranchStep(AbstractStep):
     """Branch and bound over the inputs, for networks with few of them; each time it goes on with the same parts.
 
     It ends when many more parts have closed less than the share `least_gain` of the gap.
-    method: bounds each part.  where: the networks for which it is worth trying.
+    method: bounds each part.  where: the networks for which it is worth trying.  passes: as in `NormStep`, for the
+    first part.
     """
 
     most: int = 8
     least_gain: float = 0.05
     method: AbstractNormMethod = field(default_factory=JacobianNorm)
     where: Callable[[Work], bool] = anywhere
+    passes: float = 1.0
 
     @property
     def title(self) -> str:
@@ -244,6 +250,9 @@ class BranchStep(AbstractStep):
         asked = work.question.norms is not None and self.where(work)
         return work.unstable and bounded and asked and _BRANCHER.supports(problem)
 
+    def least(self, work: Work) -> float:
+        return self.passes * work.pass_seconds if work.branching is None else work.branching.lot_seconds
+
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         if work.given is None or work.question.norms is None:
             return None
@@ -259,6 +268,9 @@ class BranchStep(AbstractStep):
                 if _gap(state) > (1 - self.least_gain) * _gap(then):
                     break
                 then = state
+        return self.given_up(work)
+
+    def given_up(self, work: Work) -> float | None:
         done = work.branching
         return None if done is None else work.learn(NormBound(done.uppers, done.status, "", done.attained), self.title)
 
@@ -351,6 +363,10 @@ class SearchStep(AbstractStep):
     def suits(self, work: Work) -> bool:
         return work.attained is not None and work.given is not None and work.question.norms is not None
 
+    def least(self, work: Work) -> float:
+        """What is found must be proved, at points whose ranges take about as long as those of the region."""
+        return work.pass_seconds / work.gradients.chain.rows
+
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         work.search(Search(work=self.works[rung], seed=rung, seconds=seconds))
         return None
@@ -366,21 +382,26 @@ OPENING: tuple[AbstractStep, ...] = (
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(where=unless_smooth_and_small),
-    BranchStep(method=TurnedNorm(), where=where_smooth_and_small),
+    BranchStep(method=TurnedNorm(ForwardTangents(_NOISES)), where=where_looped, passes=0.5),
+    BranchStep(method=TurnedNorm(), where=where_smooth_and_small, passes=5),
     SearchStep(),
     ExactStep(),
     BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),
     RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(
-        JacobianNorm(XLinear()), JacobianNorm(XLinear(10)), JacobianNorm(XLinear(40)), where=where_smooth, passes=5
+        JacobianNorm(XLinear()),
+        JacobianNorm(XLinear(10)),
+        JacobianNorm(XLinear(40)),
+        where=where_smooth_at_once,
+        passes=5,
     ),
     NormStep(
         JacobianNorm(Centred()),
         JacobianNorm(Centred(150)),
         JacobianNorm(Centred(600)),
         matrices=True,
-        where=where_smooth,
+        where=where_smooth_at_once,
     ),
     NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
     RangeStep(DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100), most=0.7),

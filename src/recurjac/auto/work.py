@@ -134,24 +134,32 @@ class Work:
         self.attained = found if known is None else better_of(known, found)
 
     def measure(self) -> None:
-        """Compute the ranges, in a share of the time; the entries of each row take about as long."""
+        """Compute the ranges, in a share of the time; the entries of each row take about as long.
+
+        Tangents that are carried forward beside them take as long again.
+        """
         began = self.deadline.spent
         self.gradients, _ = limited(self.gradients, self.deadline)
         rows = self.gradients.chain.rows
-        self.pass_seconds = rows * (self.deadline.spent - began)
+        self.pass_seconds = (2 if self.carries_tangents else 1) * rows * (self.deadline.spent - began)
 
     @property
     def limit(self) -> Deadline:
         """The deadline at which steps are given up between operations; none for networks of small operations."""
         if self.given is not None:
-            return self.given.planner.watched(self.given.network.cost, self.deadline)
+            return self.given.planner.watched(self.given.network, self.deadline)
         chain = self.gradients.chain
-        return chain.planner.watched(chain.cost, self.deadline)
+        return chain.planner.watched(chain, self.deadline)
 
     @property
     def large(self) -> bool:
         """Whether steps are given up at the deadline."""
         return self.limit.end < inf
+
+    @property
+    def carries_tangents(self) -> bool:
+        """Whether entry-wise bounds include tangents that are carried forward, as for closed loops."""
+        return self.given is not None and self.given.planner.carries_tangents(self.given.network) > 0
 
     @property
     def matrix_seconds(self) -> float:

@@ -227,7 +227,8 @@ class MarginByPieces(AbstractMarginBound):
         return torch.where(state.empty.unsqueeze(1), -inf, found)
 
     def _state(self, problem: Problem) -> PreactivationState:
-        state = PreactivationState(problem.network, problem.bound, problem.arithmetic, problem.planner, problem.known)
+        network = problem.merged().network
+        state = PreactivationState(network, problem.bound, problem.arithmetic, problem.planner, problem.known)
         for z in self.ranges:
             state.append(z.map(lambda t: t.expand(problem.bound.batch, *t.shape[1:])), None)
         return state

@@ -98,7 +98,7 @@ class Branching:
     """The state of a search for one sample: each quantity attains its value in `attained`, and is at most its `uppers`.
 
     uppers: (quantities,).  pool: the parts with their bounds.  parts: how many were bounded; left: how many are still
-    to be divided.  seconds: the time used so far.
+    to be divided.  seconds: the time used so far; lot_seconds: that of the last lot.
     status: "running", "exact" (within the tolerance), "time", "parts", "stuck" (no part can be divided), "interrupted".
     """
 
@@ -109,6 +109,7 @@ class Branching:
     left: int
     seconds: float
     status: str
+    lot_seconds: float = 0.0
 
     @property
     def upper(self) -> float:
@@ -156,16 +157,22 @@ class BranchAndBound:
         """
         began = time.perf_counter()
         valid = self._first(problem, bound, known, began) if before is None else self._again(before, bound, known)
+        valid = self._in_time(valid, valid.seconds if before is None else before.lot_seconds)
         lot = 1 if before is None else _RESUMED
         try:
             while valid.status == "running":
                 yield valid
                 started = time.perf_counter()
-                valid = self._after(valid, bound, lot, began)
-                lot = self._next_lot(lot, time.perf_counter() - started, valid)
+                valid = self._in_time(self._after(valid, bound, lot, began), time.perf_counter() - started)
+                lot = self._next_lot(lot, valid.lot_seconds, valid)
             yield valid
         except KeyboardInterrupt:
             yield replace(valid, status="interrupted")
+
+    def _in_time(self, now: Branching, took: float) -> Branching:
+        """The state after a lot that took so many seconds; it ends if half of another one does not fit in the time."""
+        late = now.status == "running" and took / 2 > self.limit.seconds - now.seconds
+        return replace(now, status="time" if late else now.status, lot_seconds=took)
 
     def _first(self, problem: Problem, bound: AbstractBounds, known: Attained | None, began: float) -> Branching:
         """The state before the first division."""

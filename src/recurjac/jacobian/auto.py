@@ -119,8 +119,8 @@ def limited(gradients: Gradients, deadline: Deadline) -> tuple[Gradients, Deadli
     """
     problem = gradients.problem
     if problem is None or gradients.given is not None:
-        return gradients, gradients.chain.planner.watched(gradients.chain.cost, deadline)
-    limit = problem.planner.watched(problem.network.cost, deadline)
+        return gradients, gradients.chain.planner.watched(gradients.chain, deadline)
+    limit = problem.planner.watched(problem.network, deadline)
     if limit.end == inf:
         return gradients, limit
     return Gradients(problem.by(in_time(problem.pre, limit.part(_FIRST)))), limit

@@ -27,6 +27,8 @@ class Cut(AbstractJacobianMethod):
     J_out and J_in are bounded by `method`.  A node is used if each output depends on at most `most` of its neurons, and
     some slopes before it and some slopes at or after it are not known exactly.  With one neuron, as with an activation
     on top of an output, the product keeps the sign of J_in, which a common slope σ' >= 0 cannot change.
+    Where there are many such nodes, as in a closed loop, those nearest to the outputs are used: each takes as long as
+    the whole chain rule does without it (`planner.cuts`).
     Without such a node, only `method` runs; the title is therefore that of `method`.
     Source: docs/mathematics.md, §5.7.
     """
@@ -44,7 +46,8 @@ class Cut(AbstractJacobianMethod):
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         whole, chain = self.method.prepare(gradients), gradients.chain
-        products = tuple(self._product(chain, k, read) for k, read in _cuts(chain, self.most))
+        cuts = list(_cuts(chain, self.most))[-chain.planner.cuts(chain.end) :]
+        products = tuple(self._product(chain, k, read) for k, read in cuts)
         return All(chain, (whole, *products)) if products else whole
 
     def _product(self, chain: ChainRule, node: int, read: Tensor) -> _Product:

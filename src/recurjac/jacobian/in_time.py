@@ -56,7 +56,7 @@ class InTime(AbstractJacobianMethod):
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         chain = gradients.chain
-        deadline = chain.planner.watched(chain.cost, Deadline.after(self.seconds))
+        deadline = chain.planner.watched(chain, Deadline.after(self.seconds))
         part = deadline if deadline.end == inf else deadline.part(_LATER)
         known = self._view(gradients, part)
         for node in range(known.chain.end - 1, 0, -1):

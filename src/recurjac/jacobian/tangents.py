@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from torch import Tensor
 
 from recurjac.activations import slope_lines
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.forward import Reversed
 from recurjac.jacobian.gradients import Gradients
@@ -53,6 +54,8 @@ class ForwardTangents(AbstractJacobianMethod):
         if symbols is None:
             return Reversed(Chords()).prepare(gradients)
         forms, bounds = _carried(state, symbols)
+        if gradients.combinations is not None:
+            forms, bounds = _combined(symbols, forms, bounds, gradients.combinations)
         return _Carried(gradients.chain, symbols, forms, bounds)
 
 
@@ -74,10 +77,8 @@ class _Carried(AbstractPrepared):
         arithmetic, exact = self.chain.arithmetic, self.chain.arithmetic.exact
         weights = tangents.tensor().flatten(3)  # (B or 1, K or 1, R, inputs)
         rows = exact(self.forms.rows.flatten(3).permute(0, 3, 1, 2))  # (B, K, S, inputs)
-        rest, entries = self.forms.rest.flatten(2).mT, self.bounds.map(lambda t: t.flatten(2).mT)
-        rest = exact(weights.abs()).dot(exact(torch.where(rest.isinf(), 0.0, rest))).upper()
-        missing = exact((weights != 0).to(rest)).dot(exact(self.forms.rest.flatten(2).mT.isinf().to(rest))).mid > 0
-        rest = torch.where(missing, torch.inf, rest)
+        entries = self.bounds.map(lambda t: t.flatten(2).mT)
+        rest = _spread(weights, self.forms.rest.flatten(2).mT, arithmetic)
         each = [rows.dot(exact(weights[:, :, r])).map(lambda t: t.mT.unsqueeze(-1)) for r in range(weights.shape[2])]
         mids = torch.cat([e.mid for e in each], -1)
         rads = [e.rad for e in each if e.rad is not None]
@@ -94,6 +95,35 @@ class _Carried(AbstractPrepared):
             ]
         )
         return self._whole(arithmetic.intersect(self._whole(plain), self._whole(found)))
+
+
+def _spread(weights: Tensor, rests: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """Upper bounds of Σ |w| r for weights (B, K, R, n) and rests (B, K, n) that may be infinite: (B, K, R).
+
+    0 times infinity is 0.
+    """
+    exact, infinite = arithmetic.exact, rests.isinf()
+    known = exact(weights.abs()).dot(exact(torch.where(infinite, 0.0, rests))).upper()
+    met = exact((weights != 0).to(rests)).dot(exact(infinite.to(rests))).mid > 0
+    return torch.where(met, torch.inf, known)
+
+
+def _combined(symbols: Symbols, forms: AffineForms, bounds: Interval, rows: Tensor) -> tuple[AffineForms, Interval]:
+    """The forms and bounds of combinations, rows (B or 1, K, *output), of all entries (B, inputs, *output)."""
+    arithmetic, weights = symbols.arithmetic, rows.flatten(2)
+    count, (batch, long, inputs) = weights.shape[1], forms.rows.shape[:3]
+    flat = arithmetic.exact(forms.rows.reshape(batch, 1, long * inputs, -1)).dot(arithmetic.exact(weights))
+    value = flat.map(lambda t: t.reshape(batch, count, long, inputs).permute(0, 2, 3, 1))
+    rest = _spread(weights.unsqueeze(1), forms.rest.flatten(2), arithmetic)  # (B, inputs, K)
+    found = symbols.settled(value, rest)
+    entries = bounds.map(lambda t: t.flatten(2).unsqueeze(2))
+    plain = arithmetic.sum(
+        [
+            arithmetic.product(Interval.point(weights[:, None, :, k]), entries.map(lambda t, k=k: t[..., k]))
+            for k in range(weights.shape[2])
+        ]
+    )
+    return found, arithmetic.intersect(plain, symbols.bounds(found))
 
 
 def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, Interval]:

@@ -44,7 +44,7 @@ class WithTangents(AbstractJacobianMethod):
         prepared, problem = self.method.prepare(gradients), gradients.problem
         if problem is None or gradients.given is not None or gradients.state.everywhere:
             return prepared
-        noises = problem.planner.carries_tangents(problem.network)
+        noises = problem.planner.carries_tangents(gradients.state.network)
         if noises == 0:
             return prepared
         return All(gradients.chain, (prepared, ForwardTangents(noises).prepare(gradients)))

@@ -260,7 +260,7 @@ def _read_graph(
             raise InvalidNetwork(
                 f"a step takes a state of shape {tuple(input_shape)} to one of shape {value.shape[1:]}; both must agree"
             )
-        value = _step(program, wanted, _inputs(program, tensors, builder, value), builder)
+        value = _step(program, wanted, _inputs(program, tensors, builder, value.settled()), builder)
     return builder.finish(value)
 
 

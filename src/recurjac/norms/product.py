@@ -55,7 +55,7 @@ class ProductOfNorms(AbstractNormMethod):
 
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
         chain = gradients.chain
-        limit = chain.planner.watched(chain.cost, Deadline.after(self.seconds))
+        limit = chain.planner.watched(chain, Deadline.after(self.seconds))
         return _product(gradients, p, q, lambda operator: _norm_in_time(operator, p, chain.arithmetic, limit))
 
     def cannot_beat(self, gradients: Gradients, p: float, q: float, upper: Tensor) -> bool:

@@ -55,7 +55,7 @@ def affine_image(
             met = reached if met is None else met | reached
             mid, half = arithmetic.midrad(near)
         live = half.requires_grad or any(t.requires_grad for t in leaf.tensors())  # radii carry no derivatives
-        if arithmetic.rigorous and not live:  # a ball whose radius is a half-width: one product fewer
+        if arithmetic.rigorous and not live and _known(leaf):  # a ball whose radius is a half-width: one product fewer
             image = leaf.push(arithmetic.ball(mid, half))
         else:
             image, width = leaf.push(arithmetic.exact(mid)), leaf.absolute().push(arithmetic.exact(half))
@@ -68,6 +68,14 @@ def affine_image(
     if met is None:
         return found
     return Interval(torch.where(met, -torch.inf, found.lower), torch.where(met, torch.inf, found.upper))
+
+
+def _known(leaf: AbstractLeaf | IntervalMatrix) -> bool:
+    """Whether it is one matrix.
+
+    A product of two balls with radii adds their product divided by γ, which is as large as a half-width itself.
+    """
+    return isinstance(leaf, AbstractLeaf) or leaf.matrix.exact
 
 
 def _at_leaf(

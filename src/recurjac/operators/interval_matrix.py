@@ -58,9 +58,16 @@ class IntervalMatrix(AbstractOperator):
         rad = None if self.matrix.rad is None else torch.zeros_like(size)
         return replace(self, matrix=Ball(size, rad))
 
+    def taking(self, shape: Shape) -> Self:
+        return replace(self, inputs=shape)
+
+    def giving(self, shape: Shape) -> Self:
+        return replace(self, outputs=shape)
+
     def columns(self, index: Tensor, dtype: torch.dtype, arithmetic: AbstractArithmetic) -> Ball:
         flat = index.flatten()
-        return self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape((*index.shape, *self.outputs)))
+        found = self.matrix.map(lambda t: t.mT.index_select(0, flat).reshape((*index.shape, *self.outputs)))
+        return found if arithmetic.rigorous else Ball(found.mid, None)
 
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         n = prod(self.inputs)

@@ -99,7 +99,7 @@ class Within(AbstractPreactivation):
         rule = self.rule.within(own.left)
         if rule.separable:
             return _in_lots(rule, state, k, chosen, own)
-        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, self.deadline)):
+        with suppress(OutOfTime), until(state.planner.watched(state.network, self.deadline)):
             return rule.bound(state, k, chosen)
         return _nothing(state, k)
 
@@ -125,7 +125,7 @@ class OrIntervals(AbstractPreactivation):
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
         own = self.deadline.part(_FORMS) if state.network.has_products else _share(self.deadline, state, k)
-        with suppress(OutOfTime), until(state.planner.watched(state.network.cost, own)):
+        with suppress(OutOfTime), until(state.planner.watched(state.network, own)):
             return self.rule.stage(state, k)
         return IBP().bound(state, k, None)
 
@@ -151,7 +151,7 @@ def _in_lots(
     """Bounds of the chosen neurons, lot by lot, until the deadline; infinite for those that are left."""
     shape, device = (state.region.batch, *state.stage(k).shape), state.network.device
     mask = torch.ones(shape, dtype=torch.bool, device=device) if chosen is None else chosen
-    left, limit = mask.flatten(1).any(0).nonzero().flatten(), state.planner.watched(state.network.cost, deadline)
+    left, limit = mask.flatten(1).any(0).nonzero().flatten(), state.planner.watched(state.network, deadline)
     if limit.end == inf or len(left) <= _LOT:
         with suppress(OutOfTime), until(limit):
             return rule.bound(state, k, chosen)

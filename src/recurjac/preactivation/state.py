@@ -20,6 +20,7 @@ from recurjac.machine import keep_freed_memory
 from recurjac.network import Closed, Network, Stage
 from recurjac.operators import AbstractOperator
 from recurjac.operators.base import AbstractLeaf
+from recurjac.operators.interval_matrix import IntervalMatrix, other_terms
 from recurjac.operators.part import part
 from recurjac.preactivation.closed import values_of
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
@@ -260,6 +261,13 @@ class PreactivationState:
         return self.network.stages[k - 1]
 
     @cached_property
+    def terms_beside(self) -> tuple[int, ...]:
+        """How many more summands than its own products an entry of a form that arrives at each node has at most."""
+        edges = [e for s in self.network.stages for e in s.edges]
+        count = range(self.network.depth + 1)
+        return tuple(other_terms([e.operator.transpose() for e in edges if e.source == k]) for k in count)
+
+    @cached_property
     def everywhere(self) -> bool:
         """Whether the region of every sample is unbounded."""
         return bool(self.region.unbounded.all())
@@ -269,8 +277,8 @@ class PreactivationState:
 
         It is not if neurons of the stage are constrained, as constraints of one bound others.
         """
-        edges = self.stage(k).edges
-        first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, AbstractLeaf)
+        edges, single = self.stage(k).edges, AbstractLeaf | IntervalMatrix
+        first = len(edges) == 1 and edges[0].source == 0 and isinstance(edges[0].operator, single)
         return k not in self.known and first and self.region.is_box and not bool(self.region.unbounded.any())
 
 
@@ -350,8 +358,8 @@ class RelaxedNetwork:
 
     def loss(self, k: int, rows: Ball | None, whole: bool) -> Loss:
         """What rounding costs forms of h_k that are multiplied with `rows` and pulled on; `whole` as for `pulls`."""
-        uses = self.state.network.uses
-        images = [o.absorb(Sizes.of(self.sizes(j), len(o.out_shape), uses[j] - 1)) for j, o in self.pulls(k, whole)]
+        beside = self.state.terms_beside
+        images = [o.absorb(Sizes.of(self.sizes(j), len(o.out_shape), beside[j])) for j, o in self.pulls(k, whole)]
         bent = not (whole or self.state.stage(k).linear)
         before = self._live_of(k, self.state.pre(k)) if bent else None
         dims = 1 if not whole and self.live(k) is not None else len(self.state.stage(k).shape)

@@ -60,6 +60,11 @@ class ChainRule:
         return len(self.shapes) - 1
 
     @property
+    def depth(self) -> int:
+        """The same, as `Network.depth`."""
+        return self.end
+
+    @property
     def rows(self) -> int:
         """The number of covectors."""
         return prod(self.shapes[-1]) if self.covectors is None else int(self.covectors.shape[1])

@@ -34,6 +34,16 @@ class Linked(Protocol):
     def rows(self) -> int: ...
 
 
+@runtime_checkable
+class Costly(Protocol):
+    """What a planner reads of a network or a chain rule: its multiply-adds (`Network.cost`), and how deep it is."""
+
+    @property
+    def cost(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+
+
 @final
 @dataclass(frozen=True)
 class Thresholds:
@@ -60,8 +70,12 @@ class Thresholds:
     look at the clock between lots, and how many tensors of the size of a sample's gradients these hold.
     loop_inputs, loop_stages: the most inputs and the fewest curved stages of a network that is like an unrolled loop.
     tangent_work, tangent_noises: the multiply-adds of tangents that are carried forward as forms, and the most noises.
+    cut_nodes: about how many nodes the products of two halves of a chain rule may have, all products together.
+    merged_entries, merged_each: the most entries of a matrix that replaces several operators, and how many of them take
+    as long as calling one more operator.
     watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
     before each of them costs little.
+    watched_depth: the depth from which a bound consists of so many small operations that it is done all the same.
     """
 
     batch_work: int = 5 * 10**7
@@ -83,7 +97,11 @@ class Thresholds:
     loop_stages: int = 8
     tangent_work: int = 5 * 10**8
     tangent_noises: int = 2048
+    cut_nodes: int = 2**7
+    merged_entries: int = 2**12
+    merged_each: int = 2**8
     watched_work: int = 5 * 10**7
+    watched_depth: int = 64
 
 
 class AbstractPlanner(ABC):
@@ -157,14 +175,29 @@ class AbstractPlanner(ABC):
         return min(room, t.tangent_noises) if room >= curved else 0
 
     @final
+    def cuts(self, nodes: int) -> int:
+        """In how many places a chain rule of so many nodes is cut in two."""
+        return max(1, self.thresholds.cut_nodes // max(1, nodes))
+
+    @final
+    def merges(self, operators: int, work: int, entries: int) -> bool:
+        """Whether one matrix of so many entries replaces several operators with so many multiply-adds in total.
+
+        Two operators are left as they are: little is gained, and most of them are a layer and a move of its entries.
+        """
+        t = self.thresholds
+        return operators > 2 and entries <= min(t.merged_entries, work + t.merged_each * (operators - 2))
+
+    @final
     def radii_ahead(self, network: Network) -> int:
         """How many radii of one input are bounded in one call, although some of them may not be needed."""
         return max(1, self.thresholds.ball_work // max(1, network.cost))
 
     @final
-    def watched(self, cost: float, deadline: Deadline) -> Deadline:
-        """The deadline after which work is given up between operations; none for networks of small ones."""
-        return deadline if cost > self.thresholds.watched_work else NEVER
+    def watched(self, work: Costly, deadline: Deadline) -> Deadline:
+        """The deadline after which work is given up between operations; none for shallow networks of small ones."""
+        t = self.thresholds
+        return deadline if work.cost > t.watched_work or work.depth >= t.watched_depth else NEVER
 
     @final
     def lot(self, network: Network, batch: int, memory: int) -> int:

@@ -55,7 +55,7 @@ class Search:
         Source: docs/mathematics.md, §6.5.
         """
         with torch.no_grad():
-            seconds = min(self.seconds, aim.deadline.left)
+            problem, seconds = problem.merged(), min(self.seconds, aim.deadline.left)
             found = self._found(problem, (p, q), aim, Deadline.after(_LOOKING * seconds))
             points = torch.cat([found.points, problem.bound.x.unsqueeze(1)], 1) if self._looks(aim) else found.points
             return proved(problem, points, found.gains, (p, q), Deadline.after((1 - _LOOKING) * seconds))
@@ -86,7 +86,7 @@ class Search:
             numbers = plan(network, len(group), self.work * len(group) / len(rows), self.kept)
             regions = joined([parts[r] for r in group.tolist()])
             hunt = Hunt(network, regions, norms, upper[group], numbers, generator, own)
-            with suppress(OutOfTime), until(problem.planner.watched(network.cost, own)):
+            with suppress(OutOfTime), until(problem.planner.watched(network, own)):
                 for here in hunt.best(start.of(group), _PROVED):
                     found = found.replaced(group, here)
         return found
