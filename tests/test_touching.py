@@ -119,6 +119,22 @@ def test_lines_that_are_too_high_or_too_low_are_seen() -> None:
         assert float(above.max()) > 64
 
 
+@every_curved
+def test_many_intervals_have_the_same_lines_as_few(activation: AbstractCurved) -> None:
+    """When the search has ended for most of many intervals, it continues with the others only."""
+    g = torch.Generator().manual_seed(0)
+    low = 4 * torch.rand(1, 900, generator=g, dtype=torch.float64) - 3
+    z = activation.core(Interval(low, low + 10 ** (4 * torch.rand(1, 900, generator=g, dtype=torch.float64) - 2)))
+    many = tightest_lines(activation, z, 0.5, FAST)
+    few = [tightest_lines(activation, z.map(lambda t, i=i: t[:, i : i + 60]), 0.5, FAST) for i in range(0, 900, 60)]
+    m = (z.lower + z.upper) / 2
+    for side in ("lower", "upper"):
+        slope, intercept = (getattr(many, f"{side}_{part}")[:, 0] for part in ("slope", "intercept"))
+        others = [torch.cat([getattr(f, f"{side}_{part}")[:, 0] for f in few], 1) for part in ("slope", "intercept")]
+        size = slope.abs() * m.abs() + intercept.abs()
+        assert ((slope * m + intercept - others[0] * m - others[1]).abs() <= 16 * EPS * size).all()
+
+
 class _Calls(TorchDispatchMode):
     """Counts PyTorch's operations."""
 

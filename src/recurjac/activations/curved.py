@@ -36,6 +36,9 @@ _NOISE = 4
 _STEPS = 60
 """The maximum number of steps of each search.  About ten are needed, and more in tails, where brackets are halved."""
 
+_FEW = 200
+"""Of fewer intervals than half of this, none are left out when their search has ended, because calls dominate."""
+
 
 class AbstractCurved(AbstractSmooth):
     """σ of any shape; `slope_turns` must also cut off the far tails, where σ' is constant in floating point."""
@@ -151,10 +154,12 @@ class _Search:
         It starts as the tangent at m or as the chord.  As long as f is above it on either side of m, the points there
         that are highest above it become p and q, so that its height at m never falls.
         """
-        touching, contacts = self._start(), self._contacts()
-        values, slope = self.f(touching), self.slope(self.middle)
-        sides = contacts.sides(self._cuts, self.middle)
-        for _ in range(_STEPS):
+        return self._improved(self._start(), self.slope(self.middle), self._contacts(), _STEPS)
+
+    def _improved(self, touching: Tensor, slope: Tensor, contacts: _Contacts, steps: int) -> tuple[Tensor, _Contacts]:
+        """Better p and q, from some, and the slope of a line through m where both are m."""
+        values, sides = self.f(touching), contacts.sides(self._cuts, self.middle)
+        for left in reversed(range(steps)):
             slope = torch.where(touching[1] > touching[0], self._chord(touching, values), slope)
             contacts = contacts.toward(slope)
             at, known, rise = contacts.points(slope)
@@ -163,10 +168,15 @@ class _Search:
             limit = heights[0] + self._rounding(slope, values[0])
             found = torch.where(sides, heights, -torch.inf).max(1)
             better = found.values > limit
-            if not bool((better.any(0) | (heights[len(heights) - len(at) :] + rise > limit).any(0)).any()):
+            rest = (better.any(0) | (heights[len(heights) - len(at) :] + rise > limit).any(0)).nonzero()[:, 0]
+            if not len(rest):
                 break
             touching = torch.where(better, points.gather(0, found.indices), touching)
             values = torch.where(better, known.gather(0, found.indices), values)
+            if _FEW < 2 * len(rest) < len(slope):
+                part = self._part(rest)
+                found_at, moved = part._improved(touching[:, rest], slope[rest], contacts.part(part, rest), left)
+                return touching.index_copy(1, rest, found_at), contacts.with_part(rest, moved)
         return touching, contacts
 
     def _start(self) -> Tensor:
@@ -205,16 +215,28 @@ class _Search:
 
     def candidates(self, slope: Tensor, contacts: _Contacts) -> Tensor:
         """Candidates for the maximum of f(v) - slope v on the interval, (m, n), from contacts near that slope."""
-        for _ in range(_STEPS):
+        return torch.cat([self._cuts, self._settled(slope, contacts, _STEPS).points(slope)[0]])
+
+    def _settled(self, slope: Tensor, contacts: _Contacts, steps: int) -> _Contacts:
+        """Contacts of which the highest is known, as far as it matters."""
+        for left in reversed(range(steps)):
             at, known, rise = contacts.points(slope)
             points, values = torch.cat([self._cuts, at]), torch.cat([self._values, known])
             heights = self.heights(points, values, slope)
             best, where = heights.max(0)
             limit = best + self._rounding(slope, values.gather(0, where.unsqueeze(0))[0])
-            if not bool((heights[len(self._cuts) :] + rise > limit).any()):
+            rest = (heights[len(self._cuts) :] + rise > limit).any(0).nonzero()[:, 0]
+            if not len(rest):
                 break
+            if _FEW < 2 * len(rest) < len(slope):
+                part = self._part(rest)
+                return contacts.with_part(rest, part._settled(slope[rest], contacts.part(part, rest), left))
             contacts = contacts.toward(slope)
-        return points
+        return contacts
+
+    def _part(self, index: Tensor) -> _Search:
+        """The search on some of the intervals."""
+        return _Search(self.activation, self.sign[index], self.lower[index], self.upper[index], self.share)
 
 
 @final
@@ -241,6 +263,16 @@ class _Contacts:
         """Contacts on the pieces between these points, which have not moved yet; none if f' is -inf at the first."""
         run, fall, _ = last - first
         return cls(search, first, last, first, last, -run / fall, run < 0)
+
+    def part(self, search: _Search, index: Tensor) -> _Contacts:
+        """Those of some intervals, of which `search` is the search."""
+        parts = (t.index_select(-1, index) for t in (self.first, self.last, self.low, self.high, self.rate, self.slow))
+        return _Contacts(search, *parts)
+
+    def with_part(self, index: Tensor, part: _Contacts) -> _Contacts:
+        """The same contacts, with others on some intervals."""
+        pairs = (self.low, part.low), (self.high, part.high), (self.rate, part.rate), (self.slow, part.slow)
+        return _Contacts(self.search, self.first, self.last, *(a.index_copy(-1, index, b) for a, b in pairs))
 
     def sides(self, cuts: Tensor, middle: Tensor) -> Tensor:
         """Which of the touching points p and q, the cuts and the contacts are before and after m: (2, …)."""
