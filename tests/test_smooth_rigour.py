@@ -321,3 +321,18 @@ def test_a_limit_that_takes_several_operations_is_enclosed(exponent: float, leas
     low, high = half_power(Fraction(least), exponent)
     assert Fraction(float(found.lower)) <= low
     assert high <= Fraction(float(found.upper))
+
+
+@pytest.mark.parametrize("activation", [Tanh(), Arctan(), Erf(), Sin()], ids=lambda a: a.name)
+def test_proved_lines_of_odd_functions_are_mirrored(activation: AbstractSmooth) -> None:
+    """Both sides are proved in one evaluation, with slopes and points of their own; so neither may take the other's."""
+    z = activation.core(intervals(activation, torch.float64))
+    mirrored = Interval(-z.upper, -z.lower)
+    g = torch.Generator().manual_seed(3)
+    lower, upper = (torch.rand(z.shape, generator=g, dtype=torch.float64) for _ in range(2))
+    points = [(z.lower + share * (z.upper - z.lower)).unsqueeze(0) for share in (0.3, 0.6)]
+    below, above = intercepts(activation, z, (lower, points[0]), (upper, points[1]))
+    other_below, other_above = intercepts(activation, mirrored, (upper, -points[1]), (lower, -points[0]))
+    assert not torch.equal(below, -above)
+    torch.testing.assert_close(other_below, -above, rtol=1e-14, atol=1e-300)
+    torch.testing.assert_close(other_above, -below, rtol=1e-14, atol=1e-300)

@@ -132,22 +132,23 @@ def intercepts(
     which changes the right-hand sides by at most 4 e (2 |σ'| + 2 |s| + |σ''| (b - a)).
     """
     with torch.no_grad():
-        pieces = Pieces.of(facts, z.map(lambda t: t.detach()))
-        below = _most(pieces.flipped(), -lower[0].detach(), lower[1].detach())
-        above = _most(pieces, upper[0].detach(), upper[1].detach())
-        return -no_nan(below, torch.inf), no_nan(above, torch.inf)
+        pieces = Pieces.of(facts, z.map(lambda t: t.detach())).both()
+        slopes = torch.stack([-lower[0].detach(), upper[0].detach()])
+        found = no_nan(_most(pieces, slopes, torch.stack([lower[1].detach(), upper[1].detach()], 1)), torch.inf)
+        return -found[0], found[1]
 
 
 @final
 @dataclass(frozen=True)
 class Pieces:
-    """σ, or -σ if `sign` is -1, between cuts (k + 1, *shape): the ends of an interval, turning points of σ', others.
+    """σ between cuts (k + 1, *shape): the ends of an interval, turning points of σ', others.
 
+    negative: where -σ takes the place of σ, in a shape that broadcasts; None if nowhere.
     errors: how far exact turning points may be from cuts, (k + 1, *shape), also for cuts beside one; None if all are 0.
     """
 
     facts: AbstractFacts
-    sign: int
+    negative: Tensor | None
     cuts: Tensor
     values: Enclosure
     left: Enclosure
@@ -168,12 +169,19 @@ class Pieces:
             error = torch.where(near, error.unsqueeze(0), 0.0).amax(1)[kept]
         cuts = cuts[kept]
         left, right = facts.proved_slopes(cuts)
-        return cls(facts, 1, cuts, facts.proved_values(cuts), left, right, error)
+        return cls(facts, None, cuts, facts.proved_values(cuts), left, right, error)
 
-    def flipped(self) -> Pieces:
-        left = -self.left
-        right = left if self.left is self.right else -self.right
-        return Pieces(self.facts, -self.sign, self.cuts, -self.values, left, right, self.errors)
+    def both(self) -> Pieces:
+        """-σ and σ side by side: (…, 2, *shape)."""
+        left = _both_signs(self.left)
+        right = left if self.left is self.right else _both_signs(self.right)
+        negative = torch.tensor([True, False], device=self.cuts.device).reshape(2, *[1] * (self.cuts.dim() - 1))
+        errors = None if self.errors is None else self.errors.unsqueeze(1)
+        return Pieces(self.facts, negative, self.cuts.unsqueeze(1), _both_signs(self.values), left, right, errors)
+
+    def signed(self, found: Enclosure) -> Enclosure:
+        """What was found of σ, as it is of σ or -σ."""
+        return found if self.negative is None else (-found).where(self.negative, found)
 
     @cached_property
     def ends(self) -> tuple[Enclosure, Enclosure]:
@@ -197,11 +205,14 @@ class Pieces:
         """Slopes at one point of each piece, from inside at its ends."""
         left, right = self.facts.proved_slopes(points)
         if left is right:
-            return left if self.sign > 0 else -left
-        found = left.hull(right)
-        found = found if self.sign > 0 else -found
+            return self.signed(left)
+        found = self.signed(left.hull(right))
         found = self.right[:-1].where(points == self.cuts[:-1], found)
         return self.left[1:].where(points == self.cuts[1:], found)
+
+
+def _both_signs(found: Enclosure) -> Enclosure:
+    return Enclosure(torch.stack([-found.upper, found.lower], 1), torch.stack([-found.lower, found.upper], 1))
 
 
 def _most(pieces: Pieces, slope: Tensor, touching: Tensor) -> Tensor:
@@ -232,8 +243,7 @@ def _by_tangents(pieces: Pieces, s: Enclosure, touching: Tensor) -> Tensor:
     """Upper bounds on each piece, if the function is concave there: by a tangent at the best point that is known."""
     at = _best(pieces, s.lower, touching)
     p, a, b = Enclosure.point(at), Enclosure.point(pieces.cuts[:-1]), Enclosure.point(pieces.cuts[1:])
-    values = pieces.facts.proved_values(at)
-    values = values if pieces.sign > 0 else -values
+    values = pieces.signed(pieces.facts.proved_values(at))
     tilt = pieces.slopes_at(at) - s
     up, down = tilt.within(0.0) * (b - p).within(0.0), (-tilt).within(0.0) * (p - a).within(0.0)
     return (values - s * p + Enclosure.point(torch.maximum(up.upper, down.upper))).upper
@@ -242,8 +252,9 @@ def _by_tangents(pieces: Pieces, s: Enclosure, touching: Tensor) -> Tensor:
 def _best(pieces: Pieces, slope: Tensor, touching: Tensor) -> Tensor:
     """The point of each piece at which the function less slope · v seems to be largest, among those given."""
     a, b = pieces.cuts[:-1], pieces.cuts[1:]
-    points = torch.cat([pieces.cuts, touching])
-    heights = pieces.sign * pieces.facts.value(points) - slope * points
+    points = torch.cat([pieces.cuts.expand(-1, *slope.shape), touching])
+    values = pieces.facts.value(points)
+    heights = (values if pieces.negative is None else torch.where(pieces.negative, -values, values)) - slope * points
     points, heights = points.unsqueeze(1), heights.unsqueeze(1)
     inside = (points >= a) & (points <= b) & ~heights.isnan()
     best = torch.where(inside, heights, -torch.inf).argmax(0, keepdim=True)

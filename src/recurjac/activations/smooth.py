@@ -243,7 +243,8 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
     @final
     def intercepts(self, slope: Tensor, *points: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the greatest of σ(v) - slope v over the points."""
-        gaps = torch.stack([self.value(v) - slope * v for v in points])
+        stacked = torch.stack(points)
+        gaps = self.value(stacked) - slope * stacked
         return gaps.amin(0), gaps.amax(0)
 
     @final

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic.interval import Interval, no_nan
-from recurjac.arithmetic.rounding import infinity_of
+from recurjac.arithmetic.rounding import infinity_of, minus_infinity_of
 
 
 @final
@@ -67,6 +67,9 @@ class Enclosure:
         return Enclosure(_down(self.lower - other.upper), _up(self.upper - other.lower))
 
     def __mul__(self, other: Enclosure) -> Enclosure:
+        found = _outward([a * b for a in self._ends for b in other._ends])
+        if not bool(found.lower.isnan().any()):  # which it is where any corner is
+            return found
         return _outward([_times(a, b) for a in self._ends for b in other._ends])
 
     def __truediv__(self, other: Enclosure) -> Enclosure:
@@ -144,7 +147,7 @@ def _largest(like: Tensor) -> float:
 
 
 def _down(t: Tensor) -> Tensor:
-    return -_up(-t)
+    return torch.nextafter(t, minus_infinity_of(t.dtype, t.device))
 
 
 def _up(t: Tensor) -> Tensor:
@@ -157,7 +160,4 @@ def _outward(corners: list[Tensor]) -> Enclosure:
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
     found = a * b
-    unknown = found.isnan()
-    if not bool(unknown.any()):
-        return found
-    return torch.where(unknown & ~(a.isnan() | b.isnan()), 0.0, found)
+    return torch.where(found.isnan() & ~(a.isnan() | b.isnan()), 0.0, found)

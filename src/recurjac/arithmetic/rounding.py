@@ -89,6 +89,11 @@ def infinity_of(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.full((), torch.inf, dtype=dtype, device=device)
 
 
+@cache
+def minus_infinity_of(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), -torch.inf, dtype=dtype, device=device)
+
+
 def round_up(mid: Tensor, rad: Tensor) -> Tensor:
     """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN."""
     # mid - mid is NaN where mid is infinite or NaN
