@@ -68,17 +68,16 @@ class _Maker:
     @property
     def regions(self) -> Sequence[BoundRegion]:
         """The region of each sample, in float64."""
-        where, shape = self.problem.origin, self.model.network.input_shape
+        where, shape = self.problem.origin, self.model.literal.input_shape
         if not isinstance(where, AbstractRegion):
             raise InvalidRequest("there are no certificates of parts of regions; give an LpBall or a Box")
         return where.bind(shape, torch.float64, torch.device("cpu")).split(1)
 
     def asked(self, rows: Tensor) -> Asked:
         """The rows, with lines unless they take too long."""
-        work = self.model.network.multiply_adds * (
-            sum(self.model.network.sizes[1:-1]) + sum(self.model.network.sizes[:1])
-        )
-        return Asked(self.model.network, rows, lines=work <= _LARGE)
+        network = self.model.literal
+        work = network.multiply_adds * (sum(network.sizes[1:-1]) + sum(network.sizes[:1]))
+        return Asked(network, rows, lines=work <= _LARGE)
 
     def certificate(
         self, asked: Asked, question: AbstractQuestion, where: BoundRegion, what: str, result: float, deadline: Deadline
