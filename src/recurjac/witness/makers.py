@@ -42,6 +42,8 @@ _LARGE = 3e9
 """The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
 _SHRINK = 12
 """How many smaller radii are tried if a radius is not proved."""
+_TRY = 0.3
+"""The share of the time left that each of them has."""
 _FARTHEST = 1e3
 """The largest radius of a certificate, in units of the largest input or 1: its regions are bounded."""
 
@@ -121,7 +123,7 @@ class _Maker:
             if bad - best <= 0.02 * bad or not question.claims(proved.leaves):
                 break
             tried = (best + bad) / 2
-            parts = Parts.grown(asked, question, unclipped(ball(tried)), Deadline.after(0.0))
+            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(_TRY))
             if question.claims(parts.leaves):
                 proved, best = parts, tried
             else:
