@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import recurjac as rj
+from benchmarks.certificates import MODULES, written
 from recurjac.certificates import write_certificates
 from recurjac.cli import main
 from recurjac.cli.checking import CHECKER
@@ -30,11 +31,14 @@ from recurjac.network import Network, chain
 from recurjac.provenance import AbstractResult
 from recurjac.testing.networks import KINDS, true_jacobians
 from recurjac.witness.leaf import Asked
+from recurjac.witness.literal import literal
 from recurjac.witness.parts import Parts
 from recurjac.witness.questions import NormQuestion
+from recurjac.witness.ranges import stage_nodes
 from tests.helpers import refused
+from tests.onnx_models import DOUBLE, node, onnx
+from tests.onnx_models import model as onnx_model
 
-pytest.importorskip("onnx")
 CHAINS = ("relu", "leaky", "steep", "tanh", "sigmoid")
 SLOWLY = [pytest.param(k, marks=pytest.mark.slow) if k in ("leaky", "steep", "sigmoid") else k for k in CHAINS]
 HOME = Path(__file__).parents[1] / "checker"
@@ -109,6 +113,132 @@ def test_certificates_are_accepted(kind: str, model: Any, tmp_path: Path) -> Non
         certificate.save(tmp_path / f"{i}.json")
         code, said = checked(tmp_path / f"{i}.json", file)
         assert code == 0, (certificate, said)
+
+
+SMALL = [name for name in MODULES if "200" not in name]
+QUICK = ("conv, max pool", "gated", "residual")
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL]
+
+
+def fast(network: Network, x: torch.Tensor) -> list[AbstractResult]:
+    """Results of every kind, by cheap methods."""
+    ball = rj.LpBall(x, 0.02)
+    return [
+        quick(network, ball, inf, inf),
+        quick(network, ball, 2, 2),
+        rj.jacobian_bounds(network, ball, method=rj.Chords()),
+        rj.preactivation_bounds(network, ball),
+        rj.monotone(network, ball, probe=rj.Probe(8), limit=rj.Limit(parts=1)),
+        rj.certified_radius(network, x, search=FEW, time_limit=0.2),
+        rj.stationary_free_radius(network, x, output=1, time_limit=0.2),
+    ]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_certificates_of_other_layers_are_accepted(name: str, tmp_path: Path) -> None:
+    file, x = written(name, tmp_path)
+    made = [c for found in fast(rj.load(file), x) for c in found.certificate(file, seconds=0.2)]
+    assert sum(c.proves for c in made) >= 5
+    write_certificates(tmp_path / "all.json", [c for c in made if c.proves])
+    code, said = checked(tmp_path / "all.json", file)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stages_are_those_of_the_checker(name: str, tmp_path: Path) -> None:
+    """In number, size and order: both compute the same pre-activations at a point."""
+    flint, checker = (pytest.importorskip(m) for m in ("flint", "recurjac_check"))
+    file, x = written(name, tmp_path)
+    network = literal(file)
+    values = network.preactivations(x)
+    ours = [torch.cat([values[k - 1].flatten() for k in nodes]) for nodes in stage_nodes(network)]
+    theirs = checker.witness.at_point(
+        checker.network.load(file.read_bytes()), [flint.arb(v) for v in x.flatten().tolist()]
+    )
+    assert len(ours) == len(theirs.nodes)
+    for own, other in zip(ours, theirs.nodes, strict=True):
+        known = torch.tensor([float(v.mid()) for v in other.l], dtype=torch.float64)
+        assert torch.allclose(own, known, rtol=1e-12, atol=1e-12)
+
+
+def sound(name: str, folder: Path) -> tuple[Path, list[dict[str, Any]], torch.Tensor]:
+    """Certificates of entries, values and a norm of a network, and its true Jacobian at the centre."""
+    file, x = written(name, folder)
+    network, ball = rj.load(file), rj.LpBall(x, 0.02)
+    found = [
+        rj.jacobian_bounds(network, ball, method=rj.Chords()),
+        rj.preactivation_bounds(network, ball),
+        quick(network, ball, inf, inf),
+    ]
+    documents = [c.document for result in found for c in result.certificate(file, seconds=0.01)]
+    return file, json.loads(json.dumps(documents)), true_jacobians(network, x)[0].flatten(1)
+
+
+def forged(entries: dict[str, Any], ranges: dict[str, Any], norm: dict[str, Any], truth: torch.Tensor) -> Any:
+    """False certificates, each with a part of the reason why it is refused.
+
+    Claims are moved beyond what is true at the centre, and ranges in the witness below their lower ends.
+    """
+
+    def changed(document: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
+        copied = copy.deepcopy(document)
+        place = copied
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = to
+        return copied
+
+    j = int(truth[0].abs().argmax())
+    gap, true = 1e-9 * float(truth.abs().max()), float(truth[0, j])
+    yield changed(entries, "claims", 0, "upper", j, to=(true - gap).hex()), "claim 0 (jacobian)"
+    yield changed(entries, "claims", 0, "lower", j, to=(true + gap).hex()), "claim 0 (jacobian)"
+    yield changed(entries, "claims", 0, "upper", j, to="nan"), "claim 0 (jacobian)"
+    size = float(truth.abs().sum(1).amax())
+    yield changed(norm, "claims", 0, "upper", to=(size * (1 - 1e-9)).hex()), "claim 0 (lipschitz)"
+    ends = [float.fromhex(ranges["claims"][0][k]) for k in ("lower", "upper")]
+    yield changed(ranges, "claims", 0, "upper", to=(ends[0] - 1.0).hex()), "claim 0 (output)"
+    yield changed(ranges, "claims", 0, "lower", to=(ends[1] + 1.0).hex()), "claim 0 (output)"
+    stages = ranges["parts"][0]["values"]["stages"]
+    for k in {0, len(stages) - 1}:
+        low, high = (float.fromhex(stages[k][e][0]) for e in ("lower", "upper"))
+        path = ("parts", 0, "values", "stages", k)
+        yield changed(ranges, *path, "upper", 0, to=(low - (high - low)).hex()), f"values.stages[{k}]"
+        yield changed(ranges, *path, "lower", to=stages[k]["lower"][1:]), f"values.stages[{k}]"
+    yield changed(entries, "parts", 0, "gradients", to=entries["parts"][0]["gradients"][1:]), "no gradient of this row"
+    yield changed(ranges, "parts", 0, "values", "stages", to=stages[1:]), "values.stages"
+    yield changed(ranges, "parts", to=[]), "no parts"
+    yield changed(ranges, "model", "sha256", to="0" * 64), "model.sha256"
+    yield changed(ranges, "region", "radius", to=(0.03).hex()), "region_sha256"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_forged_certificates_are_refused_with_what_fails(name: str, tmp_path: Path) -> None:
+    checker = pytest.importorskip("recurjac_check")
+    file, documents, truth = sound(name, tmp_path)
+    model = file.read_bytes()
+    for document in documents:
+        assert checker.check_bytes(json.dumps(document).encode(), model).text == "valid"
+    entries, ranges, norm = documents
+    forgeries = list(forged(entries, ranges, norm, truth))
+    assert len(forgeries) >= 12
+    for document, why in forgeries:
+        verdict = checker.check_bytes(json.dumps(document).encode(), model)
+        assert verdict.code == 1
+        assert why in verdict.text
+
+
+def test_operations_that_the_checker_does_not_know_are_refused(tmp_path: Path) -> None:
+    def made(kind: str, **attributes: Any) -> rj.JacobianBounds:
+        onnx.save(onnx_model([node(kind, "x", **attributes)], (1, 3), opset=20, kind=DOUBLE), tmp_path / "n.onnx")
+        return rj.jacobian_bounds(rj.load(tmp_path / "n.onnx"), rj.LpBall(torch.rand(1, 3).double(), 0.1))
+
+    for kind, attributes, why in (
+        ("Softsign", {}, "a node Softsign, which the checker does not know"),
+        ("Elu", {}, "a node Elu, which the checker does not know"),
+        ("Gelu", {"approximate": "tanh"}, "read as GELUTanh, which the checker does not do"),
+    ):
+        found = made(kind, **attributes)
+        refused(partial(found.certificate, tmp_path / "n.onnx"), rj.InvalidRequest, [why])
 
 
 @pytest.mark.parametrize("kind", SLOWLY)

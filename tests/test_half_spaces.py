@@ -257,3 +257,21 @@ def test_stages_that_do_not_read_free_lines_are_bounded() -> None:
         found = HalfSpaceRanges(3).bound(state, k, None)
         assert bool((found.lower <= found.upper).all())
         assert bool(found.lower.isfinite().all())
+
+
+def test_stages_beside_a_constrained_image_are_bounded() -> None:
+    """Of four entries of a window, the maximum of one pair does not read that of the other, which is constrained."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)).double()
+    network = rj.load(module, torch.zeros(1, 1, 6, 6).double())
+    problem = rj.Problem(network, rj.LpBall(torch.rand(1, 1, 6, 6).double(), 0.3))
+    points = problem.bound.x + 0.2 * (problem.bound.sample(200, torch.Generator().manual_seed(1))[0] - problem.bound.x)
+    values = network.preactivations(points)
+    for k in range(1, network.depth):
+        middle = network.preactivations(problem.bound.x)[k - 1]
+        found = problem.constrained(k, rj.Interval(middle - 0.1, middle + 0.1)).by(rj.HalfSpaces(3)).preactivations()
+        inside = ((values[k - 1] - middle).abs() <= 0.1).flatten(1).all(1)
+        assert inside.any()
+        for j in range(1, network.depth):
+            z = values[j - 1][inside]
+            assert ((found.pre(j).lower - 1e-12 <= z) & (z <= found.pre(j).upper + 1e-12)).all()

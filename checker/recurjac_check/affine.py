@@ -21,9 +21,17 @@ class Matrix:
     columns: int
 
     @cached_property
-    def dense(self) -> arb_mat:
-        """The same with all of its zeros."""
-        return dense(self.rows, self.columns)
+    def _parts(self) -> dict[tuple[Sequence[int], Sequence[int]], arb_mat]:
+        """The part that was asked for last."""
+        return {}
+
+    def part(self, rows: Sequence[int], columns: Sequence[int]) -> arb_mat:
+        """The entries of some rows and columns, with zeros."""
+        key = rows, columns
+        if key not in self._parts:
+            self._parts.clear()
+            self._parts[key] = dense([self.rows[i] for i in rows], columns)
+        return self._parts[key]
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -39,13 +47,15 @@ class Matrix:
                 rows[j][i] = w
         return Matrix(rows, len(self.rows))
 
-    def after(self, forms: Sequence[Entries]) -> list[Entries]:
-        """The products of rows `forms` and this matrix."""
+    def after(self, forms: Sequence[Entries], columns: Sequence[int] | None = None) -> list[Entries]:
+        """The products of rows `forms` and this matrix, of which only some columns may be needed."""
+        wanted = range(self.columns) if columns is None else columns
+        used = tuple(sorted(set().union(*forms)))
         steps = sum(self.lengths[j] for form in forms for j in form)
-        size = len(forms) * len(self.rows) + len(self.rows) * self.columns + len(forms) * self.columns
-        if steps * _SPARSE > _DENSE * len(forms) * len(self.rows) * self.columns + _MOVED * size:
-            product = dense(forms, len(self.rows)) * self.dense
-            return [dict(enumerate(row)) for row in product.tolist()]
+        size = len(forms) * len(used) + len(used) * len(wanted) + len(forms) * len(wanted)
+        if steps * _SPARSE > _DENSE * len(forms) * len(used) * len(wanted) + _MOVED * size:
+            product = dense(forms, used) * self.part(used, wanted)
+            return [dict(zip(wanted, row, strict=True)) for row in product.tolist()]
         return [self._after(form) for form in forms]
 
     def _after(self, form: Entries) -> Entries:
@@ -56,13 +66,9 @@ class Matrix:
         return total
 
 
-def dense(rows: Sequence[Entries], columns: int) -> arb_mat:
-    """The matrix of these rows."""
-    entries = [ZERO] * (len(rows) * columns)
-    for i, row in enumerate(rows):
-        for j, w in row.items():
-            entries[i * columns + j] = w
-    return arb_mat(len(rows), columns, entries)
+def dense(rows: Sequence[Entries], columns: Sequence[int]) -> arb_mat:
+    """The matrix of some columns of these rows."""
+    return arb_mat(len(rows), len(columns), [row.get(j, ZERO) for row in rows for j in columns])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +80,8 @@ class Affine:
 
     def __len__(self) -> int:
         return len(self.constant)
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """Whether all constants are 0."""
+        return all(c == 0 for c in self.constant)

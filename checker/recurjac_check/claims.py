@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flint import arb
+from flint import arb, arb_mat
 
 from recurjac_check import reading
 from recurjac_check.errors import Invalid, missed
@@ -14,6 +14,9 @@ from recurjac_check.region import ZERO, Region, contains, dual_norm, larger, nor
 from recurjac_check.witness import Leaf, at_point, combined, derivative
 
 Claim = dict[str, Any]
+HALF = ONE / 2
+_SPECTRAL, _SQUARINGS = 64, 48
+"""Up to how many rows or columns spectral norms are bounded, and by the power 2 to how much of a Gram matrix."""
 TINY = arb(2) ** -2000
 """A number that only positive numbers exceed in certificates: margins have to be larger."""
 
@@ -104,9 +107,31 @@ def _stationary(claim: Claim, context: Context) -> None:
     context.entries(check)
 
 
+def spectral(matrix: arb_mat) -> arb:
+    """A bound of the largest singular value: of powers of the Gram matrix by squaring, each divided by its size."""
+    wide = matrix.nrows() <= matrix.ncols()
+    gram = matrix * matrix.transpose() if wide else matrix.transpose() * matrix
+    bound, share = ONE, ONE / 2
+    for _ in range(_SQUARINGS):
+        size = norm(gram.entries(), "2").upper()
+        if not size > 0:
+            return ZERO if size == 0 else size
+        bound, share = bound * size**share, share / 2
+        gram = gram * (1 / size)
+        gram = gram * gram
+    return bound.upper()
+
+
+def _apart(low: list[Numbers], high: list[Numbers]) -> arb:
+    """A bound of the spectral norm of all matrices between two: of the middle, and of the half-widths."""
+    ends = [arb_mat(len(rows), len(rows[0]), [v for row in rows for v in row]) for rows in (low, high)]
+    return (spectral((ends[0] + ends[1]) * HALF) + spectral((ends[1] - ends[0]) * HALF)).upper()
+
+
 def norm_bound(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool) -> arb:
     """A bound of the norm from p to q of the Jacobian of rows, from bounds of its entries."""
-    sizes = [[larger(abs(l), abs(u)) for l, u in zip(*leaf.jacobian(row, lines), strict=True)] for row in rows]
+    low, high = map(list, zip(*(leaf.jacobian(row, lines) for row in rows), strict=True))
+    sizes = [[larger(abs(l), abs(u)) for l, u in zip(*ends, strict=True)] for ends in zip(low, high, strict=True)]
     columns = list(zip(*sizes, strict=True))
     if p == "1":
         return norm([norm(column, q).upper() for column in columns], "inf").upper()
@@ -118,6 +143,8 @@ def norm_bound(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool)
         sums = [norm(column, "1").upper() for column in columns]
         rest = norm(sums, "2") if q == "1" else (norm(sums, "inf") * norm([norm(r, "1") for r in sizes], "inf")).sqrt()
         bound = smaller(bound, rest.upper())
+    if p == q == "2" and min(len(rows), len(columns)) <= _SPECTRAL:
+        bound = smaller(bound, _apart(low, high))
     return bound
 
 

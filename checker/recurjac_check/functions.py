@@ -4,7 +4,6 @@ Pre-activations come as lists of exact ends l <= u. An edge (output, argument, d
 by an argument lies in [d, D]. A plane ((argument, slope), ...), c is a bound of an output.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -162,7 +161,7 @@ def _chord(f: Function, l: arb, u: arb) -> arb:
 
 
 def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
-    """The product of two intervals with exact ends."""
+    """The product of two intervals, whose ends may be balls."""
     corners = [x * y for x in a for y in b]
     low, high = corners[0].lower(), corners[0].upper()
     for c in corners[1:]:
@@ -170,26 +169,11 @@ def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
     return low, high
 
 
-class Mixed(ABC):
-    """A function of several pre-activations, of which only constant bounds are used."""
+@dataclass(frozen=True)
+class Product:
+    """h_i = z_i z_{n+i}."""
 
     elementwise = False
-
-    @abstractmethod
-    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
-        """Bounds of h."""
-
-    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
-        """Constants."""
-        if below is not None or above is not None:
-            raise Invalid("a product or a softmax has slopes")
-        low, high = self.image(l, u)
-        return [((), c) for c in low], [((), c) for c in high]
-
-
-@dataclass(frozen=True)
-class Product(Mixed):
-    """h_i = z_i z_{n+i}."""
 
     def outputs(self, n: int) -> int:
         """The number of outputs of n pre-activations."""
@@ -206,39 +190,17 @@ class Product(Mixed):
         n = len(l) // 2
         return [(i, j, l[k], u[k]) for i in range(n) for j, k in ((i, n + i), (n + i, i))]
 
-
-@dataclass(frozen=True)
-class Softmax(Mixed):
-    """h_i = exp(z_i) / sum_j exp(z_j) over groups of `size` entries that follow each other."""
-
-    size: int
-
-    def outputs(self, n: int) -> int:
-        """The number of outputs of n pre-activations."""
-        return n
-
-    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
-        """Bounds of h: it rises with its own entry and falls with all others."""
-        low, high = [], []
-        for i in range(len(l)):
-            start = i - i % self.size
-            rest = [j for j in range(start, start + self.size) if j != i]
-            low.append((1 / (1 + sum(((u[j] - l[i]).exp() for j in rest), ZERO))).lower())
-            high.append((1 / (1 + sum(((l[j] - u[i]).exp() for j in rest), ZERO))).upper())
-        return low, high
-
-    def edges(self, l: Numbers, u: Numbers) -> list[Edge]:
-        """The slopes p_i (1 - p_i) and -p_i p_j."""
-        low, high = self.image(l, u)
-        result: list[Edge] = []
-        for i in range(len(l)):
-            start = i - i % self.size
-            for j in range(start, start + self.size):
-                if i == j:
-                    result.append((i, j, *extremes(lambda p: p * (1 - p), lambda p: 1 - 2 * p, low[i], high[i])))
-                else:
-                    a, b = times((low[i], high[i]), (low[j], high[j]))
-                    result.append((i, j, -b, -a))
+    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
+        """Planes of these slopes, or constants: u v - a u - b v = (u - b) (v - a) - a b is extreme at corners."""
+        n = len(l) // 2
+        result: tuple[list[Plane], list[Plane]] = ([], [])
+        for i in range(n):
+            for side, slopes in enumerate((below, above)):
+                a, b = (slopes[i], slopes[n + i]) if slopes is not None else (ZERO, ZERO)
+                moved = times((l[i] - b, u[i] - b), (l[n + i] - a, u[n + i] - a))
+                terms = tuple((j, c) for j, c in ((i, a), (n + i, b)) if c != 0)
+                rest = moved[side] - a * b
+                result[side].append((terms, rest.upper() if side else rest.lower()))
         return result
 
 

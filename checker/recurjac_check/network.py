@@ -15,7 +15,7 @@ from recurjac_check import moves, operations, rules  # noqa: F401  (they fill th
 from recurjac_check.affine import Affine, Entries, Matrix
 from recurjac_check.calls import READERS, Call
 from recurjac_check.errors import OutOfScope, Unreadable
-from recurjac_check.functions import Elementwise, Product, Softmax
+from recurjac_check.functions import Elementwise, Product
 from recurjac_check.region import ZERO
 from recurjac_check.tensors import MOST, Form, array, coefficients, fits, stored, tensor
 
@@ -28,7 +28,7 @@ class Stage:
 
     name: str
     pre: Affine
-    function: Elementwise | Product | Softmax
+    function: Elementwise | Product
     outputs: int
 
 

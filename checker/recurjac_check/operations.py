@@ -8,7 +8,7 @@ from flint import arb
 
 from recurjac_check.calls import Call, number, reads
 from recurjac_check.errors import OutOfScope
-from recurjac_check.functions import ONE, SMOOTH, Elementwise, Pieces, Product, Softmax, clamp, two_pieces
+from recurjac_check.functions import ONE, SMOOTH, Elementwise, Pieces, Product, clamp, two_pieces
 from recurjac_check.region import ZERO
 from recurjac_check.tensors import (
     Form,
@@ -270,9 +270,15 @@ def _smooth(call: Call) -> Any:
 
 @reads("Softmax")
 def _softmax(call: Call) -> Any:
+    """1 / (1 + the sum of exp(z_j - z_i) over all others j of the same group)."""
     n = call.x.ndim
     axis = call.axis(call.get("axis", -1 if call.graph.opset >= 13 else 1), n)
     if call.graph.opset < 13 and axis != n - 1:
         raise OutOfScope("an axis that is not the last one")
-    fits(call.x.size, call.x.shape[axis])
-    return call.activate(call.x.swapaxes(axis, n - 1), Softmax(call.x.shape[axis])).swapaxes(axis, n - 1)
+    x = call.x.swapaxes(axis, n - 1)
+    size, others = x.shape[-1], x.shape[-1] - 1
+    fits(x.size, size)
+    gaps = [q - p for z in x.reshape((-1, size)).tolist() for i, p in enumerate(z) for q in z[:i] + z[i + 1 :]]
+    e = list(call.activate(array(gaps, (len(gaps),)), Elementwise([SMOOTH["Exp"]])).flat)
+    sums = [weighted((h, ONE) for h in [ONE, *e[i * others : (i + 1) * others]]) for i in range(x.size)]
+    return call.activate(array(sums, x.shape), Elementwise([SMOOTH["Reciprocal"]])).swapaxes(axis, n - 1)

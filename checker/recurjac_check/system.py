@@ -90,6 +90,11 @@ class Known:
         return [larger(abs(a), abs(b)) for a, b in zip(*self.image, strict=True)]
 
     @cached_property
+    def live(self) -> tuple[int, ...]:
+        """The outputs that are not always 0."""
+        return tuple(o for o, size in enumerate(self.sizes) if not size.is_zero())
+
+    @cached_property
     def planes(self) -> Planes:
         """Planes below and above the outputs."""
         return self.relation.planes(self.l, self.u, self.below, self.above)
@@ -103,11 +108,11 @@ class Known:
         constant, (lower, upper), sizes = ZERO, self.planes, self.sizes
         for o, c in form.items():
             middle = c.mid()
-            constant += c.rad() * sizes[o]
-            if middle == 0:
-                continue
-            terms, offset = upper[o] if middle > 0 else lower[o]
-            constant += middle * offset
+            if not c.is_exact():
+                constant += c.rad() * sizes[o]
+            terms, offset = upper[o] if middle > ZERO else lower[o]
+            if not offset.is_zero():
+                constant += middle * offset
             for i, a in terms:
                 result[i] = result[i] + middle * a if i in result else middle * a
         return result, constant
@@ -159,10 +164,11 @@ class System:
             constant = [c + more for c, (_, more) in zip(constant, replaced, strict=True)]
             pre = [form for form, _ in replaced]
             for t, block in node.affine.blocks.items():
-                added = block.after(pre)
+                added = block.after(pre, self.nodes[t - 1].live if t else None)
                 forms[t] = [_sum(a, b) for a, b in zip(forms[t], added, strict=True)] if t in forms else added
-            b = node.affine.constant
-            constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
+            if not node.affine.is_linear:
+                b = node.affine.constant
+                constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
         inputs = forms.get(0, [{} for _ in constant])
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
 

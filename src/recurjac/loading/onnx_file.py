@@ -6,7 +6,7 @@ is evaluated in float64 by `onnx.reference`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recurjac import activations, operators
 from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
-from recurjac.loading import readers, rewrites
+from recurjac.loading import readers as reading
+from recurjac.loading import rewrites
 from recurjac.loading.expression import LARGEST, Builder, Expression
 from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_checks import check_node
@@ -28,11 +29,11 @@ from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.wanted import Wanted, option
 from recurjac.network import Network
 from recurjac.operators.gather import gather_positions, positions
-from recurjac.registry import Unread, import_all, onnx_ops
+from recurjac.registry import Reader, Unread, import_all, onnx_ops
 
 import_all(operators)
 import_all(activations)
-import_all(readers)
+import_all(reading)
 import_all(rewrites)
 
 _MOVES = {
@@ -62,8 +63,11 @@ class OnnxFile:
 
     model: Model
 
-    def network(self) -> Network:
-        """The normal form in float64.  Raises UnsupportedLayer, naming the node, if a node has no normal form."""
+    def network(self, readers: Mapping[str, Reader] = onnx_ops.readers) -> Network:
+        """The normal form in float64, by readers of operations by type.
+
+        Raises UnsupportedLayer, naming the node, if a node has no normal form.
+        """
         model = self.model
         builder = Builder(model.input_shape, model.batched, torch.float64, torch.device("cpu"))
         values: dict[str, Any] = {"": None, model.input_name: builder.input()}
@@ -73,7 +77,7 @@ class OnnxFile:
             _check_inputs(node, values)
             check_node(node, model.proto, _place(node))
             try:
-                results = _read(model, node, [values[name] for name in node.input], builder)
+                results = _read(model, node, [values[name] for name in node.input], builder, readers)
             except UnsupportedLayer as error:
                 raise UnsupportedLayer(f"{error}{_way_out(model, node, values)}") from error
             unread = Unread(f"a result of {_place(node)} that is not read")
@@ -128,7 +132,9 @@ def _way_out(model: Model, node: Any, values: dict[str, Any]) -> str:
     return f"; to bound what it reads: {option('cut-at', name)}"
 
 
-def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
+def _read(
+    model: Model, node: Any, inputs: Sequence[Any], builder: Builder, readers: Mapping[str, Reader]
+) -> Sequence[Any]:
     """The results of a node: folded if they do not depend on the input, otherwise read by the operator's reader."""
     try:
         if node.domain and (node.domain, node.op_type) not in _OTHER_DOMAINS:
@@ -144,7 +150,7 @@ def _read(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> S
         attributes = model.attributes(node)
         if node.op_type in _MOVES and attributes.get("mode") not in _MIXED:
             return _moved(model, node, inputs)
-        reader = onnx_ops.readers.get(node.op_type)
+        reader = readers.get(node.op_type)
         if reader is None:
             raise UnsupportedLayer(f"{_place(node)} is not supported; {advice(node.op_type)}")
         result = reader(*inputs, **attributes)

@@ -166,7 +166,9 @@ class Pull:
             if j in chosen.multipliers:
                 extra = chosen.multipliers[j]
                 sizes[j] = (
-                    torch.zeros_like(extra[:, :, :1]) if form is None else form.mid.detach().abs().flatten(2).amax(2)
+                    torch.zeros_like(extra.flatten(2)[:, :, 0])
+                    if form is None
+                    else form.mid.detach().abs().flatten(2).amax(2)
                 )
                 terms.append(_support(-extra, self.ranges[j], arithmetic))
                 more = arithmetic.exact(extra.unsqueeze(2))

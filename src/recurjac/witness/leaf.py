@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -63,27 +64,42 @@ class Leaf:
 
     def written(self, gradients: bool) -> Json:
         """The leaf as a node of a certificate's tree; with the gradients of all rows, or with none."""
-        values = {"stages": [self._values(k) for k in self.ranges.nodes], "quadratic": None}
+        values = {"stages": [self._values(nodes) for nodes in self.ranges.stages], "quadratic": None}
         rows = range(len(self.asked.rows)) if gradients else ()
         return {"values": values, "gradients": [self._gradient(i) for i in rows], "tangents": None}
 
-    def _values(self, k: int) -> Json:
-        z = self.ranges.state.pre(k)
-        found: Json = {"lower": numbers(z.lower), "upper": numbers(z.upper), "lower_slope": None, "upper_slope": None}
-        if self.asked.lines:
-            lines = self.ranges.lines(k)
-            found["lower_slope"], found["upper_slope"] = numbers(lines.lower_slope), numbers(lines.upper_slope)
-        return found
+    def _values(self, nodes: Sequence[int]) -> Json:
+        z = [self.ranges.state.pre(k) for k in nodes]
+        lines = [self.ranges.lines(k) for k in nodes] if self.asked.lines else None
+        return {
+            "lower": _joined(b.lower for b in z),
+            "upper": _joined(b.upper for b in z),
+            "lower_slope": lines and _joined(line.lower_slope for line in lines),
+            "upper_slope": lines and _joined(line.upper_slope for line in lines),
+        }
 
     def _gradient(self, i: int) -> Json:
-        stages = [self._slopes(k, i) for k in self.ranges.nodes]
+        stages = [self._slopes(nodes, i) for nodes in self.ranges.stages]
         return {"row": row(self.asked.rows[i]), "stages": stages, "quadratic": None}
 
-    def _slopes(self, k: int, i: int) -> Json | None:
-        """Bounds of the gradient of row i at stage k where slopes are not known; nothing is claimed elsewhere."""
+    def _slopes(self, nodes: Sequence[int], i: int) -> Json | None:
+        """Bounds of the gradient of row i at a stage where slopes are not known; nothing is claimed elsewhere."""
+        claimed = [bounds for k in nodes if (bounds := self._claimed(k, i)) is not None]
+        if not claimed:
+            return None
+        low = torch.stack([b.lower for b in claimed]).amax(0)
+        high = torch.stack([b.upper for b in claimed]).amin(0)
+        return {"lower": numbers(low), "upper": numbers(high), "lower_slope": None, "upper_slope": None}
+
+    def _claimed(self, k: int, i: int) -> Interval | None:
+        """Bounds of the gradient of row i at node k, infinite where the slope of the node is known."""
         found, unknown = self.slopes.nodes.get(k), self.slopes.known.chain.unstable(k)
         if found is None or unknown is None:
             return None
         low = torch.where(unknown[0], found.lower[0, i], -torch.inf)
-        high = torch.where(unknown[0], found.upper[0, i], torch.inf)
-        return {"lower": numbers(low), "upper": numbers(high), "lower_slope": None, "upper_slope": None}
+        return Interval(low, torch.where(unknown[0], found.upper[0, i], torch.inf))
+
+
+def _joined(tensors: Iterable[Tensor]) -> list[str]:
+    """The numbers of tensors, one after the other."""
+    return [text for tensor in tensors for text in numbers(tensor)]

@@ -43,6 +43,8 @@ _LARGE = 3e9
 """The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
 _SHRINK = 12
 """How many smaller radii are tried if a radius is not proved."""
+_TRY = 0.3
+"""The share of the time left that each of them has."""
 _FARTHEST = 1e3
 """The largest radius of a certificate, in units of the largest input or 1: its regions are bounded."""
 
@@ -71,17 +73,16 @@ class _Maker:
     @property
     def regions(self) -> Sequence[BoundRegion]:
         """The region of each sample, in float64."""
-        where, shape = self.problem.origin, self.model.network.input_shape
+        where, shape = self.problem.origin, self.model.literal.input_shape
         if not isinstance(where, AbstractRegion):
             raise InvalidRequest("there are no certificates of parts of regions; give an LpBall or a Box")
         return where.bind(shape, torch.float64, torch.device("cpu")).split(1)
 
     def asked(self, rows: Tensor) -> Asked:
         """The rows, with lines unless they take too long."""
-        work = self.model.network.multiply_adds * (
-            sum(self.model.network.sizes[1:-1]) + sum(self.model.network.sizes[:1])
-        )
-        return Asked(self.model.network, rows, lines=work <= _LARGE)
+        network = self.model.literal
+        work = network.multiply_adds * (sum(network.sizes[1:-1]) + sum(network.sizes[:1]))
+        return Asked(network, rows, lines=work <= _LARGE)
 
     def certificate(
         self, asked: Asked, question: AbstractQuestion, where: BoundRegion, what: str, result: float, deadline: Deadline
@@ -125,7 +126,7 @@ class _Maker:
             if bad - best <= 0.02 * bad or not question.claims(proved.leaves):
                 break
             tried = (best + bad) / 2
-            parts = Parts.grown(asked, question, unclipped(ball(tried)), Deadline.after(0.0))
+            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(_TRY))
             if question.claims(parts.leaves):
                 proved, best = parts, tried
             else:

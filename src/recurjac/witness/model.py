@@ -15,6 +15,7 @@ from recurjac.digest import digest
 from recurjac.errors import InvalidRequest
 from recurjac.loading import load
 from recurjac.network import Network
+from recurjac.witness.literal import literal
 
 _PAIRS = 64
 """The number of outputs up to which differences of two outputs are recognised."""
@@ -23,21 +24,20 @@ _PAIRS = 64
 @final
 @dataclass(frozen=True)
 class Model:
-    """An ONNX file, and its network in float64 with a vector of outputs.  sha256: of the file's bytes."""
+    """An ONNX file, and its network in float64 with a vector of outputs.
+
+    sha256: of the file's bytes.  network: as `load` reads it.  literal: the same function, as the checker reads it.
+    """
 
     sha256: str
     network: Network
+    literal: Network
 
     @classmethod
     def read(cls, path: Path) -> Model:
         """Read a file.  Raises as `load` does, and InvalidRequest for networks that certificates do not describe."""
-        network = load(path).detached().flattened_output()
-        if network.has_products:
-            raise InvalidRequest(
-                f"{path} has products of terms that both depend on the input (as in attention, normalisations and "
-                "gates); there are no certificates of such networks"
-            )
-        return cls(hashlib.sha256(path.read_bytes()).hexdigest(), network)
+        networks = (n.detached().flattened_output() for n in (load(path), literal(path)))
+        return cls(hashlib.sha256(path.read_bytes()).hexdigest(), *networks)
 
     def rows_of(self, asked: Network) -> Tensor:
         """The rows (K, outputs) with asked = rows · network.

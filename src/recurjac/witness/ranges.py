@@ -37,6 +37,17 @@ def widened(bounds: Interval, slack: float = SLACK) -> Interval:
     return Interval(bounds.lower - room, bounds.upper + room)
 
 
+def stage_nodes(network: Network) -> list[tuple[int, ...]]:
+    """The stages that the checker sees, in order, by the nodes of their pre-activations: those of u and v of u v."""
+    found: list[tuple[int, ...]] = []
+    for k, stage in enumerate(network.stages[:-1], 1):
+        if stage.factor is None and not stage.linear:
+            found.append((k,))
+        elif stage.factor is not None and not stage.factor.first:
+            found.append((k, k + stage.factor.other))
+    return found
+
+
 @final
 @dataclass(frozen=True)
 class WitnessLines(AbstractLineRule):
@@ -92,9 +103,9 @@ class Ranges:
         return isinstance(self.rule, Refine)
 
     @cached_property
-    def nodes(self) -> Sequence[int]:
-        """The stages with an activation, in order."""
-        return [k for k in range(1, self.network.depth) if not self.network.stages[k - 1].linear]
+    def stages(self) -> Sequence[tuple[int, ...]]:
+        """The nodes of each stage that the checker sees."""
+        return stage_nodes(self.network)
 
     def lines(self, k: int) -> LinearRelaxation:
         """The lines of stage k, (1, 1, *stage)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import inf
 from typing import final
 
 import torch
@@ -16,6 +17,9 @@ from recurjac.jacobian.fast_lip import last_product
 from recurjac.norms.induced import induced_norm
 from recurjac.propagation.forms import DenseForms
 from recurjac.witness.ranges import SLACK, Ranges, widened
+
+MOST_SPECTRAL = 64
+"""The number of rows or columns up to which the checker bounds spectral norms."""
 
 
 @final
@@ -80,11 +84,20 @@ class Slopes:
         return _widened(Chords().pushed(self.known, forms)).upper.reshape(-1)
 
     def norm(self, p: float, q: float) -> float:
-        """An upper bound of the norm of the Jacobian from l_p to l_q, rounded outward; from 2 to 2 by Frobenius."""
+        """An upper bound of the norm of the Jacobian from l_p to l_q, rounded outward."""
         arithmetic, size = self.known.chain.arithmetic, self.entries.magnitude
         if p == 2 and q == 2:
-            return float(torch.linalg.vector_norm(size)) * (1 + SLACK)
+            return min(float(torch.linalg.vector_norm(size)), self._spectral) * (1 + SLACK)
         return float(induced_norm(self.entries, p, q, arithmetic, self.row_sums[None])) * (1 + SLACK)
+
+    @property
+    def _spectral(self) -> float:
+        """The spectral norms of the middle of the entries' bounds and of their half-widths, if there are few rows."""
+        low, high = self.entries.lower[0], self.entries.upper[0]
+        if min(low.shape) > MOST_SPECTRAL or not bool(low.isfinite().all() and high.isfinite().all()):
+            return inf
+        both = torch.stack([(low + high) / 2, (high - low) / 2])
+        return float(torch.linalg.matrix_norm(both, 2).sum())
 
 
 def _bounds(known: Gradients, node: int, lines: bool) -> Interval | None:
