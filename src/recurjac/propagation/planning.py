@@ -58,6 +58,7 @@ class Thresholds:
     which it takes inputs one by one, so that it can show progress and be interrupted.
     lot_work, lot_copies: the multiply-adds (`Network.cost`) of samples that a portfolio bounds together, so that it can
     look at the clock between lots, and how many tensors of the size of a sample's gradients these hold.
+    lot_forms: how many forms of all samples of a lot, for all outputs, fit in the memory of a sweep, copies included.
     loop_inputs, loop_stages: the most inputs and the fewest curved stages of a network that is like an unrolled loop.
     tangent_work, tangent_noises: the multiply-adds of tangents that are carried forward as forms, and the most noises.
     watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
@@ -79,6 +80,7 @@ class Thresholds:
     input_work: int = 10**8
     lot_work: int = 2 * 10**8
     lot_copies: int = 8
+    lot_forms: int = 96
     loop_inputs: int = 16
     loop_stages: int = 8
     tangent_work: int = 5 * 10**8
@@ -165,6 +167,17 @@ class AbstractPlanner(ABC):
     def watched(self, cost: float, deadline: Deadline) -> Deadline:
         """The deadline after which work is given up between operations; none for networks of small ones."""
         return deadline if cost > self.thresholds.watched_work else NEVER
+
+    @final
+    def samples_together(self, network: Network, batch: int, memory: int) -> int:
+        """How many samples of a batch are bounded together; 1 if each may have its own skeleton.
+
+        At most so many that a few forms of all of them fit in the memory of a sweep.
+        """
+        if self.splits_batch(network, batch):
+            return 1
+        form = torch.finfo(network.dtype).bits // 8 * network.sizes[-1] * max(network.sizes)
+        return max(1, min(batch, memory // (self.thresholds.lot_forms * form)))
 
     @final
     def lot(self, network: Network, batch: int, memory: int) -> int:
