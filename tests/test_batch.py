@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac import testing
+from recurjac.arithmetic import Interval
 from recurjac.auto import AbstractStep, ForwardStep, NormStep, Progress
 from recurjac.auto.batch import Pace
 from recurjac.auto.conditions import where_smooth
@@ -267,6 +268,39 @@ def test_lots_fit_the_memory_and_the_time() -> None:
     assert planner.lot(network, 50, 1) == 1
     assert 1 < planner.lot(network, 10**9, 2**26) < 10**9
     assert planner.wide_lot(network, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["tanh", "relu"])
+def test_lots_of_samples_are_bounded_as_all_of_them_together(kind: str) -> None:
+    """Up to rounding; constraints and the rows of a part go with their samples."""
+    network = testing.random_network(kind, 2, residual=True)
+    region = batch(7, network)
+    whole = rj.Problem(network, region)
+    few = rj.Problem(network, region, planner=Planner(Thresholds(lot_forms=2**26 // (3 * 8 * 3 * max(network.sizes)))))
+    assert [part.bound.batch for part in few.batches()] == [3, 3, 1]
+    assert [part.rows for part in few.batches()] == [(0, 1, 2), (3, 4, 5), (6,)]
+    a, b = rj.jacobian_bounds(whole), rj.jacobian_bounds(few)
+    assert torch.allclose(a.lower, b.lower, rtol=1e-11, atol=1e-13)
+    assert torch.allclose(a.upper, b.upper, rtol=1e-11, atol=1e-13)
+    alone = [rj.jacobian_bounds(network, rj.LpBall(x.unsqueeze(0), 0.3)) for x in region.x]
+    assert torch.allclose(b.upper, torch.cat([one.upper for one in alone]), rtol=1e-11, atol=1e-13)
+    end = torch.arange(7.0, dtype=torch.float64).reshape(7, 1).expand(7, *network.shape(1)) + 1
+    for problem in (few.constrained(1, Interval(-end, end)), few.constrained(1, Interval(-end[:1], end[:1]))):
+        known = [part.known[1] for part in problem.batches()]
+        assert [len(k.lower) for k in known] == ([3, 3, 1] if len(problem.known[1].lower) == 7 else [1, 1, 1])
+        assert torch.equal(known[-1].upper[-1], problem.known[1].upper[-1])
+
+
+def test_a_batch_is_divided_where_its_forms_do_not_fit_the_memory() -> None:
+    network = testing.random_network("tanh", 2, residual=False)
+    planner = Planner()
+    assert planner.samples_together(network, 50, 2**26) == 50
+    assert planner.samples_together(network, 50, 1) == 1
+    assert 100 < planner.samples_together(network, 10**9, 2**26) < 10**6
+    ends = [torch.ones(50, *network.shape(k), dtype=torch.float64) for k in range(1, network.depth)]
+    held = rj.Given([-end for end in ends], ends)
+    problem = rj.Problem(network, batch(50, network), pre=held, arithmetic=rj.Rigorous(1))
+    assert len(problem.batches()) == 1  # its rule holds numbers for each sample
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])

@@ -162,19 +162,24 @@ class Problem:
         return self._with(arithmetic=deployed)
 
     def batches(self) -> list[Problem]:
-        """The problem in the parts that are bounded together: sample by sample, or all samples together."""
-        split = not self.pre.holds_samples and self.planner.splits_batch(self.network, self.bound.batch)
-        return self.samples() if split else [self]
+        """The problem in the parts that are bounded together: sample by sample, in lots, or all samples together."""
+        batch, memory = self.bound.batch, self.arithmetic.memory_on(self.network.device)
+        size = batch if self.pre.holds_samples else self.planner.samples_together(self.network, batch, memory)
+        return self.lots(size) if size < batch else [self]
 
     def samples(self) -> list[Problem]:
         """The same problem for each sample."""
-        parts = self.bound.split(1)
-        return [
-            self._with(
-                region=part, bound=part, known={k: _row(z, i) for k, z in self.known.items()}, rows=(self.rows[i],)
-            )
-            for i, part in enumerate(parts)
-        ]
+        return self.lots(1)
+
+    def lots(self, size: int) -> list[Problem]:
+        """The same problem for the samples in order, at most `size` at a time."""
+        found, begin = list[Problem](), 0
+        for part in self.bound.split(size):
+            end = begin + part.batch
+            known = {k: _rows(z, begin, end) for k, z in self.known.items()}
+            found.append(self._with(region=part, bound=part, known=known, rows=self.rows[begin:end]))
+            begin = end
+        return found
 
     def at(self, index: Tensor) -> Problem:
         """The same problem for the samples `index` (count,), at least one, which may be repeated or left out."""
@@ -349,8 +354,8 @@ def _bound(region: AbstractRegion | BoundRegion, network: Network) -> BoundRegio
     return region.bind(network.input_shape, network.dtype, network.device)
 
 
-def _row(interval: Interval, i: int) -> Interval:
-    return interval if interval.shape[0] == 1 else interval.map(lambda t: t[i : i + 1])
+def _rows(interval: Interval, begin: int, end: int) -> Interval:
+    return interval if interval.shape[0] == 1 else interval.map(lambda t: t[begin:end])
 
 
 def _arithmetic(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.quadratics import Graph, Product
 from recurjac.relaxations import LinearRelaxation
 
@@ -53,7 +53,13 @@ class AbstractActivation(ABC):
         """The range [d, D] of σ'(v) for v in z (docs/mathematics.md, §4); infinite ends mean limits."""
 
     def unstable(self, z: Interval, arithmetic: AbstractArithmetic) -> Tensor:
-        """True where σ' is not constant on z."""
+        """True where σ' is not constant on z, or not proved to be.
+
+        Where computed slopes differ everywhere, no proved ones are needed.
+        """
+        differ = ~self.slope_range(z, Fast()).is_point
+        if not arithmetic.rigorous or bool(differ.all()):
+            return differ
         return ~self.slope_range(z, arithmetic).is_point
 
     def secant_range(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> Interval:

@@ -257,6 +257,6 @@ def _best(pieces: Pieces, slope: Tensor, touching: Tensor) -> Tensor:
     heights = (values if pieces.negative is None else torch.where(pieces.negative, -values, values)) - slope * points
     points, heights = points.unsqueeze(1), heights.unsqueeze(1)
     inside = (points >= a) & (points <= b) & ~heights.isnan()
-    best = torch.where(inside, heights, -torch.inf).argmax(0, keepdim=True)
+    best = torch.where(inside, heights, -torch.inf).max(0, keepdim=True).indices  # (argmax is slow along axis 0)
     found = points.expand(-1, len(a), *points.shape[2:]).gather(0, best)[0]
     return torch.minimum(torch.maximum(found, a), b)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import final
 
 import torch
@@ -17,7 +18,10 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, Descended
-from recurjac.jacobian.gradients import Gradients
+from recurjac.jacobian.gradients import Gradients, through_slopes
+from recurjac.operators.interval import interval_image, mixes_once
+from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.neuron_subset import NeuronSubset
 from recurjac.propagation.push_route import AbstractPushRoute
@@ -43,15 +47,35 @@ class AbstractRecursion(AbstractNodewise):
         """
         return False
 
+    @property
+    def tightest(self) -> bool:
+        """Whether the lines are the tightest for y in any finite interval and δ in any interval; False by default.
+
+        No method that is exact by sign, and has constants where the sign is unknown, then has tighter bounds, up to
+        rounding (docs/mathematics.md, §5.3).
+        """
+        return False
+
+    @property
+    def constant_elsewhere(self) -> bool:
+        """Whether the lines are constants wherever the sign of y is not known; False by default."""
+        return False
+
     @final
     def prepare_beside(self, gradients: Gradients, others: Sequence[AbstractPrepared]) -> AbstractPrepared:
-        """Bounds of g are those of another method with the same lines at all later nodes, where there is one."""
+        """Bounds of g are those of another method with the same lines at all later nodes, where there is one.
+
+        A method that cannot find more than another one is left out.
+        """
         for other in others:
             if not isinstance(other, Descended) or len(other.methods) != 1:
                 continue
             (method,) = other.methods
-            if isinstance(method, AbstractRecursion) and self.exact_by_sign and method.exact_by_sign:
-                return self._after(gradients, other)
+            if not (isinstance(method, AbstractRecursion) and self.exact_by_sign and method.exact_by_sign):
+                continue
+            if method.tightest and self.constant_elsewhere and _bounded(other.known):
+                return other
+            return self._after(gradients, other)
         return self.prepare(gradients)
 
     def _after(self, gradients: Gradients, other: Descended) -> AbstractPrepared:
@@ -76,6 +100,8 @@ class AbstractRecursion(AbstractNodewise):
         asked = self._route(known, node).loose(node)
         if unstable is None and not asked:
             return None
+        if self.exact_by_sign and self.tightest and (found := _by_products(chain, node)) is not None:
+            return found.map(lambda t: t.expand(chain.batch, *t.shape[1:]))
         everywhere = unstable is None or asked or bool(unstable.all())
         subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
@@ -127,6 +153,49 @@ class AbstractRecursion(AbstractNodewise):
         )
 
 
+def _by_products(chain: ChainRule, node: int) -> Interval | None:
+    """Bounds of g_h at a node from which all paths meet slopes at one later node at most; None for other nodes.
+
+    The gradient at that later node is known, and lines are products with an end of each slope.  What a sweep of unit
+    forms makes of them is an interval product, which costs less because all forms share it: (batch or 1, K, *node).
+    A bound that is 0 in a sweep may be off by rounding here, so this is for lines that do not jump if a sign is lost.
+    """
+    terms, out = [], chain.successors(node)
+    if len({e.source for e in out}) < len(out):  # forms along two edges into a node may cancel there
+        return None
+    for e in out:
+        rows = _last_gradient(chain, e.source) if e.source != chain.end else None
+        if e.source == chain.end:
+            direct = chain.gradient_rows(e.operator)
+            terms.append(chain.arithmetic.between(direct, direct))
+        elif rows is None or not mixes_once(e.operator) or isinstance(e.operator, IntervalMatrix):
+            return None  # (radii of a matrix times half-widths would cost too much)
+        else:
+            past = through_slopes(chain, e.source, rows)
+            terms.append(interval_image(e.operator.transpose(), past, chain.arithmetic))
+    return chain.arithmetic.sum(terms) if terms else None
+
+
+def _last_gradient(chain: ChainRule, node: int) -> Interval | None:
+    """g_h at a node from which every edge leads to the last node, up to rounding, (batch or 1, K, *node)."""
+    out = chain.successors(node)
+    if not out or any(e.source != chain.end for e in out):
+        return None
+    rows = reduce(Ball.__add__, (chain.gradient_rows(e.operator) for e in out))
+    return chain.arithmetic.between(rows, rows)
+
+
+def _bounded(known: Gradients) -> bool:
+    """Whether the gradient has finite bounds at every neuron whose slope is not known."""
+    for node in range(1, known.chain.end):
+        unstable, y = known.chain.unstable(node), known.at(node)
+        if unstable is None:
+            continue
+        if y is None or not bool((~unstable.unsqueeze(1) | (y.lower.isfinite() & y.upper.isfinite())).all()):
+            return False
+    return True
+
+
 def _signs_known(known: Gradients, node: int) -> bool:
     """Whether the sign of the gradient is known at every neuron of a node whose slope is not."""
     unstable, y = known.chain.unstable(node), known.at(node)
@@ -153,6 +222,10 @@ class RecurJac(AbstractRecursion):
 
     @property
     def exact_by_sign(self) -> bool:
+        return True
+
+    @property
+    def constant_elsewhere(self) -> bool:
         return True
 
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
@@ -191,12 +264,20 @@ class Chords(AbstractRecursion):
     def exact_by_sign(self) -> bool:
         return True
 
+    @property
+    def tightest(self) -> bool:
+        return True
+
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
-        share = _share(y)
         d, top = slope.lower, slope.upper
+        unknown = (y.lower < 0) & (y.upper > 0)
+        if not bool(unknown.any()):
+            low, high = torch.where(y.lower >= 0, d, top), torch.where(y.lower >= 0, top, d)
+            none = torch.zeros_like(high)
+            return LinearRelaxation(low, none, high, none, _size(y, slope, arithmetic))
+        share = _share(y)
         # the upper line goes through (L, d L) and (U, D U), the lower line through (L, D L) and (U, d U)
         high, low = d + share * (top - d), top - share * (top - d)
-        unknown = (y.lower < 0) & (y.upper > 0)
         most = _intercept(high, y, arithmetic, (top, d)).upper()
         least = _intercept(low, y, arithmetic, (d, top)).lower()
         high = torch.where(unknown, high, torch.where(y.lower >= 0, top, d))

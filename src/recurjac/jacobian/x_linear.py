@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil, prod
@@ -18,6 +18,7 @@ from recurjac.jacobian.recursion import Chords
 from recurjac.jacobian.x_linear_search import Relaxed, searched
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds, DenseForms, Units
+from recurjac.propagation.joint import Joint
 from recurjac.propagation.neuron_subset import NeuronSubset
 
 _PLANES = ((0.5, 0.5), (0.0, 1.0))
@@ -104,22 +105,22 @@ class _XLinear(AbstractPrepared):
         copies = 60 * len(chain.shapes) if steps else 12
         size = chain.planner.together(form, copies, chain.arithmetic.memory_on(chain.device), chain.device)
         lots = max(1, ceil(seeds.count / size))
-        parts = [self._part(start, part, steps) for part in seeds.parts(ceil(seeds.count / lots))]
+        joints = [self.relaxed.with_shares(start, low, high) for low, high in _PLANES]
+        parts = [self._part(start, part, joints, steps) for part in seeds.parts(ceil(seeds.count / lots))]
         return Interval.unchecked(*(torch.cat(e, 2) for e in zip(*((p.lower, p.upper) for p in parts), strict=True)))
 
-    def _part(self, start: int, seeds: AbstractSeeds, steps: int) -> Interval:
+    def _part(self, start: int, seeds: AbstractSeeds, joints: Sequence[Joint], steps: int) -> Interval:
         """With one output, every form has a search of its own; otherwise every output has one."""
         apart = steps > 0 and self.chain.rows == 1
         if apart:
             seeds = DenseForms(seeds.tensor().transpose(1, 2), self.chain.arithmetic)
-        upper, lower = (self._upper(start, seeds, negative, steps) for negative in (False, True))
+        upper, lower = (self._upper(start, seeds, negative, joints, steps) for negative in (False, True))
         bounds = self.chain.arithmetic.enclose(-lower, upper)
         return self._whole(bounds.map(lambda t: t.transpose(1, 2)) if apart else bounds)
 
-    def _upper(self, start: int, seeds: AbstractSeeds, negative: bool, steps: int) -> Tensor:
-        """Upper bounds of forms or of their negations."""
-        joints = [self.relaxed.with_shares(start, low, high) for low, high in _PLANES]
+    def _upper(self, start: int, seeds: AbstractSeeds, negative: bool, joints: Sequence[Joint], steps: int) -> Tensor:
+        """Upper bounds of forms or of their negations: the least of those of several relaxed networks."""
         if steps:
-            joints.append(self.relaxed.chosen(start, searched(self.relaxed, start, seeds, negative, steps)))
+            joints = [*joints, self.relaxed.chosen(start, searched(self.relaxed, start, seeds, negative, steps))]
         found = [torch.where(t.isnan(), torch.inf, t) for t in (j.upper(start, seeds, negative) for j in joints)]
         return reduce(torch.minimum, found)

@@ -119,8 +119,10 @@ class Refine(AbstractPreactivation):
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
         bounds = self.first.stage(state, k)
+        if state.everywhere or state.intervals_suffice(k):
+            return bounds
         unstable = self.first.open(state, k, bounds)
-        if state.everywhere or state.intervals_suffice(k) or not bool(unstable.any()):
+        if not bool(unstable.any()):
             return bounds
         return state.arithmetic.intersect(bounds, self.then.bound(state, k, unstable))
 

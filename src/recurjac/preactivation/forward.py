@@ -92,6 +92,8 @@ class Quick(AbstractPreactivation):
                 return True
             ahead = (s for s in network.stages[k:-1] if not (s.linear or s.activation.piecewise_linear))
             later = sum(prod(s.shape) for s in ahead)
+        elif not state.planner.carries_forms(network, k, network.sizes[k], noises):
+            return False  # not even if all neurons are unstable
         unstable = int(state.unstable(k, bounds).flatten(1).sum(1).amax())
         some = min(noises, (unstable + later) // _SOME) if network.has_products else noises
         return state.planner.carries_forms(network, k, unstable + later, some)

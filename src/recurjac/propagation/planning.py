@@ -68,6 +68,7 @@ class Thresholds:
     which it takes inputs one by one, so that it can show progress and be interrupted.
     lot_work, lot_copies: the multiply-adds (`Network.cost`) of samples that a portfolio bounds together, so that it can
     look at the clock between lots, and how many tensors of the size of a sample's gradients these hold.
+    lot_forms: how many forms of all samples of a lot, for all outputs, fit in the memory of a sweep, copies included.
     loop_inputs, loop_stages: the most inputs and the fewest curved stages of a network that is like an unrolled loop.
     tangent_work, tangent_noises: the multiply-adds of tangents that are carried forward as forms, and the most noises.
     cut_nodes: about how many nodes the products of two halves of a chain rule may have, all products together.
@@ -93,6 +94,7 @@ class Thresholds:
     input_work: int = 10**8
     lot_work: int = 2 * 10**8
     lot_copies: int = 8
+    lot_forms: int = 96
     loop_inputs: int = 16
     loop_stages: int = 8
     tangent_work: int = 5 * 10**8
@@ -198,6 +200,17 @@ class AbstractPlanner(ABC):
         """The deadline after which work is given up between operations; none for shallow networks of small ones."""
         t = self.thresholds
         return deadline if work.cost > t.watched_work or work.depth >= t.watched_depth else NEVER
+
+    @final
+    def samples_together(self, network: Network, batch: int, memory: int) -> int:
+        """How many samples of a batch are bounded together; 1 if each may have its own skeleton.
+
+        At most so many that a few forms of all of them fit in the memory of a sweep.
+        """
+        if self.splits_batch(network, batch):
+            return 1
+        form = torch.finfo(network.dtype).bits // 8 * network.sizes[-1] * max(network.sizes)
+        return max(1, min(batch, memory // (self.thresholds.lot_forms * form)))
 
     @final
     def lot(self, network: Network, batch: int, memory: int) -> int:
