@@ -1,6 +1,9 @@
 """Under pytest every annotation of the library is checked at every call, and torch computes on one thread."""
 
+import sys
+import typing
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from beartype.claw import beartype_package
 
 # beartype reads no array of any shape and type but the plain one
 arrays: FrozenDict[Any, Any] = FrozenDict({np.ndarray[Any, Any]: np.ndarray})
+if sys.version_info < (3, 12):  # later versions list the members of a protocol once, not at every check
+    typing._get_protocol_attrs = cache(typing._get_protocol_attrs)  # type: ignore[attr-defined]
 beartype_package("recurjac", conf=BeartypeConf(is_pep484_tower=True, claw_is_pep526=False, hint_overrides=arrays))
 torch.set_num_threads(1)
 

@@ -280,7 +280,7 @@ def report(path: str) -> dict[str, Any]:
     import recurjac as rj
     from recurjac.cli import main
 
-    start, out, err = time.perf_counter(), io.StringIO(), io.StringIO()
+    start, out, err = time.process_time(), io.StringIO(), io.StringIO()
     with warnings.catch_warnings(record=True) as caught, redirect_stdout(out), redirect_stderr(err):
         warnings.simplefilter("always")
         try:
@@ -300,7 +300,7 @@ def report(path: str) -> dict[str, Any]:
         "code": code,
         "stdout": out.getvalue(),
         "stderr": err.getvalue(),
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "megabytes": peak(),
     }
 

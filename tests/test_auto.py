@@ -361,9 +361,9 @@ def test_auto_stands_for_a_rule() -> None:
 
 def test_certified_radii_with_ranges_by_auto() -> None:
     """Chords is monotone in the ranges; the search for radii may still end elsewhere, within its tolerance."""
-    network, x = net(4, (6, 16, 16, 16, 3)), torch.full((6,), 0.2).double()
+    network, x = net(4, (6, 10, 10, 3)), torch.full((6,), 0.2).double()
     plain = rj.certified_radius(network, x)
-    better = rj.certified_radius(rj.Problem(network, rj.LpBall(x, 0.0), pre=rj.Auto(0.2)))
+    better = rj.certified_radius(rj.Problem(network, rj.LpBall(x, 0.0), pre=rj.Auto(0.05)))
     assert float(better.radius) >= float(plain.radius) * 0.999
     assert float(better.radius) <= float(better.attack)
 
@@ -389,7 +389,9 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("_files")
 def test_the_command_line_takes_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lipschitz", *COMMON, "--time-limit", "2"]) == 0
+    began = time.process_time()
+    assert main(["lipschitz", *COMMON, "--time-limit", "1"]) == 0
+    assert time.process_time() - began < 2 * (1 + 1)
     network, x = rj.load("net.npz"), np.load("x.npy")
     for i, row in enumerate(rows()):
         plain = rj.lipschitz(network, rj.LpBall(x[i], 0.3), search=QUIET)
@@ -397,7 +399,6 @@ def test_the_command_line_takes_a_time_limit(capsys: pytest.CaptureFixture[str])
         assert row["lower"] <= row["upper"] <= float(plain.upper) * (1 + 1e-12)
         assert row["status"] in ("time", "exact", "stuck")
         assert row["steps"].startswith("product of norms")
-        assert row["seconds"] < 3
     assert "least by" in capsys.readouterr().err
     for command in ("jacobian", "monotone"):
         assert main([command, *COMMON, "--time-limit", "0.3", "--quiet"]) == 0

@@ -10,6 +10,7 @@ import torch
 import recurjac as rj
 from recurjac.activations import Derivative
 from recurjac.testing.networks import KINDS, random_network, true_jacobians
+from tests.marks import in_turn
 
 SMOOTH = [k for k, a in KINDS.items() if Derivative.known_for(a, torch.zeros(1, dtype=torch.float64))]
 BALLS = ((0.0, inf), (1e-6, 2.0), (0.02, 1.0), (0.1, inf), (0.4, 2.0), (3.0, 1.0), (100.0, inf))
@@ -20,8 +21,7 @@ def test_the_kinds_that_are_smooth() -> None:
     assert not {"relu", "hard_tanh", "hard_swish", "selu", "elu1.6"} & set(SMOOTH)
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
-@pytest.mark.parametrize("kind", SMOOTH)
+@pytest.mark.parametrize(("kind", "residual"), in_turn(SMOOTH, [False, True]))
 def test_sampled_jacobians_are_inside(kind: str, residual: bool) -> None:
     first = sum(map(ord, kind)) + 2 * residual
     for seed, (radius, p) in enumerate((BALLS * 2)[first % 7 : first % 7 + 3]):

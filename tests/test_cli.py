@@ -211,16 +211,19 @@ def test_every_name_means_its_object(results: Results) -> None:
     one_pass = rj.WithTangents(rj.Cut(rj.ClosedForms(rj.Intersection(rj.Chords(), rj.RecurJac()))))
     assert dict(named.jacobian_methods()) == {**JACOBIAN_METHODS, "one-pass": one_pass, "auto": rj.AutoEntries()}
     assert set(named.norm_methods()) == {*JACOBIAN_METHODS, *NORM_METHODS, "auto", "branched", "exact"}
-    region = rj.LpBall(samples(), 0.07)
+    one = samples()[1:2]
+    region = rj.LpBall(one, 0.07)
     for name, method in (JACOBIAN_METHODS | NORM_METHODS).items():
         p, q = next(pair for pair in product((inf, 2, 1), repeat=2) if as_norm_method(method).supports(*pair))
-        found = results("lipschitz", "--radius", 0.07, "--norm", p, "--output-norm", q, "--method", name)
-        assert [r["upper"] for r in found] == upper(rj.LpBall(samples(), 0.07, p), method=method, p=p, q=q)
+        norms = ("--norm", p, "--output-norm", q)
+        found = results("lipschitz", "--index", 1, "--radius", 0.07, *norms, "--method", name)
+        assert [r["upper"] for r in found] == upper(rj.LpBall(one, 0.07, p), method=method, p=p, q=q)
         assert {r["method"] for r in found} == {method.title}
     by_rule = {name: upper(region, pre=rule) for name, rule in RULES.items()}
     assert by_rule["ibp"] != by_rule["fastlin"] != by_rule["crown"]
     for name, uppers in by_rule.items():
-        assert [r["upper"] for r in results("lipschitz", "--radius", 0.07, "--pre", name)] == uppers
+        found = results("lipschitz", "--index", 1, "--radius", 0.07, "--pre", name)
+        assert [r["upper"] for r in found] == uppers
     fast = results("lipschitz", "--radius", 0.07, "--arithmetic", "fast")
     assert {(r["rigorous"], r["reason"]) for r in fast} == {(False, "Fast arithmetic was asked for")}
 

@@ -17,7 +17,7 @@ from recurjac.norms import coupled as module
 from recurjac.quadratic import proved
 from recurjac.quadratics import Coefficients
 from tests.helpers import examples
-from tests.marks import every_seed
+from tests.marks import SEEDS, every_seed, in_turn
 from tests.test_dual import network
 
 ALL = [e for e in examples(AbstractActivation) if isinstance(e.values[0], AbstractActivation)]
@@ -54,11 +54,12 @@ def attained(problem: rj.Problem, p: float) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize(("p", "ball"), [(inf, inf), (2, 2), (1, 1), (2, inf), (inf, 2)])
-@pytest.mark.parametrize("activation", ["relu", "abs", "hard_tanh", "tanh"])
-@every_seed
-def test_rows_hold(seed: int, activation: str, p: float, ball: float) -> None:
-    net = network(seed, activation)
+BALLS = ((inf, inf), (2, 2), (1, 1), (2, inf), (inf, 2))
+
+
+@pytest.mark.parametrize(("norms", "activation", "seed"), in_turn(BALLS, ["relu", "abs", "hard_tanh", "tanh"], SEEDS))
+def test_rows_hold(norms: tuple[float, float], activation: str, seed: int) -> None:
+    (p, ball), net = norms, network(seed, activation)
     problem = rj.Problem(net, rj.LpBall(torch.full((1, net.input_shape[0]), 0.1).double(), 0.6, ball))
     found = CoupledNorm(40).rows(rj.Gradients(problem), p)[0]
     assert bool((found >= attained(problem, p) * (1 - 1e-12)).all())
@@ -80,8 +81,7 @@ def test_what_couples_slopes_to_points_pays() -> None:
     assert sum(gains) / len(gains) < 0.8
 
 
-@pytest.mark.parametrize("activation", ["relu", "hard_tanh", "tanh"])
-@pytest.mark.parametrize("p", [inf, 2])
+@pytest.mark.parametrize(("activation", "p"), in_turn(["relu", "hard_tanh", "tanh"], [inf, 2]))
 def test_any_multipliers_prove_something_true(monkeypatch: pytest.MonkeyPatch, activation: str, p: float) -> None:
     """Each product alone, couplings with either sign, weak and strong."""
     seen = []

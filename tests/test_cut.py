@@ -15,6 +15,7 @@ from recurjac.network import Network
 from recurjac.operators import Dense
 from recurjac.testing import check_jacobian_method
 from recurjac.testing.networks import KINDS, true_jacobians
+from tests.marks import in_turn, some_kinds
 
 PLAIN = rj.Intersection(rj.Chords(), rj.RecurJac())
 CUT = rj.Cut(PLAIN)
@@ -40,8 +41,7 @@ def waisted(kind: str, seed: int, waist: int, outputs: int, past: bool = False) 
     return builder.finish(out.plus(x.apply(matrix(outputs, 3))) if past else out)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("waist", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "waist"), in_turn(sorted(KINDS), [1, 2, 3]))
 def test_sampled_jacobians_are_inside_and_nothing_is_looser(kind: str, waist: int) -> None:
     for seed, (radius, p) in enumerate([(0.0, inf), (0.05, 2), (0.5, inf), (3.0, 1), (inf, inf)]):
         net = waisted(kind, seed, waist, 2, past=seed == 2)
@@ -59,8 +59,9 @@ def test_sampled_jacobians_are_inside_and_nothing_is_looser(kind: str, waist: in
             assert bool((true <= high + slack).all())
 
 
-def test_the_checks_of_methods_outside() -> None:
-    check_jacobian_method(rj.Cut(rj.Chords(), most=7))
+@some_kinds
+def test_the_checks_of_methods_outside(kinds: tuple[str, ...]) -> None:
+    check_jacobian_method(rj.Cut(rj.Chords(), most=7), 0, kinds)
 
 
 def body(outputs: int, seed: int) -> nn.Sequential:

@@ -20,12 +20,12 @@ from recurjac.quadratic import Rows, lifted, proved
 from recurjac.quadratic.dual_proof import Expansion
 from recurjac.quadratics import Coefficients
 from tests.helpers import examples
-from tests.marks import every_seed
+from tests.marks import SEEDS, every_seed, in_turn, often
 
 ALL = [e for e in examples(AbstractActivation) if isinstance(e.values[0], AbstractActivation)]
 
 
-@every_seed
+@pytest.mark.parametrize("seed", often(SEEDS, (0, 1)))
 @pytest.mark.parametrize("activation", ALL)
 def test_products_hold_on_the_graph(activation: AbstractActivation, seed: int) -> None:
     """Also in terms of y = z - c and w, at every c of the enclosure, and at the ends of z."""
@@ -99,10 +99,8 @@ def network(seed: int, activation: str) -> rj.Network:
 ACTIVATIONS = ("relu", "abs", "hard_tanh", "tanh", "softplus", "gelu")
 
 
-@pytest.mark.parametrize("p", [inf, 2])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_ranges_hold_and_pay(seed: int, activation: str, p: float) -> None:
+@pytest.mark.parametrize(("activation", "p", "seed"), in_turn(ACTIVATIONS, [inf, 2], [0, 1]))
+def test_ranges_hold_and_pay(activation: str, p: float, seed: int) -> None:
     """All outputs, against dense samples; on the whole tighter than secants, and CROWN is intersected."""
     net = network(seed, activation)
     region = rj.LpBall(torch.full((1, net.input_shape[0]), 0.1).double(), 0.6, p)
@@ -179,10 +177,8 @@ def test_the_expansion_holds_around_every_point(seed: int, activation: str, p: f
             assert bool((around.value() < best.value).any())
 
 
-@pytest.mark.parametrize("p", [inf, 2])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_any_multipliers_prove_something_true(seed: int, activation: str, p: float) -> None:
+@pytest.mark.parametrize(("activation", "p", "seed"), in_turn(ACTIVATIONS, [inf, 2], [0, 1]))
+def test_any_multipliers_prove_something_true(activation: str, p: float, seed: int) -> None:
     """Each product alone and all together, weak and strong: never below the best sample, and sometimes close to it."""
     _, dual, rise = asked(seed, activation, p)
     g = torch.Generator().manual_seed(seed)

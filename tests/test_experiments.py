@@ -37,7 +37,7 @@ def begun(folder: Path, jobs: int, lines: int) -> subprocess.Popen[bytes]:
     source = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": source}
     process = subprocess.Popen(command, cwd=ROOT, env=env)  # noqa: S603  # (our own command)
-    rows, until = folder / "rows.jsonl", time.monotonic() + 60
+    rows, until = folder / "rows.jsonl", time.monotonic() + 600
     while not rows.exists() or rows.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, "it ended too soon"
         assert time.monotonic() < until, "it does nothing"

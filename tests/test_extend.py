@@ -32,6 +32,7 @@ from recurjac.extend import (
 from recurjac.loading.expression import Builder
 from recurjac.operators import AbstractOperator, Dense
 from tests.helpers import examples
+from tests.marks import some_kinds
 from tests.outside import FlatLines, Frobenius, Magnitudes, SignBrancher, SquaredReLU
 
 
@@ -85,14 +86,15 @@ def test_two_activations_of_one_name_are_refused() -> None:
     )
 
 
-def test_methods_from_outside() -> None:
-    testing.check_jacobian_method(Magnitudes())
-    testing.check_norm_method(Frobenius())
-    testing.check_norm_method(rj.TightestNorm(Frobenius(), rj.JacobianNorm()))
-    testing.check_preactivation(FlatLines())
-    testing.check_preactivation(rj.Refine(rj.IBP(), FlatLines()))
-    testing.check_brancher(SignBrancher())
-    testing.check_brancher(rj.InputBisection())
+@some_kinds
+def test_methods_from_outside(kinds: tuple[str, ...]) -> None:
+    testing.check_jacobian_method(Magnitudes(), kinds=kinds)
+    testing.check_norm_method(Frobenius(), kinds=kinds)
+    testing.check_norm_method(rj.TightestNorm(Frobenius(), rj.JacobianNorm()), kinds=kinds)
+    testing.check_preactivation(FlatLines(), kinds=kinds)
+    testing.check_preactivation(rj.Refine(rj.IBP(), FlatLines()), kinds=kinds)
+    testing.check_brancher(SignBrancher(), kinds=kinds)
+    testing.check_brancher(rj.InputBisection(), kinds=kinds)
 
 
 def test_methods_from_outside_on_the_command_line(
@@ -126,19 +128,22 @@ def test_operators_of_the_package(operator: AbstractOperator) -> None:
     testing.check_operator(operator)
 
 
+@some_kinds
 @pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.Chords())], ids=repr)
-def test_methods_of_the_package(method: AbstractJacobianMethod) -> None:
-    testing.check_jacobian_method(method, seed=7)
+def test_methods_of_the_package(method: AbstractJacobianMethod, kinds: tuple[str, ...]) -> None:
+    testing.check_jacobian_method(method, 7, kinds)
 
 
+@some_kinds
 @pytest.mark.parametrize("method", [rj.JacobianNorm(), rj.ProductOfNorms()], ids=repr)
-def test_norm_methods_of_the_package(method: AbstractNormMethod) -> None:
-    testing.check_norm_method(method, seed=8)
+def test_norm_methods_of_the_package(method: AbstractNormMethod, kinds: tuple[str, ...]) -> None:
+    testing.check_norm_method(method, 8, kinds)
 
 
+@some_kinds
 @pytest.mark.parametrize("rule", [rj.IBP(), rj.FastLin(), rj.Crown()], ids=repr)
-def test_rules_of_the_package(rule: AbstractPreactivation) -> None:
-    testing.check_preactivation(rule, seed=9)
+def test_rules_of_the_package(rule: AbstractPreactivation, kinds: tuple[str, ...]) -> None:
+    testing.check_preactivation(rule, 9, kinds)
 
 
 # The checks can fail

@@ -113,4 +113,9 @@ def test_small_architectures(name: str) -> None:
     found = bounded(name, 1e-4)
     if name != "U-Net":  # its kinks are not smooth
         assert float(found.upper) <= 1.5 * float(found.lower)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_small_architectures_over_larger_balls(name: str) -> None:
     bounded(name, 0.1)

@@ -24,18 +24,14 @@ IN_PLACE = {name for name in dir(torch.Tensor) if name.endswith("_") and not nam
 """The operations of a tensor that overwrite it."""
 
 
-every_module = pytest.mark.parametrize("name", MODULES)
-
-
 def test_every_module_has_a_level() -> None:
     placed = [name for names in LEVELS for name in names]
     assert len(placed) == len(set(placed))
     assert {name.split(".")[0] for name in MODULES} <= set(placed)
 
 
-@every_module
-def test_imports_point_to_the_same_or_lower_levels(name: str) -> None:
-    assert not {target for target in ours(name) if level(target) > level(name)}
+def test_imports_point_to_the_same_or_lower_levels() -> None:
+    assert not {(name, target) for name in MODULES for target in ours(name) if level(target) > level(name)}
 
 
 @pytest.mark.parametrize(("lower", "upper"), WITHIN)
@@ -51,22 +47,21 @@ def test_there_are_no_import_cycles() -> None:
         remaining = {name: needs for name, needs in remaining.items() if name not in done}
 
 
-@every_module
-def test_there_are_no_star_imports(name: str) -> None:
-    assert not [line for line, target in imports(tree(name)) if target.endswith(".*")]
+def test_there_are_no_star_imports() -> None:
+    assert not [(name, line) for name in MODULES for line, target in imports(tree(name)) if target.endswith(".*")]
 
 
-@every_module
-def test_functions_import_optional_extras_only(name: str) -> None:
-    functions = [n for n in ast.walk(tree(name)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
-    inner = {target for function in functions for _, target in imports(function)}
-    assert not {target for target in inner if target.split(".")[0] not in EXTRAS}
+def test_functions_import_optional_extras_only() -> None:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    functions = [(name, n) for name in MODULES for n in ast.walk(tree(name)) if isinstance(n, kinds)]
+    inner = {(name, target) for name, function in functions for _, target in imports(function)}
+    assert not {(name, target) for name, target in inner if target.split(".")[0] not in EXTRAS}
 
 
-@every_module
-def test_modules_do_not_import_optional_extras_at_their_top(name: str) -> None:
-    top = [t for n in tree(name).body if isinstance(n, ast.Import | ast.ImportFrom) for _, t in imports(n)]
-    assert not {target for target in top if target.split(".")[0] in EXTRAS}
+def test_modules_do_not_import_optional_extras_at_their_top() -> None:
+    statements = [(name, n) for name in MODULES for n in tree(name).body if isinstance(n, ast.Import | ast.ImportFrom)]
+    top = {(name, target) for name, statement in statements for _, target in imports(statement)}
+    assert not {(name, target) for name, target in top if target.split(".")[0] in EXTRAS}
 
 
 def overwritten(function: ast.FunctionDef) -> set[str]:

@@ -20,6 +20,7 @@ from recurjac.network import Network
 from recurjac.propagation.planning import AbstractPlanner, PlainOnly, PulledOnly, SkeletonOnly
 from recurjac.testing.networks import random_network, true_jacobians
 from tests.helpers import refused
+from tests.marks import in_turn
 
 KINDS = ("relu", "falling", "hard_tanh", "tanh", "gelu", "mixed")
 PLANNERS: dict[str, AbstractPlanner] = {"plain": PlainOnly(), "pushed": SkeletonOnly(), "pulled": PulledOnly()}
@@ -63,9 +64,7 @@ def holds(problem: rj.Problem, bounds: rj.JacobianBounds) -> int:
     return seen
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize("method", COMBINED)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "method", "planner"), in_turn(KINDS, list(COMBINED), list(PLANNERS)))
 def test_combined_methods_hold_true_jacobians(kind: str, method: str, planner: str) -> None:
     for residual in (False, True):
         network = random_network(kind, 3, residual)

@@ -25,7 +25,7 @@ from recurjac.preactivation import SecantRanges
 from recurjac.quadratic import Multipliers, bends, layered, optimised, reach, system_of
 from recurjac.quadratic.system import absorbed
 from tests.helpers import examples
-from tests.marks import every_seed
+from tests.marks import every_seed, often, some_kinds
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 QUIET = rj.Search(work=0)
@@ -98,13 +98,13 @@ def test_known_slopes_lose_nothing(seed: int) -> None:
         assert float(norm) * (1 - 1e-15) <= float(found.upper) <= float(norm) * (1 + 1e-10)
 
 
-@pytest.mark.parametrize(
-    "steps", [2, pytest.param(0, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)]
-)
-def test_norms_and_ranges_on_random_networks(steps: int) -> None:
-    testing.check_norm_method(rj.QuadraticNorm(steps), seed=steps)
-    testing.check_preactivation(rj.Secants(steps), seed=steps)
-    testing.check_preactivation(SecantRanges(steps), seed=steps + 1)
+@some_kinds
+@pytest.mark.parametrize("steps", often((0, 2, 12), (2,)))
+def test_norms_and_ranges_on_random_networks(steps: int, kinds: tuple[str, ...]) -> None:
+    products = (*kinds, *({"gated"} - set(kinds)))
+    testing.check_norm_method(rj.QuadraticNorm(steps), steps, products)
+    testing.check_preactivation(rj.Secants(steps), steps, products)
+    testing.check_preactivation(SecantRanges(steps), steps + 1, kinds)
 
 
 def test_more_steps_prove_no_more_than_fewer_on_average() -> None:

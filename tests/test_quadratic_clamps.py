@@ -14,6 +14,7 @@ from recurjac import testing
 from recurjac.jacobian.quadratic_clamps import _ROWS
 from recurjac.network import Network
 from recurjac.search import point_jacobian
+from tests.marks import often, some_kinds
 
 QUIET = rj.Search(work=0)
 
@@ -61,11 +62,11 @@ def _post(network: Network, x: Tensor, k: int) -> Tensor:
     return network.stages[k - 1].activation.value(network.preactivations(x)[k - 1])
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_on_random_networks(seed: int) -> None:
-    testing.check_jacobian_method(
-        rj.QuadraticClamped(rj.RecurJac() if seed else rj.Chords(), steps=2 * seed), seed=seed
-    )
+@some_kinds
+@pytest.mark.parametrize("seed", often(range(3), (0,)))
+def test_on_random_networks(seed: int, kinds: tuple[str, ...]) -> None:
+    method = rj.QuadraticClamped(rj.RecurJac() if seed else rj.Chords(), steps=2 * seed)
+    testing.check_jacobian_method(method, seed, kinds)
 
 
 @pytest.mark.parametrize("p", [2, inf])

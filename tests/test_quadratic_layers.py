@@ -20,7 +20,7 @@ from recurjac.propagation.chain_rule import ChainRule
 from recurjac.quadratic import LayerMultipliers, Layers, Reached, improved, layer_multipliers, layers_of, reach_layers
 from recurjac.quadratic.roots import root_above
 from tests.conv_networks import CONVOLUTIONAL
-from tests.marks import every_seed
+from tests.marks import SEEDS, every_seed, in_turn
 
 NETS = Path(__file__).parents[2] / "shared" / "nets"
 QUIET = rj.Search(work=0)
@@ -103,10 +103,8 @@ def reached(layers: Layers, steps: int, euclidean: bool = True) -> tuple[Reached
     return found, best.start(radius)
 
 
-@every_seed
-@pytest.mark.parametrize("name", LAYERED)
-@pytest.mark.parametrize("steps", [0, 4])
-def test_the_matrix_holds_for_all_slopes(name: str, seed: int, steps: int) -> None:
+@pytest.mark.parametrize(("name", "steps", "seed"), in_turn(list(LAYERED), [0, 4], SEEDS))
+def test_the_matrix_holds_for_all_slopes(name: str, steps: int, seed: int) -> None:
     """growth G - J P Jᵀ has no eigenvalue below the rounding of J, and the rest is rounding alone."""
     generator = torch.Generator().manual_seed(seed)
     for radius in (inf, 0.3):

@@ -17,6 +17,7 @@ from recurjac.applications.radii import RadiusBound
 from recurjac.applications.radius_search import _smaller, answered, bracket_radius, few_radii
 from recurjac.extend import AbstractRadiusProof, MarginBalls, RadiusFacts
 from recurjac.propagation.planning import Planner, Thresholds
+from tests.marks import some_kinds
 
 QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
 NORMS = (1, 2, inf)
@@ -111,11 +112,12 @@ def test_each_proof_alone(p: float) -> None:
     assert several.provenance.method == "integral of Fast-Lip, integral of Chords"
 
 
+@some_kinds
 @pytest.mark.parametrize(
     "proof", [rj.MarginBound(), rj.LipschitzIntegral(), rj.SecantMargin(3), ProductMargin()], ids=repr
 )
-def test_what_proofs_state_is_true(proof: AbstractRadiusProof) -> None:
-    testing.check_radius_proof(proof)
+def test_what_proofs_state_is_true(proof: AbstractRadiusProof, kinds: tuple[str, ...]) -> None:
+    testing.check_radius_proof(proof, 0, kinds)
 
 
 @pytest.mark.parametrize("wrong", [Constant(margin=0.0), Constant(slope=0.1)], ids=repr)

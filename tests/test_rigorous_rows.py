@@ -14,6 +14,7 @@ import recurjac as rj
 from recurjac.activations import NormalisedRows
 from recurjac.activations.row_bounds import divided, inverse_root, largest_squares, least_squares, others_of
 from recurjac.arithmetic import Interval
+from tests.marks import DTYPES, in_turn
 
 RIGOROUS = rj.Rigorous()
 FUNCTIONS = NormalisedRows.examples()
@@ -82,9 +83,7 @@ class Exact:
         return all(self.below(a, t) and self.below(-b, -t) for a, b, t in ends)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+@pytest.mark.parametrize(("function", "count", "dtype"), in_turn(FUNCTIONS, [1, 2, 3, 5], DTYPES))
 def test_exact_values_and_slopes_are_inside(function: NormalisedRows, count: int, dtype: torch.dtype) -> None:
     z = boxes(count, dtype)
     values, slopes = function.value_range(z, RIGOROUS), function.slope_range(z, RIGOROUS)

@@ -16,6 +16,7 @@ from recurjac.preactivation import AbstractPreactivation
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.testing.networks import PIECEWISE, random_network
 from tests import exact
+from tests.marks import often
 
 METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.RecurJac(), rj.FastLip(), rj.Reversed(rj.RecurJac()), rj.ReversedAfterFirst(rj.Chords()),
@@ -24,7 +25,7 @@ METHODS: tuple[AbstractJacobianMethod, ...] = (
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-7, 1e-3, 0.1)
 GROUPS, EACH = 20, 50
-"""1000 networks, in parts that a failure can name; two parts by default, all by `make test-all`."""
+"""1000 networks, in parts that a failure can name; one part by default, all by `make test-all`."""
 
 
 def case(i: int) -> tuple[Network, torch.Tensor, rj.LpBall, AbstractJacobianMethod]:
@@ -54,17 +55,19 @@ def violations(i: int, arithmetic: rj.Fast | rj.Rigorous, planner: AbstractPlann
     return 0
 
 
-@pytest.mark.parametrize("group", [g if g < 2 else pytest.param(g, marks=pytest.mark.slow) for g in range(GROUPS)])
+@pytest.mark.parametrize("group", often(range(GROUPS), (0,)))
 def test_rigorous_bounds_hold_in_rational_arithmetic(group: int) -> None:
     assert sum(violations(i, rj.Rigorous()) for i in range(group * EACH, (group + 1) * EACH)) == 0
 
 
-def test_rigorous_bounds_through_the_skeleton_hold_in_rational_arithmetic() -> None:
+@pytest.mark.parametrize("group", often(range(2), (1,)))
+def test_rigorous_bounds_through_the_skeleton_hold_in_rational_arithmetic(group: int) -> None:
     """Where the choice by counting would not take it."""
-    assert sum(violations(i, rj.Rigorous(), rj.SkeletonOnly()) for i in range(100)) == 0
+    cases = range(group * EACH, (group + 1) * EACH)
+    assert sum(violations(i, rj.Rigorous(), rj.SkeletonOnly()) for i in cases) == 0
 
 
-@pytest.mark.parametrize("part", [p if p < 1 else pytest.param(p, marks=pytest.mark.slow) for p in range(10)])
+@pytest.mark.parametrize("part", often(range(10), (0,)))
 def test_rigorous_bounds_of_sweeps_over_all_neurons_hold_in_rational_arithmetic(part: int) -> None:
     """Their rounding is absorbed at each node."""
     assert sum(violations(i, rj.Rigorous(), rj.PlainOnly()) for i in range(part * 14, (part + 1) * 14)) == 0
@@ -79,7 +82,7 @@ def test_absorbed_rounding_must_be_paid(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fast_bounds_do_not() -> None:
     """The test above can fail: without rounding radii, the same comparison finds wrong bounds."""
-    assert sum(violations(i, rj.Fast()) for i in range(100)) > 20
+    assert sum(violations(i, rj.Fast()) for i in range(50)) > 10
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -132,12 +135,12 @@ def test_huge_and_tiny_weights_fail_closed() -> None:
     for scale in (1e-30, 1e-18, 1e15, 1e30):
         weights = [(scale * torch.randn(4, 4, generator=torch.Generator().manual_seed(k)), None) for k in range(3)]
         network = rj.load(weights, activation="relu", dtype=torch.float32)
+        true = exact.jacobian(network, torch.ones(4))
         for radius in (0.0, 1.0, rj.inf):
             for method, planner in [*((m, None) for m in METHODS), (rj.Chords(), rj.PlainOnly())]:
                 problem = rj.Problem(network, rj.LpBall(torch.ones(4), radius), planner=planner)
                 bounds = rj.jacobian_bounds(problem, method=method)
                 assert not bool(bounds.lower.isnan().any() | bounds.upper.isnan().any())
-                true = exact.jacobian(network, torch.ones(4))
                 assert exact.at_most(true, bounds.upper[0])
                 assert exact.at_most(-true, -bounds.lower[0])
                 lip = rj.lipschitz(problem, method=method, search=rj.Search(work=0))

@@ -17,6 +17,7 @@ from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_mar
 from recurjac.applications.radius_search import search_radii
 from recurjac.applications.targets import rivals
 from recurjac.network import chain
+from tests.marks import in_turn, often
 
 NORMS = (1, 2, inf)
 QUIET = rj.RadiusSearch(attack=rj.Attack(rounds=0))
@@ -50,7 +51,7 @@ def nearest(network: rj.Network, x: Tensor, p: float, label: int, others: list[i
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("p", NORMS)
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 7))])
+@pytest.mark.parametrize("seed", often(range(7), (0,)))
 def test_no_adversary_of_an_exhaustive_search_is_within_the_radius(seed: int, p: float, clip: bool) -> None:
     network, x = net(seed, (2, 6, 3) if seed % 2 else (2, 6, 6, 3)), inputs(seed, 3)
     target = "all" if clip else "runner-up"
@@ -144,7 +145,7 @@ def test_random_targets_follow_the_seed() -> None:
 
 
 @pytest.mark.parametrize("target", ["runner-up", "all", [0, 2, 1]])
-@pytest.mark.parametrize("p", [inf, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 2))])
+@pytest.mark.parametrize("p", often((inf, 1, 2), (inf,)))
 def test_a_batch_is_its_samples(p: float, target: Any) -> None:
     network, x = net(3, (2, 7, 4)), inputs(3, 3)
     if isinstance(target, list):
@@ -301,9 +302,10 @@ def test_the_climb_meets_no_radius_twice_and_ends(power: int, scale: float) -> N
     assert truth * scale * 0.98 <= proved(rungs, 0).radius <= truth * scale * 1.001
 
 
-@pytest.mark.parametrize("together", [1, 4])
-@pytest.mark.parametrize("slope", [1.002, 1.004, 1.006, 1.008, 1.02, 2.0, 9.0, inf])
-@pytest.mark.parametrize("curve", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("curve", "slope", "together"),
+    in_turn([1.0, 3.0], [1.002, 1.004, 1.006, 1.008, 1.02, 2.0, 9.0, inf], [1, 4]),
+)
 def test_the_climb_leaves_out_no_step_that_a_proof_needs(curve: float, slope: float, together: int) -> None:
     """For the margin 1 - t^curve with constant slopes the integral alone ends at 1 / slope, the margin's bound at 1."""
 

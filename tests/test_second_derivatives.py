@@ -22,6 +22,7 @@ from recurjac.jacobian.hessian import derivatives
 from recurjac.jacobian.jets import square
 from recurjac.network import Network, chain
 from tests.helpers import examples
+from tests.marks import in_turn, often
 
 RADII = (0.0, 0.02, 0.3)
 
@@ -141,18 +142,17 @@ def inside(lower: Tensor, upper: Tensor, true: Tensor) -> bool:
     return bool(((true >= lower.unsqueeze(1) - slack) & (true <= upper.unsqueeze(1) + slack)).all())
 
 
+@pytest.mark.parametrize("seed", often(range(2), (0,)))
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("name", NAMES)
-def test_hessians_of_products(name: str, radius: float) -> None:
-    for seed in range(2):
-        network, x = network_of(name, seed), inputs(seed)
-        for output in range(2):
-            found = rj.hessian_bounds(network, rj.LpBall(x, radius), output=output)
-            true = true_hessians(network, points_of(x, radius), output)
-            assert inside(found.lower, found.upper, true)
-            assert found.rigorous
-            if radius == 0:
-                assert float((found.upper - found.lower).max()) <= 1e-6 * (1 + float(true.abs().max()))
+def test_hessians_of_products(name: str, radius: float, seed: int) -> None:
+    network, x, output = network_of(name, seed), inputs(seed), seed
+    found = rj.hessian_bounds(network, rj.LpBall(x, radius), output=output)
+    true = true_hessians(network, points_of(x, radius), output)
+    assert inside(found.lower, found.upper, true)
+    assert found.rigorous
+    if radius == 0:
+        assert float((found.upper - found.lower).max()) <= 1e-6 * (1 + float(true.abs().max()))
 
 
 @pytest.mark.parametrize("radius", [0.02])
@@ -259,15 +259,14 @@ def check_residuals(network: Network, x: Tensor, radius: float, output: int = 0)
         assert float((found.upper - found.lower).max()) <= 1e-6 * (1 + float(true.abs().max()))
 
 
+@pytest.mark.parametrize("seed", often(range(2), (1,)))
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("name", NAMES)
-def test_residuals_of_products(name: str, radius: float) -> None:
-    for seed in range(2):
-        check_residuals(network_of(name, seed), inputs(seed), radius, 1)
+def test_residuals_of_products(name: str, radius: float, seed: int) -> None:
+    check_residuals(network_of(name, seed), inputs(seed), radius, 1)
 
 
-@pytest.mark.parametrize("radius", [pytest.param(0.0, marks=pytest.mark.slow), 0.02, 0.3])
-@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize(("activation", "radius"), in_turn(SMOOTH, RADII))
 def test_residuals_of_all_activations(activation: AbstractSmooth, radius: float) -> None:
     check_residuals(random_net(activation, 5), inputs(5), radius)
 

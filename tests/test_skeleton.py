@@ -26,7 +26,7 @@ from recurjac.propagation import chain_rule
 from recurjac.propagation.planning import AbstractPlanner, PlainOnly, Planner, PulledOnly, SkeletonOnly, Thresholds
 from recurjac.testing.networks import KINDS, random_network, true_jacobians
 from tests.conv_networks import CONVOLUTIONAL, PIECEWISE, convolutional
-from tests.marks import every_dtype
+from tests.marks import every_dtype, in_turn
 
 METHODS: dict[str, AbstractJacobianMethod] = {
     "chords": rj.Chords(), "in-time": rj.InTime(), "recurjac": rj.RecurJac(), "f0": rj.Reversed(rj.RecurJac()),
@@ -116,8 +116,7 @@ def test_rigorous_results_hold_those_of_plain_arithmetic(name: str, way: str) ->
             assert float(gap.max()) <= 1e-9 * size + 1e-300
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
-@pytest.mark.parametrize("kind", ["relu", "hard_tanh", "leaky"])
+@pytest.mark.parametrize(("kind", "residual"), in_turn(["relu", "hard_tanh", "leaky"], [False, True]))
 def test_leaving_out_dead_neurons_changes_nothing(kind: str, residual: bool) -> None:
     """Plain sweeps without neurons that are always 0, for single samples and batches."""
     network = random_network(kind, 3, residual, width=48, depth=4)

@@ -23,6 +23,7 @@ from recurjac.preactivation.centred import secant_system
 from recurjac.quadratic import lifted, proved, reduced
 from recurjac.quadratic.lifted import base_of
 from recurjac.quadratic.parts import eliminated
+from tests.marks import in_turn
 from tests.test_coupled import attained
 from tests.test_dual import network
 
@@ -91,9 +92,8 @@ def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coupled, "_SECANTS", 10)
 
 
-@pytest.mark.parametrize("activation", list(SLOPES))
-@pytest.mark.parametrize("seed", [0, 3])
-def test_it_ends_with_the_exact_constant(seed: int, activation: str) -> None:
+@pytest.mark.parametrize(("activation", "seed"), in_turn(list(SLOPES), [0, 3]))
+def test_it_ends_with_the_exact_constant(activation: str, seed: int) -> None:
     """Against enumeration of all signs, of which a linear programme says whether a point has them."""
     problem = small(seed, activation)
     least, most = enumerated(problem, SLOPES[activation])
@@ -101,11 +101,11 @@ def test_it_ends_with_the_exact_constant(seed: int, activation: str) -> None:
     assert least * (1 - 1e-12) <= upper <= most * (1 + 1e-5)
 
 
-@pytest.mark.parametrize(("p", "ball"), [(inf, inf), (2, 2), (1, inf)])
-@pytest.mark.parametrize("activation", ["relu", "abs", "hard_tanh", "tanh"])
-@pytest.mark.parametrize("seed", [1])
-def test_rows_hold_and_more_parts_are_never_worse(seed: int, activation: str, p: float, ball: float) -> None:
-    net = network(seed, activation)
+@pytest.mark.parametrize(
+    ("activation", "norms"), in_turn(["relu", "abs", "hard_tanh", "tanh"], [(inf, inf), (2, 2), (1, inf)])
+)
+def test_rows_hold_and_more_parts_are_never_worse(activation: str, norms: tuple[float, float]) -> None:
+    (p, ball), net = norms, network(1, activation)
     problem = rj.Problem(net, rj.LpBall(torch.full((1, net.input_shape[0]), 0.1).double(), 0.6, ball))
     gradients, most = rj.Gradients(problem), attained(problem, p)
     few, many = (SplitNorm(5, parts).rows(gradients, p)[0] for parts in (1, 20))

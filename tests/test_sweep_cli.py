@@ -17,6 +17,7 @@ import pytest
 import recurjac as rj
 from recurjac.cli import main
 from recurjac.errors import InvalidRequest, UnreadableFile
+from tests.test_time_limits import CLOCKED, Clock
 
 COUNT = 5
 
@@ -185,13 +186,16 @@ def test_a_sweep_in_python(files: Path) -> None:
         rj.Sweep(networks, {"input": str(files / "x.npy"), "what": 1}, {"c": {"ask": "certify"}}).run(files / "other")
 
 
-def test_the_time_of_a_question_begins_with_its_first_task(files: Path) -> None:
+def test_the_time_of_a_question_begins_with_its_first_task(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when its tasks are listed, which may be long before; without time, one pass is all that is done."""
+    clock = Clock(1e-3)
+    for module in CLOCKED:
+        monkeypatch.setattr(f"recurjac.{module}.time", clock)
     networks: Any = {"net": {"model": str(files / "net.npz"), "activation": "relu"}}
     inputs = {"input": str(files / "x.npy"), "index": [0], "radius": [0.5]}
     sweep = rj.Sweep(networks, inputs, {"c": {"ask": "lipschitz", "time-limit": 1}})
     ((_, cell),) = sweep.tasks().items()
-    time.sleep(1.2)
+    clock.now += 100
     (row,) = sweep.worker()(cell)
     net, x = rj.load(files / "net.npz", activation="relu"), np.load(files / "x.npy")
     chords = rj.lipschitz(net, rj.LpBall(x[[0]], 0.5), method=rj.Chords(), search=rj.Search(work=0))

@@ -318,13 +318,14 @@ def test_radii_in_time_are_valid_and_never_less_with_more_proofs(limit: float) -
 
 @pytest.mark.usefixtures("clock")
 def test_balls_without_stationary_points_are_never_smaller_in_time() -> None:
-    network, x = digits()
+    network = testing.random_network("relu", 5, False, width=4)
+    x = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(2)).double()
     once = rj.stationary_free_radius(network, x, output=0, tolerance=0.1)
-    for limit in (1.0, 300.0, 1e5):
+    for limit in (1.0, 200.0):
         how = rj.AutoEntries(limit, rules=(SecantRanges(2),))
         found = rj.stationary_free_radius(network, x, output=0, method=how, tolerance=0.1)
         assert found.method == "auto"
-        assert limit < 1e5 or bool((found.radius >= once.radius).all())
+        assert limit < 200.0 or bool((found.radius >= once.radius).all())
         for i, radius in enumerate(found.radius.tolist()):
             of = rj.Problem(network.output(0), rj.LpBall(x[i : i + 1], min(radius, 1e3)))
             slopes = jacobians(of).flatten(1)[:, int(found.witness[i])]

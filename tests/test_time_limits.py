@@ -91,6 +91,10 @@ def test_two_limits_are_refused(name: str, argument: str, value: Any) -> None:
         ASKS[name](*smooth(), time_limit=5, **{argument: value})
 
 
+CLOCKED = ("deadline", "preactivation.state", "machine", "branching.search", "branching.turns")
+"""The modules that look at the clock."""
+
+
 class Clock:
     """A clock that goes on by `pace` seconds whenever it is looked at."""
 
@@ -109,8 +113,7 @@ def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cl
     """A clock that stands still, or at which the time is soon over."""
     found = Clock(request.param)
     monkeypatch.setattr("recurjac.auto.batch._WORK", 1e5)
-    modules = ("deadline", "preactivation.state", "machine", "branching.search", "branching.turns")
-    for module in modules:
+    for module in CLOCKED:
         monkeypatch.setattr(f"recurjac.{module}.time", found)
     return found
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
 import recurjac as rj
+from recurjac import loading
 from recurjac.loading import decompositions
 from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.wanted import Wanted
@@ -68,10 +69,16 @@ def jacobians(module: nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("name", CASES)
-def test_an_operation_is_read_and_bounded(name: str) -> None:
+def test_an_operation_is_read_and_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64 to 1e-9, in float32 to its precision; at a point the bounds are the Jacobian, and nearby they hold."""
-    module, shape = build(name), CASES[name][1]
-    network = rj.load(module, torch.ones(2, *shape))
+
+    def once(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
+        """What other tests trace as well."""
+        assert (module, tuple(example.shape[1:]), wanted) == (build(name), CASES[name][1], Wanted.all())
+        return traced(name)
+
+    monkeypatch.setattr(loading, "trace", once)
+    network = rj.load(build(name), torch.ones(2, *CASES[name][1]))
     original, x = wide(name), points(name, 4)
     torch.testing.assert_close(network(x), original(x), rtol=1e-9, atol=1e-9)
     narrow = traced(name).network(torch.float32)

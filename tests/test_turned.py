@@ -16,6 +16,7 @@ from recurjac.branching.branched import NormOver
 from recurjac.norms import turned as module
 from recurjac.search import point_jacobian
 from recurjac.testing.networks import KINDS, random_network
+from tests.marks import in_turn
 
 METHODS = {"xlinear": rj.XLinear(), "chords": rj.Chords(), "tangents": rj.ForwardTangents(5)}
 
@@ -42,11 +43,9 @@ def norms(rows: Tensor, q: float) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("seed", [1])
-@pytest.mark.parametrize("name", list(METHODS))
-@pytest.mark.parametrize("q", [1, 2, inf])
-@pytest.mark.parametrize("activation", ["gelu", "relu", "mixed"])
-def test_norms_hold(activation: str, q: float, name: str, seed: int) -> None:
+@pytest.mark.parametrize(("activation", "q", "name"), in_turn(["gelu", "relu", "mixed"], [1, 2, inf], list(METHODS)))
+def test_norms_hold(activation: str, q: float, name: str) -> None:
+    seed = 1
     network = random_network("mixed", seed, True) if activation == "mixed" else smooth(seed, activation)
     network = network.flattened_output()
     x = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(seed)).double()

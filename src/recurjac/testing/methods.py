@@ -74,9 +74,9 @@ def sampled(problem: Problem, count: int = 40) -> Tensor:
     return torch.cat([bound.x.unsqueeze(1), spread], 1).double()
 
 
-def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None:
+def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
     """No true Jacobian at a sampled point lies outside the bounds."""
-    for problem in problems(seed):
+    for problem in problems(seed, kinds):
         bounds = jacobian_bounds(problem, method=method)
         _no_nan(bounds.lower, bounds.upper, problem)
         for x, low, high in zip(sampled(problem), bounds.lower, bounds.upper, strict=True):
@@ -85,9 +85,9 @@ def check_jacobian_method(method: AbstractJacobianMethod, seed: int = 0) -> None
             _inside(low - slack, true, high + slack, f"{method.title}: a true Jacobian is outside the bounds", problem)
 
 
-def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
+def check_preactivation(rule: AbstractPreactivation, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
     """No true pre-activation at a sampled point lies outside the bounds."""
-    for problem in problems(seed):
+    for problem in problems(seed, kinds):
         asked = problem.by(rule)
         bounds = preactivation_bounds(asked)
         for k, z in enumerate(bounds.stages):
@@ -99,9 +99,9 @@ def check_preactivation(rule: AbstractPreactivation, seed: int = 0) -> None:
                 _inside(z.lower[i] - slack, true, z.upper[i] + slack, said, problem)
 
 
-def check_norm_method(method: AbstractNormMethod, seed: int = 0) -> None:
+def check_norm_method(method: AbstractNormMethod, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
     """No sampled Jacobian has a gain above the bound, nor a row above its own; norms that are supported take turns."""
-    for number, problem in enumerate(problems(seed)):
+    for number, problem in enumerate(problems(seed, kinds)):
         pairs = [(p, q) for p in (inf, 1.0, 2.0) for q in (inf, 1.0, 2.0) if method.supports(p, q)]
         require(bool(pairs), f"{method.title} supports no norm")
         p, q = pairs[number % len(pairs)]
@@ -136,10 +136,10 @@ def _gain(jacobian: Tensor, p: float, q: float) -> float:
     return float((gains / torch.where(length > 0, length, 1.0))[length > 0].max())
 
 
-def check_radius_proof(proof: AbstractRadiusProof, seed: int = 0) -> None:
+def check_radius_proof(proof: AbstractRadiusProof, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
     """No sampled margin lies below its bound, and no sampled gradient of one is longer than the bound of its slopes."""
     reached = False
-    for problem in problems(seed):
+    for problem in problems(seed, kinds):
         ball = problem.region
         if isinstance(ball, LpBall) and proof.supports(ball.p):
             reached = True
@@ -164,9 +164,9 @@ def _check_facts(proof: AbstractRadiusProof, problem: Problem, ball: LpBall) -> 
             require(not bool(steep.any()), f"{title}: a gradient is longer than its bound on {problem}")
 
 
-def check_brancher(brancher: AbstractBrancher, seed: int = 0) -> None:
+def check_brancher(brancher: AbstractBrancher, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
     """The parts cover the region: every sampled point lies in the region of a part and satisfies its constraints."""
-    for problem in problems(seed):
+    for problem in problems(seed, kinds):
         if not brancher.supports(problem):
             continue
         parts, points = brancher.divide(problem), sampled(problem)
