@@ -336,3 +336,16 @@ def test_proved_lines_of_odd_functions_are_mirrored(activation: AbstractSmooth) 
     assert not torch.equal(below, -above)
     torch.testing.assert_close(other_below, -above, rtol=1e-14, atol=1e-300)
     torch.testing.assert_close(other_above, -below, rtol=1e-14, atol=1e-300)
+
+
+@every_dtype
+@every_activation
+def test_values_and_slopes_are_the_same_together(activation: AbstractSmooth, dtype: torch.dtype) -> None:
+    """Their common parts are evaluated once."""
+    z = intervals(activation, dtype)
+    for points in (z.lower, torch.cat([z.upper, torch.full_like(z.upper[:, :1], inf)], 1)):
+        values, slopes = activation.proved_values_and_slopes(points)
+        apart = (activation.proved_values(points), *activation.proved_slopes(points))
+        for one, other in zip((values, *slopes), apart, strict=True):
+            torch.testing.assert_close(one.lower, other.lower, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(one.upper, other.upper, rtol=0, atol=0, equal_nan=True)

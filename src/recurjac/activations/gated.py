@@ -63,15 +63,18 @@ class AbstractGated(AbstractCurved):
 
     @final
     def enclosed_value(self, z: Tensor) -> Enclosure:
-        found = Enclosure.point(z) * self.enclosed_gate(z)
-        negative = z < 0
-        return Enclosure(
-            torch.where(negative, found.lower, found.lower.clamp(min=0)),
-            torch.where(negative, found.upper.clamp(max=0), found.upper),
-        )
+        return _gated(z, self.enclosed_gate(z))
 
     def enclosed_slope(self, z: Tensor) -> Enclosure:
-        return self.enclosed_gate(z) + Enclosure.point(z) * self.enclosed_gate_slope(z)
+        return self._enclosed_slope(z, self.enclosed_gate(z))
+
+    def enclosed_value_and_slopes(self, z: Tensor) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]:
+        gate = self.enclosed_gate(z)
+        slope = self._enclosed_slope(z, gate)
+        return _gated(z, gate), (slope, slope)
+
+    def _enclosed_slope(self, z: Tensor, gate: Enclosure) -> Enclosure:
+        return gate + Enclosure.point(z) * self.enclosed_gate_slope(z)
 
     @final
     def enclosed_curvature(self, z: Tensor) -> Enclosure | None:
@@ -120,6 +123,15 @@ class AbstractGated(AbstractCurved):
     @final
     def value_turns(self, lower: Tensor, upper: Tensor) -> Tensor:
         return within(lower, upper, self.lowest)
+
+
+def _gated(z: Tensor, gate: Enclosure) -> Enclosure:
+    """z g, which has the sign of z."""
+    found, negative = Enclosure.point(z) * gate, z < 0
+    return Enclosure(
+        torch.where(negative, found.lower, found.lower.clamp(min=0)),
+        torch.where(negative, found.upper.clamp(max=0), found.upper),
+    )
 
 
 @final
@@ -378,6 +390,9 @@ class HardSwish(AbstractGated):
         rising = inner.twice().plus(self.beta)
         left = zero.where(z <= before, one.where(z > after, rising))
         return left, zero.where(z < before, one.where(z >= after, rising))
+
+    def enclosed_value_and_slopes(self, z: Tensor) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]:
+        return self.enclosed_value(z), self.enclosed_slopes_beside(z)
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -46,6 +46,8 @@ class AbstractFacts(ABC):
     @abstractmethod
     def proved_slopes(self, z: Tensor) -> tuple[Enclosure, Enclosure]: ...
     @abstractmethod
+    def proved_values_and_slopes(self, z: Tensor) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]: ...
+    @abstractmethod
     def proved_curvatures(self, z: Tensor) -> Enclosure: ...
 
 
@@ -168,8 +170,8 @@ class Pieces:
             near = (cuts.unsqueeze(0) - cuts.unsqueeze(1)).abs() <= MOVED * error.unsqueeze(0)
             error = torch.where(near, error.unsqueeze(0), 0.0).amax(1)[kept]
         cuts = cuts[kept]
-        left, right = facts.proved_slopes(cuts)
-        return cls(facts, None, cuts, facts.proved_values(cuts), left, right, error)
+        values, (left, right) = facts.proved_values_and_slopes(cuts)
+        return cls(facts, None, cuts, values, left, right, error)
 
     def both(self) -> Pieces:
         """-σ and σ side by side: (…, 2, *shape)."""
@@ -201,14 +203,14 @@ class Pieces:
     def falling(self) -> Tensor:
         return self.ends[1].upper < self.ends[0].lower
 
-    def slopes_at(self, points: Tensor) -> Enclosure:
-        """Slopes at one point of each piece, from inside at its ends."""
-        left, right = self.facts.proved_slopes(points)
+    def at(self, points: Tensor) -> tuple[Enclosure, Enclosure]:
+        """Values and slopes at one point of each piece; slopes are those from inside at its ends."""
+        values, (left, right) = self.facts.proved_values_and_slopes(points)
         if left is right:
-            return self.signed(left)
+            return self.signed(values), self.signed(left)
         found = self.signed(left.hull(right))
         found = self.right[:-1].where(points == self.cuts[:-1], found)
-        return self.left[1:].where(points == self.cuts[1:], found)
+        return self.signed(values), self.left[1:].where(points == self.cuts[1:], found)
 
 
 def _both_signs(found: Enclosure) -> Enclosure:
@@ -243,8 +245,8 @@ def _by_tangents(pieces: Pieces, s: Enclosure, touching: Tensor) -> Tensor:
     """Upper bounds on each piece, if the function is concave there: by a tangent at the best point that is known."""
     at = _best(pieces, s.lower, touching)
     p, a, b = Enclosure.point(at), Enclosure.point(pieces.cuts[:-1]), Enclosure.point(pieces.cuts[1:])
-    values = pieces.signed(pieces.facts.proved_values(at))
-    tilt = pieces.slopes_at(at) - s
+    values, slopes = pieces.at(at)
+    tilt = slopes - s
     up, down = tilt.within(0.0) * (b - p).within(0.0), (-tilt).within(0.0) * (p - a).within(0.0)
     return (values - s * p + Enclosure.point(torch.maximum(up.upper, down.upper))).upper
 

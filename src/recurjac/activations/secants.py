@@ -114,8 +114,9 @@ def _by_tangents(pieces: Pieces, c: Tensor, start: Enclosure, at_cuts: Enclosure
     lower_first = (at_cuts.lower + at_cuts.upper)[:-1] < (at_cuts.lower + at_cuts.upper)[1:]
     p = torch.where(lower_first == up, a, b).masked_scatter(turned, contact)
     unknown = ~(pieces.rising | pieces.falling)
-    slope = pieces.ends[0].hull(pieces.ends[1]).where(unknown, pieces.slopes_at(p))
-    rest = facts.proved_values(p) - start - slope * (Enclosure.point(p) - Enclosure.point(c))
+    values, slopes = pieces.at(p)
+    slope = pieces.ends[0].hull(pieces.ends[1]).where(unknown, slopes)
+    rest = values - start - slope * (Enclosure.point(p) - Enclosure.point(c))
     both = [slope + rest / (Enclosure.point(v) - Enclosure.point(c)) for v in (a, b)]
     found = both[0].hull(both[1])
     if pieces.errors is not None:

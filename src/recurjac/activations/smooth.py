@@ -104,6 +104,11 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
             left = right = self.enclosed_slope(z)
         return None if left is None or right is None else (left, right)
 
+    def enclosed_value_and_slopes(self, z: Tensor) -> tuple[Enclosure, tuple[Enclosure, Enclosure]] | None:
+        """`enclosed_value` and `enclosed_slopes_beside`; overridden where they have parts in common."""
+        value, slopes = self.enclosed_value(z), self.enclosed_slopes_beside(z)
+        return None if value is None or slopes is None else (value, slopes)
+
     def enclosed_curvature(self, z: Tensor) -> Enclosure | None:
         """Proved bounds of σ''(z), as for `enclosed_value`, where σ'' is continuous."""
         found = self.curvature(z) if self.roundings is not None else None
@@ -140,6 +145,13 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
     def proved_slopes(self, z: Tensor) -> tuple[Enclosure, Enclosure]:
         """Proved bounds of the limits of σ' from the left and from the right."""
         return with_limits_beside(z, self.enclosed_slopes_beside, self.slope)
+
+    @final
+    def proved_values_and_slopes(self, z: Tensor) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]:
+        """`proved_values` and `proved_slopes`."""
+        z = z.detach()
+        found = None if bool(z.isinf().any()) else self.enclosed_value_and_slopes(z)
+        return (self.proved_values(z), self.proved_slopes(z)) if found is None else found
 
     @final
     def proved_curvatures(self, z: Tensor) -> Enclosure:
