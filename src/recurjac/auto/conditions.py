@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 from recurjac.auto.work import Work
 from recurjac.region import BoundBall
@@ -36,6 +36,11 @@ def where_smooth(work: Work) -> bool:
 def where_looped(work: Work) -> bool:
     """The same, where tangents are carried forward: loops, whose parts are then bounded in one pass each."""
     return where_smooth(work) and work.carries_tangents
+
+
+def where_looped_in_haste(work: Work) -> bool:
+    """Loops without entry-wise bounds, which do not fit in the time: tangents alone do more often."""
+    return where_looped(work) and work.entry_seconds == inf and work.pass_seconds > work.deadline.left
 
 
 def where_smooth_at_once(work: Work) -> bool:

@@ -17,6 +17,7 @@ from recurjac.auto.conditions import (
     where_large,
     where_large_products,
     where_looped,
+    where_looped_in_haste,
     where_many_in_l1,
     where_smooth,
     where_smooth_and_small,
@@ -364,8 +365,8 @@ class SearchStep(AbstractStep):
         return work.attained is not None and work.given is not None and work.question.norms is not None
 
     def least(self, work: Work) -> float:
-        """What is found must be proved, at points whose ranges take about as long as those of the region."""
-        return work.pass_seconds / work.gradients.chain.rows
+        """What is found must be proved, at points whose ranges take about half as long as those of the region."""
+        return work.pass_seconds / work.gradients.chain.rows / 2
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         work.search(Search(work=self.works[rung], seed=rung, seconds=seconds))
@@ -375,6 +376,7 @@ class SearchStep(AbstractStep):
 OPENING: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
     NormStep(JacobianNorm(GradientForms()), where=where_large_products, passes=0),
+    NormStep(JacobianNorm(ForwardTangents(_NOISES)), where=where_looped_in_haste, passes=0.25),
     NormStep(JacobianNorm(InTime()), where=where_large, passes=0),
     NormStep(JacobianNorm()),
     NormStep(ProductOfNorms(), passes=0),

@@ -103,7 +103,7 @@ class Thresholds:
     merged_entries: int = 2**12
     merged_each: int = 2**8
     watched_work: int = 5 * 10**7
-    watched_depth: int = 64
+    watched_depth: int = 2**7
 
 
 class AbstractPlanner(ABC):
