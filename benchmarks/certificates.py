@@ -1,8 +1,8 @@
-"""Certificates of every command on twelve networks: `python -m benchmarks.certificates [NETWORK.onnx …]`.
+"""Certificates of every command on small networks: `python -m benchmarks.certificates [NETWORK.onnx …]`.
 
 For each network and command: whether the checker accepts what is written, the number that the certificate proves
 over that of the result, the seconds to write and to check it, and the size of the file.  Times are of the processor.
-Files that are given come after the twelve.  It needs the package recurjac-check.
+Files that are given come after them.  It needs the package recurjac-check.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             nn.Linear(6, 12), Residual(nn.ReLU(), nn.Linear(12, 12)), nn.ReLU(), nn.Linear(12, 3)
         ), LINE
     ),
+    "tanh, square": (lambda: dense((6, 20, 6), nn.Tanh), LINE),
     "gated": (lambda: nn.Sequential(Gated(6, 10), nn.Linear(10, 3)), LINE),
     "attention": (lambda: nn.Sequential(Attention(4), nn.Flatten(), nn.Linear(12, 3)), TOKENS),
 }  # fmt: skip
@@ -121,6 +122,7 @@ COMMANDS: dict[str, Callable[[Network, Tensor], AbstractResult]] = {
     "lipschitz 2": lambda n, x: lipschitz(n, x, 2, 2),
     "lipschitz 2 of 1": lambda n, x: lipschitz(n.output(0), x, 2, inf),
     "jacobian": lambda n, x: rj.jacobian_bounds(n, rj.LpBall(x, RADIUS)),
+    "contraction": lambda n, x: rj.matrix_measure(rj.jacobian_bounds(n, rj.LpBall(x, RADIUS))),
     "bounds": lambda n, x: rj.preactivation_bounds(n, rj.LpBall(x, RADIUS)),
     "certify": lambda n, x: rj.certified_radius(n, x, time_limit=SECONDS),
     "certify all": lambda n, x: rj.certified_radius(n, x, p=2, target="all", time_limit=SECONDS),
@@ -165,7 +167,7 @@ def outcome(path: Path, x: Tensor, ask: Callable[[Network, Tensor], AbstractResu
 
 
 def written(name: str, folder: Path) -> tuple[Path, Tensor]:
-    """One of the twelve networks as a file in float64, and an input."""
+    """One of the networks as a file in float64, and an input."""
     make, shape = MODULES[name]
     torch.manual_seed(len(name))
     module, x = make().double().eval(), torch.rand(1, *shape, dtype=torch.float64)

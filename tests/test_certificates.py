@@ -161,6 +161,49 @@ def test_stages_are_those_of_the_checker(name: str, tmp_path: Path) -> None:
         assert torch.allclose(own, known, rtol=1e-12, atol=1e-12)
 
 
+def square() -> Network:
+    """A tanh network of 3 inputs and 3 outputs."""
+    g = torch.Generator().manual_seed(5)
+    weights = [torch.randn(size, generator=g, dtype=torch.float64) / 2 for size in ((6, 3), (6, 6), (3, 6))]
+    return chain([(w, torch.zeros(len(w), dtype=torch.float64)) for w in weights], [KINDS["tanh"]] * 2)
+
+
+def true_measure(jacobian: torch.Tensor, p: float) -> float:
+    """The matrix measure of one matrix."""
+    if p == 2:
+        return float(torch.linalg.eigvalsh((jacobian + jacobian.mT) / 2).amax())
+    own = torch.eye(len(jacobian), dtype=torch.bool)
+    return float(torch.where(own, jacobian, jacobian.abs()).sum(1 if p == inf else 0).amax())
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_measures_are_accepted_and_smaller_ones_are_refused(p: float, model: Any) -> None:
+    checker = pytest.importorskip("recurjac_check")
+    network, file = model(square())
+    x = point()[:, :3]
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.05))
+    found = rj.matrix_measure(bounds, p=p)
+    (certificate,) = found.certificate(file, seconds=1)
+    data = file.read_bytes()
+    assert checker.check_bytes(certificate.to_json().encode(), data).text == "valid"
+    true = true_measure(true_jacobians(network, x)[0], p)
+    assert true <= certificate.value <= float(found.upper) + 0.2 * abs(float(found.upper))
+    forgery = json.loads(certificate.to_json())
+    forgery["claims"][0]["upper"] = (true - 1e-9).hex()
+    assert checker.check_bytes(json.dumps(forgery).encode(), data).text.startswith("invalid: claim 0 (measure)")
+    weighted = rj.matrix_measure(bounds, p=p, weights=[1.0, 2.0, 1.0])
+    refused(partial(weighted.certificate, file), rj.InvalidRequest, ["measures with weights"])
+
+
+def test_a_measure_of_a_jacobian_that_is_not_square_is_refused(model: Any) -> None:
+    checker = pytest.importorskip("recurjac_check")
+    network, file = model(small("relu"))
+    forgery = json.loads(QUESTIONS["entries"](network, point()).certificate(file)[0].to_json())
+    for p in ("1", "2", "inf"):
+        forgery["claims"] = [{"kind": "measure", "norm": p, "upper": "0x1p+10"}]
+        assert "not square" in checker.check_bytes(json.dumps(forgery).encode(), file.read_bytes()).text
+
+
 def sound(name: str, folder: Path) -> tuple[Path, list[dict[str, Any]], torch.Tensor]:
     """Certificates of entries, values and a norm of a network, and its true Jacobian at the centre."""
     file, x = written(name, folder)
@@ -445,6 +488,16 @@ def test_commands_write_certificates(
     assert "by the certificate" in capsys.readouterr().err
     assert main([command, "x.npz", "--input", "x.npy", *more, *quick, "--certificate", "d.json"]) == 2
     assert "not an .onnx file" in capsys.readouterr().err
+
+
+def test_contraction_writes_certificates(model: Any, tmp_path: Path) -> None:
+    _, file = model(square())
+    np.save(tmp_path / "x.npy", point(0, 2)[:, :3].numpy())
+    asked = ["--radius", "0.05", "--measure", "2", "inf", "--quiet", "--certificate", str(tmp_path / "c.json")]
+    assert main(["contraction", str(file), "--input", str(tmp_path / "x.npy"), *asked]) == 0
+    assert len(json.loads((tmp_path / "c.json").read_text())) == 4
+    code, said = checked(tmp_path / "c.json", file)
+    assert code == 0, said
 
 
 def test_check_without_a_checker_says_what_to_install(

@@ -34,11 +34,6 @@ class Matrix:
         return self._parts[key]
 
     @cached_property
-    def lengths(self) -> list[int]:
-        """The number of entries of each row."""
-        return [len(row) for row in self.rows]
-
-    @cached_property
     def transposed(self) -> "Matrix":
         """The transposed matrix."""
         rows: list[Entries] = [{} for _ in range(self.columns)]
@@ -51,7 +46,7 @@ class Matrix:
         """The products of rows `forms` and this matrix, of which only some columns may be needed."""
         wanted = range(self.columns) if columns is None else columns
         used = tuple(sorted(set().union(*forms)))
-        steps = sum(self.lengths[j] for form in forms for j in form)
+        steps = sum(len(self.rows[j]) for form in forms for j in form)
         size = len(forms) * len(used) + len(used) * len(wanted) + len(forms) * len(wanted)
         if steps * _SPARSE > _DENSE * len(forms) * len(used) * len(wanted) + _MOVED * size:
             product = dense(forms, used) * self.part(used, wanted)
@@ -80,8 +75,3 @@ class Affine:
 
     def __len__(self) -> int:
         return len(self.constant)
-
-    @cached_property
-    def is_linear(self) -> bool:
-        """Whether all constants are 0."""
-        return all(c == 0 for c in self.constant)

@@ -14,7 +14,6 @@ from recurjac_check.region import ZERO, Region, contains, dual_norm, larger, nor
 from recurjac_check.witness import Leaf, at_point, combined, derivative
 
 Claim = dict[str, Any]
-HALF = ONE / 2
 _SPECTRAL, _SQUARINGS = 64, 48
 """Up to how many rows or columns spectral norms are bounded, and by the power 2 to how much of a Gram matrix."""
 TINY = arb(2) ** -2000
@@ -63,6 +62,15 @@ class Context:
             error = check(leaf, False) and check(leaf, True)
             if error is not None:
                 raise error
+
+    def at_most(self, what: str, end: arb, bound: Callable[[Leaf, bool], arb]) -> None:
+        """Raise Invalid unless a bound from the entries is at most an end."""
+
+        def check(leaf: Leaf, lines: bool) -> Invalid | None:
+            found = bound(leaf, lines)
+            return None if found <= end else missed(f"{leaf.where}: {what}", end, found)
+
+        self.entries(check)
 
 
 def _output(claim: Claim, context: Context) -> None:
@@ -122,30 +130,47 @@ def spectral(matrix: arb_mat) -> arb:
     return bound.upper()
 
 
-def _apart(low: list[Numbers], high: list[Numbers]) -> arb:
-    """A bound of the spectral norm of all matrices between two: of the middle, and of the half-widths."""
-    ends = [arb_mat(len(rows), len(rows[0]), [v for row in rows for v in row]) for rows in (low, high)]
-    return (spectral((ends[0] + ends[1]) * HALF) + spectral((ends[1] - ends[0]) * HALF)).upper()
-
-
-def norm_bound(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool) -> arb:
-    """A bound of the norm from p to q of the Jacobian of rows, from bounds of its entries."""
-    low, high = map(list, zip(*(leaf.jacobian(row, lines) for row in rows), strict=True))
+def norm_within(low: list[Numbers], high: list[Numbers], p: str, q: str) -> arb:
+    """A bound of the norm from p to q of all matrices between two."""
     sizes = [[larger(abs(l), abs(u)) for l, u in zip(*ends, strict=True)] for ends in zip(low, high, strict=True)]
     columns = list(zip(*sizes, strict=True))
     if p == "1":
         return norm([norm(column, q).upper() for column in columns], "inf").upper()
-    duals = [dual_norm(row, p).upper() for row in sizes]
-    if p == "inf" and lines:
-        duals = [smaller(d, leaf.row_sum(row)) for d, row in zip(duals, rows, strict=True)]
-    bound = norm(duals, q).upper()
+    bound = norm([dual_norm(row, p).upper() for row in sizes], q).upper()
     if p == "2" and q != "inf":
         sums = [norm(column, "1").upper() for column in columns]
         rest = norm(sums, "2") if q == "1" else (norm(sums, "inf") * norm([norm(r, "1") for r in sizes], "inf")).sqrt()
         bound = smaller(bound, rest.upper())
-    if p == q == "2" and min(len(rows), len(columns)) <= _SPECTRAL:
-        bound = smaller(bound, _apart(low, high))
+    if p == q == "2" and min(len(sizes), len(columns)) <= _SPECTRAL:
+        l, u = (arb_mat(len(sizes), len(columns), [v for row in rows for v in row]) for rows in (low, high))
+        bound = smaller(bound, (spectral((l + u) / 2) + spectral((u - l) / 2)).upper())
     return bound
+
+
+def _entries(leaf: Leaf, rows: list[reading.Row], lines: bool) -> tuple[list[Numbers], list[Numbers]]:
+    """Bounds of the entries of the Jacobian of rows."""
+    low, high = zip(*(leaf.jacobian(row, lines) for row in rows), strict=True)
+    return list(low), list(high)
+
+
+def norm_bound(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool) -> arb:
+    """A bound of the norm from p to q of the Jacobian of rows, from bounds of its entries."""
+    if p == "inf" and lines:
+        return norm([leaf.row_sum(row) for row in rows], q).upper()
+    return norm_within(*_entries(leaf, rows, lines), p, q)
+
+
+def measure_bound(leaf: Leaf, rows: list[reading.Row], p: str, lines: bool) -> arb:
+    """A bound of the matrix measure of the Jacobian of rows: ‖J + s‖ - s; of its symmetric part if p is 2."""
+    low, high = _entries(leaf, rows, lines)
+    if p == "2":
+        n = range(len(rows))
+        low = [[((low[i][j] + low[j][i]) / 2).lower() for j in n] for i in n]
+        high = [[((high[i][j] + high[j][i]) / 2).upper() for j in n] for i in n]
+    shift = norm([v for row in (*low, *high) for v in row], "2").upper()
+    low = [[(l + shift).lower() if i == j else l for j, l in enumerate(row)] for i, row in enumerate(low)]
+    high = [[(u + shift).upper() if i == j else u for j, u in enumerate(row)] for i, row in enumerate(high)]
+    return (norm_within(low, high, p, p) - shift).upper()
 
 
 def _lipschitz(claim: Claim, context: Context) -> None:
@@ -153,11 +178,17 @@ def _lipschitz(claim: Claim, context: Context) -> None:
     p, q = (reading.text(claim[k], k, "1 2 inf") for k in ("from", "to"))
     reading.text(claim["by"], "by", "entries")
 
-    def check(leaf: Leaf, lines: bool) -> Invalid | None:
-        bound = norm_bound(leaf, rows, p, q, lines)
-        return None if bound <= c else missed(f"{leaf.where}: norm", c, bound)
+    context.at_most("norm", c, lambda leaf, lines: norm_bound(leaf, rows, p, q, lines))
 
-    context.entries(check)
+
+def _measure(claim: Claim, context: Context) -> None:
+    c, p = reading.number(claim["upper"], "upper"), reading.text(claim["norm"], "norm", "1 2 inf")
+    n = context.network.inputs
+    if len(context.network.outputs) != n:
+        raise Invalid("the Jacobian of all outputs is not square")
+    rows: list[reading.Row] = [((i, ONE),) for i in range(n)]
+
+    context.at_most("measure", c, lambda leaf, lines: measure_bound(leaf, rows, p, lines))
 
 
 def _attained(claim: Claim, context: Context) -> None:
@@ -212,6 +243,7 @@ CHECKS: dict[str, tuple[str, bool, Callable[[Claim, Context], None]]] = {
     "output": ("row lower upper", True, _output),
     "jacobian": ("row lower upper", True, _jacobian),
     "lipschitz": ("rows from to by upper", True, _lipschitz),
+    "measure": ("norm upper", True, _measure),
     "attained": ("rows from to lower point direction", False, _attained),
     "robust": ("label by", True, _robust),
     "adversary": ("label other point", False, _adversary),

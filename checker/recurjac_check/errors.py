@@ -17,7 +17,6 @@ class Unreadable(Exception):
 
 def missed(what: str, claimed: arb, proved: arb) -> Invalid:
     """What is claimed, what the witness proves, and the difference."""
-    gap = abs(proved - claimed).upper()
     return Invalid(
-        f"{what}: claimed {float(claimed.mid()):.17g}, proved {float(proved.mid()):.17g} (off by {float(gap):.3g})"
+        f"{what}: claimed {float(claimed):.17g}, proved {float(proved):.17g} (by {float(abs(proved - claimed)):.3g})"
     )

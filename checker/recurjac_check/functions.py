@@ -118,15 +118,11 @@ class Elementwise:
     """h_i = f_i(z_i); one function may stand for all of them."""
 
     functions: list[Smooth | Pieces]
-    elementwise = True
+    arguments = 1
 
     def f(self, i: int) -> Smooth | Pieces:
         """The function of entry i."""
         return self.functions[i if len(self.functions) > 1 else 0]
-
-    def outputs(self, n: int) -> int:
-        """The number of outputs of n pre-activations."""
-        return n
 
     def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
         """Bounds of h."""
@@ -173,17 +169,12 @@ def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
 class Product:
     """h_i = z_i z_{n+i}."""
 
-    elementwise = False
-
-    def outputs(self, n: int) -> int:
-        """The number of outputs of n pre-activations."""
-        return n // 2
+    arguments = 2
 
     def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
         """Bounds of h."""
-        n = len(l) // 2
-        pairs = [times((l[i], u[i]), (l[n + i], u[n + i])) for i in range(n)]
-        return [p[0] for p in pairs], [p[1] for p in pairs]
+        low, high = self.planes(l, u, None, None)
+        return [c for _, c in low], [c for _, c in high]
 
     def edges(self, l: Numbers, u: Numbers) -> list[Edge]:
         """The slope by one factor is the other factor."""

@@ -55,7 +55,7 @@ class Graph:
         self.count(array(entries, (len(entries),)))
         self.stages.append((name, entries, function))
         source = len(self.stages) << _SHIFT
-        return [Form({source + i: arb(1)}, ZERO) for i in range(function.outputs(len(entries)))]
+        return [Form({source + i: arb(1)}, ZERO) for i in range(len(entries) // function.arguments)]
 
     def count(self, x: Any) -> None:
         """Raise OutOfScope where more coefficients than are allowed are stored."""
@@ -140,6 +140,6 @@ def load(data: bytes) -> Network:
         raise Unreadable("no node computes the output")
     sizes, stages = [prod(shape)], []
     for name, entries, function in graph.stages:
-        sizes.append(function.outputs(len(entries)))
+        sizes.append(len(entries) // function.arguments)
         stages.append(Stage(name, _split(entries, sizes), function, sizes[-1]))
     return Network(sizes[0], stages, _split(list(graph.values[model.graph.output[0].name].flat), sizes))

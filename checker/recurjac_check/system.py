@@ -6,29 +6,18 @@ Values, gradients and tangents are such systems. Source 0 is their input, source
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 from flint import arb
 
 from recurjac_check.affine import Affine, Entries
 from recurjac_check.errors import missed
-from recurjac_check.functions import Numbers, Plane, Slopes, times
+from recurjac_check.functions import Elementwise, Numbers, Plane, Product, Slopes, times
 from recurjac_check.region import ZERO, larger, smaller
 
 _LOT = 256
 """How many forms are taken at a time."""
 Planes = tuple[list[Plane], list[Plane]]
 Supremum = Callable[[Entries], arb]
-
-
-class Relation(Protocol):
-    """How outputs of a node depend on its pre-activations."""
-
-    def image(self, l: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
-        """Bounds of the outputs."""
-
-    def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> Planes:
-        """Planes below and above the outputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +50,10 @@ class Edges:
 def _extreme(side: int, a: arb, b: arb) -> arb:
     """A number that is not below both (side 1), or not above both (side 0)."""
     return larger(a.upper(), b.upper()) if side else smaller(a.lower(), b.lower())
+
+
+Relation = Elementwise | Product | Edges
+"""How outputs of a node depend on its pre-activations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +159,8 @@ class System:
             for t, block in node.affine.blocks.items():
                 added = block.after(pre, self.nodes[t - 1].live if t else None)
                 forms[t] = [_sum(a, b) for a, b in zip(forms[t], added, strict=True)] if t in forms else added
-            if not node.affine.is_linear:
-                b = node.affine.constant
+            b = node.affine.constant
+            if not all(c == 0 for c in b):
                 constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
         inputs = forms.get(0, [{} for _ in constant])
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]

@@ -59,7 +59,7 @@ def backward(network: Network, edges: list[list[Edge]], source: int) -> Affine:
         stage = network.stages[k]
         if source in stage.pre.blocks:
             block = stage.pre.blocks[source].transposed
-            blocks[total - k] = spread(block, edges[k], 1, stage.function.elementwise)
+            blocks[total - k] = spread(block, edges[k], 1, stage.function.arguments == 1)
     return Affine(blocks, [ZERO] * count)
 
 
@@ -78,7 +78,7 @@ def derivative(network: Network, point: Numbers, direction: Numbers, rows: Seque
 
     def forward(affine: Affine) -> Affine:
         blocks = {
-            s: spread(block, edges[s - 1], 0, network.stages[s - 1].function.elementwise) if s else block
+            s: spread(block, edges[s - 1], 0, network.stages[s - 1].function.arguments == 1) if s else block
             for s, block in affine.blocks.items()
         }
         return Affine(blocks, [ZERO] * len(affine))
@@ -149,7 +149,7 @@ class Leaf:
             edges = [(i, d, most) for i, _, d, most in self.edges[k]]
             affine = backward(self.network, self.edges, k + 1)
             found = node(system, affine, Edges(edges), len(edges), stages[k], f"{where}.stages[{k}]")
-            if (found.below or found.above) and not self.network.stages[k].function.elementwise:
+            if (found.below or found.above) and self.network.stages[k].function.arguments > 1:
                 raise Invalid(f"{where}.stages[{k}] has slopes, and is not elementwise")
             system.nodes.append(found)
         return system
@@ -163,11 +163,13 @@ class Leaf:
         return self._entries[key]
 
     def row_sum(self, row: reading.Row) -> arb:
-        """A bound of the sum of absolute values of a row: each is below its chord, and these are bounded together."""
-        form, rest = {}, ZERO
+        """A bound of the sum of absolute values of a row: of each, or of their chords, which are bounded together."""
+        form, rest, plain = {}, ZERO, ZERO
         for i, (l, u) in enumerate(zip(*self.jacobian(row, True), strict=True)):
             s = ((abs(u) - abs(l)) / (u - l)).mid() if l < u else ZERO
+            plain += larger(abs(l), abs(u))
             rest += larger((abs(l) - s * l).upper(), (abs(u) - s * u).upper())
             form[i] = s
         affine = backward(self.network, self.edges, 0)
-        return self.gradient(row).maxima({s: m.after([form]) for s, m in affine.blocks.items()}, [rest])[0]
+        (total,) = self.gradient(row).maxima({s: m.after([form]) for s, m in affine.blocks.items()}, [rest])
+        return smaller(total, plain.upper())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from recurjac.applications.contraction import MatrixMeasure, matrix_measure
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases, name_of
+from recurjac.cli.checking import Certificates
 from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, show_upper, table, write_json
-from recurjac.cli.tasks import Prepared, answer
+from recurjac.cli.tasks import Keep, Prepared, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.errors import InvalidRequest
 from recurjac.jacobian import jacobian_bounds
@@ -23,14 +25,16 @@ from recurjac.loading.inputs import Points, read_inputs
 
 def run(args: argparse.Namespace) -> int:
     """Bound the measures for every input."""
-    rows, code = answer(args, "contraction rates", prepare)
+    certificates = Certificates.asked(args)
+    rows, code = answer(args, "contraction rates", partial(prepare, keep=certificates.add))
     if not args.quiet and rows:
         _show(rows)
+    certificates.write()
     write_json(args, args.model, rows)
     return code
 
 
-def prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     """One task for each input."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
@@ -51,6 +55,8 @@ def prepare(args: argparse.Namespace) -> Prepared:
         )
         found = [matrix_measure(bounds, p=p, weights=weights) for p in args.measure]
         seconds = (time.perf_counter() - began) / len(found)
+        for measure in found:
+            keep(measure)
         yield from (_row(task, m, seconds) for m in found)
 
     return Prepared([name_of([task]) for task in tasks], rows_of)

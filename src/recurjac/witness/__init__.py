@@ -3,6 +3,7 @@
 from recurjac.witness.makers import (
     jacobian_certificates,
     lipschitz_certificates,
+    measure_certificates,
     radius_certificates,
     range_certificates,
     stationary_certificates,
@@ -12,6 +13,7 @@ from recurjac.witness.makers import (
 __all__ = [
     "jacobian_certificates",
     "lipschitz_certificates",
+    "measure_certificates",
     "radius_certificates",
     "range_certificates",
     "stationary_certificates",

@@ -11,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.applications.contraction import MatrixMeasure
 from recurjac.applications.landscape import StationaryFree
 from recurjac.applications.monotonicity import Monotonicity
 from recurjac.applications.robustness import CertifiedRadius
@@ -33,6 +34,7 @@ from recurjac.witness.questions import (
     AbstractQuestion,
     EntriesQuestion,
     MarginQuestion,
+    MeasureQuestion,
     NormQuestion,
     OutputsQuestion,
     SignsQuestion,
@@ -169,6 +171,20 @@ def _attained(result: Lipschitz, rows: Tensor, i: int) -> Json | None:
         "lower": number(lower * (1 - 1e-9)), "point": numbers(result.witness[i]),
         "direction": numbers(result.direction[i]),
     }  # fmt: skip
+
+
+@certifies(MatrixMeasure)
+def measure_certificates(result: MatrixMeasure, path: Path, seconds: float) -> list[Certificate]:
+    """Certificates of matrix measures without weights."""
+    if result.weights is not None:
+        raise InvalidRequest("there are no certificates of measures with weights; leave them out")
+    maker = _Maker.of(result, path, seconds)
+    asked, found = maker.asked(maker.model.rows_of(maker.problem.network)), []
+    budget, what = Budget(maker.deadline, len(result.upper)), f"the matrix measure of l{norm(result.p)} is at most"
+    for upper, where in zip(result.upper.tolist(), maker.regions, strict=True):
+        question, share = MeasureQuestion(result.p, upper), Deadline.after(budget.share())
+        found.append(maker.certificate(asked, question, where, what, upper, share))
+    return found
 
 
 @certifies(JacobianBounds)

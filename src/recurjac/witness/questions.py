@@ -80,6 +80,29 @@ class NormQuestion(AbstractQuestion):
 
 @final
 @dataclass(frozen=True)
+class MeasureQuestion(AbstractQuestion):
+    """μ_p(J) of all rows is at most the score of the worst leaf; `upper` is what would be as good as the result."""
+
+    p: float
+    upper: float
+
+    @property
+    def goal(self) -> float:
+        return self.upper + _ENOUGH * abs(self.upper)
+
+    def score(self, leaf: Leaf) -> float:
+        return leaf.slopes.measure(self.p)
+
+    def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
+        upper = self.value(leaves)
+        return [] if upper == inf else [{"kind": "measure", "norm": norm(self.p), "upper": number(upper)}]
+
+    def value(self, leaves: Sequence[Leaf]) -> float:
+        return max(self.score(leaf) for leaf in leaves)
+
+
+@final
+@dataclass(frozen=True)
 class EntriesQuestion(AbstractQuestion):
     """Bounds of all entries of the Jacobian; `width` is that of the result's widest, `size` its largest magnitude."""
 

@@ -90,6 +90,19 @@ class Slopes:
             return min(float(torch.linalg.vector_norm(size)), self._spectral) * (1 + SLACK)
         return float(induced_norm(self.entries, p, q, arithmetic, self.row_sums[None])) * (1 + SLACK)
 
+    def measure(self, p: float) -> float:
+        """An upper bound of the matrix measure μ_p of the Jacobian, which is square, rounded outward."""
+        low, high = self.entries.lower[0], self.entries.upper[0]
+        if not bool(low.isfinite().all() and high.isfinite().all()) or (p == 2 and len(low) > MOST_SPECTRAL):
+            return inf
+        if p == 2:
+            middle, halves = ((m + m.mT) / 2 for m in ((low + high) / 2, (high - low) / 2))
+            found = torch.linalg.eigvalsh(middle).amax() + torch.linalg.matrix_norm(halves, 2)
+        else:
+            own = torch.eye(len(low), dtype=torch.bool)
+            found = torch.where(own, high, self.entries.magnitude[0]).sum(1 if p == inf else 0).amax()
+        return float(found + SLACK * torch.linalg.vector_norm(self.entries.magnitude))
+
     @property
     def _spectral(self) -> float:
         """The spectral norms of the middle of the entries' bounds and of their half-widths, if there are few rows."""

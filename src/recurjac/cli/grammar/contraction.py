@@ -31,4 +31,5 @@ def add_commands(commands: Any) -> None:
     options.add_time_limit(options.add_method(parser, JACOBIAN_METHODS, "auto"), "sample")
     options.add_many(parser)
     options.add_report(parser)
+    options.add_certificate(parser)
     parser.set_defaults(run=Runs("contraction", "run"))
