@@ -35,7 +35,7 @@ def test_bounds_of_a_sequence_hold(kind: str, radius: float, seed: int) -> None:
     layer = made(kind, seed, num_layers=1 + seed)
     for p in layer.parameters():
         p.data.mul_(2)
-    x = torch.randn(1, 4 - seed, 3, dtype=torch.float64)
+    x = torch.randn(1, 3 - seed, 3, dtype=torch.float64)
     bounds = rj.jacobian_bounds(rj.load(layer, x), rj.LpBall(x, radius))
     points = x + radius * (2 * torch.rand(20, *x.shape[1:], dtype=torch.float64) - 1)
     found = torch.stack([torch.autograd.functional.jacobian(layer, t.unsqueeze(0))[0, :, 0] for t in points])

@@ -16,6 +16,7 @@ from recurjac.jacobian import AbstractJacobianMethod
 from recurjac.network import Network, chain
 from recurjac.preactivation import AbstractPreactivation
 from recurjac.testing.networks import KINDS, random_network, true_jacobians
+from tests.marks import in_turn
 
 Balls: TypeAlias = tuple[tuple[float, float], ...]
 METHODS: dict[str, AbstractJacobianMethod] = {
@@ -208,8 +209,7 @@ def test_chords_are_never_worse_than_recurjac_nor_that_than_fast_lip(kind: str, 
             assert bool((better.lower >= worse.lower - size).all())
 
 
-@pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=lambda a: type(a).__name__)
-@pytest.mark.parametrize(("kind", "seed", "residual"), SOME_NETWORKS)
+@pytest.mark.parametrize(("kind", "seed", "residual", "arithmetic"), in_turn(SOME_NETWORKS, [rj.Fast(), rj.Rigorous()]))
 def test_small_memory_gives_the_same_bounds(
     kind: str, seed: int, residual: bool, arithmetic: rj.Fast | rj.Rigorous
 ) -> None:
