@@ -98,7 +98,6 @@ def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_without_matplotlib_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "recurjac.plot.shown", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for draw in (check_format, lambda p: log_log(p, X, CURVES, "x", "y")):
         with pytest.raises(MissingDependency, match="pip install matplotlib"):

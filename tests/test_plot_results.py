@@ -126,7 +126,6 @@ def test_other_results_are_refused() -> None:
 
 def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = rj.jacobian_bounds(NET, X, radius=0.1)
-    monkeypatch.delitem(sys.modules, "recurjac.plot.shown", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(rj.MissingDependency, match="pip install matplotlib"):
         plot.entries(bounds)

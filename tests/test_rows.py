@@ -34,6 +34,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "SecondDerivatives": lambda: rj.second_derivative(NET, BALL, directions=torch.eye(3)),
     "Curvature": lambda: rj.curvature(NET, BALL),
     "MatrixMeasure": lambda: rj.matrix_measure(rj.jacobian_bounds(NET, BALL), p=2, weights=torch.ones(3)),
+    "DeployedError": lambda: rj.deployed_error(NET, BALL),
     "StationaryFree": lambda: rj.stationary_free_radius(NET, BALL, output=0, method=rj.FastLip()),
     "CertifiedRadius": lambda: rj.certified_radius(
         NET, BALL, proofs=(rj.MarginBound(),), search=rj.RadiusSearch(intervals=2, attack=rj.Attack(2, 1, 1))

@@ -39,6 +39,7 @@ EXTRAS = (
     Extra("sweep", "pyarrow", "pyarrow", "Parquet files"),
     Extra("ray", "ray", "ray", "sweeps on a cluster"),
     Extra("dataframe", "pandas", "pandas", "results as DataFrames"),
+    Extra("notebooks", "jupytext", "jupytext", "the examples as notebooks"),
     Extra("completion", "argcomplete", "argcomplete", "completion in the shell"),
 )
 

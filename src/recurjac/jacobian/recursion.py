@@ -100,8 +100,10 @@ class AbstractRecursion(AbstractNodewise):
         asked = self._route(known, node).loose(node)
         if unstable is None and not asked:
             return None
-        if self.exact_by_sign and self.tightest and (found := _by_products(chain, node)) is not None:
-            return found.map(lambda t: t.expand(chain.batch, *t.shape[1:]))
+        if self.exact_by_sign and self.tightest:
+            found = _by_products(chain, node)
+            if found is not None and not _sign_in_doubt(found):
+                return found.map(lambda t: t.expand(chain.batch, *t.shape[1:]))
         everywhere = unstable is None or asked or bool(unstable.all())
         subset = NeuronSubset.of(None if everywhere else unstable, (chain.batch, *chain.shapes[node]), chain.device)
         bounds = sweep(self._route(known, node), node, subset.units(chain.dtype))
@@ -158,7 +160,7 @@ def _by_products(chain: ChainRule, node: int) -> Interval | None:
 
     The gradient at that later node is known, and lines are products with an end of each slope.  What a sweep of unit
     forms makes of them is an interval product, which costs less because all forms share it: (batch or 1, K, *node).
-    A bound that is 0 in a sweep may be off by rounding here, so this is for lines that do not jump if a sign is lost.
+    A bound that is 0 in a sweep may be off by rounding here (`_sign_in_doubt`).
     """
     terms, out = [], chain.successors(node)
     if len({e.source for e in out}) < len(out):  # forms along two edges into a node may cancel there
@@ -174,6 +176,13 @@ def _by_products(chain: ChainRule, node: int) -> Interval | None:
             past = through_slopes(chain, e.source, rows)
             terms.append(interval_image(e.operator.transpose(), past, chain.arithmetic))
     return chain.arithmetic.sum(terms) if terms else None
+
+
+def _sign_in_doubt(found: Interval) -> bool:
+    """Whether an end is so near to 0, relative to the other one, that a sweep may prove a sign which is lost here."""
+    near = torch.finfo(found.lower.dtype).eps ** 0.5
+    low, high = -found.lower, found.upper
+    return bool((((low > 0) & (low <= near * high)) | ((high > 0) & (high <= near * low))).any())
 
 
 def _last_gradient(chain: ChainRule, node: int) -> Interval | None:

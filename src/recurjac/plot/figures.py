@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from math import inf
 from pathlib import Path
 from typing import Any, final
@@ -55,11 +57,18 @@ class BarPanel:
 def blank(count: int, width: float) -> tuple[Any, list[Any]]:
     """A figure with `count` axes beside each other, each so many inches wide.  Raises MissingDependency."""
     try:
-        from recurjac.plot.shown import ShownFigure
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependency("plots need matplotlib; install it with: pip install matplotlib") from error
-    figure = ShownFigure(figsize=(width * count, 3.6 if count > 1 else 4.2), layout="constrained")
+    figure: Any = Figure(figsize=(width * count, 3.6 if count > 1 else 4.2), layout="constrained")
+    figure._repr_png_ = partial(_as_png, figure)  # notebooks show it, also where pyplot has not told them how
     return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+
+
+def _as_png(figure: Any) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def check_format(path: Path) -> None:
