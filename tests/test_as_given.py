@@ -20,6 +20,7 @@ QUESTIONS: dict[str, Ask] = {
     "lipschitz": lambda *a, **k: rj.lipschitz(*a, method=rj.FastLip(), search=rj.Search(work=0), **k),
     "jacobian_bounds": rj.jacobian_bounds,
     "preactivation_bounds": rj.preactivation_bounds,
+    "deployed_error": rj.deployed_error,
     "monotone": lambda *a, **k: rj.monotone(*a, limit=rj.Limit(parts=1), **k),
     "directional_bounds": lambda *a, **k: rj.directional_bounds(*a, direction=torch.ones(3), **k),
     "hessian_bounds": lambda *a, **k: rj.hessian_bounds(*a, output=1, **k),

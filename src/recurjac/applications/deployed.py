@@ -11,15 +11,17 @@ from torch import Tensor
 
 from recurjac.applications.program import absolute, activation_error, check_program, input_error, stage_error
 from recurjac.arithmetic import Ball, Deployed, Interval
+from recurjac.deadline import check_time_limit
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Chords, FastLip, Gradients
 from recurjac.jacobian.base import descend
-from recurjac.network import Network, Stage
-from recurjac.preactivation import PreactivationState, RuleLike
-from recurjac.problem import Problem, as_problem
+from recurjac.loading import Source
+from recurjac.network import Stage
+from recurjac.preactivation import AutoRanges, Crown, PreactivationState, RuleLike
+from recurjac.problem import Problem, as_problem, as_region
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.provenance import AbstractResult, Provenance
-from recurjac.region import AbstractRegion
+from recurjac.region import AbstractRegion, Numbers
 
 _LARGE = 2**33
 """Multiply-adds of a bound of all gradients (`Network.cost`) above which only those of the outputs are bounded."""
@@ -48,17 +50,21 @@ class DeployedError(AbstractResult):
 
 
 def deployed_error(
-    network: Network | Problem,
-    region: AbstractRegion | None = None,
+    network: Source | Problem,
+    region: AbstractRegion | Numbers | None = None,
     *,
+    radius: Numbers | None = None,
+    norm: float | None = None,
     pre: RuleLike | None = None,
     arithmetic: Deployed | None = None,
+    time_limit: float | None = None,
 ) -> DeployedError:
     """Bounds of |f_program(x) - f(x)| over the region, for programs in floating point and any order of summation.
 
-    network, region: a `Problem` can replace both; its arithmetic is then the `Deployed` that is meant.
+    network, region, radius, norm: as in `lipschitz`; the arithmetic of a `Problem` is the `Deployed` that is meant.
     pre: the rule for the ranges of the network in real arithmetic; the default is `Crown()`.
     arithmetic: by default `Deployed("float32")`.
+    time_limit: seconds for all samples together, in place of a rule: that is then `AutoRanges(time_limit)`.
     Which programs are meant is said in docs/soundness.md.  The bound is the least of two: errors carried forward as
     intervals, and the error of each neuron times a bound of the gradient there.
     Raises InvalidRequest for networks of which no error is proved, naming the layer, for parts of regions, and for
@@ -69,7 +75,9 @@ def deployed_error(
     if not isinstance(network, Problem):
         arithmetic = Deployed() if arithmetic is None else arithmetic
         expect(arithmetic, Deployed, "the arithmetic", 'give Deployed("float32") or Deployed("float64")')
-    problem = as_problem(network, region, pre, arithmetic)
+    problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
+    check_time_limit(time_limit, pre=None if pre is None and problem.pre == Crown() else problem.pre)
+    problem = problem if time_limit is None else problem.by(AutoRanges(time_limit))
     deployed = problem.arithmetic
     if not isinstance(deployed, Deployed):
         raise InvalidRequest('the problem is about real arithmetic; give it arithmetic=Deployed("float32")')

@@ -96,4 +96,4 @@ def _sum_of(columns: Iterable[Ball]) -> Ball | None:
 
 
 def _as_matrix(columns: Tensor) -> Tensor:
-    return columns.flatten(1).mT
+    return columns.reshape(len(columns), prod(columns.shape[1:])).mT
