@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from math import inf
 from typing import Any, final
 
@@ -311,3 +312,17 @@ WRONG: list[tuple[Any, dict[str, Any]]] = [
 def test_settings_of_other_types_are_refused(make: Any, settings: dict[str, Any]) -> None:
     with pytest.raises((rj.InvalidRequest, BeartypeException)):
         make(**settings)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_witnesses_at_rounded_ends_of_parts_are_in_the_ball(seed: int) -> None:
+    """1 + 0.1 is no number, so the box around the ball is larger; the constant is largest at its corners."""
+    g = torch.Generator().manual_seed(seed)
+    shapes = ((5, 3), (2, 5))
+    layers = [(torch.randn(*s, generator=g).double(), torch.randn(s[0], generator=g).double()) for s in shapes]
+    ball = rj.LpBall(torch.tensor([[0.0, 1.0, 1.0]]).double(), 0.1)
+    method = rj.Branched(limit=rj.Limit(parts=20))
+    found = rj.lipschitz(rj.load(layers, activation="square"), ball, method=method, search=rj.Search(work=0))
+    assert float(found.lower) > 0.9 * float(found.upper)
+    for point, centre in zip(found.witness[0].tolist(), (0.0, 1.0, 1.0), strict=True):
+        assert abs(Fraction(point) - Fraction(centre)) <= Fraction(0.1)

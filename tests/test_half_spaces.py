@@ -275,3 +275,22 @@ def test_stages_beside_a_constrained_image_are_bounded() -> None:
         for j in range(1, network.depth):
             z = values[j - 1][inside]
             assert ((found.pre(j).lower - 1e-12 <= z) & (z <= found.pre(j).upper + 1e-12)).all()
+
+
+def test_stages_of_more_axes_than_a_constrained_one_are_bounded_as_alone() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(4, 8), torch.nn.LeakyReLU(), torch.nn.Unflatten(1, (2, 4)), torch.nn.Conv1d(2, 3, 2)]
+    module = torch.nn.Sequential(*layers, torch.nn.LeakyReLU(), torch.nn.Flatten(), torch.nn.Linear(9, 2)).double()
+    x = torch.rand(2, 4).double()
+    network, middle = rj.load(module, x[:1]), module[0](x).detach()
+    whole, *alone = (
+        rj.Problem(network, rj.LpBall(x[rows], 0.5))
+        .constrained(1, rj.Interval(middle[rows] - 0.1, middle[rows] + 0.1))
+        .by(rj.HalfSpaces(5))
+        .preactivations()
+        for rows in ([0, 1], [0], [1])
+    )
+    for i, one in enumerate(alone):
+        for k in (1, 2):
+            torch.testing.assert_close(whole.pre(k).lower[i], one.pre(k).lower[0], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(whole.pre(k).upper[i], one.pre(k).upper[0], rtol=1e-9, atol=1e-12)

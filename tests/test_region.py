@@ -403,3 +403,22 @@ def test_inputs_may_be_flat_single_or_batched() -> None:
         torch.testing.assert_close(region.box(FAST).upper, x[:1] + 0.25)
     with pytest.raises(InvalidRegion, match=r"shape \(4, 5\), but the network takes inputs of shape \(2, 3\)"):
         LpBall(torch.rand(4, 5), 0.1).bind(SHAPE, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_beyond_a_ball_by_a_rounding_are_not_in_it(dtype: torch.dtype) -> None:
+    """The ends of a box around an l∞ ball are rounded outwards; parts of it have points there."""
+    g = torch.Generator().manual_seed(0)
+    x, radius = 3 * torch.randn(1, 50, generator=g, dtype=torch.float64), 0.1
+    ball = LpBall(x, radius)
+    for sign in (1, -1):
+        for steps in range(-3, 4):
+            points = (x + sign * radius).to(dtype)
+            for _ in range(abs(steps)):
+                points = torch.nextafter(points, torch.full_like(points, sign * steps * inf))
+            for point, centre in zip(points[0].tolist(), x[0].tolist(), strict=True):
+                inside = abs(Fraction(point) - Fraction(centre)) <= Fraction(radius)
+                one = torch.tensor([[[point]]], dtype=dtype)
+                assert bool(LpBall(torch.tensor([[centre]], dtype=torch.float64), radius).holds(one)) == inside
+    projected = ball.bind((50,), dtype, CPU).project(ball.x.to(dtype).unsqueeze(1) + 1)
+    assert dtype == torch.float32 or bool(ball.holds(projected).all())

@@ -199,9 +199,7 @@ class Pull:
         if not start.tensors() or bool(self.state.region.unbounded.any()):
             return start
         first, sizes = self.bounds(start, fast)
-        ones = [1] * (self.rows.dim() - 3)
-        units = [sizes[j].reshape(*sizes[j].shape[:2], *ones, *[1] * (m.dim() - 2 - len(ones)))
-                 for j, m in start.multipliers.items()]  # fmt: skip
+        units = [sizes[j].reshape(*sizes[j].shape, *[1] * (m.dim() - 2)) for j, m in start.multipliers.items()]
         moves = _Adam.of(start.tensors(), [*units, *(t.new_ones(()) for t in start.slopes.values())])
         best, least, now = start, first.mid, start.tensors()
         for step in range(steps):

@@ -109,15 +109,15 @@ class LpBall(AbstractRegion):
         return numbers("the centre x", self.x)
 
     def holds(self, points: Tensor) -> Tensor:
-        if points.dtype == torch.float64:
+        if points.dtype == torch.float64 and self.p != inf:
             return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
         wide, shape = points.double().cpu(), tuple(points.shape[2:])
         centre, _ = batched("the centre x", numbers("x", self.x), shape)
         radius = radius_like(numbers("the radius", self.radius), centre, shape).unsqueeze(1)
-        step = (wide - centre.unsqueeze(1)).flatten(2)
         if self.p == inf:
-            near = (up(step.abs()) <= radius.expand_as(wide).flatten(2)).all(2)
+            near = _within(wide, centre.unsqueeze(1), radius).flatten(2).all(2)
         else:
+            step = (wide - centre.unsqueeze(1)).flatten(2)
             covered = 1 + (step.shape[2] + 6) * torch.finfo(torch.float64).eps
             near = torch.linalg.vector_norm(step, self.p, dim=2) * covered <= radius.flatten(1)
         low, high = (end.double().unsqueeze(1) for end in self._clip(shape, torch.float64, torch.device("cpu")))
@@ -173,6 +173,17 @@ class Box(AbstractRegion):
 
     def __repr__(self) -> str:
         return f"Box(lower={shown(self.lower)}, upper={shown(self.upper)})"
+
+
+def _within(a: Tensor, b: Tensor, radius: Tensor) -> Tensor:
+    """Where |a - b| <= radius, without rounding: the rounded difference, and its error where it is the radius itself.
+
+    Source: Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B.
+    """
+    step = a - b
+    virtual = a - step
+    error = (a - (step + virtual)) + (virtual - b)
+    return (step.abs() < radius) | ((step.abs() == radius) & (error * step.sign() <= 0))
 
 
 def _middle(low: Tensor, high: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class AbstractRegion(ABC):
     def holds(self, points: Tensor) -> Tensor:
         """True where points (batch, N, *input) of the bound region are certainly in this region: (batch, N).
 
-        In float64, `bind` enlarges nothing, so all of them are; in float32, points near the boundary may not be.
+        In float32, `bind` enlarges regions; in float64, the ends of the parts of an l∞ ball are rounded outwards.
         """
 
 
