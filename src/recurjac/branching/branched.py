@@ -65,7 +65,7 @@ class NormOver(AbstractBound):
     def found(self, parts: Problem, known: Attained | None) -> Attained:
         """From those centres and random points of parts at which the norm seems to be largest."""
         with torch.no_grad():
-            points = points_of(parts)
+            points = points_within(self.within, parts)
             seeming = self._seeming(parts.network, points)
             before = _nothing(parts) if known is None else known
             best = seeming.topk(min(_PROVED, len(points)))
@@ -87,6 +87,14 @@ def _nothing(parts: Problem) -> Attained:
     """A gain of 0, which every norm has."""
     point = parts.bound.x[:1]
     return Attained(point.new_zeros(1), point, torch.zeros_like(point))
+
+
+def points_within(whole: Problem, parts: Problem) -> Tensor:
+    """Points of parts of the region of a problem of one sample: (N, *input).
+
+    The ends of parts are rounded outwards; points there are moved into the region.
+    """
+    return whole.bound.project(points_of(parts).unsqueeze(0))[0]
 
 
 def points_of(parts: Problem) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.branching.branched import points_of
+from recurjac.branching.branched import points_within
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds
 from recurjac.jacobian.differential import Differentials
@@ -62,7 +62,7 @@ class AbstractDifferentialBounds(AbstractBounds):
     def found(self, parts: Problem, known: Attained | None) -> Attained:
         """From those centres and random points of parts at which a quantity seems to be largest."""
         with torch.no_grad():
-            points = points_of(parts)
+            points = points_within(self.within, parts)
             before = self._nothing(parts) if known is None else known
             if len(points) == 0:
                 return before

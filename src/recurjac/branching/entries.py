@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.branching.branched import divided_problem, points_of, untied
+from recurjac.branching.branched import divided_problem, points_within, untied
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.cells import HalfSpaceSystem, two_piece
 from recurjac.branching.pool import Bounded, Goals
@@ -117,11 +117,12 @@ class EntriesOver(AbstractBounds):
     def found(self, parts: Problem, known: Attained | None) -> Attained:
         """From those centres and random points of parts at which each entry seems to be largest or least."""
         found = self._nothing(parts) if known is None else known
-        points = points_of(parts)
+        points = points_within(self.within, parts)
         return self.attaining(points, found) if len(points) else found
 
     def attaining(self, points: Tensor, known: Attained) -> Attained:
         with torch.no_grad():
+            points = self.within.bound.project(points.unsqueeze(0))[0]
             jacobian = point_jacobian(self.within.network, points)
             ways = self.tangents.tensor()[0].flatten(2).expand(jacobian.shape[1], -1, -1)
             seeming = torch.einsum("nki,kri->nkr", jacobian, ways).flatten(1)

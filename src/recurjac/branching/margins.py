@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import Fast, Interval
-from recurjac.branching.branched import points_of
+from recurjac.branching.branched import points_within
 from recurjac.branching.branchers import AbstractBrancher, InputBisection
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds
@@ -57,7 +57,7 @@ class AbstractMarginBound(AbstractBounds):
         with torch.no_grad():
             x = self.within.bound.x
             known = Attained(x.new_full((1,), -inf), x, torch.zeros_like(x)) if known is None else known
-            points = points_of(parts)
+            points = points_within(self.within, parts)
             if float(known.gain) >= 0 or len(points) == 0:
                 return known
             values = parts.network(points).flatten()
