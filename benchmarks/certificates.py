@@ -102,6 +102,9 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv, max pool": (
         lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)), IMAGE
     ),
+    "conv, softmax": (
+        lambda: nn.Sequential(nn.Conv2d(1, 3, (2, 4)), nn.Softmax(1), nn.Flatten(), nn.Linear(45, 3)), IMAGE
+    ),
     "residual": (
         lambda: nn.Sequential(
             nn.Linear(6, 12), Residual(nn.ReLU(), nn.Linear(12, 12)), nn.ReLU(), nn.Linear(12, 3)

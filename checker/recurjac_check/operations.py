@@ -275,10 +275,11 @@ def _softmax(call: Call) -> Any:
     axis = call.axis(call.get("axis", -1 if call.graph.opset >= 13 else 1), n)
     if call.graph.opset < 13 and axis != n - 1:
         raise OutOfScope("an axis that is not the last one")
-    x = call.x.swapaxes(axis, n - 1)
-    size, others = x.shape[-1], x.shape[-1] - 1
+    order = sorted(range(n), key=lambda a: a == axis)  # the axis is moved to the end
+    x, size = call.x.transpose(order), call.x.shape[axis]
     fits(x.size, size)
     gaps = [q - p for z in x.reshape((-1, size)).tolist() for i, p in enumerate(z) for q in z[:i] + z[i + 1 :]]
     e = list(call.activate(array(gaps, (len(gaps),)), Elementwise([SMOOTH["Exp"]])).flat)
-    sums = [weighted((h, ONE) for h in [ONE, *e[i * others : (i + 1) * others]]) for i in range(x.size)]
-    return call.activate(array(sums, x.shape), Elementwise([SMOOTH["Reciprocal"]])).swapaxes(axis, n - 1)
+    sums = [weighted((h, ONE) for h in [ONE, *e[i * (size - 1) : (i + 1) * (size - 1)]]) for i in range(x.size)]
+    h = call.activate(array(sums, x.shape), Elementwise([SMOOTH["Reciprocal"]]))
+    return h.transpose([order.index(a) for a in range(n)])

@@ -36,9 +36,9 @@ class AbstractQuestion(ABC):
     def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
         """What all leaves prove; empty if they prove nothing."""
 
-    @abstractmethod
     def value(self, leaves: Sequence[Leaf]) -> float:
         """The number that the claim proves."""
+        return max(self.score(leaf) for leaf in leaves)
 
     @property
     def needs_gradients(self) -> bool:
@@ -74,9 +74,6 @@ class NormQuestion(AbstractQuestion):
         }  # fmt: skip
         return [found] if self.attained is None else [found, self.attained]
 
-    def value(self, leaves: Sequence[Leaf]) -> float:
-        return max(self.score(leaf) for leaf in leaves)
-
 
 @final
 @dataclass(frozen=True)
@@ -96,9 +93,6 @@ class MeasureQuestion(AbstractQuestion):
     def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
         upper = self.value(leaves)
         return [] if upper == inf else [{"kind": "measure", "norm": norm(self.p), "upper": number(upper)}]
-
-    def value(self, leaves: Sequence[Leaf]) -> float:
-        return max(self.score(leaf) for leaf in leaves)
 
 
 @final
