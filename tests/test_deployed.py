@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,3 +146,24 @@ def test_radii_of_a_deployed_network() -> None:
     assert bool((found.attack >= real.attack).all())
     assert bool((found.rounding > 0).all())
     assert found.provenance.arithmetic == "deployed float32"
+
+
+def test_roundings_that_all_go_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of single products: every weight and every product is rounded down by nearly half a unit."""
+    unit, h, true, weights = 2.0**-24, np.float32(1), Fraction(1), []
+    for _ in range(12):
+        near = (1 + 2 * unit * np.arange(2000, 6000)).astype(np.float32)
+        lost = near.astype(np.float64) * float(h) - (near * h).astype(np.float64)
+        stored = near[lost.argmax()]
+        weights.append(float(stored) + unit * (1 - 2.0**-10))
+        assert np.float32(weights[-1]) == stored
+        h, true = stored * h, true * Fraction(weights[-1])
+    layers = [nn.Linear(1, 1, bias=False) for _ in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.double().weight.data.fill_(weight)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    network, off = rj.load(nn.Sequential(*layers), one), true - Fraction(float(h))
+    assert off > 22 * Fraction(unit)
+    assert off <= Fraction(float(rj.deployed_error(network, rj.LpBall(one, 0.0)).error))
+    monkeypatch.setattr("recurjac.applications.program._MORE", 0)
+    assert off > Fraction(float(rj.deployed_error(network, rj.LpBall(one, 0.0)).error))
