@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import Exp, ReLU, Tanh, curvature_lines
+from recurjac.activations import Exp, ReLU, Softplus, Tanh, curvature_lines
 from recurjac.activations.bends import fourth_size
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import Fast, Interval, Rigorous
@@ -360,6 +360,14 @@ def test_curvature_of_what_overflows_is_infinite() -> None:
         for radius in (0.0, 0.1):
             found = rj.curvature(network, rj.LpBall(inputs(0).abs(), radius))
             assert bool((found.upper == torch.inf).all() & (found.lower <= found.upper).all())
+
+
+def test_curvature_where_infinite_values_cancel_is_infinite() -> None:
+    """Points are tried at which the network itself is infinity less infinity in floating point."""
+    weights = ([[1.0], [1.0], [-1.0], [-1.0]], [[1.0, -1.0, 1.0, -1.0]], [[1.0]])
+    network = chain([(torch.tensor(w).double(), None) for w in weights], [Exp(), Softplus()])
+    found = rj.curvature(network, rj.LpBall(torch.zeros(1, 1).double(), 1e30))
+    assert bool((found.upper == torch.inf).all() & (found.lower <= found.upper).all())
 
 
 def test_what_is_refused() -> None:

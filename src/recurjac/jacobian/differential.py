@@ -209,7 +209,10 @@ def _entry(a: Enclosed, place: tuple[int, ...], axes: int) -> Enclosed:
 
 
 def point_jets(network: Network, points: Tensor, ways: Ways) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and derivatives at points, in plain floating point: (N, out), (N, R, out) and (N, P, out)."""
+    """Values and derivatives at points, in plain floating point: (N, out), (N, R, out) and (N, P, out).
+
+    Where they overflow, they are NaN or have no meaning.
+    """
     n, (left, right) = len(points), ways.pairs
     along = ways.tangents.unsqueeze(0).expand(n, *ways.tangents.shape)
     after = {0: (points, along, along.new_zeros(n, len(left), *points.shape[1:]))}
@@ -234,7 +237,7 @@ def point_jets(network: Network, points: Tensor, ways: Ways) -> tuple[Tensor, Te
             after[k] = (u * z, du * two + y * one, ddu * two + w * one + crossed)
             after[k - 1] = tuple(torch.zeros_like(t) for t in after[k])  # type: ignore[assignment]
         elif stage.factor is None and not stage.linear and k < network.depth:
-            activation, at = stage.activation, Interval.point(z)
+            activation, at = stage.activation, Interval.point(z.nan_to_num(0.0, torch.inf, -torch.inf))
             bend = activation.curvature_range(at, _FAST)
             slope = activation.slope_range(at, _FAST).lower.unsqueeze(1)
             bend_at = torch.zeros_like(slope) if bend is None else bend.lower.unsqueeze(1)

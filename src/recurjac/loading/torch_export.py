@@ -188,7 +188,7 @@ def _exported(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module,
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     with quiet_failure(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
-        return torch.export.export(module, (example,))
+        return torch.export.export(module, (example,), strict=False)
 
 
 def _export_unfolded(module: nn.Module, example: Tensor) -> tuple[nn.Module, ExportedProgram] | None:
