@@ -26,6 +26,21 @@ def test_midrad_covers_the_interval(seed: int, dtype: torch.dtype) -> None:
         assert all(m - s <= low and high - m <= s for low, high, m, s in rows), kind
 
 
+@every_dtype
+@every_seed
+def test_without_rounding_midrad_is_the_same(seed: int, dtype: torch.dtype) -> None:
+    """The same midpoints, and half-widths that differ by rounding; a point has the half-width 0."""
+    info = torch.finfo(dtype)
+    for kind in KINDS:
+        ends = numbers(kind, 40, seed, dtype).reshape(2, 20).sort(0).values
+        ends[:, :4] = ends[0, :4]
+        both = Interval(ends[0], ends[1])
+        (mid, half), (same, more) = FAST.midrad(both), RIGOROUS.midrad(both)
+        assert torch.equal(mid, same), kind
+        assert not bool(half[:4].any()), kind
+        assert bool(((half - more).abs() <= 4 * info.eps * both.magnitude + 4 * info.tiny).all()), kind
+
+
 def interval(kind: str, size: int, seed: int, dtype: torch.dtype) -> Interval:
     ends = numbers(kind, 2 * size, seed, dtype).reshape(2, size).sort(0).values
     low = torch.where(torch.arange(size) % 5 == 0, -inf, ends[0])

@@ -308,6 +308,19 @@ def test_combinations_are_not_looser_than_a_network_with_these_outputs(
                     torch.testing.assert_close(a[i], b[i], rtol=1e-9, atol=1e-9)
 
 
+@every_kind
+@pytest.mark.parametrize("extra", [0, 60], ids=["small", "large"])
+@pytest.mark.parametrize("name", MAKERS)
+@torch.no_grad()
+def test_rows_chosen_from_a_table_are_bounded_as_if_they_were_given(name: str, extra: int, kind: str) -> None:
+    """Also from a table that is too large to be bounded whole."""
+    bounds, g = traced(name)[1][kind], torch.Generator().manual_seed(3)
+    table = torch.randn(4 + extra, CLASSES, dtype=DOUBLE, generator=g)
+    chosen, ball = torch.randint(len(table), (BATCH, 2), generator=g), rj.LpBall(batch()[0], 0.1)
+    found, given = bounds.chosen_margins(ball, table, chosen), bounds.margins(ball, table[chosen])
+    torch.testing.assert_close(found, given, rtol=1e-12, atol=1e-12)
+
+
 def test_what_is_proved_to_be_monotone_costs_nothing() -> None:
     module = dense(1).to(DOUBLE)
     with torch.no_grad():

@@ -363,6 +363,24 @@ def test_a_float32_network_gets_the_whole_float64_ball(p: float, seed: int) -> N
         torch.testing.assert_close(*widths, rtol=1e-5, atol=1e-5, msg=name)
 
 
+@every_p
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_single_numbers_are_those_of_every_feature(p: float, dtype: torch.dtype) -> None:
+    """Bit for bit, also where rounding to float32 moves the radius, the clip box and some of the centres."""
+    x = torch.rand(BATCH, *SHAPE, dtype=torch.float64, generator=generator(0)) * 0.7 + 0.2
+    x[0] = 0.5
+    each = torch.full((BATCH, 1, 1), 0.1, dtype=torch.float64)
+    ends = torch.full_like(x, 0.1), torch.full_like(x, 0.95)
+    short, long = bind(LpBall(x, 0.1, p, clip=(0.1, 0.95)), dtype), bind(LpBall(x, each, p, clip=ends), dtype)
+    assert isinstance(short, BoundBall | BoundBox)
+    assert isinstance(long, BoundBall | BoundBox)
+    for name in ("x", "radius", "low", "high"):
+        assert torch.equal(getattr(short, name), getattr(long, name)), name
+    assert float(short.low.max()) <= 0.1
+    assert float(short.high.min()) >= 0.95
+    assert float(short.radius.min()) >= 0.1
+
+
 def test_a_python_radius_is_not_rounded_through_float32() -> None:
     """torch.tensor(0.1) is a float32 number above 0.1 (this was a bug); 0.3 would become too small."""
     for number in (0.1, 0.3):

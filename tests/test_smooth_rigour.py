@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from math import inf
@@ -28,7 +29,8 @@ from recurjac.activations import (
 from recurjac.activations import FlooredPower as Floored
 from recurjac.activations.derivative import Derivative as DerivativeOf
 from recurjac.activations.derivative import slope_lines as lines_of_slope
-from recurjac.activations.proofs import intercepts
+from recurjac.activations.proofs import AbstractFacts, intercepts, intercepts_of_sigmoid
+from recurjac.activations.sigmoidal import AbstractSigmoidal
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian.x_linear_search import mixed_intercept
@@ -44,7 +46,13 @@ POSITIVE = ("log", "power", "reciprocal")
 EVERY = examples(AbstractSmooth)
 ALL: list[AbstractSmooth] = [e for cls in concrete_classes(AbstractSmooth) for e in cls.examples()]
 every_activation = pytest.mark.parametrize("activation", EVERY)
+SIGMOIDS = [a for a in ALL if isinstance(a, AbstractSigmoidal)]
+every_sigmoid = pytest.mark.parametrize("activation", SIGMOIDS, ids=lambda a: a.name)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+
+
+Prover = Callable[[AbstractFacts, Interval, tuple[Tensor, Tensor], tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
+"""Intercepts of lines below and above, from their slopes and a point for each."""
 
 
 def intervals(activation: AbstractSmooth, dtype: torch.dtype, seed: int = 0) -> Interval:
@@ -153,27 +161,65 @@ def test_plain_arithmetic_is_not_enough() -> None:
     assert len(wrong) > len(every) * 2 // 3
 
 
-@every_dtype
-@every_activation
-def test_lines_of_any_slope_hold(activation: AbstractSmooth, dtype: torch.dtype) -> None:
-    """Intercepts of slopes that fit badly, from points far from where such lines touch: nothing depends on a search."""
-    activation = activation.to(dtype, CPU)
-    z = few(activation, dtype)
-    core = activation.core(z)
+def wrong_lines(activation: AbstractSmooth, z: Interval, prove: Prover) -> list[tuple[float, float, int]]:
+    """Where lines fail whose slopes fit badly, from points of z far from where such lines touch."""
+    core, dtype, wrong = activation.core(z), z.lower.dtype, []
     whole = ((core.lower == z.lower) & (core.upper == z.upper))[0].tolist()
     g, slopes = torch.Generator().manual_seed(2), activation.slope_range(core, RIGOROUS)
     for share in (-0.3, 0.4, 1.2):
         slope = slopes.lower + share * (slopes.upper - slopes.lower)
-        at = z.lower + torch.rand(1, *z.lower.shape, generator=g, dtype=torch.float64).to(dtype) * (z.upper - z.lower)
+        at = z.lower + torch.rand(z.shape, generator=g, dtype=torch.float64).to(dtype) * (z.upper - z.lower)
         at = torch.minimum(torch.maximum(at, z.lower), z.upper)
-        bottom, top = intercepts(activation, core, (slope, at), (slope, at))
+        bottom, top = prove(activation, core, (slope, at), (slope, at))
         points = torch.cat([points_of(activation, z), *(z.lower + k / 8 * (z.upper - z.lower) for k in range(1, 8))])
         for point in torch.minimum(torch.maximum(points, z.lower), z.upper).tolist():
             for i, v in enumerate(point):
                 if whole[i] and bool(slope[0, i].isfinite()):
                     true = arb.derivatives(activation, v, dtype)[0][0]
                     gap = true - arb.number(float(slope[0, i])) * arb.number(v)
-                    assert not arb.outside(float(bottom[0, i]), gap, float(top[0, i])), (share, v, i)
+                    if arb.outside(float(bottom[0, i]), gap, float(top[0, i])):
+                        wrong.append((share, v, i))
+    return wrong
+
+
+def from_any_points(
+    facts: AbstractFacts, z: Interval, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`intercepts` with one point for each line."""
+    return intercepts(facts, z, (lower[0], lower[1].unsqueeze(0)), (upper[0], upper[1].unsqueeze(0)))
+
+
+@every_dtype
+@every_activation
+def test_lines_of_any_slope_hold(activation: AbstractSmooth, dtype: torch.dtype) -> None:
+    """Nothing depends on a search."""
+    activation = activation.to(dtype, CPU)
+    assert wrong_lines(activation, few(activation, dtype), from_any_points) == []
+
+
+@every_dtype
+@every_sigmoid
+def test_lines_of_sigmoids_of_any_slope_hold(activation: AbstractSigmoidal, dtype: torch.dtype) -> None:
+    """From points on either side of 0 and outside the interval; and they are as tight as those of any activation."""
+    z, g = intervals(activation, dtype), torch.Generator().manual_seed(4)
+    assert wrong_lines(activation, z, intercepts_of_sigmoid) == []
+    moved = z.map(lambda t: t + torch.randn(t.shape, generator=g, dtype=torch.float64).to(dtype))
+    core = activation.core(z)
+
+    def moved_points(
+        facts: AbstractFacts, z: Interval, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return intercepts_of_sigmoid(facts, z, (lower[0], moved.lower), (upper[0], moved.upper))
+
+    assert wrong_lines(activation, z, moved_points) == []
+    lines = activation.lines(z, RIGOROUS)
+    slopes, eps = (lines.lower_slope[:, 0], lines.upper_slope[:, 0]), 16 * torch.finfo(dtype).eps
+    points = torch.cat([z.lower + k / 64 * (z.upper - z.lower) for k in range(65)]).unsqueeze(1)
+    generic = intercepts(activation, core, (slopes[0], points), (slopes[1], points))
+    room = eps * (1 + slopes[0].abs().maximum(slopes[1].abs()) * core.magnitude)
+    whole = (core.lower == z.lower) & (core.upper == z.upper)
+    assert bool((lines.lower_intercept[:, 0] >= generic[0] - room)[whole].all())
+    assert bool((lines.upper_intercept[:, 0] <= generic[1] + room)[whole].all())
 
 
 def wrong_secants(activation: AbstractSmooth, z: Interval, share: float) -> list[tuple[float, float]]:

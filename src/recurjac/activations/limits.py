@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Enclosure
+from recurjac.arithmetic.interval import all_finite
 
 
 def with_limits(
@@ -15,9 +16,9 @@ def with_limits(
 ) -> Enclosure:
     """Proved bounds at finite numbers, and at infinite ones the numbers beside the computed limit."""
     z = z.detach()
-    infinite = z.isinf()
-    if not bool(infinite.any()):
+    if all_finite([z]):
         return _known(proved(z))
+    infinite = z.isinf()
     return _limit(z, plain).where(infinite, _known(proved(torch.where(infinite, 1.0, z))))
 
 
@@ -26,9 +27,9 @@ def with_limits_beside(
 ) -> tuple[Enclosure, Enclosure]:
     """The same for bounds from the left and from the right, which may be one object."""
     z = z.detach()
-    infinite = z.isinf()
-    if not bool(infinite.any()):
+    if all_finite([z]):
         return _both(proved(z))
+    infinite = z.isinf()
     left, right = _both(proved(torch.where(infinite, 1.0, z)))
     limit = _limit(z, plain)
     first = limit.where(infinite, left)

@@ -140,6 +140,38 @@ def intercepts(
         return -found[0], found[1]
 
 
+def intercepts_of_sigmoid(
+    facts: AbstractFacts, z: Interval, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`intercepts` for σ that is convex before 0 and concave after it, and whose slope has no jumps.
+
+    lower, upper: a slope, and a point at which the line may touch σ, for each neuron.
+
+    On the part of z = [l, u] before 0, σ(v) - s v is largest at an end of the part.  On the part after 0, which begins
+    at a = max(l, 0), it is for any point p of that part at most
+
+        σ(p) - s p + max((σ'(p) - s) (u - p), (s - σ'(p)) (p - a), 0) .
+
+    So l and p are enough if u > 0, and l and u otherwise: then p = u, and the second term is 0.  The lower line is
+    minus the upper line of -σ(-v), which has the same shape.
+    """
+    with torch.no_grad():
+        first, last = torch.stack([-z.upper, z.lower]), torch.stack([-z.lower, z.upper])
+        slope, given = torch.stack([lower[0], upper[0]]), torch.stack([-lower[1], upper[1]])
+        start, turned = first.clamp(min=0), slope.new_tensor([-1.0, 1.0]).reshape(2, *[1] * z.lower.dim())
+        p = torch.where(last > 0, torch.minimum(torch.maximum(given, start), last), last)
+        points = torch.stack([first, p])
+        values, (left, right) = facts.proved_values(points * turned), facts.proved_slopes(p * turned)
+        tops = torch.stack([-values.lower[:, 0], values.upper[:, 1]], 1)
+        heights = (Enclosure.point(tops) - Enclosure.point(slope) * Enclosure.point(points)).upper
+        up = (torch.maximum(left.upper, right.upper) - slope).clamp(min=0) * (last - p)
+        down = (slope - torch.minimum(left.lower, right.lower)).clamp(min=0) * (p - start).clamp(min=0)
+        rise = around(torch.maximum(up, down).add_(torch.finfo(p.dtype).tiny))  # (products may underflow)
+        found = torch.maximum(heights[0], (Enclosure.point(heights[1]) + rise).upper)
+        found = no_nan(found, torch.inf)
+        return -found[0], found[1]
+
+
 @final
 @dataclass(frozen=True)
 class Pieces:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from recurjac.activations.base import within
+from recurjac.activations.proofs import intercepts_of_sigmoid
 from recurjac.activations.smooth import AbstractSmooth
-from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
+from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval, with_derivative_of
 from recurjac.arithmetic.elementary import atan, erf, gaussian, logistic, sigmoid, tanh
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
@@ -22,6 +23,9 @@ _STEPS = 24
 
 _NOISE = 8
 """How many units of the last place are rounding in the logarithm of a quotient of slopes."""
+
+_TINY = 2.0**-60
+"""Arguments at most this large count as 0 where 0 is the worst of them: enclosures at 0 itself are slow."""
 
 _FLAT = 30.0
 """exp(-z²) is 0 in float64 from here on, and erf(z) is 1."""
@@ -40,15 +44,42 @@ class AbstractSigmoidal(AbstractSmooth):
         return within(lower, upper, 0.0)
 
     @final
+    def proved_value_range(self, z: Interval) -> Interval:
+        """σ increases."""
+        found = self.proved_values(torch.stack([z.lower, z.upper])).interval
+        return Interval.unchecked(found.lower[0], found.upper[1])
+
+    @final
+    def proved_slope_range(self, z: Interval) -> Interval:
+        """σ' is even and falls with |z|: it is extreme at the points that are nearest to 0 and furthest from it."""
+        nearest, furthest = torch.maximum(z.lower, -z.upper), torch.maximum(-z.lower, z.upper)
+        found = self.proved_slopes(torch.stack([furthest, nearest.clamp(min=_TINY)]))[0].interval
+        peak = self.proved_slopes(nearest.new_zeros(()))[0].upper
+        return Interval.unchecked(found.lower[0], torch.where(nearest < _TINY, peak, found.upper[1]))
+
+    @final
     def lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         """The upper line and, by symmetry, the lower one: σ >= a z + b on z iff σ <= a z + 2 σ(0) - b on -z."""
-        both = Interval(torch.stack([-z.upper, z.lower]), torch.stack([-z.lower, z.upper]))
-        slope, above, at = self._upper_line(both, arithmetic)
-        lower = slope[0], 2 * self.middle - above[0], -at[0]
-        return self._over(z, arithmetic, lower, (slope[1], above[1], at[1]))
+        core = self.core(z)
+        low, high = torch.stack([-core.upper, core.lower]), torch.stack([-core.lower, core.upper])
+        slope, at = self._upper_line(low, high)
+        lower, upper = self._intercepts(core, arithmetic, (slope[0], -at[0]), (slope[1], at[1]))
+        return self._in_core(z, arithmetic, (slope[0], lower), (slope[1], upper))
 
-    def _upper_line(self, z: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor]:
-        """Slope and intercept of the line above σ that is lowest at the midpoint of z, and where they touch.
+    def _intercepts(
+        self, z: Interval, arithmetic: AbstractArithmetic, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Intercepts for slopes of lines below and above σ, and points where they touch it."""
+        proved = intercepts_of_sigmoid(self, z, lower, upper) if self._proves(arithmetic) else None
+        if proved is not None and not lower[0].requires_grad:
+            return proved
+        below, above = (self.intercepts(slope, z.lower, at, z.upper) for slope, at in (lower, upper))
+        if proved is None:
+            return below[0], above[1]
+        return with_derivative_of(below[0], proved[0]), with_derivative_of(above[1], proved[1])
+
+    def _upper_line(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope of the line above σ that is lowest at the midpoint of [l, u], and where they touch.
 
         Source: CROWN, Table 2.
 
@@ -56,33 +87,30 @@ class AbstractSigmoidal(AbstractSmooth):
         iff it does so at l, which holds for all d >= d*, for some d*.  Therefore the line is the tangent at the
         midpoint or at d*, whichever is further right.  If even the tangent at u fails, the line is the chord.
         """
-        finite = self.core(z)
-        low, high = finite.lower, finite.upper
         middle = low / 2 + high / 2
-        chord = self.chord(finite, arithmetic)
-        tangible = self._above_at(high, low) & (high > 0)
-        from_low = tangible & (low < 0) & ~((middle >= 0) & self._above_at(middle, low))
-        touch = self._touching_points(low.detach(), high.detach(), from_low)
-        at = torch.where(from_low, touch, middle)
-        slope = torch.where(tangible, self.slope(at), chord)
-        # d* moves with l; along the line through (l, σ(l)) and (d*, σ(d*)) the slope's derivative is that of the chord
-        gap = torch.where(from_low, touch - low, 1.0)
-        moving = (self.value(touch) - self.value(low)) / gap
-        slope = torch.where(from_low, slope.detach() + moving - moving.detach(), slope)
-        at = torch.where(tangible, at, high)
-        return slope, self.intercepts(slope, low, at, high)[1], at
+        begin, end, first, slope, last = self.value(low), self.value(high), *map(self.slope, (low, middle, high))
+        tangible = (high > 0) & (end + last * (low - high) >= begin)
+        enough = (low >= 0) | ((middle >= 0) & (self.value(middle) + slope * (low - middle) >= begin))
+        steepest = self.slope(torch.minimum(low.clamp(min=0), high))
+        chord = (end - begin) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+        chord = torch.minimum(torch.maximum(chord, torch.minimum(first, last)), steepest)  # by the mean value theorem
+        slope, at = torch.where(tangible, slope, chord), torch.where(tangible, middle, high)
+        index = (tangible & ~enough).flatten().nonzero().squeeze(1)
+        return self._tangent_from_low(low, high, slope, at, index) if len(index) else (slope, at)
 
-    def _above_at(self, d: Tensor, z: Tensor) -> Tensor:
-        """Whether the tangent at d is at least σ at z."""
-        return self.value(d) + self.slope(d) * (z - d) >= self.value(z)
+    def _tangent_from_low(
+        self, low: Tensor, high: Tensor, slope: Tensor, at: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The slopes and touching points of lines, with those of tangents at d* at some flat positions.
 
-    def _touching_points(self, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
-        """Where `wanted`, points in [0, high] near d*, where the tangent meets σ at `low` < 0; `high` elsewhere."""
-        index = wanted.flatten().nonzero().squeeze(1)
-        if not len(index):
-            return high
-        found = self._touching(*(t.flatten().index_select(0, index) for t in (low, high)))
-        return high.flatten().index_copy(0, index, found).reshape(high.shape)
+        d* moves with l; along the line through (l, σ(l)) and (d*, σ(d*)) the slope's derivative is that of the chord.
+        """
+        begin = low.flatten().index_select(0, index)
+        touch = self._touching(begin.detach(), high.detach().flatten().index_select(0, index))
+        moving = (self.value(touch) - self.value(begin)) / (touch - begin)
+        found = self.slope(touch) + moving - moving.detach()
+        slope, at = slope.flatten().index_copy(0, index, found), at.flatten().index_copy(0, index, touch)
+        return slope.reshape(low.shape), at.reshape(low.shape)
 
     def _touching(self, low: Tensor, high: Tensor) -> Tensor:
         """d* for vectors of ends, by secants of `_excess`, which hardly bends, inside a bracket.

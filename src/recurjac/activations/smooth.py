@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Self, final
+from functools import partial
+from typing import final
 
 import torch
 from torch import Tensor
@@ -160,33 +161,41 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
         low, high = self.curvature_beside(z)
         return Enclosure(torch.where(low < high, low, found.lower), torch.where(low < high, high, found.upper))
 
+    def proved_value_range(self, z: Interval) -> Interval:
+        """Proved bounds of σ on z inside the domain; overridden where the shape of σ tells where it is extreme."""
+        return value_bounds(self, z)
+
+    def proved_slope_range(self, z: Interval) -> Interval:
+        """Proved bounds of σ', as for `proved_value_range`."""
+        return slope_bounds(self, z)
+
     @final
     def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of σ at both ends and at its turning points between them."""
         if self._proves(arithmetic) and not _live(z):
-            return self._known(z, value_bounds(self, z))
+            return self._known(z, self.proved_value_range(z))
         values = self.value(_with_ends(z, self.value_turns(z.lower, z.upper)))
-        return self._known(z, self._moved(_hull(values, values, arithmetic), value_bounds, z, arithmetic))
+        return self._known(z, self._moved(_hull(values, values, arithmetic), self.proved_value_range, z, arithmetic))
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """The hull of the one-sided σ' at both ends and at the turning points between them (at a jump: Clarke)."""
         if self._proves(arithmetic) and not _live(z):
-            return self._known(z, slope_bounds(self, z))
+            return self._known(z, self.proved_slope_range(z))
         left, right = self.slopes_beside(_with_ends(z, self.slope_turns(z.lower, z.upper)))
         found = _hull(torch.minimum(left, right), torch.maximum(left, right), arithmetic)
-        return self._known(z, self._moved(found, slope_bounds, z, arithmetic))
+        return self._known(z, self._moved(found, self.proved_slope_range, z, arithmetic))
 
     def _proves(self, arithmetic: AbstractArithmetic) -> bool:
         return arithmetic.rigorous and self.rigorous
 
     def _moved(
-        self, found: Interval, bounds: Callable[[Self, Interval], Interval], z: Interval, arithmetic: AbstractArithmetic
+        self, found: Interval, bounds: Callable[[Interval], Interval], z: Interval, arithmetic: AbstractArithmetic
     ) -> Interval:
         """Proved bounds with the derivatives of those found, if rounding is to be covered."""
         if not self._proves(arithmetic):
             return found
-        proved = bounds(self, z)
+        proved = bounds(z)
         return Interval.unchecked(
             with_derivative_of(found.lower, proved.lower), with_derivative_of(found.upper, proved.upper)
         )
@@ -233,7 +242,7 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
             return self._known(z, curvature_bounds(self, z))
         least, most = self.curvature_beside(_with_ends(z, self.curvature_turns(z.lower, z.upper)))
         found = _hull(least, most, arithmetic)
-        return self._known(z, self._moved(found, curvature_bounds, z, arithmetic) if proves else found)
+        return self._known(z, self._moved(found, partial(curvature_bounds, self), z, arithmetic) if proves else found)
 
     @final
     def parallel_lines(self, z: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
@@ -272,16 +281,26 @@ class AbstractSmooth(AbstractActivation, AbstractFacts):
         lower, upper: also points, (*shape,) or (m, *shape), at which the lines touch σ.  If rounding is to be covered,
         the intercepts are proved (`intercepts`).
         """
-        core, values = self.core(z), self.value_range(z, arithmetic)
-        whole = (core.lower == z.lower) & (core.upper == z.upper)
-        zero, bottom, top = torch.zeros_like(z.lower), lower[1], upper[1]
+        core, bottom, top = self.core(z), lower[1], upper[1]
         if self._proves(arithmetic):
-            touching = [t.unsqueeze(0) if t.dim() == zero.dim() else t for t in (lower[2], upper[2])]
+            touching = [t if t.dim() > z.lower.dim() else t.unsqueeze(0) for t in (lower[2], upper[2])]
             proved = intercepts(self, core, (lower[0], touching[0].detach()), (upper[0], touching[1].detach()))
             bottom, top = with_derivative_of(bottom, proved[0]), with_derivative_of(top, proved[1])
-        sides = ((lower[0], zero), (bottom, values.lower), (upper[0], zero), (top, values.upper))
-        chosen = [torch.where(whole, line, constant) for line, constant in sides]
-        return LinearRelaxation(*(t.unsqueeze(1) for t in (*chosen, values.magnitude)))
+        return self._in_core(z, arithmetic, (lower[0], bottom), (upper[0], top))
+
+    @final
+    def _in_core(
+        self, z: Interval, arithmetic: AbstractArithmetic, lower: tuple[Tensor, Tensor], upper: tuple[Tensor, Tensor]
+    ) -> LinearRelaxation:
+        """Lines with these slopes and intercepts where the core is z, and constants that bound σ elsewhere."""
+        core, values = self.core(z), self.value_range(z, arithmetic)
+        whole = (core.lower == z.lower) & (core.upper == z.upper)
+        lines = [*lower, *upper]
+        if not bool(whole.all()):
+            zero = torch.zeros_like(z.lower)
+            constants = (zero, values.lower, zero, values.upper)
+            lines = [torch.where(whole, line, c) for line, c in zip(lines, constants, strict=True)]
+        return LinearRelaxation(*(t.unsqueeze(1) for t in (*lines, values.magnitude)))
 
 
 def _hull(least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Interval:

@@ -194,6 +194,8 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     """Forms (B, K, R, n) times rows (B, K, n), summed over n: (B, K, R); dimensions B and K of either may be 1."""
     if rows.shape[:2] == (1, 1):
         return torch.matmul(forms, rows.reshape(-1))
+    if forms.shape[:2] == (1, 1):
+        return torch.matmul(rows, forms[0, 0].mT)
     if forms.shape[1] == 1:
         return torch.matmul(rows, forms[:, 0].mT)
     if forms.shape[:2] == rows.shape[:2]:

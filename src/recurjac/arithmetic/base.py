@@ -104,6 +104,8 @@ class AbstractArithmetic(ABC):
     def midrad(self, interval: Interval) -> tuple[Tensor, Tensor]:
         """m and s such that [m - s, m + s] contains the (finite) interval."""
         mid = torch.add(interval.lower / 2, interval.upper, alpha=0.5)
+        if not self.rigorous:
+            return mid, torch.add(interval.upper / 2, interval.lower, alpha=-0.5)
         low = self.exact(mid) - self.exact(interval.lower)
         high = self.exact(interval.upper) - self.exact(mid)
         return mid, torch.maximum(low.upper(), high.upper())

@@ -57,7 +57,7 @@ class LpBall(AbstractRegion):
             raise InvalidRegion(f"the norm p={self.p!r} is not known; use 1, 2 or inf")
         x, radius = numbers("the centre x", self.x), numbers("the radius", self.radius)
         finite("the centre x", x)
-        if bool(radius.isnan().any()) or bool((radius < 0).any()):
+        if not bool((radius >= 0).all()):
             bad = radius[radius.isnan() | (radius < 0)].flatten()[0]
             raise InvalidRegion(f"the radius must be 0 or more, not {float(bad)}; use inf for the whole space")
         if self.clip is not None:
@@ -75,6 +75,8 @@ class LpBall(AbstractRegion):
                 f"the clip box of shapes {', '.join(str(tuple(e.shape)) for e in ends)} does not broadcast against "
                 f"inputs of shape {tuple(x.shape)}"
             ) from error
+        if bool(((low <= x) & (x <= high)).all()):
+            return
         wrong = ~(low <= high)
         if bool(wrong.any()):
             at = first(wrong)
@@ -95,9 +97,11 @@ class LpBall(AbstractRegion):
         featured = radius.shape[1:] != (1,) * len(input_shape)
         if featured and self.p != inf:
             raise InvalidRegion(f"a radius for each feature describes a box and needs p=inf, not p={self.p:g}")
-        grown = radius + moved if self.p == inf else radius + moved.flatten(1).sum(1).reshape(radius.shape)
-        grown = torch.where(moved.flatten(1).amax(1).reshape(-1, *[1] * len(input_shape)) > 0, up(grown), radius)
-        radius = round_up_to(grown, dtype).to(device)
+        if bool(moved.any()):
+            grown = radius + moved if self.p == inf else radius + moved.flatten(1).sum(1).reshape(radius.shape)
+            rounded = moved.flatten(1).amax(1).reshape(-1, *[1] * len(input_shape)) > 0
+            radius = torch.where(rounded, up(grown), radius)
+        radius = round_up_to(radius, dtype).to(device)
         x = x.to(device)
         low, high = self._clip(input_shape, dtype, device)
         if self.p == inf:
@@ -129,10 +133,11 @@ class LpBall(AbstractRegion):
 
     def _clip(self, input_shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """The ends of the clip box, (batch, *input), rounded outwards; infinite if there is none."""
-        clip, shape = (-inf, inf) if self.clip is None else self.clip, numbers("x", self.x).shape
-        ends = (numbers("the clip box", c).broadcast_to(shape) for c in clip)
-        low, high = (batched("the clip box", e, input_shape)[0] for e in ends)
-        return -round_up_to(-low, dtype).to(device), round_up_to(high, dtype).to(device)
+        clip, shape = (-inf, inf) if self.clip is None else self.clip, torch.as_tensor(self.x).shape
+        low, high = (numbers("the clip box", c) for c in clip)
+        ends = (-round_up_to(-low, dtype), round_up_to(high, dtype))
+        low, high = (batched("the clip box", e.broadcast_to(shape), input_shape)[0] for e in ends)
+        return low.to(device), high.to(device)
 
 
 @final

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, FastLip, Gradients
@@ -16,7 +17,7 @@ from recurjac.loading import Followed, follow
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod, JacobianNorm, as_norm_method, check_norm, check_supported
 from recurjac.preactivation import IBP, RuleLike
-from recurjac.preactivation.combinations import combined_output
+from recurjac.preactivation.combinations import chosen_output, combined_output
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly
 from recurjac.region import AbstractRegion, BoundRegion
@@ -116,9 +117,18 @@ class Bounds:
 
         Raises InvalidRequest for rows that do not fit, and for a rule without gradients.
         """
-        problem = self._combining(region, rows)
-        lower = combined_output(problem.preactivations(), problem.pre, rows).lower
-        return self._live(problem, torch.where(lower.isnan(), -inf, lower))
+        problem = self.problem(region)
+        self._check_rows(problem, rows.shape)
+        return self._least(problem, combined_output(problem.preactivations(), problem.pre, rows))
+
+    def chosen_margins(self, region: AbstractRegion, table: Tensor, chosen: Tensor) -> Tensor:
+        """`margins` for the rows `chosen` (batch, R) of a table (P, outputs), which is less work if the table is small.
+
+        Errors as in `margins`.
+        """
+        problem = self.problem(region)
+        self._check_rows(problem, (*chosen.shape, *table.shape[1:]))
+        return self._least(problem, chosen_output(problem.preactivations(), problem.pre, table, chosen))
 
     def slopes(self, region: AbstractRegion, rows: Tensor, *, p: float = inf) -> Tensor:
         """Upper bounds of the Lipschitz constant of each rows · f over the region: (batch, R); rows as in `margins`.
@@ -126,20 +136,22 @@ class Bounds:
         p: norm of the inputs.  Errors as in `lipschitz`.
         """
         check_supported(self._norm, check_norm(p, "input"), inf)
-        problem = self._combining(region, rows)
+        problem = self.problem(region)
+        self._check_rows(problem, rows.shape)
         upper = self._norm.rows(Gradients(problem, combinations=rows), float(p))
         return self._live(problem, torch.where(upper.isnan(), inf, upper))
 
-    def _combining(self, region: AbstractRegion, rows: Tensor) -> Problem:
-        """The problem over a region.  Raises InvalidRequest for rows that do not fit."""
-        problem = self.problem(region)
+    def _least(self, problem: Problem, found: Interval) -> Tensor:
+        return self._live(problem, torch.where(found.lower.isnan(), -inf, found.lower))
+
+    def _check_rows(self, problem: Problem, shape: Shape) -> None:
+        """Raise InvalidRequest unless combinations of this shape fit."""
         batch, outputs = problem.bound.batch, self.outputs
-        if rows.dim() != 3 or len(rows) not in (1, batch) or rows.shape[2] != outputs:
+        if len(shape) != 3 or shape[0] not in (1, batch) or shape[2] != outputs:
             raise InvalidRequest(
-                f"combinations of shape {tuple(rows.shape)} for {batch} inputs and {outputs} outputs; give "
+                f"combinations of shape {tuple(shape)} for {batch} inputs and {outputs} outputs; give "
                 f"({batch}, combinations, {outputs}): one label for each input"
             )
-        return problem
 
     @property
     def _norm(self) -> AbstractNormMethod:

@@ -43,8 +43,8 @@ def certified_margin_loss(bounds: Bounds, region: AbstractRegion, labels: Any) -
 
     Source: arXiv:1810.12715 (training by interval bounds); arXiv:1711.00851 for worst margins in place of logits.
     """
-    rows = _margin_rows(_of(bounds), labels)
-    return _cross_entropy(bounds.margins(region, rows))
+    table, chosen = _margins(_of(bounds), labels)
+    return _cross_entropy(bounds.chosen_margins(region, table, chosen))
 
 
 def lipschitz_margin_loss(bounds: Bounds, ball: LpBall, labels: Any) -> Tensor:
@@ -57,7 +57,8 @@ def lipschitz_margin_loss(bounds: Bounds, ball: LpBall, labels: Any) -> Tensor:
     Source: arXiv:1802.04034 (Lipschitz-margin training), with local constants.
     """
     expect(ball, LpBall, "the region", "give LpBall(x, radius)")
-    rows = _margin_rows(_of(bounds), labels)
+    table, chosen = _margins(_of(bounds), labels)
+    rows = table[chosen]
     slopes = bounds.slopes(ball, rows, p=ball.p)
     x, radius = _centres(bounds, ball)
     margins = (rows * bounds.network()(x).unsqueeze(1)).sum(2)
@@ -143,22 +144,25 @@ def _segments(real: Numbers, fake: Numbers, pieces: int) -> Box:
     return Box(low, torch.cat([torch.maximum(s, t) + slack for s, t in pairwise(ends)]))
 
 
-def _margin_rows(bounds: Bounds, labels: Any) -> Tensor:
-    """The rows e_label - e_j for all other classes j in ascending order: (batch, classes - 1, classes).
+def _margins(bounds: Bounds, labels: Any) -> tuple[Tensor, Tensor]:
+    """The rows e_label - e_j of all labels that occur, (labels · (classes - 1), classes), and those of each sample.
 
+    The latter are (batch, classes - 1); j are the other classes in ascending order.
     Raises InvalidRequest for labels that are not classes.
     """
     count, network = bounds.outputs, bounds.first
-    chosen = torch.as_tensor(labels, device=network.device).flatten()
+    given = torch.as_tensor(labels, device=network.device).flatten()
     if count < 2:
         raise InvalidRequest("a margin is between two classes, but the module has one output")
-    whole = not chosen.is_floating_point() and not chosen.is_complex() and chosen.dtype != torch.bool
-    if not whole or not len(chosen) or int(chosen.min()) < 0 or int(chosen.max()) >= count:
-        raise InvalidRequest(f"labels {chosen.tolist()[:8]} are not classes; give whole numbers from 0 to {count - 1}")
-    others = torch.arange(count - 1, device=network.device).expand(len(chosen), -1)
-    others = others + (others >= chosen.unsqueeze(1)).to(others.dtype)
+    whole = not given.is_floating_point() and not given.is_complex() and given.dtype != torch.bool
+    if not whole or not len(given) or int(given.min()) < 0 or int(given.max()) >= count:
+        raise InvalidRequest(f"labels {given.tolist()[:8]} are not classes; give whole numbers from 0 to {count - 1}")
+    found, place = given.unique(return_inverse=True)
+    each = torch.arange(count - 1, device=network.device)
+    others = each + (each >= found.unsqueeze(1)).to(each.dtype)
     unit = torch.eye(count, dtype=network.dtype, device=network.device)
-    return unit[chosen].unsqueeze(1) - unit[others]
+    table = (unit[found].unsqueeze(1) - unit[others]).flatten(0, 1)
+    return table, place.unsqueeze(1) * (count - 1) + each
 
 
 def _cross_entropy(margins: Tensor) -> Tensor:

@@ -40,8 +40,10 @@ class Elementary:
             return Interval.unchecked(-round_up_to(-found.lower, dtype), round_up_to(found.upper, dtype))
 
     def _at(self, x: Tensor) -> Interval:
-        size = self.measure(x)
-        if bool(((size >= self.least) & (size <= self.most)).all()):
+        if not x.numel():
+            return Interval.point(x)
+        least, most = self.measure(x).aminmax()  # NaN if there is one
+        if float(least) >= self.least and float(most) <= self.most:
             return self.ordinary(x)
         unknown = x.isnan()
         found = self.always(x.masked_fill(unknown, 1.0))

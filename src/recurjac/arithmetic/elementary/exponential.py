@@ -59,11 +59,11 @@ def reduced(x: Tensor) -> Reduced:
     -0.3466 to 0.1634 at 0.3466; so the error of R and the rounding of low + R have that share in p.
     """
     k = (x * PER_LN2).round_()
-    exact, w = x - k * LN2[0], k * LN2[1]
+    exact, w = torch.sub(x, k, alpha=LN2[0]), k * LN2[1]
     high = exact - w
-    low = (exact - high) - w
+    low = exact.sub_(high).sub_(w)
     rest = Near(high * high, 1.0) * _REST.at(Near(high))
-    return Reduced(k, Near(high + (low + rest.value), total(0.1834 * (rest.error + 1), 0.3466)))
+    return Reduced(k, Near(low.add_(rest.value).add_(high), total(0.1834 * (rest.error + 1), 0.3466)))
 
 
 def times_power(value: Tensor, k: Tensor) -> Tensor:

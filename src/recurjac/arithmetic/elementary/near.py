@@ -95,7 +95,8 @@ class Near:
         margin = self.value.abs().mul_((self.error + 1.01) * UNIT)
         if not isinstance(absolute, float) or absolute > 0:
             margin.add_(absolute)
-        return Interval.unchecked(self.value - margin, self.value + margin)
+        lower = self.value - margin
+        return Interval.unchecked(lower, margin.add_(self.value))
 
 
 @final
@@ -144,5 +145,5 @@ def horner(coefficients: Sequence[Tensor], z: Tensor) -> Tensor:
     """The polynomial with these coefficients, the constant first, at z."""
     value = (z * coefficients[-1]).add_(coefficients[-2])
     for c in reversed(coefficients[:-2]):
-        value = torch.addcmul(c, value, z)
+        torch.addcmul(c, value, z, out=value)
     return value
