@@ -275,14 +275,14 @@ def paid(terms: Sequence[tuple[Tensor, Loss]]) -> Tensor:
 
 
 def _covered(sums: Tensor, parts: Sequence[tuple[Tensor, Loss]]) -> Tensor:
-    """What forms lose, from the computed sums of |part| · finite weights >= 0, (B, K, R), which are overwritten."""
+    """What forms lose, from the computed sums of |part| · finite weights >= 0, (B, K, R)."""
     n, dtype = sum(part.shape[-1] for part, _ in parts), sums.dtype
     floor = (sum(loss.floor for _, loss in parts) + n * float(torch.finfo(dtype).tiny)) * _MORE
     if negligible(2 * floor, least_of(sums), dtype):
-        found = sums.mul_(growth_of(n + 10, dtype))
+        found = sums * growth_of(n + 10, dtype)
     else:
         met = _met([(part, loss.reached) for part, loss in parts]) > 0
-        found = sums.mul_(growth_of(n + 6, dtype)) + torch.where(met, floor * growth_of(4, dtype), 0.0)
+        found = sums * growth_of(n + 6, dtype) + torch.where(met, floor * growth_of(4, dtype), 0.0)
     open_ = [(part, loss.infinite) for part, loss in parts if loss.infinite is not None]
     return torch.where(_met(open_) > 0, torch.inf, found) if open_ else found
 

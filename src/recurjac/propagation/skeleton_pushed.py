@@ -227,7 +227,10 @@ class Skeleton:
             self.kept_paths[k] = self.paths(rows, next((g for g in reversed(self.kept_rows) if g != k), 0))
             values = values.map(lambda t: t.index_select(0, kept))
             self.known = self.known.followed_by(values, self.arithmetic)
-            affine = _with_units(affine, units, values)
+            own = one_hot(units, (len(reads),), self.network.dtype)
+            others = affine.columns.mT.index_fill_(0, units, 0.0)  # in the memory of `at` or `times`
+            rounding = affine.rounding and affine.rounding.with_units(units, values.magnitude.detach())
+            affine = Affine(torch.cat([others, own.mT], 1).mT, rounding)
         self.post.append(_Post(reads, affine, kept, units, begin))
 
     def paths(self, entries: Affine, before: int) -> Sequence[tuple[int, IntervalMatrix]]:
@@ -295,14 +298,6 @@ class Skeleton:
         rows = rows.index_fill(1, source.units, False)
         rows[source.begin + torch.arange(source.count, device=rows.device), source.units] = True
         return rows
-
-
-def _with_units(affine: Affine, units: Tensor, values: Interval) -> Affine:
-    """The rows, which are overwritten, where those at `units` are new entries of v with these ranges."""
-    own = one_hot(units, (affine.columns.shape[1],), affine.columns.dtype)
-    others = affine.columns.mT.index_fill_(0, units, 0.0)
-    rounding = None if affine.rounding is None else affine.rounding.with_units(units, values.magnitude.detach())
-    return Affine(torch.cat([others, own.mT], 1).mT, rounding)
 
 
 def _rows_of(post: _Post, columns: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Ranges:
 
     def _measures(self, value: Tensor, sizes: Tensor) -> Tensor:
         n, dtype = len(sizes), sizes.dtype
-        value = value.mul_(growth_of(n + 2, dtype)).add_(2 * n * torch.finfo(dtype).tiny)
+        value = value * growth_of(n + 2, dtype) + 2 * n * torch.finfo(dtype).tiny
         return torch.stack([value, _most(sizes[: self.inputs]), _most(sizes[self.inputs + 1 :])])
 
     def seen(self, columns: Tensor, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor, Tensor | None]:
