@@ -145,13 +145,15 @@ def test_matrices_that_are_multiplied_as_one_count_all_products() -> None:
     assert other_terms([matrix, dense, matrix]) == 2 + 3 + 3
 
 
-def test_what_underflows_is_paid() -> None:
-    """Subnormal products in float32, alone and after another layer, with magnitudes that make them count."""
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 1e-43), (torch.float64, 1e-321)], ids=str)
+def test_what_underflows_is_paid(dtype: torch.dtype, least: float) -> None:
+    """Subnormal products, alone and after another layer, with magnitudes that make them count."""
     g = torch.Generator().manual_seed(3)
-    once = Dense.matrix(1e-43 * torch.randn(5, 6, generator=g, dtype=torch.float64).float())
-    first, second = (Dense.matrix(1e-22 * torch.randn(*n, generator=g)) for n in ((6, 6), (5, 6)))
+    once = Dense.matrix((least * torch.randn(5, 6, generator=g, dtype=torch.float64)).to(dtype))
+    root = 0.3 * least**0.5
+    first, second = (Dense.matrix(root * torch.randn(*n, generator=g).to(dtype)) for n in ((6, 6), (5, 6)))
     for operator in (once, Compose(second, first)):
-        wrong, lost = violations(operator, torch.float32, 2)
+        wrong, lost = violations(operator, dtype, 2)
         assert (wrong, lost > 4) == (0, True)
 
 

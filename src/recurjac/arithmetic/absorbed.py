@@ -282,7 +282,7 @@ def _covered(sums: Tensor, parts: Sequence[tuple[Tensor, Loss]]) -> Tensor:
         found = sums * growth_of(n + 10, dtype)
     else:
         met = _met([(part, loss.reached) for part, loss in parts]) > 0
-        found = sums * growth_of(n + 6, dtype) + torch.where(met, floor * growth_of(4, dtype), 0.0)
+        found = torch.add(sums * growth_of(n + 6, dtype), met.to(dtype), alpha=floor * growth_of(4, dtype))
     open_ = [(part, loss.infinite) for part, loss in parts if loss.infinite is not None]
     return torch.where(_met(open_) > 0, torch.inf, found) if open_ else found
 
