@@ -76,9 +76,9 @@ def violations(operator: AbstractOperator, dtype: torch.dtype, seed: int, scale:
     """How often `paid` (times `scale`) is below what a product lost, and how often something was lost."""
     g = torch.Generator().manual_seed(seed)
     operator = operator.to(dtype, torch.device("cpu"))
-    dims, out = len(operator.in_shape), len(operator.out_shape)
+    dims = len(operator.in_shape)
     m = sizes_of(seed % 6, operator.out_shape, dtype, g)
-    loss = Loss.of([operator.absorb(Sizes.of(m, out))], dims)
+    loss = Loss.of([operator.absorb(Sizes.of(m))], dims)
     forms = torch.randn(1, 2, 4, *operator.in_shape, generator=g, dtype=torch.float64).to(dtype)
     forms = forms * torch.where(torch.rand(forms.shape, generator=g) < 0.3, 0.0, 1.0) * SCALES[(seed * 5 // 3) % 3]
     forms[:, :, 0] = 0
@@ -118,7 +118,7 @@ def test_paying_a_hundredth_does_not() -> None:
 def test_nothing_is_paid_where_entries_are_moved() -> None:
     for operator in operators():
         ones = torch.ones(1, 1, *operator.out_shape, dtype=torch.float64)
-        sizes = operator.absorb(Sizes.of(ones, len(operator.out_shape)))
+        sizes = operator.absorb(Sizes.of(ones))
         assert Loss.of([sizes], len(operator.in_shape)).free == (sizes.roundings == 0)
 
 
@@ -145,13 +145,15 @@ def test_matrices_that_are_multiplied_as_one_count_all_products() -> None:
     assert other_terms([matrix, dense, matrix]) == 2 + 3 + 3
 
 
-def test_what_underflows_is_paid() -> None:
-    """Subnormal products in float32, alone and after another layer, with magnitudes that make them count."""
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 1e-43), (torch.float64, 1e-321)], ids=str)
+def test_what_underflows_is_paid(dtype: torch.dtype, least: float) -> None:
+    """Subnormal products, alone and after another layer, with magnitudes that make them count."""
     g = torch.Generator().manual_seed(3)
-    once = Dense.matrix(1e-43 * torch.randn(5, 6, generator=g, dtype=torch.float64).float())
-    first, second = (Dense.matrix(1e-22 * torch.randn(*n, generator=g)) for n in ((6, 6), (5, 6)))
+    once = Dense.matrix((least * torch.randn(5, 6, generator=g, dtype=torch.float64)).to(dtype))
+    root = 0.3 * least**0.5
+    first, second = (Dense.matrix(root * torch.randn(*n, generator=g).to(dtype)) for n in ((6, 6), (5, 6)))
     for operator in (once, Compose(second, first)):
-        wrong, lost = violations(operator, torch.float32, 2)
+        wrong, lost = violations(operator, dtype, 2)
         assert (wrong, lost > 4) == (0, True)
 
 
@@ -164,7 +166,7 @@ class Known(AbstractMagnitudes):
     line: LinearRelaxation | None = None
 
     def loss(self, node: int) -> Loss:
-        return Loss.of([Sizes.of(self.numbers, 1).rounded(1)], 1)
+        return Loss.of([Sizes.of(self.numbers).rounded()], 1)
 
     def absorption(self, node: int) -> Absorption:
         return Absorption(self.line, self.loss(node))

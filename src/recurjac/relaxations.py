@@ -15,7 +15,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Loss, Signed, Slopes, nonnegative_sum, paid, rows_times
+from recurjac.arithmetic import (
+    AbstractArithmetic,
+    Ball,
+    Charges,
+    Loss,
+    Signed,
+    Slopes,
+    nonnegative_sum,
+    paid,
+    rows_times,
+)
 
 
 @final
@@ -178,16 +188,18 @@ class Absorption:
         if lines is None or lines.all_ones:
             return forms, None, paid([(forms.size, self.loss)])
         if lines.all_exact:
-            found = paid([(forms.size, self._above)])
+            found = paid([(forms.size, self._exact)])
             return Ball(forms.mid * lines.upper_slope.unsqueeze(2), None), None, found
         parts = Signed.of_(forms, lines.live)
-        if self._finite:
+        constants, found = self._charges.met(parts.positive.detach().flatten(3), parts.negative.detach().flatten(3))
+        if not self._finite:
+            constant = lines.constant(parts, arithmetic)
+        elif parts.live:
             met = [(w, i) for w, i in ((parts.positive, lines.above), (parts.negative, lines.below)) if i is not None]
             sums = [rows_times(w.flatten(3), i.finite.flatten(2)) for w, i in met]
             constant = arithmetic.exact(reduce(torch.add, sums)) if sums else None
         else:
-            constant = lines.constant(parts, arithmetic)
-        found = paid([(parts.positive, self._above), (parts.negative, self._below)])
+            constant = arithmetic.exact(constants)
         return parts.times_(lines.slopes, None), constant, found
 
     @cached_property
@@ -198,15 +210,17 @@ class Absorption:
         )
 
     @cached_property
-    def _above(self) -> Loss:
+    def _exact(self) -> Loss:
+        """What is lost where all lines are exact."""
         assert self.lines is not None  # noqa: S101  # (for the type checker)
-        return self._side(self.lines.upper_slope, self.lines.above)
+        return self.loss.times(self.lines.upper_slope.detach().flatten(2))
 
     @cached_property
-    def _below(self) -> Loss:
-        assert self.lines is not None  # noqa: S101  # (for the type checker)
-        return self._side(self.lines.lower_slope, self.lines.below)
-
-    def _side(self, slope: Tensor, intercepts: Intercepts | None) -> Loss:
-        loss = self.loss.times(slope)
-        return loss if intercepts is None or not self._finite else loss.with_constants(intercepts.finite)
+    def _charges(self) -> Charges:
+        lines = self.lines
+        assert lines is not None  # noqa: S101  # (for the type checker)
+        slopes = lines.upper_slope.detach().flatten(2), lines.lower_slope.detach().flatten(2)
+        above, below = (
+            None if i is None or not self._finite else i.finite.detach().flatten(2) for i in (lines.above, lines.below)
+        )
+        return Charges.of(self.loss, slopes, (above, below))

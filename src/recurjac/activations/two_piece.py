@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -185,6 +186,8 @@ class AbstractTwoPiece(AbstractActivation):
     ) -> LinearRelaxation:
         """Slopes `free` through 0 on one side and `chord` on the other; on a single piece both are its slope."""
         s, one = self.slope_below(z.lower), torch.ones_like(z.lower)
+        if self.rectifies and isfinite(float((high - low).detach().sum())):
+            return _beside(free, s, chord, _gap_of_chord(chord, high, low, arithmetic), high.detach())
         # σ - a z over [l, u] with l <= 0 <= u is extreme at an end or at 0: (1 - a) u, (s - a) l, 0
         ends = torch.stack([high, low])
         gaps = arithmetic.multiple(ends, arithmetic.exact(torch.stack([one, s])) - arithmetic.exact(chord))
@@ -198,6 +201,17 @@ class AbstractTwoPiece(AbstractActivation):
             torch.where(convex, chord, free), torch.where(unstable & convex, most, 0.0),
             self.value_range(z, arithmetic).magnitude.detach(),
         )  # fmt: skip
+
+
+def _gap_of_chord(chord: Tensor, high: Tensor, low: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """An upper bound of the larger gap of a ReLU above its computed chord at both ends, (1 - a) u and -a l; all finite.
+
+    low <= 0 <= high.  The gap is 0 where one end is, because the chord is exact there.
+    """
+    gap = torch.maximum((1 - chord) * high, chord * -low)
+    if arithmetic.rigorous:  # also where both products underflowed
+        gap = torch.where(high * low.sign() < 0, gap.clamp(min=torch.finfo(gap.dtype).tiny), gap)
+    return arithmetic.at_least(gap, 2)
 
 
 def _sides(z: Interval) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ linear forms have no radius; forms pay for their rounding (`absorbed.py`).
 Source: docs/mathematics.md, §8.
 """
 
-from recurjac.arithmetic.absorbed import Loss, Sizes, paid, radius_beside
+from recurjac.arithmetic.absorbed import Charges, Loss, Sizes, paid, radius_beside
 from recurjac.arithmetic.ball import (
     Ball,
     LinearMap,
@@ -53,6 +53,7 @@ from recurjac.arithmetic.rounding import growth_of, has_subnormal, least_nonzero
 __all__ = [
     "AbstractArithmetic",
     "BlockTridiagonal",
+    "Charges",
     "Deployed",
     "Eigenpair",
     "Conditional",

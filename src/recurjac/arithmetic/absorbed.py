@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from math import prod
+from math import isfinite, prod
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -27,6 +27,9 @@ from recurjac._types import Shape
 from recurjac.arithmetic.ball import Ball, LinearMap, rows_times
 from recurjac.arithmetic.interval import MoveTensor
 from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible
+
+_MORE = 1 + 2.0**-20
+"""A factor that covers the few roundings of a number that underflow may cost, which need not be tight."""
 
 
 @runtime_checkable
@@ -48,22 +51,21 @@ class Sizes:
     for all exact a (..., *in), also if O is a composition.  Where a is 0 at all entries with numbers > 0, nothing is
     lost.  At first, O is the identity, and `numbers` is m.
 
-    numbers: (..., *in), upper bounds of |O|ᵀ m; they may be infinite.  lost: (...), what underflow may lose.
+    numbers: (..., *in), upper bounds of |O|ᵀ m; they may be infinite.  lost: what underflow may lose, for every form.
     """
 
     numbers: Tensor
     roundings: int
-    lost: Tensor
+    lost: float
 
     @classmethod
-    def of(cls, sizes: Tensor, dims: int, sums: int = 0) -> Sizes:
-        """Known magnitudes m (..., *node) of a node with so many dimensions.
+    def of(cls, sizes: Tensor, sums: int = 0) -> Sizes:
+        """Known magnitudes m (..., *node).
 
         sums: how many other terms the results of O are added to at most, in any order: with N products each is one of a
         sum of N + `sums` terms, of which some may be sums already.
         """
-        sizes = sizes.detach()
-        return cls(sizes, sums, sizes.new_zeros(sizes.shape[: sizes.dim() - dims]))
+        return cls(sizes.detach(), sums, 0.0)
 
     @classmethod
     def of_row(cls, row: Ball, dims: int) -> Sizes:
@@ -72,14 +74,14 @@ class Sizes:
         n = prod(row.shape[lead:]) + 1
         with torch.no_grad():
             size = _wide(row, n)
-            return cls(size, n, size.new_full(row.shape[:lead], 2 * n * torch.finfo(size.dtype).tiny))
+            return cls(size, n, 2 * n * torch.finfo(size.dtype).tiny)
 
-    def rounded(self, dims: int) -> Sizes:
+    def rounded(self) -> Sizes:
         """The same for fl(s a), which is taken as the form: one product more for each entry.
 
         |fl(s a) - s a| <= u |fl(s a)| + η if a and s are not 0.
         """
-        return Sizes(self.numbers, self.roundings + 1, self._lost(dims, 1))
+        return Sizes(self.numbers, self.roundings + 1, self._lost(1))
 
     def before(self, operator: Transposable) -> Sizes:
         """The same for O A, where A is applied first.
@@ -92,10 +94,10 @@ class Sizes:
 
         and γ_N + γ_n + γ_N γ_n <= γ_{N + n} (Higham, Lemma 3.3).  γ_N < 1 wherever it is finite.
         """
-        dims, n = len(operator.out_shape), operator.summands
+        n = operator.summands
         with torch.no_grad():
             numbers = _image_up(operator.transpose().absolute(), self.numbers)
-            return Sizes(numbers, self.roundings + n, self._lost(dims, 2 * n))
+            return Sizes(numbers, self.roundings + n, self._lost(2 * n))
 
     def before_matrix(self, matrix: Ball) -> Sizes:
         """`before` for any matrix (out, n) within the radius of `matrix`, for vectors.
@@ -106,22 +108,19 @@ class Sizes:
         with torch.no_grad():
             size = _wide(matrix, n)
             numbers = _apart(self.numbers, lambda t: _sum_up(lambda m: m @ size, t, len(size)), lambda t: t @ size)
-            return Sizes(numbers, self.roundings + n, self._lost(1, 2 * n))
+            return Sizes(numbers, self.roundings + n, self._lost(2 * n))
 
     def reshaped(self, dims: int, shape: Sequence[int]) -> Sizes:
         """The same, where the last `dims` dimensions are viewed as `shape`."""
         lead = self.numbers.shape[: self.numbers.dim() - dims]
         return Sizes(self.numbers.reshape(*lead, *shape), self.roundings, self.lost)
 
-    def _lost(self, dims: int, products: int) -> Tensor:
+    def _lost(self, products: int) -> float:
         """What underflow loses if so many more products go into each entry; infinite entries cost infinity anyway."""
         if products == 0:
             return self.lost
-        flat = self.numbers.reshape(*self.numbers.shape[: self.numbers.dim() - dims], -1)
-        total = torch.where(flat.isinf(), 0.0, flat).sum(-1)
-        info = torch.finfo(flat.dtype)
-        more = total.mul_(growth_of(flat.shape[-1] + 4, flat.dtype) * products * info.tiny)
-        return (self.lost + more).mul_(growth_of(1, flat.dtype)).add_((total > 0).to(flat.dtype), alpha=info.tiny)
+        tiny = float(torch.finfo(self.numbers.dtype).tiny)
+        return (self.lost + _sum_of_finite(self.numbers) * products * tiny + tiny) * _MORE
 
 
 @final
@@ -131,31 +130,28 @@ class Loss:
 
     Where |a| meets an infinite weight, it costs infinity; 0 times infinity is 0.
 
-    weights: (B, K, n), at least the smallest normal number where they are not 0.  floor: (B, K), finite.
+    weights: (B, K, n), at least the smallest normal number where they are not 0.  floor: for every form.
     """
 
     weights: Tensor
-    floor: Tensor
+    floor: float
 
     @classmethod
     def of(cls, parts: Sequence[Sizes], dims: int) -> Loss:
         """The loss of forms of a node with so many dimensions that several operators are applied to, (B, K, *node)."""
-        weights = floor = torch.zeros(())
+        weights, floor = torch.zeros(()), 0.0
         with torch.no_grad():
             for part in parts:
-                dtype = part.numbers.dtype
                 if part.roundings:
                     numbers = part.numbers.reshape(*part.numbers.shape[: part.numbers.dim() - dims], -1)
-                    own = _at_least(numbers, gamma_of(part.roundings, dtype))
-                    weights, floor = (own + weights, part.lost + floor) if weights.dim() else (own, part.lost)
-            grown = growth_of(len(parts) + 4, weights.dtype)
-            return cls(weights * grown, floor * grown)
+                    own = _at_least(numbers, gamma_of(part.roundings, numbers.dtype))
+                    weights, floor = own + weights if weights.dim() else own, (part.lost + floor) * _MORE
+            return cls(weights * growth_of(len(parts) + 4, weights.dtype), floor)
 
     @classmethod
     def each(cls, sizes: Tensor, dims: int) -> Loss:
         """The loss of errors e (B, K, R, *node), which is |e| · m, of a node with so many dimensions."""
-        flat = sizes.detach().reshape(*sizes.shape[: sizes.dim() - dims], -1)
-        return cls(_at_least(flat, 1.0), torch.zeros_like(flat[..., 0]))
+        return cls(_at_least(sizes.detach().reshape(*sizes.shape[: sizes.dim() - dims], -1), 1.0), 0.0)
 
     @property
     def free(self) -> bool:
@@ -165,17 +161,19 @@ class Loss:
     @cached_property
     def infinite(self) -> Tensor | None:
         """1 where a weight is infinite (or NaN), 0 elsewhere; None if all are finite."""
+        if isfinite(self._total):
+            return None
         unknown = ~self.weights.isfinite()
         return unknown.to(self.weights.dtype) if bool(unknown.any()) else None
 
     @cached_property
-    def finite(self) -> Tensor:
-        return self.weights if self.infinite is None else torch.where(self.weights.isfinite(), self.weights, 0.0)
+    def _total(self) -> float:
+        """The sum of the weights, which are >= 0."""
+        return float(self.weights.sum())
 
     @cached_property
-    def most(self) -> float:
-        """The largest floor."""
-        return float(self.floor.amax()) if self.floor.numel() else 0.0
+    def finite(self) -> Tensor:
+        return self.weights if self.infinite is None else torch.where(self.weights.isfinite(), self.weights, 0.0)
 
     @cached_property
     def reached(self) -> Tensor:
@@ -183,33 +181,85 @@ class Loss:
         return self.weights.sign()
 
     def with_constants(self, constants: Tensor) -> Loss:
-        """The loss beside that of an inner product with `constants` (B, K, *node), both of two parts of the forms."""
-        flat = constants.detach().flatten(2).abs()
-        n = 2 * flat.shape[-1] + 1
-        own = _at_least(flat, gamma_of(n, flat.dtype))
-        floor = (self.floor + 2 * n * torch.finfo(flat.dtype).tiny) * growth_of(2, flat.dtype)
-        return Loss(
-            (self.weights + own) * growth_of(2, flat.dtype),
-            floor.expand(torch.broadcast_shapes(floor.shape, flat.shape[:2])),
-        )
+        """The loss beside that of an inner product with `constants` (B, K, n), both of two parts of the forms."""
+        size = constants.detach().abs()
+        n = 2 * size.shape[-1] + 1
+        floor = (self.floor + 2 * n * torch.finfo(size.dtype).tiny) * _MORE
+        return Loss((self.weights + _at_least(size, gamma_of(n, size.dtype))) * growth_of(2, size.dtype), floor)
 
     def at(self, index: Tensor) -> Loss:
         """The loss of forms that are 0 except at the flat positions `index`."""
         return self if self.free else Loss(self.weights.index_select(2, index), self.floor)
 
     def times(self, slope: Tensor) -> Loss:
-        """The loss of fl(s a) as one of a, for slopes s (B, K, *node); `rounded` is for the product itself."""
+        """The loss of fl(s a) as one of a, for slopes s (B, K, n); `rounded` is for the product itself.
+
+        Where the slope is 0, nothing is lost, also of what is infinite otherwise.
+        """
         if self.free:
             return self
-        size = slope.detach().flatten(2).abs()
-        met = size > 0
-        weights = torch.where(met, self.weights, 0.0) * size
-        grown, least = growth_of(3, size.dtype), torch.finfo(size.dtype).tiny
+        size, least = slope.detach().abs(), float(torch.finfo(slope.dtype).tiny)
+        met = size.sign()
+        weights = torch.mul(self.finite, size).mul_(growth_of(3, size.dtype)).addcmul_(met, self.reached, value=least)
+        if self.infinite is not None:
+            weights = torch.where(met * self.infinite > 0, torch.inf, weights)
         # fl(s a) may be larger than s a by underflow, at most by the smallest normal number
-        finite = torch.where(met & self.weights.isfinite(), self.weights, 0.0)
-        more = finite.sum(-1).mul_(least * growth_of(finite.shape[-1] + 2, size.dtype))
-        floor = (self.floor + more + least) * growth_of(2, size.dtype)
-        return Loss(weights.mul_(grown).add_((met & (self.weights > 0)).to(size.dtype), alpha=least), floor)
+        return Loss(weights, (self.floor + _sum_of_finite(self.finite, self._total) * least + least) * _MORE)
+
+
+@final
+@dataclass(frozen=True)
+class Charges:
+    """What forms meet at lines: inner products of their parts >= 0 and <= 0 with two rows each, computed as one.
+
+    rows: (2, B, K, 2, n), for parts >= 0, then for parts <= 0: constants, and the finite weights of the loss with the
+    sign of the part.  above, below: those losses.
+    """
+
+    rows: Tensor
+    above: Loss
+    below: Loss
+
+    @classmethod
+    def of(cls, loss: Loss, slopes: tuple[Tensor, Tensor], constants: tuple[Tensor | None, Tensor | None]) -> Charges:
+        """The loss past slopes for parts >= 0 and <= 0, beside constants for these; all (B, K, n), detached and finite.
+
+        None stands for constants that are 0.
+        """
+        shape = torch.broadcast_shapes(*(t.shape for t in (*slopes, loss.weights, *constants) if t is not None))
+        both = torch.stack([s.expand(shape) for s in slopes])
+        past = loss if not loss.free else Loss(both.new_zeros(shape), 0.0)
+        past = past.times(both)
+        if all(c is None for c in constants):
+            fixed = torch.zeros_like(both)
+        else:
+            fixed = torch.stack([torch.zeros_like(s).expand(shape) if c is None else c.expand(shape)
+                                 for s, c in zip(slopes, constants, strict=True)])  # fmt: skip
+            past = past.with_constants(fixed)
+        signs = torch.tensor([1.0, -1.0], dtype=both.dtype, device=both.device).reshape(2, 1, 1, 1)
+        above, below = (Loss(w, past.floor) for w in past.weights)
+        return cls(torch.stack([fixed, past.finite * signs], 3), above, below)
+
+    def met(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """The constants of forms, given by their parts (B, K, R, n), and what they pay: (B, K, R).  No gradients."""
+        with torch.no_grad():
+            constants, sums = self._products(positive, negative)
+            return constants, _covered(sums, [(positive, self.above), (negative, self.below)])
+
+    def _products(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        rows, lead, n = self.rows, positive.shape[:3], positive.shape[3]
+        if rows.shape[1:3] == (1, 1):
+            flat = rows.reshape(2, 2, n)
+            found = torch.mm(flat[0], positive.reshape(-1, n).mT).addmm_(flat[1], negative.reshape(-1, n).mT)
+            constants, sums = found.reshape(2, *lead)
+            return constants, sums
+        if lead[1] == 1:
+            found = torch.matmul(rows[0].flatten(1, 2), positive[:, 0].mT)
+            found = found + torch.matmul(rows[1].flatten(1, 2), negative[:, 0].mT)
+            found = found.reshape(len(found), rows.shape[2], 2, lead[2])
+        else:
+            found = torch.matmul(rows[0], positive.mT) + torch.matmul(rows[1], negative.mT)
+        return found[:, :, 0], found[:, :, 1]
 
 
 def paid(terms: Sequence[tuple[Tensor, Loss]]) -> Tensor:
@@ -221,17 +271,20 @@ def paid(terms: Sequence[tuple[Tensor, Loss]]) -> Tensor:
         parts = [(part.detach().flatten(3), loss) for part, loss in terms if not loss.free]
         if not parts:
             return torch.zeros((), dtype=terms[0][0].dtype, device=terms[0][0].device)
-        sums = _met([(part, loss.finite) for part, loss in parts])
-        n, dtype = sum(part.shape[-1] for part, _ in parts), sums.dtype
-        info, most = torch.finfo(dtype), sum(loss.most for _, loss in parts)
-        if negligible(2 * (most + n * info.tiny), least_of(sums), dtype):
-            found = sums.mul_(growth_of(n + 10, dtype))
-        else:
-            floor = reduce(torch.add, (loss.floor for _, loss in parts)).unsqueeze(-1) + n * info.tiny
-            met = _met([(part, loss.reached) for part, loss in parts]) > 0
-            found = sums.mul_(growth_of(n + 6, dtype)) + torch.where(met, floor, 0.0) * growth_of(len(parts) + 4, dtype)
-        open_ = [(part, loss.infinite) for part, loss in parts if loss.infinite is not None]
-        return torch.where(_met(open_) > 0, torch.inf, found) if open_ else found
+        return _covered(_met([(part, loss.finite) for part, loss in parts]), parts)
+
+
+def _covered(sums: Tensor, parts: Sequence[tuple[Tensor, Loss]]) -> Tensor:
+    """What forms lose, from the computed sums of |part| · finite weights >= 0, (B, K, R)."""
+    n, dtype = sum(part.shape[-1] for part, _ in parts), sums.dtype
+    floor = (sum(loss.floor for _, loss in parts) + n * float(torch.finfo(dtype).tiny)) * _MORE
+    if negligible(2 * floor, least_of(sums), dtype):
+        found = sums * growth_of(n + 10, dtype)
+    else:
+        met = _met([(part, loss.reached) for part, loss in parts]) > 0
+        found = torch.add(sums * growth_of(n + 6, dtype), met.to(dtype), alpha=floor * growth_of(4, dtype))
+    open_ = [(part, loss.infinite) for part, loss in parts if loss.infinite is not None]
+    return torch.where(_met(open_) > 0, torch.inf, found) if open_ else found
 
 
 def radius_beside(own: Ball, others: int) -> Tensor:
@@ -287,6 +340,16 @@ def _apart(sizes: Tensor, up: MoveTensor, meet: MoveTensor) -> Tensor:
     if not bool(infinite.any()):
         return up(sizes)
     return torch.where(meet(infinite.to(sizes.dtype)) > 0, torch.inf, up(torch.where(infinite, 0.0, sizes)))
+
+
+def _sum_of_finite(numbers: Tensor, total: float | None = None) -> float:
+    """An upper bound of the sum of those numbers >= 0 that are finite; infinite if it overflows.
+
+    total: their sum, if it was computed.
+    """
+    grown = growth_of(numbers.numel() + 2, numbers.dtype)
+    total = float(numbers.sum()) if total is None else total
+    return (total if isfinite(total) else float(torch.where(numbers.isfinite(), numbers, 0.0).sum())) * grown
 
 
 def _at_least(numbers: Tensor, factor: float) -> Tensor:

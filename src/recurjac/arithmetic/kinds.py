@@ -11,7 +11,7 @@ from torch import Tensor
 from recurjac.arithmetic.ball import Ball, rows_times
 from recurjac.arithmetic.base import AbstractArithmetic
 from recurjac.arithmetic.interval import Interval, no_nan
-from recurjac.arithmetic.rounding import grow, tiny_of, zero_of
+from recurjac.arithmetic.rounding import growth_of, tiny_of, zero_of
 
 
 @final
@@ -71,9 +71,9 @@ class Rigorous(AbstractArithmetic):
         return self.exact(weights).dot(self.exact(numbers))
 
     def at_least(self, computed: Tensor, operations: int) -> Tensor:
-        radius = grow(computed.detach(), operations) - computed.detach()
-        underflow = (computed.detach() > 0).to(computed.dtype) * ((operations + 1) * tiny_of(computed))
-        return Ball(computed, grow(radius, 2) + underflow).upper()
+        # two more roundings, of this product and of this sum, are covered by what is added for four
+        grown, underflow = growth_of(operations + 4, computed.dtype), (operations + 2) * tiny_of(computed)
+        return torch.add(computed * grown, computed.detach().sign(), alpha=underflow).nan_to_num(torch.inf, torch.inf)
 
     def at_most(self, computed: Tensor, operations: int) -> Tensor:
         excess = self.at_least(computed, operations + 4) - computed

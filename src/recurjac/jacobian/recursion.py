@@ -284,25 +284,37 @@ class Chords(AbstractRecursion):
             low, high = torch.where(y.lower >= 0, d, top), torch.where(y.lower >= 0, top, d)
             none = torch.zeros_like(high)
             return LinearRelaxation(low, none, high, none, _size(y, slope, arithmetic))
-        share = _share(y)
         # the upper line goes through (L, d L) and (U, D U), the lower line through (L, D L) and (U, d U)
-        high, low = d + share * (top - d), top - share * (top - d)
-        most = _intercept(high, y, arithmetic, (top, d)).upper()
-        least = _intercept(low, y, arithmetic, (d, top)).lower()
+        rise = _share(y) * (top - d)
+        high, low = (torch.minimum(torch.maximum(slope, d), top) for slope in (d + rise, top - rise))
+        most, least = (
+            _furthest(unknown, (a * y.upper, b * y.lower), arithmetic)
+            for a, b in ((top - high, d - high), (low - d, low - top))
+        )
         high = torch.where(unknown, high, torch.where(y.lower >= 0, top, d))
         low = torch.where(unknown, low, torch.where(y.lower >= 0, d, top))
-        zero = torch.zeros_like(high)
-        return LinearRelaxation(
-            low, torch.where(unknown, least, zero), high, torch.where(unknown, most, zero),
-            _size(y, slope, arithmetic),
-        )  # fmt: skip
+        return LinearRelaxation(low, -least, high, most, _size(y, slope, arithmetic))
+
+
+def _furthest(unknown: Tensor, gaps: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> Tensor:
+    """An upper bound of the larger of two gaps where the sign of y is unknown, 0 elsewhere.
+
+    gaps: products >= 0 of the differences of two numbers and a third one, as computed.
+    """
+    largest = torch.where(unknown, torch.maximum(*gaps), 0.0)
+    if arithmetic.rigorous:  # also where both underflowed
+        largest = torch.where(unknown, largest.clamp(min=torch.finfo(largest.dtype).tiny), largest)
+    return arithmetic.at_least(largest, 2)
 
 
 def _size(y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> Tensor:
     """An upper bound of |y δ|, which only rigorous arithmetic needs; infinite where no better bound is known."""
     if not arithmetic.rigorous:
         return torch.full_like(y.lower, torch.inf)
-    size = arithmetic.exact(y.magnitude.detach()) * arithmetic.exact(slope.magnitude.detach())
+    steep = slope.magnitude.detach()
+    if bool((steep == 1).all()):
+        return y.magnitude.detach()
+    size = arithmetic.exact(y.magnitude.detach()) * arithmetic.exact(steep)
     return size.upper().nan_to_num(torch.inf, torch.inf)
 
 
@@ -311,22 +323,3 @@ def _share(y: Interval) -> Tensor:
     high, low = y.upper.clamp(min=0), y.lower.clamp(max=0)
     width = torch.where(high > low, high - low, 1.0)
     return torch.where(width.isinf(), 0.5, high / width).clamp(0, 1)
-
-
-def _intercept(slope: Tensor, y: Interval, arithmetic: AbstractArithmetic, at: tuple[Tensor, Tensor]) -> _Ends:
-    """The gaps (δ - slope) y at both ends of y, with δ = at[0] at U and δ = at[1] at L; the intercept bounds both."""
-    exact = arithmetic.exact
-    return _Ends((exact(at[0]) - exact(slope)) * exact(y.upper), (exact(at[1]) - exact(slope)) * exact(y.lower))
-
-
-@final
-@dataclass(frozen=True)
-class _Ends:
-    right: Ball
-    left: Ball
-
-    def upper(self) -> Tensor:
-        return torch.maximum(self.right.upper(), self.left.upper())
-
-    def lower(self) -> Tensor:
-        return torch.minimum(self.right.lower(), self.left.lower())

@@ -35,7 +35,7 @@ class AbstractOperator(ABC):
 
         Unless a class says what, forms that it is applied to pay infinity.
         """
-        lead = sizes.lost.shape
+        lead = sizes.numbers.shape[: sizes.numbers.dim() - len(self.out_shape)]
         return Sizes(sizes.numbers.new_full((*lead, *self.in_shape), torch.inf), sizes.roundings + 1, sizes.lost)
 
     @abstractmethod

@@ -58,6 +58,7 @@ def Forward(noises: int = 512) -> Refine:  # noqa: N802  (it stands for an objec
 class Quick(AbstractPreactivation):
     """Interval propagation, and forward forms where the planner expects that they save more than they cost.
 
+    Along a skeleton, intervals are those of kept neurons and the input: what all stages in between do is known exactly.
     What they leave unstable is for a more expensive rule.
     """
 
@@ -76,7 +77,7 @@ class Quick(AbstractPreactivation):
         return IBP().bound(state, k, chosen)
 
     def stage(self, state: PreactivationState, k: int) -> Interval:
-        bounds = IBP().bound(state, k, None)
+        bounds = state.along_skeleton(k) or IBP().bound(state, k, None)
         if state.everywhere or state.intervals_suffice(k) or not self._carries(state, k, bounds):
             return bounds
         return state.arithmetic.intersect(bounds, self._forms(state).bound(state, k, None))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
+from math import inf, isfinite
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -27,6 +27,7 @@ from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute, loss_of
 from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
+from recurjac.propagation.skeleton_rounding import Ranges
 from recurjac.region import BoundRegion
 from recurjac.relaxations import Absorption, LinearRelaxation
 
@@ -76,7 +77,13 @@ class PreactivationState:
             self.arithmetic = Conditional(self.arithmetic)
         self.empty = self.region.empty
         if self.region.batch == 1 and not self.network.has_products and self.planner.pushes_skeleton(self.network, ()):
-            self.skeleton = Skeleton(self.network, self.arithmetic, self.planner)
+            self._begin_skeleton()
+
+    def _begin_skeleton(self) -> None:
+        """Make a skeleton if the region is bounded: its rounding is paid by magnitudes of the input."""
+        known = Ranges.of(self.post(0).map(lambda t: t.flatten()), self.arithmetic)
+        if isfinite(known.total):
+            self.skeleton = Skeleton(self.network, self.arithmetic, self.planner, known)
 
     @property
     def bounded(self) -> int:
@@ -112,10 +119,11 @@ class PreactivationState:
         else:
             lines = self.activation(k).lines(self.pre(k), self.arithmetic)
         exact = (lines.exact[:, 0] & self.slopes(k).is_point).flatten()
-        skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact)
         del self._affine[k]
+        skeleton.append_stage(k, z, lines.upper_slope[0, 0].flatten(), exact, self.post(k).map(lambda t: t.flatten()))
         counts = [p.count for p in skeleton.post[1:]]
-        if (k == 1 or counts[-1]) and not self.planner.pushes_skeleton(self.network, counts):
+        covered = isfinite(skeleton.known.total)
+        if not covered or ((k == 1 or counts[-1]) and not self.planner.pushes_skeleton(self.network, counts)):
             self.skeleton = None
 
     def affine(self, k: int) -> Affine | None:
@@ -125,6 +133,11 @@ class PreactivationState:
         if k not in self._affine:
             self._affine[k] = self.skeleton.pre(k)
         return self._affine[k]
+
+    def along_skeleton(self, k: int) -> Interval | None:
+        """The interval of z_k over all values of the input and the kept neurons; None without a skeleton."""
+        z = self.affine(k)
+        return None if z is None or z.range is None else z.range.map(lambda t: t.reshape(1, *self.stage(k).shape))
 
     def relaxed(self, choice: AbstractLineChoice) -> RelaxedNetwork:
         """The bounded stages, with their activations replaced by the lines of `choice`."""
@@ -302,6 +315,7 @@ class _Found:
     live: dict[int, Tensor | None] = field(default_factory=dict)
     pulls: dict[tuple[int, bool], Sequence[tuple[int, AbstractOperator]]] = field(default_factory=dict)
     absorptions: dict[int, Absorption] = field(default_factory=dict)
+    along: dict[int, Absorption] = field(default_factory=dict)
 
 
 @final
@@ -359,7 +373,7 @@ class RelaxedNetwork:
     def loss(self, k: int, rows: Ball | None, whole: bool) -> Loss:
         """What rounding costs forms of h_k that are multiplied with `rows` and pulled on; `whole` as for `pulls`."""
         beside = self.state.terms_beside
-        images = [o.absorb(Sizes.of(self.sizes(j), len(o.out_shape), beside[j])) for j, o in self.pulls(k, whole)]
+        images = [o.absorb(Sizes.of(self.sizes(j), beside[j])) for j, o in self.pulls(k, whole)]
         bent = not (whole or self.state.stage(k).linear)
         before = self._live_of(k, self.state.pre(k)) if bent else None
         dims = 1 if not whole and self.live(k) is not None else len(self.state.stage(k).shape)
@@ -375,7 +389,7 @@ class RelaxedNetwork:
         if skeleton is None or z is None:
             return None
         found = {g: self._lines_of_kept(skeleton, g) for g in skeleton.kept_rows}
-        return SkeletonRoute(skeleton, k, z, found, self.state.region)
+        return SkeletonRoute(skeleton, k, z, found, self.found.along, self.state.region)
 
     def _lines_of_kept(self, skeleton: Skeleton, k: int) -> LinearRelaxation:
         if k not in self.found.kept:

@@ -1,7 +1,8 @@
 """All decisions that depend on cost, in one object that is part of a problem.
 
 No decision changes whether a bound holds: the alternatives differ by rounding only, except that forward forms, where
-they are carried, may also make ranges tighter.  Costs are counted in
+they are carried, may also make ranges tighter, and that along a skeleton the ranges of neurons whose sign is decided
+are intervals over kept neurons.  Costs are counted in
 multiply-adds (docs/mathematics.md, §5.5) and compared with thresholds that were measured on processors with one thread
 (`make bench`, tables `reference`, `wide` and `growth`; `python -m benchmarks.networks` for convolutions).
 """

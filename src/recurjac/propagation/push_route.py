@@ -109,7 +109,7 @@ class PushRoute(AbstractPushRoute, AbstractAbsorbingRoute):
         """What the operators of all edges out of a node cost; their numbers bound their parts of |g_h|."""
         if node not in self._images:
             self._images[node] = [
-                operator.absorb(Sizes.of(self.past(target), len(operator.out_shape), self._other_terms(target)))
+                operator.absorb(Sizes.of(self.past(target), self._other_terms(target)))
                 for target, operator in self._out[node]
             ]
         return self._images[node]
@@ -148,13 +148,7 @@ class PushRoute(AbstractPushRoute, AbstractAbsorbingRoute):
     def past(self, node: int) -> Tensor:
         """Upper bounds of |g_z| at a node."""
         if node not in self._sizes:
-            slopes = self.chain.slopes[node]
-            size = self.gradient(node)
-            if slopes is not None:
-                steep = slopes.map(lambda t: t.detach().unsqueeze(1)).magnitude
-                ends = Interval.point(size), Interval.point(steep)
-                size = self.chain.arithmetic.product(*ends).upper
-            self._sizes[node] = size
+            self._sizes[node] = _past_slopes(self.chain, node, self.gradient(node))
         return self._sizes[node]
 
     def loose(self, node: int) -> bool:
@@ -244,3 +238,14 @@ class StackedPushRoute(AbstractPushRoute):
 
     def widest(self) -> int:
         return max(1, sum(prod(s) for s in self.chain.shapes[1:-1]))
+
+
+def _past_slopes(chain: ChainRule, node: int, gradient: Tensor) -> Tensor:
+    """Upper bounds of |g_z| at a node from those of |g_h|, (batch or 1, K, *node)."""
+    slopes = chain.slopes[node]
+    if slopes is None:
+        return gradient
+    steep = slopes.magnitude.detach().unsqueeze(1)
+    if bool(((steep == 0) | (steep == 1)).all()):
+        return torch.where(steep == 0, 0.0, gradient)
+    return chain.arithmetic.product(Interval.point(gradient), Interval.point(steep)).upper

@@ -87,5 +87,5 @@ def loss_of(images: Sequence[Sizes], rows: Ball | None, before: Tensor | None, d
     if rows is not None:
         parts.append(Sizes.of_row(rows, dims))
     if before is not None:
-        parts.append(Sizes.of(before, dims).rounded(dims))
+        parts.append(Sizes.of(before).rounded())
     return Loss.of(parts, dims)

@@ -35,6 +35,10 @@ from recurjac.relaxations import Absorption, LinearRelaxation, relax_
 class AbstractMagnitudes(ABC):
     """What is known along a route of the vectors that forms belong to, for rounding that is absorbed."""
 
+    def seeded(self, start: int, seeds: Units) -> Tensor:
+        """What unit forms lose at `start` beside the radii of their columns: (B, K, R), or 0 without dimensions."""
+        return torch.zeros((), dtype=seeds.precision, device=seeds.device)
+
     @abstractmethod
     def loss(self, node: int) -> Loss:
         """What rounding costs forms that leave `node` (`loss_of`)."""
@@ -147,6 +151,7 @@ class Absorbing(AbstractTally):
     def begin(self, start: int, seeds: AbstractSeeds) -> AbstractArithmetic:
         """Columns of operators have radii of their own, which `columns` pays; other forms pay as at any node."""
         if isinstance(seeds, Units):
+            self._pay(self.magnitudes.seeded(start, seeds))
             return self.arithmetic
         self._pay(paid([(seeds.tensor().detach().abs(), self.magnitudes.loss(start))]))
         return Fast()
