@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Fast, Interval, Rigorous
-from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense, Identity, Reshape, Standardise, compose
+from recurjac.operators import (
+    AbstractLeaf,
+    AbstractOperator,
+    Compose,
+    Dense,
+    Identity,
+    Reshape,
+    Standardise,
+    compose,
+    convolution,
+)
+from recurjac.operators.convolution import Convolution, TransposedConvolution
 from recurjac.operators.interval import interval_image
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
@@ -347,6 +358,24 @@ def test_composition_is_the_product_of_matrices() -> None:
         both = compose(a, b)
         assert (both.in_shape, both.out_shape) == (b.in_shape, a.out_shape)
         torch.testing.assert_close(matrix(both), matrix(a).double() @ matrix(b).double(), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("operator", [o for c in Convolution.examples() for o in (c, c.transpose())], ids=repr)
+def test_convolutions_of_lots_are_those_of_all_images(
+    operator: Convolution | TransposedConvolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also of their derivatives by the images."""
+    images = torch.randn(7, *operator.in_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images.requires_grad_()
+    whole = operator.apply(images)
+    by_images = torch.autograd.grad(whole.square().sum(), images)[0]
+    monkeypatch.setattr(convolution, "_FRESH", 1)
+    for size in (1, 3 * prod(operator.out_shape) * operator.summands):
+        monkeypatch.setattr(convolution, "_PATCHES", size)
+        lots = operator.apply(images)
+        assert torch.equal(lots, whole)
+        assert torch.equal(torch.autograd.grad(lots.square().sum(), images)[0], by_images)
+    assert operator.apply(images[:0]).shape == (0, *operator.out_shape)
 
 
 def test_operators_refuse_shapes_that_do_not_fit() -> None:

@@ -58,7 +58,7 @@ class Gradients:
         """The chain rule whose gradients these are."""
         if self.given is not None:
             return self.given
-        whole = self.state.chain()
+        whole = self.state.settled_chain()
         return whole if self.combinations is None else replace(whole, covectors=self.combinations, skeleton=None)
 
     def selection(self, node: int) -> Selection | None:

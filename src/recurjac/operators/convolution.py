@@ -24,6 +24,12 @@ _BACKWARD = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv
 _MOST = 2**25
 """The maximum number of entries of all patches of an image, because libraries may store the patches side by side."""
 
+_PATCHES = 2**18
+"""How many entries of patches of several images stay in the cache of a processor core, about."""
+
+_FRESH = 2**21
+"""The number of entries of patches above which their memory is requested from the system each time."""
+
 
 @final
 @dataclass(frozen=True)
@@ -76,9 +82,7 @@ class Convolution(AbstractLeaf):
     def apply(self, tensor: Tensor) -> Tensor:
         g, lead = self.geometry, tensor.shape[: tensor.dim() - len(self.inputs)]
         flat = tensor.reshape(prod(lead), *self.inputs)
-        with torch.backends.nnpack.flags(enabled=False):
-            y = _FORWARD[len(g.stride)](flat, self.weight, None, g.stride, g.padding, g.dilation, g.groups)
-        return y.reshape((*lead, *self.out_shape))
+        return _convolve(flat, self.weight, g).reshape((*lead, *self.out_shape))
 
     def transpose(self) -> TransposedConvolution:
         return TransposedConvolution(self.weight, self.out_shape, self.inputs, self.geometry)
@@ -194,8 +198,7 @@ class TransposedConvolution(AbstractLeaf):
         g, axes = self.geometry, len(self.geometry.stride)
         kernel = self.weight.transpose(0, 1).flip(tuple(range(2, 2 + axes)))
         padding = tuple(r - 1 - p for r, p in zip(g.reach(self.weight.shape[2:]), g.padding, strict=True))
-        with torch.backends.nnpack.flags(enabled=False):
-            return _FORWARD[axes](flat, kernel, None, g.stride, padding, g.dilation)
+        return _convolve(flat, kernel, replace(g, padding=padding))
 
     def transpose(self) -> Convolution:
         return Convolution(self.weight, self.outputs, self.geometry)
@@ -253,6 +256,25 @@ class TransposedConvolution(AbstractLeaf):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(c.weight, c.out_shape, c.inputs, c.geometry) for c in Convolution.examples()]
+
+
+def _convolve(images: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """The convolution of images (count, in channels, *positions), in lots whose patches stay in the cache.
+
+    In float64 on a CPU, PyTorch stores the patches of all images side by side before it multiplies those of one image
+    after the other, so that lots change no result.
+    """
+    g, axes = geometry, len(geometry.stride)
+    patches = prod(weight.shape[1:]) * g.groups * prod(g.outputs(images.shape[2:], weight.shape[2:]))
+    together = len(images)
+    if images.dtype == torch.float64 and images.device.type == "cpu" and together * patches > _FRESH:
+        together = max(1, _PATCHES // patches)
+    with torch.backends.nnpack.flags(enabled=False):
+        found = [
+            _FORWARD[axes](lot, weight, None, g.stride, g.padding, g.dilation, g.groups)
+            for lot in images.split(max(1, together))
+        ]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _check(weight: Tensor, channels: bool, geometry: Geometry, inputs: Shape) -> None:

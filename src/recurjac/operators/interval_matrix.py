@@ -14,6 +14,8 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, Sizes, concatenate, plus_matmul_, spectral_norm
 from recurjac.operators.base import AbstractOperator
+from recurjac.operators.compose import Compose
+from recurjac.operators.reindex import Negate
 
 
 @final
@@ -121,12 +123,20 @@ def other_terms(operators: Sequence[AbstractOperator]) -> int:
 def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
     parts = [(o, c) for o, c in pairs if isinstance(o, IntervalMatrix)]
     if len(parts) < 2 or len(parts) < len(pairs):
-        return reduce(Ball.__add__, (o.push(c) for o, c in pairs))
+        return reduce(_plus, pairs[1:], pairs[0][0].push(pairs[0][1]))
     matrix = concatenate([o.matrix.map(_transposed) for o, _ in parts], 0).map(_transposed)  # mostly whole rows
     leads = {c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts}
     lead = leads.pop() if len(leads) == 1 else torch.broadcast_shapes(*leads)
     values = [c.map(partial(_flat, lead=lead, dims=len(o.inputs))) for o, c in parts]
     return IntervalMatrix(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
+
+
+def _plus(found: Ball, pair: tuple[AbstractOperator, Ball]) -> Ball:
+    """`found` + A c; for A = -O, `found` - O c is the same number, without a copy of O c with the other signs."""
+    operator, value = pair
+    if isinstance(operator, Compose) and isinstance(operator.outer, Negate):
+        return found - operator.inner.push(value)
+    return found + operator.push(value)
 
 
 def _transposed(tensor: Tensor) -> Tensor:

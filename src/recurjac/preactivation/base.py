@@ -58,8 +58,11 @@ class AbstractPreactivation(ABC):
         return self.bound(state, k, None)
 
     def open(self, state: PreactivationState, k: int, bounds: Interval) -> Tensor:
-        """The neurons (batch, *stage) at which a dearer rule may find more than these bounds of z_k by this rule."""
-        return state.unstable(k, bounds)
+        """The neurons (batch, *stage) at which a dearer rule may find more than these bounds of z_k by this rule.
+
+        They are not those that are known exactly, such as differences of neurons that are all 0.
+        """
+        return state.unstable(k, bounds) & ~bounds.is_point
 
     def output(self, state: PreactivationState) -> Interval:
         """Bounds of the network's output, for all entries."""

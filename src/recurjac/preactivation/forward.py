@@ -104,7 +104,7 @@ class Quick(AbstractPreactivation):
 
         There are so many others that forms of them all are not pulled back in the time that carrying takes.
         """
-        unstable = state.unstable(k, bounds)
+        unstable = super().open(state, k, bounds)
         if not state.network.has_products or not state.keeps(_key(self._forms(state).noises)):
             return unstable
         return unstable & bounds.magnitude.isinf()

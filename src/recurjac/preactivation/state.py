@@ -152,6 +152,16 @@ class PreactivationState:
         reduced = None if self.skeleton is None or output is None else self.skeleton.chain(whole, output)
         return replace(whole, skeleton=reduced)
 
+    def settled_chain(self) -> ChainRule:
+        """`chain`, where neurons that no tangent reaches have the slope 0, although theirs may be unknown.
+
+        Of max(a, b) = a + ReLU(b - a), with a and b always 0, the ReLU is such a neuron.  J is the same.
+        """
+        chain = self.chain()
+        known = ((slopes, self.pre(k)) for k, slopes in enumerate(chain.slopes) if slopes is not None)
+        some = any(bool((z.is_point & ~slopes.is_point).any()) for slopes, z in known)
+        return chain.with_settled_slopes() if some else chain
+
     def kept(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
         """What a rule keeps from stage to stage; it is made when it is asked for first."""
         if key not in self._kept:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, Sizes
 from recurjac.network import Edge, Network
 from recurjac.operators import AbstractOperator
 from recurjac.operators.part import part
@@ -140,6 +140,29 @@ class ChainRule:
                   for s, i in zip(self.slopes, live, strict=True)]  # fmt: skip
         places = tuple(Place(k, index) for k, index in enumerate(live))
         return replace(self, shapes=tuple(shapes), edges=tuple(edges), slopes=tuple(slopes), places=places)
+
+    def with_settled_slopes(self) -> ChainRule:
+        """The chain rule of the same J, where the slope is 0 of neurons that no tangent of node 0 reaches.
+
+        All their paths from node 0 meet a slope of 0 or a coefficient of 0, so that any slope of theirs gives the same
+        J.  Bounds of the gradient at neurons of slope 0 are then those for this choice.
+        """
+        reached, slopes = [torch.ones(1, *self.shapes[0], dtype=self.dtype, device=self.device)], list(self.slopes)
+        for node in range(1, self.end):
+            met, here = self._met(node, reached), slopes[node]
+            if here is not None:
+                here = Interval.unchecked(torch.where(met, here.lower, 0.0), torch.where(met, here.upper, 0.0))
+                slopes[node], met = here, (here.lower != 0) | (here.upper != 0)
+            reached.append(met.to(self.dtype))
+        return replace(self, slopes=tuple(slopes))
+
+    def _met(self, node: int, reached: Sequence[Tensor]) -> Tensor:
+        """Where some coefficient of an operator into a node meets an entry that is not 0: (batch or 1, *node)."""
+        met = torch.zeros(1, *self.shapes[node], dtype=torch.bool, device=self.device)
+        for e in self.edges[node]:
+            sizes = Sizes.of(reached[e.source], len(self.shapes[e.source]))
+            met = met | (e.operator.transpose().absorb(sizes).numbers > 0)
+        return met
 
     def _live(self, node: int) -> Tensor | None:
         """The neurons of a node whose slope may be nonzero; None if leaving out the others saves no work."""
