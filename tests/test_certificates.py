@@ -30,7 +30,7 @@ from recurjac.deadline import NEVER, Deadline
 from recurjac.network import Network, chain
 from recurjac.provenance import AbstractResult
 from recurjac.testing.networks import KINDS, true_jacobians
-from recurjac.witness.leaf import Asked
+from recurjac.witness.leaf import Asked, Leaf
 from recurjac.witness.literal import literal
 from recurjac.witness.parts import Parts
 from recurjac.witness.questions import NormQuestion
@@ -386,10 +386,10 @@ def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any)
     network, _ = model(small("relu", 2))
     region = rj.LpBall(point(2), 0.5).bind((4,), torch.float64, torch.device("cpu"))
     asked = Asked(network, torch.eye(3, dtype=torch.float64))
-    alone = Parts.grown(asked, NormQuestion(inf, inf, 0.0), region, Deadline.after(1e-9))
+    alone = Parts.grown(Leaf(asked, region), NormQuestion(inf, inf, 0.0), Deadline.after(1e-9))
     goal = NormQuestion(inf, inf, 0.0).value(alone.leaves) * 0.9
     question = NormQuestion(inf, inf, goal)
-    divided = Parts.grown(asked, question, region, NEVER)
+    divided = Parts.grown(Leaf(asked, region), question, NEVER)
     assert len(alone.nodes) == 1
     assert len(divided.nodes) > 1
     assert question.value(divided.leaves) <= question.goal
