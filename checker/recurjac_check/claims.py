@@ -53,7 +53,7 @@ class Context:
         """Raise Invalid unless lower <= rows <= upper; lines are used for what intervals do not prove."""
         for leaf in self.leaves:
             affine = combined(self.network.outputs, rows)
-            l, u = leaf.ends(affine)
+            l, u = leaf.ends(leaf.values, affine)
             leaf.values.prove(affine, u, upper, 1, f"{leaf.where}: upper end of row")
             leaf.values.prove(affine, l, lower, -1, f"{leaf.where}: lower end of row")
 

@@ -124,7 +124,7 @@ class Leaf:
         stages = reading.array(self._own_values["stages"], f"{where}.stages", len(own))
         system = System(self.region.supremum)
         for k, (stage, value) in enumerate(zip(own, stages, strict=True)):
-            n, ends = len(stage.pre), self._ends(system, stage.pre)
+            n, ends = len(stage.pre), self.ends(system, stage.pre)
             system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]", ends))
         return system
 
@@ -139,12 +139,8 @@ class Leaf:
             self._centres[euclidean] = at_point(self.network, centre)
         return self._centres[euclidean], halves
 
-    def ends(self, affine: Affine) -> Ends:
-        """Bounds of an affine function by intervals, and by secants from the centre if there are multipliers."""
-        return self._ends(self.values, affine)
-
-    def _ends(self, system: System, affine: Affine) -> Ends:
-        """The same of a function of the nodes that are known; multipliers are those of the next node."""
+    def ends(self, system: System, affine: Affine) -> Ends:
+        """Bounds of a function of known nodes, by intervals and by the multipliers of the next node, if any."""
         l, u = system.interval(affine)
         k, where, value = len(system.nodes), f"{self.where}.values.quadratic", self._own_values["quadratic"]
         if value is None or reading.array(value, where, len(self.network.stages) + 1)[k] is None:

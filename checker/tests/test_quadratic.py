@@ -90,7 +90,7 @@ def proved(leaf: Any, where: Any, k: int, chains: bool = True) -> tuple[Array, A
         own = Leaf(net, region.read(where, 3), tried, "leaf")
         affine = net.outputs if k == 3 else net.stages[k].pre
         known = replace(own.values, nodes=own.values.nodes[:k])
-        sides = zip(own._ends(known, affine), known.bounds(affine), strict=True)
+        sides = zip(own.ends(known, affine), known.bounds(affine), strict=True)
         low, high = (np.array([[float(v) for v in side] for side in pair]) for pair in sides)
     low, high = low.max(0), high.min(0)
     return low - abs(low) * (ROOM - 1), high + abs(high) * (ROOM - 1)
