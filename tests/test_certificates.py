@@ -28,9 +28,10 @@ from recurjac.cli import main
 from recurjac.cli.checking import CHECKER
 from recurjac.deadline import NEVER, Deadline
 from recurjac.network import Network, chain
+from recurjac.preactivation.secants import Secants
 from recurjac.provenance import AbstractResult
 from recurjac.testing.networks import KINDS, true_jacobians
-from recurjac.witness.leaf import Asked
+from recurjac.witness.leaf import Asked, Leaf
 from recurjac.witness.literal import literal
 from recurjac.witness.parts import Parts
 from recurjac.witness.questions import NormQuestion
@@ -113,6 +114,50 @@ def test_certificates_are_accepted(kind: str, model: Any, tmp_path: Path) -> Non
         certificate.save(tmp_path / f"{i}.json")
         code, said = checked(tmp_path / f"{i}.json", file)
         assert code == 0, (certificate, said)
+
+
+def deep(seed: int = 0) -> Network:
+    """A chain of 20 inputs, too many to be divided, and 3 outputs, whose chords are loose."""
+    g = torch.Generator().manual_seed(seed)
+    sizes = [(24, 20), *[(24, 24)] * 4, (3, 24)]
+    weights = [torch.randn(size, generator=g, dtype=torch.float64) * (1.4 / size[1] ** 0.5) for size in sizes]
+    return chain([(w, torch.randn(len(w), generator=g, dtype=torch.float64) / 4) for w in weights], [KINDS["relu"]] * 5)
+
+
+@pytest.mark.parametrize(
+    ("p", "q"), [(2, 2), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((inf, inf), (1, 1), (2, inf)))]
+)
+def test_where_lines_are_loose_chains_of_matrices_prove_the_constant(
+    p: float, q: float, model: Any, tmp_path: Path
+) -> None:
+    network, file = model(deep())
+    region = rj.LpBall(torch.zeros(1, 20, dtype=torch.float64), 0.3, p)
+    ask = partial(rj.lipschitz, network, region, p=p, q=q, search=rj.Search(work=0))
+    chains = ask(method=rj.QuadraticNorm(), pre=Secants())
+    (certificate,) = chains.certificate(file, seconds=10)
+    assert certificate.value <= 1.05 * float(chains.upper)
+    assert certificate.value < 0.7 * float(ask(method=rj.Chords()).upper)
+    assert certificate.document["claims"][0]["by"] == "tangents"
+    assert certificate.document["parts"][0]["gradients"] == []
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    forgery = copy.deepcopy(certificate.document)
+    forgery["claims"][0]["upper"] = (float.fromhex(forgery["claims"][0]["upper"]) * (1 - 1e-6)).hex()
+    (tmp_path / "forged.json").write_text(json.dumps(forgery))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert (code, "claim 0 (lipschitz): parts[0]: norm" in said) == (1, True)
+
+
+def test_outputs_are_proved_by_secants_where_lines_are_loose(model: Any, tmp_path: Path) -> None:
+    network, file = model(deep())
+    region = rj.LpBall(torch.zeros(1, 20, dtype=torch.float64), 0.3, 2)
+    found = rj.preactivation_bounds(network, region, pre=Secants())
+    (certificate,) = found.certificate(file, seconds=10)
+    lines = rj.preactivation_bounds(network, region, pre=rj.Crown())
+    assert certificate.value < 0.9 * float((lines.upper[-1] - lines.lower[-1]).amax())
+    assert certificate.document["parts"][0]["values"]["quadratic"][-1] is not None
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
 
 
 SMALL = [name for name in MODULES if "200" not in name]
@@ -386,10 +431,10 @@ def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any)
     network, _ = model(small("relu", 2))
     region = rj.LpBall(point(2), 0.5).bind((4,), torch.float64, torch.device("cpu"))
     asked = Asked(network, torch.eye(3, dtype=torch.float64))
-    alone = Parts.grown(asked, NormQuestion(inf, inf, 0.0), region, Deadline.after(1e-9))
+    alone = Parts.grown(Leaf(asked, region), NormQuestion(inf, inf, 0.0), Deadline.after(1e-9))
     goal = NormQuestion(inf, inf, 0.0).value(alone.leaves) * 0.9
     question = NormQuestion(inf, inf, goal)
-    divided = Parts.grown(asked, question, region, NEVER)
+    divided = Parts.grown(Leaf(asked, region), question, NEVER)
     assert len(alone.nodes) == 1
     assert len(divided.nodes) > 1
     assert question.value(divided.leaves) <= question.goal

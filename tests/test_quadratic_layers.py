@@ -120,7 +120,7 @@ def test_the_matrix_holds_for_all_slopes(name: str, steps: int, seed: int) -> No
 
 
 @pytest.mark.parametrize("name", LAYERED)
-@pytest.mark.parametrize("aim", [*quadratic._AIMS.values(), quadratic._EACH], ids=lambda aim: aim.loss.__name__)
+@pytest.mark.parametrize("aim", [*quadratic.AIMS.values(), quadratic._EACH], ids=lambda aim: aim.loss.__name__)
 def test_a_search_ends_near_the_best_multipliers(aim: quadratic.Aim, name: str) -> None:
     """It gains, and from where it ends hardly anything is gained by other multipliers nearby (sorts lie at a limit)."""
     seed = 1

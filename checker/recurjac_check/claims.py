@@ -10,6 +10,7 @@ from recurjac_check import reading
 from recurjac_check.errors import Invalid, missed
 from recurjac_check.functions import ONE, Numbers
 from recurjac_check.network import Network
+from recurjac_check.quadratic import lengths
 from recurjac_check.region import ZERO, Region, contains, dual_norm, larger, norm, smaller
 from recurjac_check.witness import Leaf, at_point, combined, derivative
 
@@ -52,7 +53,7 @@ class Context:
         """Raise Invalid unless lower <= rows <= upper; lines are used for what intervals do not prove."""
         for leaf in self.leaves:
             affine = combined(self.network.outputs, rows)
-            l, u = leaf.values.interval(affine)
+            l, u = leaf.ends(leaf.values, affine)
             leaf.values.prove(affine, u, upper, 1, f"{leaf.where}: upper end of row")
             leaf.values.prove(affine, l, lower, -1, f"{leaf.where}: lower end of row")
 
@@ -160,6 +161,16 @@ def norm_bound(leaf: Leaf, rows: list[reading.Row], p: str, q: str, lines: bool)
     return norm_within(*_entries(leaf, rows, lines), p, q)
 
 
+def reached_norm(leaf: Leaf, rows: list[reading.Row], p: str, q: str) -> arb:
+    """A bound of the norm from p to q of the Jacobian of rows, from its tangents."""
+    gram = leaf.reach(rows, p)
+    bound = norm(lengths(gram), q).upper()
+    if q == "inf" or len(rows) > _SPECTRAL:
+        return bound
+    whole = spectral(gram) * (len(rows) if q == "1" else 1)
+    return smaller(bound, whole.sqrt().upper())
+
+
 def measure_bound(leaf: Leaf, rows: list[reading.Row], p: str, lines: bool) -> arb:
     """A bound of the matrix measure of the Jacobian of rows: ‖J + s‖ - s; of its symmetric part if p is 2."""
     low, high = _entries(leaf, rows, lines)
@@ -176,9 +187,12 @@ def measure_bound(leaf: Leaf, rows: list[reading.Row], p: str, lines: bool) -> a
 def _lipschitz(claim: Claim, context: Context) -> None:
     rows, c = context.rows(claim["rows"]), reading.number(claim["upper"], "upper")
     p, q = (reading.text(claim[k], k, "1 2 inf") for k in ("from", "to"))
-    reading.text(claim["by"], "by", "entries")
+    by = reading.text(claim["by"], "by", "entries tangents")
 
-    context.at_most("norm", c, lambda leaf, lines: norm_bound(leaf, rows, p, q, lines))
+    def bound(leaf: Leaf, lines: bool) -> arb:
+        return reached_norm(leaf, rows, p, q) if by == "tangents" else norm_bound(leaf, rows, p, q, lines)
+
+    context.at_most("norm", c, bound)
 
 
 def _measure(claim: Claim, context: Context) -> None:

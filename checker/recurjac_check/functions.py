@@ -72,6 +72,23 @@ class Smooth:
         """Bounds of f' on [l, u]."""
         return extremes(self.slope, self.bend, l, u)
 
+    def secants(self, l: arb, u: arb, c: arb) -> tuple[arb, arb]:
+        """Bounds of s(z) = (f(z) - f(c)) / (z - c) on [l, u]; s' is half of f'' somewhere between z and c."""
+
+        def secant(z: arb) -> arb:
+            step = z - c
+            return (self.value(z) - self.value(c)) / step if step > 0 or step < 0 else self.slope(z.union(c))
+
+        def turn(z: arb) -> arb:
+            near, step, m = self.bend(z.union(c)) / 2, z - c, z.mid()
+            if not (step > 0 or step < 0):
+                return near
+            centred = self.slope(m) - secant(m) + (self.bend(z) - near) * (z - m)
+            ways = [w for w in (near, centred / step, (self.slope(z) - secant(z)) / step) if w.is_finite()]
+            return min(ways, key=lambda w: float(w.rad()), default=near)  # s' is (f' - s) / (z - c)
+
+        return extremes(secant, turn, l, u)
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -94,11 +111,7 @@ class Pieces:
     def offsets(self, a: arb, l: arb, u: arb) -> tuple[arb, arb]:
         """Bounds of f(z) - a z on [l, u]: it is extreme at an end or at a kink."""
         points = [l, u, *(b for b in self.kinks if l < b < u)]
-        values = [self.value(z) - a * z for z in points]
-        low, high = values[0].lower(), values[0].upper()
-        for v in values[1:]:
-            low, high = smaller(low, v.lower()), larger(high, v.upper())
-        return low, high
+        return _hull([self.value(z) - a * z for z in points])
 
     def slopes(self, l: arb, u: arb) -> tuple[arb, arb]:
         """The least and the largest slope of the pieces that meet [l, u]."""
@@ -107,10 +120,24 @@ class Pieces:
             left, right = self.kinks[i - 1 : i], self.kinks[i : i + 1]
             if not (i and u < left[0]) and not (right and l > right[0]):
                 met.append(s)
-        low = high = met[0]
-        for s in met[1:]:
-            low, high = smaller(low, s), larger(high, s)
-        return low, high
+        return _hull(met)
+
+    def secants(self, l: arb, u: arb, c: arb) -> tuple[arb, arb]:
+        """Bounds of (f(z) - f(c)) / (z - c) on [l, u]: on each piece and side of c, it is extreme at the ends."""
+        least, most = self.slopes(smaller(l, c.lower()), larger(u, c.upper()))
+        found = list(self.slopes(c.lower(), c.upper()))
+        for z in (l, u, *(b for b in self.kinks if l < b < u)):
+            if z > c or z < c:
+                found.append((self.value(z) - self.at(c)) / (z - c))
+            else:
+                found += self.slopes(smaller(z, c.lower()), larger(z, c.upper()))
+        low, high = _hull(found)
+        return larger(low, least), smaller(high, most)
+
+    def at(self, c: arb) -> arb:
+        """f(c) for a ball c."""
+        low, high = self.offsets(ZERO, c.lower(), c.upper())
+        return low.union(high)
 
 
 @dataclass(frozen=True)
@@ -133,6 +160,10 @@ class Elementwise:
         """Bounds of the slopes."""
         return [(i, i, *self.f(i).slopes(a, b)) for i, (a, b) in enumerate(zip(l, u, strict=True))]
 
+    def secants(self, l: Numbers, u: Numbers, at: Numbers) -> list[Edge]:
+        """Bounds of the slopes of secants between pre-activations and those at a point."""
+        return [(i, i, *self.f(i).secants(a, b, c)) for i, (a, b, c) in enumerate(zip(l, u, at, strict=True))]
+
     def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
         """Lines below and above h, of these slopes or those of the chord."""
         lower, upper = [], []
@@ -144,6 +175,14 @@ class Elementwise:
             lower.append(_line(i, s, f.offsets(s, a, b)[0]))
             upper.append(_line(i, t, f.offsets(t, a, b)[1]))
         return lower, upper
+
+
+def _hull(values: Numbers) -> tuple[arb, arb]:
+    """The ends of a hull of balls."""
+    low, high = values[0].lower(), values[0].upper()
+    for v in values[1:]:
+        low, high = smaller(low, v.lower()), larger(high, v.upper())
+    return low, high
 
 
 def _line(i: int, slope: arb, intercept: arb) -> Plane:
@@ -158,11 +197,7 @@ def _chord(f: Function, l: arb, u: arb) -> arb:
 
 def times(a: tuple[arb, arb], b: tuple[arb, arb]) -> tuple[arb, arb]:
     """The product of two intervals, whose ends may be balls."""
-    corners = [x * y for x in a for y in b]
-    low, high = corners[0].lower(), corners[0].upper()
-    for c in corners[1:]:
-        low, high = smaller(low, c.lower()), larger(high, c.upper())
-    return low, high
+    return _hull([x * y for x in a for y in b])
 
 
 @dataclass(frozen=True)
@@ -180,6 +215,11 @@ class Product:
         """The slope by one factor is the other factor."""
         n = len(l) // 2
         return [(i, j, l[k], u[k]) for i in range(n) for j, k in ((i, n + i), (n + i, i))]
+
+    def secants(self, l: Numbers, u: Numbers, at: Numbers) -> list[Edge]:
+        """Those by one factor are means of the other factor and of its value at the point."""
+        means = [((a + c) / 2, (b + c) / 2) for a, b, c in zip(l, u, at, strict=True)]
+        return self.edges([a.lower() for a, _ in means], [b.upper() for _, b in means])
 
     def planes(self, l: Numbers, u: Numbers, below: Slopes, above: Slopes) -> tuple[list[Plane], list[Plane]]:
         """Planes of these slopes, or constants: u v - a u - b v = (u - b) (v - a) - a b is extreme at corners."""

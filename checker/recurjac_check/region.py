@@ -44,6 +44,16 @@ class Region:
         ball = (at + self.radius * dual_norm(row.values(), self.norm)).upper()
         return ball if ball < bound else bound
 
+    def around(self, euclidean: bool, where: str) -> tuple[list[arb], list[arb]]:
+        """A point, and how far from it each input lies at most; with the 2-norm of these shares at most 1 if asked."""
+        if not euclidean:
+            at = [m.mid() for m in self.middle]
+            ends = zip(at, self.lower, self.upper, strict=True)
+            return at, [larger((u - c).upper(), (c - l).upper()) for c, l, u in ends]
+        if self.norm not in ("1", "2"):
+            raise Invalid(f"{where}.weights are missing: the region is in no ball of the 2-norm")
+        return self.center, [self.radius] * len(self.center)
+
     def cut(self, i: int, at: arb, below: bool) -> "Region":
         """The part with x_i <= at, or with x_i >= at."""
         lower, upper = list(self.lower), list(self.upper)

@@ -16,6 +16,8 @@ from recurjac_check.region import ZERO, larger, smaller
 
 _LOT = 256
 """How many forms are taken at a time."""
+_ACCURATE = 64
+"""The number of exact bits from which coefficients are kept as balls."""
 Planes = tuple[list[Plane], list[Plane]]
 Supremum = Callable[[Entries], arb]
 
@@ -89,25 +91,27 @@ class Known:
 
     @cached_property
     def planes(self) -> Planes:
-        """Planes below and above the outputs."""
-        return self.relation.planes(self.l, self.u, self.below, self.above)
+        """Planes below and above the outputs; offsets of 0 are `ZERO` itself."""
+        lower, upper = self.relation.planes(self.l, self.u, self.below, self.above)
+        return [(t, ZERO if c.is_zero() else c) for t, c in lower], [(t, ZERO if c.is_zero() else c) for t, c in upper]
 
     def replaced(self, form: Entries) -> tuple[Entries, arb]:
         """A function of the pre-activations that a function of the outputs does not exceed.
 
-        Its coefficients become exact: their radii are absorbed against the sizes of the outputs.
+        Coefficients with a sign that is not certain or few exact digits become exact: their radii are absorbed against
+        the sizes of the outputs, so that they do not grow from node to node.
         """
         result: Entries = {}
-        constant, (lower, upper), sizes = ZERO, self.planes, self.sizes
+        constant, (lower, upper) = ZERO, self.planes
         for o, c in form.items():
-            middle = c.mid()
-            if not c.is_exact():
-                constant += c.rad() * sizes[o]
-            terms, offset = upper[o] if middle > ZERO else lower[o]
-            if not offset.is_zero():
-                constant += middle * offset
+            if c.rel_accuracy_bits() < _ACCURATE:
+                constant += c.rad() * self.sizes[o]
+                c = c.mid()
+            terms, offset = upper[o] if c > ZERO else lower[o]
+            if offset is not ZERO:
+                constant += c * offset
             for i, a in terms:
-                result[i] = result[i] + middle * a if i in result else middle * a
+                result[i] = result[i] + c * a if i in result else c * a
         return result, constant
 
 

@@ -5,28 +5,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flint import arb
+from flint import arb, arb_mat
 
 from recurjac_check import reading
 from recurjac_check.affine import Affine, Matrix
 from recurjac_check.errors import Invalid
-from recurjac_check.functions import Edge, Numbers, Slopes
+from recurjac_check.functions import ONE, Edge, Numbers, Slopes
 from recurjac_check.network import Network
+from recurjac_check.quadratic import Chain, Multipliers, lengths
 from recurjac_check.region import ZERO, Region, larger, smaller
 from recurjac_check.system import Edges, Known, Relation, System, point_supremum
 
+Ends = tuple[Numbers, Numbers]
 
-def node(system: System, affine: Affine, relation: Relation, slopes: int, value: Any, where: str) -> Known:
-    """A node with proved ends of its pre-activations, at least as good as those that are claimed. Raises Invalid."""
-    l, u = system.interval(affine)
+
+def node(system: System, affine: Affine, relation: Relation, slopes: int, value: Any, where: str, ends: Ends) -> Known:
+    """A node whose pre-activations are proved to lie between the finite ends that are claimed. Raises Invalid.
+
+    `ends` of them are proved already, and are taken where none are claimed.
+    """
+    l, u = ends
     below: Slopes = None
     above: Slopes = None
     if value is not None:
         reading.record(value, where, "lower upper lower_slope upper_slope")
         for sign, own, key in ((1, u, "upper"), (-1, l, "lower")):
-            ends = reading.numbers(value[key], f"{where}.{key}", len(affine), infinite=True)
-            system.prove(affine, own, ends, sign, f"{where}: {key} end")
-            own[:] = [smaller(a, b) if sign > 0 else larger(a, b) for a, b in zip(own, ends, strict=True)]
+            claimed = reading.numbers(value[key], f"{where}.{key}", len(affine), infinite=True)
+            system.prove(affine, own, claimed, sign, f"{where}: {key} end")
+            own[:] = [b if b.is_finite() else a for a, b in zip(own, claimed, strict=True)]
         below, above = (reading.optional(value[k], f"{where}.{k}", slopes) for k in ("lower_slope", "upper_slope"))
     if not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(l, u, strict=True)):
         raise Invalid(f"{where}: no finite range is proved")
@@ -71,30 +77,29 @@ def at_point(network: Network, point: Numbers) -> System:
     return system
 
 
+def forward(network: Network, edges: list[list[Edge]], affine: Affine) -> Affine:
+    """An affine function of inputs and outputs as one of inputs and edges, without its constant."""
+    blocks = {
+        s: spread(block, edges[s - 1], 0, network.stages[s - 1].function.arguments == 1) if s else block
+        for s, block in affine.blocks.items()
+    }
+    return Affine(blocks, [ZERO] * len(affine))
+
+
+def chain(network: Network, edges: list[list[Edge]]) -> Chain:
+    """The nodes of the chain rule up to the stages whose edges are given."""
+    stages = zip(network.stages[: len(edges)], edges, strict=True)
+    return Chain([(forward(network, edges, s.pre), [(j, d, most) for _, j, d, most in own]) for s, own in stages])
+
+
 def derivative(network: Network, point: Numbers, direction: Numbers, rows: Sequence[reading.Row]) -> Numbers:
     """Balls that hold the derivatives of rows at a point in a direction."""
     edges = [s.function.edges(v.l, v.u) for s, v in zip(network.stages, at_point(network, point).nodes, strict=True)]
     system = System(point_supremum(direction))
-
-    def forward(affine: Affine) -> Affine:
-        blocks = {
-            s: spread(block, edges[s - 1], 0, network.stages[s - 1].function.arguments == 1) if s else block
-            for s, block in affine.blocks.items()
-        }
-        return Affine(blocks, [ZERO] * len(affine))
-
-    for stage, own in zip(network.stages, edges, strict=True):
-        affine = forward(stage.pre)
-        system.nodes.append(Known(affine, Edges([(j, d, most) for _, j, d, most in own]), *system.interval(affine)))
-    low, high = system.interval(forward(combined(network.outputs, rows)))
+    for affine, slopes in chain(network, edges).nodes:
+        system.nodes.append(Known(affine, Edges(slopes), *system.interval(affine)))
+    low, high = system.interval(forward(network, edges, combined(network.outputs, rows)))
     return [a.union(b) for a, b in zip(low, high, strict=True)]
-
-
-def _record(value: Any, where: str, keys: str, count: int) -> list[Any]:
-    """The stages of a witness."""
-    if reading.record(value, where, keys)["quadratic"] is not None:
-        raise Invalid(f"{where}.quadratic is not null")
-    return reading.array(value["stages"], f"{where}.stages", count)
 
 
 @dataclass(eq=False)
@@ -109,18 +114,52 @@ class Leaf:
     def __post_init__(self) -> None:
         """Nothing of a gradient is known before it is asked for."""
         self._systems: dict[str, System] = {}
+        self._centres: dict[bool, System] = {}
         self._entries: dict[tuple[bool, str], tuple[Numbers, Numbers]] = {}
 
     @cached_property
     def values(self) -> System:
         """The ranges of all pre-activations, proved."""
         where, own = f"{self.where}.values", self.network.stages
-        stages = _record(self.witness["values"], where, "stages quadratic", len(own))
+        stages = reading.array(self._own_values["stages"], f"{where}.stages", len(own))
         system = System(self.region.supremum)
         for k, (stage, value) in enumerate(zip(own, stages, strict=True)):
-            n = len(stage.pre)
-            system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]"))
+            n, ends = len(stage.pre), self.ends(system, stage.pre)
+            system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]", ends))
         return system
+
+    @cached_property
+    def _own_values(self) -> Any:
+        return reading.record(self.witness["values"], f"{self.where}.values", "stages quadratic")
+
+    def _centre(self, euclidean: bool, where: str) -> tuple[System, Numbers]:
+        """Values at the centre of the ball or of the box, and how far from it inputs are."""
+        centre, halves = self.region.around(euclidean, where)
+        if euclidean not in self._centres:
+            self._centres[euclidean] = at_point(self.network, centre)
+        return self._centres[euclidean], halves
+
+    def ends(self, system: System, affine: Affine) -> Ends:
+        """Bounds of a function of known nodes, by intervals and by the multipliers of the next node, if any."""
+        l, u = system.interval(affine)
+        k, where, value = len(system.nodes), f"{self.where}.values.quadratic", self._own_values["quadratic"]
+        if value is None or reading.array(value, where, len(self.network.stages) + 1)[k] is None:
+            return l, u
+        where, sizes = f"{where}[{k}]", [len(node.affine) for node in system.nodes]
+        given = Multipliers.read(value[k], where, self.network.inputs, sizes)
+        at, halves = self._centre(given.weights is None, where)
+        middles = [[a.union(b) for a, b in zip(own.l, own.u, strict=True)] for own in at.nodes]
+        known = zip(self.network.stages, system.nodes, middles, strict=False)
+        secants = [stage.function.secants(node.l, node.u, c) for stage, node, c in known]
+        gram = chain(self.network, secants).reach(
+            forward(self.network, secants, affine), given.start(halves), given, where
+        )
+        low, high = at.interval(affine)
+        spread = list(zip(low, high, lengths(gram), strict=True))
+        return (
+            [larger(a, (c - s).lower()) for a, (c, _, s) in zip(l, spread, strict=True)],
+            [smaller(a, (c + s).upper()) for a, (_, c, s) in zip(u, spread, strict=True)],
+        )
 
     @cached_property
     def edges(self) -> list[list[Edge]]:
@@ -138,7 +177,9 @@ class Leaf:
         outputs, total = len(self.network.outputs), len(self.network.stages)
         for n, value in enumerate(reading.array(self.witness["gradients"], f"{self.where}.gradients")):
             where = f"{self.where}.gradients[{n}]"
-            stages = _record(value, where, "row stages quadratic", total)
+            if reading.record(value, where, "row stages quadratic")["quadratic"] is not None:
+                raise Invalid(f"{where}.quadratic is not null")
+            stages = reading.array(value["stages"], f"{where}.stages", total)
             if reading.row_key(reading.row(value["row"], f"{where}.row", outputs)) == key:
                 break
         else:
@@ -148,7 +189,8 @@ class Leaf:
         for k in reversed(range(total)):
             edges = [(i, d, most) for i, _, d, most in self.edges[k]]
             affine = backward(self.network, self.edges, k + 1)
-            found = node(system, affine, Edges(edges), len(edges), stages[k], f"{where}.stages[{k}]")
+            ends = system.interval(affine)
+            found = node(system, affine, Edges(edges), len(edges), stages[k], f"{where}.stages[{k}]", ends)
             if (found.below or found.above) and self.network.stages[k].function.arguments > 1:
                 raise Invalid(f"{where}.stages[{k}] has slopes, and is not elementwise")
             system.nodes.append(found)
@@ -161,6 +203,18 @@ class Leaf:
             system, affine = self.gradient(row), backward(self.network, self.edges, 0)
             self._entries[key] = system.bounds(affine) if lines else system.interval(affine)
         return self._entries[key]
+
+    def reach(self, rows: Sequence[reading.Row], p: str) -> arb_mat:
+        """G with (c J v)² <= c G cᵀ for the Jacobian J of rows, all c and all v with a p-norm of at most 1."""
+        where, sizes = f"{self.where}.tangents", [len(stage.pre) for stage in self.network.stages]
+        if self.witness["tangents"] is None:
+            raise Invalid(f"{where} is null")
+        given = Multipliers.read(self.witness["tangents"], where, self.network.inputs, sizes)
+        if given.weights is None and p == "inf":
+            raise Invalid(f"{where} has no weights")
+        wanted = forward(self.network, self.edges, combined(self.network.outputs, rows))
+        start = given.start([ONE] * self.network.inputs)
+        return chain(self.network, self.edges).reach(wanted, start, given, where)
 
     def row_sum(self, row: reading.Row) -> arb:
         """A bound of the sum of absolute values of a row: of each, or of their chords, which are bounded together."""

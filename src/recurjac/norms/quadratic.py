@@ -85,7 +85,7 @@ class QuadraticNorm(AbstractNormMethod):
     def norm(self, gradients: Gradients, p: float, q: float) -> Tensor:
         chain = gradients.chain
         with torch.no_grad():
-            found = [_norm_of(reached, q, chain) for reached in self._each_reached(chain, p, _AIMS[q])]
+            found = [norm_of(reached, q, chain) for reached in self._each_reached(chain, p, AIMS[q])]
             return torch.fmin(torch.stack(found), ProductOfNorms(self.seconds).norm(gradients, p, q))
 
     def rows(self, gradients: Gradients, p: float) -> Tensor:
@@ -142,7 +142,7 @@ def _rows_of(reached: Reached | None, chain: ChainRule) -> Tensor:
     return round_up_to(torch.where(found.isnan(), inf, found), chain.dtype)
 
 
-def _norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
+def norm_of(reached: Reached | None, q: float, chain: ChainRule) -> Tensor:
     """The norm to l_q: that of the rows' norms, and for q = 2 and 1 also √λ and √(K λ), λ the largest eigenvalue."""
     plain = vector_norm(_rows_of(reached, chain), q, chain.arithmetic)
     if reached is None or q == inf:
@@ -201,7 +201,7 @@ def _shares(weights: Tensor) -> Tensor:
     return weights / weights.sum()
 
 
-_AIMS = {inf: Aim(_largest, _weigh_largest), 2.0: Aim(_spectral, None), 1.0: Aim(_total, _weigh_total)}
+AIMS = {inf: Aim(_largest, _weigh_largest), 2.0: Aim(_spectral, None), 1.0: Aim(_total, _weigh_total)}
 """What the search makes small for the norm l_q of the output."""
 _EACH = Aim(_each, _weigh_each)
 """What it makes small for all rows."""

@@ -40,7 +40,7 @@ class AbstractCentred(AbstractPreactivation):
             chosen = torch.ones(shape, dtype=torch.bool, device=like.device)
         low = torch.full(shape, -inf, dtype=like.dtype, device=like.device).flatten(1)
         high = -low
-        for system in _systems(state, k, chosen):
+        for system in systems(state, k, chosen):
             below, above = self.ranges(system)
             low[system.sample, system.index] = -round_up_to(torch.where(below.isnan(), inf, -below), like.dtype)
             high[system.sample, system.index] = round_up_to(torch.where(above.isnan(), inf, above), like.dtype)
@@ -96,7 +96,7 @@ class SecantSystem:
         return (exact(low) - exact(below)).lower(), (exact(high) + exact(above)).upper()
 
 
-def _systems(state: PreactivationState, k: int, chosen: Tensor) -> Iterator[SecantSystem]:
+def systems(state: PreactivationState, k: int, chosen: Tensor) -> Iterator[SecantSystem]:
     """The system of each sample with chosen neurons whose region is bounded."""
     centre, radius = centre_of(state.region)
     bounded = radius.flatten(1).isfinite().all(1) & chosen.flatten(1).any(1)

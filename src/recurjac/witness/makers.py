@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -26,10 +26,11 @@ from recurjac.provenance import AbstractResult
 from recurjac.region import AbstractRegion, BoundBall, BoundBox, BoundRegion
 from recurjac.stage_bounds import PreactivationBounds
 from recurjac.version import __version__
-from recurjac.witness.leaf import Asked
+from recurjac.witness.leaf import Asked, Leaf
 from recurjac.witness.model import Model
 from recurjac.witness.notation import Json, digest, norm, number, numbers, region, row, unclipped
 from recurjac.witness.parts import Parts
+from recurjac.witness.quadratic import is_affordable
 from recurjac.witness.questions import (
     AbstractQuestion,
     EntriesQuestion,
@@ -39,12 +40,15 @@ from recurjac.witness.questions import (
     OutputsQuestion,
     SignsQuestion,
     SlopeQuestion,
+    TangentsQuestion,
 )
 
 _LARGE = 3e9
 """The multiply-adds of lines for all neurons and rows above which a witness has intervals only."""
 _SHRINK = 12
 """How many smaller radii are tried if a radius is not proved."""
+_LINES = 0.5
+"""The share of the time left for trees without P-chains."""
 _TRY = 0.3
 """The share of the time left that each of them has."""
 _FARTHEST = 1e3
@@ -86,11 +90,26 @@ class _Maker:
         work = network.multiply_adds * (sum(network.sizes[1:-1]) + sum(network.sizes[:1]))
         return Asked(network, rows, lines=work <= _LARGE)
 
+    def parts(self, asked: Asked, question: AbstractQuestion, where: BoundRegion, deadline: Deadline) -> Parts:
+        """The tree that proves most of a question over a region: by lines, or by P-chains too if these miss the goal.
+
+        A norm may then be bounded by tangents as well.
+        """
+        region = unclipped(where)
+        plain = Parts.grown(Leaf(asked, region), question, deadline.part(_LINES))
+        if plain.score <= question.goal or deadline.over or not (asked.lines and is_affordable(asked.network)):
+            return plain
+        norm = question if isinstance(question, NormQuestion) else None
+        root = Leaf(replace(asked, chains=True, norm=None if norm is None else (norm.p, norm.q)), region)
+        ways = [question] if norm is None else [norm, TangentsQuestion(norm)]
+        other = Parts.grown(root, min(ways, key=lambda way: way.score(root)), deadline)
+        return other if other.score < plain.score else plain
+
     def certificate(
         self, asked: Asked, question: AbstractQuestion, where: BoundRegion, what: str, result: float, deadline: Deadline
     ) -> Certificate:
         """The certificate of one question over a region."""
-        parts = Parts.grown(asked, question, unclipped(where), deadline)
+        parts = self.parts(asked, question, where, deadline)
         return self.written(parts, where, what, result)
 
     def written(self, parts: Parts, where: BoundRegion, what: str, result: float) -> Certificate:
@@ -121,14 +140,14 @@ class _Maker:
         The certificate claims nothing if the question is not proved at the centre itself.
         """
         bad = best = min(radius, _FARTHEST * max(1.0, float(ball(0.0).x.abs().max())))
-        proved = Parts.grown(asked, question, unclipped(ball(best)), deadline.part(0.5))
+        proved = self.parts(asked, question, ball(best), deadline.part(0.5))
         if not question.claims(proved.leaves):
-            proved, best = Parts.grown(asked, question, unclipped(ball(0.0)), Deadline.after(0.0)), 0.0
+            proved, best = self.parts(asked, question, ball(0.0), Deadline.after(0.0)), 0.0
         for _ in range(_SHRINK):
             if bad - best <= 0.02 * bad or not question.claims(proved.leaves):
                 break
             tried = (best + bad) / 2
-            parts = Parts.grown(asked, question, unclipped(ball(tried)), deadline.part(_TRY))
+            parts = self.parts(asked, question, ball(tried), deadline.part(_TRY))
             if question.claims(parts.leaves):
                 proved, best = parts, tried
             else:

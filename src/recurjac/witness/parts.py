@@ -11,8 +11,7 @@ import torch
 
 from recurjac.arithmetic import Rigorous
 from recurjac.deadline import Deadline
-from recurjac.region import BoundRegion
-from recurjac.witness.leaf import Asked, Leaf
+from recurjac.witness.leaf import Leaf
 from recurjac.witness.notation import Json, number
 from recurjac.witness.questions import AbstractQuestion
 
@@ -27,15 +26,14 @@ MOST_PARTS = 256
 class Parts:
     """The nodes of a tree: leaves, and splits `(input, at, below, above)` that refer to nodes after them."""
 
-    asked: Asked
     question: AbstractQuestion
     nodes: list[Leaf | tuple[int, float, int, int]] = field(default_factory=list)
 
     @classmethod
-    def grown(cls, asked: Asked, question: AbstractQuestion, region: BoundRegion, deadline: Deadline) -> Parts:
+    def grown(cls, root: Leaf, question: AbstractQuestion, deadline: Deadline) -> Parts:
         """The tree that is divided until every leaf meets the question's goal, or there is no more time."""
-        parts = cls(asked, question, [Leaf(asked, region)])
-        divides = asked.inputs <= MOST_INPUTS and region.is_box
+        parts = cls(question, [root])
+        divides = root.asked.inputs <= MOST_INPUTS and root.region.is_box
         scores = {0: question.score(parts.leaves[0])}
         while divides and len(scores) < MOST_PARTS and not deadline.over:
             worst = max(scores, key=lambda i: scores[i])
@@ -61,8 +59,13 @@ class Parts:
             return False
         count = len(self.nodes)
         self.nodes[place] = (leaf.axis, at, count, count + 1)
-        self.nodes += [Leaf(self.asked, below), Leaf(self.asked, above)]
+        self.nodes += [Leaf(leaf.asked, below), Leaf(leaf.asked, above)]
         return True
+
+    @property
+    def score(self) -> float:
+        """That of the worst leaf."""
+        return max(self.question.score(leaf) for leaf in self.leaves)
 
     @property
     def leaves(self) -> Sequence[Leaf]:
@@ -74,6 +77,6 @@ class Parts:
 
     def _node(self, node: Leaf | tuple[int, float, int, int]) -> Json:
         if isinstance(node, Leaf):
-            return node.written(self.question.needs_gradients)
+            return node.written(self.question.needs)
         axis, at, below, above = node
         return {"split": {"input": axis, "at": number(at)}, "below": below, "above": above}

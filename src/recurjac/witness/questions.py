@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.witness.leaf import Leaf
+from recurjac.witness.leaf import Leaf, Needs
 from recurjac.witness.notation import Json, norm, number, numbers, row
 
 _ENOUGH = 1e-4
@@ -41,9 +41,9 @@ class AbstractQuestion(ABC):
         return max(self.score(leaf) for leaf in leaves)
 
     @property
-    def needs_gradients(self) -> bool:
-        """Whether the leaves' gradients are part of the proof."""
-        return True
+    def needs(self) -> Needs:
+        """What the proof is from."""
+        return Needs.GRADIENTS
 
 
 @final
@@ -64,15 +64,39 @@ class NormQuestion(AbstractQuestion):
         return leaf.slopes.norm(self.p, self.q)
 
     def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
-        upper = self.value(leaves)
+        return self.written(self.value(leaves), leaves[0].asked.rows, "entries")
+
+    def written(self, upper: float, rows: Tensor, by: str) -> list[Json]:
+        """The claim of a bound, and what is attained."""
         if upper == inf:
             return []
-        rows = [row(r) for r in leaves[0].asked.rows]
         found = {
-            "kind": "lipschitz", "rows": rows, "from": norm(self.p), "to": norm(self.q), "by": "entries",
+            "kind": "lipschitz", "rows": [row(r) for r in rows], "from": norm(self.p), "to": norm(self.q), "by": by,
             "upper": number(upper),
         }  # fmt: skip
         return [found] if self.attained is None else [found, self.attained]
+
+
+@final
+@dataclass(frozen=True)
+class TangentsQuestion(AbstractQuestion):
+    """The same question, answered by P-chains."""
+
+    norm: NormQuestion
+
+    @property
+    def goal(self) -> float:
+        return self.norm.goal
+
+    def score(self, leaf: Leaf) -> float:
+        return inf if leaf.tangents is None else leaf.tangents.norm
+
+    def claims(self, leaves: Sequence[Leaf]) -> list[Json]:
+        return self.norm.written(self.value(leaves), leaves[0].asked.rows, "tangents")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs.TANGENTS
 
 
 @final
@@ -154,8 +178,8 @@ class OutputsQuestion(AbstractQuestion):
         return float((high - low).amax())
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
+    def needs(self) -> Needs:
+        return Needs.VALUES
 
 
 @final
@@ -189,8 +213,8 @@ class MarginQuestion(AbstractQuestion):
         return -max(self.score(leaf) for leaf in leaves)
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
+    def needs(self) -> Needs:
+        return Needs.VALUES
 
 
 @final

@@ -21,6 +21,7 @@ from recurjac.propagation.planning import Planner
 from recurjac.propagation.sweep import sweep
 from recurjac.region import BoundRegion
 from recurjac.relaxations import LinearRelaxation
+from recurjac.witness.quadratic import Around, Proof
 
 SLACK = 2.0**-36
 """By how much numbers are rounded outward, relative to the largest of their node.
@@ -77,21 +78,31 @@ class WitnessLines(AbstractLineRule):
 class Ranges:
     """What is known of a network's stages over the region of one sample, all but the last stage.
 
+    chains: the proofs of those stages that are bounded by secants; None if that was not tried.
     Stages without activation have ranges by intervals only, since the checker sees no such stages.
     """
 
     state: PreactivationState
     rule: AbstractPreactivation
+    chains: Mapping[int, Proof] | None
 
     @classmethod
-    def of(cls, network: Network, region: BoundRegion, *, lines: bool = True) -> Ranges:
-        """Ranges by intervals, and by lines for the neurons that intervals leave unstable if `lines`."""
+    def of(cls, network: Network, region: BoundRegion, *, lines: bool = True, chains: bool = False) -> Ranges:
+        """Ranges by intervals, and for the neurons that these leave unstable by lines if `lines`.
+
+        If `chains`, also by secants from the centre, for what lines leave unstable.
+        """
         arithmetic = Fast() if network.unproved_rounding() or not region.rigorous else Rigorous()
         state = PreactivationState(network, region, arithmetic, Planner())
         rule = Refine(IBP(), WitnessLines()) if lines else IBP()
+        single, proofs = {nodes[0] for nodes in stage_nodes(network) if len(nodes) == 1}, {}
         for k in range(1, network.depth):
-            state.append(widened(rule.stage(state, k)), WitnessLines())
-        return cls(state, rule)
+            found = rule.stage(state, k)
+            around = Around.stage(state, k, found) if chains and k in single else None
+            if around is not None:
+                found, proofs[k] = arithmetic.intersect(found, around.bounds), around.proof
+            state.append(widened(found), WitnessLines())
+        return cls(state, rule, proofs if chains else None)
 
     @property
     def network(self) -> Network:
@@ -111,8 +122,8 @@ class Ranges:
         """The lines of stage k, (1, 1, *stage)."""
         return self.state.relaxed(WitnessLines()).lines(k)
 
-    def outputs(self, rows: Tensor) -> Interval:
-        """Bounds of rows · f for rows (K, *output), rounded outward: (1, K)."""
+    def outputs(self, rows: Tensor, around: Around | None) -> Interval:
+        """Bounds of rows · f for rows (K, *output), of which others are known: (1, K), rounded outward."""
         state, forms = self.state, DenseForms(rows[None, None], self.state.arithmetic)
         if not self.by_lines:
             combined = self.network.combine(rows.flatten(1))
@@ -121,7 +132,12 @@ class Ranges:
                 own.append(state.pre(k), None)
             return widened(IBP().output(own))
         found = sweep(PullRoute(state.relaxed(WitnessLines()), self.network.depth), self.network.depth, forms)
-        return widened(found.map(lambda t: t[:, 0]))
+        bounds = found.map(lambda t: t[:, 0])
+        return widened(bounds if around is None else state.arithmetic.intersect(bounds, around.bounds))
+
+    def around(self, rows: Tensor) -> Around | None:
+        """Bounds of the same by secants, if these are asked for."""
+        return None if self.chains is None else Around.outputs(self.state, rows)
 
     def chain(self, rows: Tensor) -> ChainRule:
         """The chain rule of rows · f, for rows (K, *output)."""
