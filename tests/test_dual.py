@@ -15,7 +15,7 @@ from recurjac import testing
 from recurjac.activations import AbstractActivation, HardTanh, LeakyReLU
 from recurjac.preactivation import AbstractPreactivation, DualRanges, Refine
 from recurjac.preactivation.centred import AbstractCentred, SecantSystem
-from recurjac.preactivation.dual import _RangeDual, graphs
+from recurjac.preactivation.range_dual import RangeDual, graphs
 from recurjac.quadratic import Rows, lifted, proved
 from recurjac.quadratic.dual_proof import Expansion
 from recurjac.quadratics import Coefficients
@@ -137,7 +137,7 @@ class Probe(AbstractCentred):
         return -nothing, nothing
 
 
-def asked(seed: int, activation: str, p: float) -> tuple[SecantSystem, _RangeDual, Tensor]:
+def asked(seed: int, activation: str, p: float) -> tuple[SecantSystem, RangeDual, Tensor]:
     """The system of the outputs, its dual, and what samples reach: z - z_c, (N, K)."""
     net, probe = network(seed, activation), Probe()
     region = rj.LpBall(torch.full((1, net.input_shape[0]), 0.1).double(), 0.4, p)
@@ -147,7 +147,7 @@ def asked(seed: int, activation: str, p: float) -> tuple[SecantSystem, _RangeDua
     chain = system.system()
     shared = system.multipliers(chain, 10)
     lift = lifted(system.chain, system.radius)
-    dual = _RangeDual.of(system, lift, chain, shared, system.half_widths(chain, shared))
+    dual = RangeDual.of(system, lift, chain, shared, system.half_widths(chain, shared))
     points = problem.bound.sample(3000, torch.Generator().manual_seed(1))[0]
     return system, dual, net(points) - net(system.centre)
 

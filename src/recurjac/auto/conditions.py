@@ -73,6 +73,24 @@ def where_some_kinks(work: Work) -> bool:
     return where_kinked(work) and _FEW < work.unknown <= _SOME
 
 
+_MANY = 1500
+"""The largest number with which the quadratic dual of ranges is formed at most stages."""
+
+_PASSES = 50
+"""How many times as long as entry-wise bounds the time is at least in which the dual and a P-chain after it fit."""
+
+
+def where_many_kinks(work: Work) -> bool:
+    """Networks with too many such slopes for combinations, and time for ranges by the quadratic dual at once."""
+    seconds = work.deadline.end - work.deadline.began
+    return where_kinked(work) and _FEW < work.unknown <= _MANY and seconds >= _PASSES * work.entry_seconds
+
+
+def unless_many_kinks(work: Work) -> bool:
+    """All others; what the dual does not bound, secants do in less time."""
+    return not where_many_kinks(work)
+
+
 _INPUTS = 8
 """The largest number of inputs that are divided in any region."""
 

@@ -11,6 +11,7 @@ import torch
 
 from recurjac.auto.conditions import (
     anywhere,
+    unless_many_kinks,
     unless_smooth_and_small,
     where_few_kinks,
     where_kinked,
@@ -19,6 +20,7 @@ from recurjac.auto.conditions import (
     where_looped,
     where_looped_in_haste,
     where_many_in_l1,
+    where_many_kinks,
     where_smooth,
     where_smooth_and_small,
     where_smooth_at_once,
@@ -178,15 +180,19 @@ class ForwardStep(AbstractStep):
 class RangeStep(AbstractStep):
     """A rule for the neurons that are unstable, in several settings of growing effort.
 
-    most: the share of the time that is left which it may take.
+    most: the share of the time that is left which it may take.  where: the networks for which it is worth trying.
     """
 
     rules: tuple[AbstractPreactivation, ...]
     most: float
+    where: Callable[[Work], bool]
 
-    def __init__(self, *rules: AbstractPreactivation, most: float = 0.6) -> None:
+    def __init__(
+        self, *rules: AbstractPreactivation, most: float = 0.6, where: Callable[[Work], bool] = anywhere
+    ) -> None:
         object.__setattr__(self, "rules", rules)
         object.__setattr__(self, "most", most)
+        object.__setattr__(self, "where", where)
 
     @property
     def title(self) -> str:
@@ -201,7 +207,7 @@ class RangeStep(AbstractStep):
         return len(self.rules)
 
     def suits(self, work: Work) -> bool:
-        return work.gradients.problem is not None and work.unstable
+        return work.gradients.problem is not None and work.unstable and self.where(work)
 
     def least(self, work: Work) -> float:
         return work.matrix_seconds
@@ -373,6 +379,9 @@ class SearchStep(AbstractStep):
         return None
 
 
+_DUALS = DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100)
+"""Ranges by the quadratic dual, with growing effort."""
+
 OPENING: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
     NormStep(JacobianNorm(GradientForms()), where=where_large_products, passes=0),
@@ -389,7 +398,8 @@ STEPS: tuple[AbstractStep, ...] = (
     SearchStep(),
     ExactStep(),
     BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),
-    RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100)),
+    RangeStep(*_DUALS, where=where_many_kinks),
+    RangeStep(SecantRanges(10), SecantRanges(30), SecantRanges(100), where=unless_many_kinks),
     NormStep(QuadraticNorm(20), QuadraticNorm(60), QuadraticNorm(250), matrices=True),
     NormStep(
         JacobianNorm(XLinear()),
@@ -406,7 +416,7 @@ STEPS: tuple[AbstractStep, ...] = (
         where=where_smooth_at_once,
     ),
     NormStep(SplitNorm(20, 1000), SplitNorm(20, 5000), SplitNorm(20, 20000), matrices=True, where=where_few_kinks),
-    RangeStep(DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100), most=0.7),
+    RangeStep(*_DUALS, most=0.7, where=unless_many_kinks),
     NormStep(JacobianNorm(QuadraticClamped()), matrices=True),
     NormStep(CoupledNorm(150), CoupledNorm(400), CoupledNorm(1500), matrices=True, where=where_kinked),
     ForwardStep(Reversed(Chords())),

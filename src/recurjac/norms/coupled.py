@@ -17,7 +17,7 @@ from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
 from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.preactivation.centred import SecantSystem, logarithms, secant_system
-from recurjac.preactivation.dual import graphs, in_double, points_of
+from recurjac.preactivation.range_dual import graphs, in_double, points_of
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.quadratic import (
     COUPLED,

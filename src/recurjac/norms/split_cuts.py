@@ -16,7 +16,7 @@ from recurjac.activations import AbstractActivation, cuts_of
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.preactivation.centred import SecantSystem
-from recurjac.preactivation.dual import in_double
+from recurjac.preactivation.range_dual import in_double
 from recurjac.quadratics import Factor, Graph, Product
 
 ALWAYS, UNUSED, NEVER = 0, 2, 3

@@ -19,7 +19,7 @@ from recurjac.norms.coupled import Start, sector_of, slopes_of
 from recurjac.norms.induced import vector_norm
 from recurjac.norms.split_cuts import ALWAYS, NEVER, UNUSED, Cuts, sided
 from recurjac.preactivation.centred import SecantSystem
-from recurjac.preactivation.dual import graphs, in_double, points_of
+from recurjac.preactivation.range_dual import graphs, in_double, points_of
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.quadratic import (
     Affine,

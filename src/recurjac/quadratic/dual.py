@@ -229,7 +229,7 @@ class Plain:
 
     def maximum(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> Maximum:
         """sup F.  weights: λ, (R, copies, n_0).  multipliers: (R, C, u)."""
-        form, lower, concave = self._factored(rows, weights, multipliers)
+        form, lower, concave = self.factored(rows, weights, multipliers)
         best = torch.cholesky_solve(form.slope.unsqueeze(-1), lower)[..., 0] / 2
         value = form.constant + (form.slope * best).sum(-1) / 2
         return self._attained(form, lower, concave, best, value, weights)
@@ -241,7 +241,7 @@ class Plain:
         sup F = s (c + b K⁻¹ bᵀ / 4) + b K⁻¹ rᵀ / 2 + r K⁻¹ rᵀ / (4 s).  Less `barrier` (R,) times log s for each
         variable, it is least at a root of a quadratic polynomial.  form, lower: for s = 1.
         """
-        form, lower, concave = self._factored(rows, weights, multipliers)
+        form, lower, concave = self.factored(rows, weights, multipliers)
         own = torch.cat([(rows.base.unsqueeze(-2) @ form.factor)[..., 0, :], rows.units], -1).flatten(1)
         rest = form.slope - own
         from_rest, from_own = torch.cholesky_solve(torch.stack([rest, own], -1), lower).unbind(-1)
@@ -256,7 +256,7 @@ class Plain:
         best = (from_rest + from_own / scale.unsqueeze(-1)) / 2
         return self._attained(form, lower, concave, best, value, weights), scale
 
-    def _factored(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> tuple[Form, Tensor, Tensor]:
+    def factored(self, rows: Rows, weights: Tensor, multipliers: Tensor) -> tuple[Form, Tensor, Tensor]:
         """F, the Cholesky factor of its matrix, and whether that exists; the identity where it does not."""
         form = self.assembled(rows, weights, multipliers)
         lower, info = torch.linalg.cholesky_ex(form.hessian)

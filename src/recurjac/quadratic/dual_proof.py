@@ -15,7 +15,8 @@ Accuracy and Stability of Numerical Algorithms, Theorem 10.3), whose entries are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from math import exp
 from typing import final
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from recurjac.arithmetic import Ball, Interval
 from recurjac.arithmetic.rounding import gamma_of, grow
 from recurjac.quadratic.dual import Maximum, Plain, Point, Rows, Totals, totals_of
+from recurjac.quadratic.dual_shared import Commons, Shared, linear_products
 from recurjac.quadratic.lifted import Affine
 
 _LARGEST = 1e50
@@ -77,12 +79,44 @@ def proved(system: DualSystem, rows: Affine, weights: Tensor, multipliers: Tenso
     plain, plain_rows = system.plain(), Rows(rows.base.mid, rows.units.mid)
     found = plain.maximum(plain_rows, weights, multipliers)
     expansion = Expansion(plain, plain_rows, weights, plain.totals(multipliers), found, system.ranges)
+    return _summed(system, rows, multipliers, expansion, expansion.indefinite(), expansion.moderate())
+
+
+def _summed(
+    system: DualSystem, rows: Affine, multipliers: Tensor, expansion: Expansion, indefinite: Tensor, moderate: Tensor
+) -> Tensor:
+    """All parts of the bound, (R,), infinite where F is not concave or numbers are not moderate."""
     value = expansion.value()
-    rest = expansion.gradient() + expansion.indefinite()
+    rest = expansion.gradient() + indefinite
     rest = rest + _inexact(system, rows, multipliers, expansion.totals) + _LOST
     total = value + grow(rest, 4) + 4 * torch.finfo(value.dtype).eps * (value.abs() + rest)
-    sound = found.concave & total.isfinite() & expansion.moderate()
-    return torch.where(sound, total, torch.inf)
+    return torch.where(expansion.found.concave & total.isfinite() & moderate, total, torch.inf)
+
+
+def proved_together(system: DualSystem, rows: Affine, shared: Shared) -> Tensor:
+    """Upper bounds of rows by multipliers that they share, each with the best factor s: (R,).
+
+    Factors and shared multipliers are rounded to single precision, so that their products are exact in double
+    precision: the matrix of each row is exactly s times that of the shared multipliers, and one factorisation bounds
+    what is indefinite in all of them.  The squares of `totals` are s times those of the shared ones; that rounds once
+    more than a sum of products does, for which `_inexact` and the number of roundings of `Expansion` have room.
+    """
+    plain, plain_rows = system.plain(), Rows(rows.base.mid, rows.units.mid)
+    common, own = shared.common.float().double(), torch.where(linear_products(plain.terms), shared.own, 0.0)
+    lines = plain.totals(own).own[3:, :, 0]
+    for raised in _SAFER:
+        weights = (shared.weights * exp(raised)).float().double()
+        commons = Commons.of(plain, weights, common)
+        if commons.concave:
+            break
+    found, scale = commons.maximum(plain_rows, (lines[0], lines[1], lines[2].sum(1)))
+    exact, squares = Shared(weights, common, scale, own), plain.totals(common)
+    whole = plain.totals(exact.multipliers)
+    totals = Totals(torch.cat([scale[:, None, None] * squares.own[:3], whole.own[3:]]), None)
+    expansion = Expansion(plain, plain_rows, exact.row_weights, totals, found, system.ranges)
+    base = replace(expansion, weights=weights, totals=squares)
+    indefinite, moderate = grow(scale * base.indefinite(), 1), expansion.moderate() & base.moderate()
+    return _summed(system, rows, exact.multipliers, expansion, indefinite, moderate)
 
 
 def proved_safely(system: DualSystem, rows: Affine, best: Point, units: Tensor) -> Tensor:
@@ -169,7 +203,7 @@ class Expansion:
         sizes = self.totals.quadratic().abs()
         formed = (sizes.slopes(y + lost, far_w)[0] * lost).sum((1, 2))
         entries = sizes.value(y, far_w) + reach.square().sum((1, 2))
-        roots = torch.diagonal(form.hessian, dim1=1, dim2=2).clamp(min=0).sqrt().reshape(len(reach), plain.copies, size)
+        roots = torch.diagonal(form.hessian, dim1=1, dim2=2).clamp(min=0).sqrt().reshape(-1, plain.copies, size)
         along = reach[..., 0] * roots[..., :n].square().sum(-1).sqrt() + (roots[..., n:] * far_w).sum(-1)
         factored = gamma_of(2 * plain.copies * size + 8, torch.float64) * along.sum(1).square()
         return self._up(formed + self.gamma * entries + factored)
@@ -189,7 +223,7 @@ class Expansion:
         ]
         if self.totals.cross is not None:
             each += [*self.totals.cross]
-        largest = torch.stack([t.abs().flatten(1).amax(1) for t in each if t.numel()]).amax(0)
+        largest: Tensor = reduce(torch.maximum, [t.abs().flatten(1).amax(1) for t in each if t.numel()])
         return (largest <= _LARGEST) & (shared <= _LARGEST)
 
 
