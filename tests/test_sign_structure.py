@@ -138,7 +138,7 @@ def test_a_planted_wrong_sign_is_not_decided(seed: int) -> None:
         assert isinstance(first, nn.Linear)
         with torch.no_grad():
             for layer in (second, third):
-                layer.weight.abs_().add_(0.1)  # type: ignore[operator, union-attr]
+                layer.weight.abs_().add_(0.1)  # type: ignore[operator]
             first.weight[:, 0] = 0.0
             first.weight[seed, 0] = -small
         region = rj.Box(torch.zeros(4).double(), torch.ones(4).double())

@@ -48,10 +48,14 @@ class Certificates:
             check_writable("--certificate", args.certificate)
             if Path(args.model).suffix != ".onnx":
                 raise InvalidRequest(f"--certificate: {args.model} is not an .onnx file; the checker reads ONNX only")
-            for option in ("output_name", "cut_at", "fix"):
+            remedies = {
+                "output_name": "leave --output-name out",
+                "cut_at": "leave --cut-at out",
+                "fix": "in place of --fix, give a box (--box) whose lower and upper ends are the value",
+            }
+            for option, remedy in remedies.items():
                 if getattr(args, option):
-                    name = option.replace("_", "-")
-                    raise InvalidRequest(f"--certificate: certificates are about whole files; leave --{name} out")
+                    raise InvalidRequest(f"--certificate: certificates are about whole files; {remedy}")
         return cls(args)
 
     def add(self, result: AbstractResult) -> None:
