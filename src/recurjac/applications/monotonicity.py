@@ -255,8 +255,7 @@ class DirectionalBounds(AbstractResult):
 
     def __repr__(self) -> str:
         ends = zip(self.lower.detach().flatten().tolist(), self.upper.detach().flatten().tolist(), strict=True)
-        pairs = [f"{a:.6g} … {b:.6g}" for a, b in ends]
-        shown = ", ".join(pairs[:6]) + (", …" if len(pairs) > 6 else "")
+        shown = self._each((f"{a:.6g} … {b:.6g}" for a, b in ends), self.lower.numel())
         return f"DirectionalBounds{tuple(self.lower.shape)}({shown}; {self.method}, {self._kind()})"
 
 

@@ -15,6 +15,7 @@ from recurjac.cli.output import stderr
 from recurjac.cli.writable import check_writable
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.provenance import AbstractResult
+from recurjac.witness.literal import literal
 
 CHECKER = "recurjac_check"
 """The package that checks certificates; it has no code in common with this one."""
@@ -56,6 +57,7 @@ class Certificates:
             for option, remedy in remedies.items():
                 if getattr(args, option):
                     raise InvalidRequest(f"--certificate: certificates are about whole files; {remedy}")
+            literal(Path(args.model))  # raises InvalidRequest for operations that the checker does not know
         return cls(args)
 
     def add(self, result: AbstractResult) -> None:
@@ -70,7 +72,7 @@ class Certificates:
         console, proved = stderr(), [c for c in self.found if c.proves]
         if not self.args.quiet:
             for c in self.found:
-                console.print(c.statement if c.proves else f"{c.claim}: nothing is proved by the certificate")
+                console.print(c.statement if c.proves else f"not proved by the certificate: {c.claim}")
         if proved:
             write_certificates(Path(self.args.certificate), proved)
             console.print(

@@ -184,7 +184,8 @@ def add_certificate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate",
         metavar="FILE",
-        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file",
+        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file, "
+        "and the command is one run of one process, without --jobs and without a table of rows by --output",
     )
 
 
