@@ -20,6 +20,8 @@ from recurjac.errors import InvalidRegion, UnreadableFile
 from recurjac.loading.inputs import read_box
 from recurjac.report.numbers import show_lower, show_upper
 from tests.helpers import refused
+from tests.onnx_models import DOUBLE, node, onnx
+from tests.onnx_models import model as onnx_model
 
 HEADER = "age,income,height\n"
 
@@ -195,3 +197,19 @@ def test_second_derivatives_and_contraction_have_a_page(capsys: pytest.CaptureFi
     assert torch.tensor(first["upper"]).isfinite()
     smallest, largest = (float(json.loads(Path("h.json").read_text())["results"][0][end]) for end in ("lower", "upper"))
     assert f"|{show_lower(smallest)}||{show_upper(largest)}|" in text
+
+
+@pytest.mark.usefixtures("folder")
+def test_certificates_that_there_cannot_be_are_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_args: object, **_options: object) -> None:
+        raise AssertionError("the question is answered first")
+
+    monkeypatch.setattr("recurjac.cli.monotone.monotone", worked)
+    onnx.save(onnx_model([node("Elu", "x")], (1, 3), opset=20, kind=DOUBLE), "elu.onnx")
+    asked_for = ("monotone", "elu.onnx", "--box", "box.csv", "--certificate", "c.json")
+    for more, words in (((), "a node Elu, which the checker does not know"), (("--fix", "age=1"), "give a box")):
+        code, out, err = asked(capsys, *asked_for, *more)
+        assert (code, out) == (2, "")
+        assert words in err
