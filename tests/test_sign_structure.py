@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Any, final
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import recurjac as rj
+from recurjac import testing
 from recurjac.arithmetic import Interval, Rigorous
 from recurjac.jacobian import Gradients, SignsByStructure
 from recurjac.jacobian.sign_structure import possible_gradients
 from recurjac.operators import AbstractLeaf, AbstractOperator, Compose, Dense
 from recurjac.operators.interval_matrix import IntervalMatrix
+from recurjac.operators.reindex import AbstractInPlace, Identity, Negate
 from recurjac.operators.signs import Possible, possible_image
 from recurjac.problem import Problem
 from recurjac.propagation.chain_rule import ChainRule
@@ -61,6 +65,33 @@ def test_terms_that_cancel_underflow_or_vanish_beside_others_count() -> None:
     found = possible_image(Dense.matrix(weight), Possible(every, ~every))
     assert found.positive.tolist() == [True, True, False]
     assert found.negative.tolist() == [True, True, False]
+
+
+@final
+@dataclass(frozen=True)
+class Wrong(AbstractInPlace):
+    """Negation that is said to be the identity's signs."""
+
+    shape: tuple[int, ...]
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return -tensor
+
+    def rows(self, index: Tensor) -> tuple[AbstractLeaf, Tensor]:
+        return Negate((len(index),)), index
+
+    def signs(self) -> AbstractLeaf:  # type: ignore[override, misc]
+        return Identity(self.shape)
+
+    @classmethod
+    def examples(cls) -> list[Any]:
+        return [cls((3,))]
+
+
+def test_wrong_signs_of_an_operator_are_found() -> None:
+    testing.check_operator(Negate((3,)))
+    with pytest.raises(AssertionError, match="a sign that `signs` does not have"):
+        testing.check_operator(Wrong((3,)))
 
 
 def test_matrices_known_up_to_rounding_have_all_signs_of_their_entries() -> None:
