@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -214,3 +216,60 @@ def test_as_many_cuts_as_are_quick() -> None:
     widths = [float((b.upper - b.lower).sum()) for b in (more, few, none)]
     assert widths == sorted(widths)
     assert widths[0] < widths[2]
+
+
+def _unbatched(x: Tensor, u: Tensor) -> Tensor:
+    return torch.stack([x[1], u[0] - x[0]])
+
+
+def _numpy(x: Tensor, u: Tensor) -> Tensor:
+    return torch.tensor(np.concatenate([x.detach().numpy()[:, 1:], u.detach().numpy()], 1))
+
+
+def _short(x: Tensor, u: Tensor) -> Tensor:
+    return x[:, :1] + u
+
+
+def _array(x: Tensor, u: Tensor) -> Any:
+    return (x + u).detach().numpy()
+
+
+def _branching(x: Tensor, u: Tensor) -> Tensor:
+    return pendulum(x, u) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "state", "words"),
+    [
+        (pendulum, 3, ("the policy fails", "shape (3,)", "example of the states")),
+        (_unbatched, 2, ("the dynamics fail", "x[:, 0], not x[0]")),
+        (_numpy, 2, ("PyTorch in place of NumPy",)),
+        (_short, 2, ("both must agree",)),
+        (_array, 2, ("return a ndarray", "tensor")),
+        (_branching, 2, ("remove control flow",)),
+    ],
+    ids=["length", "unbatched", "numpy", "short", "array", "branching"],
+)
+def test_what_is_wrong_with_a_step_is_said(dynamics: Any, state: int, words: tuple[str, ...]) -> None:
+    for x in (torch.zeros(state), torch.zeros(1, state)):
+        with pytest.raises(rj.InvalidNetwork) as caught:
+            rj.closed_loop(dynamics, policy(), 2, x)
+        assert not [w for w in words if w not in str(caught.value)], caught.value
+
+
+def test_errors_name_the_line_of_the_user() -> None:
+    """Never that of the library's own step; functions have none, as PyTorch records the lines of modules only."""
+
+    class Rounded(nn.Module):
+        def forward(self, x: Tensor, u: Tensor) -> Tensor:
+            return x + torch.round(u)
+
+    for dynamics, control, place in (
+        (Rounded(), policy(), "test_closed_loop.py"),
+        (lambda x, u: x + torch.round(u), policy(), "aten.round"),
+        (pendulum, nn.Sequential(policy(), nn.Hardshrink()), "hardshrink"),
+    ):
+        with pytest.raises(rj.RecurJacError) as caught:
+            rj.closed_loop(dynamics, control, 2, torch.zeros(2))
+        assert place in str(caught.value)
+        assert "loop_step.py" not in str(caught.value)

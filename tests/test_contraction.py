@@ -135,7 +135,8 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "NaN": (2, torch.full((3,), torch.nan), "finite"),
     "matrix": (1, torch.eye(3), "p=2 only"),
     "asymmetric": (2, torch.ones(3, 3).triu(), "symmetric"),
-    "indefinite": (2, torch.ones(3, 3) - 2 * torch.eye(3), "not positive definite"),
+    "nearly symmetric": (2, torch.eye(3, dtype=torch.float64) + 1e-13 * torch.ones(3, 3).triu(1), "up to 1e-13"),
+    "indefinite": (2, torch.ones(3, 3) - 2 * torch.eye(3), "not positive definite: its least eigenvalue is about -2"),
 }
 
 
@@ -145,6 +146,34 @@ def test_bad_requests_are_refused(name: str) -> None:
     mid, half, _, _ = numbers(3, 0)
     with pytest.raises(rj.InvalidRequest, match=words):
         rj.matrix_measure(bounds(mid, half), p=p, weights=weights)
+
+
+def test_a_matrix_that_is_symmetric_up_to_rounding_is_made_symmetric() -> None:
+    """The measure is that of the matrix in the result, bit for bit."""
+    mid, half, _, matrix = numbers(3, 0)
+    turned = matrix.clone()
+    turned[1, 0] = torch.nextafter(matrix[1, 0], torch.tensor(inf, dtype=matrix.dtype))
+    found = rj.matrix_measure(bounds(mid, half), weights=turned)
+    assert found.weights is not None
+    assert torch.equal(found.weights, found.weights.mT)
+    again = rj.matrix_measure(bounds(mid, half), weights=found.weights)
+    assert torch.equal(again.upper, found.upper)
+    assert again.weights is not None
+    assert torch.equal(again.weights, found.weights)
+
+
+def test_many_samples_are_abbreviated() -> None:
+    """A repr has all of a few samples, and the first of many with their number."""
+    many, few = (rj.load([(torch.eye(2), None)] * 2, activation="relu") for _ in range(2))
+    x = torch.arange(1, 1001).double()[:, None].expand(-1, 2)
+    measured = rj.matrix_measure(rj.jacobian_bounds(many, rj.LpBall(x, 0.0)), p=inf)
+    constants = rj.lipschitz(many, rj.LpBall(x, 0.0), method=rj.JacobianNorm(rj.Chords()), search=rj.Search(work=0))
+    for shown in (repr(measured), repr(constants)):
+        assert len(shown) < 300
+        assert "… (1000 in all)" in shown
+    all_of_them = repr(rj.matrix_measure(rj.jacobian_bounds(few, rj.LpBall(x[:8], 0.0)), p=inf))
+    assert "in all" not in all_of_them
+    assert all_of_them.count("1,") + all_of_them.count("1;") >= 8
 
 
 def test_a_jacobian_that_is_not_square_is_refused() -> None:

@@ -62,9 +62,8 @@ class Lipschitz(AbstractResult):
         return "; ".join(self.provenance.notes)
 
     def __repr__(self) -> str:
-        pairs = ", ".join(
-            f"{float(a):.6g} … {float(b):.6g}" for a, b in zip(self.lower, self.upper.detach(), strict=True)
-        )
+        ends = zip(self.lower, self.upper.detach(), strict=True)
+        pairs = self._each((f"{float(a):.6g} … {float(b):.6g}" for a, b in ends), len(self.lower))
         note = f"; {self.note}" if self.note else ""
         norms = f"l{self.p:g} → l{self.q:g}"
         return f"Lipschitz({norms}, attained … certified: {pairs}; {self.method}, {self._kind()}{note})"

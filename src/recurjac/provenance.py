@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -15,6 +17,9 @@ from torch import Tensor
 from recurjac.certificates import Certificate, certificates_of
 from recurjac.errors import MissingDependency
 from recurjac.rows import arrays, gap, rows, table
+
+_ALL, _SOME = 8, 4
+"""The number of samples up to which a repr has all of them, and how many it has of more."""
 
 
 @final
@@ -142,6 +147,13 @@ class AbstractResult:
         Source: docs/certificates.md.
         """
         return certificates_of(self, model, seconds)
+
+    @final
+    def _each(self, samples: Iterable[str], count: int, between: str = ", ") -> str:
+        """The texts of `count` samples in a repr; of many, the first few and how many there are."""
+        if count <= _ALL:
+            return between.join(samples)
+        return f"{between.join(islice(samples, _SOME))}{between}… ({count} in all)"
 
     @final
     def _kind(self) -> str:

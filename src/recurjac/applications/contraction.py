@@ -35,7 +35,7 @@ class MatrixMeasure(AbstractResult):
 
     upper: (batch,), per unit of time; where it is negative, solutions of x' = f(x) that stay in a convex part of the
     region approach each other at least as fast as exp(upper · t), in the norm of `weights`.
-    p: 1, 2 or inf.  weights: as given, or None.
+    p: 1, 2 or inf.  weights: of the norm, or None.
     """
 
     upper: Tensor
@@ -50,7 +50,7 @@ class MatrixMeasure(AbstractResult):
         return self.upper < 0
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{u:.6g}" for u in self.upper.tolist())
+        found = self._each((f"{u:.6g}" for u in self.upper.tolist()), len(self.upper))
         weighted = "" if self.weights is None else ", weighted"
         return f"MatrixMeasure(l{self.p:g}{weighted}: at most {found}; {self.method}, {self._kind()})"
 
@@ -60,7 +60,8 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
 
     bounds: of a network of vectors with as many outputs as inputs, f in x' = f(x).  p: 1, 2 or inf, of the norm.
     weights: None; positive numbers d (n,), for the norm ‖diag(d) x‖_p; or, if p = 2, a symmetric positive definite
-    matrix P (n, n), for the norm √(xᵀ P x).
+    matrix P (n, n), for the norm √(xᵀ P x).  A matrix that is symmetric up to rounding is replaced by (P + Pᵀ) / 2,
+    which the result has as its `weights`.
     The bound is the best that follows from the bounds of the entries for p = 1 and inf, and for p = 2 with up to eight
     inputs (four with a matrix P).  The result carries no gradients.
     Raises InvalidRequest if the Jacobian is not square, for other norms, and for weights that do not fit.
@@ -109,9 +110,25 @@ def _weights(weights: Any, p: float, jacobian: Interval) -> Tensor:
     info = torch.finfo(found.dtype)
     if found.dim() == 1 and not bool((found > 0).all() and found.amin() > found.amax() * info.tiny / info.eps):
         raise InvalidRequest(f"the weights {found.tolist()} are not all positive, or too far apart")
-    if found.dim() == 2 and (p != 2 or not torch.equal(found, found.mT)):
-        raise InvalidRequest("a matrix of weights is for p=2 only, and must be symmetric and positive definite")
+    if found.dim() == 2:
+        if p != 2:
+            raise InvalidRequest(f"a matrix of weights is for p=2 only, not for p={p:g}; give a vector of {n} weights")
+        return _symmetric(found)
     return found
+
+
+def _symmetric(weights: Tensor) -> Tensor:
+    """(P + Pᵀ) / 2 for a matrix P that is symmetric up to rounding, as solvers return it; the measure is about this.
+
+    The result is exactly symmetric, because sums do not depend on the order of two terms.
+    """
+    apart, size = float((weights - weights.mT).abs().max()), float(weights.abs().max())
+    if apart > len(weights) * torch.finfo(weights.dtype).eps * size:
+        raise InvalidRequest(
+            f"the matrix of weights is not symmetric: entries across its diagonal differ by up to {apart:.3g}; "
+            "give (P + Pᵀ) / 2"
+        )
+    return weights / 2 + weights.mT / 2
 
 
 def _scaled(jacobian: Interval, weights: Tensor, arithmetic: AbstractArithmetic) -> Interval:
@@ -163,7 +180,11 @@ def _relative(jacobian: Interval, weights: Tensor, arithmetic: AbstractArithmeti
     lower, failed = torch.linalg.cholesky_ex(weights)
     turn = torch.linalg.solve_triangular(lower, torch.eye(len(weights)).to(lower), upper=False).mT
     if bool(failed) or not bool(turn.isfinite().all()):
-        raise InvalidRequest("the matrix of weights is not positive definite")
+        least = float(torch.linalg.eigvalsh(weights)[0])
+        raise InvalidRequest(
+            f"the matrix of weights is not positive definite: its least eigenvalue is about {least:.3g}; "
+            "give one whose eigenvalues are all positive"
+        )
     exact = arithmetic.exact
     left = exact(turn.mT).matmul(exact(weights))  # Tᵀ P, as P is symmetric
     kernel = left.matmul(exact(turn.mT))

@@ -62,7 +62,8 @@ class StationaryFree(AbstractResult):
         return self.radius == inf
 
     def __repr__(self) -> str:
-        radii = ", ".join("everywhere" if r == inf else f"{r:.6g}" for r in self.radius.tolist())
+        each = ("everywhere" if r == inf else f"{r:.6g}" for r in self.radius.tolist())
+        radii = self._each(each, len(self.radius))
         notes = "".join(f"; {note}" for note in sorted({n for n in self.notes if n}))
         divided = f"; up to {int(self.parts.max())} parts" if bool((self.parts > 1).any()) else ""
         return (

@@ -16,7 +16,14 @@ from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.branching import EntrySigns, Limit
 from recurjac.deadline import NEVER, Deadline, check_time_limit
 from recurjac.errors import InvalidRequest, expect, expect_whole
-from recurjac.jacobian import AbstractJacobianMethod, Gradients, as_jacobian_method, jacobian_bounds, sharing
+from recurjac.jacobian import (
+    AbstractJacobianMethod,
+    Gradients,
+    SignsByStructure,
+    as_jacobian_method,
+    jacobian_bounds,
+    sharing,
+)
 from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.preactivation import RuleLike
@@ -156,9 +163,10 @@ def monotone(
     time_limit: seconds for all samples together, in place of a method and a limit: half of them for entries by
     `AutoEntries`, the rest for parts.
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
-    signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  If the least or
-    largest derivative is exactly 0, the allowance for rounding can put a bound on the wrong side of 0, by about 1e-307,
-    and leave the entry undecided.
+    signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  Where signs of
+    weights and slopes alone show that no path from the input to the output has the other sign, bounds do not cross 0 by
+    rounding (`SignsByStructure`).  Where a least or largest derivative of 0 has another reason, such as terms that
+    cancel, the allowance for rounding can leave an entry undecided.
     Raises InvalidRegion if the region does not fit the network, InvalidRequest for objects of the wrong kind, and for a
     time limit beside a method or a limit.
 
@@ -171,7 +179,8 @@ def monotone(
     deadline, each = (NEVER, Limit()) if time_limit is None else (Deadline.after(time_limit), Limit(seconds=inf))
     with torch.no_grad():
         half = None if time_limit is None else time_limit / 2
-        bounds, net = jacobian_bounds(problem, method=method, time_limit=half), problem.network
+        how_bounded = SignsByStructure(as_jacobian_method(method, half))
+        bounds, net = jacobian_bounds(problem, method=how_bounded), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
         points = points_in(problem, how.count, how.seed)
@@ -246,8 +255,7 @@ class DirectionalBounds(AbstractResult):
 
     def __repr__(self) -> str:
         ends = zip(self.lower.detach().flatten().tolist(), self.upper.detach().flatten().tolist(), strict=True)
-        pairs = [f"{a:.6g} … {b:.6g}" for a, b in ends]
-        shown = ", ".join(pairs[:6]) + (", …" if len(pairs) > 6 else "")
+        shown = self._each((f"{a:.6g} … {b:.6g}" for a, b in ends), self.lower.numel())
         return f"DirectionalBounds{tuple(self.lower.shape)}({shown}; {self.method}, {self._kind()})"
 
 

@@ -111,10 +111,11 @@ class CertifiedRadius(AbstractResult):
 
     def __repr__(self) -> str:
         rows = zip(self.label, self.target, self.radius, self.attack, self.remark, strict=True)
-        each = ", ".join(
+        words = (
             f"{int(c)} over {int(k)}: {float(r):.6g} … {float(a):.6g}{f' ({why})' if why else ''}"
             for c, k, r, a, why in rows
         )
+        each = self._each(words, len(self.radius))
         return f"CertifiedRadius(l{self.p:g}, certified … attacked: {each}; {self._kind()})"
 
 

@@ -82,7 +82,7 @@ class StationaryPoints(AbstractResult):
         return tuple(len(found) for found in self.points)
 
     def __repr__(self) -> str:
-        found = "; ".join(_summary(points) for points in self.points)
+        found = self._each((_summary(points) for points in self.points), len(self.points), "; ")
         held = f"; {max(map(len, self.fixed))} inputs fixed" if any(self.fixed) else ""
         return f"StationaryPoints(output {self.output}, {found}{held}; {self.method}, {self._kind()})"
 

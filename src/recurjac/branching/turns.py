@@ -16,7 +16,7 @@ from recurjac.branching.entries import BranchedEntries, Signs
 from recurjac.branching.search import Branching, Limit
 from recurjac.branching.signs import SignBisection
 from recurjac.deadline import shorter
-from recurjac.jacobian import Gradients
+from recurjac.jacobian import AbstractJacobianMethod, Gradients, SignsByStructure, default_method
 from recurjac.preactivation import Alone, HalfSpaceRanges, Refine
 from recurjac.problem import Problem
 from recurjac.propagation.forms import AbstractSeeds
@@ -102,12 +102,13 @@ class EntrySigns:
 
     def _ways(self, sample: Problem) -> list[tuple[BranchedEntries, Problem]]:
         """The ways to divide, with the problem that each divides."""
-        inputs = (BranchedEntries(brancher=self.inputs), sample)
+        bounded: AbstractJacobianMethod = SignsByStructure(default_method())
+        inputs = (BranchedEntries(bounded, self.inputs), sample)
         if not two_piece(sample.network) or all(s.linear for s in sample.network.stages):
             return [inputs]
         plain = isinstance(Alone(sample.pre), HalfSpaceRanges)
         rule = sample.pre if plain else Refine(sample.pre, HalfSpaceRanges(self.steps))
-        return [(BranchedEntries(brancher=SignBisection(self.inputs)), sample.by(rule)), inputs]
+        return [(BranchedEntries(bounded, SignBisection(self.inputs)), sample.by(rule)), inputs]
 
 
 def _parts(ends: Sequence[Branching]) -> int:

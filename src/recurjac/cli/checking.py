@@ -15,6 +15,7 @@ from recurjac.cli.output import stderr
 from recurjac.cli.writable import check_writable
 from recurjac.errors import InvalidRequest, MissingDependency
 from recurjac.provenance import AbstractResult
+from recurjac.witness.literal import literal
 
 CHECKER = "recurjac_check"
 """The package that checks certificates; it has no code in common with this one."""
@@ -48,10 +49,15 @@ class Certificates:
             check_writable("--certificate", args.certificate)
             if Path(args.model).suffix != ".onnx":
                 raise InvalidRequest(f"--certificate: {args.model} is not an .onnx file; the checker reads ONNX only")
-            for option in ("output_name", "cut_at", "fix"):
+            remedies = {
+                "output_name": "leave --output-name out",
+                "cut_at": "leave --cut-at out",
+                "fix": "in place of --fix, give a box (--box) whose lower and upper ends are the value",
+            }
+            for option, remedy in remedies.items():
                 if getattr(args, option):
-                    name = option.replace("_", "-")
-                    raise InvalidRequest(f"--certificate: certificates are about whole files; leave --{name} out")
+                    raise InvalidRequest(f"--certificate: certificates are about whole files; {remedy}")
+            literal(Path(args.model))  # raises InvalidRequest for operations that the checker does not know
         return cls(args)
 
     def add(self, result: AbstractResult) -> None:
@@ -66,7 +72,7 @@ class Certificates:
         console, proved = stderr(), [c for c in self.found if c.proves]
         if not self.args.quiet:
             for c in self.found:
-                console.print(c.statement if c.proves else f"{c.claim}: nothing is proved by the certificate")
+                console.print(c.statement if c.proves else f"not proved by the certificate: {c.claim}")
         if proved:
             write_certificates(Path(self.args.certificate), proved)
             console.print(

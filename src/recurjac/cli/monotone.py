@@ -10,17 +10,31 @@ from functools import partial
 from math import inf, prod
 
 from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, nested_trends
+from recurjac.arithmetic import Fast, Interval
 from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import TOGETHER, Case, cases, in_order_of_radii, name_of, nests
 from recurjac.cli.checking import Certificates
-from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, table, write_json
+from recurjac.cli.output import (
+    AbstractBar,
+    Row,
+    origin,
+    remarks,
+    show,
+    show_lower,
+    show_upper,
+    stderr,
+    table,
+    write_json,
+)
 from recurjac.cli.tasks import Keep, Prepared, answer, ignored
 from recurjac.deadline import Budget
 from recurjac.jacobian import AutoEntries
 
 _SHOWN = 40
 """The largest number of features that a table lists one by one; the JSON report always lists all."""
+_REFUTED = 3
+"""The largest number of violated features whose points are printed."""
 _SECONDS = 5.0
 """The time for parts of the region of a sample and radius, if none is given."""
 _WIDE = 10
@@ -77,14 +91,14 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
 
 def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float) -> list[Row]:
     """One row for each sample and output."""
-    outputs = prod(task.network.output_shape)
+    outputs, ends = prod(task.network.output_shape), _ends(task)
     return [
         {
             "index": index,
             "radius": task.radius,
             "class": k if task.target is None else task.target,
             "method": found.method,
-            "features": _features(found, i, outputs, k, names),
+            "features": _features(found, i, outputs, k, names, ends[i]),
             "points": found.points[i].flatten(1).tolist(),
             "seconds": seconds,
             **origin(found),
@@ -94,12 +108,23 @@ def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float)
     ]
 
 
-def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence[str]) -> list[Row]:
-    """The trend and bounds of every feature; if violated, also the points at which the output rises and falls."""
+def _ends(task: Case) -> list[Interval]:
+    """The ends of each feature over the region of each sample, to the nearest numbers: (features,) each."""
+    network = task.network
+    box = task.region.bind(network.input_shape, network.dtype, network.device).box(Fast())
+    return [Interval(low.flatten(), high.flatten()) for low, high in zip(box.lower, box.upper, strict=True)]
+
+
+def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence[str], ends: Interval) -> list[Row]:
+    """The trend and bounds of every feature; if violated, also the points at which the output rises and falls.
+
+    least, most: the ends of the feature over the region.
+    """
     every = (found.trends, found.lower, found.upper, found.rising, found.falling)
     columns = (tensor[i].reshape(outputs, -1)[k].tolist() for tensor in every)
     rows = []
-    for name, place, lower, upper, rising, falling in zip(names, *columns, strict=True):
+    over = (ends.lower.tolist(), ends.upper.tolist())
+    for name, place, lower, upper, rising, falling, least, most in zip(names, *columns, *over, strict=True):
         trend = list(Trend)[place]
         both = trend is Trend.VIOLATED
         rows.append(
@@ -110,6 +135,8 @@ def _features(found: Monotonicity, i: int, outputs: int, k: int, names: Sequence
                 "upper": upper,
                 "rising": rising if both else None,
                 "falling": falling if both else None,
+                "least": least,
+                "most": most,
             }
         )
     return rows
@@ -133,8 +160,30 @@ def _tables(rows: Sequence[Row]) -> None:
             columns = ["feature", *(f"class {r['class']}" for r in group)]
             lines = zip(*(r["features"] for r in group), strict=True)
             table(f"input {index}, radius {radius}", columns,
-                  [[line[0]["feature"], *(f["trend"] for f in line)] for line in lines])  # fmt: skip
+                  [[line[0]["feature"], *map(_trend, line)] for line in lines])  # fmt: skip
+            for r in group:
+                _refuting(r)
     remarks(rows)
+
+
+def _trend(feature: Row) -> str:
+    """The trend of a feature, and if it is undecided the bounds, which may miss a sign by a rounding only."""
+    if feature["trend"] != Trend.UNDECIDED.value:
+        return str(feature["trend"])
+    return f"{feature['trend']}: {show_lower(feature['lower'])} … {show_upper(feature['upper'])}"
+
+
+def _refuting(row: Row) -> None:
+    """The two points for each of a few features with which the output both rises and falls."""
+    violated = [f for f in row["features"] if f["rising"] is not None]
+    if len(violated) > _REFUTED:
+        stderr().print(f"class {row['class']}: --json, and the page of `recurjac report`, have the points that refute")
+    if not violated or len(violated) > _REFUTED:
+        return
+    columns = ["feature", *(f"{f['feature']} {way}" for f in violated for way in ("rises", "falls"))]
+    points = [row["points"][f[way]] for f in violated for way in ("rising", "falling")]
+    lines = [[f["feature"], *(show(p[i]) for p in points)] for i, f in enumerate(row["features"])]
+    table(f"points at which class {row['class']} rises and falls with these features", columns, lines)
 
 
 def _radius(row: Row) -> str:

@@ -16,7 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Deployed, Fast, Rigorous
 from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
-from recurjac.loading.inputs import Boxes, Points, read_inputs
+from recurjac.loading.inputs import Boxes, Points, read_box, read_inputs
 from recurjac.network import Network
 from recurjac.region import AbstractRegion, Box, LpBall
 
@@ -39,7 +39,7 @@ class Inputs:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the input's features: from the header of a table, otherwise their row-major numbers."""
-        named = self.data.names if isinstance(self.data, Points) else None
+        named = self.data.names
         return tuple(str(i) for i in _free(prod(self.shape), self.args)) if named is None else named
 
     def region(self, radius: float | None, rows: slice) -> AbstractRegion:
@@ -69,14 +69,14 @@ class Inputs:
     def _shaped(self, x: Tensor) -> Tensor:
         if x[0].numel() != prod(self.shape):
             raise InvalidRegion(
-                f"{self.args.input} has inputs of shape {tuple(x.shape[1:])}, but the network takes {self.shape}"
+                f"{_source(self.args)} has inputs of shape {tuple(x.shape[1:])}, but the network takes {self.shape}"
             )
         return x.reshape(-1, *self.shape)
 
 
 def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
     """The regions that the options name.  Raises the readers' errors, InvalidRequest for an index out of range."""
-    data = _without_fixed(read_inputs(args.input), network, args)
+    data = _without_fixed(_read(args), network, args)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     if isinstance(data, Points) and not args.radius:
         raise InvalidRequest(
@@ -86,7 +86,7 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
         _note_dropped(data, args)
         for option, given in (("--radius", args.radius), ("--clip", args.clip), ("--divide", args.divide != 1)):
             if given:
-                raise InvalidRequest(f"{option}: a .vnnlib file contains the whole box; leave the option out")
+                raise InvalidRequest(f"{option}: {_source(args)} contains the whole box; leave the option out")
     _check_divide(args)
     for radius in inputs.radii:
         inputs.region(radius, slice(None))  # raises InvalidRegion before any work
@@ -95,16 +95,49 @@ def read_inputs_for(network: Network, args: argparse.Namespace) -> Inputs:
 
 def read_points_for(network: Network, args: argparse.Namespace) -> Inputs:
     """The inputs that the options name, without a radius.  Raises as `read_inputs_for` does, and for boxes."""
-    data = _without_fixed(read_inputs(args.input), network, args)
+    data = _without_fixed(_read(args), network, args)
     inputs = Inputs(data, _index(data, args), network.input_shape, args)
     _check_divide(args)
     inputs.points(slice(None))
     return inputs
 
 
+def _source(args: argparse.Namespace) -> str:
+    """The file of the inputs; "" for a command without any."""
+    return getattr(args, "input", None) or getattr(args, "box", None) or ""
+
+
+def _read(args: argparse.Namespace) -> Points | Boxes:
+    """The content of the file of the inputs."""
+    return read_box(args.box) if getattr(args, "box", None) is not None else read_inputs(args.input)
+
+
+def _fixed(args: argparse.Namespace) -> dict[int, float]:
+    """The values of `--fix` by the numbers of the features.
+
+    Raises InvalidRequest for a name that no header has, and for a feature that is fixed twice.
+    """
+    given = list(args.fix or ())
+    named = any(isinstance(feature, str) for feature, _ in given)
+    names = _read(args).names if named and _source(args) else None
+    found = dict[int, float]()
+    for feature, value in given:
+        if isinstance(feature, str) and feature not in (names or ()):
+            known = "has no header line with names" if names is None else f"names {', '.join(names)}"
+            raise InvalidRequest(
+                f"--fix {feature}={value:g}: {_source(args) or 'the command, which reads no inputs,'} {known}; "
+                "give the number of the feature, from 0"
+            )
+        number = feature if isinstance(feature, int) else (names or ()).index(feature)
+        if number in found:
+            raise InvalidRequest("--fix: a feature is fixed twice; give each one value")
+        found[number] = value
+    return found
+
+
 def _free(count: int, args: argparse.Namespace) -> list[int]:
     """The numbers of the `count` features that are not fixed."""
-    fixed = dict(args.fix or ())
+    fixed = _fixed(args)
     return [i for i in range(count + len(fixed)) if i not in fixed]
 
 
@@ -114,9 +147,9 @@ def _without_fixed(data: Points | Boxes, network: Network, args: argparse.Namesp
     first = data.lower[0] if isinstance(data, Boxes) else data.values[0]
     if not args.fix or first.numel() != len(free) + len(args.fix):
         return data
-    if isinstance(data, Boxes):
-        return Boxes(data.lower[:, free], data.upper[:, free], data.dropped)
     names = None if data.names is None else tuple(data.names[i] for i in free)
+    if isinstance(data, Boxes):
+        return Boxes(data.lower[:, free], data.upper[:, free], data.dropped, names)
     return Points(data.values.flatten(1)[:, free], data.moved.flatten(1)[:, free], names)
 
 
@@ -125,7 +158,8 @@ def _note_dropped(data: Boxes, args: argparse.Namespace) -> None:
     if data.dropped and not args.quiet:
         some = ", ".join(data.dropped[:3]) + (f" and {len(data.dropped) - 3} more" if len(data.dropped) > 3 else "")
         stderr().print(
-            f"{args.input}: {some} relates several inputs and is left out; bounds hold on the whole box", markup=False
+            f"{_source(args)}: {some} relates several inputs and is left out; bounds hold on the whole box",
+            markup=False,
         )
 
 
@@ -135,7 +169,7 @@ def _index(data: Points | Boxes, args: argparse.Namespace) -> tuple[int, ...]:
     index = tuple(range(count)) if args.index is None else tuple(args.index)
     for i in index:
         if not 0 <= i < count:
-            raise InvalidRequest(f"--index {i}: {args.input} holds inputs 0 to {count - 1}")
+            raise InvalidRequest(f"--index {i}: {_source(args)} holds inputs 0 to {count - 1}")
     return index
 
 
@@ -152,9 +186,7 @@ def read_network(args: argparse.Namespace) -> Network:
         args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device,
         output_name=args.output_name, cut_at=args.cut_at,
     )  # fmt: skip
-    fixed = dict(args.fix or ())
-    if len(fixed) < len(args.fix or ()):
-        raise InvalidRequest("--fix: a feature is fixed twice; give each one value")
+    fixed = _fixed(args)
     return network.fix(fixed) if fixed else network
 
 
@@ -164,9 +196,9 @@ def _example(args: argparse.Namespace) -> Tensor | None:
         if min(args.input_shape) < 1:
             raise InvalidRequest(f"--input-shape {' '.join(map(str, args.input_shape))}: every size must be 1 or more")
         return torch.zeros(1, *args.input_shape)
-    if ":" not in args.model or Path(args.model).exists() or getattr(args, "input", None) is None:
+    if ":" not in args.model or Path(args.model).exists() or not _source(args):
         return None
-    data = read_inputs(args.input)
+    data = _read(args)
     return (data.lower if isinstance(data, Boxes) else data.values)[:1]
 
 

@@ -173,7 +173,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def digests(args: argparse.Namespace) -> dict[str, str]:
     """The SHA-256 of every file that the options name."""
-    given = [args.model, getattr(args, "input", None), *(getattr(args, "labels", None) or ())]
+    given = [
+        args.model,
+        *(getattr(args, key, None) for key in ("input", "box")),
+        *(getattr(args, "labels", None) or ()),
+    ]
     found = {}
     for name in given:
         for path in () if name is None else (Path(name), Path(name.rpartition(":")[0])):

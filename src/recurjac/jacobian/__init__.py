@@ -18,6 +18,7 @@ from recurjac.jacobian.in_time import InTime
 from recurjac.jacobian.one_pass import default_method
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
 from recurjac.jacobian.recursion import AbstractRecursion, Chords, RecurJac
+from recurjac.jacobian.sign_structure import SignsByStructure
 from recurjac.jacobian.tangents import ForwardTangents
 from recurjac.jacobian.with_tangents import WithTangents
 from recurjac.jacobian.x_linear import XLinear
@@ -26,6 +27,6 @@ __all__ = [
     "AbstractJacobianMethod", "AbstractNodewise", "AbstractPrepared", "AbstractRecursion", "AutoEntries", "Centred",
     "Chords", "Clamped", "ClosedForms", "Cut", "FastLip", "ForwardTangents", "GradientForms", "Gradients", "InTime",
     "Intersection", "JacobianBounds", "NodeIntersection", "QuadraticClamped", "RecurJac", "Reversed",
-    "ReversedAfterFirst", "WithTangents", "XLinear", "as_jacobian_method", "default_method", "jacobian_bounds",
-    "sharing",
+    "ReversedAfterFirst", "SignsByStructure", "WithTangents", "XLinear", "as_jacobian_method", "default_method",
+    "jacobian_bounds", "sharing",
 ]  # fmt: skip

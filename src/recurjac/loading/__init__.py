@@ -17,10 +17,11 @@ from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile, expect_whole
 from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.foreign import about_file, about_object
+from recurjac.loading.loop_step import Step
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.pt2 import Pt2File, read_pt2
-from recurjac.loading.torch_export import Step, Traced, trace
+from recurjac.loading.torch_export import Traced, trace
 from recurjac.loading.wanted import Wanted
 from recurjac.loading.weights import (
     ActivationLike,
@@ -152,7 +153,13 @@ def closed_loop(
     for what, function in (("the dynamics", dynamics), ("the policy", policy)):
         if isinstance(function, Network) or not callable(function):
             raise InvalidRequest(f"{what} is a {type(function).__name__}; give an nn.Module or a function of tensors")
-    return _checked(replace(_trace(Step(dynamics, policy), example, Wanted.all()), steps=steps), dtype, device)
+    step = Step(dynamics, policy)
+    try:
+        return _checked(replace(_trace(step, example, Wanted.all()), steps=steps), dtype, device)
+    except InvalidNetwork as error:
+        if (wrong := step.failure(example)) is None:
+            raise
+        raise InvalidNetwork(wrong) from error
 
 
 def _load_path(

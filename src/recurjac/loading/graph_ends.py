@@ -136,7 +136,7 @@ def place_of(node: Node) -> str:
     return f"node {node.name}" + (f" of module {path[-1]}" if path else "") + (f" ({line})" if line else "")
 
 
-_OTHERS = ("/torch/", "unfolded.py")
+_OTHERS = ("/torch/", "unfolded.py", "loop_step")
 """Parts of the names of files that are not the user's."""
 
 

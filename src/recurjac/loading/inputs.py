@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -26,7 +26,7 @@ from recurjac.loading.arrays import open_npz, read_npy
 from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, round_up, short
 from recurjac.loading.vnnlib import Boxes, read_vnnlib
 
-__all__ = ["Boxes", "Inputs", "Points", "read_inputs"]
+__all__ = ["Boxes", "Inputs", "Points", "read_box", "read_inputs"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
@@ -84,6 +84,26 @@ def read_inputs(spec: str) -> Inputs:
         f"{path}: inputs of type {suffix or '(none)'} are not read; "
         f"give a .npy, .npz, .csv, .vnnlib or image file ({', '.join(_IMAGES)})"
     )
+
+
+def read_box(spec: str) -> Boxes:
+    """The box of a .csv file: a line of names, if there is one, then a row of lower ends and a row of upper ends.
+
+    Ends are rounded outwards to float64.  Raises as `read_inputs` does, and UnreadableFile for another number of rows;
+    InvalidRegion unless lower <= upper.
+    """
+    path, _ = _locate(spec)
+    if path.suffix.lower() != ".csv":
+        raise InvalidRequest(f"{path}: a box is a .csv file with a row of lower and a row of upper ends")
+    found = _read_csv(path)
+    if len(found.values) != 2:
+        raise UnreadableFile(
+            f"{path} has {len(found.values)} rows of numbers; a box has two, the lower and the upper ends"
+        )
+    outwards = torch.tensor([[-inf], [inf]], dtype=torch.float64)
+    ends = found.values + torch.where(found.moved > 0, found.moved * outwards.sign(), 0.0)
+    ends = torch.where(found.moved > 0, ends.nextafter(outwards.expand_as(ends)), ends)
+    return Boxes(ends[:1], ends[1:], names=found.names)
 
 
 def _locate(spec: str) -> tuple[Path, str | None]:

@@ -32,7 +32,12 @@ def is_derivative(error: Exception) -> bool:
 
 def untraced(error: Exception, remedy: str) -> str:
     """Why PyTorch cannot trace a module, and what to do."""
-    return INSIDE if is_derivative(error) else f"{first_line(error)}; {remedy}"
+    if is_derivative(error):
+        return INSIDE
+    return f"{first_line(error)}; {_NUMPY if 'numpy' in str(error).lower() else remedy}"
+
+
+_NUMPY = "compute with PyTorch in place of NumPy, so that the operations can be followed"
 
 
 _JUMPS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -136,18 +136,6 @@ class Traced:
         if not isinstance(value, Tensor):
             raise UnsupportedLayer(f"the module returns a {type(value).__name__}; {WRAP}")
         return value.detach()
-
-
-@final
-class Step(nn.Module):
-    """One step of a closed loop: x ↦ dynamics(x, policy(x))."""
-
-    def __init__(self, dynamics: Callable[[Tensor, Tensor], Tensor], policy: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.dynamics, self.policy = dynamics, policy
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dynamics(x, self.policy(x))
 
 
 def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:

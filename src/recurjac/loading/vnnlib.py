@@ -37,11 +37,13 @@ class Boxes:
 
     lower, upper: (boxes, features), float64 on the CPU.  Raises InvalidRegion unless lower <= upper everywhere.
     dropped: relations between inputs, which the boxes leave out; such a box is too large, never too small.
+    names: the names of the features, if the file has them.
     """
 
     lower: Tensor
     upper: Tensor
     dropped: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 2:

@@ -102,7 +102,7 @@ class Network:
             raise InvalidNetwork(
                 f"the module's weights changed after its network was read in {self.dtype}; read it again, or read it "
                 "in the module's own dtype (load(…, dtype=…)), in which the network follows all weights but those that "
-                "the module computes"
+                "the module computes, as with spectral_norm; rj.training.Bounds(module, example) follows these as well"
             )
 
     @property

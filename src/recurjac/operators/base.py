@@ -107,6 +107,10 @@ class AbstractLeaf(AbstractOperator):
     def absolute(self) -> AbstractLeaf:
         """The operator |A|, in which every coefficient is replaced by its absolute value."""
 
+    def signs(self) -> AbstractLeaf | None:
+        """The same operator with each coefficient replaced by its sign: -1, 0 or 1; None if they are not known."""
+        return None
+
     @property
     @abstractmethod
     def summands(self) -> int:

@@ -90,6 +90,9 @@ class Convolution(AbstractLeaf):
     def absolute(self) -> Convolution:
         return replace(self, weight=self.weight.abs())
 
+    def signs(self) -> Convolution:
+        return replace(self, weight=self.weight.detach().sign())
+
     @property
     def sums_products(self) -> bool:
         return True
@@ -205,6 +208,9 @@ class TransposedConvolution(AbstractLeaf):
 
     def absolute(self) -> TransposedConvolution:
         return replace(self, weight=self.weight.abs())
+
+    def signs(self) -> TransposedConvolution:
+        return replace(self, weight=self.weight.detach().sign())
 
     @property
     def sums_products(self) -> bool:

@@ -48,6 +48,9 @@ class CumulativeSum(AbstractLeaf):
     def absolute(self) -> CumulativeSum:
         return self
 
+    def signs(self) -> CumulativeSum:
+        return self
+
     @property
     def summands(self) -> int:
         return self.shape[self.axis]

@@ -74,6 +74,9 @@ class Dense(AbstractLeaf):
     def absolute(self) -> Dense:
         return Dense(self.weight.abs(), self.in_shape, self.out_shape)
 
+    def signs(self) -> Dense:
+        return replace(self, weight=self.weight.detach().sign())
+
     @property
     def summands(self) -> int:
         return int(self.weight.shape[1])

@@ -95,6 +95,9 @@ class Gather(AbstractLeaf):
     def absolute(self) -> Gather:
         return self
 
+    def signs(self) -> Gather:
+        return self
+
     @cached_property
     def _terms(self) -> int:
         """The largest number of terms of an entry."""

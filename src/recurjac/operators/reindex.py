@@ -23,6 +23,10 @@ class AbstractWeightless(AbstractLeaf):
     def summands(self) -> int:
         return 0
 
+    @final
+    def signs(self) -> Self:
+        return self
+
     @property
     @final
     def sums_products(self) -> bool:

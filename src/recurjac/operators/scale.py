@@ -14,7 +14,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Rigorous, round_up_to, with_derivative_of
 from recurjac.operators.base import AbstractLeaf
-from recurjac.operators.reindex import Negate
+from recurjac.operators.reindex import Identity, Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
 from recurjac.tensors import cast
 
@@ -91,6 +91,9 @@ class Scale(AbstractDiagonal):
     def absolute(self) -> Scale:
         return Scale(self.factor.abs())
 
+    def signs(self) -> Scale:
+        return Scale(self.factor.detach().sign())
+
     @property
     def summands(self) -> int:
         return 1
@@ -120,6 +123,9 @@ class Divide(AbstractDiagonal):
 
     def absolute(self) -> Divide:
         return Divide(self.divisor.abs())
+
+    def signs(self) -> Scale:
+        return Scale(self.divisor.detach().sign())
 
     @property
     def summands(self) -> int:
@@ -155,6 +161,9 @@ class Standardise(AbstractDiagonal):
 
     def absolute(self) -> Standardise:
         return self
+
+    def signs(self) -> Identity:
+        return Identity(self.in_shape)
 
     @property
     def summands(self) -> int:

@@ -46,6 +46,19 @@ def seconds(value: Any) -> str:
     return f"{number(value):.2f}"
 
 
+def norm(value: Any) -> str:
+    """The norm of a matrix measure."""
+    found = number(value)
+    return "l∞" if found == inf else f"l{found:g}"
+
+
+def proved(value: Any) -> str:
+    """Whether something is proved."""
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return "yes" if value else "not proved"
+
+
 def percent(value: Any) -> str:
     return f"{100 * number(value):.1f} %"
 
@@ -53,6 +66,11 @@ def percent(value: Any) -> str:
 def radius(value: Any) -> str:
     """The requested radius with all its digits; None stands for a box."""
     return "box" if value is None else exact(number(value))
+
+
+def exact_number(value: Any) -> str:
+    """A number with all its digits."""
+    return exact(number(value))
 
 
 def count(value: Any) -> str:

@@ -126,6 +126,13 @@ COMMANDS: Mapping[str, Command] = {
     "monotone": Command("Features with which each output rises or falls", (
         _INDEX, _RADIUS, _CLASS, *(Column(w, "features", trend_count(w)) for w in trend_words()), _METHOD, _SECONDS),
         of_features),
+    "hessian": Command("Bounds of second derivatives", (
+        _INDEX, _RADIUS, _CLASS, Column("quantity", "quantity", cells.text, numeric=False),
+        Column("smallest", "lower", cells.lower), Column("largest", "upper", cells.upper),
+        Column("widest", "widest", cells.upper), _METHOD, _SECONDS)),
+    "contraction": Command("Matrix measures of the Jacobian", (
+        _INDEX, _RADIUS, Column("measure", "measure", cells.norm), Column("at most", "upper", cells.upper),
+        Column("contracting", "contracting", cells.proved, numeric=False), _METHOD, _SECONDS)),
     "inspect": Command("Stages of the network", (
         Column("stage", "stage", cells.count), Column("reads", "reads", cells.text, numeric=False),
         Column("operators", "operators", cells.text, numeric=False),

@@ -10,7 +10,7 @@ import numpy as np
 from recurjac.applications.monotonicity import Trend
 from recurjac.errors import InvalidRequest
 from recurjac.report import cells
-from recurjac.report.markup import Markup, element, folded
+from recurjac.report.markup import Markup, element, folded, joined
 from recurjac.report.panels import Panel, markup
 from recurjac.report.tables import Table
 
@@ -49,7 +49,8 @@ def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
     """The content of each row about its features."""
     named = any(not f["feature"].isdecimal() for f in rows[0]["features"])
     if named or len(rows[0]["features"]) <= _FEW:
-        return [folded(f"{len(rows)} tables of features", *(_table(r).markup() for r in rows))]
+        shown = (joined([_table(r).markup(), *(t.markup() for t in _refuting(r))]) for r in rows)
+        return [folded(f"{len(rows)} tables of features", *shown)]
     try:
         panels = [Panel(_title(r), None, _ends(r, "lower"), _ends(r, "upper")) for r in rows]
     except InvalidRequest as error:
@@ -58,9 +59,45 @@ def of_features(rows: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
 
 
 def _table(row: Mapping[str, Any]) -> Table:
-    columns = ("feature", "trend", "smallest derivative", "largest")
-    lines = [(f["feature"], f["trend"], cells.lower(f["lower"]), cells.upper(f["upper"])) for f in row["features"]]
-    return Table(_title(row), columns, (False, False, True, True), tuple(lines))
+    """The region of each feature, if the file states it, with what is proved there."""
+    stated = all("least" in f and "most" in f for f in row["features"])
+    ends = ("from", "to") if stated else ()
+    columns = ("feature", *ends, "trend", "smallest derivative", "largest")
+    lines = [
+        (
+            f["feature"],
+            *((cells.exact_number(f["least"]), cells.exact_number(f["most"])) if stated else ()),
+            f["trend"],
+            cells.lower(f["lower"]),
+            cells.upper(f["upper"]),
+        )
+        for f in row["features"]
+    ]
+    return Table(_title(row), columns, (False, *(True for _ in ends), False, True, True), tuple(lines))
+
+
+def _refuting(row: Mapping[str, Any]) -> list[Table]:
+    """The two points that refute each violated feature: at one the output rises with it, at the other it falls."""
+    points, found = row.get("points"), list[Table]()
+    for f in row["features"]:
+        if f["trend"] != Trend.VIOLATED.value or f.get("rising") is None or f.get("falling") is None:
+            continue
+        up, down = (_point(points, f[way], len(row["features"])) for way in ("rising", "falling"))
+        lines = tuple(zip((str(g["feature"]) for g in row["features"]), up, down, strict=True))
+        title = f"{_title(row)}: points that refute a trend with {f['feature']}"
+        columns = ("feature", f"rises with {f['feature']}", f"falls with {f['feature']}")
+        found.append(Table(title, columns, (False, True, True), lines))
+    return found
+
+
+def _point(points: Any, index: Any, count: int) -> list[str]:
+    """The numbers of a point, with all their digits.  Raises ValueError if there is no such point."""
+    at = int(cells.count(index))
+    if not isinstance(points, list) or not 0 <= at < len(points) or not isinstance(points[at], list):
+        raise ValueError("a violated feature names a point that the row does not have")
+    if len(points[at]) != count:
+        raise ValueError(f"a point has {len(points[at])} numbers for {count} features")
+    return [cells.exact_number(v) for v in points[at]]
 
 
 def _title(row: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class RayCluster(AbstractPool):
         try:
             import ray
         except ImportError as error:
-            raise MissingDependency("a Ray cluster needs Ray; pip install 'recurjac[ray]'") from error
+            raise MissingDependency("a Ray cluster needs Ray; pip install '.[ray]' in a clone") from error
         self._reach()
         own = {"num_cpus": self.workers, "include_dashboard": False} if self.address == "local" else {}
         where = "local" if self.address == "local" else self.address

@@ -58,7 +58,7 @@ def pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependency(
-            "Parquet files need pyarrow; pip install 'recurjac[sweep]', or name a .jsonl or .csv file"
+            "Parquet files need pyarrow; pip install '.[sweep]' in a clone, or name a .jsonl or .csv file"
         ) from error
     return pyarrow, pyarrow.parquet
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from recurjac.activations import AbstractActivation
 from recurjac.arithmetic import Fast, Interval, Rigorous
 from recurjac.operators import AbstractOperator
+from recurjac.operators.signs import Possible, possible_image
 from recurjac.testing.require import require
 
 
@@ -109,6 +110,7 @@ def check_operator(operator: AbstractOperator, seed: int = 0) -> None:
         few[:, reads] = _matrix(part)
     require(torch.allclose(few, matrix[some], rtol=1e-12, atol=1e-14), f"{name}: rows are not those of the matrix")
     _check_cover(operator, matrix)
+    _check_signs(operator, matrix)
 
 
 def _check_cover(operator: AbstractOperator, matrix: Tensor) -> None:
@@ -121,6 +123,16 @@ def _check_cover(operator: AbstractOperator, matrix: Tensor) -> None:
     slack = 1e-13 * (matrix.abs() @ x.double().abs().flatten()).reshape(found.shape)
     low, high = found.lower().double() - slack, found.upper().double() + slack
     require(bool(((low <= true) & (true <= high)).all()), f"{type(operator).__name__}: rounding is not covered")
+
+
+def _check_signs(operator: AbstractOperator, matrix: Tensor) -> None:
+    """The signs that columns are said to have at most are those of the matrix, or more."""
+    n = matrix.shape[1]
+    units = torch.eye(n, dtype=torch.bool).reshape(n, *operator.in_shape)
+    found = possible_image(operator, Possible(units, torch.zeros_like(units)))
+    for possible, true in ((found.positive, matrix > 0), (found.negative, matrix < 0)):
+        held = bool((possible.reshape(n, -1).mT | ~true).all())
+        require(held, f"{type(operator).__name__}: a coefficient has a sign that `signs` does not have")
 
 
 def _dtype(operator: AbstractOperator) -> torch.dtype:

@@ -55,21 +55,34 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         type=feature_value,
         nargs="+",
         metavar="I=V",
-        help="fix input features (row-major from 0) at values; bounds are for the others, in their order",
+        help="fix input features (their numbers, row-major from 0, or names of the header line) at values; bounds are "
+        "for the others, in their order",
     )
 
 
-def feature_value(text: str) -> tuple[int, float]:
-    """I=V: the number of an input feature and its value."""
-    feature, _, value = text.partition("=")
+def feature_value(text: str) -> tuple[int | str, float]:
+    """I=V: the number or the name of an input feature, and its value."""
+    feature, _, value = text.rpartition("=")
     try:
-        return int(feature), number(value)
+        found = number(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I=V, such as 3=0.5") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I=V, such as 3=0.5 or age=40") from error
+    if not feature:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I=V, such as 3=0.5 or age=40")
+    return int(feature) if feature.isdecimal() else feature, found
 
 
 def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
-    add_balls(parser).add_argument(
+    group = parser.add_argument_group("region")
+    either = group.add_mutually_exclusive_group(required=True)
+    _add_input(either)
+    either.add_argument(
+        "--box",
+        metavar="FILE.csv",
+        help="a box in place of balls: a line of names (optional), a row of lower and a row of upper ends",
+    )
+    _add_samples(group)
+    group.add_argument(
         "--radius",
         type=number,
         nargs="+" if many else 1,
@@ -81,12 +94,19 @@ def add_region(parser: argparse.ArgumentParser, many: bool) -> None:
 def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options for balls around inputs, except their radius."""
     group = parser.add_argument_group("region")
-    group.add_argument(
-        "--input",
-        required=True,
-        metavar="X",
-        help="inputs: .npy, .npz (file.npz:key), .csv, an image, or a .vnnlib box",
+    _add_input(group).required = True
+    _add_samples(group)
+    return group
+
+
+def _add_input(group: argparse._ArgumentGroup) -> argparse.Action:
+    return group.add_argument(
+        "--input", metavar="X", help="inputs: .npy, .npz (file.npz:key), .csv, an image, or a .vnnlib box"
     )
+
+
+def _add_samples(group: argparse._ArgumentGroup) -> None:
+    """Which inputs are used, and how far the region around each reaches."""
     group.add_argument("--index", type=int, nargs="+", metavar="I", help="numbers of the inputs to use (all)")
     group.add_argument(
         "--divide",
@@ -99,7 +119,6 @@ def add_balls(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--norm", type=norm, default=inf, metavar="inf|2|1", help="norm of the ball and of the inputs (inf)"
     )
     group.add_argument("--clip", type=number, nargs=2, metavar=("LO", "HI"), help="range of valid inputs")
-    return group
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +184,8 @@ def add_certificate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate",
         metavar="FILE",
-        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file",
+        help="write certificates of the results to FILE, which `recurjac check` verifies; MODEL must be an .onnx file, "
+        "and the command is one run of one process, without --jobs and without a table of rows by --output",
     )
 
 

@@ -18,7 +18,8 @@ def add_commands(commands: Any) -> None:
         "results",
         nargs="+",
         metavar="RESULT",
-        help="a file that --json wrote, a .npz that `jacobian --output` wrote, or the folder of an experiment",
+        help="a file that --json wrote (of any command but check, doctor, sweep and train), a .npz that "
+        "`jacobian --output` or `hessian --output` wrote, or the folder of an experiment",
     )
     parser.add_argument(
         "-o", "--output", default="report.html", metavar="FILE", help="where to write the page (report.html)"
