@@ -26,7 +26,7 @@ TOLERANCE = 1e-6
 _MOST = 10.0
 """What a finite bound counts after an infinite one, as a gain: a factor e to this power."""
 _LOOPED = 0.15
-"""In loops, the share of the time for ranges by the problem's rule."""
+"""In large loops, the share of the time for ranges by the problem's rule."""
 _RATE = 2e9
 """Multiply-adds of such products in a second, each several times, on a slow machine."""
 
@@ -140,12 +140,11 @@ class Work:
     def measure(self) -> None:
         """Compute the ranges, in a share of the time; the entries of each row take about as long.
 
-        In loops the share is small, as tangents find their own ranges, which take about as long as other entries.
+        In large loops the share is small, as tangents find their own ranges, which take about as long as other entries.
         """
         began, loops = self.deadline.spent, self.carries_tangents
-        if loops and self.given is not None and self.gradients.given is None:
-            part = self.deadline.part(_LOOPED)
-            self.gradients = Gradients(self.given.by(in_time(self.given.pre, part)))
+        if loops and self.large and self.given is not None:
+            self.gradients = Gradients(self.given.by(in_time(self.given.pre, self.deadline.part(_LOOPED))))
         else:
             self.gradients, _ = limited(self.gradients, self.deadline)
         rows = self.gradients.chain.rows
