@@ -15,6 +15,8 @@ from recurjac.jacobian import FastLip, ForwardTangents, Gradients
 from recurjac.norms import JacobianNorm, ProductOfNorms
 from recurjac.preactivation import IBP
 
+NOISES = 2048
+"""The most noises of tangents in loops; more than 512 take hardly longer where ranges are narrow, and give more."""
 PRODUCT = 0.1
 """In large networks, the share of the time for the first product of norms."""
 _ENTRIES = 0.4
@@ -49,7 +51,7 @@ def open_loop(work: Work, report: Callable[[Report], None]) -> None:
     Its work is limited by the planner.  Ranges by other rules take longer there, and bounds from intervals are of
     little use.
     """
-    method, began = JacobianNorm(ForwardTangents()), work.deadline.spent
+    method, began = JacobianNorm(ForwardTangents(NOISES)), work.deadline.spent
     found = by_sample(work, work.tighten(method, method.title, quick(work)))
     work.tangent_seconds = work.deadline.spent - began
     report(Report(method.title, found, work.lower, work.deadline.spent))

@@ -23,6 +23,7 @@ from recurjac.auto.conditions import (
     where_smooth_at_once,
     where_some_kinks,
 )
+from recurjac.auto.opening import NOISES
 from recurjac.auto.step import AbstractStep
 from recurjac.auto.work import TOLERANCE, Work
 from recurjac.branching import BranchAndBound, Branching, ExactNorm, Limit, VertexCaps
@@ -390,7 +391,7 @@ OPENING: tuple[AbstractStep, ...] = (
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(where=unless_smooth_and_small),
-    BranchStep(method=TurnedNorm(ForwardTangents()), where=where_looped, passes=0, parts=untied_by_intervals),
+    BranchStep(method=TurnedNorm(ForwardTangents(NOISES)), where=where_looped, passes=0, parts=untied_by_intervals),
     BranchStep(method=TurnedNorm(), where=where_smooth_and_small, passes=5),
     SearchStep(),
     ExactStep(),
