@@ -17,8 +17,11 @@ import recurjac as rj
 import recurjac.branching.search as branching_search
 from recurjac.branching import AbstractBrancher, BranchAndBound
 from recurjac.branching.branched import NormOver
+from recurjac.branching.pool import Bounded, Goals
+from recurjac.branching.search import AbstractBounds
 from recurjac.problem import join
 from recurjac.region import AbstractRegion
+from recurjac.search import Attained
 from recurjac.testing.networks import random_network, true_jacobians
 from tests.helpers import refused
 
@@ -33,6 +36,48 @@ def regions(dtype: torch.dtype) -> list[AbstractRegion]:
         rj.LpBall(x, 0.5), rj.LpBall(x, 0.5, 2), rj.LpBall(x, 0.5, 1), rj.LpBall(x.clamp(0, 1), 0.7, 2, clip=(0, 1)),
         rj.LpBall(x, 0.0, 2), rj.Box(x - wide, x + wide), rj.LpBall(x, inf), rj.LpBall(x, inf, 2),
     ]  # fmt: skip
+
+
+@final
+@dataclass
+class _Clocked(AbstractBounds):
+    """The largest width of a part, which takes `once` seconds for each call and `each` for each part, on a clock."""
+
+    once: float
+    each: float
+    now: float = 0.0
+    most: int = 0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def bounded(self, problem: rj.Problem, goals: Goals) -> Bounded:
+        self.now += self.once + self.each * problem.bound.batch
+        self.most = max(self.most, problem.bound.batch)
+        scale = problem.bound.scale.flatten(1)
+        return Bounded(1 + scale.amax(1, keepdim=True), scale)
+
+    def found(self, parts: rj.Problem, known: Attained | None) -> Attained:
+        x = parts.bound.x[:1]
+        return Attained(x.new_ones(1), x, torch.zeros_like(x))
+
+    def goals(self, attained: Attained, tolerance: float) -> Goals:
+        return Goals(attained.gain * (1 + tolerance), torch.ones_like(attained.gain))
+
+
+@pytest.mark.parametrize(("once", "each", "least", "most"), [(1.0, 1e-4, 2000, 10**4), (0.0, 0.25, 40, 8)])
+def test_rounds_grow_while_a_part_takes_less_time_than_before(
+    once: float, each: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a call takes a second whatever the number of parts, many are bounded in each; otherwise few."""
+    problem = rj.Problem(random_network("tanh", 0, False), rj.LpBall(torch.zeros(1, *SHAPE), 1.0))
+    clock = _Clocked(once, each)
+    monkeypatch.setattr(branching_search, "time", clock)
+    state = BranchAndBound(rj.InputBisection(), rj.Limit(seconds=12, tolerance=1e-9)).last(problem, clock)
+    assert state.parts >= least
+    assert clock.most <= most
+    assert state.status == "time"
+    assert clock.now < 14
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

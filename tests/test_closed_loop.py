@@ -97,6 +97,32 @@ def test_the_default_is_near_the_sampled_range(
     assert float(width) < 1.5 * float((found.amax(0) - found.amin(0)).detach().max())
 
 
+def test_tangents_find_their_own_ranges() -> None:
+    """Intervals say nothing of the values of a loop, but the forms that are carried forward do."""
+    control, radius = policy().requires_grad_(False), 0.05
+    network = rj.closed_loop(pendulum, control, 8, torch.zeros(2))
+    region = rj.LpBall(torch.zeros(1, 2), radius)
+    bounds = rj.jacobian_bounds(network, region, method=rj.ForwardTangents(), pre=rj.IBP())
+    points = radius * (2 * torch.rand(400, 2, dtype=torch.float64) - 1)
+    found = torch.func.vmap(torch.func.jacrev(lambda t: rolled(pendulum, control, t.unsqueeze(0), 8)[0]))(points)
+    assert bool((bounds.lower - 1e-12 <= found).all() & (found <= bounds.upper + 1e-12).all())
+    ranges = rj.preactivation_bounds(network, region, pre=rj.IBP())
+    states = rolled(pendulum, control, points, 8)
+    assert float((ranges.upper[-1] - ranges.lower[-1]).max()) > 1.2 * float((states.amax(0) - states.amin(0)).max())
+    width = float((bounds.upper - bounds.lower).max())
+    assert width < 2 * float((found.amax(0) - found.amin(0)).max())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_constants_of_loops_are_near_what_is_attained_however_short_the_time(batch: int) -> None:
+    network = rj.closed_loop(cart_pole, policy(0, 4).requires_grad_(False), 5, torch.zeros(4))
+    x = 0.1 * torch.randn(batch, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = rj.lipschitz(network, rj.LpBall(x, 0.01), p=2, q=2, time_limit=0.2)
+    assert bool((found.lower > 0).all() & (found.upper < 1.05 * found.lower).all())
+    assert "forward tangents" in found.note
+    assert ("time" in found.status) == ("; time was up" in repr(found))
+
+
 def test_tangents_are_carried_for_loops_only() -> None:
     planner, loop = rj.Planner(), rj.closed_loop(pendulum, policy(), 2, torch.zeros(2))
     assert planner.carries_tangents(loop) > 500

@@ -321,6 +321,28 @@ def test_divided_regions(name: str) -> None:
     assert found.status == ("parts",) or found.status == ("exact",)
 
 
+def test_the_first_division_is_as_fine_as_a_grid_that_takes_as_long() -> None:
+    """Second derivatives of many parts take hardly longer than those of one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        layers = nn.Sequential(nn.Linear(2, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 1))
+    network = rj.load(layers.double(), torch.zeros(1, 2))
+    burgers = rj.partial(0) + rj.partial() * rj.partial(1) - 0.1 * rj.partial(1, 1)
+    ends = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    cells = rj.Box(torch.cartesian_prod(ends[:-1], ends[:-1]), torch.cartesian_prod(ends[1:], ends[1:]))
+    grid = rj.residual_bounds(network, cells, residuals=burgers)
+    box = rj.Box(torch.full((1, 2), -1.0), torch.ones(1, 2))
+    limit = rj.Limit(seconds=1e-3, tolerance=1e-9)
+    assert rj.residual_bounds(network, box, residuals=burgers, limit=limit).parts == (1,)
+    found = rj.residual_bounds(network, box, residuals=burgers, limit=rj.Limit(seconds=600, parts=257, tolerance=1e-9))
+    assert found.parts == (257,)
+    assert "257 parts" in repr(found)
+    assert float(found.lower) >= float(grid.lower.min())
+    assert float(found.upper) <= float(grid.upper.max())
+    assert grid.parts == (1,) * 64
+    assert "parts" not in repr(grid)
+
+
 def test_second_derivatives_along_directions() -> None:
     network, x = network_of("gates"), inputs(3)
     g = torch.Generator().manual_seed(4)

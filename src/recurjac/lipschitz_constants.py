@@ -64,7 +64,8 @@ class Lipschitz(AbstractResult):
     def __repr__(self) -> str:
         ends = zip(self.lower, self.upper.detach(), strict=True)
         pairs = self._each((f"{float(a):.6g} … {float(b):.6g}" for a, b in ends), len(self.lower))
-        note = f"; {self.note}" if self.note else ""
+        late = "; time was up" if "time" in self.status.split(", ") else ""
+        note = f"{late}; {self.note}" if self.note else late
         norms = f"l{self.p:g} → l{self.q:g}"
         return f"Lipschitz({norms}, attained … certified: {pairs}; {self.method}, {self._kind()}{note})"
 
@@ -179,10 +180,15 @@ def _in_time(search: Search, deadline: Deadline) -> Search:
 
 
 def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -> Attained:
-    """What the search attains; nothing, at the centre, if it is given up because it takes longer than it may."""
+    """What the search attains; if it is given up because it takes longer than it may, what the centre does.
+
+    Nothing is known of the centre of a network that takes long at a point.
+    """
     limit = question.planner.watched(question.network, Deadline.after(search.seconds))
     with suppress(OutOfTime), until(limit):
         return search.attained(question, p, q, aim)
+    if question.planner.quick_at_points(question.network):
+        return Search(work=0).attained(question, p, q)
     x = question.bound.x
     return Attained(x.new_zeros(len(x)), x, torch.zeros_like(x))
 

@@ -37,16 +37,19 @@ class ResidualBounds(AbstractResult):
     """lower <= residual <= upper for every x in the region, each (batch, residuals).
 
     status: for each sample how the division of its region ended, or "one pass".
+    parts: for each sample how many parts of its region were bounded, the whole region included.
     """
 
     lower: Tensor
     upper: Tensor
     status: tuple[str, ...]
     provenance: Provenance
+    parts: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         lower, upper = float(self.lower.min()), float(self.upper.max())
-        return f"ResidualBounds{tuple(self.lower.shape)}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+        size = f"ResidualBounds{tuple(self.lower.shape)}"
+        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
 
 
 @final
@@ -55,6 +58,7 @@ class SecondDerivatives(AbstractResult):
     """lower <= vᵀ H w <= upper for every x in the region, each (batch, pairs), for one output.
 
     status: for each sample how the division of its region ended, or "one pass".
+    parts: for each sample how many parts of its region were bounded, the whole region included.
     """
 
     lower: Tensor
@@ -62,10 +66,12 @@ class SecondDerivatives(AbstractResult):
     output: int
     status: tuple[str, ...]
     provenance: Provenance
+    parts: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         lower, upper = float(self.lower.min()), float(self.upper.max())
-        return f"SecondDerivatives{tuple(self.lower.shape)}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+        size = f"SecondDerivatives{tuple(self.lower.shape)}"
+        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
 
 
 @final
@@ -74,7 +80,7 @@ class Curvature(AbstractResult):
     """lower <= max ‖H‖₂ <= upper over the region of each sample, (batch,), for one output.
 
     `lower` is attained at the points `witness`, (batch, *input); it is 0 where none is known.
-    status: for each sample how the division of its region ended.
+    status: for each sample how the division of its region ended.  parts: how many parts of it were bounded.
     """
 
     lower: Tensor
@@ -83,10 +89,16 @@ class Curvature(AbstractResult):
     output: int
     status: tuple[str, ...]
     provenance: Provenance
+    parts: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         lower, upper = float(self.lower.max()), float(self.upper.max())
-        return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()})"
+        return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
+
+
+def _of_parts(parts: Sequence[int]) -> str:
+    """The remark on results for which regions were divided."""
+    return f"; {sum(parts)} parts" if sum(parts) > len(parts) else ""
 
 
 def hessian_bounds(
@@ -157,7 +169,8 @@ def residual_bounds(
     limits = Limits.of(limit, time_limit, problem.bound.batch)
     check_smooth(problem.network)
     found = _bounded(problem, Differentials.of(problem.network, asked), limits)
-    return ResidualBounds(found.bounds.lower, found.bounds.upper, found.status, problem.provenance(found.title))
+    provenance = problem.provenance(found.title)
+    return ResidualBounds(found.bounds.lower, found.bounds.upper, found.status, provenance, found.parts)
 
 
 def second_derivative(
@@ -194,7 +207,8 @@ def second_derivative(
     asked = tuple(Residual((Term(1.0, (_Partial(0, place),)),)) for place in places)
     ways = left if others is None else torch.cat([left, right])
     found = _bounded(one, Differentials(asked, ways), limits)
-    return SecondDerivatives(found.bounds.lower, found.bounds.upper, output, found.status, one.provenance(found.title))
+    provenance = one.provenance(found.title)
+    return SecondDerivatives(found.bounds.lower, found.bounds.upper, output, found.status, provenance, found.parts)
 
 
 def curvature(
@@ -221,20 +235,19 @@ def curvature(
     one = problem.of(problem.network.output(output))
     check_smooth(one.network)
     entries = hessian_entries(one.network)
-    uppers, states = list[Tensor](), list[Branching]()
+    states: list[Branching] = []
     with torch.no_grad():
         for sample in one.samples():
-            over = CurvatureOver(entries, sample)
-            _, whole = entries.enclosed(sample, _NOISES, _METHOD)
-            state = _searched(sample, over, limits.next(), states)
-            uppers.append(torch.minimum(over.upper(whole, sample)[0, 0], state.uppers[0]))
-            states.append(state)
+            over = CurvatureOver(entries, sample, entries.enclosed(sample, _NOISES, _METHOD)[1])
+            states.append(_searched(sample, over, limits.next(), states))
     title = _TITLE if limits.none else f"{_TITLE} by {InputBisection().title}"
-    attained, upper = torch.stack([s.attained.gain[0] for s in states]).clamp(min=0), torch.stack(uppers)
+    attained = torch.stack([s.attained.gain[0] for s in states]).clamp(min=0)
+    upper = torch.stack([s.uppers[0] for s in states])
     return Curvature(
         _not_above(attained, upper), upper,
         torch.cat([s.attained.witness for s in states]), output,
         tuple("one pass" if limits.none else s.status for s in states), one.provenance(title),
+        tuple(s.parts for s in states),
     )  # fmt: skip
 
 
@@ -282,26 +295,33 @@ class Limits:
 @final
 @dataclass(frozen=True)
 class _Found:
-    """Bounds of residuals, (batch, residuals), how they were found, and how the division of each region ended."""
+    """Bounds of residuals, (batch, residuals), how they were found, and how the division of each region ended.
+
+    parts: how many parts of each region were bounded.
+    """
 
     bounds: Interval
     title: str
     status: tuple[str, ...]
+    parts: tuple[int, ...]
 
 
 def _bounded(problem: Problem, differentials: Differentials, limits: Limits) -> _Found:
     """Bounds over the whole regions, intersected with those over their parts if there are limits."""
     with torch.no_grad():
-        plain = differentials.enclosed(problem, _NOISES, _METHOD)[1].bounds
+        plain = differentials.enclosed(problem, _NOISES, _METHOD)[1]
         if limits.none:
-            return _Found(plain, _TITLE, ("one pass",) * problem.bound.batch)
+            batch = problem.bound.batch
+            return _Found(plain.bounds, _TITLE, ("one pass",) * batch, (1,) * batch)
         states: list[Branching] = []
-        for sample in problem.samples():
-            states.append(_searched(sample, ResidualsOver(differentials, sample), limits.next(), states))
+        for i, sample in enumerate(problem.samples()):
+            over = ResidualsOver(differentials, sample, plain.sample(i))
+            states.append(_searched(sample, over, limits.next(), states))
         ends = [s.uppers.chunk(2) for s in states]
         most, least = torch.stack([e[0] for e in ends]), -torch.stack([e[1] for e in ends])
-        bounds = problem.arithmetic.intersect(problem.arithmetic.enclose(least, most), plain)
-    return _Found(bounds, f"{_TITLE} by {InputBisection().title}", tuple(s.status for s in states))
+        bounds = problem.arithmetic.intersect(problem.arithmetic.enclose(least, most), plain.bounds)
+    title = f"{_TITLE} by {InputBisection().title}"
+    return _Found(bounds, title, tuple(s.status for s in states), tuple(s.parts for s in states))
 
 
 def _searched(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, prod
+from math import prod
 
 from recurjac.auto.work import Work
 from recurjac.region import BoundBall
@@ -19,13 +19,13 @@ def anywhere(work: Work) -> bool:  # noqa: ARG001  # (one of several such condit
 
 
 def where_large(work: Work) -> bool:
-    """Networks so large that steps are given up at the deadline."""
-    return work.large
+    """Networks so large that steps are given up at the deadline, but for loops, of which tangents tell more."""
+    return work.large and not work.carries_tangents
 
 
 def where_large_products(work: Work) -> bool:
     """Such networks with products of two neurons, in which slopes are functions of the input as values are."""
-    return work.large and work.given is not None and work.given.network.has_products
+    return where_large(work) and work.given is not None and work.given.network.has_products
 
 
 def where_smooth(work: Work) -> bool:
@@ -36,11 +36,6 @@ def where_smooth(work: Work) -> bool:
 def where_looped(work: Work) -> bool:
     """The same, where tangents are carried forward: loops, whose parts are then bounded in one pass each."""
     return where_smooth(work) and work.carries_tangents
-
-
-def where_looped_in_haste(work: Work) -> bool:
-    """Loops without entry-wise bounds, which do not fit in the time: tangents alone do more often."""
-    return where_looped(work) and work.entry_seconds == inf and work.pass_seconds > work.deadline.left
 
 
 def where_smooth_at_once(work: Work) -> bool:

@@ -18,7 +18,6 @@ from recurjac.auto.conditions import (
     where_large,
     where_large_products,
     where_looped,
-    where_looped_in_haste,
     where_many_in_l1,
     where_many_kinks,
     where_smooth,
@@ -26,6 +25,7 @@ from recurjac.auto.conditions import (
     where_smooth_at_once,
     where_some_kinks,
 )
+from recurjac.auto.opening import NOISES
 from recurjac.auto.step import AbstractStep
 from recurjac.auto.work import TOLERANCE, Work
 from recurjac.branching import BranchAndBound, Branching, ExactNorm, Limit, VertexCaps
@@ -58,12 +58,17 @@ from recurjac.norms import (
     TurnedNorm,
 )
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
+from recurjac.problem import Problem
 from recurjac.search import Search, better_of
+
+
+def untied_by_intervals(problem: Problem) -> Problem:
+    """The same problem without tied neurons, with ranges that are quick for many parts."""
+    return untied(problem).by_intervals()
+
 
 _REST = 0.99
 """The share of the rest of the time that a step may take which nothing follows."""
-_NOISES = 2048
-"""The most noises of tangents that are carried forward over each part; those of a few parts are quick."""
 _ROOM = 2**26
 """The largest number of entries of a matrix of tangents."""
 
@@ -224,7 +229,7 @@ class BranchStep(AbstractStep):
 
     It ends when many more parts have closed less than the share `least_gain` of the gap.
     method: bounds each part.  where: the networks for which it is worth trying.  passes: as in `NormStep`, for the
-    first part.
+    first part.  parts: makes the problem that is divided.
     """
 
     most: int = 8
@@ -232,6 +237,7 @@ class BranchStep(AbstractStep):
     method: AbstractNormMethod = field(default_factory=JacobianNorm)
     where: Callable[[Work], bool] = anywhere
     passes: float = 1.0
+    parts: Callable[[Problem], Problem] = untied
 
     @property
     def title(self) -> str:
@@ -258,12 +264,14 @@ class BranchStep(AbstractStep):
         return work.unstable and bounded and asked and _BRANCHER.supports(problem)
 
     def least(self, work: Work) -> float:
-        return self.passes * work.pass_seconds if work.branching is None else work.branching.lot_seconds
+        if work.branching is not None:
+            return work.branching.lot_seconds
+        return max(self.passes * work.pass_seconds, work.tangent_seconds)
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         if work.given is None or work.question.norms is None:
             return None
-        problem = untied(work.given)
+        problem = self.parts(work.given)
         bound = NormOver(self.method, *work.question.norms, work.given, _BRANCHER)
         search = BranchAndBound(_BRANCHER, Limit(seconds=seconds, tolerance=TOLERANCE, parts=2**22))
         then: Branching | None = None
@@ -385,7 +393,6 @@ _DUALS = DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 
 OPENING: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
     NormStep(JacobianNorm(GradientForms()), where=where_large_products, passes=0),
-    NormStep(JacobianNorm(ForwardTangents(_NOISES)), where=where_looped_in_haste, passes=0.25),
     NormStep(JacobianNorm(InTime()), where=where_large, passes=0),
     NormStep(JacobianNorm()),
     NormStep(ProductOfNorms(), passes=0),
@@ -393,7 +400,7 @@ OPENING: tuple[AbstractStep, ...] = (
 """The steps that come first, if they fit in the time."""
 STEPS: tuple[AbstractStep, ...] = (
     BranchStep(where=unless_smooth_and_small),
-    BranchStep(method=TurnedNorm(ForwardTangents(_NOISES)), where=where_looped, passes=0.5),
+    BranchStep(method=TurnedNorm(ForwardTangents(NOISES)), where=where_looped, passes=0, parts=untied_by_intervals),
     BranchStep(method=TurnedNorm(), where=where_smooth_and_small, passes=5),
     SearchStep(),
     ExactStep(),

@@ -17,7 +17,7 @@ from recurjac.jacobian import Gradients
 from recurjac.jacobian.auto import limited
 from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractPreactivation
-from recurjac.preactivation.anytime import Known, refined
+from recurjac.preactivation.anytime import Known, in_time, refined
 from recurjac.problem import Problem
 from recurjac.search import Aim, Attained, Search, better_of
 
@@ -25,6 +25,8 @@ TOLERANCE = 1e-6
 """The relative gap between the two bounds at which a question counts as answered."""
 _MOST = 10.0
 """What a finite bound counts after an infinite one, as a gain: a factor e to this power."""
+_LOOPED = 0.15
+"""In large loops, the share of the time for ranges by the problem's rule."""
 _RATE = 2e9
 """Multiply-adds of such products in a second, each several times, on a slow machine."""
 
@@ -50,6 +52,7 @@ class Work:
     upper: (batch,), or (batch, K) for rows; by: for each sample, the method that gave the least bound.  last: the
     bounds of the last method by itself.
     pass_seconds: a guess of how long entry-wise bounds take.  entry_seconds: how long they took; infinite before.
+    tangent_seconds: in loops, how long one pass of tangents took.
     attained: a lower bound, if one is known.  branching, tree: the parts of the region so far, if it was
     divided: by inputs, and by signs.
     """
@@ -65,6 +68,7 @@ class Work:
     version: int = 0
     pass_seconds: float = 0.0
     entry_seconds: float = inf
+    tangent_seconds: float = 0.0
     branching: Branching | None = None
     tree: SignTree | None = None
 
@@ -121,7 +125,7 @@ class Work:
             self.question, Gradients(given.by(ranges)), self.deadline, given,
             None if self.attained is None else self.attained.rows(i, i + 1), self.upper[i : i + 1], self.by[i : i + 1],
             version=self.version, pass_seconds=self.pass_seconds / self.gradients.chain.batch,
-            entry_seconds=self.entry_seconds / self.gradients.chain.batch,
+            entry_seconds=self.entry_seconds / self.gradients.chain.batch, tangent_seconds=self.tangent_seconds,
         )  # fmt: skip
 
     def search(self, search: Search) -> None:
@@ -136,12 +140,15 @@ class Work:
     def measure(self) -> None:
         """Compute the ranges, in a share of the time; the entries of each row take about as long.
 
-        Tangents that are carried forward beside them take as long again.
+        In large loops the share is small, as tangents find their own ranges, which take about as long as other entries.
         """
-        began = self.deadline.spent
-        self.gradients, _ = limited(self.gradients, self.deadline)
+        began, loops = self.deadline.spent, self.carries_tangents
+        if loops and self.large and self.given is not None:
+            self.gradients = Gradients(self.given.by(in_time(self.given.pre, self.deadline.part(_LOOPED))))
+        else:
+            self.gradients, _ = limited(self.gradients, self.deadline)
         rows = self.gradients.chain.rows
-        self.pass_seconds = (2 if self.carries_tangents else 1) * rows * (self.deadline.spent - began)
+        self.pass_seconds = (2 if loops else 1) * rows * (self.deadline.spent - began)
 
     @property
     def limit(self) -> Deadline:

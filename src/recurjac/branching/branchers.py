@@ -17,8 +17,8 @@ from recurjac.problem import Problem
 from recurjac.region.base import FAST
 from recurjac.search import point_jacobian
 
-_FINEST = 8
-"""The largest number of parts into which one is divided at once."""
+FINEST = 8
+"""The largest number of parts into which one is divided at once, but for the first of all."""
 
 
 class AbstractBrancher(ABC):
@@ -58,8 +58,8 @@ class AbstractBrancher(ABC):
         """Like `divide`, if `effects` are known."""
         return self.divide(problem)
 
-    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
-        """Like `divided`, or into smaller parts if all of them are at most `most` together."""
+    def finely(self, problem: Problem, effects: Tensor | None, most: int, finest: int = FINEST) -> list[Problem]:
+        """Like `divided`, or into up to `finest` smaller parts if all of them are at most `most` together."""
         return self.divided(problem, effects)
 
 
@@ -95,10 +95,10 @@ class InputBisection(AbstractBrancher):
         axis = self._axis(problem) if effects is None else self._worst(problem, effects)
         return [problem.part(half) for half in problem.bound.halves(axis)]
 
-    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
+    def finely(self, problem: Problem, effects: Tensor | None, most: int, finest: int = FINEST) -> list[Problem]:
         """Halves of halves while all parts are at most `most`; an input that is halved has half of its effect."""
         parts = self.divided(problem, effects)
-        while effects is not None and len(parts) < _FINEST and 2 * len(parts) * problem.bound.batch <= most:
+        while effects is not None and 2 * len(parts) <= finest and 2 * len(parts) * problem.bound.batch <= most:
             axis = self._worst(problem, effects).unsqueeze(1)
             effects = effects.scatter(1, axis, effects.gather(1, axis) / 2)
             parts = [half for part in parts for half in self.divided(part, effects)]

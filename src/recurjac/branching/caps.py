@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.branching.branchers import AbstractBrancher, InputBisection
+from recurjac.branching.branchers import FINEST, AbstractBrancher, InputBisection
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
 from recurjac.region import BoundBall, BoundBox, BoundPiece, BoundRegion
@@ -66,9 +66,9 @@ class VertexCaps(AbstractBrancher):
             parts = self._with_others(problem, effects, parts, ~capped)
         return [problem.part(p) for p in parts]
 
-    def finely(self, problem: Problem, effects: Tensor | None, most: int) -> list[Problem]:
+    def finely(self, problem: Problem, effects: Tensor | None, most: int, finest: int = FINEST) -> list[Problem]:
         if _ball(problem.bound) is None:
-            return self.otherwise.finely(problem, effects, most)
+            return self.otherwise.finely(problem, effects, most, finest)
         return self.divided(problem, effects)
 
     def _with_others(

@@ -29,10 +29,14 @@ _SMALL = 1e-3
 
 
 class AbstractDifferentialBounds(AbstractBounds):
-    """Quantities that are computed from residuals, over parts of a region."""
+    """Quantities that are computed from residuals, over parts of a region.
+
+    within: the region, of one sample.  whole: the residuals over it.  noises: of the forms over its parts.
+    """
 
     differentials: Differentials
     within: Problem
+    whole: Enclosed
     noises: int
 
     @abstractmethod
@@ -52,11 +56,21 @@ class AbstractDifferentialBounds(AbstractBounds):
         with torch.no_grad():
             uppers, effects = list[Tensor](), list[Tensor]()
             for part in problem.batches():
-                algebra, found = self.differentials.enclosed(part, self.noises, None)
-                upper = self.upper(found, part)
-                uppers.append(torch.where(algebra.symbols.region.empty.unsqueeze(1), -inf, upper))
+                found, empty = self._enclosed(part)
+                uppers.append(torch.where(empty.unsqueeze(1), -inf, self.upper(found, part)))
                 effects.append(_effects(found, part))
             return Bounded(torch.cat(uppers), torch.cat(effects))
+
+    def first_parts(self, problem: Problem) -> int:
+        """Many: bounds of second derivatives consist of thousands of small operations."""
+        return problem.planner.first_parts(problem.network)
+
+    def _enclosed(self, problem: Problem) -> tuple[Enclosed, Tensor]:
+        """The residuals over each sample, and which of these regions are known to be empty."""
+        if problem is self.within:
+            return self.whole, problem.bound.empty
+        algebra, found = self.differentials.enclosed(problem, self.noises, None)
+        return found, algebra.symbols.region.empty
 
     @final
     def found(self, parts: Problem, known: Attained | None) -> Attained:
@@ -90,24 +104,27 @@ class AbstractDifferentialBounds(AbstractBounds):
 
 
 def _effects(found: Enclosed, problem: Problem) -> Tensor:
-    """How much residuals change with each input over its width, by their forms, relative to their ranges: (batch, n).
+    """The roots of how much residuals change with each input over its width, relative to their ranges: (batch, n).
 
+    The slack of forms is of second order in the widths.  Halving an input quarters its part, and halves the root.
     Nothing that is proved depends on this.
     """
     slopes = found.forms.rows[:, 1 : 1 + problem.network.sizes[0]].abs()
     width = found.bounds.width.clamp(min=torch.finfo(slopes.dtype).tiny).unsqueeze(1)
     change = (slopes / width).amax(2) if slopes.shape[1] else slopes.new_zeros(len(slopes), problem.network.sizes[0])
     scale = problem.bound.scale.flatten(1)
-    return change * scale + _SMALL * scale / scale.amax(1, keepdim=True).clamp(min=torch.finfo(scale.dtype).tiny)
+    least = _SMALL * scale / scale.amax(1, keepdim=True).clamp(min=torch.finfo(scale.dtype).tiny)
+    return (change * scale + least).sqrt()
 
 
 @final
 @dataclass(frozen=True)
 class ResidualsOver(AbstractDifferentialBounds):
-    """The largest values of residuals, and then those of minus them; noises: of the forms, see `Forward`."""
+    """The largest values of residuals, and then those of minus them."""
 
     differentials: Differentials
     within: Problem
+    whole: Enclosed
     noises: int = 0
 
     def upper(self, found: Enclosed, problem: Problem) -> Tensor:
@@ -136,6 +153,7 @@ class CurvatureOver(AbstractDifferentialBounds):
 
     differentials: Differentials
     within: Problem
+    whole: Enclosed
     noises: int = 0
 
     def upper(self, found: Enclosed, problem: Problem) -> Tensor:

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.branching.branchers import AbstractBrancher
+from recurjac.branching.branchers import FINEST, AbstractBrancher
 from recurjac.branching.pool import Bounded, Goals, Leaves, Lot, Pool
 from recurjac.errors import InvalidRequest
 from recurjac.problem import Problem, join
@@ -43,6 +43,10 @@ class AbstractBounds(ABC):
     @abstractmethod
     def goals(self, attained: Attained, tolerance: float) -> Goals:
         """The bounds that are good enough, for what is attained of each quantity."""
+
+    def first_parts(self, problem: Problem) -> int:
+        """Into how many parts a region is divided at first, if it is known which inputs matter."""
+        return FINEST
 
 
 class AbstractBound(AbstractBounds):
@@ -134,7 +138,7 @@ class Branching:
 @final
 @dataclass(frozen=True)
 class BranchAndBound:
-    """Divides the worst parts of a problem of one sample, in lots that grow while they are processed quickly."""
+    """Divides the worst parts of a problem of one sample, in rounds that grow while the time for a part falls."""
 
     brancher: AbstractBrancher
     limit: Limit
@@ -158,13 +162,16 @@ class BranchAndBound:
         began = time.perf_counter()
         valid = self._first(problem, bound, known, began) if before is None else self._again(before, bound, known)
         valid = self._in_time(valid, valid.seconds if before is None else before.lot_seconds)
-        lot = 1 if before is None else _RESUMED
+        this = _Round(_RESUMED, _TOGETHER, FINEST, 0.0)
+        if before is None:
+            first = bound.first_parts(problem)
+            this = _Round(1, max(_TOGETHER, first), first, valid.lot_seconds)
         try:
             while valid.status == "running":
                 yield valid
-                started = time.perf_counter()
-                valid = self._in_time(self._after(valid, bound, lot, began), time.perf_counter() - started)
-                lot = self._next_lot(lot, valid.lot_seconds, valid)
+                started, done = time.perf_counter(), valid.parts
+                valid = self._in_time(self._after(valid, bound, this, began), time.perf_counter() - started)
+                this = self._next(this, valid, valid.parts - done)
             yield valid
         except KeyboardInterrupt:
             yield replace(valid, status="interrupted")
@@ -188,13 +195,25 @@ class BranchAndBound:
         found = before.attained if known is None else better_of(before.attained, known)
         return self._state(before.pool, found, bound, before.parts, time.perf_counter())
 
-    def _next_lot(self, lot: int, took: float, now: Branching) -> int:
-        """Twice as many parts if they were bounded quickly, half if slowly; no more than the limit has room for."""
-        quick = took < min(_LONG, self.limit.seconds / 20)
-        grown = min(2 * lot, _LOT) if quick else max(1, lot // 2) if took > 2 * _LONG else lot
-        each, left = took / lot, self.limit.seconds - now.seconds
-        room = min(left / each if each > 0 else inf, (self.limit.parts - now.parts) / 2, grown)
-        return max(1, int(room))
+    def _next(self, this: _Round, now: Branching, parts: int) -> _Round:
+        """The round after one in which so many parts were bounded; no more than the limit has room for.
+
+        It is larger if these took less time each than those of the round before, or if the round was quick, and smaller
+        if it was slow.
+        """
+        took = now.lot_seconds
+        pace = took / max(1, parts)
+        divided, finely = this.divided, _TOGETHER
+        if pace < _CHEAPER * this.pace:
+            divided, finely = max(2 * divided, parts // 2), max(_TOGETHER, _GROWTH * parts)
+        elif took < min(_LONG, self.limit.seconds / 20):
+            divided *= 2
+        elif took > 2 * _LONG:
+            divided //= 2
+        left = self.limit.seconds - now.seconds
+        room = min(left / pace if pace > 0 else inf, self.limit.parts - now.parts)
+        divided = max(1, int(min(divided, _LOT, room / 2)))
+        return _Round(divided, max(1, int(min(finely, 2 * _LOT, room))), FINEST, pace)
 
     def _state(self, pool: Pool, found: Attained, bound: AbstractBounds, parts: int, began: float) -> Branching:
         proved, gain = pool.upper, found.gain
@@ -210,12 +229,13 @@ class BranchAndBound:
             status = "parts" if parts >= self.limit.parts else "running" if left else "stuck"
         return Branching(uppers, found, pool, parts, left, seconds, status)
 
-    def _after(self, now: Branching, bound: AbstractBounds, most: int, began: float) -> Branching:
+    def _after(self, now: Branching, bound: AbstractBounds, this: _Round, began: float) -> Branching:
         """The state after the worst parts are divided."""
-        taken, pool = now.pool.taken(most, bound.goals(now.attained, self.limit.tolerance / 2))
+        taken, pool = now.pool.taken(this.divided, bound.goals(now.attained, self.limit.tolerance / 2))
         if taken is None:
             return replace(now, status="stuck")
-        pieces = self.brancher.finely(taken.problem, taken.effects, min(_TOGETHER, self.limit.parts - now.parts))
+        most = min(this.finely, self.limit.parts - now.parts)
+        pieces = self.brancher.finely(taken.problem, taken.effects, most, this.finest)
         halves, before = _not_empty(join(pieces), taken.upper.repeat(len(pieces), 1))
         found = bound.found(halves, now.attained)
         bounded = bound.bounded(halves, bound.goals(found, self.limit.tolerance / 2))
@@ -237,6 +257,20 @@ class BranchAndBound:
         return lot.at(kept) if len(kept) else None
 
 
+@final
+@dataclass(frozen=True)
+class _Round:
+    """So many parts are divided, each into up to `finest` parts as long as all of those are at most `finely`.
+
+    pace: the seconds for each of those that were bounded in the round before.
+    """
+
+    divided: int
+    finely: int
+    finest: int
+    pace: float
+
+
 def _not_empty(parts: Problem, before: Tensor) -> tuple[Problem, Tensor]:
     """Parts without those whose region is known to be empty, but at least one, and what belongs to them."""
     empty = parts.bound.empty
@@ -250,6 +284,8 @@ _TOGETHER = 128
 """The number of parts up to which a lot takes hardly longer if there are more."""
 _RESUMED = 16
 """The number of parts that are divided together first in a search that is continued."""
+_CHEAPER, _GROWTH = 0.75, 4
+"""If parts took less than this share of the time each as those before, up to so many times as many are bounded next."""
 _LOT = 1024
 """The largest number of parts that are divided together."""
 _LONG = 0.5

@@ -44,6 +44,11 @@ class Enclosed:
     forms: AffineForms
     bounds: Interval
 
+    def sample(self, i: int) -> Enclosed:
+        """Those of one sample."""
+        forms = AffineForms(self.forms.rows[i : i + 1], self.forms.rest[i : i + 1])
+        return Enclosed(forms, self.bounds.map(lambda t: t[i : i + 1]))
+
     def at(self, index: Tensor) -> Enclosed:
         """Those along some of the directions, which are the first axis of the entries."""
         rows, rest = self.forms.rows.index_select(2, index), self.forms.rest.index_select(1, index)

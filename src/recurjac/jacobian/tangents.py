@@ -20,6 +20,7 @@ from recurjac.preactivation import PreactivationState
 from recurjac.propagation.affine_forms import AffineForms, Symbols, band
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
+from recurjac.propagation.planning import PlainOnly
 
 
 @final
@@ -127,8 +128,12 @@ def _combined(symbols: Symbols, forms: AffineForms, bounds: Interval, rows: Tens
 
 
 def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, Interval]:
-    """The forms and bounds of the derivatives of the output along each input, (B, inputs, *output)."""
+    """The forms and bounds of the derivatives of the output along each input, (B, inputs, *output).
+
+    The forms of the values bound the pre-activations, too: where these bounds are narrower, all that follows uses them.
+    """
     network, arithmetic = state.network, state.arithmetic
+    own = PreactivationState(network, state.region, arithmetic, PlainOnly(state.planner.thresholds), state.known)
     values, tangents = {0: symbols.start()}, {0: _Tangents.start(symbols)}
     pre: dict[int, AffineForms] = {}
     along_pre: dict[int, _Tangents] = {}
@@ -144,8 +149,10 @@ def _carried(state: PreactivationState, symbols: Symbols) -> tuple[AffineForms, 
         plain = arithmetic.sum(parts) if parts else Interval.point(none.mid.expand(bounds.shape))
         found = _Tangents(along, arithmetic.intersect(plain, bounds))
         pre[k], along_pre[k] = form, found
-        for node in state.completed_by(k) if k < network.depth else ():
-            values[node], tangents[node] = _activated(state, symbols, node, pre, along_pre.pop(node))
+        if k < network.depth:
+            own.append(arithmetic.intersect(state.pre(k), symbols.bounds(form)), None)
+        for node in own.completed_by(k) if k < network.depth else ():
+            values[node], tangents[node] = _activated(own, symbols, node, pre, along_pre.pop(node))
         pre = pre if k not in values and k < network.depth else {}
         for node in [n for n in values if last.get(n, 0) <= k]:
             del values[node], tangents[node]

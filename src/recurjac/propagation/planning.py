@@ -73,6 +73,9 @@ class Thresholds:
     loop_inputs, loop_stages: the most inputs and the fewest curved stages of a network that is like an unrolled loop.
     tangent_work, tangent_noises: the multiply-adds of tangents that are carried forward as forms, and the most noises.
     cut_nodes: about how many nodes the products of two halves of a chain rule may have, all products together.
+    point_work: the multiply-adds of the Jacobian at a point that is computed even if there is hardly time for it.
+    jet_parts, jet_work: the most parts of a region whose second derivatives are bounded in hardly more time than one
+    takes, and their multiply-adds (`Network.cost`).
     merged_entries, merged_each: the most entries of a matrix that replaces several operators, and how many of them take
     as long as calling one more operator.
     watched_work: the multiply-adds (`Network.cost`) above which operations are so large that looking at the clock
@@ -101,6 +104,9 @@ class Thresholds:
     tangent_work: int = 5 * 10**8
     tangent_noises: int = 2048
     cut_nodes: int = 2**7
+    point_work: int = 10**8
+    jet_parts: int = 2**8
+    jet_work: int = 2 * 10**7
     merged_entries: int = 2**12
     merged_each: int = 2**8
     watched_work: int = 5 * 10**7
@@ -176,6 +182,20 @@ class AbstractPlanner(ABC):
             return 0
         room = t.tangent_work // max(1, sum(network.work) * (1 + inputs)) - 1 - inputs
         return min(room, t.tangent_noises) if room >= curved else 0
+
+    @final
+    def quick_at_points(self, network: Network) -> bool:
+        """Whether the Jacobian at a point takes a moment, so that it is computed whatever the time."""
+        return network.multiply_adds * (1 + network.sizes[-1]) <= self.thresholds.point_work
+
+    @final
+    def first_parts(self, network: Network) -> int:
+        """The number of parts of a region whose second derivatives are bounded in hardly more time than one takes.
+
+        It is a power of two.
+        """
+        most = min(self.thresholds.jet_parts, self.thresholds.jet_work // max(1, network.cost))
+        return 1 << max(1, most.bit_length() - 1)
 
     @final
     def cuts(self, nodes: int) -> int:
