@@ -5,7 +5,9 @@ Source: Madry et al., ICLR 2018, arXiv:1706.06083, for the descent in one ball.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import final
@@ -14,7 +16,8 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval, Rigorous
-from recurjac.errors import InvalidRequest, expect_whole
+from recurjac.deadline import NEVER, Deadline, until
+from recurjac.errors import InvalidRequest, OutOfTime, expect_whole
 from recurjac.network import Network
 from recurjac.preactivation import IBP
 from recurjac.problem import Problem
@@ -28,17 +31,26 @@ class Adversary:
     """At `point` (batch, *input), at most at distance `distance` (batch,) from the input, some margin is not positive.
 
     distance: float64, in the norm of the ball, rounded up; infinite if no adversary was found, and `point` is then the
-    input.
+    input.  rounds: how many rounds of the attack ended.  complete: whether these were all.
     """
 
     distance: Tensor
     point: Tensor
+    rounds: int = 1
+    complete: bool = True
 
 
+_State = tuple[Tensor, Tensor]
+"""For each input the best point so far, (batch, *input), and whether it is an adversary, (batch,)."""
 _CROSSINGS = 20
 """The largest number of steps to nearer adversaries."""
 _BEYOND = 1e-6
 """How much farther than a point at which the margin would be 0 a step goes."""
+_STRIDES, _STRIDE = 10, 0.05
+"""The largest number of steps of a rushed attack, and how much farther they go than linear margins ask for.
+
+It ends when no step comes nearer by that much.
+"""
 _DOUBLINGS = 60
 """How often a length is doubled, and halved, until it is found."""
 _DRAWN = 32
@@ -66,31 +78,61 @@ class Attack:
         if min(self.steps, self.starts) < 1 or self.rounds < 0:
             raise InvalidRequest(f"{self} has too few steps, starts or rounds; give at least 1, 1 and 0")
 
-    def nearest(self, margins: Network, ball: LpBall, scale: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
+    def nearest(
+        self, margins: Network, ball: LpBall, scale: Tensor, arithmetic: AbstractArithmetic, deadline: Deadline = NEVER
+    ) -> Adversary:
         """The nearest adversary found for the network `margins`, all of whose outputs are positive at the input.
 
         ball: the inputs, their norm and clip box; its radius is not used.  scale: (batch,), a positive first guess of
-        the distance.  Each adversary is proved to be one, as far as `arithmetic` covers rounding.
+        the distance.  deadline: at which the rounds that ended are the result.  Each adversary is proved to be one, as
+        far as `arithmetic` covers rounding.
         """
-        with torch.no_grad():
-            target = _Target(margins, ball)
-            generator = torch.Generator().manual_seed(self.seed)
-            best, found = target.x.clone(), torch.zeros(len(target.x), dtype=torch.bool, device=target.x.device)
-            reach = torch.where((scale > 0) & scale.isfinite(), scale, 1.0).to(target.x)
-            for _ in range(self.rounds):
-                if bool(found.all()):
-                    break
-                points = self._descend(target, best, reach, generator)
-                best, found = target.better(points, best, found)
-                reach = torch.where(found, reach, 2 * reach)
-            low, high = torch.zeros_like(reach), target.length(best)
-            for _ in range(self.rounds if bool(found.any()) else 0):
-                reach = torch.where(low > 0, (low + high) / 2, 0.8 * high)
-                points = self._descend(target, best, reach, generator)
-                best, _ = target.better(points, best, found)
-                now = target.length(best)
-                low, high = torch.where(now < high, torch.minimum(low, 0.9 * now), reach), now
-            return target.proved(best, found, arithmetic)
+        target = _Target(margins, ball)
+        return _after(self._rounds(target, scale), target, arithmetic, deadline)
+
+    def rushed(
+        self, margins: Network, ball: LpBall, arithmetic: AbstractArithmetic, deadline: Deadline = NEVER
+    ) -> Adversary:
+        """The same by a few steps from the inputs, which find adversaries much sooner, though farther ones.
+
+        A step goes a little beyond the point at which the least margin would be 0 if it were linear.
+        """
+        target = _Target(margins, ball)
+        return _after(self._strides(target), target, arithmetic, deadline)
+
+    def _rounds(self, target: _Target, scale: Tensor) -> Iterator[_State]:
+        """The state after each ball."""
+        generator = torch.Generator().manual_seed(self.seed)
+        best, found = target.nothing
+        reach = torch.where((scale > 0) & scale.isfinite(), scale, 1.0).to(target.x)
+        for _ in range(self.rounds):
+            if bool(found.all()):
+                break
+            points = self._descend(target, best, reach, generator)
+            best, found = target.better(points, best, found)
+            reach = torch.where(found, reach, 2 * reach)
+            yield best, found
+        low, high = torch.zeros_like(reach), target.length(best)
+        for _ in range(self.rounds if bool(found.any()) else 0):
+            reach = torch.where(low > 0, (low + high) / 2, 0.8 * high)
+            points = self._descend(target, best, reach, generator)
+            best, _ = target.better(points, best, found)
+            now = target.length(best)
+            low, high = torch.where(now < high, torch.minimum(low, 0.9 * now), reach), now
+            yield best, found
+
+    def _strides(self, target: _Target) -> Iterator[_State]:
+        """The state after each step, which goes on from the nearest adversary, or from the last point without one."""
+        (best, found), point = target.nothing, target.x
+        for _ in range(_STRIDES if self.rounds else 0):
+            value, slope = target.steepest(point.unsqueeze(1))
+            end = target.crossing(point, value[:, 0], slope[:, 0])
+            point, before = target.clipped(target.x + (1 + _STRIDE) * (end - target.x)), target.length(best)
+            known, (best, found) = found, target.better(point.unsqueeze(1), best, found)
+            yield best, found
+            if bool((known & (target.length(best) >= before * (1 - _STRIDE))).all()):
+                break
+            point = torch.where(_like(found, best), best, point)
 
     def closer(self, margins: Network, ball: LpBall, points: Tensor, arithmetic: AbstractArithmetic) -> Adversary:
         """Adversaries near the adversaries `points` (batch, *input), nearer to the inputs where some are found.
@@ -149,6 +191,15 @@ class _Target:
     @cached_property
     def x(self) -> Tensor:
         return self.ball.bind(self.shape, self.margins.dtype, self.margins.device).x
+
+    @property
+    def nothing(self) -> _State:
+        """The inputs, which are no adversaries."""
+        return self.x.clone(), torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+
+    def clipped(self, points: Tensor) -> Tensor:
+        """The points (batch, *input), moved into the clip box."""
+        return points if self.clip is None else torch.minimum(torch.maximum(points, self.clip[0]), self.clip[1])
 
     @cached_property
     def clip(self) -> tuple[Tensor, Tensor] | None:
@@ -229,9 +280,7 @@ class _Target:
         exact = self.ball.bind(self.shape, torch.float64, x.device).x
         inside = LpBall(self.ball.x, inf, self.ball.p, self.ball.clip)
         for excess in (0.0, 1e-13, 1e-10, 1e-7, 1e-5, 1e-3):
-            tried = x + (1 + excess) * (best - x)
-            if self.clip is not None:
-                tried = torch.minimum(torch.maximum(tried, self.clip[0]), self.clip[1])
+            tried = self.clipped(x + (1 + excess) * (best - x))
             if not bool(tried.isfinite().all()):
                 continue
             at = Problem(self.margins, LpBall(tried, 0.0), pre=IBP(), arithmetic=arithmetic)
@@ -242,6 +291,17 @@ class _Target:
             if bool((distance.isfinite() | ~found).all()):
                 break
         return Adversary(distance, point)
+
+
+def _after(rounds: Iterator[_State], target: _Target, arithmetic: AbstractArithmetic, deadline: Deadline) -> Adversary:
+    """The adversaries after all rounds that end before the deadline."""
+    with torch.no_grad():
+        (best, found), done, complete = target.nothing, 0, False
+        with suppress(OutOfTime), until(deadline):
+            for state in rounds:
+                (best, found), done = state, done + 1
+            complete = True
+        return replace(target.proved(best, found, arithmetic), rounds=done, complete=complete)
 
 
 def distance_between(a: Tensor, b: Tensor, p: float) -> Tensor:

@@ -13,8 +13,9 @@ from recurjac.arithmetic import Interval
 
 MET = 1e-3
 """The relative distance between a radius and an adversary at which they count as equal."""
-BOUNDED, EXACT, INTERRUPTED = "bounded", "exact", "interrupted"
-"""How a search ended: by itself, with an adversary as near as the radius, or by the user; or as `given_up` says."""
+BOUNDED, EXACT, TIME, INTERRUPTED = "bounded", "exact", "time", "interrupted"
+"""How a search ended: by itself, with an adversary as near as the radius, for want of time, or by the user; or as
+`given_up` says."""
 _CLOSE = 2e-3
 """The relative distance between a radius that is proved, and one that could not be, at which the search ends."""
 _GROWTH = 1.5

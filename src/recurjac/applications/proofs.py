@@ -23,8 +23,6 @@ from recurjac.preactivation import IBP, SecantRanges
 from recurjac.preactivation.anytime import refined
 from recurjac.problem import Problem
 
-_BALL, _DIVIDED = 1 / 6, 1 / 3
-"""The share of the time that is left for one proof on some balls, and for one that divides them."""
 _T = TypeVar("_T")
 _RULE = 0.9
 """Of the time for the bound of a margin in large networks, the share for the problem's rule."""
@@ -55,6 +53,16 @@ class MarginBalls:
     def shape(self) -> tuple[int, int]:
         """The number of balls and of margins."""
         return self.problem.bound.batch, self.problem.network.output_shape[0]
+
+
+@final
+@dataclass(frozen=True)
+class Shares:
+    """Of the time that is left, the shares for some balls: for ranges, for one proof, and for one that divides them."""
+
+    ranges: float = 0.2
+    proof: float = 1 / 6
+    dividing: float = 1 / 3
 
 
 @final
@@ -236,13 +244,15 @@ def check_proofs(proofs: Sequence[AbstractRadiusProof], problem: Problem, p: flo
             raise InvalidRequest(f"{proof.title(problem)} does not support the norm l{p:g}; choose another")
 
 
-def stated(proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: Deadline = NEVER) -> list[RadiusBound]:
+def stated(
+    proofs: Sequence[AbstractRadiusProof], balls: MarginBalls, deadline: Deadline = NEVER, shares: Shares | None = None
+) -> list[RadiusBound]:
     """The best bounds that the proofs state on each ball; after the deadline, they state nothing.
 
-    Each proof may take a sixth of what is left.
+    shares: of the time for each proof; None for `Shares()`.
     Raises InvalidRequest for a proof whose bounds do not have the shape (balls, margins), or whose slopes are negative.
     """
-    facts = [(proof.title(balls.problem), _facts(proof, balls, deadline)) for proof in proofs]
+    facts = [(proof.title(balls.problem), _facts(proof, balls, deadline, shares or Shares())) for proof in proofs]
     margins = [(title, f.margins) for title, f in facts if f.margins is not None]
     slopes = [(title, f.slopes) for title, f in facts if f.slopes is not None]
     for title, bounds in slopes:
@@ -271,13 +281,13 @@ def _refuting(facts: Sequence[RadiusFacts], ball: int) -> Tensor | None:
     return next((x for x in points if bool(x.isfinite().all())), None)
 
 
-def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline) -> RadiusFacts:
+def _facts(proof: AbstractRadiusProof, balls: MarginBalls, deadline: Deadline, shares: Shares) -> RadiusFacts:
     """What a proof states if it is done in time."""
     if deadline.end == inf:
         return proof.facts(balls)
     if deadline.over:
         return RadiusFacts(given_up=("time",) * balls.shape[0] if proof.divides else ())
-    problem, part = balls.problem, deadline.part(_DIVIDED if proof.divides else _BALL)
+    problem, part = balls.problem, deadline.part(shares.dividing if proof.divides else shares.proof)
     limit = problem.planner.watched(problem.network, part)
     with suppress(OutOfTime), until(limit):
         return (proof.within(part.left) if proof.sparing or limit.end < inf else proof).facts(balls)

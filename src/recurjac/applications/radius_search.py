@@ -17,7 +17,7 @@ import torch
 
 from recurjac.applications.attack import Attack
 from recurjac.applications.radii import RadiusBound, by_integral, by_margin, least_proved, proved
-from recurjac.deadline import check_seconds
+from recurjac.deadline import Deadline, check_seconds
 from recurjac.errors import InvalidRequest, expect, expect_whole
 
 _SMALLEST = 0.11
@@ -116,7 +116,8 @@ def told(
     say: Callable[[float], None],
 ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
     """The same search, which says what is proved whenever that has grown.  known: the rungs that it starts with."""
-    rungs, best = list(known), 0.0
+    rungs = list(known)
+    best = least_proved(rungs)
     try:
         asked = next(search)
         while True:
@@ -128,6 +129,24 @@ def told(
             asked = search.send(found)
     except StopIteration as finished:
         return list(finished.value)
+
+
+def within_time(
+    search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
+    known: Sequence[RadiusBound],
+    deadline: Deadline,
+) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
+    """The same search, which asks for nothing after the deadline.  known: the rungs that it starts with."""
+    rungs = list(known)
+    try:
+        asked = next(search)
+        while not deadline.over:
+            found = yield asked
+            rungs += found
+            asked = search.send(found)
+    except StopIteration as finished:
+        return list(finished.value)
+    return rungs
 
 
 def bracket_radius(
@@ -164,22 +183,23 @@ def _between(low: float, high: float, factor: float, failed: bool) -> float:
 
 
 def search_radii(
-    search: RadiusSearch, centre: RadiusBound, whole: float, together: int
+    search: RadiusSearch, centre: RadiusBound, whole: float, together: int, known: Sequence[RadiusBound] = ()
 ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
     """All rungs of one sample: yields the radii to bound next, none twice; receives their rungs, and returns them all.
 
     centre: the rung of radius 0.  whole: from this radius on, the ball is the whole region; such radii become inf.
-    together: the number of radii of the linear part that are requested at once.
+    together: the number of radii of the linear part that are requested at once.  known: other rungs, whose radii are
+    only requested if nothing is stated about slopes there, while the centre's rung does state something.
     The search looks for a first radius that is proved, or near 0.  It doubles the radius until an estimate says that
     the next one cannot be proved, or until the ball is the whole region.  Then it takes the linear steps until one is
     not proved.  After the end of what the integral proves alone, only the steps around the end of what the bound of the
     margin proves need to be bounded.  The estimate decides where bounds are computed, never what they prove.
     `intervals` affects only the linear steps.
     """
-    rungs = [centre]
+    rungs = [centre, *known]
     if not least_proved(rungs) >= 0 or min(centre.margins) <= 0 or isnan(sum(centre.margins)):
         return rungs
-    radius = _capped(_SMALLEST * first_order(centre), search.limit, whole)
+    radius = _capped(_first(rungs), search.limit, whole)
     for _ in range(_STEPS):
         rungs += yield [radius]
         if least_proved(rungs) >= radius:
@@ -190,7 +210,7 @@ def search_radii(
         if radius >= search.limit or radius == inf or top < 2 * radius:
             break
         following = _capped(inf if step == _STEPS - 1 else 2 * radius, search.limit, whole)
-        if all(r.radius != following for r in rungs):
+        if following not in _asked(rungs):
             rungs += yield [following]
         if least_proved(rungs) < following:
             top = min(top, whole if following == inf else following)
@@ -200,8 +220,8 @@ def search_radii(
         return rungs
     end = min(top, search.limit)
     steps = [end * (i / search.intervals) for i in range(1, 4 * search.intervals) if i / search.intervals >= _COARSE]
-    steps = sorted({s for s in steps if s < min(search.limit, whole)} - {r.radius for r in rungs})
-    if search.limit < whole and search.limit not in steps and all(r.radius != search.limit for r in rungs):
+    steps = sorted({s for s in steps if s < min(search.limit, whole)} - _asked(rungs))
+    if search.limit < whole and search.limit not in steps and search.limit not in _asked(rungs):
         steps.append(search.limit)
     for begin in range(0, len(steps), together):
         part = steps[begin : begin + together]
@@ -212,6 +232,17 @@ def search_radii(
             yield from _beyond(rungs, steps[begin + together :], end, together)
             break
     return rungs
+
+
+def _first(rungs: Sequence[RadiusBound]) -> float:
+    """The first radius to try: a quarter of what is proved, or else one at which margins should still be positive."""
+    low = least_proved(rungs)
+    return low / 4 if 0 < low < inf else _SMALLEST * first_order(rungs[0])
+
+
+def _asked(rungs: Sequence[RadiusBound]) -> set[float]:
+    """The radii at which as much is stated about slopes as at the centre, whose rung is the first."""
+    return {r.radius for r in rungs if r.slope_by or not rungs[0].slope_by}
 
 
 def _smaller(centre: RadiusBound, failed: RadiusBound, radius: float) -> float:
@@ -253,20 +284,22 @@ def _beyond(
 
 
 def few_radii(
-    rungs: list[RadiusBound], search: RadiusSearch, whole: float
+    rungs: list[RadiusBound], search: RadiusSearch, whole: float, begin: float | None = None, away: float = inf
 ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
     """Further rungs of one sample by proofs that are asked on few balls; returns all rungs.
 
-    rungs: what the other proofs state, of which one has radius 0.  whole: as in `search_radii`.
+    rungs: what the other proofs state, of which one has radius 0.  whole: as in `search_radii`.  begin: the first
+    radius if nothing is proved, by default about the largest that could be.  away: the distance of an adversary, which
+    no proof reaches.
     The least margin decreases from that at the centre to 0.  Between the radii where it is known, its loss is taken for
     a power of the radius, which tells where to look next.
     """
     low, limit = least_proved(rungs), min(search.limit, whole)
-    high, margin = inf, min(rungs[0].margins)
+    high, margin = away, min(rungs[0].margins)
     losses: list[tuple[float, float]] = []
     if not margin > 0 or not low >= 0 or low >= limit:
         return rungs
-    radius = _FURTHER * low if low > 0 else first_order(rungs[0])
+    radius = _FURTHER * low if low > 0 else begin or first_order(rungs[0])
     for _ in range(_FEW):
         asked = limit if radius >= limit else radius
         found = yield [_capped(asked, search.limit, whole)]
@@ -352,10 +385,11 @@ def _reach_of(rungs: Sequence[RadiusBound], row: int) -> float:
     return max((f for f in found if not isnan(f)), default=inf)
 
 
-def remark_on(radius: float, limit: float) -> str:
-    """What is to be said about a proved radius; empty if nothing is."""
+def remark_on(radius: float, limit: float, out_of_time: bool) -> str:
+    """What is to be said about a proved radius; empty if nothing is.  out_of_time: whether the search was cut short."""
     if radius == inf:
         return "proved for every input of the region"
     if radius >= limit:
         return "the largest radius that was tried"
-    return "" if radius > 0 else "no positive radius is proved"
+    nothing = "no positive radius is proved in the time" if out_of_time else "no positive radius is proved"
+    return "" if radius > 0 else nothing

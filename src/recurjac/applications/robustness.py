@@ -8,7 +8,6 @@ two proofs can be combined: the bound up to some radius, and the Lipschitz const
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -17,15 +16,26 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from recurjac.applications.adversaries import FOUND, NONE, Adversaries, Nearest, said
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.centres import Centres, around
 from recurjac.applications.deployed_radius import DeployedMargins, checked_margins
-from recurjac.applications.dividing import BOUNDED, EXACT, INTERRUPTED, dividing_radii, ending, given_up, ranges_around
+from recurjac.applications.dividing import (
+    BOUNDED,
+    EXACT,
+    INTERRUPTED,
+    TIME,
+    dividing_radii,
+    ending,
+    given_up,
+    ranges_around,
+)
 from recurjac.applications.proofs import (
     DEFAULT_PROOFS,
     AbstractRadiusProof,
     MarginBalls,
     MarginBound,
+    Shares,
     check_proofs,
     stated,
 )
@@ -50,11 +60,12 @@ from recurjac.applications.radius_search import (
     remark_on,
     search_radii,
     told,
+    within_time,
 )
 from recurjac.applications.targets import predicted, read_labels, rivals
 from recurjac.arithmetic import Deployed
-from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit, until
-from recurjac.errors import InvalidRequest, OutOfTime, expect
+from recurjac.deadline import NEVER, Budget, Deadline, check_time_limit
+from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import Gradients
 from recurjac.loading import Source
 from recurjac.network import Network
@@ -64,14 +75,19 @@ from recurjac.problem import Problem
 from recurjac.provenance import AbstractResult, Provenance
 from recurjac.region import LpBall, Numbers
 
-_ATTACK = 0.2
-"""In large networks, the share of the time for the attack."""
+_RUSH, _OPENING, _ATTACK = 0.1, 0.6, 0.2
+"""The shares of the time that is left, in this order: for a rushed attack, for the first radii, and for the attack."""
+_BEGIN = 1 / 6
+"""The first radius relative to the nearest adversary, or to where margins would be lost if their slopes were constant.
+
+A radius that is too small still proves something, and balls are bounded faster the smaller they are.
+"""
+_COARSE = 6
+"""The number of intervals of a first grid."""
 _MANY, _BEFORE = 0.6, 0.3
 """The share of what is left for proofs on many balls if there are others for few, or others that divide balls."""
-_Attacked = dict[int, tuple[float, Tensor]]
-"""For some inputs the nearest adversary that is known: its distance, infinite if there is none, and the point."""
-_RANGES = 0.2
-"""In large networks, the share of what is left for the ranges on some balls."""
+_PASS = Shares(ranges=0.8, proof=0.9)
+"""The shares for the first radii: a pass that is given up proves nothing."""
 
 
 @final
@@ -80,8 +96,9 @@ class CertifiedRadius(AbstractResult):
     """Within `radius` of each input, in the l_p norm and the clip box, its `label` has a larger output than `target`.
 
     radius, attack: (batch,), float64.  The nearest adversary found, `adversary` (batch, *input), is at most at distance
-    `attack`, which is infinite if none was found.  Misclassified inputs are not attacked: `attack` is 0 if the input
-    loses to a target, otherwise infinite.  Always radius <= attack.
+    `attack`, which is infinite if none is known.  `attack_status` tells why: "found"; "none found" by the whole attack;
+    "none found in time" by the part of it for which there was time; "not attacked".  Misclassified inputs are not
+    attacked: `attack` is 0 if the input loses to a target, otherwise infinite.  Always radius <= attack.
     by_integral, by_margin: (batch,), the radii that slopes (Theorem 2), or bounds of the margin, prove alone.
     label, target: (batch,); with several targets, the one with the least radius.  rivals: for each input, all targets.
     margin: (batch,), a proved lower bound of f_label - f_target at the input.
@@ -89,8 +106,9 @@ class CertifiedRadius(AbstractResult):
     radii of deployed networks (`Deployed`) take account; 0 for the network in real arithmetic.
     proof: what proves each radius.  remark: why a radius is 0, infinite, or at the limit; otherwise empty.
     status: "exact" if the nearest adversary is at most a thousandth farther than the radius, or if it is infinite;
-    "time", "parts" or "stuck" if proofs that divide balls (`BranchedMargin`) gave up the next larger ball for want of
-    time or of parts, or because no part could be divided; "interrupted" if the user stopped them; otherwise "bounded".
+    "time" if the time was over before the search ended; "time", "parts" or "stuck" if proofs that divide balls
+    (`BranchedMargin`) gave up the next larger ball for want of time or of parts, or because no part could be divided;
+    "interrupted" if the user stopped them; otherwise "bounded".
     """
 
     radius: Tensor
@@ -108,12 +126,13 @@ class CertifiedRadius(AbstractResult):
     provenance: Provenance
     rivals: tuple[tuple[int, ...], ...] = ()
     rounding: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    attack_status: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        rows = zip(self.label, self.target, self.radius, self.attack, self.remark, strict=True)
+        away = [said(a, why) for a, why in zip(self.attack.tolist(), self.attack_status, strict=True)]
+        rows = zip(self.label, self.target, self.radius, away, self.remark, strict=True)
         words = (
-            f"{int(c)} over {int(k)}: {float(r):.6g} … {float(a):.6g}{f' ({why})' if why else ''}"
-            for c, k, r, a, why in rows
+            f"{int(c)} over {int(k)}: {float(r):.6g} … {a}{f' ({why})' if why else ''}" for c, k, r, a, why in rows
         )
         each = self._each(words, len(self.radius))
         return f"CertifiedRadius(l{self.p:g}, certified … attacked: {each}; {self._kind()})"
@@ -190,8 +209,7 @@ class _Entry:
     label: int
     target: int
     others: tuple[int, ...]
-    attack: float
-    adversary: Tensor
+    nearest: Nearest
     remark: str
     end: str
     rounding: float = 0.0
@@ -216,6 +234,7 @@ class _Work:
     search: RadiusSearch
     deadline: Deadline = NEVER
     deployed: Deployed | None = None
+    shares: Shares = field(default_factory=Shares)
 
     @property
     def network(self) -> Network:
@@ -242,22 +261,26 @@ class _Work:
         return [found[i] for i in range(len(labels))]
 
     def certified(self, label: int, others: tuple[int, ...], remarks: Sequence[str]) -> list[_Entry]:
-        """Search radii for each input whose label is proved to win, then attack it."""
+        """Search radii for each input whose label is proved to win, and adversaries; in time, first quickly both."""
         deadline, centres = self.deadline, self.at_centres()
         remarks = [why or doubt(c) for why, c in zip(remarks, centres, strict=True)]
         right = [i for i, why in enumerate(remarks) if not why]
-        attacked = self.attacked(right, centres, deadline.part(_ATTACK))
-        rungs = self.searched({i: [centres[i]] for i in right}, attacked, deadline)
-        ends = self.divided(rungs, attacked, deadline)
+        rungs, attacked = {i: [centres[i]] for i in right}, Adversaries(self.search.attack, self.problem, self.centres)
+        if deadline.end < inf:
+            attacked.rush(right, deadline.part(_RUSH))
+            rungs = self.opened(rungs, attacked)
+        scale = [min(first_order(centres[i]), attacked.of(i).distance) for i in right]
+        attacked.search(right, scale, deadline.part(_ATTACK))
+        rungs = self.searched(rungs, attacked)
+        ends = self.divided(rungs, attacked)
         beaten = (self.network(self.centres.x.to(self.network.device, self.network.dtype)) <= 0).any(1).tolist()
         entries = []
         for i, centre in enumerate(centres):
-            own = rungs.get(i, [centre])
-            row = weakest(own)
-            lost = remarks[i].startswith("mis") and beaten[i]
-            away, point = attacked.get(i, (0.0 if lost else inf, self.centres.x[i]))
-            end = ends.get(i, BOUNDED)
-            entries.append(_Entry(own, row, label, others[row], others, away, point, remarks[i], end))
+            own, known = rungs.get(i, [centre]), attacked.of(i)
+            if remarks[i].startswith("mis") and beaten[i]:
+                known = Nearest(0.0, known.point, FOUND)
+            row, end = weakest(own), ends.get(i, BOUNDED)
+            entries.append(_Entry(own, row, label, others[row], others, known, remarks[i], end))
         return entries if self.deployed is None else self._deployed(entries, self.deployed)
 
     def _deployed(self, entries: Sequence[_Entry], deployed: Deployed) -> list[_Entry]:
@@ -266,84 +289,101 @@ class _Work:
         for i, e in enumerate(entries):
             rungs, errors = margins.less_rounding(i, e.rungs)
             row, why = weakest(rungs), e.remark or doubt(rungs[0])
-            away, point = (e.attack, e.adversary) if e.remark else margins.losing(i, e.attack, e.adversary)
+            known = e.nearest
+            if not e.remark:
+                away, point = margins.losing(i, known.distance, known.point)
+                known = Nearest(away, point, NONE if away == inf and known.status == FOUND else known.status)
             found.append(
                 replace(
-                    e, rungs=rungs, row=row, target=e.others[row], attack=away, adversary=point, remark=why,
-                    end=ending(rungs, away, BOUNDED if e.end == EXACT else e.end), rounding=errors[row],
+                    e, rungs=rungs, row=row, target=e.others[row], nearest=known, remark=why,
+                    end=ending(rungs, known.distance, BOUNDED if e.end == EXACT else e.end), rounding=errors[row],
                 )
             )  # fmt: skip
         return found
 
-    def searched(
-        self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline
-    ) -> dict[int, list[RadiusBound]]:
-        """All rungs of each input, from the rung of its centre: first by proofs for many balls, then by those for few.
+    def opened(self, rungs: dict[int, list[RadiusBound]], attacked: Adversaries) -> dict[int, list[RadiusBound]]:
+        """Rungs by bounds of the margins alone, on few balls below the nearest adversaries: they take little time."""
+        quick = tuple(f for f in self.proofs if isinstance(f, MarginBound))
+        if not quick:
+            return rungs
+        part = replace(self, proofs=quick, deadline=self.deadline.part(_OPENING), shares=_PASS)
+        whole = self.centres.whole().tolist()
+        searches = {}
+        for i, own in rungs.items():
+            away = attacked.of(i).distance
+            search = few_radii(own, self.search, whole[i], _BEGIN * min(away, first_order(own[0])), away)
+            searches[i] = part.told(i, search, own, attacked)
+        return answered(searches, part.bounds)
+
+    def searched(self, rungs: dict[int, list[RadiusBound]], attacked: Adversaries) -> dict[int, list[RadiusBound]]:
+        """Further rungs of each input: first by proofs for many balls, then by those for few.
 
         Of the time, the first take a share if there are others.
         """
         many, few = (
-            replace(self, proofs=tuple(f for f in self.proofs if (f.sparing, f.divides) == kind), deadline=deadline)
+            replace(self, proofs=tuple(f for f in self.proofs if (f.sparing, f.divides) == kind))
             for kind in ((False, False), (True, False))
         )
-        divides = any(f.divides for f in self.proofs)
-        if many.proofs and deadline.end < inf and (few.proofs or divides):
-            many = replace(many, deadline=deadline.part(_BEFORE if divides else _MANY))
-        if many.proofs:
-            climbing = {i: self.told(i, self.climbing(i, own[0]), own, attacked) for i, own in rungs.items()}
+        divides, limited = any(f.divides for f in self.proofs), self.deadline.end < inf
+        if many.proofs and limited and (few.proofs or divides):
+            many = replace(many, deadline=self.deadline.part(_BEFORE if divides else _MANY))
+        for grid in many.grids() if many.proofs else ():
+            climbing = {i: many.told(i, many.climbing(i, own, grid), own, attacked) for i, own in rungs.items()}
             rungs = answered(climbing, many.bounds)
         if few.proofs:
-            if divides and deadline.end < inf:
-                few = replace(few, deadline=deadline.part(_BEFORE))
+            if divides and limited:
+                few = replace(few, deadline=self.deadline.part(_BEFORE))
             whole = self.centres.whole().tolist()
-            further = {
-                i: self.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()
-            }
+            further = {i: few.told(i, few_radii(own, self.search, whole[i]), own, attacked) for i, own in rungs.items()}
             rungs = answered(further, few.bounds)
         return rungs
 
-    def divided(self, rungs: dict[int, list[RadiusBound]], attacked: _Attacked, deadline: Deadline) -> dict[int, str]:
+    def divided(self, rungs: dict[int, list[RadiusBound]], attacked: Adversaries) -> dict[int, str]:
         """Add rungs by proofs that divide balls, input by input, and nearer adversaries; returns how each ended."""
         dividing = tuple(f for f in self.proofs if f.divides)
-        ends = {i: ending(own, attacked[i][0], BOUNDED) for i, own in rungs.items()}
+        ends = {i: self.ending(own, attacked.of(i).distance, BOUNDED) for i, own in rungs.items()}
         left = [i for i, end in ends.items() if dividing and end != EXACT]
-        budget, whole, done = Budget(deadline, len(left)), self.centres.whole().tolist(), list[int]()
+        budget, whole, done = Budget(self.deadline, len(left)), self.centres.whole().tolist(), list[int]()
         try:
             for i in left:
                 own = replace(self, proofs=dividing, deadline=Deadline.after(budget.share()))
-                search = dividing_radii(rungs[i], self.search, whole[i], partial(self._nearest, i, attacked))
-                answered({i: self.told(i, search, rungs[i], attacked)}, partial(own.bounds, before=rungs[i]))
-                ends[i] = ending(rungs[i], attacked[i][0], given_up(rungs[i]))
+                search = dividing_radii(rungs[i], self.search, whole[i], partial(attacked.nearer, i))
+                answered({i: own.told(i, search, rungs[i], attacked)}, partial(own.bounds, before=rungs[i]))
+                ends[i] = own.ending(rungs[i], attacked.of(i).distance, given_up(rungs[i]))
                 done.append(i)
         except KeyboardInterrupt:
             ends.update(dict.fromkeys(left[len(done) :], INTERRUPTED))
         return ends
 
-    def _nearest(self, i: int, attacked: _Attacked, point: Tensor | None) -> float:
-        """The distance of the nearest adversary of an input, after a look around a `point` that is one."""
-        if point is not None:
-            ball, arithmetic = self.centres.taken([i]).points(), self.problem.arithmetic
-            found = self.search.attack.closer(self.network, ball, point.unsqueeze(0), arithmetic)
-            if float(found.distance) < attacked[i][0]:
-                attacked[i] = (float(found.distance), found.point[0])
-        return attacked[i][0]
+    def ending(self, rungs: Sequence[RadiusBound], away: float, otherwise: str) -> str:
+        """How a search ended, for want of time where it was cut short."""
+        cut = self.deadline.over and least_proved(rungs) < self.search.limit
+        return ending(rungs, away, TIME if otherwise == BOUNDED and cut else otherwise)
 
     def told(
         self,
         i: int,
         search: Generator[list[float], list[RadiusBound], list[RadiusBound]],
         rungs: Sequence[RadiusBound],
-        attacked: _Attacked,
+        attacked: Adversaries,
     ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
-        """The same search, with progress if the user wants to see it."""
+        """The same search until the deadline, with progress if the user wants to see it."""
         progress = self.search.progress
+        search = within_time(search, rungs, self.deadline)
         if progress is None:
             return search
-        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attacked[i][0])))
+        return told(search, rungs, lambda radius: progress(RadiusProgress(radius, attacked.of(i).distance)))
 
-    def climbing(self, i: int, centre: RadiusBound) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
-        together = min(self.search.intervals, self.problem.planner.radii_ahead(self.network))
-        return search_radii(self.search, centre, float(self.centres.taken([i]).whole()), together)
+    def grids(self) -> list[RadiusSearch]:
+        """The grids of radii; in time, first a coarse one."""
+        coarse = replace(self.search, intervals=min(_COARSE, self.search.intervals))
+        return [self.search] if self.deadline.end == inf else [coarse, self.search]
+
+    def climbing(
+        self, i: int, rungs: Sequence[RadiusBound], grid: RadiusSearch
+    ) -> Generator[list[float], list[RadiusBound], list[RadiusBound]]:
+        together = min(grid.intervals, self.problem.planner.radii_ahead(self.network))
+        return search_radii(grid, rungs[0], float(self.centres.taken([i]).whole()), together, rungs[1:])
 
     def at_centres(self) -> list[RadiusBound]:
         """Bounds at the inputs themselves, always with a bound of the margins, from which every proof starts."""
@@ -370,7 +410,7 @@ class _Work:
                 own = self._ranged(part)
                 ranges = tuple(ranges_around(before, r) for r in radius.tolist())
                 asked = MarginBalls(own, Gradients(own), radius, self.centres.p, ranges)
-                found += stated(self.proofs, asked, self.deadline)
+                found += stated(self.proofs, asked, self.deadline, self.shares)
         return found
 
     def _ranged(self, part: Problem) -> Problem:
@@ -381,41 +421,29 @@ class _Work:
         limit = part.planner.watched(part.network, self.deadline)
         if limit.end == inf:
             return part
-        quick = part.by(in_time(part.pre, limit.part(_RANGES)))
+        quick = part.by(in_time(part.pre, limit.part(self.shares.ranges)))
         divides = part.pre.holds_samples or any(f.divides for f in self.proofs)
         return quick if divides or limit.over else part.by(Known.of(quick.preactivations(), part.pre))
-
-    def attacked(self, index: Sequence[int], centres: Sequence[RadiusBound], deadline: Deadline) -> _Attacked:
-        """The nearest adversary found for each of these inputs: its distance and the point.
-
-        For large networks, none is found if the attack takes longer than it may.
-        """
-        if not index:
-            return {}
-        scale = torch.tensor([first_order(centres[i]) for i in index], dtype=torch.float64)
-        points = self.centres.taken(index).points()
-        with suppress(OutOfTime), until(self.problem.planner.watched(self.network, deadline)):
-            found = self.search.attack.nearest(self.network, points, scale, self.problem.arithmetic)
-            return {i: (float(d), x) for i, d, x in zip(index, found.distance, found.point, strict=True)}
-        return {i: (inf, self.centres.x[i]) for i in index}
 
 
 def _result(entries: Sequence[_Entry], work: _Work) -> CertifiedRadius:
     proofs = [e.proof for e in entries]
-    attack = _numbers(e.attack for e in entries)
+    attack = _numbers(e.nearest.distance for e in entries)
     radius = checked(_numbers(f.radius for f in proofs), attack, work.problem.arithmetic)
     ways = (by_integral, by_margin)
     alone = [_numbers(0.0 if e.remark else least_proved(way(e.rungs)) for e in entries) for way in ways]
-    remarks = [e.remark or remark_on(float(r), work.search.limit) for e, r in zip(entries, radius, strict=True)]
+    limit, each = work.search.limit, zip(entries, radius.tolist(), strict=True)
+    remarks = [e.remark or remark_on(r, limit, e.end == TIME) for e, r in each]
     titles = dict.fromkeys(proof.title(work.problem) for proof in work.proofs)
     return CertifiedRadius(
         radius, attack, torch.minimum(alone[0], radius), torch.minimum(alone[1], radius),
         torch.tensor([e.label for e in entries]), torch.tensor([e.target for e in entries]),
         _numbers(e.rungs[0].margins[e.row] for e in entries),
-        torch.stack([e.adversary.cpu() for e in entries]),
+        torch.stack([e.nearest.point.cpu() for e in entries]),
         tuple(title_of(f, e.rungs) for f, e in zip(proofs, entries, strict=True)), tuple(remarks),
         tuple(e.end for e in entries), work.centres.p, _provenance(work, ", ".join(titles)),
         tuple(e.others for e in entries), _numbers(e.rounding for e in entries),
+        tuple(e.nearest.status for e in entries),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from recurjac.applications.adversaries import FOUND
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.proofs import AbstractRadiusProof, LipschitzIntegral, MarginBound, SecantMargin
@@ -147,6 +148,7 @@ def _rows(index: Sequence[int], found: CertifiedRadius, seconds: float) -> list[
             "by_margin": float(found.by_margin[i]),
             "remark": found.remark[i],
             "status": found.status[i],
+            "attack_status": found.attack_status[i],
             **origin(found),
         }
         for i, number in enumerate(index)
@@ -159,11 +161,16 @@ def _how(row: Row) -> str:
     return ": ".join(part for part in (proof, row["remark"]) if part)
 
 
+def _attacked(row: Row) -> str:
+    """The distance of the nearest adversary, or how the attack ended without one."""
+    return show_upper(row["attack"]) if row["attack_status"] == FOUND else str(row["attack_status"])
+
+
 def _table(rows: Sequence[Row]) -> None:
     columns = ["index", "label", "target", "certified", "attacked", "method or remark", "seconds"]
     cells = [
         [
-            str(r["index"]), str(r["label"]), str(r["target"]), show_lower(r["radius"]), show_upper(r["attack"]),
+            str(r["index"]), str(r["label"]), str(r["target"]), show_lower(r["radius"]), _attacked(r),
             _how(r), f"{r['seconds']:.2f}",
         ]
         for r in rows
