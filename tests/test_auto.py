@@ -27,6 +27,7 @@ from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import SecantRanges
 from recurjac.preactivation.anytime import Known, Within, refined
+from recurjac.propagation.planning import PlainOnly
 
 QUIET = rj.Search(work=0)
 
@@ -176,7 +177,10 @@ def test_samples_are_bounded_as_each_alone_if_there_is_time() -> None:
     whole = rj.lipschitz(network, ball(0.2, batch=3), method=rj.Auto(20, steps), search=QUIET)
     centres = ball(0.2, batch=3).x
     for i in range(3):
-        alone = rj.lipschitz(network, rj.LpBall(centres[i], 0.2), method=rj.Auto(20, steps), search=QUIET)
+        one = rj.Problem(
+            network, rj.LpBall(centres[i], 0.2), planner=PlainOnly()
+        )  # as samples that are bounded together
+        alone = rj.lipschitz(one, method=rj.Auto(20, steps), search=QUIET)
         assert float(whole.upper[i]) == pytest.approx(float(alone.upper), rel=1e-6)
     assert len(whole.steps) == 3
 
@@ -351,7 +355,8 @@ def test_auto_stands_for_a_rule() -> None:
     assert rj.Problem(network, region).by(rj.Auto(3)).pre == rj.AutoRanges(3)
     late = rj.preactivation_bounds(network, region, pre=rj.AutoRanges(1e-9))
     quick = rj.preactivation_bounds(network, region, pre=rj.IBP())
-    assert all(bool((a.lower >= b.lower).all()) for a, b in zip(late.stages, quick.stages, strict=True))
+    within = [bool((a.lower >= b.lower - 1e-14).all()) for a, b in zip(late.stages, quick.stages, strict=True)]
+    assert all(within), "the intervals of a skeleton may be wider than others by rounding only"
     assert rj.AutoRanges(5).within(2) == rj.AutoRanges(2)
     assert rj.AutoEntries(5).within(2) == rj.AutoEntries(2)
     for make in (rj.AutoRanges, rj.AutoEntries):

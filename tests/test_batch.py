@@ -20,7 +20,7 @@ from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline
 from recurjac.machine import load_optimiser
 from recurjac.network import Network
-from recurjac.propagation.planning import Planner, Thresholds
+from recurjac.propagation.planning import PlainOnly, Planner, Thresholds
 from recurjac.search import point_jacobian
 
 QUIET = rj.Search(work=0)
@@ -282,7 +282,8 @@ def test_lots_of_samples_are_bounded_as_all_of_them_together(kind: str) -> None:
     a, b = rj.jacobian_bounds(whole), rj.jacobian_bounds(few)
     assert torch.allclose(a.lower, b.lower, rtol=1e-11, atol=1e-13)
     assert torch.allclose(a.upper, b.upper, rtol=1e-11, atol=1e-13)
-    alone = [rj.jacobian_bounds(network, rj.LpBall(x.unsqueeze(0), 0.3)) for x in region.x]
+    each = [rj.Problem(network, rj.LpBall(x.unsqueeze(0), 0.3), planner=PlainOnly()) for x in region.x]
+    alone = [rj.jacobian_bounds(one) for one in each]
     assert torch.allclose(b.upper, torch.cat([one.upper for one in alone]), rtol=1e-11, atol=1e-13)
     end = torch.arange(7.0, dtype=torch.float64).reshape(7, 1).expand(7, *network.shape(1)) + 1
     for problem in (few.constrained(1, Interval(-end, end)), few.constrained(1, Interval(-end[:1], end[:1]))):
