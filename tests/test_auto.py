@@ -177,9 +177,7 @@ def test_samples_are_bounded_as_each_alone_if_there_is_time() -> None:
     whole = rj.lipschitz(network, ball(0.2, batch=3), method=rj.Auto(20, steps), search=QUIET)
     centres = ball(0.2, batch=3).x
     for i in range(3):
-        one = rj.Problem(
-            network, rj.LpBall(centres[i], 0.2), planner=PlainOnly()
-        )  # as samples that are bounded together
+        one = rj.Problem(network, rj.LpBall(centres[i], 0.2), planner=PlainOnly())  # as if bounded with others
         alone = rj.lipschitz(one, method=rj.Auto(20, steps), search=QUIET)
         assert float(whole.upper[i]) == pytest.approx(float(alone.upper), rel=1e-6)
     assert len(whole.steps) == 3
