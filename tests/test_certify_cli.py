@@ -100,7 +100,7 @@ def test_radii_for_programs(run: Run) -> None:
 def test_by_default_all_proofs_are_tried_in_time(run: Run) -> None:
     once = rj.certified_radius(rj.load("net.npz"), x(), search=QUICK)
     rows = results(run, "--time-limit", 30)
-    assert all(float(r["radius"]) >= float(radius) for r, radius in zip(rows, once.radius, strict=True))
+    assert all(float(r["radius"]) >= (1 - 1e-12) * float(known) for r, known in zip(rows, once.radius, strict=True))
     assert all(r["provenance"]["method"].endswith("branched margin") for r in rows)
     brief = results(run, "--time-limit", 1e-3)
     assert all(0 <= float(r["radius"]) <= float(r["attack"]) for r in brief)

@@ -282,14 +282,14 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 
 
 def test_jacobian_bounds_are_written(run: Run) -> None:
-    np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 1, 4)))
+    np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 2, 4)))
     common = ("--input", "x.npy", "--radius", 0.2, "--method", "one-pass")
     code, out, err = run("jacobian", "net.npz", *common, "--output", "b.npz", "--json", "j")
     want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))
     with np.load("b.npz") as found:
         assert sorted(found.files) == ["lower", "upper", "x"]
         np.testing.assert_array_equal(found["x"], np.load("x.npy"))
-        assert found["lower"].shape == (17, 3, 4)
+        assert found["lower"].shape == (18, 3, 4)
         np.testing.assert_allclose(found["lower"], want.lower.numpy(), 1e-9)
         np.testing.assert_allclose(found["upper"], want.upper.numpy(), 1e-9)
     rows = json.loads(Path("j").read_text())["results"]
