@@ -579,9 +579,9 @@ def test_the_command_reports_what_exists(capsys: pytest.CaptureFixture[str]) -> 
     assert "there may be some" not in err  # its table proves that there is none
     ((point,), none) = (r["stationary_points"] for r in rows)
     want = only(rj.stationary_points(waves(2), rj.LpBall(t(0.3, 0.1), 1.0, 2), output=0))
-    assert (point["kind"], point["lower"], point["most"]) == (
-        "maximum", want.box.lower.tolist(), want.enclosure.upper.tolist()
-    )  # fmt: skip
+    assert (point["kind"], point["lower"]) == ("maximum", want.box.lower.tolist())
+    # what underflow may lose depends on how many samples are bounded together
+    assert point["most"] == pytest.approx(want.enclosure.upper.tolist(), rel=1e-12, abs=1e-300)
     assert none == []
     assert [bool(r["existence_note"]) for r in rows] == [False, True]
     assert rows[0]["existence_rigorous"]
