@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import LeakyReLU, ReLU
@@ -171,3 +171,26 @@ def test_there_is_no_skeleton_over_an_unbounded_region() -> None:
     for radius in (1.0, inf):
         state = rj.Problem(network, rj.LpBall(x, radius), planner=SkeletonOnly()).preactivations()
         assert (state.skeleton is None) == (radius == inf)
+
+
+def test_many_paths_are_followed_once() -> None:
+    """Thirty residual blocks have 2³⁰ paths from the input to the output."""
+    torch.manual_seed(0)
+    blocks = [_Residual(6) for _ in range(30)]
+    network = rj.load(nn.Sequential(*blocks).double(), torch.zeros(1, 6).double())
+    problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 6).double(), 1e-3), planner=SkeletonOnly())
+    found = rj.jacobian_bounds(problem, method=rj.Chords())
+    assert bool((found.lower[0].diagonal() > 0).all())
+
+
+class _Residual(nn.Module):
+    """x + 0 · ReLU of what is 0 in part, so that entries are 0 by structure."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(n, n, bias=False)
+        nn.init.zeros_(self.inner.weight)
+        self.inner.weight.data[0, 1] = 1e-3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.relu(self.inner(x))

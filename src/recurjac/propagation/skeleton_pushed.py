@@ -116,6 +116,7 @@ class Skeleton:
     kept_rows: dict[int, Affine] = field(default_factory=dict)
     kept_paths: dict[int, Sequence[tuple[int, IntervalMatrix]]] = field(default_factory=dict)
     _images: dict[int, list[_Image]] = field(default_factory=dict)
+    _structures: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         every = torch.arange(self.network.sizes[0], device=self.network.device)
@@ -279,6 +280,11 @@ class Skeleton:
 
     def _structure(self, k: int) -> Tensor:
         """True where an entry of E of stage k, (first entries of v, entries), is not 0 for its structure."""
+        if k not in self._structures:
+            self._structures[k] = self._structure_of(k)
+        return self._structures[k]
+
+    def _structure_of(self, k: int) -> Tensor:
         found = torch.zeros(0, self.network.sizes[k], dtype=torch.bool, device=self.network.device)
         for image in self._images[k]:
             source = self.post[image.source]
