@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
+from recurjac.activations import ReLU
 from recurjac.applications.radii import Proved, RadiusBound, by_integral, by_margin, checked, proved
 from recurjac.applications.radius_search import search_radii
 from recurjac.applications.targets import rivals
@@ -132,6 +133,24 @@ def test_targets() -> None:
         least = min(r[i] for r in each if i in r)
         assert float(everything.radius[i]) == pytest.approx(least, rel=0.03)
         assert each[int(everything.target[i])][i] == pytest.approx(least, rel=0.03)
+
+
+@pytest.mark.parametrize("number", [nan, inf, -inf])
+@pytest.mark.parametrize("target", ["runner-up", "least-likely", "random"])
+def test_no_target_is_the_label_whatever_the_outputs(target: str, number: float) -> None:
+    assert rivals(target, [0, 1], torch.full((2, 2), number)) == [(1,), (0,)]
+
+
+def test_outputs_that_overflow_are_not_certified_against_themselves() -> None:
+    """The outputs are -1 and 0, but infinity less infinity as computed: class 0 seems to win, which is not proved."""
+    weights = ([[1e30], [1e30]], [[0.0, 0.0], [1.0, -1.0]])
+    first, last = (torch.tensor(w, dtype=torch.float32) for w in weights)
+    network = chain([(first, None), (last, torch.tensor([-1.0, 0.0]))], [ReLU()])
+    x = torch.tensor([[1e30]])
+    assert bool(network(x).isnan().all())
+    for target in ("runner-up", "least-likely", "all"):
+        found = rj.certified_radius(network, x, target=target, proofs=(rj.MarginBound(),), search=QUIET)
+        assert (int(found.label), int(found.target), float(found.radius)) == (0, 1, 0.0)
 
 
 def test_random_targets_follow_the_seed() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractActivation, LeakyReLU, ReLU, Tanh
+from recurjac.activations import AbstractActivation, LeakyReLU, ReLU, ReLU6, Tanh
 from recurjac.deadline import Deadline
+from recurjac.network import chain
 from recurjac.region import BoundBox
 from recurjac.search import Aim, Search, point_jacobian
 from recurjac.search.directions import align, best_direction
@@ -260,3 +261,12 @@ def test_directions_of_huge_and_tiny_jacobians_are_finite(scale: float, norms: t
     found = rj.lipschitz(network, rj.LpBall(torch.ones(1, 2), 1.0, 2), p=norms[0], q=norms[1], method=rj.Chords())
     assert 0 <= found.lower < found.upper < rj.inf
     assert found.direction.isfinite().all()
+
+
+def test_points_where_a_clamp_overflows_are_no_error() -> None:
+    """It is infinity less infinity there: no slope is known, and nothing is attained."""
+    weights = [[[1e30], [1e30]], [[1.0, -1.0]], [[1.0]]]
+    layers = [(torch.tensor(w, dtype=torch.float32), None) for w in weights]
+    network = chain(layers, [ReLU(), ReLU6()])
+    found = rj.lipschitz(network, rj.Box([[1e15]], [[2e15]]), method=rj.Chords())
+    assert bool((found.lower == 0).all() & (found.upper >= 0).all())

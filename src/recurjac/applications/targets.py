@@ -65,16 +65,16 @@ def rivals(target: Any, labels: Sequence[int], outputs: Tensor, seed: int = 0) -
 
 
 def _named(target: str, labels: Sequence[int], outputs: Tensor, seed: int) -> list[int]:
-    others = outputs.clone()
-    own = torch.tensor(labels, device=outputs.device).unsqueeze(1)
-    if target == "runner-up":
-        return [int(k) for k in predicted(others.scatter(1, own, -torch.inf))]
-    if target == "least-likely":
-        return [int(k) for k in predicted(-others.scatter(1, own, torch.inf))]
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(len(labels), generator=generator, dtype=torch.float64) * (outputs.shape[1] - 1)
-    steps = [min(int(d), outputs.shape[1] - 2) + 1 for d in draws]
-    return [(c + step) % outputs.shape[1] for c, step in zip(labels, steps, strict=True)]
+    """Never the label, also where outputs are NaN or infinite."""
+    if target == "random":
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.rand(len(labels), generator=generator, dtype=torch.float64) * (outputs.shape[1] - 1)
+        steps = [min(int(d), outputs.shape[1] - 2) + 1 for d in draws]
+        return [(c + step) % outputs.shape[1] for c, step in zip(labels, steps, strict=True)]
+    rest = torch.tensor([[k for k in range(outputs.shape[1]) if k != c] for c in labels], device=outputs.device)
+    others = outputs.gather(1, rest)
+    places = predicted(others if target == "runner-up" else -others).unsqueeze(1)
+    return [int(k) for k in rest.gather(1, places)]
 
 
 def whole_numbers(what: str, value: Any, count: int) -> list[int]:

@@ -42,7 +42,7 @@ def slanted(
     The gain is that of J itself.  Its gradient is that of u·J v, in which the derivative of each slope σ' at z is
     (σ'(z + t) - σ'(z - t)) / 2t.  Source: docs/mathematics.md, §6.5.
     """
-    pre = network.preactivations(x)
+    pre, known = _preactivations(network, x)
     slopes = _slopes(network, pre)
     highest = [None if s is None else s.upper for s in slopes]
     at_input, cotangents = _pulled(network, weights.reshape(-1, *network.output_shape), highest)
@@ -66,13 +66,13 @@ def slanted(
     length = torch.linalg.vector_norm(image, norms[1], dim=1)
     gain = (length - doubt).clamp(min=0)
     best = image / torch.where(length > 0, length, 1.0).unsqueeze(1) if norms[1] == 2 else dual(image, norms[1])
-    known = gain.isfinite() & best.isfinite().all(1)
+    known = known & gain.isfinite() & best.isfinite().all(1)
     return Slanted(torch.where(known, gain, 0.0), torch.where(known.unsqueeze(1), best, weights), gradient)
 
 
 def weights_for(network: Network, x: Tensor, ways: Tensor, q: float) -> Tensor:
     """The weights (N, K) of the outputs whose sum has the gain ‖J v‖_q at x in the directions v, both (N, *input)."""
-    slopes = [None if s is None else s.upper for s in _slopes(network, network.preactivations(x))]
+    slopes = [None if s is None else s.upper for s in _slopes(network, _preactivations(network, x)[0])]
     image = _pushed(network, ways, slopes)[-1].flatten(1)
     return dual(torch.where(image.isfinite(), image, 0.0), q)
 
@@ -86,6 +86,13 @@ def spreads(network: Network, points: Tensor) -> list[Tensor]:
         far = (wide[:, 1:] - wide[:, :1]).abs().median(1, keepdim=True).values
         found.append(torch.where(far.isfinite(), far, 1.0).clamp(min=tiny))
     return found
+
+
+def _preactivations(network: Network, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Those at points (N, *input), 0 where they are infinity less infinity, and at which points all are known: (N,)."""
+    found = network.preactivations(x)
+    known = torch.stack([~z.flatten(1).isnan().any(1) for z in found]).all(0)
+    return [z.nan_to_num(0.0, torch.inf, -torch.inf) for z in found], known
 
 
 def _slopes(network: Network, pre: Sequence[Tensor]) -> list[Interval | None]:
@@ -103,7 +110,8 @@ def _slope(network: Network, pre: Sequence[Tensor], k: int) -> Interval:
     if isinstance(stage.activation, AbstractSmooth):
         return Interval.unchecked(slope := stage.activation.slope(z), slope)
     near = _NEAR * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1).reshape(-1, *[1] * (z.dim() - 1))
-    return stage.activation.slope_range(Interval.unchecked(z - near, z + near), _FAST)
+    low, high = (z - near).nan_to_num(-torch.inf, torch.inf, -torch.inf), (z + near).nan_to_num(torch.inf)
+    return stage.activation.slope_range(Interval.unchecked(low, high), _FAST)
 
 
 def _bend(stage: Stage, z: Tensor, width: Tensor) -> Tensor:
