@@ -24,9 +24,9 @@ from recurjac.applications.dividing import TIME
 from recurjac.applications.proofs import DEFAULT_PROOFS, AbstractRadiusProof, check_proofs
 from recurjac.applications.radii import by_integral, by_margin, checked, least_proved, title_of
 from recurjac.applications.radius_search import RadiusSearch, remark_on
-from recurjac.applications.targets import predicted, read_labels, rivals
+from recurjac.applications.targets import check_classes, predicted, read_labels, rivals
 from recurjac.deadline import check_time_limit
-from recurjac.errors import InvalidRequest, expect
+from recurjac.errors import expect
 from recurjac.loading import Source
 from recurjac.network import Network
 from recurjac.norms import check_norm
@@ -139,8 +139,7 @@ def certified_radius(
 def _classifier(network: Network) -> Network:
     """The network with a vector of outputs.  Raises InvalidRequest if there are fewer than two."""
     flat = network.flattened_output()
-    if flat.output_shape[0] < 2:
-        raise InvalidRequest("the network has one output, hence no classes; a certificate needs two or more outputs")
+    check_classes(flat.output_shape[0])
     return flat
 
 

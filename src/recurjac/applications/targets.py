@@ -36,13 +36,20 @@ def predicted(outputs: Tensor) -> Tensor:
     return (outputs == outputs.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
 
 
+def check_classes(count: int) -> None:
+    """Raises InvalidRequest if a network with so many outputs has no two classes."""
+    if count < 2:
+        raise InvalidRequest("the network has one output, hence no classes; a certificate needs two or more outputs")
+
+
 def rivals(target: Any, labels: Sequence[int], outputs: Tensor, seed: int = 0) -> list[tuple[int, ...]]:
     """For each input, the classes that its label must keep winning against.
 
     target: one of NAMES, a class for all inputs, or one for each.  seed: for random targets.
-    Raises InvalidRequest for another name, for a class that does not exist, and for a class that is the label.
+    Raises InvalidRequest for another name, for a class that does not exist or is the label, and for a single class.
     """
     count = outputs.shape[1]
+    check_classes(count)
     if isinstance(target, str) and target not in NAMES:
         raise InvalidRequest(f"the target {target!r} is not known; use {', '.join(NAMES)} or the number of a class")
     if target == "all":
