@@ -21,7 +21,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.default
 def test_python_examples_print_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """In one namespace, as a reader would type them; below each `print` is what it prints, to the digits shown."""
+    """In one namespace, as a reader would type them; below each `print` is what it prints, to the digits shown.
+
+    Which of several methods within these digits is the least by a little, the time decides.
+    """
     code = blocks("python")
     assert len(code) == 2
     exec("\n".join(code), {})  # noqa: S102  # the README's own code
@@ -29,7 +32,7 @@ def test_python_examples_print_what_is_shown(capsys: pytest.CaptureFixture[str])
     prints = re.findall(r"^print\(.*\)\n# (.*)$", "\n".join(code), re.MULTILINE)
     assert len(prints) == len(printed) == sum(block.count("print(") for block in code) == 2
     for shown, found in zip(prints, printed, strict=True):
-        assert re.sub(NUMBER, "", shown) == re.sub(NUMBER, "", found)
+        assert re.sub(f"{NUMBER}|least by [^)]*", "", shown) == re.sub(f"{NUMBER}|least by [^)]*", "", found)
         numbers, truth = ([float(n) for n in re.findall(NUMBER, text)] for text in (shown, found))
         assert numbers == pytest.approx(truth, rel=1e-5)
 
