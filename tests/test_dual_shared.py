@@ -15,6 +15,7 @@ from recurjac.deadline import Deadline
 from recurjac.preactivation import DualRanges, Refine
 from recurjac.preactivation.range_dual import RangeDual
 from recurjac.quadratic import Affine, Rows, Shared, proved, proved_together
+from recurjac.quadratic.dual_proof import Expansion
 from recurjac.quadratic.dual_shared import Commons, linear_products
 from tests.marks import every_seed, in_turn
 from tests.test_dual import ACTIVATIONS, asked
@@ -78,6 +79,21 @@ def test_one_factorisation_proves_what_each_row_proves_by_itself(seed: int, acti
             assert bool((value >= exact.value - 1e-9 * exact.value.abs()).all())
         compared += 1
     assert compared > 0
+
+
+def test_what_is_indefinite_counts_in_each_row_by_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is smaller than what sampling could show: so the proof is asked what another unit of it would cost."""
+    _, dual, _ = asked(0, "relu", inf)
+    rows, shared = drawn(dual, 1.0, 0.05, 0.5, torch.Generator().manual_seed(0))
+    commons = Commons.of(dual.system.plain(), shared.weights.float().double(), shared.common.float().double())
+    lines = commons.plain.totals(shared.own).own[3:, :, 0]
+    asked_for = Rows(rows.base.mid.unsqueeze(1), rows.units.mid.unsqueeze(1))
+    scale = commons.maximum(asked_for, (lines[0], lines[1], lines[2].sum(1)))[1]
+    before, real = proved_together(dual.system, rows.with_copies(0, 1), shared), Expansion.indefinite
+    monkeypatch.setattr(Expansion, "indefinite", lambda expansion: real(expansion) + 1.0)
+    after = proved_together(dual.system, rows.with_copies(0, 1), shared)
+    assert bool(before.isfinite().all() & (scale > 0).all())
+    assert torch.allclose(after - before, scale, rtol=1e-9, atol=1e-9)
 
 
 def test_own_multipliers_of_products_with_squares_are_not_counted() -> None:
