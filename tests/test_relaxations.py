@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import recurjac as rj
-from recurjac.arithmetic import Ball, Fast, Rigorous, round_up_to
+from recurjac.arithmetic import Ball, Fast, Interval, Rigorous, round_up_to
 from recurjac.relaxations import LinearRelaxation, relax_
 from tests.helpers import Exact, exact, numbers
 from tests.marks import every_dtype, every_seed
@@ -86,6 +86,29 @@ def test_new_forms_and_constant_bound_the_old_forms(case: str, kind: str, seed: 
             assert worst <= total(slopes, v) + total(error, [abs(x) for x in v]) + Fraction(most)
         else:
             assert c[-1] + radius[-1] > 0
+
+
+@every_kind
+@every_seed
+@every_dtype
+@pytest.mark.parametrize("method", [rj.Chords(), rj.RecurJac()])
+def test_lines_of_gradients_hold_at_all_corners(
+    method: rj.Chords | rj.RecurJac, kind: str, seed: int, dtype: torch.dtype
+) -> None:
+    """δ y is linear in y and in δ, so that lines that hold at the ends of both hold between them."""
+    count = 40
+    y, slope = numbers(kind, 2 * count, seed, dtype), numbers("ordinary", 2 * count, seed + 100, dtype)
+    (low, high), (least, most) = y.reshape(2, 1, 1, count).sort(0).values, slope.reshape(2, 1, 1, count).sort(0).values
+    most[..., :5] = least[..., :5]
+    lines = method.lines(Interval(low, high), Interval(least, most), RIGOROUS)
+    sides = ((1, lines.upper_slope, lines.upper_intercept), (-1, lines.lower_slope, lines.lower_intercept))
+    for sign, a, b in sides:
+        for at in (low, high):
+            for delta in (least, most):
+                each = zip(exact(a), exact(b), exact(at), exact(delta), strict=True)
+                assert all(sign * (s * v + c - d * v) >= 0 for s, c, v, d in each)
+    if isinstance(method, rj.Chords):
+        assert not bool(lines.upper_intercept[..., :5].any() | lines.lower_intercept[..., :5].any())
 
 
 def test_intercepts_that_cancel_have_the_radius_of_their_sizes() -> None:

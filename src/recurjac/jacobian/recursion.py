@@ -279,7 +279,7 @@ class Chords(AbstractRecursion):
 
     def lines(self, y: Interval, slope: Interval, arithmetic: AbstractArithmetic) -> LinearRelaxation:
         d, top = slope.lower, slope.upper
-        unknown = (y.lower < 0) & (y.upper > 0)
+        unknown = (y.lower < 0) & (y.upper > 0) & (d < top)  # both lines are d y if δ = d is known
         if not bool(unknown.any()):
             low, high = torch.where(y.lower >= 0, d, top), torch.where(y.lower >= 0, top, d)
             none = torch.zeros_like(high)
@@ -297,7 +297,7 @@ class Chords(AbstractRecursion):
 
 
 def _furthest(unknown: Tensor, gaps: tuple[Tensor, Tensor], arithmetic: AbstractArithmetic) -> Tensor:
-    """An upper bound of the larger of two gaps where the sign of y is unknown, 0 elsewhere.
+    """An upper bound of the larger of two gaps where `unknown`, 0 elsewhere.
 
     gaps: products >= 0 of the differences of two numbers and a third one, as computed.
     """
