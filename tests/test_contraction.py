@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.applications.contraction import _quotient
+from recurjac.applications.contraction import quotient_above
 from recurjac.jacobian import JacobianBounds
 
 
@@ -119,6 +119,89 @@ def test_a_network_that_contracts_is_proved_to() -> None:
         assert "upper" in result.to_json()
 
 
+def field(activation: str, n: int, seed: int) -> rj.Network:
+    """A random field of n inputs with one hidden layer."""
+    g = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(7, n, generator=g).double(), torch.randn(n, 7, generator=g).double() / 2
+    bias = torch.randn(7, generator=g).double()
+    return rj.load([(first, bias), (second, None)], activation=activation)
+
+
+def jacobians(net: rj.Network, points: Tensor) -> Tensor:
+    """Jacobians at points (N, n), in plain floating point."""
+    return torch.stack([torch.autograd.functional.jacobian(lambda t: net(t[None])[0], x) for x in points])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize(("p", "kind"), KINDS)
+def test_divided_regions_hold_and_are_tight(p: float, kind: str, n: int, activation: str) -> None:
+    """Both ends, against sampled Jacobians; parts are worth it, and what is attained comes near."""
+    net, (_, _, diagonal, matrix) = field(activation, n, n), numbers(n, n)
+    weights = {"none": None, "diagonal": diagonal, "matrix": matrix}[kind]
+    region = rj.LpBall(torch.zeros(2, n).double() + torch.tensor([[0.0], [0.4]]), 0.3)
+    whole = rj.contraction_rate(net, region, p=p, weights=weights)
+    assert whole.status == ("one pass",) * 2
+    limit = rj.Limit(seconds=60, parts=300, tolerance=0.05)
+    found = rj.contraction_rate(net, region, p=p, weights=weights, limit=limit)
+    assert found.rigorous
+    for i, x in enumerate(region.x):
+        points = x + 0.3 * (2 * torch.rand(300, n, generator=torch.Generator().manual_seed(1)).double() - 1)
+        seen = float(measure(turned(jacobians(net, points), weights), p).max())
+        assert seen <= float(found.upper[i])
+        assert float(found.lower[i]) <= float(found.upper[i]) <= float(whole.upper[i])
+        assert float(found.lower[i]) >= seen - 0.1 * abs(seen)
+        gaps = [float(r.upper[i] - found.lower[i]) for r in (whole, found)]
+        if activation == "tanh":  # at kinks of ReLUs, measures jump, so that parts around them stay loose
+            assert gaps[1] <= max(0.5 * gaps[0], 0.06 * abs(float(found.lower[i])))
+        assert found.parts[i] > 1 or gaps[0] <= 0.06 * abs(float(found.lower[i]))
+    assert "bisection" in found.method or found.parts == (1, 1)
+    assert "parts" in repr(found) or found.parts == (1, 1)
+
+
+@pytest.mark.parametrize(("p", "kind"), KINDS)
+def test_what_is_attained_is_proved(p: float, kind: str) -> None:
+    """At a point of radius 0, both ends are the measure there, in the right order."""
+    _, _, diagonal, matrix = numbers(3, 5)
+    weights = {"none": None, "diagonal": diagonal, "matrix": matrix}[kind]
+    for seed in range(4):
+        net = field("tanh", 3, seed)
+        x = torch.rand(1, 3, generator=torch.Generator().manual_seed(seed)).double()
+        found = rj.contraction_rate(net, rj.LpBall(x, 0.0), p=p, weights=weights, limit=rj.Limit(parts=1))
+        truth = measure(turned(jacobians(net, x), weights), p)
+        torch.testing.assert_close(found.lower, truth, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.upper, truth, rtol=1e-9, atol=1e-9)
+        assert float(found.lower) <= float(found.upper)
+        assert found.status == ("exact",)
+
+
+def test_a_contraction_that_only_parts_prove() -> None:
+    net = field("tanh", 2, 0)
+    region = rj.Box([[-1.0, -1.0]], [[1.0, 1.0]])
+    whole = rj.contraction_rate(net, region, p=inf)
+    found = rj.contraction_rate(net, region, p=inf, time_limit=2.0)
+    assert float(found.upper) < float(whole.upper)
+    assert found.parts[0] > 1
+    assert found.status[0] in ("exact", "time")
+    assert ("time was up" in repr(found)) == (found.status[0] == "time")
+
+
+def test_regions_that_cannot_be_divided_are_bounded_once() -> None:
+    net = field("tanh", 2, 0)
+    everywhere = rj.contraction_rate(net, rj.LpBall(torch.zeros(1, 2).double(), inf), limit=rj.Limit(seconds=5))
+    assert everywhere.parts == (1,)
+    assert float(everywhere.upper) == float(rj.contraction_rate(net, rj.LpBall(torch.zeros(1, 2).double(), inf)).upper)
+
+
+def test_limits_and_methods_are_not_mixed() -> None:
+    net, x = field("tanh", 2, 0), torch.zeros(1, 2).double()
+    for more in ({"method": rj.Chords()}, {"limit": rj.Limit()}):
+        with pytest.raises(rj.InvalidRequest, match="time_limit"):
+            rj.contraction_rate(net, x, radius=0.1, time_limit=1.0, **more)
+    with pytest.raises(rj.InvalidRequest, match="norm 3"):
+        rj.contraction_rate(net, x, radius=0.1, p=3)
+
+
 def test_unbounded_entries_give_no_bound() -> None:
     mid, half, _, matrix = numbers(3, 0)
     half[1, 0, 2] = inf
@@ -181,13 +264,13 @@ def test_a_jacobian_that_is_not_square_is_refused() -> None:
         rj.matrix_measure(bounds(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
 
 
-def test_a_quotient_takes_the_worse_end() -> None:
+def test_aquotient_above_takes_the_worse_end() -> None:
     number = torch.tensor([1.0, -1.0], dtype=torch.float64)
     least, most = torch.full_like(number, 0.5), torch.full_like(number, 2.0)
-    found = _quotient(number, least, most, rj.Rigorous())
+    found = quotient_above(number, least, most, rj.Rigorous())
     assert bool((found >= torch.tensor([2.0, -0.5], dtype=torch.float64)).all())
     assert bool((found <= torch.tensor([2.0, -0.5], dtype=torch.float64) + 1e-9).all())
-    assert _quotient(number, -least, most, rj.Rigorous()).tolist() == [inf, inf]
+    assert quotient_above(number, -least, most, rj.Rigorous()).tolist() == [inf, inf]
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])

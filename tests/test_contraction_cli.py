@@ -67,6 +67,18 @@ def test_the_table_and_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Matrix measures" in out
 
 
+def test_time_goes_to_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond bounds of the whole region; both measures have a share of the time."""
+    plain = (*COMMON[:4], "--radius", 2, "--measure", 2, "inf", "--json", "-", "--quiet")
+    whole = json.loads(ran(capsys, *plain, "--method", "chords")[1])["results"]
+    rows = json.loads(ran(capsys, *plain, "--time-limit", 4)[1])["results"]
+    assert {(r["status"], r["parts"]) for r in whole} == {("one pass", 1)}
+    for before, row in zip(whole, rows, strict=True):
+        assert row["parts"] > 1
+        assert row["status"] in ("exact", "time")
+        assert row["lower"] <= row["upper"] < before["upper"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from recurjac.applications.attack import Attack
 from recurjac.applications.branched_margin import BranchedMargin
 from recurjac.applications.contraction import MatrixMeasure, matrix_measure
+from recurjac.applications.contraction_rates import contraction_rate
 from recurjac.applications.deployed import DeployedError, deployed_error
 from recurjac.applications.krawczyk import StationaryKind
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
@@ -130,8 +131,8 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__", "Alone", "Attack", "Auto", "AutoEntries", "AutoRanges", "Box", "Branched", "BranchedEntries",
     "BranchedMargin", "Branching", "Centred", "Certificate", "certified_radius", "CertifiedRadius", "Chords",
-    "ChordSum", "Clamped", "closed_loop", "ClosedForms", "ConversionError", "CornerNorm", "CoupledNorm", "Crown",
-    "Curvature", "curvature", "Cut", "Deployed", "deployed_error", "DeployedError",
+    "ChordSum", "Clamped", "closed_loop", "ClosedForms", "contraction_rate", "ConversionError", "CornerNorm",
+    "CoupledNorm", "Crown", "Curvature", "curvature", "Cut", "Deployed", "deployed_error", "DeployedError",
     "directional_bounds", "DirectionalBounds", "Dual", "ExactNorm", "Fast", "FastLin",
     "FastLip", "Forward", "ForwardForms", "ForwardTangents", "Given", "gradient_network", "GradientForms", "Gradients",
     "HalfSpaces", "hessian_bounds", "HessianBounds", "IBP", "inf", "InputBisection", "Intersection", "Interval",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from recurjac.applications.limits import of_parts
 from recurjac.arithmetic import (
     AbstractArithmetic,
     Ball,
@@ -31,17 +32,23 @@ _SIGNS = 2**7
 @final
 @dataclass(frozen=True, repr=False, eq=False)
 class MatrixMeasure(AbstractResult):
-    """μ_p(J) <= upper for every J within bounds of a Jacobian.
+    """μ_p(J) <= upper for every J within bounds of a Jacobian, or for the Jacobians at all points of a region.
 
     upper: (batch,), per unit of time; where it is negative, solutions of x' = f(x) that stay in a convex part of the
     region approach each other at least as fast as exp(upper · t), in the norm of `weights`.
+    lower: (batch,), a measure that some point of the region is proved to have; -inf if none is known.
     p: 1, 2 or inf.  weights: of the norm, or None.
+    status: for each sample how the division of its region ended, or "one pass".
+    parts: for each sample how many parts of its region were bounded, the whole region included.
     """
 
     upper: Tensor
+    lower: Tensor
     p: float
     weights: Tensor | None
+    status: tuple[str, ...]
     provenance: Provenance
+    parts: tuple[int, ...] = ()
     _apart: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
@@ -52,7 +59,9 @@ class MatrixMeasure(AbstractResult):
     def __repr__(self) -> str:
         found = self._each((f"{u:.6g}" for u in self.upper.tolist()), len(self.upper))
         weighted = "" if self.weights is None else ", weighted"
-        return f"MatrixMeasure(l{self.p:g}{weighted}: at most {found}; {self.method}, {self._kind()})"
+        late = "; time was up" if "time" in self.status else ""
+        notes = f"{of_parts(self.parts)}{late}"
+        return f"MatrixMeasure(l{self.p:g}{weighted}: at most {found}; {self.method}, {self._kind()}{notes})"
 
 
 def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None) -> MatrixMeasure:
@@ -69,25 +78,32 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
     Source: docs/mathematics.md, §7.7.
     """
     expect(bounds, JacobianBounds, "the bounds", "give those of jacobian_bounds(network, region)")
-    if p not in (1, 2, inf):
-        raise InvalidRequest(f"the norm {p!r} of a matrix measure; give 1, 2 or inf")
-    arithmetic: AbstractArithmetic = Rigorous() if bounds.rigorous else Fast()
     with torch.no_grad():
-        jacobian = _square(bounds)
-        scale = None if weights is None else _weights(weights, p, jacobian)
-        finite = (jacobian.lower.isfinite() & jacobian.upper.isfinite()).flatten(1).all(1)
-        known = jacobian.map(lambda t: torch.where(finite[:, None, None], t, 0.0))
-        if scale is not None and scale.dim() == 2:
-            found = _relative(known, scale, arithmetic)
-        else:
-            known = known if scale is None else _scaled(known, scale, arithmetic)
-            found = _euclidean(known, arithmetic) if p == 2 else _largest_sum(known, p, arithmetic)
-        upper = torch.where(finite, found, inf)
+        jacobian = square(bounds)
+        scale = checked_weights(p, weights, jacobian.lower)
+        upper = measure_of(jacobian, p, scale, Rigorous() if bounds.rigorous else Fast())
     kept = replace(bounds.provenance, method=f"μ_{p:g} of {bounds.provenance.method}")
-    return MatrixMeasure(upper.to(bounds.lower.dtype), float(p), scale, kept)
+    every = (1,) * len(upper)
+    nothing = torch.full_like(upper, -inf)
+    return MatrixMeasure(upper, nothing, float(p), scale, ("one pass",) * len(upper), kept, every)
 
 
-def _square(bounds: JacobianBounds) -> Interval:
+def measure_of(jacobian: Interval, p: float, scale: Tensor | None, arithmetic: AbstractArithmetic) -> Tensor:
+    """Upper bounds of μ_p, (batch,), of all matrices within an interval (batch, n, n); inf where an entry has no bound.
+
+    scale: the weights, as `checked_weights` returns them.
+    """
+    finite = (jacobian.lower.isfinite() & jacobian.upper.isfinite()).flatten(1).all(1)
+    known = jacobian.map(lambda t: torch.where(finite[:, None, None], t, 0.0))
+    if scale is not None and scale.dim() == 2:
+        found = _relative(known, scale, arithmetic)
+    else:
+        known = known if scale is None else scaled_by(known, scale, arithmetic)
+        found = _euclidean(known, arithmetic) if p == 2 else _largest_sum(known, p, arithmetic)
+    return torch.where(finite, found, inf).to(jacobian.lower.dtype)
+
+
+def square(bounds: JacobianBounds) -> Interval:
     """The bounds as matrices (batch, n, n)."""
     shape = tuple(bounds.lower.shape)
     if len(shape) != 3 or shape[1] != shape[2]:
@@ -98,9 +114,16 @@ def _square(bounds: JacobianBounds) -> Interval:
     return Interval(bounds.lower.detach(), bounds.upper.detach())
 
 
-def _weights(weights: Any, p: float, jacobian: Interval) -> Tensor:
-    """The weights as a tensor (n,) or (n, n).  Raises InvalidRequest if they do not fit."""
-    n, like = jacobian.shape[-1], jacobian.lower
+def checked_weights(p: float, weights: Any, like: Tensor) -> Tensor | None:
+    """The weights as a tensor (n,) or (n, n), for matrices like `like` (batch, n, n), or None without any.
+
+    Raises InvalidRequest if they do not fit, and for a norm that is none of 1, 2 and inf.
+    """
+    if p not in (1, 2, inf):
+        raise InvalidRequest(f"the norm {p!r} of a matrix measure; give 1, 2 or inf")
+    if weights is None:
+        return None
+    n = like.shape[-1]
     try:
         found = torch.as_tensor(weights).detach().to(like)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -131,7 +154,7 @@ def _symmetric(weights: Tensor) -> Tensor:
     return weights / 2 + weights.mT / 2
 
 
-def _scaled(jacobian: Interval, weights: Tensor, arithmetic: AbstractArithmetic) -> Interval:
+def scaled_by(jacobian: Interval, weights: Tensor, arithmetic: AbstractArithmetic) -> Interval:
     """The interval of D J D⁻¹ for D = diag(weights)."""
     quotient = weights[:, None] / weights[None, :]  # one rounding of normal numbers, so that the radius is twice enough
     ratio = arithmetic.ball(quotient, quotient * torch.finfo(quotient.dtype).eps)
@@ -189,7 +212,7 @@ def _relative(jacobian: Interval, weights: Tensor, arithmetic: AbstractArithmeti
     left = exact(turn.mT).matmul(exact(weights))  # Tᵀ P, as P is symmetric
     kernel = left.matmul(exact(turn.mT))
     most = _largest_turned(arithmetic, *arithmetic.midrad(jacobian), left, exact(turn.mT))
-    return _half(_quotient(most, least_eigenvalue(kernel), largest_eigenvalue(kernel), arithmetic), arithmetic)
+    return _half(quotient_above(most, least_eigenvalue(kernel), largest_eigenvalue(kernel), arithmetic), arithmetic)
 
 
 def _largest_turned(arithmetic: AbstractArithmetic, mid: Tensor, half: Tensor, left: Ball, right: Ball) -> Tensor:
@@ -229,7 +252,7 @@ def _largest_nonnegative(matrices: Tensor, arithmetic: AbstractArithmetic) -> Te
     return largest_eigenvalue(arithmetic.exact(matrices)).clamp(min=0)
 
 
-def _quotient(number: Tensor, least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+def quotient_above(number: Tensor, least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
     """A number not below number / λ for every λ in [least, most]; inf unless `least` is positive."""
     up = arithmetic.at_least(number.clamp(min=0) / least.clamp(min=0), 1)
     down = -arithmetic.at_most((-number).clamp(min=0) / most, 1)

@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.applications.limits import Limits, of_parts, searched
 from recurjac.arithmetic import AbstractArithmetic, Interval
-from recurjac.branching import BranchAndBound, Branching, CurvatureOver, InputBisection, Limit, ResidualsOver
-from recurjac.deadline import Budget, check_time_limit
+from recurjac.branching import Branching, CurvatureOver, InputBisection, Limit, ResidualsOver
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, Chords, as_jacobian_method
 from recurjac.jacobian.differential import Differentials, Residual, Term, partial
@@ -49,7 +49,7 @@ class ResidualBounds(AbstractResult):
     def __repr__(self) -> str:
         lower, upper = float(self.lower.min()), float(self.upper.max())
         size = f"ResidualBounds{tuple(self.lower.shape)}"
-        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
+        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{of_parts(self.parts)})"
 
 
 @final
@@ -71,7 +71,7 @@ class SecondDerivatives(AbstractResult):
     def __repr__(self) -> str:
         lower, upper = float(self.lower.min()), float(self.upper.max())
         size = f"SecondDerivatives{tuple(self.lower.shape)}"
-        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
+        return f"{size}({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{of_parts(self.parts)})"
 
 
 @final
@@ -93,12 +93,7 @@ class Curvature(AbstractResult):
 
     def __repr__(self) -> str:
         lower, upper = float(self.lower.max()), float(self.upper.max())
-        return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{_of_parts(self.parts)})"
-
-
-def _of_parts(parts: Sequence[int]) -> str:
-    """The remark on results for which regions were divided."""
-    return f"; {sum(parts)} parts" if sum(parts) > len(parts) else ""
+        return f"Curvature({lower:.6g} … {upper:.6g}; {self.method}, {self._kind()}{of_parts(self.parts)})"
 
 
 def hessian_bounds(
@@ -239,7 +234,7 @@ def curvature(
     with torch.no_grad():
         for sample in one.samples():
             over = CurvatureOver(entries, sample, entries.enclosed(sample, _NOISES, _METHOD)[1])
-            states.append(_searched(sample, over, limits.next(), states))
+            states.append(searched(sample, over, limits.next(), states))
     title = _TITLE if limits.none else f"{_TITLE} by {InputBisection().title}"
     attained = torch.stack([s.attained.gain[0] for s in states]).clamp(min=0)
     upper = torch.stack([s.uppers[0] for s in states])
@@ -269,31 +264,6 @@ def hessian_entries(network: Network) -> Differentials:
 
 @final
 @dataclass(frozen=True)
-class Limits:
-    """The limits of samples one after the other: the same for each, or shares of a time; `none` if nothing is divided.
-
-    Raises InvalidRequest for both.
-    """
-
-    each: Limit | None
-    budget: Budget | None
-
-    @classmethod
-    def of(cls, limit: Limit | None, time_limit: float | None, samples: int) -> Limits:
-        check_time_limit(time_limit, limit=limit)
-        return cls(limit, None if time_limit is None else Budget.of(time_limit, samples))
-
-    @property
-    def none(self) -> bool:
-        return self.each is None and self.budget is None
-
-    def next(self) -> Limit:
-        """That of the next sample."""
-        return self.each or (Limit(parts=1) if self.budget is None else Limit(seconds=self.budget.share()))
-
-
-@final
-@dataclass(frozen=True)
 class _Found:
     """Bounds of residuals, (batch, residuals), how they were found, and how the division of each region ended.
 
@@ -316,24 +286,12 @@ def _bounded(problem: Problem, differentials: Differentials, limits: Limits) -> 
         states: list[Branching] = []
         for i, sample in enumerate(problem.samples()):
             over = ResidualsOver(differentials, sample, plain.sample(i))
-            states.append(_searched(sample, over, limits.next(), states))
+            states.append(searched(sample, over, limits.next(), states))
         ends = [s.uppers.chunk(2) for s in states]
         most, least = torch.stack([e[0] for e in ends]), -torch.stack([e[1] for e in ends])
         bounds = problem.arithmetic.intersect(problem.arithmetic.enclose(least, most), plain.bounds)
     title = f"{_TITLE} by {InputBisection().title}"
     return _Found(bounds, title, tuple(s.status for s in states), tuple(s.parts for s in states))
-
-
-def _searched(
-    sample: Problem, over: ResidualsOver | CurvatureOver, limit: Limit, before: Sequence[Branching]
-) -> Branching:
-    """The end of the search for one sample; without a division after an interruption, or if it cannot be divided."""
-    ended = bool(before) and before[-1].status == "interrupted"
-    brancher = InputBisection()
-    bounded = not bool(sample.bound.unbounded.any()) and not sample.pre.holds_samples and brancher.supports(sample)
-    search = BranchAndBound(brancher, limit if bounded and not ended else Limit(parts=1))
-    state = search.last(sample, over)
-    return replace(state, status="interrupted") if ended else state
 
 
 def _sequence(residuals: Residual | Sequence[Residual]) -> list[Residual]:

@@ -11,16 +11,23 @@ from typing import Any
 
 from torch import Tensor
 
-from recurjac.applications.contraction import MatrixMeasure, matrix_measure
+from recurjac.applications.contraction import MatrixMeasure
+from recurjac.applications.contraction_rates import measure_over
+from recurjac.applications.limits import Limits
+from recurjac.branching import Limit
 from recurjac.cli import named, options
 from recurjac.cli.bounds import Case, cases, name_of
 from recurjac.cli.checking import Certificates
-from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, show_upper, table, write_json
+from recurjac.cli.output import AbstractBar, Row, origin, remarks, show, show_lower, show_upper, table, write_json
 from recurjac.cli.tasks import Keep, Prepared, answer, ignored
-from recurjac.deadline import Budget
+from recurjac.deadline import Budget, Deadline
 from recurjac.errors import InvalidRequest
-from recurjac.jacobian import jacobian_bounds
+from recurjac.jacobian import AutoEntries, jacobian_bounds
 from recurjac.loading.inputs import Points, read_inputs
+from recurjac.problem import Problem
+
+_SECONDS = 5.0
+"""The time for parts of the region of a sample, if none is given."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,11 +56,19 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
 
     def rows_of(number: int, _: AbstractBar) -> Iterator[Row]:
         task, began = tasks[number], time.perf_counter()
-        how = method if args.time_limit is None else named.timed_entries(args.method, budget.share())
-        bounds = jacobian_bounds(
-            task.network, task.region, method=how, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args)
+        share = None if args.time_limit is None else budget.share()
+        how = method if share is None else named.timed_entries(args.method, share / 2)
+        deadline = Deadline.after(inf if share is None else share)
+        problem = Problem(
+            task.network, task.region, pre=named.rule(args.pre), arithmetic=options.chosen_arithmetic(args)
         )
-        found = [matrix_measure(bounds, p=p, weights=weights) for p in args.measure]
+        bounds = jacobian_bounds(problem, method=how)
+        parts = Budget(Deadline.after(_SECONDS) if share is None else deadline, len(args.measure))
+        divides = share is not None or isinstance(how, AutoEntries)
+        found = []
+        for p in args.measure:
+            limits = Limits(Limit(seconds=parts.share()) if divides else None, None)
+            found.append(measure_over(problem, bounds, p, weights, limits))
         seconds = (time.perf_counter() - began) / len(found)
         for measure in found:
             keep(measure)
@@ -83,18 +98,22 @@ def _row(task: Case, found: MatrixMeasure, seconds: float) -> Row:
         "measure": found.p,
         "method": found.method,
         "upper": float(found.upper[0]),
+        "lower": float(found.lower[0]),
         "contracting": bool(found.contracting[0]),
+        "parts": found.parts[0],
+        "status": found.status[0],
         "seconds": seconds,
         **origin(found),
     }
 
 
 def _show(rows: Sequence[Row]) -> None:
-    columns = ["index", "radius", "measure", "at most", "contracting", "seconds"]
+    columns = ["index", "radius", "measure", "attained", "at most", "contracting", "parts", "seconds"]
     cells = [
         [
             str(r["index"]), "box" if r["radius"] is None else show(r["radius"]), f"{r['measure']:g}",
-            show_upper(r["upper"]), "yes" if r["contracting"] else "not proved", f"{r['seconds']:.2f}",
+            show_lower(r["lower"]), show_upper(r["upper"]), "yes" if r["contracting"] else "not proved",
+            str(r["parts"]), f"{r['seconds']:.2f}",
         ]
         for r in rows
     ]  # fmt: skip

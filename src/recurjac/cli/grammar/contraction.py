@@ -14,7 +14,8 @@ def add_commands(commands: Any) -> None:
         "contraction",
         help="contraction rates of x' = f(x)",
         description="For each input, upper bounds of matrix measures of the Jacobian of a network f over the ball "
-        "around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while there.",
+        "around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while there. "
+        "Half of the time is for bounds of the whole ball, the rest for its parts.",
     )
     options.add_model(parser)
     options.add_region(parser, many=False)
