@@ -459,3 +459,31 @@ def test_points_are_proved_in_lots_until_the_time_is_over(monkeypatch: pytest.Mo
     assert not any(bool(r.both.any()) for r in late.refuted)
     assert torch.equal(late.lower, entries.lower)
     assert torch.equal(late.upper, entries.upper)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_points_refute_before_the_time_goes_to_bounds(seed: int) -> None:
+    """A limit finds every violation that the default finds at points; where all are refuted, nothing is divided."""
+    g, sizes = torch.Generator().manual_seed(seed), (6, 16, 16, 1)
+    layers = [(torch.randn(b, a, generator=g).double() / a**0.5, None) for a, b in pairwise(sizes)]
+    net = rj.load(layers, activation="tanh" if seed % 2 else "relu")
+    x = torch.zeros(1, 6, dtype=torch.float64)
+    plain = rj.monotone(net, x, radius=1.0, limit=rj.Limit(parts=1))
+    found = rj.monotone(net, x, radius=1.0, time_limit=3)
+    assert int(plain.violated.sum()) > 0
+    assert bool((found.violated | ~plain.violated).all())
+    for entry in found.violated.nonzero().tolist():
+        for point, sign in zip(found.witnesses(*entry), (1, -1), strict=True):
+            slope = torch.autograd.functional.jacobian(lambda t: net(t[None])[0], point)
+            assert sign * float(slope[0, entry[-1]]) > 0
+    assert not bool(plain.violated.all()) or "parts" not in found.method
+
+
+def test_what_points_refute_agrees_with_bounds() -> None:
+    """Entries whose sign is proved have no points of the other sign, whatever was tried first."""
+    net = rj.load(
+        [(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), None), (torch.tensor([[1.0, -2.0]]), None)], activation="tanh"
+    )
+    found = rj.monotone(net, torch.zeros(1, 2), radius=1.0, time_limit=3)
+    assert [found.trend(0, 0, i) for i in (0, 1)] == [rj.Trend.INCREASING, rj.Trend.DECREASING]
+    assert found.rising.tolist() == found.falling.tolist() == [[[-1, -1]]]

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from recurjac.applications.trends import decided, points_in
+from recurjac.applications.trends import Refuted, decided, points_in, refuted_early
 from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.branching import EntrySigns, Limit
 from recurjac.deadline import NEVER, Deadline, check_time_limit
@@ -160,8 +160,8 @@ def monotone(
     ends this for all samples.
 
     network, region, radius, norm: as in `lipschitz`.
-    time_limit: seconds for all samples together, in place of a method and a limit: half of them for entries by
-    `AutoEntries`, the rest for parts.
+    time_limit: seconds for all samples together, in place of a method and a limit: first for points that refute
+    monotonicity, then for entries by `AutoEntries`, and most of them for parts.
     method, pre, arithmetic: as in `jacobian_bounds`.  probe: how to look for pairs of points that refute monotonicity;
     signs at a point are proved by bounds over a region of radius 0.  The result carries no gradients.  Where signs of
     weights and slopes alone show that no path from the input to the output has the other sign, bounds do not cross 0 by
@@ -178,13 +178,15 @@ def monotone(
     problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     deadline, each = (NEVER, Limit()) if time_limit is None else (Deadline.after(time_limit), Limit(seconds=inf))
     with torch.no_grad():
-        half = None if time_limit is None else time_limit / 2
-        how_bounded = SignsByStructure(as_jacobian_method(method, half))
+        points, early, share = points_in(problem, how.count, how.seed), list[Refuted](), None
+        if time_limit is not None:
+            early = refuted_early(problem, points, how.proofs, deadline.part(_POINTS))
+            share = _for_entries(problem, early, deadline)
+        how_bounded = SignsByStructure(as_jacobian_method(method, share))
         bounds, net = jacobian_bounds(problem, method=how_bounded), problem.network
         matrix = (len(bounds.lower), prod(net.output_shape), -1)
         entries = Interval(bounds.lower.reshape(matrix), bounds.upper.reshape(matrix))
-        points = points_in(problem, how.count, how.seed)
-        found = decided(problem, entries, points, how.proofs, EntrySigns(limit or each), deadline)
+        found = decided(problem, entries, points, how.proofs, EntrySigns(limit or each), deadline, early)
     shape, title = bounds.lower.shape, bounds.provenance.method
     notes = (*bounds.provenance.notes, *(("interrupted",) if found.interrupted else ()))
     if found.parts:
@@ -195,6 +197,23 @@ def monotone(
         found.lower.reshape(shape), found.upper.reshape(shape), rising, falling,
         tuple(r.points for r in found.refuted), replace(bounds.provenance, method=title, notes=notes),
     )  # fmt: skip
+
+
+def _for_entries(problem: Problem, early: Sequence[Refuted], deadline: Deadline) -> float:
+    """The seconds for bounds over whole regions: little if points have refuted everything."""
+    if all(bool(r.both.all()) for r in early):
+        return _LITTLE
+    splits = EntrySigns()
+    divides = all(splits.divides(sample) for sample in problem.samples())
+    return max(_LITTLE, (_BEFORE_PARTS if divides else 0.5) * deadline.left)
+
+
+_POINTS = 0.25
+"""The share of a time limit for points at which signs are proved, before there are bounds."""
+_BEFORE_PARTS = 0.25
+"""The share of what is then left for bounds over whole regions, if these can be divided; otherwise it is a half."""
+_LITTLE = 1e-3
+"""The seconds for bounds where the signs are known."""
 
 
 def nested_trends(found: Sequence[Monotonicity]) -> list[Monotonicity]:

@@ -54,6 +54,10 @@ class Refuted:
         """Where both signs are proved."""
         return (self.rising >= 0) & (self.falling >= 0)
 
+    def within(self, open_: Tensor) -> Refuted:
+        """The same for the entries `open_` (outputs, inputs) only."""
+        return replace(self, rising=torch.where(open_, self.rising, -1), falling=torch.where(open_, self.falling, -1))
+
     def learned(self, points: Tensor, up: Tensor, down: Tensor) -> Refuted:
         """The same with signs proved at further points: up, down (N, outputs, inputs)."""
         rising, falling = self.rising, self.falling
@@ -88,15 +92,18 @@ def decided(
     proofs: int,
     splits: EntrySigns,
     deadline: Deadline = NEVER,
+    known: Sequence[Refuted] = (),
 ) -> Decided:
     """The signs of all samples: from bounds of their entries (batch, outputs, inputs), points, and parts of regions.
 
     points: (N, *input) of each sample.  proofs: at most at how many of them signs are proved.
     deadline: for all samples, which share what is left; in large networks, a division is given up then.  Points have
     half of it before the divisions; what these find has a little time after it.
+    known: what points have proved of each sample already, if anything was tried.
     """
     open_ = ~((entries.lower >= 0) | (entries.upper <= 0))
-    refuted = _refuted(problem, points, open_, proofs, deadline.part(0.5))
+    before = [r.within(o) for r, o in zip(known, open_, strict=True)] if known else None
+    refuted = _refuted(problem, points, open_, proofs, deadline.part(0.5), before)
     after = Deadline(deadline.began, deadline.end + _AFTER * (deadline.end - deadline.began))
     lower, upper = list(entries.lower), list(entries.upper)
     parts, titles, interrupted = 0, list[str](), False
@@ -118,6 +125,13 @@ def decided(
         more = torch.cat([found.attained.witness[signs], points[i]])
         refuted[i] = _refuted(sample, [more], still[None], proofs, after, refuted[i : i + 1])[0]
     return Decided(torch.stack(lower), torch.stack(upper), tuple(refuted), parts, tuple(titles), interrupted)
+
+
+def refuted_early(problem: Problem, points: Sequence[Tensor], proofs: int, deadline: Deadline) -> list[Refuted]:
+    """What points prove of each sample before there are bounds; what is not done by the deadline is left out."""
+    shape = (prod(problem.network.output_shape), prod(problem.network.input_shape))
+    every = torch.ones(len(points), *shape, dtype=torch.bool, device=problem.network.device)
+    return _refuted(problem, points, every, proofs, deadline)
 
 
 def _divided(

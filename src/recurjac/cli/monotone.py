@@ -63,15 +63,13 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     budget = Budget.of(args.time_limit or inf, sum(len(balls) for balls in tasks))
 
     def found_on(task: Case) -> Monotonicity:
-        half = None if args.time_limit is None else budget.share() / 2
-        return monotone(
-            task.network,
-            task.region,
-            method=method if half is None else named.timed_entries(args.method, half),
-            pre=named.rule(args.pre),
-            arithmetic=options.chosen_arithmetic(args),
-            limit=Limit(seconds=half or _SECONDS),
-        )
+        rule, arithmetic = named.rule(args.pre), options.chosen_arithmetic(args)
+        share = None if args.time_limit is None else budget.share()
+        if share is not None and isinstance(method, AutoEntries):
+            return monotone(task.network, task.region, time_limit=share, pre=rule, arithmetic=arithmetic)
+        how = method if share is None else named.timed_entries(args.method, share / 2)
+        limit = Limit(seconds=_SECONDS if share is None else share / 2)
+        return monotone(task.network, task.region, method=how, pre=rule, arithmetic=arithmetic, limit=limit)
 
     def rows_of(number: int, _bar: AbstractBar) -> Iterator[Row]:
         balls, done, seconds = tasks[number], list[Monotonicity](), list[float]()
