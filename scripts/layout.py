@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "recurjac"
 
 LEVELS = (
     ("errors", "_types", "version", "digest", "tensors", "deadline"),
-    ("machine", "arithmetic", "relaxations", "quadratics", "registry"),
+    ("adam", "machine", "arithmetic", "relaxations", "quadratics", "registry"),
     ("operators", "activations", "region"),
     ("network",),
     ("loading",),

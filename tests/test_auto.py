@@ -22,7 +22,6 @@ from recurjac.auto import STEPS, AbstractStep, BranchStep, ExactStep, ForwardSte
 from recurjac.auto.work import Work
 from recurjac.cli import main, named
 from recurjac.deadline import Deadline
-from recurjac.machine import load_optimiser
 from recurjac.network import Network
 from recurjac.norms import AbstractNormMethod
 from recurjac.preactivation import SecantRanges
@@ -41,7 +40,6 @@ class CpuTime:
 
 @pytest.fixture(autouse=True)
 def cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_optimiser()
     for module in ("recurjac.deadline", "recurjac.preactivation.state"):
         monkeypatch.setattr(f"{module}.time", CpuTime)
 

@@ -18,7 +18,6 @@ from recurjac.auto.batch import Pace
 from recurjac.auto.conditions import where_smooth
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline
-from recurjac.machine import load_optimiser
 from recurjac.network import Network
 from recurjac.propagation.planning import PlainOnly, Planner, Thresholds
 from recurjac.search import point_jacobian
@@ -42,10 +41,9 @@ class Clock:
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, pace: float) -> Clock:
-    load_optimiser()
     monkeypatch.setattr("recurjac.auto.batch._WORK", 1e5)
     found = Clock(pace)
-    for module in ("recurjac.deadline", "recurjac.preactivation.state", "recurjac.machine"):
+    for module in ("recurjac.deadline", "recurjac.preactivation.state"):
         monkeypatch.setattr(f"{module}.time", found)
     return found
 

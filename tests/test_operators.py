@@ -26,6 +26,7 @@ from recurjac.operators.convolution import Convolution, TransposedConvolution
 from recurjac.operators.interval import interval_image
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.part import part
+from recurjac.tensors import broadcast_shape
 from tests.helpers import CPU, KINDS, Exact, exact, exact_image, examples, matrix, misses, numbers
 
 FAST, RIGOROUS = Fast(), Rigorous()
@@ -385,3 +386,10 @@ def test_operators_refuse_shapes_that_do_not_fit() -> None:
         Reshape((2, 3), (5,))
     with pytest.raises(ValueError, match=r"on \(3,\) cannot follow one to \(2,\)"):
         Compose(Identity((3,)), Identity((2,)))
+
+
+@pytest.mark.parametrize("shapes", [((3, 1), (4,)), ((), (2, 1)), ((1, 5), (1, 5), (2, 1, 1)), ((0,), (1,)), ((7,),)])
+def test_the_shape_of_a_broadcast_is_that_of_pytorch(shapes: tuple[tuple[int, ...], ...]) -> None:
+    assert broadcast_shape(*shapes) == tuple(torch.broadcast_shapes(*shapes))
+    with pytest.raises(RuntimeError):
+        broadcast_shape(*shapes, (11, 13))

@@ -37,7 +37,7 @@ class Looks:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Looks:
     looks = Looks()
-    for module in ("recurjac.deadline", "recurjac.preactivation.state", "recurjac.machine"):
+    for module in ("recurjac.deadline", "recurjac.preactivation.state"):
         monkeypatch.setattr(f"{module}.time", looks)
     return looks
 

@@ -19,7 +19,6 @@ from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients, InTime
 from recurjac.jacobian.in_time import While
 from recurjac.lipschitz_constants import nested
-from recurjac.machine import load_optimiser
 from recurjac.preactivation import CrownLines, SecantRanges
 from recurjac.preactivation.anytime import Within, in_time
 from recurjac.propagation.forms import DenseForms
@@ -51,9 +50,8 @@ class Looks:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    load_optimiser()
     looks = Looks()
-    for module in ("recurjac.deadline", "recurjac.preactivation.state", "recurjac.machine"):
+    for module in ("recurjac.deadline", "recurjac.preactivation.state"):
         monkeypatch.setattr(f"{module}.time", looks)
     return looks
 

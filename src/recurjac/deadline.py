@@ -50,10 +50,6 @@ class Deadline:
             return 0.0
         return min(1.0, self.spent / max(self.end - self.began, 1e-9))
 
-    def later(self, seconds: float) -> Deadline:
-        """The same time, moved by a number of seconds in which something else was done."""
-        return Deadline(self.began + seconds, self.end + seconds)
-
     def part(self, share: float) -> Deadline:
         """From now on for a share of what is left."""
         now = time.monotonic()

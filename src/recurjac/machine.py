@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -23,19 +22,6 @@ def keep_freed_memory() -> None:
     untouched.  Bounds of medium-sized networks then take about two thirds of the time.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
-@cache
-def load_optimiser() -> None:
-    """Let PyTorch import what its optimisers need, which takes seconds the first time."""
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-
-
-def optimiser_loading() -> float:
-    """Load optimisers if they are not loaded yet; returns how many seconds that took."""
-    began = time.monotonic()
-    load_optimiser()
-    return time.monotonic() - began
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -39,6 +40,16 @@ def without_gradients(value: _T) -> _T:
         return part
 
     return freed(value)  # type: ignore[no-any-return]
+
+
+def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what is computed entry by entry from tensors of these shapes.
+
+    `torch.broadcast_shapes` loads a package for symbolic mathematics first, which takes as long as many bounds.
+    Raises RuntimeError if they do not fit.
+    """
+    blank = torch.zeros(())
+    return tuple(torch.broadcast_tensors(*(blank.expand(tuple(shape)) for shape in shapes))[0].shape)
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval, root_of
+from recurjac.tensors import broadcast_shape
 
 _HALVINGS = 40
 """Bisection steps in the search for the middle with the least variance."""
@@ -62,7 +63,7 @@ def least_squares(z: Interval, weights: Tensor, arithmetic: AbstractArithmetic) 
 
     It is convex in m, and so not below any of its tangents between the least and the largest end.
     """
-    shape = torch.broadcast_shapes(z.shape, weights.shape)
+    shape = broadcast_shape(z.shape, weights.shape)
     lower, upper = (e.expand(shape) for e in (z.lower, z.upper))
     low, high = lower.amin(-1, keepdim=True), upper.amax(-1, keepdim=True)
     bounded = low.isfinite() & high.isfinite()

@@ -17,7 +17,7 @@ from recurjac.errors import InvalidNetwork
 from recurjac.quadratics import Factor, Graph, Product
 from recurjac.registry import Expression, onnx_ops, torch_ops
 from recurjac.relaxations import LinearRelaxation
-from recurjac.tensors import cast
+from recurjac.tensors import broadcast_shape, cast
 
 
 class AbstractTwoPiece(AbstractActivation):
@@ -353,7 +353,7 @@ def _prelu(x: Expression, weight: Tensor) -> Any:
 
 @onnx_ops.reads("PRelu")
 def _onnx_prelu(x: Expression, slope: Tensor) -> Any:
-    if torch.broadcast_shapes(slope.shape, x.shape) != torch.Size(x.shape):
+    if broadcast_shape(slope.shape, x.shape) != tuple(x.shape):
         raise ValueError(f"slopes of shape {tuple(slope.shape)} for a tensor of shape {x.shape}")
     # a leading axis of one entry carries no information, and a neuron has no batch axis
     return x.activate(PReLU(slope[0] if slope.dim() == len(x.shape) and slope.shape[:1] == (1,) else slope))

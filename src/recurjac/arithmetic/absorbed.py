@@ -27,6 +27,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic.ball import Ball, LinearMap, rows_times
 from recurjac.arithmetic.interval import MoveTensor
 from recurjac.arithmetic.rounding import gamma_of, growth_of, least_of, negligible
+from recurjac.tensors import broadcast_shape
 
 _MORE = 1 + 2.0**-20
 """A factor that covers the few roundings of a number that underflow may cost, which need not be tight."""
@@ -226,7 +227,7 @@ class Charges:
 
         None stands for constants that are 0.
         """
-        shape = torch.broadcast_shapes(*(t.shape for t in (*slopes, loss.weights, *constants) if t is not None))
+        shape = broadcast_shape(*(t.shape for t in (*slopes, loss.weights, *constants) if t is not None))
         both = torch.stack([s.expand(shape) for s in slopes])
         past = loss if not loss.free else Loss(both.new_zeros(shape), 0.0)
         past = past.times(both)

@@ -18,7 +18,6 @@ from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients
-from recurjac.machine import optimiser_loading
 from recurjac.norms import NormBound, ProductOfNorms
 from recurjac.problem import Problem
 from recurjac.search import Aim, Attained, Search, better_of
@@ -81,7 +80,6 @@ class Batch:
         try:
             self._products(lots)
             self._begin(lots)
-            self.deadline = self.deadline.later(optimiser_loading())
             self._search(lots)
             self._improve(lots, answers)
         except KeyboardInterrupt:

@@ -18,7 +18,6 @@ from recurjac.auto.steps import OPENING, STEPS
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
-from recurjac.machine import optimiser_loading
 from recurjac.norms import AbstractNormMethod, NormBound
 from recurjac.preactivation import AbstractOffersRule, AutoRanges
 from recurjac.search import Attained, Search
@@ -144,8 +143,6 @@ class Auto(AbstractNormMethod, AbstractOffersRule):
         lot = Lot(0, work, [Arm(step) for step in OPENING], [Arm(step) for step in self.steps])
         try:
             lot.opened(told)
-            if not work.met:
-                work.deadline = work.deadline.later(optimiser_loading())
             status = lot.finished(work.deadline, told)
         except KeyboardInterrupt:
             status = "interrupted"

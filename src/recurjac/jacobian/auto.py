@@ -16,7 +16,6 @@ from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.in_time import InTime, While
 from recurjac.jacobian.one_pass import default_method
 from recurjac.jacobian.quadratic_clamps import QuadraticClamped
-from recurjac.machine import optimiser_loading
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
 from recurjac.preactivation.anytime import in_time, refined
 
@@ -67,8 +66,6 @@ class AutoEntries(AbstractJacobianMethod):
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         deadline = Deadline.after(self.seconds)
         gradients, limit = limited(gradients, deadline)
-        loading = optimiser_loading() if _open(gradients) else 0.0
-        deadline, limit = deadline.later(loading), limit.later(loading)
         if limit.end < inf:
             return self._in_time(gradients, limit)
         prepared = [self.first.prepare(gradients)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import slope_lines, value_lines
+from recurjac.adam import Adam
 from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval, no_nan, with_derivative_of
 from recurjac.jacobian.gradients import Gradients
 from recurjac.propagation.forms import AbstractSeeds
@@ -179,7 +180,7 @@ def searched(relaxed: Relaxed, start: int, seeds: AbstractSeeds, negative: bool,
     best, least = [t.detach().clone() for t in leaves], torch.inf
     if not leaves:
         return now
-    adam = torch.optim.Adam(leaves, lr=_RATE, betas=(0.9, 0.99))
+    adam = Adam(leaves)
     for step in range(steps):
         with torch.enable_grad():
             value = relaxed.chosen(start, now).upper(start, seeds, negative).sum()
@@ -188,10 +189,7 @@ def searched(relaxed: Relaxed, start: int, seeds: AbstractSeeds, negative: bool,
         if value.item() < least:
             best, least = [t.detach().clone() for t in leaves], value.item()
         found = torch.autograd.grad(value, leaves, allow_unused=True)
-        for leaf, gradient in zip(leaves, found, strict=True):
-            leaf.grad = gradient
-        adam.param_groups[0]["lr"] = _RATE * (1 + cos(pi * step / steps)) / 2
-        adam.step()
+        adam.step(found, _RATE * (1 + cos(pi * step / steps)) / 2)
     with torch.no_grad():
         for leaf, kept in zip(leaves, best, strict=True):
             leaf.requires_grad_(False).copy_(kept)

@@ -17,7 +17,7 @@ from recurjac.arithmetic import Rigorous
 from recurjac.network import Closed, Constant, Edge, Network, Selection, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
-from recurjac.tensors import cast
+from recurjac.tensors import broadcast_shape, cast
 
 _MOST_TERMS = 24
 """An expression with more terms becomes a separate stage, so that sums of sums do not grow exponentially."""
@@ -162,7 +162,7 @@ class Expression:
     def plus(self, other: Expression) -> Expression:
         """self + other, each broadcast to the other."""
         try:
-            shape = tuple(torch.broadcast_shapes(self.shape, other.shape))
+            shape = broadcast_shape(self.shape, other.shape)
         except RuntimeError as error:
             raise ValueError(f"a sum of branches of shapes {self.shape} and {other.shape}") from error
         a, b = self.broadcast(shape), other.broadcast(shape)
@@ -173,7 +173,7 @@ class Expression:
     def times(self, other: Expression) -> Expression:
         """self * other, entry by entry, each broadcast to the other."""
         try:
-            shape = tuple(torch.broadcast_shapes(self.shape, other.shape))
+            shape = broadcast_shape(self.shape, other.shape)
         except RuntimeError as error:
             raise ValueError(f"a product of branches of shapes {self.shape} and {other.shape}") from error
         return self.builder.multiply(self.broadcast(shape), other.broadcast(shape))
@@ -233,7 +233,7 @@ class Expression:
     def shift(self, constant: Tensor) -> Expression:
         """self + constant, each broadcast to the other."""
         try:
-            shape = tuple(torch.broadcast_shapes(self.shape, constant.shape))
+            shape = broadcast_shape(self.shape, constant.shape)
         except RuntimeError as error:
             raise ValueError(
                 f"a constant of shape {tuple(constant.shape)} is added to a tensor of shape {self.shape}"

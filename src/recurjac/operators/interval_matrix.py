@@ -16,6 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, Sizes, conca
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.compose import Compose
 from recurjac.operators.reindex import Negate
+from recurjac.tensors import broadcast_shape
 
 
 @final
@@ -126,7 +127,7 @@ def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
         return reduce(_plus, pairs[1:], pairs[0][0].push(pairs[0][1]))
     matrix = concatenate([o.matrix.map(_transposed) for o, _ in parts], 0).map(_transposed)  # mostly whole rows
     leads = {c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts}
-    lead = leads.pop() if len(leads) == 1 else torch.broadcast_shapes(*leads)
+    lead = leads.pop() if len(leads) == 1 else broadcast_shape(*leads)
     values = [c.map(partial(_flat, lead=lead, dims=len(o.inputs))) for o, c in parts]
     return IntervalMatrix(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
 

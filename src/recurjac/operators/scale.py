@@ -16,7 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Rigorous, round_up_to, with_
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Identity, Negate
 from recurjac.registry import Expression, Unread, onnx_ops, torch_ops
-from recurjac.tensors import cast
+from recurjac.tensors import broadcast_shape, cast
 
 
 class AbstractDiagonal(AbstractLeaf):
@@ -191,7 +191,7 @@ def scaled(x: Expression, factor: Tensor | float) -> Any:
     if not isinstance(factor, Tensor) and abs(factor) == 1:
         return x if factor == 1 else x.apply(Negate(x.shape))
     some = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
-    shape = tuple(torch.broadcast_shapes(some.shape, x.shape))
+    shape = broadcast_shape(some.shape, x.shape)
     return x.broadcast(shape).apply(Scale(some.broadcast_to(shape)))
 
 
@@ -200,7 +200,7 @@ def divided(x: Expression, divisor: Tensor | float) -> Any:
     some = torch.as_tensor(divisor, dtype=x.dtype, device=x.device)
     if bool((some == 0).any()):
         raise ValueError("a division by zero")
-    shape = tuple(torch.broadcast_shapes(some.shape, x.shape))
+    shape = broadcast_shape(some.shape, x.shape)
     return x.broadcast(shape).apply(Divide(some.broadcast_to(shape)))
 
 

@@ -24,6 +24,7 @@ from recurjac.propagation.forms import AbstractSeeds, Units
 from recurjac.propagation.receptive_field import Restricted, tiles
 from recurjac.propagation.route import AbstractAbsorbingRoute, AbstractRoute
 from recurjac.propagation.tally import AbstractTally
+from recurjac.tensors import broadcast_shape
 
 
 def sweep(route: AbstractRoute, start: int, seeds: AbstractSeeds) -> Interval:
@@ -66,7 +67,7 @@ def _joined(bounds: list[Interval]) -> Interval:
     """
     if len(bounds) == 1:
         return bounds[0]
-    shape = torch.broadcast_shapes(*(b.shape[:2] for b in bounds))
+    shape = broadcast_shape(*(b.shape[:2] for b in bounds))
     wide = [b.map(lambda t: t.expand(*shape, -1)) for b in bounds]
     return Interval(torch.cat([b.lower for b in wide], 2), torch.cat([b.upper for b in wide], 2))
 

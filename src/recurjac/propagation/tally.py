@@ -30,6 +30,7 @@ from recurjac.arithmetic import (
 from recurjac.propagation.forms import AbstractSeeds, Units
 from recurjac.region import Convex
 from recurjac.relaxations import Absorption, LinearRelaxation, relax_
+from recurjac.tensors import broadcast_shape
 
 
 class AbstractMagnitudes(ABC):
@@ -194,7 +195,7 @@ class Absorbing(AbstractTally):
         if found.rad is None:
             raise ValueError("a constant whose rounding is not covered")
         parts = [found.rad, *self.errors]
-        mid = found.mid.expand(torch.broadcast_shapes(found.shape, *(p.shape for p in parts)))
+        mid = found.mid.expand(broadcast_shape(found.shape, *(p.shape for p in parts)))
         with torch.no_grad():
             rad = reduce(torch.add, parts) * growth_of(len(parts) + 2, mid.dtype)
             return Ball(mid, torch.where(mid.isfinite(), rad, torch.inf))

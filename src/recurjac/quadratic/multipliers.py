@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from recurjac.adam import Adam
 from recurjac.arithmetic import Fast, largest_eigenpair
 from recurjac.deadline import NEVER, Deadline
 from recurjac.quadratic.system import System, reach
@@ -170,7 +171,7 @@ def least_of(
     if not now.leaves or steps == 0:
         return begin
     best, least = begin, float("inf")
-    adam = torch.optim.Adam(now.leaves, lr=rate, betas=(0.9, 0.99))
+    adam = Adam(now.leaves)
     for step in range(steps):
         share, passed = step / steps, deadline.share
         if passed >= 1:
@@ -183,8 +184,6 @@ def least_of(
                 break
             if found.item() < least:
                 best, least = now.map(lambda t: t.detach().clone()), found.item()
-            adam.param_groups[0]["lr"] = rate * (1 + cos(pi * share)) / 2
-            adam.zero_grad()
-            torch.autograd.backward(found)
-            adam.step()
+            gradients = torch.autograd.grad(found, now.leaves, allow_unused=True)
+        adam.step(gradients, rate * (1 + cos(pi * share)) / 2)
     return best

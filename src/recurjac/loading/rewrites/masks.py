@@ -16,6 +16,7 @@ from recurjac.network import Constant
 from recurjac.operators.gather import Gather
 from recurjac.operators.scale import is_constant
 from recurjac.registry import torch_ops
+from recurjac.tensors import broadcast_shape
 
 
 def value_of(constant: Constant) -> Tensor:
@@ -47,7 +48,7 @@ def chosen(mask: Any, x: Any, y: Any) -> Any:
         return choice(mask, x, y)
     like = y if is_constant(x) else x
     sizes = [tuple(v.shape) for v in (x, y) if not isinstance(v, float | int)]
-    shape = tuple(torch.broadcast_shapes(mask.shape, *sizes))
+    shape = broadcast_shape(mask.shape, *sizes)
     taken = mask.bool().cpu().broadcast_to(shape)
     first, second = _shown(x, taken, like), _shown(y, ~taken, like)
     return first.plus(second)

@@ -20,6 +20,7 @@ from recurjac.operators.dense import matrix_product
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
+from recurjac.tensors import broadcast_shape
 
 
 def moved(x: Any, move: Any) -> Any:
@@ -43,7 +44,7 @@ def matmul(x: Any, y: Any) -> Any:
         raise ValueError(f"a matrix product of tensors of shapes {a} and {b}")
     left = x if len(a) > 1 else moved(x, lambda t: t.unsqueeze(0))
     right = y if len(b) > 1 else moved(y, lambda t: t.unsqueeze(1))
-    lead = torch.broadcast_shapes(tuple(left.shape[:-2]), tuple(right.shape[:-2]))
+    lead = broadcast_shape(tuple(left.shape[:-2]), tuple(right.shape[:-2]))
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
     shape = (*lead, rows, columns, inner)
     _check(shape)

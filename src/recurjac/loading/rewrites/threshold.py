@@ -17,6 +17,7 @@ from recurjac.loading.rewrites.forms import Form, close, form, node_of
 from recurjac.loading.rewrites.masks import chosen
 from recurjac.operators.scale import is_constant, scaled
 from recurjac.registry import onnx_ops, torch_ops
+from recurjac.tensors import broadcast_shape
 
 
 @final
@@ -44,7 +45,7 @@ class Above:
         """a where the gap is positive, and b elsewhere.  Raises ValueError if they are no functions of it, or jump."""
         self.gap.builder.otherwise.append("a choice by a comparison")
         sides = [tuple(v.shape) for v in (a, b) if not isinstance(v, float | int)]
-        shape = tuple(torch.broadcast_shapes(self.gap.shape, *sides))
+        shape = broadcast_shape(self.gap.shape, *sides)
         gap = self.gap.broadcast(shape)
         parts = [_part(v if is_constant(v) else v.broadcast(shape), gap) for v in (a, b)]
         above, below = parts
