@@ -235,8 +235,19 @@ def test_float32(results: Results) -> None:
     assert [r["upper"] for r in found] == upper(rj.LpBall(samples(), 0.1), rj.load("net.npz", dtype=torch.float32))
 
 
+TOGETHER = 16
+"""So many samples of a small network are bounded in one call."""
+
+
+def test_samples_of_large_networks_are_bounded_one_by_one() -> None:
+    """So that several processes share them evenly, and little is lost when one is killed."""
+    small, large = (rj.load([(torch.zeros(n, n), None)] * 3, activation="relu") for n in (8, 700))
+    assert [bounds.together(net, False) for net in (small, large)] == [TOGETHER, 1]
+    assert bounds.together(small, True) == 1
+
+
 def test_many_samples_are_all_reported(results: Results) -> None:
-    x = np.random.default_rng(1).random((bounds.TOGETHER + 3, 4))
+    x = np.random.default_rng(1).random((TOGETHER + 3, 4))
     np.save("x.npy", x)
     found = results("lipschitz", "--radius", 0.1, 0.2, "--method", "fastlip")
     assert [r["index"] for r in found] == [*range(len(x))] * 2
@@ -282,7 +293,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 
 
 def test_jacobian_bounds_are_written(run: Run) -> None:
-    np.save("x.npy", np.random.default_rng(1).random((bounds.TOGETHER + 2, 4)))
+    np.save("x.npy", np.random.default_rng(1).random((TOGETHER + 2, 4)))
     common = ("--input", "x.npy", "--radius", 0.2, "--method", "one-pass")
     code, out, err = run("jacobian", "net.npz", *common, "--output", "b.npz", "--json", "j")
     want = rj.jacobian_bounds(rj.load("net.npz"), rj.LpBall(samples(), 0.2))

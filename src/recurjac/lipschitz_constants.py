@@ -93,9 +93,11 @@ def lipschitz(
     For one output use `network.output(k)`, for the difference of two `network.margin(a, b)`.  A region of infinite
     radius gives the global constant.
     method: a Jacobian method or a norm method.  The default is `Auto()`, which takes up to ten seconds for all samples
-    together.  If gradients are recorded for the weights, it is the norm of the entry-wise bounds, or for p = 2 the
-    lesser of this norm and the product of the layers' norms; `upper` is differentiable with respect to live parameters
-    for these methods and others that say so.
+    together.  If gradients are recorded for the weights, it is one pass, which is often looser: the norm of the
+    entry-wise bounds, or for p = 2 the lesser of this norm and the product of the layers' norms.  That is so for a
+    module, in its own dtype, whose parameters ask for gradients; `torch.no_grad()`, `module.requires_grad_(False)` or a
+    `time_limit` gives `Auto`.  `upper` is differentiable with respect to live parameters for the methods in one pass
+    and others that say so.
     pre: by default `Crown()`; arithmetic: by default `Rigorous()`, if rounding can be covered; search: for the lower
     bound.
     time_limit: seconds for all samples together, in place of a method: that is then `Auto(time_limit)`, and a search

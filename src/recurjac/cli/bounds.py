@@ -38,10 +38,8 @@ from recurjac.errors import InvalidRequest
 from recurjac.jacobian import AutoEntries, JacobianBounds, jacobian_bounds
 from recurjac.lipschitz_constants import Lipschitz, lipschitz, nested
 from recurjac.network import Network
+from recurjac.propagation.planning import Planner
 from recurjac.region import AbstractRegion
-
-TOGETHER = 16
-"""The number of samples in one call: enough for speed, few enough for progress reports and interruptions."""
 
 
 @final
@@ -56,8 +54,16 @@ class Case:
     index: tuple[int, ...]
 
 
+def together(network: Network, alone: bool) -> int:
+    """The number of samples in one call: one if they are bounded `alone`, or are taken apart in any case.
+
+    Otherwise, they are enough for speed, and few enough for progress reports and interruptions.
+    """
+    return 1 if alone else Planner().inputs_together(network)
+
+
 def cases(
-    networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs, together: int = TOGETHER
+    networks: Sequence[tuple[int | str | None, Network]], inputs: options.Inputs, together: int
 ) -> Iterator[Case]:
     """Every case, with so many samples in one call."""
     for radius in inputs.radii:
@@ -92,7 +98,7 @@ def prepare_lipschitz(args: argparse.Namespace, keep: Keep = ignored) -> Prepare
     inputs = options.read_inputs_for(network, args)
     method = named.timed(args.method, args.time_limit)
     alone = isinstance(method, Auto) or args.time_limit is not None
-    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER)))
+    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, together(network, alone))))
     budget = Budget.of(args.time_limit or torch.inf, sum(len(balls) for balls in tasks))
 
     def found_on(task: Case, bar: AbstractBar) -> Timed:
@@ -201,7 +207,7 @@ def run_jacobian(args: argparse.Namespace) -> int:
     networks = options.chosen_outputs(network, args)
     method = named.timed_entries(args.method, args.time_limit)
     alone = isinstance(method, AutoEntries) or args.time_limit is not None
-    tasks = list(cases(networks, inputs, 1 if alone else TOGETHER))
+    tasks = list(cases(networks, inputs, together(network, alone)))
     budget = Budget.of(args.time_limit or torch.inf, len(tasks))
     done: list[JacobianBounds] = []
     rows: list[Row] = []

@@ -11,7 +11,7 @@ from math import inf, prod
 from recurjac.applications.landscape import StationaryFree, stationary_free_radius
 from recurjac.applications.stationary import StationaryPoint, StationaryPoints, check_inputs, stationary_points
 from recurjac.cli import named, options
-from recurjac.cli.bounds import TOGETHER
+from recurjac.cli.bounds import together
 from recurjac.cli.checking import Certificates
 from recurjac.cli.output import (
     AbstractBar,
@@ -33,6 +33,9 @@ from recurjac.jacobian.hessian import check_smooth
 from recurjac.network import Network
 from recurjac.problem import Problem
 from recurjac.region import LpBall
+
+_TOGETHER = 16
+"""So many inputs are done for one output before the next output."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,12 +59,12 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     if args.existence is not None:
         _check_existence(network, args.existence)
     method = named.timed_entries(args.method, args.time_limit)
-    together = 1 if isinstance(method, AutoEntries) or args.time_limit is not None else TOGETHER
+    size = together(network, isinstance(method, AutoEntries) or args.time_limit is not None)
     tasks = [
-        (slice(begin, min(begin + together, start + TOGETHER)), output)
-        for start in range(0, len(inputs.index), TOGETHER)
+        (slice(begin, min(begin + size, start + _TOGETHER)), output)
+        for start in range(0, len(inputs.index), _TOGETHER)
         for output in outputs
-        for begin in range(start, min(start + TOGETHER, len(inputs.index)), together)
+        for begin in range(start, min(start + _TOGETHER, len(inputs.index)), size)
     ]
     budget = Budget.of(args.time_limit or inf, len(tasks))
 

@@ -13,7 +13,7 @@ from recurjac.applications.monotonicity import Monotonicity, Trend, monotone, ne
 from recurjac.arithmetic import Fast, Interval
 from recurjac.branching import Limit
 from recurjac.cli import named, options
-from recurjac.cli.bounds import TOGETHER, Case, cases, in_order_of_radii, name_of, nests
+from recurjac.cli.bounds import Case, cases, in_order_of_radii, name_of, nests, together
 from recurjac.cli.checking import Certificates
 from recurjac.cli.output import (
     AbstractBar,
@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
     inputs = options.read_inputs_for(network, args)
     method = named.timed_entries(args.method, args.time_limit)
     alone = isinstance(method, AutoEntries) or args.time_limit is not None
-    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, 1 if alone else TOGETHER)))
+    tasks = nests(list(cases(options.chosen_outputs(network, args), inputs, together(network, alone))))
     budget = Budget.of(args.time_limit or inf, sum(len(balls) for balls in tasks))
 
     def found_on(task: Case) -> Monotonicity:

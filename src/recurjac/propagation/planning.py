@@ -249,8 +249,9 @@ class AbstractPlanner(ABC):
 
     @final
     def inputs_together(self, network: Network) -> int:
-        """How many inputs a command bounds in one call."""
-        return 1 if network.cost > self.thresholds.input_work else self.thresholds.inputs
+        """How many inputs a command bounds in one call; large ones, of which batches are taken apart, one by one."""
+        t = self.thresholds
+        return 1 if network.cost > t.input_work and self.splits_batch(network, t.inputs) else t.inputs
 
 
 @final
