@@ -73,7 +73,7 @@ class GradientGraph:
         for k in range(start, len(self.weights) - 1):
             c = c @ self.weights[k].mT
             low, high = known[k + 1]
-            d = self.ranges[k].lower[0]
+            d = self.ranges[k].lower[0].flatten()
             plus, minus = c.clamp(min=0), c.clamp(max=0)
             total = total - plus @ (d * high) - minus @ (d * low)
             behind[k], rest = _substituted(plus * high + minus * low, self.slopes[k])
@@ -91,8 +91,9 @@ class GradientGraph:
 
 def _substituted(form: Tensor, lines: LinearRelaxation) -> tuple[Tensor, Tensor]:
     plus, minus = form.clamp(min=0), form.clamp(max=0)
-    slope = plus * lines.upper_slope[0, 0] + minus * lines.lower_slope[0, 0]
-    return slope, plus @ lines.upper_intercept[0, 0] + minus @ lines.lower_intercept[0, 0]
+    low, up = lines.lower_slope[0, 0].flatten(), lines.upper_slope[0, 0].flatten()
+    rest = plus @ lines.upper_intercept[0, 0].flatten() + minus @ lines.lower_intercept[0, 0].flatten()
+    return plus * up + minus * low, rest
 
 
 def _dense(network: Network, k: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +104,8 @@ def _dense(network: Network, k: int) -> tuple[Tensor, Tensor]:
     )
     columns = stage.edges[0].operator.push(rj.Fast().exact(eye)).mid.flatten(1)
     bias = stage.bias(rj.Fast())
-    return columns.mT, torch.zeros(columns.shape[1], dtype=network.dtype) if bias is None else bias.mid.flatten()
+    shape = stage.shape
+    return columns.mT, (torch.zeros(shape, dtype=network.dtype) if bias is None else bias.mid.expand(shape)).flatten()
 
 
 def _units(shape: tuple[int, ...]) -> Tensor:
