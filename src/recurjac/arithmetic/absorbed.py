@@ -20,6 +20,7 @@ from functools import cached_property, reduce
 from math import isfinite, prod
 from typing import Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,11 +103,11 @@ class Sizes:
     def before_matrix(self, matrix: Ball) -> Sizes:
         """`before` for any matrix (out, n) within the radius of `matrix`, for vectors.
 
-        The radius r adds r |a| = γ_{n+1} (r / γ_{n+1}) |a|, as if |A| were larger by r / γ_{n+1}.
+        The radius r adds r |a| = γ (r / γ) |a|, as if |A| were larger by r / γ, for the γ of all roundings.
         """
         n = matrix.shape[-1] + 1
         with torch.no_grad():
-            size = _wide(matrix, n)
+            size = _wide(matrix, self.roundings + n)
             numbers = _apart(self.numbers, lambda t: _sum_up(lambda m: m @ size, t, len(size)), lambda t: t @ size)
             return Sizes(numbers, self.roundings + n, self._lost(2 * n))
 
@@ -226,7 +227,7 @@ class Charges:
 
         None stands for constants that are 0.
         """
-        shape = torch.broadcast_shapes(*(t.shape for t in (*slopes, loss.weights, *constants) if t is not None))
+        shape = np.broadcast_shapes(*(t.shape for t in (*slopes, loss.weights, *constants) if t is not None))
         both = torch.stack([s.expand(shape) for s in slopes])
         past = loss if not loss.free else Loss(both.new_zeros(shape), 0.0)
         past = past.times(both)
@@ -258,7 +259,7 @@ class Charges:
             found = found + torch.matmul(rows[1].flatten(1, 2), negative[:, 0].mT)
             found = found.reshape(len(found), rows.shape[2], 2, lead[2])
         else:
-            found = torch.matmul(rows[0], positive.mT) + torch.matmul(rows[1], negative.mT)
+            found = (torch.matmul(positive, rows[0].mT) + torch.matmul(negative, rows[1].mT)).mT
         return found[:, :, 0], found[:, :, 1]
 
 
@@ -304,11 +305,11 @@ def _met(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _wide(known: Ball, n: int) -> Tensor:
-    """An upper bound of |mid| + rad / γ_n; 0 only where both are 0."""
+    """An upper bound of |mid| + rad / γ_n, or of the sum of both where γ_n is infinite; 0 only where both are 0."""
     size = known.mid.detach().abs()
     if known.rad is None or known.exact:
         return size
-    return torch.add(size, known.rad, alpha=1 / gamma_of(n, size.dtype)).mul_(growth_of(3, size.dtype))
+    return torch.add(size, known.rad, alpha=1 / min(1.0, gamma_of(n, size.dtype))).mul_(growth_of(3, size.dtype))
 
 
 def _image_up(absolute: LinearMap, sizes: Tensor) -> Tensor:

@@ -49,6 +49,15 @@ def plus_at_(value: Ball, rows: slice, other: Ball) -> Ball:
     return Ball(value.mid, rad)
 
 
+def plus_entries_(value: Ball, places: Tensor, others: Tensor, sign: float) -> Ball:
+    """The value (..., *node), contiguous and without a radius, plus `sign` times others (..., m) at some entries.
+
+    places: flat positions in the node, each once.  sign: 1 or -1.
+    """
+    value.mid.view(*others.shape[:-1], -1).index_add_(-1, places, others, alpha=sign)
+    return Ball(value.mid, None)
+
+
 def plus_and_minus_(value: Ball, other: Ball) -> Ball:
     """The value (B, K, 2 R, *node) plus `other` (B, K, R, *node) in its first half and minus it in the second."""
     r = other.shape[2]

@@ -14,6 +14,7 @@ from functools import reduce
 from math import ceil
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ def _joined(bounds: list[Interval]) -> Interval:
     """
     if len(bounds) == 1:
         return bounds[0]
-    shape = torch.broadcast_shapes(*(b.shape[:2] for b in bounds))
+    shape = np.broadcast_shapes(*(b.shape[:2] for b in bounds))
     wide = [b.map(lambda t: t.expand(*shape, -1)) for b in bounds]
     return Interval(torch.cat([b.lower for b in wide], 2), torch.cat([b.upper for b in wide], 2))
 

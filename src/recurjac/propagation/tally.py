@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,7 +195,7 @@ class Absorbing(AbstractTally):
         if found.rad is None:
             raise ValueError("a constant whose rounding is not covered")
         parts = [found.rad, *self.errors]
-        mid = found.mid.expand(torch.broadcast_shapes(found.shape, *(p.shape for p in parts)))
+        mid = found.mid.expand(np.broadcast_shapes(found.shape, *(p.shape for p in parts)))
         with torch.no_grad():
             rad = reduce(torch.add, parts) * growth_of(len(parts) + 2, mid.dtype)
             return Ball(mid, torch.where(mid.isfinite(), rad, torch.inf))
