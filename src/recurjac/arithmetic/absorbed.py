@@ -241,6 +241,11 @@ class Charges:
         above, below = (Loss(w, past.floor) for w in past.weights)
         return cls(torch.stack([fixed, past.finite * signs], 3), above, below)
 
+    @cached_property
+    def _alone(self) -> Sequence[Tensor] | None:
+        """The rows for parts >= 0 and those <= 0, (2, n) each, if they are the same for all samples and covectors."""
+        return self.rows.flatten(1, 2).squeeze(1).unbind() if self.rows.shape[1:3] == (1, 1) else None
+
     def met(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """The constants of forms, given by their parts (B, K, R, n), and what they pay: (B, K, R).  No gradients."""
         with torch.no_grad():
@@ -249,9 +254,9 @@ class Charges:
 
     def _products(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         rows, lead, n = self.rows, positive.shape[:3], positive.shape[3]
-        if rows.shape[1:3] == (1, 1):
-            flat = rows.reshape(2, 2, n)
-            found = torch.mm(flat[0], positive.reshape(-1, n).mT).addmm_(flat[1], negative.reshape(-1, n).mT)
+        if self._alone is not None:
+            above, below = self._alone
+            found = torch.mm(above, positive.reshape(-1, n).mT).addmm_(below, negative.reshape(-1, n).mT)
             constants, sums = found.reshape(2, *lead)
             return constants, sums
         if lead[1] == 1:

@@ -73,10 +73,13 @@ class Gather(AbstractLeaf):
     @cached_property
     def placement(self) -> Placement | None:
         """Where the entries that are read go, if there is one term and most of the results are 0; otherwise None."""
-        present = (self.table >= 0)[0] if len(self.table) == 1 else None
-        if present is None or 2 * int(present.sum()) > len(present):
+        if len(self.table) != 1 or self._whole:
             return None
-        places, source = present.nonzero().flatten(), self.table[0][present]
+        absent = self._places[1][0]
+        if 2 * int(absent.sum()) < len(absent):
+            return None
+        places = (~absent).nonzero().flatten()
+        source = self.table[0][places]
         same = len(source) == prod(self.inputs) and torch.equal(source, torch.arange(len(source)).to(source))
         return Placement(places, None if same else source)
 
