@@ -3,8 +3,9 @@
 That argument is invalid afterwards, and its caller must own its memory: the caller computed it, or received it as such
 an argument; no tensor that is used later is a view of it (`shares_memory`), and its entries do not share memory with
 each other.  `propagation.sweep` owns the forms that arrive at a node, because it copies them where an operator returned
-a view.  `relax_` and `support_function_` pass on what they receive.  If a derivative needs the argument, it is kept and
-the result uses new memory; `plus_at_` and `plus_and_minus_` are recorded by autograd instead.
+a view.  `operators.interval_matrix.total` owns a sum of two terms.  `relax_`, `support_function_` and `plus_onto_`
+pass on what they receive.  If a derivative needs the argument, it is kept and the result uses new memory; `plus_at_`
+and `plus_and_minus_` are recorded by autograd instead.
 
 All other functions overwrite only what they have just computed.  For products, `over_underflow_` does this.
 """
