@@ -85,7 +85,7 @@ def test_arguments_are_overwritten_in_one_file_only() -> None:
     elsewhere = [(m, f) for m, f in functions if m != "arithmetic.in_place"]
     assert {f.name for _, f in elsewhere if overwritten(f)} == {"over_underflow_"}
     named = {f.name for _, f in elsewhere if f.name.endswith("_") and not f.name.endswith("__")} - {"_repr_html_"}
-    assert named == {"maximise_", "over_underflow_", "relax_", "support_function_"}
+    assert named == {"maximise_", "over_underflow_", "plus_onto_", "relax_", "support_function_"}
 
 
 def test_the_mathematics_needs_no_command_line() -> None:

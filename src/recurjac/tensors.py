@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,11 +46,10 @@ def without_gradients(value: _T) -> _T:
 def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The shape of what is computed entry by entry from tensors of these shapes.
 
-    `torch.broadcast_shapes` loads a package for symbolic mathematics first, which takes as long as many bounds.
-    Raises RuntimeError if they do not fit.
+    That of PyTorch loads a package for symbolic mathematics first, and takes a hundred times as long in each call.
+    Raises ValueError if they do not fit.
     """
-    blank = torch.zeros(())
-    return tuple(torch.broadcast_tensors(*(blank.expand(tuple(shape)) for shape in shapes))[0].shape)
+    return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
 
 
 def shown(value: Any) -> str:

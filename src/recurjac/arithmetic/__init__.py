@@ -40,6 +40,7 @@ from recurjac.arithmetic.in_place import (
     around_,
     plus_and_minus_,
     plus_at_,
+    plus_entries_,
     plus_matmul_,
     shares_memory,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "paid",
     "plus_and_minus_",
     "plus_at_",
+    "plus_entries_",
     "plus_matmul_",
     "root_of",
     "radius_beside",

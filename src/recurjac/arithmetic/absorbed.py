@@ -103,11 +103,11 @@ class Sizes:
     def before_matrix(self, matrix: Ball) -> Sizes:
         """`before` for any matrix (out, n) within the radius of `matrix`, for vectors.
 
-        The radius r adds r |a| = γ_{n+1} (r / γ_{n+1}) |a|, as if |A| were larger by r / γ_{n+1}.
+        The radius r adds r |a| = γ (r / γ) |a|, as if |A| were larger by r / γ, for the γ of all roundings.
         """
         n = matrix.shape[-1] + 1
         with torch.no_grad():
-            size = _wide(matrix, n)
+            size = _wide(matrix, self.roundings + n)
             numbers = _apart(self.numbers, lambda t: _sum_up(lambda m: m @ size, t, len(size)), lambda t: t @ size)
             return Sizes(numbers, self.roundings + n, self._lost(2 * n))
 
@@ -241,6 +241,11 @@ class Charges:
         above, below = (Loss(w, past.floor) for w in past.weights)
         return cls(torch.stack([fixed, past.finite * signs], 3), above, below)
 
+    @cached_property
+    def _alone(self) -> Sequence[Tensor] | None:
+        """The rows for parts >= 0 and those <= 0, (2, n) each, if they are the same for all samples and covectors."""
+        return self.rows.flatten(1, 2).squeeze(1).unbind() if self.rows.shape[1:3] == (1, 1) else None
+
     def met(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """The constants of forms, given by their parts (B, K, R, n), and what they pay: (B, K, R).  No gradients."""
         with torch.no_grad():
@@ -249,9 +254,9 @@ class Charges:
 
     def _products(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         rows, lead, n = self.rows, positive.shape[:3], positive.shape[3]
-        if rows.shape[1:3] == (1, 1):
-            flat = rows.reshape(2, 2, n)
-            found = torch.mm(flat[0], positive.reshape(-1, n).mT).addmm_(flat[1], negative.reshape(-1, n).mT)
+        if self._alone is not None:
+            above, below = self._alone
+            found = torch.mm(above, positive.reshape(-1, n).mT).addmm_(below, negative.reshape(-1, n).mT)
             constants, sums = found.reshape(2, *lead)
             return constants, sums
         if lead[1] == 1:
@@ -259,7 +264,7 @@ class Charges:
             found = found + torch.matmul(rows[1].flatten(1, 2), negative[:, 0].mT)
             found = found.reshape(len(found), rows.shape[2], 2, lead[2])
         else:
-            found = torch.matmul(rows[0], positive.mT) + torch.matmul(rows[1], negative.mT)
+            found = (torch.matmul(positive, rows[0].mT) + torch.matmul(negative, rows[1].mT)).mT
         return found[:, :, 0], found[:, :, 1]
 
 
@@ -305,11 +310,11 @@ def _met(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _wide(known: Ball, n: int) -> Tensor:
-    """An upper bound of |mid| + rad / γ_n; 0 only where both are 0."""
+    """An upper bound of |mid| + rad / γ_n, or of the sum of both where γ_n is infinite; 0 only where both are 0."""
     size = known.mid.detach().abs()
     if known.rad is None or known.exact:
         return size
-    return torch.add(size, known.rad, alpha=1 / gamma_of(n, size.dtype)).mul_(growth_of(3, size.dtype))
+    return torch.add(size, known.rad, alpha=1 / min(1.0, gamma_of(n, size.dtype))).mul_(growth_of(3, size.dtype))
 
 
 def _image_up(absolute: LinearMap, sizes: Tensor) -> Tensor:

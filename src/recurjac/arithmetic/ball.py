@@ -199,7 +199,7 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
     if forms.shape[1] == 1:
         return torch.matmul(rows, forms[:, 0].mT)
     if forms.shape[:2] == rows.shape[:2]:
-        return torch.matmul(forms, rows.unsqueeze(-1)).squeeze(-1)
+        return torch.matmul(rows.unsqueeze(2), forms.mT).squeeze(2)  # several times as fast as with columns
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
 

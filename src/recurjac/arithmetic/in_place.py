@@ -3,8 +3,9 @@
 That argument is invalid afterwards, and its caller must own its memory: the caller computed it, or received it as such
 an argument; no tensor that is used later is a view of it (`shares_memory`), and its entries do not share memory with
 each other.  `propagation.sweep` owns the forms that arrive at a node, because it copies them where an operator returned
-a view.  `relax_` and `support_function_` pass on what they receive.  If a derivative needs the argument, it is kept and
-the result uses new memory; `plus_at_` and `plus_and_minus_` are recorded by autograd instead.
+a view.  `operators.interval_matrix.total` owns a sum of two terms.  `relax_`, `support_function_` and `plus_onto_`
+pass on what they receive.  If a derivative needs the argument, it is kept and the result uses new memory; `plus_at_`
+and `plus_and_minus_` are recorded by autograd instead.
 
 All other functions overwrite only what they have just computed.  For products, `over_underflow_` does this.
 """
@@ -47,6 +48,15 @@ def plus_at_(value: Ball, rows: slice, other: Ball) -> Ball:
     rad = torch.zeros_like(value.mid.detach()) if value.exact else value.rad
     rad[rows] = total.rad
     return Ball(value.mid, rad)
+
+
+def plus_entries_(value: Ball, places: Tensor, others: Tensor, sign: float) -> Ball:
+    """The value (..., *node), contiguous and without a radius, plus `sign` times others (..., m) at some entries.
+
+    places: flat positions in the node, each once.  sign: 1 or -1.
+    """
+    value.mid.view(*others.shape[:-1], -1).index_add_(-1, places, others, alpha=sign)
+    return Ball(value.mid, None)
 
 
 def plus_and_minus_(value: Ball, other: Ball) -> Ball:

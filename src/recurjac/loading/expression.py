@@ -163,7 +163,7 @@ class Expression:
         """self + other, each broadcast to the other."""
         try:
             shape = broadcast_shape(self.shape, other.shape)
-        except RuntimeError as error:
+        except ValueError as error:
             raise ValueError(f"a sum of branches of shapes {self.shape} and {other.shape}") from error
         a, b = self.broadcast(shape), other.broadcast(shape)
         if a.terms + b.terms > _MOST_TERMS:
@@ -174,7 +174,7 @@ class Expression:
         """self * other, entry by entry, each broadcast to the other."""
         try:
             shape = broadcast_shape(self.shape, other.shape)
-        except RuntimeError as error:
+        except ValueError as error:
             raise ValueError(f"a product of branches of shapes {self.shape} and {other.shape}") from error
         return self.builder.multiply(self.broadcast(shape), other.broadcast(shape))
 
@@ -234,7 +234,7 @@ class Expression:
         """self + constant, each broadcast to the other."""
         try:
             shape = broadcast_shape(self.shape, constant.shape)
-        except RuntimeError as error:
+        except ValueError as error:
             raise ValueError(
                 f"a constant of shape {tuple(constant.shape)} is added to a tensor of shape {self.shape}"
             ) from error

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.arithmetic import AbstractArithmetic, Ball, root_up
+from recurjac.arithmetic import AbstractArithmetic, Ball, plus_entries_, root_up
 from recurjac.operators.base import AbstractLeaf
 from recurjac.operators.reindex import Reshape
 from recurjac.operators.spectral import spectral_norm
@@ -70,13 +70,43 @@ class Gather(AbstractLeaf):
         """The positions, with 0 for negative ones, and where these are."""
         return self.table.clamp(min=0), self.table < 0
 
+    @cached_property
+    def placement(self) -> Placement | None:
+        """Where the entries that are read go, if there is one term and most of the results are 0; otherwise None."""
+        if len(self.table) != 1 or self._whole:
+            return None
+        absent = self._places[1][0]
+        if 2 * int(absent.sum()) < len(absent):
+            return None
+        places = (~absent).nonzero().flatten()
+        source = self.table[0][places]
+        same = len(source) == prod(self.inputs) and torch.equal(source, torch.arange(len(source)).to(source))
+        return Placement(places, None if same else source)
+
     def _pick(self, flat: Tensor, rows: int | slice) -> Tensor:
         """The entries at positions in rows of the table; on a CPU, `index_select` takes twice as long as `gather`."""
+        if self.placement is not None:
+            picked = flat.new_zeros(*flat.shape[:-1], self.table.shape[1])
+            picked[..., self.placement.places] = self.placement.read(flat)
+            return picked
         places, absent = (t[rows].flatten() for t in self._places)
         if not flat.shape[-1]:
             return flat.new_zeros(*flat.shape[:-1], len(places))
         picked = flat.gather(-1, places.expand(*flat.shape[:-1], -1))
         return picked if self._whole else picked.masked_fill_(absent, 0.0)
+
+    def plus_onto_(self, found: Ball, value: Ball, sign: float) -> Ball | None:
+        """`found` plus `sign` times this operator applied to `value`, in the memory of `found`, which must be its own.
+
+        None, and nothing is changed, if that takes more than adding at few places without radii and derivatives.
+        """
+        lead = value.shape[: len(value.shape) - len(self.inputs)]
+        live = found.mid.requires_grad or value.mid.requires_grad
+        plain = found.rad is None and value.rad is None and found.mid.is_contiguous()
+        if self.placement is None or live or not plain or found.shape != (*lead, *self.outputs):
+            return None
+        others = self.placement.read(value.mid.reshape(*lead, prod(self.inputs)))
+        return plus_entries_(found, self.placement.places, others, sign)
 
     def transpose(self) -> Gather:
         return self._transposed
@@ -174,10 +204,27 @@ class Gather(AbstractLeaf):
         return [
             made([[0, 3, 1, 4, 2, 5]], (2, 3), (3, 2)),  # a transposed matrix
             made([[-1, 0, 1, -1]], (2,), (4,)),  # padding
+            made([[-1, 1, -1, -1, 0, -1]], (3,), (2, 3)),  # two of three entries at two of six places
             made([[2, 3]], (2, 2), (2,)),  # a slice
             made([[0, 0, 1, 1]], (2,), (2, 2)),  # repeating
             made([[0, 1], [2, 3], [-1, 4]], (5,), (2, 1)),  # sums
         ]
+
+
+@final
+@dataclass(frozen=True)
+class Placement:
+    """Entries of a tensor that are copied to some of many places: all entries in order, or those at flat positions.
+
+    places: flat positions of the result, in order, each once.  source: those that are read; None means all.
+    """
+
+    places: Tensor
+    source: Tensor | None
+
+    def read(self, flat: Tensor) -> Tensor:
+        """The entries of (..., n) that are read."""
+        return flat if self.source is None else flat.gather(-1, self.source.expand(*flat.shape[:-1], -1))
 
 
 @runtime_checkable

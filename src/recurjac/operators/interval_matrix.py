@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from math import prod
 from typing import Self, final
 
@@ -15,6 +15,7 @@ from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Ball, Rigorous, Sizes, concatenate, plus_matmul_, spectral_norm
 from recurjac.operators.base import AbstractOperator
 from recurjac.operators.compose import Compose
+from recurjac.operators.gather import Gather
 from recurjac.operators.reindex import Negate
 from recurjac.tensors import broadcast_shape
 
@@ -124,7 +125,7 @@ def other_terms(operators: Sequence[AbstractOperator]) -> int:
 def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
     parts = [(o, c) for o, c in pairs if isinstance(o, IntervalMatrix)]
     if len(parts) < 2 or len(parts) < len(pairs):
-        return reduce(_plus, pairs[1:], pairs[0][0].push(pairs[0][1]))
+        return _one_by_one(pairs)
     matrix = concatenate([o.matrix.map(_transposed) for o, _ in parts], 0).map(_transposed)  # mostly whole rows
     leads = {c.shape[: c.mid.dim() - len(o.inputs)] for o, c in parts}
     lead = leads.pop() if len(leads) == 1 else broadcast_shape(*leads)
@@ -132,12 +133,26 @@ def _total(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
     return IntervalMatrix(matrix, (matrix.shape[1],), parts[0][0].outputs).push(concatenate(values, -1))
 
 
-def _plus(found: Ball, pair: tuple[AbstractOperator, Ball]) -> Ball:
-    """`found` + A c; for A = -O, `found` - O c is the same number, without a copy of O c with the other signs."""
-    operator, value = pair
-    if isinstance(operator, Compose) and isinstance(operator.outer, Negate):
-        return found - operator.inner.push(value)
-    return found + operator.push(value)
+def _one_by_one(pairs: Sequence[tuple[AbstractOperator, Ball]]) -> Ball:
+    """Σ A c, term by term; what is 0 in most places is added to the sum in its memory."""
+    (operator, value), *others = pairs
+    found, new = operator.push(value), isinstance(operator, Gather) and operator.placement is not None
+    for operator, value in others:
+        found, new = _plus(found, operator, value, new), True
+    return found
+
+
+def _plus(found: Ball, operator: AbstractOperator, value: Ball, new: bool) -> Ball:
+    """`found` + A c; for A = -O, `found` - O c is the same number, without a copy of O c with the other signs.
+
+    new: whether nothing else uses the memory of `found`, so that it may be overwritten.
+    """
+    negated = isinstance(operator, Compose) and isinstance(operator.outer, Negate)
+    inner = operator.inner if isinstance(operator, Compose) and negated else operator
+    placed = inner.plus_onto_(found, value, -1.0 if negated else 1.0) if new and isinstance(inner, Gather) else None
+    if placed is not None:
+        return placed
+    return found - inner.push(value) if negated else found + inner.push(value)
 
 
 def _transposed(tensor: Tensor) -> Tensor:
