@@ -427,6 +427,34 @@ def test_a_claim_beyond_the_witness_is_rejected(what: str, model: Any, tmp_path:
     assert "invalid" in said
 
 
+def monotone_score(inputs: int) -> Network:
+    """A chain of ReLUs that rises with the first half of the inputs and falls with the second."""
+    g = torch.Generator().manual_seed(inputs)
+    sizes = [(12, inputs), (12, 12), (1, 12)]
+    weights = [torch.rand(size, generator=g, dtype=torch.float64) / size[1] for size in sizes]
+    weights[0][:, inputs // 2 :] *= -1
+    return chain([(w, torch.randn(len(w), generator=g, dtype=torch.float64) / 4) for w in weights], [KINDS["relu"]] * 2)
+
+
+@pytest.mark.parametrize("inputs", [6, 30])
+def test_signs_by_structure_are_certified(inputs: int, model: Any, tmp_path: Path) -> None:
+    """All neurons may be inactive, so that no derivative is certainly above 0: only that no path has the other sign."""
+    network, file = model(monotone_score(inputs))
+    x = torch.zeros(1, inputs, dtype=torch.float64)
+    found = rj.monotone(network, rj.LpBall(x, 50.0), probe=rj.Probe(8), limit=rj.Limit(parts=1))
+    assert int(found.increasing.sum()) == int(found.decreasing.sum()) == inputs // 2
+    (certificate,) = found.certificate(file, seconds=1)
+    assert certificate.value == certificate.result == inputs
+    assert len(certificate.document["parts"]) == 1
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    forgery = copy.deepcopy(certificate.document)
+    forgery["claims"][0]["increasing"] = [*range(inputs // 2 + 1)]
+    (tmp_path / "forged.json").write_text(json.dumps(forgery))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert (code, f"claim 0 (monotone): parts[0]: lower end of entry {inputs // 2}: claimed 0" in said) == (1, True)
+
+
 def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any) -> None:
     network, _ = model(small("relu", 2))
     region = rj.LpBall(point(2), 0.5).bind((4,), torch.float64, torch.device("cpu"))

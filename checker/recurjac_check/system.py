@@ -75,11 +75,6 @@ class Known:
         return self.relation.image(self.l, self.u)
 
     @cached_property
-    def middles(self) -> list[tuple[arb, arb]]:
-        """The outputs as middles and half-widths."""
-        return [((a + b) / 2, (b - a) / 2) for a, b in zip(*self.image, strict=True)]
-
-    @cached_property
     def sizes(self) -> Numbers:
         """What the absolute values of outputs do not exceed."""
         return [larger(abs(a), abs(b)) for a, b in zip(*self.image, strict=True)]
@@ -123,21 +118,23 @@ class System:
     nodes: list[Known] = field(default_factory=list)
 
     def interval(self, affine: Affine) -> tuple[Numbers, Numbers]:
-        """Bounds by interval arithmetic."""
+        """Bounds by interval arithmetic; where no term has the other sign, an end is 0 or has the sign of the terms."""
         low, high = [], []
         inputs = affine.blocks[0].rows if 0 in affine.blocks else None
         for i, constant in enumerate(affine.constant):
-            middle, half = constant, ZERO
+            below, above = constant, constant
             for s, block in affine.blocks.items():
-                outputs = self.nodes[s - 1].middles if s else []
+                least, most = self.nodes[s - 1].image if s else ([], [])
                 for j, w in block.rows[i].items() if s else ():
-                    m, r = outputs[j]
-                    middle, half = middle + w * m, half + abs(w) * r
-            below = above = ZERO
+                    a, b = w * least[j], w * most[j]
+                    if not w >= 0:
+                        a, b = (b, a) if w < 0 else (a.union(b), a.union(b))
+                    below, above = below + a, above + b
             if inputs is not None:
-                above, below = self.supremum(inputs[i]), -self.supremum({j: -w for j, w in inputs[i].items()})
-            low.append((middle - half + below).lower())
-            high.append((middle + half + above).upper())
+                above += self.supremum(inputs[i])
+                below -= self.supremum({j: -w for j, w in inputs[i].items()})
+            low.append(below.lower())
+            high.append(above.upper())
         return low, high
 
     def above(self, affine: Affine, rows: Sequence[int], sign: int) -> Numbers:
