@@ -9,14 +9,16 @@ from flint import arb, arb_mat
 
 from recurjac_check import reading
 from recurjac_check.affine import Affine, Matrix
-from recurjac_check.errors import Invalid
-from recurjac_check.functions import ONE, Edge, Numbers, Slopes
+from recurjac_check.errors import Empty, Invalid
+from recurjac_check.functions import ONE, Edge, Elementwise, Numbers, Pieces, Slopes
 from recurjac_check.network import Network
 from recurjac_check.quadratic import Chain, Multipliers, lengths
 from recurjac_check.region import ZERO, Region, larger, smaller
 from recurjac_check.system import Edges, Known, Relation, System, point_supremum
 
 Ends = tuple[Numbers, Numbers]
+Cut = tuple[int, int, arb, bool]
+"""A stage, a place in it, a number, and whether the pre-activation there is at most this number, or else at least."""
 
 
 def node(system: System, affine: Affine, relation: Relation, slopes: int, value: Any, where: str, ends: Ends) -> Known:
@@ -34,6 +36,8 @@ def node(system: System, affine: Affine, relation: Relation, slopes: int, value:
             system.prove(affine, own, claimed, sign, f"{where}: {key} end")
             own[:] = [b if b.is_finite() else a for a, b in zip(own, claimed, strict=True)]
         below, above = (reading.optional(value[k], f"{where}.{k}", slopes) for k in ("lower_slope", "upper_slope"))
+    if any(a > b for a, b in zip(l, u, strict=True)):
+        raise Empty(f"{where}: the ranges are disjoint")
     if not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(l, u, strict=True)):
         raise Invalid(f"{where}: no finite range is proved")
     return Known(affine, relation, l, u, below, above)
@@ -104,12 +108,13 @@ def derivative(network: Network, point: Numbers, direction: Numbers, rows: Seque
 
 @dataclass(eq=False)
 class Leaf:
-    """A part of the region with its witness."""
+    """A part of the region, or the points of it that cuts leave, with its witness."""
 
     network: Network
     region: Region
     witness: Any
     where: str
+    cuts: Sequence[Cut] = ()
 
     def __post_init__(self) -> None:
         """Nothing of a gradient is known before it is asked for."""
@@ -125,8 +130,21 @@ class Leaf:
         system = System(self.region.supremum)
         for k, (stage, value) in enumerate(zip(own, stages, strict=True)):
             n, ends = len(stage.pre), self.ends(system, stage.pre)
+            for i, at, below in self._cuts(k):
+                ends[below][i] = smaller(ends[1][i], at) if below else larger(ends[0][i], at)
             system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]", ends))
         return system
+
+    def _cuts(self, stage: int) -> list[tuple[int, arb, bool]]:
+        return [(i, at, below) for k, i, at, below in self.cuts if k == stage]
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether the ranges prove that no point is left."""
+        try:
+            return not self.values
+        except Empty:
+            return True
 
     @cached_property
     def _own_values(self) -> Any:
@@ -163,8 +181,16 @@ class Leaf:
 
     @cached_property
     def edges(self) -> list[list[Edge]]:
-        """The slopes of all stages."""
-        return [s.function.edges(v.l, v.u) for s, v in zip(self.network.stages, self.values.nodes, strict=True)]
+        """The slopes of all stages; at a kink where a cut ends, those on the inner side."""
+        return [self._edges(k, node) for k, node in enumerate(self.values.nodes)]
+
+    def _edges(self, k: int, node: Known) -> list[Edge]:
+        function, l, u = self.network.stages[k].function, list(node.l), list(node.u)
+        for i, at, below in self._cuts(k) if isinstance(function, Elementwise) else ():
+            own = function.f(i)
+            if isinstance(own, Pieces):
+                l[i], u[i] = own.inside(l[i], u[i], at, below)
+        return function.edges(l, u)
 
     def gradient(self, row: reading.Row) -> System:
         """The ranges of the gradients of a row, proved."""

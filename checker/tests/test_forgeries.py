@@ -162,7 +162,11 @@ def trees() -> Iterator[Forgery]:
     yield "split-moved", forged(["parts", 0, "split", "at"], moved(0.02)), "claim 0 (output): parts[1]"
     yield "split-elsewhere", forged(["parts", 0, "split", "input"], 1), "claim 0 (output)"
     yield "split-outside", forged(["parts", 0, "split", "input"], 3), "not an index below 3"
-    yield "split-by-neuron", forged(["parts", 0, "split"], {"stage": 0, "neuron": 0, "at": "0x0p+0"}), "input at"
+    yield (
+        "split-by-neuron",
+        forged(["parts", 0, "split"], {"stage": 0, "neuron": 0, "at": "0x0p+0"}),
+        "claim 0 (output): parts[1]",
+    )
     yield "leaf-key", forged(["parts", 1], lambda p: {**p, "more": None}), "parts[1] is not an object with the keys"
     yield "quadratic-g", forged(["parts", 1, "gradients", 0, "quadratic"], {}), "parts[1].gradients[0].quadratic"
     yield "quadratic", forged(["parts", 1, "values", "quadratic"], {}), "claim 0 (output): parts[1].values.quadratic"

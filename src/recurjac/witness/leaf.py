@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
+from math import inf, isfinite
 from typing import final
 
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import Interval, Rigorous
+from recurjac.branching.signs import influences
 from recurjac.network import Network
 from recurjac.region import BoundRegion
-from recurjac.witness.notation import Json, numbers, row
+from recurjac.witness.notation import Json, number, numbers, row
 from recurjac.witness.quadratic import Around, Tangents
-from recurjac.witness.ranges import Ranges
+from recurjac.witness.ranges import Known, Ranges
 from recurjac.witness.slopes import Slopes
 
 
@@ -51,15 +53,22 @@ class Needs(Enum):
 @final
 @dataclass(frozen=True)
 class Leaf:
-    """What is known of the asked rows over a region of one sample."""
+    """What is known of the asked rows over a region of one sample, where pre-activations lie in intervals `known`."""
 
     asked: Asked
     region: BoundRegion
+    known: Known = field(default_factory=dict)
 
     @cached_property
     def ranges(self) -> Ranges:
         """The ranges of all stages."""
-        return Ranges.of(self.asked.network, self.region, lines=self.asked.lines, chains=self.asked.chains)
+        asked = self.asked
+        return Ranges.of(asked.network, self.region, self.known, lines=asked.lines, chains=asked.chains)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the ranges prove that the leaf has no inputs."""
+        return self.ranges.empty
 
     @cached_property
     def slopes(self) -> Slopes:
@@ -83,15 +92,40 @@ class Leaf:
             return None
         return Tangents.of(self.ranges.chain(self.asked.rows), *self.asked.norm)
 
-    @cached_property
-    def axis(self) -> int:
-        """The input along which halves of the region gain most, as far as the gradients show."""
+    def by_input(self) -> Division | None:
+        """Halves along the input along which they gain most, as far as gradients show; None if there is none."""
         width = self.region.box(self.ranges.state.arithmetic).width.flatten()
-        return int((self.slopes.entries.magnitude[0].amax(0).nan_to_num(posinf=1e300) * width).argmax())
+        axis = int((self.slopes.entries.magnitude[0].amax(0).nan_to_num(posinf=1e300) * width).argmax())
+        below, above = self.region.halves(torch.tensor([axis], device=self.region.x.device))
+        box, half = (r.box(Rigorous()) for r in (self.region, below))
+        at = float(half.upper.flatten()[axis])
+        if not (isfinite(at) and float(box.lower.flatten()[axis]) < at < float(box.upper.flatten()[axis])):
+            return None
+        leaves = (replace(self, region=below), replace(self, region=above))
+        return {"input": axis, "at": number(at)}, *leaves
+
+    def by_sign(self) -> Division | None:
+        """Parts by the sign of the neuron of two pieces with the largest influence; None if there is none."""
+        if self.asked.chains or self.asked.network.has_products:
+            return None
+        found = influences(self.ranges.of_rows(self.asked.rows))
+        best = max(found, key=lambda k: float(found[k].amax()), default=None)
+        if best is None or not float(found[best].amax()) > 0:
+            return None
+        i, parts = int(found[best].argmax()), []
+        for side in (-1, 1):
+            z = self.known.get(best, Interval(*(torch.full_like(found[best], end) for end in (-inf, inf))))
+            low, high = z.lower.clone(), z.upper.clone()
+            (low if side > 0 else high).view(-1)[i] = 0.0
+            parts.append(replace(self, known={**self.known, best: Interval(low, high)}))
+        return {"stage": self.ranges.stages.index((best,)), "neuron": i, "at": number(0.0)}, parts[0], parts[1]
 
     def written(self, needs: Needs) -> Json:
         """The leaf as a node of a certificate's tree, with what is needed."""
         stages = self.ranges.stages
+        if self.empty:
+            values = {"stages": [self._values(nodes) for nodes in stages], "quadratic": None}
+            return {"values": values, "gradients": [], "tangents": None}
         chains = self._chains(needs is Needs.VALUES)
         values = {"stages": [self._values(nodes) for nodes in stages], "quadratic": chains if any(chains) else None}
         rows = range(len(self.asked.rows)) if needs is Needs.GRADIENTS else ()
@@ -107,12 +141,15 @@ class Leaf:
         around = self.around if outputs else None
         return [*found, None if around is None else around.proof.written(stages)]
 
-    def _values(self, nodes: Sequence[int]) -> Json:
-        z = [self.ranges.state.pre(k) for k in nodes]
-        lines = [self.ranges.lines(k) for k in nodes] if self.asked.lines else None
+    def _values(self, nodes: Sequence[int]) -> Json | None:
+        """The range of a stage; None for those after the first one that shows that the leaf is empty."""
+        z = [ends for k in nodes if (ends := self.ranges.ends(k)) is not None]
+        if not z:
+            return None
+        lines = [self.ranges.lines(k) for k in nodes] if self.asked.lines and not self.empty else None
         return {
-            "lower": _joined(b.lower for b in z),
-            "upper": _joined(b.upper for b in z),
+            "lower": _joined(low for low, _ in z),
+            "upper": _joined(high for _, high in z),
             "lower_slope": lines and _joined(line.lower_slope for line in lines),
             "upper_slope": lines and _joined(line.upper_slope for line in lines),
         }
@@ -137,6 +174,10 @@ class Leaf:
             return None
         low = torch.where(unknown[0], found.lower[0, i], -torch.inf)
         return Interval(low, torch.where(unknown[0], found.upper[0, i], torch.inf))
+
+
+Division = tuple[Json, Leaf, Leaf]
+"""A split as it is in a certificate, and the leaves below and above it."""
 
 
 def _joined(tensors: Iterable[Tensor]) -> list[str]:
