@@ -481,6 +481,38 @@ def test_no_constant_by_signs_is_below_a_derivative(p: float, dual: float, radiu
     assert len(parts.leaves) > 4
 
 
+def two_layers(seed: int) -> Network:
+    """A chain of 20 inputs and two hidden layers."""
+    g = torch.Generator().manual_seed(seed)
+    weights = [
+        torch.randn(size, generator=g, dtype=torch.float64) / size[1] ** 0.5 for size in ((12, 20), (12, 12), (3, 12))
+    ]
+    return chain([(w, torch.zeros(len(w)).double()) for w in weights], [KINDS["relu"]] * 2)
+
+
+def test_half_spaces_of_signs_prove_a_radius_that_lines_do_not(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recurjac.witness.makers.is_affordable", lambda _: False)  # no P-chains
+    network, file = model(two_layers(0))
+    x = torch.full((1, 20), 0.1).double()
+    found = rj.certified_radius(network, x, search=FEW)
+    wide = replace(found, radius=found.by_margin * 1.3)
+    (certificate,) = wide.certificate(file, seconds=20)
+    assert certificate.value > 1.2 * float(found.by_margin[0])
+    parts = certificate.document["parts"]
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    places = [i for i, part in enumerate(parts) if part.get("halfspaces") and part["halfspaces"][0]["row"]]
+    assert places
+    forgery = copy.deepcopy(certificate.document)
+    for i in places:
+        forgery["parts"][i]["halfspaces"] = []
+    (tmp_path / "forged.json").write_text(json.dumps(forgery))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert (code, "claim 0 (" in said) == (1, True)
+
+
 def monotone_score(inputs: int) -> Network:
     """A chain of ReLUs that rises with the first half of the inputs and falls with the second."""
     g = torch.Generator().manual_seed(inputs)

@@ -96,7 +96,7 @@ def _leaves(value: Any, graph: network.Network, whole: region.Region) -> list[Le
                     raise Invalid(f"{where}.{key} is not a later node that has no parent yet")
                 parts[child] = _part(graph, parts[k], node["split"], f"{where}.split", key == "below")
             continue
-        reading.record(node, where, "values gradients tangents")
+        reading.record(node, where, "values gradients tangents halfspaces")
         own, cuts = parts[k]
         if not own.is_empty:
             leaves.append(Leaf(graph, own, node, where, cuts))

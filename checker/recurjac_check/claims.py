@@ -57,8 +57,7 @@ class Context:
     def values(self, rows: list[reading.Row], lower: Numbers, upper: Numbers) -> None:
         """Raise Invalid unless lower <= rows <= upper; lines are used for what intervals do not prove."""
         for leaf in self.inhabited:
-            affine = combined(self.network.outputs, rows)
-            l, u = leaf.ends(leaf.values, affine)
+            affine, l, u = leaf.rows(rows)
             leaf.values.prove(affine, u, upper, 1, f"{leaf.where}: upper end of row")
             leaf.values.prove(affine, l, lower, -1, f"{leaf.where}: lower end of row")
 

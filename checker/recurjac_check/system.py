@@ -19,6 +19,7 @@ _LOT = 256
 _ACCURATE = 64
 """The number of exact bits from which coefficients are kept as balls."""
 Planes = tuple[list[Plane], list[Plane]]
+Forms = dict[int, list[Entries]]
 Supremum = Callable[[Entries], arb]
 
 
@@ -148,22 +149,23 @@ class System:
             result += self.maxima(forms, [sign * affine.constant[i] for i in lot])
         return result
 
-    def maxima(self, forms: dict[int, list[Entries]], constant: Numbers) -> Numbers:
-        """What these forms do not exceed, by lines."""
+    def maxima(self, forms: Forms, constant: Numbers, pre_forms: Forms | None = None) -> Numbers:
+        """What these forms do not exceed, by lines; `pre_forms` are added to them, of pre-activations by their node."""
+        more, none = pre_forms or {}, [Entries() for _ in constant]
         for s in range(len(self.nodes), 0, -1):
-            if s not in forms:
+            if s not in forms and s not in more:
                 continue
             node = self.nodes[s - 1]
-            replaced = [node.replaced(form) for form in forms.pop(s)]
-            constant = [c + more for c, (_, more) in zip(constant, replaced, strict=True)]
-            pre = [form for form, _ in replaced]
+            replaced = [node.replaced(form) for form in forms.pop(s, none)]
+            constant = [c + rest for c, (_, rest) in zip(constant, replaced, strict=True)]
+            pre = [_sum(form, added) for (form, _), added in zip(replaced, more.get(s, none), strict=True)]
             for t, block in node.affine.blocks.items():
                 added = block.after(pre, self.nodes[t - 1].live if t else None)
                 forms[t] = [_sum(a, b) for a, b in zip(forms[t], added, strict=True)] if t in forms else added
             b = node.affine.constant
             if not all(c == 0 for c in b):
                 constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
-        inputs = forms.get(0, [{} for _ in constant])
+        inputs = forms.get(0, none)
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
 
     def prove(self, affine: Affine, own: Numbers, ends: Numbers, sign: int, what: str) -> None:

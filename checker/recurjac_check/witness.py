@@ -14,7 +14,7 @@ from recurjac_check.functions import ONE, Edge, Elementwise, Numbers, Pieces, Sl
 from recurjac_check.network import Network
 from recurjac_check.quadratic import Chain, Multipliers, lengths
 from recurjac_check.region import ZERO, Region, larger, smaller
-from recurjac_check.system import Edges, Known, Relation, System, point_supremum
+from recurjac_check.system import Edges, Forms, Known, Relation, System, point_supremum
 
 Ends = tuple[Numbers, Numbers]
 Cut = tuple[int, int, arb, bool]
@@ -140,11 +140,46 @@ class Leaf:
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether the ranges prove that no point is left."""
+        """Whether the ranges, or the multipliers of the row 0, prove that no point is left."""
         try:
-            return not self.values
+            return bool(self.values) and bool(self._by_cuts((), 1) < 0)
         except Empty:
             return True
+
+    @cached_property
+    def _multipliers(self) -> dict[tuple[str, int], Numbers]:
+        """Those of the cuts, by rows and signs."""
+        found, keys = {}, (("lower", -1), ("upper", 1))
+        for n, value in enumerate(reading.array(self.witness["halfspaces"], f"{self.where}.halfspaces")):
+            where = f"{self.where}.halfspaces[{n}]"
+            row = reading.row(reading.record(value, where, "row lower upper")["row"], where, len(self.network.outputs))
+            for key, sign in keys:
+                own = reading.optional(value[key], f"{where}.{key}", len(self.cuts)) or [ZERO] * len(self.cuts)
+                if not all(w >= 0 for w in own):
+                    raise Invalid(f"{where}.{key} is negative")
+                found[reading.row_key(row), sign] = own
+        return found
+
+    def _by_cuts(self, row: reading.Row, sign: int) -> arb:
+        """What sign times a row does not exceed, by lines and multipliers of the cuts; infinite without any."""
+        weights = self._multipliers.get((reading.row_key(row), sign))
+        if weights is None:
+            return arb.pos_inf()
+        affine = combined(self.network.outputs, [tuple((i, sign * c) for i, c in row)])
+        constant, more = affine.constant[0], Forms()
+        for (k, i, at, below), w in zip(self.cuts, weights, strict=True):
+            step = -w if below else w
+            (form,) = more.setdefault(k + 1, [{}])
+            form[i] = form.get(i, ZERO) + step
+            constant -= step * at
+        return self.values.maxima({s: list(m.rows) for s, m in affine.blocks.items()}, [constant], more)[0]
+
+    def rows(self, rows: Sequence[reading.Row]) -> tuple[Affine, Numbers, Numbers]:
+        """Rows of outputs, and bounds of them, by intervals and by multipliers."""
+        affine = combined(self.network.outputs, rows)
+        l, u = self.ends(self.values, affine)
+        l = [larger(a, -self._by_cuts(row, -1)) for a, row in zip(l, rows, strict=True)]
+        return affine, l, [smaller(a, self._by_cuts(row, 1)) for a, row in zip(u, rows, strict=True)]
 
     @cached_property
     def _own_values(self) -> Any:
@@ -186,8 +221,8 @@ class Leaf:
 
     def _edges(self, k: int, node: Known) -> list[Edge]:
         function, l, u = self.network.stages[k].function, list(node.l), list(node.u)
-        for i, at, below in self._cuts(k) if isinstance(function, Elementwise) else ():
-            own = function.f(i)
+        for i, at, below in self._cuts(k):
+            own = function.f(i) if isinstance(function, Elementwise) else None
             if isinstance(own, Pieces):
                 l[i], u[i] = own.inside(l[i], u[i], at, below)
         return function.edges(l, u)

@@ -20,10 +20,10 @@ NO_SLOPES = {"lower_slope": None, "upper_slope": None}
 CENTER = [0.25, -0.125]
 
 
-def folds() -> bytes:
+def folds(second: float = 1.0) -> bytes:
     """relu(x0 + x1) + relu(x0 - x1), whose gradient is (0, 0), (1, 1), (1, -1) or (2, 0), and a neuron that is 1."""
     weights = {"w": np.array([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]), "b": np.array([0.0, 0.0, 1.0])}
-    weights |= {"v": np.array([[1.0], [1.0], [0.0]])}
+    weights |= {"v": np.array([[1.0], [second], [0.0]])}
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["z"]),
         helper.make_node("Relu", ["z"], ["h"]),
@@ -35,7 +35,12 @@ def folds() -> bytes:
 def leaf() -> Json:
     """A leaf that claims nothing, so that all is by intervals."""
     gradient = {"row": unit(0), "stages": [None], "quadratic": None}
-    return {"values": {"stages": [None], "quadratic": None}, "gradients": [gradient], "tangents": None}
+    return {
+        "values": {"stages": [None], "quadratic": None},
+        "gradients": [gradient],
+        "tangents": None,
+        "halfspaces": [],
+    }
 
 
 def split(neuron: int, below: int, above: int, at: str = ZERO) -> Json:
@@ -145,7 +150,7 @@ def test_parts_by_signs_prove_no_absence_of_stationary_points() -> None:
 
 def test_a_part_without_inputs_proves_everything_if_its_ranges_do() -> None:
     """The third neuron is 1 everywhere: nothing is left below 0, and nothing has to be claimed there."""
-    nothing = {"values": {"stages": [None], "quadratic": None}, "gradients": [], "tangents": None}
+    nothing = {"values": {"stages": [None], "quadratic": None}, "gradients": [], "tangents": None, "halfspaces": []}
     wanted = claims()
     assert (
         made([split(2, 1, 2), nothing, split(0, 3, 4), split(1, 5, 6), split(1, 7, 8), *[leaf()] * 4], wanted)[0] == 0
@@ -168,6 +173,78 @@ def test_only_the_kink_at_the_cut_is_left_out() -> None:
         for f, (l, u, at, below), want in cases:
             slopes = f.slopes(*f.inside(arb(l), arb(u), arb(at), below))
             assert tuple(map(float, slopes)) == want
+
+
+def spaces(lower: Any, upper: Any, row: Any = None) -> Json:
+    """A leaf with multipliers of its cuts for both ends of a row."""
+    found = [{"row": unit(0) if row is None else row, "lower": lower, "upper": upper}]
+    return {**leaf(), "halfspaces": found}
+
+
+def bounded(below: Json, above: Json, lower: float = -2.25, upper: float = 1.75) -> str:
+    """The verdict on bounds of relu(x0 + x1) - relu(x0 - x1), with leaves where only the second or the first is > 0."""
+    data = folds(-1.0)
+    claim = {"kind": "output", "row": unit(0), "lower": lower.hex(), "upper": upper.hex()}
+    return made([split(0, 1, 2), split(1, 3, 4), split(1, 5, 6), leaf(), below, above, leaf()], [claim], data)[1]
+
+
+BOTH = spaces([ONE, ZERO], None), spaces(None, [ZERO, ONE])
+"""x1 - x0 >= 2 x1 where x0 + x1 <= 0, and x0 + x1 <= 2 x1 where x0 - x1 <= 0; -1.125 <= x1 <= 0.875."""
+
+
+def test_multipliers_of_cuts_prove_bounds_of_values() -> None:
+    assert bounded(*BOTH) == "valid"
+    assert bounded(leaf(), BOTH[1]).startswith(
+        "invalid: claim 0 (output): parts[4]: lower end of row 0: claimed -2.25,"
+    )
+    assert bounded(BOTH[0], leaf()).startswith("invalid: claim 0 (output): parts[5]: upper end of row 0: claimed 1.75,")
+    for lower, upper in ((-2.25 + 1e-9, 1.75), (-2.25, 1.75 - 1e-9)):
+        assert bounded(*BOTH, lower, upper).startswith("invalid: claim 0 (output): parts[")
+
+
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        (spaces(None, [ONE, ZERO]), "parts[5]: upper end of row 0"),  # the multiplier of the other cut
+        (spaces(None, [ZERO, (0.5).hex()]), "parts[5]: upper end of row 0"),
+        (spaces(None, [ZERO, (1.5).hex()]), "parts[5]: upper end of row 0"),
+        (spaces([ZERO, ONE], None), "parts[5]: upper end of row 0"),
+        (spaces(None, [ZERO, ONE], [[0, (2.0).hex()]]), "parts[5]: upper end of row 0"),
+        (spaces(None, [ZERO, (-1.0).hex()]), "parts[5].halfspaces[0].upper is negative"),
+        (spaces(None, [ZERO, "nan"]), "parts[5].halfspaces[0].upper is not a hexadecimal number"),
+        (spaces(None, [ZERO, "inf"]), "parts[5].halfspaces[0].upper is not a hexadecimal number"),
+        (spaces(None, [ONE]), "parts[5].halfspaces[0].upper is not a list of 2 entries"),
+        (spaces(None, [ZERO, ONE, ZERO]), "parts[5].halfspaces[0].upper is not a list of 2 entries"),
+        (spaces(None, [ZERO, ONE], [[1, ONE]]), "parts[5].halfspaces[0] is not an index below 1"),
+        ({**leaf(), "halfspaces": None}, "parts[5].halfspaces is not a list"),
+        ({**leaf(), "halfspaces": [None]}, "parts[5].halfspaces[0] is not an object with the keys row lower upper"),
+    ],
+)  # fmt: skip
+def test_forged_multipliers_of_cuts_are_refused(forged: Json, why: str) -> None:
+    said = bounded(BOTH[0], forged)
+    assert said.startswith("invalid: claim 0 (output): ")
+    assert why in said
+
+
+@pytest.mark.parametrize(
+    ("share", "at", "why"),
+    [
+        ([ONE, ONE], 1.6, None),
+        ([ONE, ONE], 1.5, "parts[4] has no gradient of this row"),  # x0 = 1.25, x1 = -0.25 is left
+        ([ONE, ZERO], 1.6, "parts[4] has no gradient of this row"),
+        ([ZERO, ZERO], 1.6, "parts[4] has no gradient of this row"),
+        ([ONE, (-1.0).hex()], 1.6, "parts[4].halfspaces[0].upper is negative"),
+        (None, 1.6, "parts[4] has no gradient of this row"),
+    ],
+)
+def test_a_part_is_empty_if_multipliers_prove_it(share: Any, at: float, why: str | None) -> None:
+    """x0 + x1 >= 1 and x0 - x1 >= 1.6 is nowhere, as x0 <= 1.25; the ranges of both do not show it."""
+    nothing = {**spaces(None, share, []), "gradients": []}
+    claim = {**claims()[0], "upper": (3.0).hex()}
+    parts = [split(0, 1, 2, ONE), leaf(), split(1, 3, 4, at.hex()), leaf(), nothing]
+    code, said = made(parts, [claim])
+    assert code == (why is not None)
+    assert (why or "valid") in said
 
 
 @pytest.mark.parametrize("seed", range(3))
