@@ -41,6 +41,8 @@ class Context:
 
     def rows(self, value: Any) -> list[reading.Row]:
         """The rows of a claim."""
+        if value == []:
+            raise Invalid("rows is an empty list")
         return [self.row(r) for r in reading.array(value, "rows")]
 
     def output(self, value: Any) -> int:

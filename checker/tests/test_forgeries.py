@@ -204,6 +204,9 @@ def malformed() -> Iterator[Forgery]:
     for bad in (-1, 2, True, "0", 0.0, None, 10**30):
         fails = "hexadecimal" if isinstance(bad, float) else "claim 0"
         yield f"index-{bad!r}", forged(["claims", 0, "row", 0, 0], bad), fails
+    for kind in ("lipschitz", "attained"):
+        for i in indices(kind)[:4]:
+            yield f"no-rows-{i}", forged(["claims", i, "rows"], []), f"claim {i} ({kind}): rows is an empty list"
     yield "short", forged(["claims", 1, "lower"], lambda v: v[:-1]), "claim 1 (jacobian)"
     yield "extra-key", forged(["claims", 0], lambda v: {**v, "x": 1}), "claim 0 (output)"
     yield "missing-key", forged(["claims", 0], {"kind": "output"}), "claim 0 (output)"

@@ -14,7 +14,7 @@ from recurjac.deadline import NEVER
 from recurjac.preactivation.halfspaces import Pull
 from recurjac.witness.ranges import Known, Ranges, widened
 
-_STEPS = 30
+_STEPS = 20
 """Steps of the search for multipliers."""
 
 
