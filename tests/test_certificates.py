@@ -552,7 +552,7 @@ def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any)
     assert len(alone.nodes) == 1
     assert len(divided.nodes) > 1
     assert question.value(divided.leaves) <= question.goal
-    children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[2:]]
+    children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[1:]]
     assert sorted(children) == list(range(1, len(divided.nodes)))
 
 

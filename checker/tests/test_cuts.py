@@ -247,6 +247,31 @@ def test_a_part_is_empty_if_multipliers_prove_it(share: Any, at: float, why: str
     assert (why or "valid") in said
 
 
+@pytest.mark.parametrize(("upper", "valid"), [(2.0, True), (2.0 - 1e-9, False)])
+def test_multipliers_belong_to_the_stage_of_their_cut(upper: float, valid: bool) -> None:
+    """h0 - 2 relu(h0 - 2), with h0 = relu(x + 2) and |x| <= 1, is x + 2 for x <= 0, and 2 - x for x >= 0."""
+    nodes = [
+        helper.make_node("Add", ["x", "two"], ["z"]),
+        helper.make_node("Relu", ["z"], ["h"]),
+        helper.make_node("Sub", ["h", "two"], ["w"]),
+        helper.make_node("Relu", ["w"], ["r"]),
+        helper.make_node("Mul", ["r", "two"], ["t"]),
+        helper.make_node("Sub", ["h", "t"], ["y"]),
+    ]
+    data = model(nodes, {"two": np.array([[2.0]])}, (1, 1))
+    own = {"values": {"stages": [None, None], "quadratic": None}, "gradients": [], "tangents": None}
+    root = {"split": {"stage": 1, "neuron": 0, "at": ZERO}, "below": 1, "above": 2}
+    part = {**own, "halfspaces": [{"row": unit(0), "lower": None, "upper": [ONE]}]}
+    claim = {"kind": "output", "row": unit(0), "lower": "-inf", "upper": upper.hex()}
+    document = certificate(data, ball([0.0], 1.0), [claim], [root, part, part])
+    said = check_bytes(encoded(document), data).text
+    assert said.startswith(
+        "valid" if valid else "invalid: claim 0 (output): parts[1]: upper end of row 0: claimed 1.99"
+    )
+    document["parts"][2] = {**part, "halfspaces": []}
+    assert check_bytes(encoded(document), data).text.startswith("invalid: claim 0 (output): parts[")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_accepted_is_true_at_sampled_points(seed: int) -> None:
     """Random networks of two inputs with a tree of all signs of three neurons, and the least bound that is accepted."""
