@@ -37,7 +37,7 @@ from _pytest.runner import runtestprotocol
 
 from scripts.mutations import Mutant, mutants
 
-_SOURCE = Path(__file__).resolve().parents[1] / "src"
+_ROOTS = [Path(__file__).resolve().parents[1] / name for name in ("src", "checker")]
 _SLOWER, _MORE = 4.0, 20.0
 """The CPU seconds of a mutant: this many times those of its tests without a change, and this many more."""
 
@@ -94,7 +94,7 @@ class Runner:
     def _learn_all(self, session: pytest.Session, say: Any) -> None:
         calls: set[tuple[str, str]] = set()
         for path in self.paths:
-            _patch(path, _counted((_SOURCE / path).read_text(encoding="utf-8")), "")
+            _patch(path, _counted(_file(path).read_text(encoding="utf-8")), "")
             vars(_module(path))["_called"] = lambda name, path=path: calls.add((path, name))
         for item in session.items:
             calls.clear()
@@ -175,6 +175,11 @@ def _lines(pipe: IO[str], child: int, seconds: float) -> Iterator[str]:
 # code
 
 
+def _file(path: str) -> Path:
+    """The file of a module below one of the roots.  Raises StopIteration if there is none."""
+    return next(root / path for root in _ROOTS if (root / path).exists())
+
+
 def _module(path: str) -> ModuleType:
     name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     __import__(name)
@@ -188,7 +193,7 @@ def _patch(path: str, source: str, within: str) -> None:
     """
     import gc
 
-    module, filename = _module(path), str(_SOURCE / path)
+    module, filename = _module(path), str(_file(path))
     codes = _functions(compile(source, filename, "exec"))
     for function in [o for o in gc.get_objects() if type(o) is FunctionType]:
         code = function.__code__
@@ -243,7 +248,7 @@ def _counted(source: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.mutate", description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="+", help="files below src/, such as recurjac/arithmetic/definite.py")
+    parser.add_argument("modules", nargs="+", help="files below src/ or checker/, such as recurjac/rows.py")
     parser.add_argument("--tests", nargs="+", required=True, help="files of tests, or any arguments of pytest")
     parser.add_argument("--out", type=Path, default=Path("results/mutants.jsonl"))
     parser.add_argument("--sample", type=int, help="how many mutants of each module (all)")
@@ -255,7 +260,7 @@ def main() -> int:
     known = {json.loads(line)["key"] for line in asked.out.open(encoding="utf-8")} if asked.out.exists() else set()
     chosen: list[Mutant] = []
     for path in asked.modules:
-        every = mutants(path, (_SOURCE / path).read_text(encoding="utf-8"))
+        every = mutants(path, _file(path).read_text(encoding="utf-8"))
         some = random.Random(asked.seed).sample(every, min(len(every), asked.sample or len(every)))  # noqa: S311
         chosen += [m for m in some if m.key not in known]
     plugin = Runner(tuple(asked.modules), chosen, asked.out, asked.most)

@@ -427,6 +427,120 @@ def test_a_claim_beyond_the_witness_is_rejected(what: str, model: Any, tmp_path:
     assert "invalid" in said
 
 
+def narrow(kind: str) -> Network:
+    """A chain of 20 inputs, too many to be divided, and one hidden layer."""
+    g = torch.Generator().manual_seed(1)
+    first, last = (torch.randn(size, generator=g, dtype=torch.float64) for size in ((10, 20), (3, 10)))
+    return chain([(first, torch.zeros(10).double()), (last, torch.zeros(3).double())], [KINDS[kind]])
+
+
+@pytest.mark.parametrize("p", [inf, 1, 2])
+def test_many_inputs_and_balls_are_divided_by_signs_of_neurons(
+    p: float, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recurjac.witness.makers.is_affordable", lambda _: False)  # no P-chains
+    network, file = model(narrow("relu"))
+    region = rj.LpBall(torch.full((1, 20), 0.1).double(), 0.05 if p == inf else 0.3, p)
+    found = quick(network, region, p, 1)
+    (alone,) = found.certificate(file, seconds=20)
+    (certificate,) = replace(found, upper=found.upper / 2).certificate(file, seconds=20)
+    parts = certificate.document["parts"]
+    assert len(alone.document["parts"]) == 1
+    assert certificate.value < 0.9 * alone.value
+    assert [set(part["split"]) for part in parts if "split" in part] == [{"stage", "neuron", "at"}] * (len(parts) // 2)
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    for forged, why in (
+        ([{**parts[0], "below": parts[0]["above"], "above": parts[0]["below"]}, *parts[1:]], "values.stages[0]: "),
+        (parts[:-1], "is not an index below"),
+    ):
+        (tmp_path / "forged.json").write_text(json.dumps({**certificate.document, "parts": forged}))
+        code, said = checked(tmp_path / "forged.json", file)
+        assert (code, "invalid: " in said, why in said) == (1, True, True)
+
+
+@pytest.mark.parametrize(("p", "dual", "radius"), [(2, 2, 0.3), (inf, 1, 0.05)])
+def test_no_constant_by_signs_is_below_a_derivative(p: float, dual: float, radius: float) -> None:
+    """Neither over the region nor over any part; the parts cover it."""
+    network = narrow("relu")
+    bound = rj.LpBall(torch.full((1, 20), 0.1).double(), radius, p).bind((20,), torch.float64, torch.device("cpu"))
+    parts = Parts.grown(Leaf(Asked(network, torch.eye(3).double()), bound), NormQuestion(p, inf, 0.0), NEVER)
+    steps = torch.randn(4000, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    steps = steps * torch.rand(4000, 1, dtype=torch.float64) ** 0.1 / torch.linalg.vector_norm(steps, p, dim=1)[:, None]
+    x = bound.x + radius * steps
+    slopes = torch.linalg.vector_norm(true_jacobians(network, x), dual, dim=2).amax()
+    assert float(slopes) <= parts.score
+    z, covered = network.preactivations(x)[0], torch.zeros(4000, dtype=torch.bool)
+    for leaf in parts.leaves:
+        low, high = (leaf.ranges.state.pre(1).lower, leaf.ranges.state.pre(1).upper)
+        inside = ((low <= z) & (z <= high)).all(1)
+        covered = covered | inside
+        own = torch.linalg.vector_norm(true_jacobians(network, x[inside]), dual, dim=2)
+        assert not bool(inside.any()) or float(own.amax()) <= parts.question.score(leaf)
+    assert bool(covered.all())
+    assert len(parts.leaves) > 4
+
+
+def two_layers(seed: int) -> Network:
+    """A chain of 20 inputs and two hidden layers."""
+    g = torch.Generator().manual_seed(seed)
+    weights = [
+        torch.randn(size, generator=g, dtype=torch.float64) / size[1] ** 0.5 for size in ((12, 20), (12, 12), (3, 12))
+    ]
+    return chain([(w, torch.zeros(len(w)).double()) for w in weights], [KINDS["relu"]] * 2)
+
+
+def test_half_spaces_of_signs_prove_a_radius_that_lines_do_not(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recurjac.witness.makers.is_affordable", lambda _: False)  # no P-chains
+    network, file = model(two_layers(0))
+    x = torch.full((1, 20), 0.1).double()
+    found = rj.certified_radius(network, x, search=FEW)
+    wide = replace(found, radius=found.by_margin * 1.3)
+    (certificate,) = wide.certificate(file, seconds=20)
+    assert certificate.value > 1.2 * float(found.by_margin[0])
+    parts = certificate.document["parts"]
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    places = [i for i, part in enumerate(parts) if part.get("halfspaces")]
+    assert places
+    forgery = copy.deepcopy(certificate.document)
+    for i in places:
+        forgery["parts"][i]["halfspaces"] = []
+    (tmp_path / "forged.json").write_text(json.dumps(forgery))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert (code, "claim 0 (" in said) == (1, True)
+
+
+def monotone_score(inputs: int) -> Network:
+    """A chain of ReLUs that rises with the first half of the inputs and falls with the second."""
+    g = torch.Generator().manual_seed(inputs)
+    sizes = [(12, inputs), (12, 12), (1, 12)]
+    weights = [torch.rand(size, generator=g, dtype=torch.float64) / size[1] for size in sizes]
+    weights[0][:, inputs // 2 :] *= -1
+    return chain([(w, torch.randn(len(w), generator=g, dtype=torch.float64) / 4) for w in weights], [KINDS["relu"]] * 2)
+
+
+@pytest.mark.parametrize("inputs", [6, 30])
+def test_signs_by_structure_are_certified(inputs: int, model: Any, tmp_path: Path) -> None:
+    """All neurons may be inactive, so that no derivative is certainly above 0: only that no path has the other sign."""
+    network, file = model(monotone_score(inputs))
+    x = torch.zeros(1, inputs, dtype=torch.float64)
+    found = rj.monotone(network, rj.LpBall(x, 50.0), probe=rj.Probe(8), limit=rj.Limit(parts=1))
+    assert int(found.increasing.sum()) == int(found.decreasing.sum()) == inputs // 2
+    (certificate,) = found.certificate(file, seconds=1)
+    assert certificate.value == certificate.result == inputs
+    assert len(certificate.document["parts"]) == 1
+    certificate.save(tmp_path / "c.json")
+    assert checked(tmp_path / "c.json", file) == (0, "valid\n")
+    forgery = copy.deepcopy(certificate.document)
+    forgery["claims"][0]["increasing"] = [*range(inputs // 2 + 1)]
+    (tmp_path / "forged.json").write_text(json.dumps(forgery))
+    code, said = checked(tmp_path / "forged.json", file)
+    assert (code, f"claim 0 (monotone): parts[0]: lower end of entry {inputs // 2}: claimed 0" in said) == (1, True)
+
+
 def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any) -> None:
     network, _ = model(small("relu", 2))
     region = rj.LpBall(point(2), 0.5).bind((4,), torch.float64, torch.device("cpu"))
@@ -438,7 +552,7 @@ def test_few_inputs_are_divided_until_the_certificate_proves_as_much(model: Any)
     assert len(alone.nodes) == 1
     assert len(divided.nodes) > 1
     assert question.value(divided.leaves) <= question.goal
-    children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[2:]]
+    children = [k for node in divided.nodes if isinstance(node, tuple) for k in node[1:]]
     assert sorted(children) == list(range(1, len(divided.nodes)))
 
 

@@ -420,5 +420,5 @@ def test_operators_refuse_shapes_that_do_not_fit() -> None:
 @pytest.mark.parametrize("shapes", [((3, 1), (4,)), ((), (2, 1)), ((1, 5), (1, 5), (2, 1, 1)), ((0,), (1,)), ((7,),)])
 def test_the_shape_of_a_broadcast_is_that_of_pytorch(shapes: tuple[tuple[int, ...], ...]) -> None:
     assert broadcast_shape(*shapes) == tuple(torch.broadcast_shapes(*shapes))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shape"):
         broadcast_shape(*shapes, (11, 13))

@@ -9,10 +9,12 @@ from flint import ctx
 from recurjac_check import network, reading, region
 from recurjac_check.claims import Context, prove
 from recurjac_check.errors import Invalid, OutOfScope, Unreadable
-from recurjac_check.witness import Leaf
+from recurjac_check.witness import Cut, Leaf
 
 FORMAT = "recurjac-certificate/1"
 PRECISION = 128
+Part = tuple[region.Region, tuple[Cut, ...]]
+"""A part of the region, and what is known of neurons at its points."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,34 @@ def _check(value: Any, model: bytes) -> None:
 def _leaves(value: Any, graph: network.Network, whole: region.Region) -> list[Leaf]:
     """The leaves of the tree, each with its part of the region. Raises Invalid."""
     nodes, leaves = reading.array(value, "parts"), []
-    parts: dict[int, region.Region] = {0: whole}
+    parts: dict[int, Part] = {0: (whole, ())}
     for k, node in enumerate(nodes):
         where = f"parts[{k}]"
         if k not in parts:
             raise Invalid(f"{where} is the child of no node before it")
         if isinstance(node, dict) and "split" in node:
             reading.record(node, where, "split below above")
-            split = reading.record(node["split"], f"{where}.split", "input at")
-            axis, at = reading.index(split["input"], f"{where}.split.input", graph.inputs), split["at"]
             for key in ("below", "above"):
                 child = reading.index(node[key], f"{where}.{key}", len(nodes))
                 if child <= k or child in parts:
                     raise Invalid(f"{where}.{key} is not a later node that has no parent yet")
-                parts[child] = parts[k].cut(axis, reading.number(at, f"{where}.split.at"), key == "below")
+                parts[child] = _part(graph, parts[k], node["split"], f"{where}.split", key == "below")
             continue
-        reading.record(node, where, "values gradients tangents")
-        if not parts[k].is_empty:
-            leaves.append(Leaf(graph, parts[k], node, where))
+        reading.record(node, where, "values gradients tangents halfspaces")
+        own, cuts = parts[k]
+        if not own.is_empty:
+            leaves.append(Leaf(graph, own, node, where, cuts))
     return leaves
+
+
+def _part(graph: network.Network, whole: Part, split: Any, where: str, below: bool) -> Part:
+    """The part on one side of a split, of an input or of a neuron. Raises Invalid."""
+    own, cuts = whole
+    if isinstance(split, dict) and "input" in split:
+        reading.record(split, where, "input at")
+        axis = reading.index(split["input"], f"{where}.input", graph.inputs)
+        return own.cut(axis, reading.number(split["at"], f"{where}.at"), below), cuts
+    reading.record(split, where, "stage neuron at")
+    stage = reading.index(split["stage"], f"{where}.stage", len(graph.stages))
+    neuron = reading.index(split["neuron"], f"{where}.neuron", len(graph.stages[stage].pre))
+    return own, (*cuts, (stage, neuron, reading.number(split["at"], f"{where}.at"), below))

@@ -1,6 +1,6 @@
 """The claims of a certificate, each proved for every leaf or refused with a reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,19 @@ class Context:
     region: Region
     leaves: list[Leaf]
 
+    @property
+    def inhabited(self) -> Iterator[Leaf]:
+        """The leaves that may have points."""
+        return (leaf for leaf in self.leaves if not leaf.is_empty)
+
     def row(self, value: Any) -> reading.Row:
         """A row of a claim."""
         return reading.row(value, "row", len(self.network.outputs))
 
     def rows(self, value: Any) -> list[reading.Row]:
         """The rows of a claim."""
+        if value == []:
+            raise Invalid("rows is an empty list")
         return [self.row(r) for r in reading.array(value, "rows")]
 
     def output(self, value: Any) -> int:
@@ -51,15 +58,14 @@ class Context:
 
     def values(self, rows: list[reading.Row], lower: Numbers, upper: Numbers) -> None:
         """Raise Invalid unless lower <= rows <= upper; lines are used for what intervals do not prove."""
-        for leaf in self.leaves:
-            affine = combined(self.network.outputs, rows)
-            l, u = leaf.ends(leaf.values, affine)
+        for leaf in self.inhabited:
+            affine, l, u = leaf.rows(rows)
             leaf.values.prove(affine, u, upper, 1, f"{leaf.where}: upper end of row")
             leaf.values.prove(affine, l, lower, -1, f"{leaf.where}: lower end of row")
 
     def entries(self, check: Callable[[Leaf, bool], Invalid | None]) -> None:
         """For every leaf, a check that may use intervals only, or lines too."""
-        for leaf in self.leaves:
+        for leaf in self.inhabited:
             error = check(leaf, False) and check(leaf, True)
             if error is not None:
                 raise error
@@ -108,6 +114,8 @@ def _monotone(claim: Claim, context: Context) -> None:
 
 def _stationary(claim: Claim, context: Context) -> None:
     row = context.row(claim["row"])
+    if any(leaf.cuts for leaf in context.leaves):
+        raise Invalid("parts by signs of neurons do not prove this: between their gradients, there may be 0")
 
     def check(leaf: Leaf, lines: bool) -> Invalid | None:
         signed = any(l > 0 or u < 0 for l, u in zip(*leaf.jacobian(row, lines), strict=True))

@@ -7,6 +7,10 @@ class Invalid(Exception):
     """The certificate does not prove what it claims, or is malformed."""
 
 
+class Empty(Invalid):
+    """Proved ranges of pre-activations are disjoint: the leaf has no inputs."""
+
+
 class OutOfScope(Exception):
     """The network has something that the checker does not know."""
 

@@ -122,6 +122,13 @@ class Pieces:
                 met.append(s)
         return _hull(met)
 
+    def inside(self, l: arb, u: arb, at: arb, below: bool) -> tuple[arb, arb]:
+        """[l, u], or if one end is `at`, the part that meets the same pieces apart from those beyond it."""
+        kinks = [l, *(b for b in self.kinks if l < b < u), u]
+        if not l < u or at != (u if below else l):
+            return l, u
+        return (l, ((kinks[-2] + u) / 2).mid()) if below else (((l + kinks[1]) / 2).mid(), u)
+
     def secants(self, l: arb, u: arb, c: arb) -> tuple[arb, arb]:
         """Bounds of (f(z) - f(c)) / (z - c) on [l, u]: on each piece and side of c, it is extreme at the ends."""
         least, most = self.slopes(smaller(l, c.lower()), larger(u, c.upper()))

@@ -19,6 +19,7 @@ _LOT = 256
 _ACCURATE = 64
 """The number of exact bits from which coefficients are kept as balls."""
 Planes = tuple[list[Plane], list[Plane]]
+Forms = dict[int, list[Entries]]
 Supremum = Callable[[Entries], arb]
 
 
@@ -75,11 +76,6 @@ class Known:
         return self.relation.image(self.l, self.u)
 
     @cached_property
-    def middles(self) -> list[tuple[arb, arb]]:
-        """The outputs as middles and half-widths."""
-        return [((a + b) / 2, (b - a) / 2) for a, b in zip(*self.image, strict=True)]
-
-    @cached_property
     def sizes(self) -> Numbers:
         """What the absolute values of outputs do not exceed."""
         return [larger(abs(a), abs(b)) for a, b in zip(*self.image, strict=True)]
@@ -123,21 +119,23 @@ class System:
     nodes: list[Known] = field(default_factory=list)
 
     def interval(self, affine: Affine) -> tuple[Numbers, Numbers]:
-        """Bounds by interval arithmetic."""
+        """Bounds by interval arithmetic; where no term has the other sign, an end is 0 or has the sign of the terms."""
         low, high = [], []
         inputs = affine.blocks[0].rows if 0 in affine.blocks else None
         for i, constant in enumerate(affine.constant):
-            middle, half = constant, ZERO
+            below, above = constant, constant
             for s, block in affine.blocks.items():
-                outputs = self.nodes[s - 1].middles if s else []
+                least, most = self.nodes[s - 1].image if s else ([], [])
                 for j, w in block.rows[i].items() if s else ():
-                    m, r = outputs[j]
-                    middle, half = middle + w * m, half + abs(w) * r
-            below = above = ZERO
+                    a, b = w * least[j], w * most[j]
+                    if not w >= 0:
+                        a, b = (b, a) if w < 0 else (a.union(b), a.union(b))
+                    below, above = below + a, above + b
             if inputs is not None:
-                above, below = self.supremum(inputs[i]), -self.supremum({j: -w for j, w in inputs[i].items()})
-            low.append((middle - half + below).lower())
-            high.append((middle + half + above).upper())
+                above += self.supremum(inputs[i])
+                below -= self.supremum({j: -w for j, w in inputs[i].items()})
+            low.append(below.lower())
+            high.append(above.upper())
         return low, high
 
     def above(self, affine: Affine, rows: Sequence[int], sign: int) -> Numbers:
@@ -151,22 +149,23 @@ class System:
             result += self.maxima(forms, [sign * affine.constant[i] for i in lot])
         return result
 
-    def maxima(self, forms: dict[int, list[Entries]], constant: Numbers) -> Numbers:
-        """What these forms do not exceed, by lines."""
+    def maxima(self, forms: Forms, constant: Numbers, pre_forms: Forms | None = None) -> Numbers:
+        """What these forms do not exceed, by lines; `pre_forms` are added to them, of pre-activations by their node."""
+        more, none = pre_forms or {}, [Entries() for _ in constant]
         for s in range(len(self.nodes), 0, -1):
-            if s not in forms:
+            if s not in forms and s not in more:
                 continue
             node = self.nodes[s - 1]
-            replaced = [node.replaced(form) for form in forms.pop(s)]
-            constant = [c + more for c, (_, more) in zip(constant, replaced, strict=True)]
-            pre = [form for form, _ in replaced]
+            replaced = [node.replaced(form) for form in forms.pop(s, none)]
+            constant = [c + rest for c, (_, rest) in zip(constant, replaced, strict=True)]
+            pre = [_sum(form, added) for (form, _), added in zip(replaced, more.get(s, none), strict=True)]
             for t, block in node.affine.blocks.items():
                 added = block.after(pre, self.nodes[t - 1].live if t else None)
                 forms[t] = [_sum(a, b) for a, b in zip(forms[t], added, strict=True)] if t in forms else added
             b = node.affine.constant
             if not all(c == 0 for c in b):
                 constant = [c + sum((w * b[i] for i, w in f.items()), ZERO) for c, f in zip(constant, pre, strict=True)]
-        inputs = forms.get(0, [{} for _ in constant])
+        inputs = forms.get(0, none)
         return [(c + self.supremum(form)).upper() for c, form in zip(constant, inputs, strict=True)]
 
     def prove(self, affine: Affine, own: Numbers, ends: Numbers, sign: int, what: str) -> None:

@@ -9,14 +9,16 @@ from flint import arb, arb_mat
 
 from recurjac_check import reading
 from recurjac_check.affine import Affine, Matrix
-from recurjac_check.errors import Invalid
-from recurjac_check.functions import ONE, Edge, Numbers, Slopes
+from recurjac_check.errors import Empty, Invalid
+from recurjac_check.functions import ONE, Edge, Elementwise, Numbers, Pieces, Slopes
 from recurjac_check.network import Network
 from recurjac_check.quadratic import Chain, Multipliers, lengths
 from recurjac_check.region import ZERO, Region, larger, smaller
-from recurjac_check.system import Edges, Known, Relation, System, point_supremum
+from recurjac_check.system import Edges, Forms, Known, Relation, System, point_supremum
 
 Ends = tuple[Numbers, Numbers]
+Cut = tuple[int, int, arb, bool]
+"""A stage, a place in it, a number, and whether the pre-activation there is at most this number, or else at least."""
 
 
 def node(system: System, affine: Affine, relation: Relation, slopes: int, value: Any, where: str, ends: Ends) -> Known:
@@ -34,6 +36,8 @@ def node(system: System, affine: Affine, relation: Relation, slopes: int, value:
             system.prove(affine, own, claimed, sign, f"{where}: {key} end")
             own[:] = [b if b.is_finite() else a for a, b in zip(own, claimed, strict=True)]
         below, above = (reading.optional(value[k], f"{where}.{k}", slopes) for k in ("lower_slope", "upper_slope"))
+    if any(a > b for a, b in zip(l, u, strict=True)):
+        raise Empty(f"{where}: the ranges are disjoint")
     if not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(l, u, strict=True)):
         raise Invalid(f"{where}: no finite range is proved")
     return Known(affine, relation, l, u, below, above)
@@ -104,12 +108,13 @@ def derivative(network: Network, point: Numbers, direction: Numbers, rows: Seque
 
 @dataclass(eq=False)
 class Leaf:
-    """A part of the region with its witness."""
+    """A part of the region, or the points of it that cuts leave, with its witness."""
 
     network: Network
     region: Region
     witness: Any
     where: str
+    cuts: Sequence[Cut] = ()
 
     def __post_init__(self) -> None:
         """Nothing of a gradient is known before it is asked for."""
@@ -125,8 +130,56 @@ class Leaf:
         system = System(self.region.supremum)
         for k, (stage, value) in enumerate(zip(own, stages, strict=True)):
             n, ends = len(stage.pre), self.ends(system, stage.pre)
+            for i, at, below in self._cuts(k):
+                ends[below][i] = smaller(ends[1][i], at) if below else larger(ends[0][i], at)
             system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]", ends))
         return system
+
+    def _cuts(self, stage: int) -> list[tuple[int, arb, bool]]:
+        return [(i, at, below) for k, i, at, below in self.cuts if k == stage]
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether the ranges, or the multipliers of the row 0, prove that no point is left."""
+        try:
+            return bool(self.values) and bool(self._by_cuts((), 1) < 0)
+        except Empty:
+            return True
+
+    @cached_property
+    def _multipliers(self) -> dict[tuple[str, int], Numbers]:
+        """Those of the cuts, by rows and signs."""
+        found, keys = {}, (("lower", -1), ("upper", 1))
+        for n, value in enumerate(reading.array(self.witness["halfspaces"], f"{self.where}.halfspaces")):
+            where = f"{self.where}.halfspaces[{n}]"
+            row = reading.row(reading.record(value, where, "row lower upper")["row"], where, len(self.network.outputs))
+            for key, sign in keys:
+                own = reading.optional(value[key], f"{where}.{key}", len(self.cuts)) or [ZERO] * len(self.cuts)
+                if not all(w >= 0 for w in own):
+                    raise Invalid(f"{where}.{key} is negative")
+                found[reading.row_key(row), sign] = own
+        return found
+
+    def _by_cuts(self, row: reading.Row, sign: int) -> arb:
+        """What sign times a row does not exceed, by lines and multipliers of the cuts; infinite without any."""
+        weights = self._multipliers.get((reading.row_key(row), sign))
+        if weights is None:
+            return arb.pos_inf()
+        affine = combined(self.network.outputs, [tuple((i, sign * c) for i, c in row)])
+        constant, more = affine.constant[0], Forms()
+        for (k, i, at, below), w in zip(self.cuts, weights, strict=True):
+            step = -w if below else w
+            (form,) = more.setdefault(k + 1, [{}])
+            form[i] = form.get(i, ZERO) + step
+            constant -= step * at
+        return self.values.maxima({s: list(m.rows) for s, m in affine.blocks.items()}, [constant], more)[0]
+
+    def rows(self, rows: Sequence[reading.Row]) -> tuple[Affine, Numbers, Numbers]:
+        """Rows of outputs, and bounds of them, by intervals and by multipliers."""
+        affine = combined(self.network.outputs, rows)
+        l, u = self.ends(self.values, affine)
+        l = [larger(a, -self._by_cuts(row, -1)) for a, row in zip(l, rows, strict=True)]
+        return affine, l, [smaller(a, self._by_cuts(row, 1)) for a, row in zip(u, rows, strict=True)]
 
     @cached_property
     def _own_values(self) -> Any:
@@ -163,8 +216,16 @@ class Leaf:
 
     @cached_property
     def edges(self) -> list[list[Edge]]:
-        """The slopes of all stages."""
-        return [s.function.edges(v.l, v.u) for s, v in zip(self.network.stages, self.values.nodes, strict=True)]
+        """The slopes of all stages; at a kink where a cut ends, those on the inner side."""
+        return [self._edges(k, node) for k, node in enumerate(self.values.nodes)]
+
+    def _edges(self, k: int, node: Known) -> list[Edge]:
+        function, l, u = self.network.stages[k].function, list(node.l), list(node.u)
+        for i, at, below in self._cuts(k):
+            own = function.f(i) if isinstance(function, Elementwise) else None
+            if isinstance(own, Pieces):
+                l[i], u[i] = own.inside(l[i], u[i], at, below)
+        return function.edges(l, u)
 
     def gradient(self, row: reading.Row) -> System:
         """The ranges of the gradients of a row, proved."""

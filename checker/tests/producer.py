@@ -93,7 +93,12 @@ class Builder:
         self.leaf = Leaf(self.net, part, self.json(), "leaf")
 
     def json(self) -> Json:
-        return {"values": {"stages": self.stages, "quadratic": None}, "gradients": self.gradients, "tangents": None}
+        return {
+            "values": {"stages": self.stages, "quadratic": None},
+            "gradients": self.gradients,
+            "tangents": None,
+            "halfspaces": [],
+        }
 
     def gradient(self, row: list[list[Any]]) -> None:
         """Add the gradients of a row."""

@@ -162,7 +162,11 @@ def trees() -> Iterator[Forgery]:
     yield "split-moved", forged(["parts", 0, "split", "at"], moved(0.02)), "claim 0 (output): parts[1]"
     yield "split-elsewhere", forged(["parts", 0, "split", "input"], 1), "claim 0 (output)"
     yield "split-outside", forged(["parts", 0, "split", "input"], 3), "not an index below 3"
-    yield "split-by-neuron", forged(["parts", 0, "split"], {"stage": 0, "neuron": 0, "at": "0x0p+0"}), "input at"
+    yield (
+        "split-by-neuron",
+        forged(["parts", 0, "split"], {"stage": 0, "neuron": 0, "at": "0x0p+0"}),
+        "claim 0 (output): parts[1]",
+    )
     yield "leaf-key", forged(["parts", 1], lambda p: {**p, "more": None}), "parts[1] is not an object with the keys"
     yield "quadratic-g", forged(["parts", 1, "gradients", 0, "quadratic"], {}), "parts[1].gradients[0].quadratic"
     yield "quadratic", forged(["parts", 1, "values", "quadratic"], {}), "claim 0 (output): parts[1].values.quadratic"
@@ -200,6 +204,9 @@ def malformed() -> Iterator[Forgery]:
     for bad in (-1, 2, True, "0", 0.0, None, 10**30):
         fails = "hexadecimal" if isinstance(bad, float) else "claim 0"
         yield f"index-{bad!r}", forged(["claims", 0, "row", 0, 0], bad), fails
+    for kind in ("lipschitz", "attained"):
+        for i in indices(kind)[:4]:
+            yield f"no-rows-{i}", forged(["claims", i, "rows"], []), f"claim {i} ({kind}): rows is an empty list"
     yield "short", forged(["claims", 1, "lower"], lambda v: v[:-1]), "claim 1 (jacobian)"
     yield "extra-key", forged(["claims", 0], lambda v: {**v, "x": 1}), "claim 0 (output)"
     yield "missing-key", forged(["claims", 0], {"kind": "output"}), "claim 0 (output)"

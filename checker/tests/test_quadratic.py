@@ -305,7 +305,7 @@ def single(upper: float) -> tuple[bytes, bytes]:
     data, where = model(nodes, {"w": np.ones((2, 1))}, (1, 2)), ball([0.0, 0.0], 1.0)
     claim = {"kind": "lipschitz", "rows": [unit(0)], "from": "inf", "to": "inf", "by": "tangents", "upper": upper.hex()}
     tangents = {"weights": hexed([3, 3]), "multipliers": [hexed([8])]}
-    leaf = {"values": {"stages": [None], "quadratic": None}, "gradients": [], "tangents": tangents}
+    leaf = {"values": {"stages": [None], "quadratic": None}, "gradients": [], "tangents": tangents, "halfspaces": []}
     return encoded(certificate(data, where, [claim], [leaf])), data
 
 

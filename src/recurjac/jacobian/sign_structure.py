@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, prod
 from typing import final
 
@@ -86,20 +86,43 @@ def _nearly_signed(found: Interval) -> Tensor:
     return crossed
 
 
+@final
+@dataclass
+class SignSweep:
+    """The possible signs of the gradients of all rows, from the output to the nodes that were not taken yet."""
+
+    chain: ChainRule
+    reached: dict[int, Possible] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, chain: ChainRule) -> SignSweep:
+        """At the output, where they are those of the covectors."""
+        return cls(chain, {chain.end: _covectors(chain)})
+
+    def taken(self, node: int) -> Possible | None:
+        """Those of the gradient at a node, (batch or 1, K, *node), after all later nodes; None if no path leads there.
+
+        They are sent on to the sources of the node.
+        """
+        own = self.reached.pop(node, None)
+        if own is None or node == 0:
+            return own
+        slopes = self.chain.slopes[node]
+        through = own if slopes is None else own & Possible.of(slopes).map(lambda t: t.unsqueeze(1))
+        for e in self.chain.edges[node]:
+            sent = possible_image(e.operator.transpose(), through)
+            self.reached[e.source] = self.reached[e.source] | sent if e.source in self.reached else sent
+        return own
+
+
 def possible_gradients(chain: ChainRule) -> Possible:
     """The possible signs of the gradient of each row by the input: (batch or 1, K, *input)."""
-    signs: dict[int, Possible] = {chain.end: _covectors(chain)}
+    signs = SignSweep.of(chain)
     for node in range(chain.end, 0, -1):
-        if node not in signs:
-            continue
-        through, slopes = signs.pop(node), chain.slopes[node]
-        if slopes is not None:
-            through = through & Possible.of(slopes).map(lambda t: t.unsqueeze(1))
-        for e in chain.edges[node]:
-            sent = possible_image(e.operator.transpose(), through)
-            signs[e.source] = signs[e.source] | sent if e.source in signs else sent
-    if 0 in signs:
-        return signs[0]
+        signs.taken(node)
+    found = signs.taken(0)
+    if found is not None:
+        return found
     none = torch.zeros((1, chain.rows, *chain.shapes[0]), dtype=torch.bool, device=chain.device)
     return Possible(none, none)
 

@@ -246,7 +246,7 @@ def trend_certificates(result: Monotonicity, path: Path, seconds: float) -> list
     asked, budget, found = maker.asked(rows), Budget(maker.deadline, len(result.lower)), []
     for i, where in enumerate(maker.regions):
         up, down = (t[i].reshape(len(rows), asked.inputs) for t in (result.increasing, result.decreasing))
-        what, share = "so many entries of the Jacobian keep their sign", Deadline.after(budget.share())
+        what, share = "the number of entries of the Jacobian with a proved sign", Deadline.after(budget.share())
         question, count = SignsQuestion(up, down), float(up.sum() + down.sum())
         found.append(maker.certificate(asked, question, where, what, count, share))
     return found

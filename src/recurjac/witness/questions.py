@@ -45,6 +45,11 @@ class AbstractQuestion(ABC):
         """What the proof is from."""
         return Needs.GRADIENTS
 
+    @property
+    def convex(self) -> bool:
+        """Whether what is claimed of Jacobians is also true between them, so that parts may have signs of neurons."""
+        return True
+
 
 @final
 @dataclass(frozen=True)
@@ -261,6 +266,10 @@ class SignsQuestion(AbstractQuestion):
 @dataclass(frozen=True)
 class SlopeQuestion(AbstractQuestion):
     """In each leaf, some entry of the gradient of the only row has a sign."""
+
+    @property
+    def convex(self) -> bool:
+        return False
 
     @property
     def goal(self) -> float:

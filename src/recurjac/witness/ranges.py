@@ -23,6 +23,8 @@ from recurjac.region import BoundRegion
 from recurjac.relaxations import LinearRelaxation
 from recurjac.witness.quadratic import Around, Proof
 
+Known = Mapping[int, Interval]
+"""For some nodes, intervals (1, *node) in which pre-activations lie at the inputs that are looked at."""
 SLACK = 2.0**-36
 """By how much numbers are rounded outward, relative to the largest of their node.
 
@@ -47,6 +49,11 @@ def stage_nodes(network: Network) -> list[tuple[int, ...]]:
         elif stage.factor is not None and not stage.factor.first:
             found.append((k, k + stage.factor.other))
     return found
+
+
+def _crossed(a: Interval, b: Interval) -> bool:
+    """Whether some entries of two intervals are disjoint."""
+    return bool((torch.maximum(a.lower, b.lower) > torch.minimum(a.upper, b.upper)).any())
 
 
 @final
@@ -79,34 +86,56 @@ class Ranges:
     """What is known of a network's stages over the region of one sample, all but the last stage.
 
     chains: the proofs of those stages that are bounded by secants; None if that was not tried.
+    proved: bounds of the stages for all inputs whose earlier pre-activations lie in the intervals of `state.known`, up
+    to the first stage at which they show that there is no such input.
     Stages without activation have ranges by intervals only, since the checker sees no such stages.
     """
 
     state: PreactivationState
     rule: AbstractPreactivation
     chains: Mapping[int, Proof] | None
+    proved: Sequence[Interval]
 
     @classmethod
-    def of(cls, network: Network, region: BoundRegion, *, lines: bool = True, chains: bool = False) -> Ranges:
+    def of(
+        cls, network: Network, region: BoundRegion, known: Known, *, lines: bool = True, chains: bool = False
+    ) -> Ranges:
         """Ranges by intervals, and for the neurons that these leave unstable by lines if `lines`.
 
+        They are those of the inputs at which pre-activations lie in the intervals `known` of some nodes.
         If `chains`, also by secants from the centre, for what lines leave unstable.
         """
         arithmetic = Fast() if network.unproved_rounding() or not region.rigorous else Rigorous()
-        state = PreactivationState(network, region, arithmetic, Planner())
+        state = PreactivationState(network, region, arithmetic, Planner(), known)
         rule = Refine(IBP(), WitnessLines()) if lines else IBP()
         single, proofs = {nodes[0] for nodes in stage_nodes(network) if len(nodes) == 1}, {}
+        proved: list[Interval] = []
         for k in range(1, network.depth):
             found = rule.stage(state, k)
             around = Around.stage(state, k, found) if chains and k in single else None
             if around is not None:
                 found, proofs[k] = arithmetic.intersect(found, around.bounds), around.proof
-            state.append(widened(found), WitnessLines())
-        return cls(state, rule, proofs if chains else None)
+            proved.append(widened(found))
+            state.append(proved[-1], WitnessLines())
+            if _crossed(proved[-1], state.pre(k)):
+                break
+        return cls(state, rule, proofs if chains else None, proved)
 
     @property
     def network(self) -> Network:
         return self.state.network
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is proved that no input is left."""
+        return _crossed(self.proved[-1], self.state.pre(len(self.proved))) if self.proved else False
+
+    def ends(self, k: int) -> tuple[Tensor, Tensor] | None:
+        """The ends of stage k that are claimed, (1, *stage); they cross where no input is left; None if not bounded."""
+        if k > len(self.proved):
+            return None
+        own, cut = self.proved[k - 1], self.state.pre(k)
+        return torch.maximum(own.lower, cut.lower), torch.minimum(own.upper, cut.upper)
 
     @property
     def by_lines(self) -> bool:
@@ -126,14 +155,18 @@ class Ranges:
         """Bounds of rows · f for rows (K, *output), of which others are known: (1, K), rounded outward."""
         state, forms = self.state, DenseForms(rows[None, None], self.state.arithmetic)
         if not self.by_lines:
-            combined = self.network.combine(rows.flatten(1))
-            own = PreactivationState(combined, state.region, state.arithmetic, Planner())
-            for k in range(1, combined.depth):
-                own.append(state.pre(k), None)
-            return widened(IBP().output(own))
+            return widened(IBP().output(self.of_rows(rows)))
         found = sweep(PullRoute(state.relaxed(WitnessLines()), self.network.depth), self.network.depth, forms)
         bounds = found.map(lambda t: t[:, 0])
         return widened(bounds if around is None else state.arithmetic.intersect(bounds, around.bounds))
+
+    def of_rows(self, rows: Tensor) -> PreactivationState:
+        """The same ranges for the network rows · f, for rows (K, *output)."""
+        state, combined = self.state, self.network.combine(rows.flatten(1))
+        own = PreactivationState(combined, state.region, state.arithmetic, Planner(), state.known)
+        for k in range(1, combined.depth):
+            own.append(state.pre(k), None)
+        return own
 
     def around(self, rows: Tensor) -> Around | None:
         """Bounds of the same by secants, if these are asked for."""

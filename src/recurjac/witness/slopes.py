@@ -11,10 +11,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian import Chords, FastLip, Gradients
 from recurjac.jacobian.fast_lip import last_product
+from recurjac.jacobian.sign_structure import SignSweep
 from recurjac.norms.induced import induced_norm
+from recurjac.operators.signs import Possible
 from recurjac.propagation.forms import DenseForms
 from recurjac.witness.ranges import SLACK, Ranges, widened
 
@@ -28,7 +30,8 @@ class Slopes:
     """Bounds of the gradients of `rows` · f, for rows (K, *output), at all nodes over the region of `ranges`.
 
     nodes: bounds of the derivatives by the outputs of each stage, (1, K, *stage), by intervals from node to node and,
-    if `by_lines`, by `Chords()` at the neurons whose slopes are not known.
+    if `by_lines`, by `Chords()` at the neurons whose slopes are not known.  An end is 0 where no path has the other
+    sign, as it is by the checker's intervals.  signs: those that paths to the inputs have; None if there is no path.
     """
 
     ranges: Ranges
@@ -36,18 +39,21 @@ class Slopes:
     by_lines: bool
     known: Gradients
     nodes: Mapping[int, Interval]
+    signs: Possible | None
 
     @classmethod
     def of(cls, ranges: Ranges, rows: Tensor, *, lines: bool = True) -> Slopes:
         """The gradients over the region of `ranges`."""
         known = Gradients(None, ranges.chain(rows)).own()
+        signs = SignSweep.of(known.chain)
+        signs.taken(known.chain.end)
         found: dict[int, Interval] = {}
         for node in range(known.chain.end - 1, 0, -1):
-            bounds = _bounds(known, node, lines)
+            possible, bounds = signs.taken(node), _bounds(known, node, lines)
             if bounds is not None:
-                found[node] = _widened(bounds)
+                found[node] = _signed(_widened(bounds), possible, known.chain.arithmetic)
                 known.learn(node, found[node])
-        return cls(ranges, rows, lines, known, found)
+        return cls(ranges, rows, lines, known, found, signs.taken(0))
 
     @cached_property
     def entries(self) -> Interval:
@@ -56,7 +62,9 @@ class Slopes:
         found = last_product(self.known, chain.basis(0))
         if self.by_lines:
             found = chain.arithmetic.intersect(found, Chords().pushed(self.known, chain.basis(0)))
-        return _widened(found.map(lambda t: t.expand(chain.batch, chain.rows, -1)))
+        signs = None if self.signs is None else self.signs.map(lambda t: t.flatten(2))
+        wide = _widened(found.map(lambda t: t.expand(chain.batch, chain.rows, -1)))
+        return _signed(wide, signs, chain.arithmetic)
 
     @cached_property
     def row_sums(self) -> Tensor:
@@ -120,6 +128,11 @@ def _bounds(known: Gradients, node: int, lines: bool) -> Interval | None:
     found = [bounds for method in methods if (bounds := method.node(known, node)) is not None]
     each = [bounds.map(lambda t: t.expand(wide)) for bounds in found]
     return reduce(known.chain.arithmetic.intersect, each) if each else None
+
+
+def _signed(bounds: Interval, signs: Possible | None, arithmetic: AbstractArithmetic) -> Interval:
+    """Bounds (1, K, *node), of which an end on the other side of 0 than all paths is 0."""
+    return bounds if signs is None else arithmetic.intersect(bounds, signs.interval(bounds.lower))
 
 
 def _widened(bounds: Interval) -> Interval:
