@@ -189,7 +189,7 @@ def test_at_a_point_it_is_the_jacobian(name: str) -> None:
 
 
 def test_what_is_lost_is_of_second_order() -> None:
-    """A tenth of the radius has at most about a tenth of the width, and a hundredth of what is not known of the entries' forms."""
+    """A tenth of the radius has at most about a tenth of the width, and a hundredth of the rests of the forms."""
     module, x = ARCHITECTURES["encoder layer"].made(False)
     network = rj.load(module, x).output(5)
     rests, widths = [], []
