@@ -1,5 +1,7 @@
 """Constants of architectures that are in use, by the default in a minute: `python -m benchmarks.wide`.
 
+With `--one-pass`, by forms of gradients alone, however long they take; seconds are those of the processor.
+
 Each one is read and bounded in a process of its own, whose largest memory is reported.  See docs/benchmarks.md.
 """
 
@@ -17,19 +19,21 @@ import torch
 
 import recurjac as rj
 from benchmarks.architectures import ARCHITECTURES
+from recurjac.extend import AbstractNormMethod
 
 RADII = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
-def row(name: str, radius: float, seconds: float, large: bool) -> str:
-    """One output of an architecture: the upper bound, what is attained, their ratio, seconds, and memory."""
+def row(name: str, radius: float, method: AbstractNormMethod, large: bool) -> str:
+    """One output of an architecture: the upper bound, what is attained, their ratio, CPU seconds, and memory."""
     module, x = ARCHITECTURES[name].made(large)
-    began = time.perf_counter()
+    began = time.process_time()
     network = rj.load(module, x)
-    read = time.perf_counter() - began
+    read = time.process_time() - began
     one = network.output(prod(network.output_shape) // 2)
-    found = rj.lipschitz(one, rj.LpBall(x, radius, inf), method=rj.Auto(seconds))
-    upper, lower, spent = float(found.upper), float(found.lower), time.perf_counter() - began - read
+    pre = None if isinstance(method, rj.Auto) else rj.Forward(4096)
+    found = rj.lipschitz(one, rj.LpBall(x, radius, inf), method=method, pre=pre)
+    upper, lower, spent = float(found.upper), float(found.lower), time.process_time() - began - read
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
         f"{name:26} {sum(one.sizes):8} {radius:7g} {upper:12.6g} {lower:10.6g} {upper / lower:10.4g} "
@@ -42,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--radius", nargs="+", type=float, default=RADII)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--one-pass", action="store_true", help="GradientForms() in place of Auto")
     parser.add_argument("--quick", action="store_true", help="the small versions that the tests use")
     parser.add_argument("--here", action="store_true", help="in this process, without a header")
     chosen = parser.parse_args(arguments)
+    method = rj.JacobianNorm(rj.GradientForms()) if chosen.one_pass else rj.Auto(chosen.seconds)
     torch.set_num_threads(1)
     if not chosen.here:
         print(f"{'network':26} {'neurons':>8} {'radius':>7} {'upper':>12} {'attained':>10} {'ratio':>10} "
@@ -52,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in chosen.only:
         for radius in chosen.radius:
             if chosen.here:
-                print(row(name, radius, chosen.seconds, not chosen.quick), flush=True)
+                print(row(name, radius, method, not chosen.quick), flush=True)
                 continue
             command = [sys.executable, "-m", "benchmarks.wide", "--here", "--only", name, "--radius", str(radius)]
             command += ["--seconds", str(chosen.seconds), *(["--quick"] if chosen.quick else [])]
+            command += ["--one-pass"] if chosen.one_pass else []
             subprocess.run(command, check=True)  # noqa: S603  (this module itself)
 
 

@@ -91,6 +91,10 @@ class NormalisedRows(AbstractRowFunction):
         low, high = (self._largest_along(box, b, w, s, arithmetic) for b, s in ((-bend, -1.0), (bend, 1.0)))
         return met(found, -low, high, arithmetic)
 
+    def inverse_length(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """Bounds of 1 / (n s), where y = c / s: (batch, rows, 1).  Its derivative by z is -y / (n s)²."""
+        return divided(self._inverse(z, arithmetic), z.shape[-1], arithmetic)
+
     def norm(self, z: Interval, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """The Jacobian is a projection times a contraction, over the length; its rows have at most √n as much."""
         most, count = self._inverse(z, arithmetic).upper[..., 0], z.shape[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from recurjac.auto.work import Work
+from recurjac.jacobian import GradientForms
 from recurjac.region import BoundBall
 
 _FEW = 64
@@ -24,8 +25,17 @@ def where_large(work: Work) -> bool:
 
 
 def where_large_products(work: Work) -> bool:
-    """Such networks with products of two neurons, in which slopes are functions of the input as values are."""
-    return where_large(work) and work.given is not None and work.given.network.has_products
+    """Such networks with products of two neurons, in which slopes are functions of the input as values are.
+
+    Those of which forms by single steps come first are left out.
+    """
+    products = where_large(work) and work.given is not None and work.given.network.has_products
+    return products and not where_steps(work)
+
+
+def where_steps(work: Work) -> bool:
+    """Large networks of matrix products and normalisations that are single steps of forms of gradients."""
+    return where_large(work) and work.given is not None and GradientForms().takes_steps(work.given)
 
 
 def where_smooth(work: Work) -> bool:

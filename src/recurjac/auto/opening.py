@@ -8,10 +8,11 @@ from itertools import pairwise
 from math import inf
 
 from recurjac.auto.arms import Arm, Report, by_sample
+from recurjac.auto.conditions import where_steps
 from recurjac.auto.work import Work
 from recurjac.deadline import until
 from recurjac.errors import OutOfTime
-from recurjac.jacobian import FastLip, ForwardTangents, Gradients
+from recurjac.jacobian import FastLip, ForwardTangents, GradientForms, Gradients
 from recurjac.norms import JacobianNorm, ProductOfNorms
 from recurjac.preactivation import IBP
 
@@ -19,6 +20,8 @@ NOISES = 2048
 """The most noises of tangents in loops; more than 512 take hardly longer where ranges are narrow, and give more."""
 PRODUCT = 0.1
 """In large networks, the share of the time for the first product of norms."""
+_STEPS = 0.95
+"""The share of the time after which forms by single steps are given up."""
 _ENTRIES = 0.4
 """The share of the time after which the first bounds of entries are given up."""
 
@@ -32,17 +35,34 @@ def open_alone(work: Work, opening: Sequence[Arm], report: Callable[[Report], No
 
 
 def open_entries(work: Work, opening: Sequence[Arm], report: Callable[[Report], None]) -> None:
-    """The same after the product of norms."""
+    """The same after the product of norms.
+
+    In large networks of matrix products and normalisations, of which other methods read every product of entries,
+    forms by single steps come first, and all that follows starts from intervals.
+    """
+    steps = where_steps(work)
+    if steps:
+        work.gradients = quick(work)
+        open_steps(work, report)
     entries, limit, found = JacobianNorm(FastLip()), work.limit, None
     with suppress(OutOfTime), until(limit if limit.end == inf else limit.part(_ENTRIES)):
         found = by_sample(work, work.tighten(entries, entries.title, quick(work)))
     report(Report(entries.title, found, work.lower, work.deadline.spent))
     if work.carries_tangents:
         open_loop(work, report)
-    work.measure()
+    if not steps:
+        work.measure()
     for arm in opening:
         if not work.met and arm.step.suits(work) and arm.fits(work):
             report(arm.pull(work))
+
+
+def open_steps(work: Work, report: Callable[[Report], None]) -> None:
+    """One pass of gradients as forms, in the time that there is."""
+    method = JacobianNorm(GradientForms())
+    with suppress(OutOfTime), until(work.limit.part(_STEPS)):
+        found = by_sample(work, work.tighten(method, method.title))
+        report(Report(method.title, found, work.lower, work.deadline.spent))
 
 
 def open_loop(work: Work, report: Callable[[Report], None]) -> None:

@@ -8,18 +8,22 @@ from math import prod
 from typing import final
 
 import torch
-from torch import Tensor
 
 from recurjac.activations import slope_lines
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.carried import Carried, stack, stacked
 from recurjac.jacobian.fast_lip import FastLip, last_product
+from recurjac.jacobian.form_algebra import FormAlgebra
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords
+from recurjac.jacobian.short_forms import ShortForms
+from recurjac.jacobian.steps import Steps
 from recurjac.preactivation import PreactivationState
+from recurjac.problem import Problem
 from recurjac.propagation.affine_forms import ROOM, AffineForms, Symbols, band
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.forms import AbstractSeeds, Units
+from recurjac.propagation.forms import AbstractSeeds
 
 _MOST = 8
 """The slopes of all nodes may take this many times the memory of the forms of one node."""
@@ -34,12 +38,15 @@ class GradientForms(AbstractJacobianMethod):
     outputs are carried back.  At a small radius the slack is of second order, as that of `XLinear`, and a pass costs as
     many evaluations of the network as there are inputs and noises, whatever its width: it suits wide smooth networks
     of many neurons and few outputs, such as transformers.
-    Every bound is intersected with interval products.  For a part of a chain rule, over an unbounded region, and where
-    the forms do not fit in memory, it is Chords.
-    Source: docs/mathematics.md, §5.12.
+    Every bound is intersected with interval products.
+    Where not all noises fit in memory, products of matrices, softmax and normalisations are single steps, with up to
+    `short_noises` noises, and the ranges of all values are made on the way.
+    For a part of a chain rule, over an unbounded region, and where the forms do not fit in memory, it is Chords.
+    Source: docs/mathematics.md, §5.12, §5.13.
     """
 
     noises: int = 4096
+    short_noises: int = 16384
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
@@ -49,16 +56,52 @@ class GradientForms(AbstractJacobianMethod):
     def title(self) -> str:
         return "gradient forms"
 
+    def takes_steps(self, problem: Problem) -> bool:
+        """Whether there are single steps, and not all noises fit in memory at the stages that these leave out."""
+        network, region = problem.network, problem.bound
+        if bool(region.unbounded.all()) or not any(s.closed or s.matrices for s in network.stages):
+            return False
+        symbols = Symbols.fitting(region, problem.arithmetic, self.noises, max(network.sizes), ROOM)
+        return symbols is None or symbols.limit < self.noises
+
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
-        if gradients.problem is None or gradients.given is not None or gradients.state.everywhere:
+        problem = gradients.problem
+        if problem is None or gradients.given is not None or bool(problem.bound.unbounded.all()):
             return Chords().prepare(gradients)
+        short = by_steps(gradients, problem, self.short_noises) if self.takes_steps(problem) else None
+        if short is not None:
+            return short
         state, known = gradients.state, gradients.own()
         rows = known.chain.covectors
         symbols = _symbols(state, known.chain, self.noises) if rows is None or len(rows) == 1 else None
         if symbols is None:
             return Chords().prepare(gradients)
         forms = _Backward(symbols, known, _slopes(state, symbols, known.chain)).input()
-        return _Carried(known, symbols, forms)
+        return _WithProducts(known, Carried(known.chain, symbols, forms, symbols.bounds(forms)))
+
+
+_STEPS_ROOM = 2**29
+"""How many bytes the forms of a node may take where steps are single, if the caller has not chosen the memory."""
+
+
+def by_steps(gradients: Gradients, problem: Problem, noises: int) -> AbstractPrepared | None:
+    """Forms of the gradients of one output after the other, by single steps; the chain rule is that of intervals.
+
+    None if there are no single steps, or if not even forms without noises fit in memory.
+    """
+    steps = Steps.of(problem.network)
+    if steps is None:
+        return None
+    chain = Gradients(problem.by_intervals(), combinations=gradients.combinations).chain
+    symbols = Symbols.fitting(problem.bound, chain.arithmetic, noises, steps.widest, _STEPS_ROOM)
+    if symbols is None:
+        return None
+    short, covectors = ShortForms.of(steps, FormAlgebra(symbols)), chain.covectors
+    if covectors is None:
+        shape = (1, chain.rows, *problem.network.output_shape)
+        covectors = torch.eye(chain.rows, dtype=chain.dtype, device=chain.device).reshape(shape)
+    found = [short.gradient(chain.arithmetic.exact(covectors[:, k])) for k in range(chain.rows)]
+    return Carried(chain, symbols, stacked([g.forms for g in found]), stack([g.bounds for g in found]))
 
 
 def _symbols(state: PreactivationState, chain: ChainRule, noises: int) -> Symbols | None:
@@ -187,12 +230,11 @@ class _Backward:
 
 @final
 @dataclass(frozen=True)
-class _Carried(AbstractPrepared):
-    """Forms of all entries of the Jacobian, (B, K, *input), and what is known of the gradients at all nodes."""
+class _WithProducts(AbstractPrepared):
+    """Forms of all entries, and what is known of the gradients at all nodes."""
 
     known: Gradients
-    symbols: Symbols
-    forms: AffineForms
+    carried: Carried
 
     @property
     def chain(self) -> ChainRule:
@@ -200,20 +242,4 @@ class _Carried(AbstractPrepared):
 
     def push(self, tangents: AbstractSeeds) -> Interval:
         plain = self._whole(last_product(self.known, tangents))
-        if isinstance(tangents, Units):
-            found = self.symbols.bounds(self.forms).map(tangents.entries)
-            return self.chain.arithmetic.intersect(plain, self._whole(found))
-        weights = tangents.tensor().flatten(3)  # (B or 1, K or 1, R, inputs)
-        each = [self._along(weights[:, :, r]) for r in range(weights.shape[2])]
-        low, high = (torch.stack(ends, -1) for ends in zip(*((e.lower, e.upper) for e in each), strict=True))
-        return self.chain.arithmetic.intersect(plain, Interval.unchecked(low, high))
-
-    def _along(self, weights: Tensor) -> Interval:
-        """Bounds of the combinations of entries with weights (B or 1, K or 1, inputs): (B, K)."""
-        exact, rest = self.chain.arithmetic.exact, self.forms.rest.flatten(2)
-        used = ((weights != 0) & rest.isinf()).any(-1)
-        left = (exact(weights.abs()) * exact(torch.where(rest.isinf(), 0.0, rest))).upper()
-        left = self.chain.arithmetic.at_least(left.sum(-1), left.shape[-1])
-        rows = exact(self.forms.rows.flatten(3).transpose(1, 2)).dot(exact(weights))  # (B, K, S)
-        settled = self.symbols.settled(rows.map(lambda t: t.mT), torch.where(used, torch.inf, left))
-        return self.symbols.bounds(settled)
+        return self.chain.arithmetic.intersect(plain, self.carried.push(tangents))

@@ -14,7 +14,7 @@ from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, AbstractRowFunction, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import Rigorous
-from recurjac.network import Closed, Constant, Edge, Network, Selection, Stage, Watched
+from recurjac.network import Closed, Constant, Edge, MatrixProduct, Network, Selection, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
 from recurjac.operators.gather import Gather, gather
 from recurjac.tensors import broadcast_shape, cast
@@ -221,6 +221,18 @@ class Expression:
         stages[-1] = replace(stages[-1], closed=Closed(edge.source, rows, function, back))
         return whole
 
+    def known_as_product(self, first: Expression, second: Expression) -> Expression:
+        """The same value as a stage of its own, known to be A Bᵀ for settled A (…, m, n) and B (…, k, n)."""
+        if len(first.edges) != 1 or len(second.edges) != 1:
+            return self
+        whole = self if self._is_last_stage else self.builder.add(self, NoActivation())
+        stages = self.builder.stages
+        edges = (
+            replace(x.edges[0], operator=compose(_in_groups(x.shape), x.edges[0].operator)) for x in (first, second)
+        )
+        stages[-1] = replace(stages[-1], matrices=MatrixProduct(*edges))
+        return whole
+
     @property
     def _is_last_stage(self) -> bool:
         """Whether it is all of the last stage, which has no activation, and is not known as anything else."""
@@ -228,7 +240,8 @@ class Expression:
         if not stages or len(self.edges) != 1 or self.constants or not stages[-1].linear:
             return False
         plain = isinstance(self.edges[0].operator, Identity | Reshape) and self.edges[0].source == len(stages)
-        return plain and stages[-1].selection is None and stages[-1].closed is None
+        known = (stages[-1].selection, stages[-1].closed, stages[-1].matrices)
+        return plain and all(k is None for k in known)
 
     def shift(self, constant: Tensor) -> Expression:
         """self + constant, each broadcast to the other."""
@@ -269,7 +282,17 @@ def renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
     old = stage.selection
     selection = None if old is None else replace(old, source=number[old.source])
     known = None if stage.closed is None else replace(stage.closed, source=number[stage.closed.source])
-    return replace(stage, edges=edges, selection=selection, closed=known)
+    product = stage.matrices
+    if product is not None:
+        parts = (Edge(number[e.source], e.operator) for e in (product.first, product.second))
+        product = MatrixProduct(*parts)
+    return replace(stage, edges=edges, selection=selection, closed=known, matrices=product)
+
+
+def _in_groups(shape: Shape) -> AbstractOperator:
+    """The operator from matrices (…, m, n) to (groups, m, n)."""
+    groups = (prod(shape[:-2]), *shape[-2:])
+    return Identity(shape) if groups == shape else Reshape(shape, groups)
 
 
 def _depth(operator: AbstractOperator) -> int:

@@ -67,8 +67,34 @@ class Closed:
 
 @final
 @dataclass(frozen=True)
+class MatrixProduct:
+    """A stage that is A Bᵀ for matrices A (groups, m, n) and B (groups, k, n), whatever lies in between.
+
+    first, second: the edges that give A and B.  The entries of the stage are those of (groups, m, k), in this order.
+    Source: docs/mathematics.md, §5.13.
+    """
+
+    first: Edge
+    second: Edge
+
+    @property
+    def out_shape(self) -> Shape:
+        """(groups, m, k)."""
+        return (*self.first.operator.out_shape[:2], self.second.operator.out_shape[1])
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> MatrixProduct:
+        """The same product with its tensors in `dtype` on `device`."""
+        edges = (Edge(e.source, e.operator.to(dtype, device)) for e in (self.first, self.second))
+        return MatrixProduct(*edges)
+
+
+@final
+@dataclass(frozen=True)
 class Stage:
-    """h = σ(Σ constants + Σ edges).  selection, closed: what is known besides of a stage without an activation."""
+    """h = σ(Σ constants + Σ edges).
+
+    selection, closed, matrices: what is known besides of a stage without an activation.
+    """
 
     edges: tuple[Edge, ...]
     constants: tuple[Constant, ...]
@@ -76,6 +102,7 @@ class Stage:
     shape: Shape
     selection: Selection | None = None
     closed: Closed | None = None
+    matrices: MatrixProduct | None = None
 
     @property
     def linear(self) -> bool:
@@ -102,7 +129,8 @@ class Stage:
         known = self.closed
         if known is not None:
             known = replace(known, rows=known.rows.to(dtype, device), back=known.back.to(dtype, device))
-        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection, known)
+        matrices = None if self.matrices is None else self.matrices.to(dtype, device)
+        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection, known, matrices)
 
 
 def count(tensors: Iterable[Tensor]) -> int:

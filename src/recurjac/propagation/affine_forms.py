@@ -7,7 +7,7 @@ part of the rest, of which only the size is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -147,18 +147,29 @@ class Symbols:
 
     def bounds(self, form: AffineForms) -> Interval:
         """Bounds of the entries over the region, (B, *entries); infinite for samples that are `unknown`."""
+        flat, rest, length = form.rows.flatten(2), form.rest.flatten(1), form.rows.shape[1]
+        memory = self.arithmetic.memory_on(self.region.x.device) // _COPIES
+        size = max(1, _rows_within(memory, self.region, length))
+        lots = [
+            self._bounds(AffineForms(flat[:, :, i : i + size], rest[:, i : i + size]))
+            for i in range(0, max(1, rest.shape[1]), size)
+        ]
+        low, high = (torch.cat(ends, 1) for ends in zip(*((b.lower, b.upper) for b in lots), strict=True))
+        return Interval.unchecked(low.reshape(form.rest.shape), high.reshape(form.rest.shape))
+
+    def _bounds(self, form: AffineForms) -> Interval:
+        """The same for entries (B, n)."""
         exact, n = self.arithmetic.exact, self.inputs
-        flat, shape = form.rows.flatten(2), self.region.x.shape
+        flat, shape = form.rows, self.region.x.shape
         noises = flat[:, n + 1 :]
         spread = self.arithmetic.at_least(noises.abs().sum(1), noises.shape[1])
-        half, middle = exact(spread) + exact(form.rest.flatten(1)), exact(flat[:, 0])
+        half, middle = exact(spread) + exact(form.rest), exact(flat[:, 0])
         high, low = middle + half, half - middle
         if flat.shape[1] > 1:
             inputs = flat[:, 1 : n + 1].mT.reshape(len(flat), 1, -1, *shape[1:])
             high = high + self._support(inputs.clone())
             low = low + self._support(-inputs)
-        lower, upper = (-low.upper()).reshape(form.rest.shape), high.upper().reshape(form.rest.shape)
-        unknown = self.unknown.reshape(-1, *[1] * (lower.dim() - 1))
+        lower, upper, unknown = -low.upper(), high.upper(), self.unknown.unsqueeze(1)
         return self.arithmetic.enclose(torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper))
 
     def _support(self, forms: Tensor) -> Ball:
@@ -173,15 +184,31 @@ class Symbols:
         arithmetic, exact = self.arithmetic, self.arithmetic.exact
         slope = band.slope
         kept = torch.where(slope == 0, 0.0, form.rest)
-        (middle, half), (centre, spread) = _midrad(band.gap, arithmetic), _midrad(values, arithmetic)
+        (middle, half), (centre, spread) = midrad_of(band.gap, arithmetic), midrad_of(values, arithmetic)
         rest = (exact(slope.abs()) * exact(kept) + exact(half)).upper()
         flat = ~(rest < spread)
         slope, middle, rest = (
             torch.where(flat, a, b) for a, b in ((torch.zeros_like(slope), slope), (centre, middle), (spread, rest))
         )
-        rows = arithmetic.scaled(exact(form.rows), slope.unsqueeze(1))
-        first = rows.map(lambda t: t[:, :1]) + exact(middle.unsqueeze(1))
-        return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
+
+        def made(begin: int, end: int) -> Ball:
+            rows = arithmetic.scaled(exact(form.rows[:, begin:end]), slope.unsqueeze(1))
+            return shifted(rows, exact(middle)) if begin == 0 else rows
+
+        return self.assembled(form.rows.shape[1], rest, made)
+
+    def assembled(self, length: int, rest: Tensor, made: Callable[[int, int], Ball]) -> AffineForms:
+        """The forms whose rows from `begin` to `end` are made(begin, end), in lots that fit in memory."""
+        memory = self.arithmetic.memory_on(self.region.x.device) // _COPIES
+        size = max(1, _rows_within(memory, self.region, rest[0].numel()))
+        if size >= length:
+            return self.settled(made(0, length), rest)
+        parts: list[Tensor] = []
+        for begin in range(0, length, size):
+            part = self.settled(made(begin, min(begin + size, length)), rest, begin)
+            parts, rest = [*parts, part.rows], part.rest
+        rows, broken = torch.cat(parts, 1), rest.isinf()
+        return AffineForms(torch.where(broken.unsqueeze(1), 0.0, rows) if bool(broken.any()) else rows, rest)
 
     def product(
         self, form: AffineForms, y: Interval, slope: AffineForms, delta: Interval, values: Interval
@@ -192,21 +219,21 @@ class Symbols:
         `delta` has shape (B, 1, *entries); `values` bounds δ y.  Where they leave less of a rest, they are taken.
         """
         arithmetic, exact = self.arithmetic, self.arithmetic.exact
-        (d, off), (c, far) = _midrad(delta, arithmetic), _midrad(y, arithmetic)
-        centre, spread = _midrad(values, arithmetic)
+        (d, off), (c, far) = midrad_of(delta, arithmetic), midrad_of(y, arithmetic)
+        centre, spread = midrad_of(values, arithmetic)
         left = exact(off.expand_as(far)) * exact(far)
         left = left + exact(d.abs()) * exact(form.rest) + exact(c.abs()) * exact(slope.rest.unsqueeze(1))
         rest = left.upper()
         flat = ~(rest < spread)
         d, c, rest = torch.where(flat, 0.0, d), torch.where(flat, 0.0, c), torch.where(flat, spread, rest)
-        length = max(form.rows.shape[1], slope.rows.shape[1])
-        rows = arithmetic.scaled(_long(exact(form.rows), length), d.unsqueeze(1))
-        rows = rows + _long(exact(slope.rows.unsqueeze(2)), length) * exact(c.unsqueeze(1))
-        both = exact(d) * exact(c)
-        first = rows.map(lambda t: t[:, :1]) + (exact(torch.where(flat, centre, 0.0)) - both).map(
-            lambda t: t.unsqueeze(1)
-        )
-        return self.settled(concatenate([first, rows.map(lambda t: t[:, 1:])], 1), rest)
+        shift = exact(torch.where(flat, centre, 0.0)) - exact(d) * exact(c)
+
+        def made(begin: int, end: int) -> Ball:
+            own = arithmetic.scaled(exact(some_rows(form, begin, end)), d.unsqueeze(1))
+            rows = own + exact(some_rows(slope, begin, end).unsqueeze(2)) * exact(c.unsqueeze(1))
+            return shifted(rows, shift) if begin == 0 else rows
+
+        return self.assembled(max(form.rows.shape[1], slope.rows.shape[1]), rest, made)
 
     def square(self, form: AffineForms, y: Interval, values: Interval) -> AffineForms:
         """The forms of y², for y (B, *entries) given by forms and in `y`; `values` bounds y².
@@ -214,7 +241,7 @@ class Symbols:
         With any number c, y² = 2 c y - c² + (y - c)², whose last term is between 0 and a square.
         """
         arithmetic, exact = self.arithmetic, self.arithmetic.exact
-        (c, far), (centre, spread) = _midrad(y, arithmetic), _midrad(values, arithmetic)
+        (c, far), (centre, spread) = midrad_of(y, arithmetic), midrad_of(values, arithmetic)
         half = (exact(far) * exact(far / 2)).upper()
         rest = (exact(2 * c.abs()) * exact(form.rest) + exact(half)).upper()
         flat = ~(rest < spread)
@@ -304,7 +331,20 @@ def band(z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractA
     return Band(slope, arithmetic.enclose(low, high))
 
 
-def _midrad(interval: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
+def some_rows(form: AffineForms, begin: int, end: int) -> Tensor:
+    """The rows from `begin` to `end`, of which those that are missing are 0."""
+    rows = form.rows[:, begin:end]
+    missing = end - begin - rows.shape[1]
+    return rows if missing == 0 else torch.cat([rows, rows.new_zeros(len(rows), missing, *rows.shape[2:])], 1)
+
+
+def shifted(rows: Ball, shift: Ball) -> Ball:
+    """The rows with a number (B, *entries) added to the first, which is that of 1."""
+    first = rows.map(lambda t: t[:, :1]) + shift.map(lambda t: t.unsqueeze(1))
+    return concatenate([first, rows.map(lambda t: t[:, 1:])], 1)
+
+
+def midrad_of(interval: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
     """The middle and an upper bound of the half-width; 0 and infinity where an end is infinite."""
     bounded = interval.lower.isfinite() & interval.upper.isfinite()
     middle, half = arithmetic.midrad(interval.map(lambda t: torch.where(bounded, t, 0.0)))

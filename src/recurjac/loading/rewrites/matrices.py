@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.loading.expression import LARGEST
+from recurjac.loading.expression import LARGEST, Expression
 from recurjac.loading.readers.branches import add
 from recurjac.loading.readers.sums import sum_over
 from recurjac.operators.dense import matrix_product
@@ -48,11 +48,17 @@ def matmul(x: Any, y: Any) -> Any:
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
     shape = (*lead, rows, columns, inner)
     _check(shape)
+    branches = isinstance(left, Expression) and isinstance(right, Expression)
+    if branches:
+        left, right = left.settled(), right.settled()
     wide = (
         moved(left, lambda t: t.unsqueeze(-2).expand(shape)),
         moved(right, lambda t: t.mT.unsqueeze(-3).expand(shape)),
     )
     z = sum_over(multiplied(*wide), [-1], False)
+    if branches:
+        rows_of = moved(left, lambda t: t.expand(*lead, rows, inner))
+        z = z.known_as_product(rows_of, moved(right, lambda t: t.mT.expand(*lead, columns, inner)))
     gone = [d for d, v in ((-1, b), (-2, a)) if len(v) == 1]
     return moved(z, lambda t: t.squeeze(gone)) if gone else z
 
