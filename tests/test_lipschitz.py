@@ -117,10 +117,10 @@ def test_a_kink_is_not_counted_as_attained() -> None:
     assert float(rj.lipschitz(network, rj.LpBall(torch.zeros(1), 1.0)).lower[0]) == pytest.approx(1.0, rel=1e-14)
 
 
-@pytest.mark.parametrize("sums", [rj.SignSum(), rj.ChordSum()], ids=repr)
+@pytest.mark.parametrize("sums", [rj.SignSum(), rj.ChordSum(), rj.PatternSum(2)], ids=repr)
 def test_better_sums_are_better(sums: AbstractRowSum) -> None:
-    """Chord form <= RecurJac's form <= plain, for pushing methods."""
-    order = [rj.PlainSum(), rj.SignSum(), rj.ChordSum()]
+    """Patterns <= chord form <= RecurJac's form <= plain, for pushing methods."""
+    order = [rj.PlainSum(), rj.SignSum(), rj.ChordSum(), rj.PatternSum(2)]
     worse = order[[type(o) for o in order].index(type(sums)) - 1]
     for kind, radius in (("relu", 0.6), ("falling", 0.01), ("sigmoid", 0.6), ("gelu", 0.01)):
         network = random_network(kind, 1, False)

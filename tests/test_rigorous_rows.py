@@ -90,6 +90,9 @@ def test_exact_values_and_slopes_are_inside(function: NormalisedRows, count: int
     way = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(dtype)
     ways = [Fraction(float(t)) for t in way]
     along = function.slope_along(z, Interval.point(way.expand(1, 1, *z.shape[1:])), RIGOROUS)
+    other = torch.randn(count, generator=torch.Generator().manual_seed(6), dtype=torch.float64).to(dtype)
+    covectors, tangents = (Interval.point(t.expand(1, 1, *z.shape[1:])) for t in (other, way))
+    forms = function.slope_between(z, covectors, tangents, RIGOROUS)
     norms = {p: function.norm(z, p, RIGOROUS)[0] for p in (1.0, 2.0, inf)}
     for at in points_of(z):
         for k, row in enumerate(at[0]):
@@ -100,6 +103,8 @@ def test_exact_values_and_slopes_are_inside(function: NormalisedRows, count: int
             assert true.inside(slopes.lower[0, k], slopes.upper[0, k], [t for r in true.slopes for t in r])
             moved = [sum((a * b for a, b in zip(r, ways, strict=True)), Fraction(0)) for r in true.slopes]
             assert true.inside(along.lower[0, 0, k], along.upper[0, 0, k], moved)
+            form = sum((Fraction(float(a)) * b for a, b in zip(other, moved, strict=True)), Fraction(0))
+            assert true.inside(forms.lower[0, 0, k], forms.upper[0, 0, k], [form])
             most = max(sum((abs(t) for t in r), Fraction(0)) for r in true.slopes)
             assert all(true.below(-float(norms[p][k]), -most) for p in (1.0, inf))
             size = float(norms[2.0][k])

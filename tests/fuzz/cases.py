@@ -37,6 +37,7 @@ NORMS: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.ProductOfNorms(), rj.QuadraticNorm(3), rj.CoupledNorm(2), rj.SplitNorm(2, 2),
     rj.TightestNorm(rj.ProductOfNorms(), rj.QuadraticNorm(2)), rj.Branched(limit=rj.Limit(60, 4)),
     rj.Branched(rj.QuadraticNorm(2), limit=rj.Limit(60, 4)), rj.CornerNorm(),
+    rj.JacobianNorm(rj.ClosedForms(rj.Chords()), rj.PatternSum(2)), rj.TurnedNorm(rj.ClosedForms(rj.Chords())),
     rj.JacobianNorm(rj.Chords(), rj.ChordSum()), rj.JacobianNorm(rj.RecurJac(), rj.SignSum()),
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-6, 1e-3, 0.01, 0.1, 0.1, 0.5, 2.0, 30.0, rj.inf)

@@ -13,6 +13,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from recurjac.activations.normalised_forms import NormalisedForms
 from recurjac.activations.row_bounds import (
     corners,
     divided,
@@ -31,6 +32,10 @@ from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, root_of
 
 _CUBES = 2**22
 """The largest number of second derivatives that are formed."""
+_PAIRS = 2**20
+"""The largest number of entries of covectors and tangents whose forms are bounded by a search."""
+_PIECES = 4
+"""The largest number of parts of each range in that search."""
 _ROUNDS = 2
 """How often bounds of slopes and of values are made from each other."""
 
@@ -94,6 +99,36 @@ class NormalisedRows(AbstractRowFunction):
     def inverse_length(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of 1 / (n s), where y = c / s: (batch, rows, 1).  Its derivative by z is -y / (n s)²."""
         return divided(self._inverse(z, arithmetic), z.shape[-1], arithmetic)
+
+    def slope_between(
+        self, z: Interval, covectors: Interval, tangents: Interval, arithmetic: AbstractArithmetic
+    ) -> Interval:
+        """By `slope_along`, and by the three numbers of which it is a function (`NormalisedForms`)."""
+        found = super().slope_between(z, covectors, tangents, arithmetic)
+        if z.shape[-1] == 1 or found.lower.numel() * z.shape[-1] > _PAIRS:
+            return found
+        (u, off), (w, away) = (self._centred(t, arithmetic) for t in (covectors, tangents))
+        room = _PAIRS / (4 * max(1, found.lower.numel() * z.shape[-1]))
+        pieces = max(1, min(_PIECES, int(room ** (1 / 3))))
+        sizes, inverse = self._sizes(z, arithmetic), self._inverse(z, arithmetic).map(_beside)
+        lengths = [arithmetic.at_least(t.abs().sum(-1, keepdim=True), t.shape[-1]) for t in (u, w, off, away)]
+        size, other, apart, rest = (Interval.point(t) for t in lengths)
+        errors = [arithmetic.product(apart, arithmetic.sum([other, rest])), arithmetic.product(size, rest)]
+        error = arithmetic.product(arithmetic.sum(errors), inverse).upper[..., 0]
+        low, high = (
+            NormalisedForms(z.map(_beside), sizes.map(_beside), t, w, self.eps, self.centred, pieces).upper(arithmetic)
+            for t in (-u, u)
+        )
+        low, high = ((arithmetic.exact(t) + arithmetic.exact(error)).upper() for t in (low, high))
+        return met(found, -low, high, arithmetic)
+
+    def _centred(self, t: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:
+        """Numbers, less their means if centred, and how far they are off, but for a number that all have in common."""
+        mid, half = arithmetic.midrad(t)
+        if not self.centred:
+            return mid, half
+        ball = arithmetic.exact(mid) - arithmetic.exact(mid.mean(-1, keepdim=True))
+        return ball.mid, half if ball.rad is None else arithmetic.at_least(half + ball.rad, 1)
 
     def norm(self, z: Interval, p: float, arithmetic: AbstractArithmetic) -> Tensor:
         """The Jacobian is a projection times a contraction, over the length; its rows have at most √n as much."""
@@ -168,8 +203,8 @@ class NormalisedRows(AbstractRowFunction):
         weights = 1 - torch.eye(count, dtype=z.lower.dtype, device=z.lower.device)
         return Interval.unchecked(least_squares(z.map(_across), weights, arithmetic), most)
 
-    def _inverse(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The range of 1 / s: (batch, rows, 1)."""
+    def _sizes(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """Bounds of s²: (batch, rows, 1)."""
         count = z.shape[-1]
         if self.centred:
             least = least_squares(z, torch.ones_like(z.lower[0, 0]), arithmetic).unsqueeze(-1)
@@ -179,7 +214,11 @@ class NormalisedRows(AbstractRowFunction):
             least, most = squares.lower, squares.upper
         most = torch.where(most.isnan(), torch.inf, most)
         low, high = (self._size(t, count, 0, arithmetic) for t in (least, most))
-        return inverse_root(Interval.unchecked(low.lower, high.upper), arithmetic)
+        return Interval.unchecked(low.lower, high.upper)
+
+    def _inverse(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """The range of 1 / s: (batch, rows, 1)."""
+        return inverse_root(self._sizes(z, arithmetic), arithmetic)
 
     def _by_length(self, y: Interval, inverse: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of (P - y yᵀ / n) / s, the Jacobian."""

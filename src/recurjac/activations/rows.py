@@ -48,6 +48,13 @@ class AbstractRowFunction(ABC):
         slopes, ways = self.slope_range(z, arithmetic).map(lambda t: t.unsqueeze(1)), tangents.map(_across)
         return total_of(arithmetic.product(slopes, ways), arithmetic).map(lambda t: t.squeeze(-1))
 
+    def slope_between(
+        self, z: Interval, covectors: Interval, tangents: Interval, arithmetic: AbstractArithmetic
+    ) -> Interval:
+        """Bounds of u · J w for covectors u and tangents w (batch or 1, K, rows, n): (batch, K, rows)."""
+        along = self.slope_along(z, tangents, arithmetic)
+        return total_of(arithmetic.product(along, covectors), arithmetic).map(lambda t: t.squeeze(-1))
+
     @classmethod
     @abstractmethod
     def examples(cls) -> list[Self]:

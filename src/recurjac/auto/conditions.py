@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 from recurjac.auto.work import Work
 from recurjac.jacobian import GradientForms
@@ -76,6 +76,18 @@ def where_few_kinks(work: Work) -> bool:
 def where_some_kinks(work: Work) -> bool:
     """Networks with too many such slopes to be tried early, but few enough for a division that goes on and on."""
     return where_kinked(work) and _FEW < work.unknown <= _SOME
+
+
+def where_row_sums_of_closed_forms(work: Work) -> bool:
+    """Networks with closed forms, where row sums are asked for."""
+    norms, given = work.question.norms, work.given
+    return norms is not None and norms[0] == inf and given is not None and given.network.has_closed_forms
+
+
+def where_turned_closed_forms(work: Work) -> bool:
+    """The same, where Euclidean norms are asked for, which are those of entries in suitable bases."""
+    norms, given = work.question.norms, work.given
+    return norms is not None and norms[0] == 2 and given is not None and given.network.has_closed_forms
 
 
 _MANY = 1500

@@ -20,10 +20,12 @@ from recurjac.auto.conditions import (
     where_looped,
     where_many_in_l1,
     where_many_kinks,
+    where_row_sums_of_closed_forms,
     where_smooth,
     where_smooth_and_small,
     where_smooth_at_once,
     where_some_kinks,
+    where_turned_closed_forms,
 )
 from recurjac.auto.opening import NOISES
 from recurjac.auto.step import AbstractStep
@@ -37,6 +39,7 @@ from recurjac.jacobian import (
     AbstractJacobianMethod,
     Centred,
     Chords,
+    ClosedForms,
     FastLip,
     ForwardTangents,
     GradientForms,
@@ -52,6 +55,7 @@ from recurjac.norms import (
     CoupledNorm,
     JacobianNorm,
     NormBound,
+    PatternSum,
     ProductOfNorms,
     QuadraticNorm,
     SplitNorm,
@@ -387,6 +391,8 @@ class SearchStep(AbstractStep):
         return None
 
 
+_CLOSED = ClosedForms(Chords())
+"""A quick method that knows closed forms."""
 _DUALS = DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 100, 100)
 """Ranges by the quadratic dual, with growing effort."""
 
@@ -403,6 +409,13 @@ STEPS: tuple[AbstractStep, ...] = (
     BranchStep(method=TurnedNorm(ForwardTangents(NOISES)), where=where_looped, passes=0, parts=untied_by_intervals),
     BranchStep(method=TurnedNorm(), where=where_smooth_and_small, passes=5),
     SearchStep(),
+    NormStep(
+        JacobianNorm(_CLOSED, PatternSum(3)),
+        JacobianNorm(_CLOSED, PatternSum(6)),
+        where=where_row_sums_of_closed_forms,
+        passes=0,
+    ),
+    NormStep(TurnedNorm(_CLOSED), where=where_turned_closed_forms, passes=0),
     ExactStep(),
     BranchStep(64, method=JacobianNorm(XLinear()), where=where_many_in_l1),
     RangeStep(*_DUALS, where=where_many_kinks),

@@ -11,23 +11,24 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.activations.row_bounds import total_of
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
 from recurjac.network import Closed, Edge
-from recurjac.operators import compose
+from recurjac.operators import AbstractOperator, compose
 from recurjac.operators.gather import gather
 from recurjac.operators.interval import affine_image, interval_image
 from recurjac.preactivation import PreactivationState
 from recurjac.preactivation.closed import slopes_of
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.forms import AbstractSeeds, DenseForms
+from recurjac.propagation.forms import AbstractSeeds
 
 _PAIRS = 2**13
 """The largest number of entries of the Jacobians of a stage that become neurons."""
-_WORK = 2**22
-"""The largest number of second derivatives that are formed for tangents."""
+_FORMS = 2**20
+"""The largest number of entries of rows of numbers, each with a row of J and a tangent, that are bounded as forms."""
 
 
 @final
@@ -138,30 +139,46 @@ class _Alone(AbstractPrepared):
         return self.whole
 
     def push(self, tangents: AbstractSeeds) -> Interval:
-        """For one tangent per covector, as row sums ask; nothing is said of others."""
-        chain, rows = self.chain, self.chain.rows
-        shape = (chain.batch, rows, tangents.count)
-        end = torch.full(shape, torch.inf, dtype=chain.dtype, device=chain.device)
-        work = chain.batch * rows * prod(self.form.rows.out_shape) * self.form.rows.out_shape[-1]
-        if not isinstance(tangents, DenseForms) or tangents.count != 1 or work > _WORK or chain.covectors is not None:
+        """By forms uᵀJw of the closed form's Jacobian J, where they are not too many."""
+        chain, arithmetic = self.chain, self.chain.arithmetic
+        rows, count, shape = chain.rows, tangents.count, self.form.rows.out_shape
+        if chain.batch * rows * count * prod(shape) > _FORMS:
+            end = torch.full((chain.batch, rows, count), torch.inf, dtype=chain.dtype, device=chain.device)
             return Interval.unchecked(-end, end)
-        found = self._along(tangents.tensor()[:, :, 0])
-        own = torch.arange(rows, device=chain.device)
-        return self._whole(found.map(lambda t: t.flatten(2)[:, own % t.shape[1], own].unsqueeze(-1)))
+        ways, pulled = tangents.tensor(), self._pulled()
+        each = ways.expand(-1, rows, *ways.shape[2:]).flatten(1, 2)
+        covectors = interval_image(self.form.back.transpose(), pulled[self.node], arithmetic)
+        moved = interval_image(self.form.rows, self._moved(each), arithmetic)
+        pairs = covectors.map(lambda t: t.repeat_interleave(count, 1))
+        total = total_of(self.form.function.slope_between(self.box, pairs, moved, arithmetic), arithmetic)
+        if 0 in pulled:
+            around = pulled[0].map(lambda t: t.flatten(2).repeat_interleave(count, 1))
+            beside = total_of(arithmetic.product(around, Interval.point(each.flatten(2))), arithmetic)
+            total = arithmetic.sum([total, beside])
+        return self._whole(total.map(lambda t: t[..., 0].unflatten(1, (rows, count))))
 
-    def _along(self, ways: Tensor) -> Interval:
-        """Bounds of J t for tangents (batch or 1, L, *input): (batch, L, *output)."""
-        arithmetic = self.chain.arithmetic
+    def _moved(self, ways: Tensor) -> Interval:
+        """Tangents (batch or 1, L, *input) at the source of the rows."""
         known = {0: Interval.point(ways)}
-        for node in self.order:
-            if node == self.node:
-                rows = interval_image(self.form.rows, known[self.form.source], arithmetic)
-                slopes = self.form.function.slope_along(self.box, rows, arithmetic)
-                known[node] = interval_image(self.form.back, slopes, arithmetic)
-            elif node:
-                terms = [(e.operator, known[e.source]) for e in self.chain.edges[node]]
-                known[node] = affine_image(terms, None, arithmetic)
-        return known[self.chain.end]
+        for node in [k for k in self.order if 0 < k <= self.form.source]:
+            terms = [(e.operator, known[e.source]) for e in self.chain.edges[node]]
+            known[node] = affine_image(terms, None, self.chain.arithmetic)
+        return known[self.form.source]
+
+    def _pulled(self) -> dict[int, Interval]:
+        """Gradients (batch or 1, K, *node) at the rows' values, and at the input but for what passes through these."""
+        chain, shape = self.chain, self.chain.shapes[-1]
+        covectors = chain.covectors
+        if covectors is None:
+            covectors = torch.eye(prod(shape), dtype=chain.dtype, device=chain.device).reshape(1, -1, *shape)
+        known, terms = {chain.end: Interval.point(covectors)}, dict[int, list[tuple[AbstractOperator, Interval]]]()
+        for node in self.order[::-1]:
+            if node in terms:
+                known[node] = affine_image(terms[node], None, chain.arithmetic)
+            if node != self.node and node in known:
+                for e in chain.edges[node]:
+                    terms.setdefault(e.source, []).append((e.operator.transpose(), known[node]))
+        return known
 
 
 def _alone(state: PreactivationState, whole: ChainRule) -> _Alone | None:

@@ -161,6 +161,11 @@ class Network:
         """Whether some stages are factors of a product."""
         return has_factors(self.stages)
 
+    @property
+    def has_closed_forms(self) -> bool:
+        """Whether some stage is known as a function of rows."""
+        return any(s.closed is not None for s in self.stages)
+
     @cached_property
     def local(self) -> bool:
         """Whether some operator is local, such as a convolution."""

@@ -11,14 +11,14 @@ from recurjac.norms.entrywise import JacobianNorm
 from recurjac.norms.induced import induced_norm
 from recurjac.norms.product import ProductOfNorms
 from recurjac.norms.quadratic import QuadraticNorm
-from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PlainSum, SignSum
+from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PatternSum, PlainSum, SignSum
 from recurjac.norms.split import SplitNorm
 from recurjac.norms.tightest import TightestNorm
 from recurjac.norms.turned import TurnedNorm
 
 __all__ = [
     "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound",
-    "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "TurnedNorm",
+    "PatternSum", "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "TurnedNorm",
     "as_norm_method", "check_norm", "check_supported", "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
