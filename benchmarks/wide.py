@@ -17,19 +17,20 @@ import torch
 
 import recurjac as rj
 from benchmarks.architectures import ARCHITECTURES
+from recurjac.norms import AbstractNormMethod
 
 RADII = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
-def row(name: str, radius: float, seconds: float, large: bool) -> str:
-    """One output of an architecture: the upper bound, what is attained, their ratio, seconds, and memory."""
+def row(name: str, radius: float, method: AbstractNormMethod, large: bool) -> str:
+    """One output of an architecture: the upper bound, what is attained, their ratio, CPU seconds, and memory."""
     module, x = ARCHITECTURES[name].made(large)
-    began = time.perf_counter()
+    began = time.process_time()
     network = rj.load(module, x)
-    read = time.perf_counter() - began
+    read = time.process_time() - began
     one = network.output(prod(network.output_shape) // 2)
-    found = rj.lipschitz(one, rj.LpBall(x, radius, inf), method=rj.Auto(seconds))
-    upper, lower, spent = float(found.upper), float(found.lower), time.perf_counter() - began - read
+    found = rj.lipschitz(one, rj.LpBall(x, radius, inf), method=method)
+    upper, lower, spent = float(found.upper), float(found.lower), time.process_time() - began - read
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
         f"{name:26} {sum(one.sizes):8} {radius:7g} {upper:12.6g} {lower:10.6g} {upper / lower:10.4g} "
@@ -43,19 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--radius", nargs="+", type=float, default=RADII)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--quick", action="store_true", help="the small versions that the tests use")
+    parser.add_argument("--linear-network", action="store_true", help="by LinearNetworkNorm alone")
     parser.add_argument("--here", action="store_true", help="in this process, without a header")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    method = rj.LinearNetworkNorm(chosen.seconds) if chosen.linear_network else rj.Auto(chosen.seconds)
     if not chosen.here:
         print(f"{'network':26} {'neurons':>8} {'radius':>7} {'upper':>12} {'attained':>10} {'ratio':>10} "
               f"{'read s':>6} {'s':>6} {'GiB':>6}  by", flush=True)  # fmt: skip
     for name in chosen.only:
         for radius in chosen.radius:
             if chosen.here:
-                print(row(name, radius, chosen.seconds, not chosen.quick), flush=True)
+                print(row(name, radius, method, not chosen.quick), flush=True)
                 continue
             command = [sys.executable, "-m", "benchmarks.wide", "--here", "--only", name, "--radius", str(radius)]
             command += ["--seconds", str(chosen.seconds), *(["--quick"] if chosen.quick else [])]
+            command += ["--linear-network"] if chosen.linear_network else []
             subprocess.run(command, check=True)  # noqa: S603  (this module itself)
 
 
