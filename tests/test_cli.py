@@ -36,7 +36,8 @@ JACOBIAN_METHODS: dict[str, AbstractJacobianMethod] = {
 }  # fmt: skip
 NORM_METHODS: dict[str, AbstractNormMethod] = {
     "product": rj.ProductOfNorms(), "quadratic": rj.QuadraticNorm(), "coupled": rj.CoupledNorm(),
-    "corners": rj.CornerNorm(), "split": rj.SplitNorm(), "turned": rj.TurnedNorm(),
+    "corners": rj.CornerNorm(), "linear-network": rj.LinearNetworkNorm(), "split": rj.SplitNorm(),
+    "turned": rj.TurnedNorm(),
     "one-pass": rj.TightestNorm(rj.JacobianNorm(), rj.ProductOfNorms()),
 }  # fmt: skip
 RULES: dict[str, AbstractPreactivation] = {

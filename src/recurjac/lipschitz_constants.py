@@ -190,7 +190,7 @@ def _searched(search: Search, question: Problem, p: float, q: float, aim: Aim) -
     with suppress(OutOfTime), until(limit):
         return search.attained(question, p, q, aim)
     if question.planner.quick_at_points(question.network):
-        return Search(work=0).attained(question, p, q)
+        return Search(work=0, seconds=search.seconds).attained(question, p, q)
     x = question.bound.x
     return Attained(x.new_zeros(len(x)), x, torch.zeros_like(x))
 

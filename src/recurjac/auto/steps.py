@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import log, prod
+from math import inf, log, prod
 from typing import final
 
 import torch
 
+from recurjac.arithmetic import length_of
 from recurjac.auto.conditions import (
     anywhere,
     unless_many_kinks,
@@ -43,6 +44,7 @@ from recurjac.jacobian import (
     FastLip,
     ForwardTangents,
     GradientForms,
+    Gradients,
     InTime,
     QuadraticClamped,
     RecurJac,
@@ -50,10 +52,12 @@ from recurjac.jacobian import (
     ReversedAfterFirst,
     XLinear,
 )
+from recurjac.jacobian.linear_network import lengths_of
 from recurjac.norms import (
     AbstractNormMethod,
     CoupledNorm,
     JacobianNorm,
+    LinearNetworkNorm,
     NormBound,
     PatternSum,
     ProductOfNorms,
@@ -62,6 +66,7 @@ from recurjac.norms import (
     TurnedNorm,
 )
 from recurjac.preactivation import AbstractPreactivation, DualRanges, SecantRanges
+from recurjac.preactivation.anytime import Known
 from recurjac.problem import Problem
 from recurjac.search import Search, better_of
 
@@ -182,6 +187,49 @@ class ForwardStep(AbstractStep):
 
     def run(self, work: Work, rung: int, seconds: float) -> float | None:
         return work.tighten(JacobianNorm(self.method), self.title)
+
+
+@final
+@dataclass(frozen=True)
+class LinearNetworkStep(AbstractStep):
+    """Ranges and the lengths of gradients by a linear network with noises, for large convolutional networks."""
+
+    @property
+    def title(self) -> str:
+        return LinearNetworkNorm().title
+
+    @property
+    def rungs(self) -> int:
+        return 1
+
+    @property
+    def share(self) -> float:
+        return 0.7
+
+    def suits(self, work: Work) -> bool:
+        given, norms = work.given, work.question.norms
+        if given is None or norms is None or norms[0] != inf or work.batch > 1 or not where_large(work):
+            return False
+        return given.network.local and work.unstable
+
+    def least(self, work: Work) -> float:
+        """The unit vectors of all inputs are pushed in any case."""
+        network = work.gradients.state.network
+        return network.sizes[0] * (network.multiply_adds + 8 * sum(network.sizes)) / _RATE
+
+    def run(self, work: Work, rung: int, seconds: float) -> float | None:
+        found = lengths_of(work.gradients.state, Deadline.after(seconds))
+        if found is None or work.given is None or work.question.norms is None:
+            return None
+        work.gradients = Gradients(work.given.by(Known(found.ranges[:-1], work.given.pre)))
+        work.version += 1
+        upper = length_of(found.rows, work.question.norms[1])
+        arithmetic = work.gradients.chain.arithmetic
+        return work.learn(NormBound(arithmetic.at_least(upper.reshape(1), len(found.rows) + 6)), self.title)
+
+
+_RATE = 2e9
+"""Multiply-adds of a network, and entries of its stages, in a second, on a slow machine."""
 
 
 @final
@@ -398,6 +446,7 @@ _DUALS = DualRanges(40, 8, 8), DualRanges(60, 40, 60, last=12), DualRanges(100, 
 
 OPENING: tuple[AbstractStep, ...] = (
     NormStep(JacobianNorm(FastLip()), where=where_large, passes=0),
+    LinearNetworkStep(),
     NormStep(JacobianNorm(GradientForms()), where=where_large_products, passes=0),
     NormStep(JacobianNorm(InTime()), where=where_large, passes=0),
     NormStep(JacobianNorm()),

@@ -9,6 +9,7 @@ from recurjac.norms.corners import CornerNorm
 from recurjac.norms.coupled import CoupledNorm
 from recurjac.norms.entrywise import JacobianNorm
 from recurjac.norms.induced import induced_norm
+from recurjac.norms.linear_network import LinearNetworkNorm
 from recurjac.norms.product import ProductOfNorms
 from recurjac.norms.quadratic import QuadraticNorm
 from recurjac.norms.row_sums import AbstractRowSum, ChordSum, PatternSum, PlainSum, SignSum
@@ -17,9 +18,10 @@ from recurjac.norms.tightest import TightestNorm
 from recurjac.norms.turned import TurnedNorm
 
 __all__ = [
-    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm", "NormBound",
-    "PatternSum", "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum", "SplitNorm", "TightestNorm", "TurnedNorm",
-    "as_norm_method", "check_norm", "check_supported", "default_norm_method", "induced_norm",
+    "AbstractNormMethod", "AbstractRowSum", "ChordSum", "CornerNorm", "CoupledNorm", "JacobianNorm",
+    "LinearNetworkNorm", "NormBound", "PatternSum", "PlainSum", "ProductOfNorms", "QuadraticNorm", "SignSum",
+    "SplitNorm", "TightestNorm", "TurnedNorm", "as_norm_method", "check_norm", "check_supported",
+    "default_norm_method", "induced_norm",
 ]  # fmt: skip
 
 

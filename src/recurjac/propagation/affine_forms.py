@@ -304,17 +304,10 @@ def band(z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractA
     taken, because between the slopes of two lines all bands may be of the same width.  A line of slope s is above
     one of slope a on z if it is at both ends.  Where z is unbounded, the band is infinite.
     """
-    exact, bounded = arithmetic.exact, z.lower.isfinite() & z.upper.isfinite()
-    ends = [exact(torch.where(bounded, end, 0.0)) for end in (z.lower, z.upper)]
+    bounded = z.lower.isfinite() & z.upper.isfinite()
     tried = [s for c in choices for s in (c.lower_slope / 2 + c.upper_slope / 2, c.lower_slope, c.upper_slope)]
     slopes = torch.stack([torch.broadcast_to(s[:, 0], z.shape) for s in tried])
-    top, bottom = torch.full_like(slopes, torch.inf), torch.full_like(slopes, -torch.inf)
-    for c in choices:
-        above, below = exact(c.upper_slope[:, 0]) - exact(slopes), exact(c.lower_slope[:, 0]) - exact(slopes)
-        up = [above * end + exact(c.upper_intercept[:, 0]) for end in ends]
-        down = [below * end + exact(c.lower_intercept[:, 0]) for end in ends]
-        top = torch.minimum(top, torch.maximum(up[0].upper(), up[1].upper()))
-        bottom = torch.maximum(bottom, torch.minimum(down[0].lower(), down[1].lower()))
+    bottom, top = _beside(slopes, z, choices, arithmetic)
     width = (top - bottom).detach().nan_to_num(torch.inf, torch.inf)
     near = width <= width.amin(0) * (1 + torch.finfo(width.dtype).eps ** 0.5)  # several often tie
     places = torch.arange(len(width), device=width.device).reshape(-1, *[1] * z.lower.dim()).expand_as(near)
@@ -342,6 +335,31 @@ def shifted(rows: Ball, shift: Ball) -> Ball:
     """The rows with a number (B, *entries) added to the first, which is that of 1."""
     first = rows.map(lambda t: t[:, :1]) + shift.map(lambda t: t.unsqueeze(1))
     return concatenate([first, rows.map(lambda t: t[:, 1:])], 1)
+
+
+def gap_beside(
+    slope: Tensor, z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractArithmetic
+) -> Interval:
+    """What a function that lies between the lines of each choice differs by from slope z on z, (B, *entries)."""
+    bounded = z.lower.isfinite() & z.upper.isfinite()
+    low, high = _beside(slope, z, choices, arithmetic)
+    return arithmetic.enclose(torch.where(bounded, low, -torch.inf), torch.where(bounded, high, torch.inf))
+
+
+def _beside(
+    slopes: Tensor, z: Interval, choices: Sequence[LinearRelaxation], arithmetic: AbstractArithmetic
+) -> tuple[Tensor, Tensor]:
+    """Bounds of f(z) - slope z on bounded z (B, *entries), for slopes (…, B, *entries); where z is not, numbers."""
+    exact, bounded = arithmetic.exact, z.lower.isfinite() & z.upper.isfinite()
+    ends = [exact(torch.where(bounded, end, 0.0)) for end in (z.lower, z.upper)]
+    top, bottom = torch.full_like(slopes, torch.inf), torch.full_like(slopes, -torch.inf)
+    for c in choices:
+        above, below = exact(c.upper_slope[:, 0]) - exact(slopes), exact(c.lower_slope[:, 0]) - exact(slopes)
+        up = [above * end + exact(c.upper_intercept[:, 0]) for end in ends]
+        down = [below * end + exact(c.lower_intercept[:, 0]) for end in ends]
+        top = torch.minimum(top, torch.maximum(up[0].upper(), up[1].upper()))
+        bottom = torch.maximum(bottom, torch.minimum(down[0].lower(), down[1].lower()))
+    return bottom, top
 
 
 def midrad_of(interval: Interval, arithmetic: AbstractArithmetic) -> tuple[Tensor, Tensor]:

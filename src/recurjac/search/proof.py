@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval, length_of
-from recurjac.deadline import Deadline
+from recurjac.deadline import Deadline, until
+from recurjac.errors import OutOfTime
 from recurjac.jacobian import Gradients, RecurJac
 from recurjac.operators.interval import affine_image
 from recurjac.preactivation import IBP
@@ -25,7 +28,7 @@ def proved(
 
     These are proved in their order, best first, while a later one claims more than what is proved.  Points without a
     claim are tried where nothing else was proved.  If kinks leave less than was claimed, RecurJac takes a second look
-    at the best point.
+    at the best point, unless so many slopes are not known exactly there that this would take long.
     """
     inside = problem.holds(points)
     close, count = 1 - torch.finfo(points.dtype).eps ** 0.5, claimed.shape[1]
@@ -37,9 +40,21 @@ def proved(
         if len(rows) and (n in (1, count) or not deadline.over):
             found = _with(found, rows, _at(problem, points[rows, n], inside[rows, n], norms))
     rows = (claimed[:, 0] * close > found.gain).nonzero().squeeze(1)
-    if len(rows) and not deadline.over:
-        found = _with(found, rows, _again(problem, points[rows, 0], inside[rows, 0], norms))
+    if len(rows) and not deadline.over and _is_affordable(problem, points[rows, 0]):
+        with suppress(OutOfTime), until(problem.planner.watched(problem.network, deadline)):
+            found = _with(found, rows, _again(problem, points[rows, 0], inside[rows, 0], norms))
     return found
+
+
+_SECOND_LOOK = 4 * 10**9
+"""The most multiply-adds of RecurJac at the best points."""
+
+
+def _is_affordable(problem: Problem, points: Tensor) -> bool:
+    """Whether RecurJac takes little time at points (N, *input): it pulls a form of each slope that is not known."""
+    chain = Gradients(problem.over(LpBall(points, 0.0)).by_intervals()).chain
+    masks = [m for k in range(1, chain.end) if (m := chain.unstable(k)) is not None]
+    return sum(int(m.sum()) for m in masks) * problem.network.multiply_adds <= _SECOND_LOOK
 
 
 def _with(found: Attained, rows: Tensor, here: Attained) -> Attained:

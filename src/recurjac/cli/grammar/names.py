@@ -11,8 +11,8 @@ JACOBIAN_METHODS = (
 )  # fmt: skip
 NORM_METHODS = (
     "auto", "branched", "centred", "chords", "clamped", "corners", "coupled", "exact", "fastlip", "gradient-forms",
-    "one-pass", "product", "quadratic", "recurjac", "recurjac-f0", "recurjac-f1", "split", "tangents", "turned",
-    "xlinear",
+    "linear-network", "one-pass", "product", "quadratic", "recurjac", "recurjac-f0", "recurjac-f1", "split",
+    "tangents", "turned", "xlinear",
 )  # fmt: skip
 RULES = ("auto", "crown", "dual", "fastlin", "forward", "half-spaces", "ibp", "secants")
 """The rules for pre-activations."""
