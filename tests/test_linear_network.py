@@ -130,6 +130,15 @@ def test_where_nothing_is_known() -> None:
     assert not rj.LinearNetworkNorm().supports(2, inf)
 
 
+def test_of_combinations_of_outputs_nothing_is_claimed() -> None:
+    """Those of a sample may be as many as there are outputs, so that no shape tells them apart."""
+    network, x = small("EfficientNet-like", True)
+    problem = rj.Problem(network, rj.LpBall(x, 1e-4))
+    hundredfold = 100 * torch.eye(prod(network.output_shape), dtype=x.dtype).reshape(1, -1, *network.output_shape)
+    rows = rj.LinearNetworkNorm().rows(Gradients(problem, combinations=hundredfold), inf)
+    assert bool((rows >= 100 * point_jacobian(network, x).abs().sum(2).amax(0) * (1 - 1e-9)).all())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_gaps_hold_beside_any_slope(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

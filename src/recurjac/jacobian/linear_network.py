@@ -252,7 +252,9 @@ class _Pass:
 
     def _begin(self) -> None:
         count, x = self.centre[0].numel(), self.centre
-        weights = torch.stack([self.radius.flatten(), torch.ones_like(self.radius.flatten())]) * self.scale
+        radius, tiny = self.radius.flatten(), torch.finfo(x.dtype).tiny
+        scaled = torch.where(radius > 0, (radius * self.scale).clamp(min=tiny), 0.0)
+        weights = torch.stack([scaled, torch.full_like(radius, self.scale)])
         self.centres[0], self.rests[0] = x[0], x.new_zeros(2, *x.shape[1:])
         self.sizes[0] = weights.reshape(2, *x.shape[1:])
         self._weigh(weights)
@@ -278,10 +280,10 @@ class _Pass:
             rest = self._sum(rest, left)
         if centre is None or size is None:
             centre = arithmetic.exact(self.centre.new_zeros(stage.shape)) if centre is None else centre
-            return centre.mid, rest, self._with(rest, centre.rad, scaled=True)
+            return centre.mid, rest, self._with(rest, centre.rad)
         if size.rad is not None:
             rest = self._sum(rest, size.rad.expand_as(rest))
-        return centre.mid, self._summed(k), self._with(rest, centre.rad, scaled=True)
+        return centre.mid, self._summed(k), self._with(rest, centre.rad)
 
     def _summed(self, k: int) -> Tensor:
         """Upper bounds of the sums of sizes at z_k, which are never 0, as products may underflow: (2, *stage)."""
@@ -290,12 +292,12 @@ class _Pass:
         least = 4 * (self.linear.terms + 1) * torch.finfo(found.dtype).tiny
         return self.arithmetic.at_least(found + least, 2 * self.linear.terms + 4)
 
-    def _with(self, rest: Tensor, error: Tensor | None, scaled: bool) -> Tensor:
+    def _with(self, rest: Tensor, error: Tensor | None) -> Tensor:
         """The rests (2, *stage), where an error (*stage) of values is added to the first."""
         if error is None:
             return rest
-        more = error.expand(rest.shape[1:]) * (self.scale if scaled else 1.0)
-        least = torch.finfo(rest.dtype).tiny * (more > 0)
+        more = error.expand(rest.shape[1:]) * self.scale
+        least = torch.finfo(rest.dtype).tiny * (error > 0).expand(rest.shape[1:])  # the scaled error may underflow
         return torch.stack([self._sum(self._sum(rest[0], more), least), rest[1]])
 
     def _sum(self, a: Tensor, b: Tensor) -> Tensor:
@@ -334,8 +336,8 @@ class _Pass:
         choices = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)]
         middle, half = arithmetic.midrad(gap_beside(slope.unsqueeze(0), z, choices, arithmetic))
         after = exact(slope) * exact(centre) + exact(middle[0])
-        noise = self._with(self._times(slope.abs(), rest), after.rad, scaled=True)
-        value = self._with(noise, half[0], scaled=True)[0]
+        noise = self._with(self._times(slope.abs(), rest), after.rad)
+        value = self._with(noise, half[0])[0]
         off = torch.maximum(
             (exact(slopes.upper[0]) - exact(slope)).upper(), (exact(slope) - exact(slopes.lower[0])).upper()
         ).clamp(min=0)

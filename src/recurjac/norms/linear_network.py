@@ -24,7 +24,8 @@ class LinearNetworkNorm(AbstractNormMethod):
 
     It finds its own ranges, which are never wider than those of the problem.  It takes as long as evaluations of the
     network at as many points as there are inputs and unstable neurons, whatever its depth, and hardly any memory: it
-    suits convolutional networks of many neurons at small radii.  Only for p = inf, and regions without constraints.
+    suits convolutional networks of many neurons at small radii.  Only for p = inf, all outputs, and regions without
+    constraints; elsewhere bounds are infinite.
     seconds: for noises, for all samples of a call; those that are left go on as intervals.
     Bounds carry no gradients.  Source: docs/mathematics.md, §5.14.
     """
@@ -55,7 +56,9 @@ class LinearNetworkNorm(AbstractNormMethod):
     def rows(self, gradients: Gradients, p: float) -> Tensor:
         problem, chain = gradients.problem, gradients.chain
         nothing = torch.full((chain.batch, chain.rows), inf, dtype=chain.dtype, device=chain.device)
-        if problem is None or gradients.given is not None or p != inf or chain.batch != problem.bound.batch:
+        if problem is None or gradients.given is not None or gradients.combinations is not None:
+            return nothing
+        if p != inf or chain.batch != problem.bound.batch:
             return nothing
         deadline, found = Deadline.after(self.seconds), []
         for i in range(chain.batch):
