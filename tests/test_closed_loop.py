@@ -232,8 +232,8 @@ def test_as_many_cuts_as_are_quick() -> None:
     """Every state is a cut; the bounds of each of the two halves cost as much as those of the whole."""
     assert [rj.Planner().cuts(nodes) for nodes in (1, 4, 40, 127, 129, 1000)] == [128, 32, 3, 1, 1, 1]
     network, region = (
-        rj.closed_loop(pendulum, policy().requires_grad_(False), 3, torch.zeros(2)),
-        rj.LpBall(torch.zeros(1, 2), 0.3),
+        rj.closed_loop(pendulum, policy().requires_grad_(False), 6, torch.zeros(2)),
+        rj.LpBall(torch.zeros(1, 2), 1.0),
     )
     few, more, none = (
         rj.jacobian_bounds(rj.Problem(network, region, planner=rj.Planner(Thresholds(cut_nodes=n))), method=method)
@@ -241,7 +241,7 @@ def test_as_many_cuts_as_are_quick() -> None:
     )
     widths = [float((b.upper - b.lower).sum()) for b in (more, few, none)]
     assert widths == sorted(widths)
-    assert widths[0] < widths[2]
+    assert widths[0] < 0.9999 * widths[2]
 
 
 def _unbatched(x: Tensor, u: Tensor) -> Tensor:
