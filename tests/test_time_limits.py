@@ -42,6 +42,7 @@ ASKS: dict[str, Ask] = {
     "deployed_error": lambda n, x, **how: rj.deployed_error(n, ball(x), **how),
     "hessian_bounds": lambda n, x, **how: rj.hessian_bounds(n, ball(x), **how),
     "residual_bounds": lambda n, x, **how: rj.residual_bounds(n, ball(x), residuals=rj.laplacian(0, 1), **how),
+    "contraction_rate": lambda n, x, **how: rj.contraction_rate(n, ball(x), **how),
     "second_derivative": lambda n, x, **how: rj.second_derivative(n, ball(x), directions=WAYS, **how),
     "curvature": lambda n, x, **how: rj.curvature(n, ball(x), **how),
     "monotone": lambda n, x, **how: rj.monotone(n, ball(x), **how),
@@ -55,7 +56,8 @@ BESIDE: list[tuple[str, str, Any]] = [
     ("directional_bounds", "method", rj.AutoEntries()), ("preactivation_bounds", "pre", rj.Crown()),
     ("deployed_error", "pre", rj.IBP()),
     ("residual_bounds", "limit", rj.Limit()), ("second_derivative", "limit", rj.Limit()),
-    ("curvature", "limit", rj.Limit()), ("monotone", "limit", rj.Limit()), ("monotone", "method", rj.Chords()),
+    ("curvature", "limit", rj.Limit()), ("contraction_rate", "limit", rj.Limit()),
+    ("contraction_rate", "method", rj.Chords()), ("monotone", "limit", rj.Limit()), ("monotone", "method", rj.Chords()),
     ("certified_radius", "search", rj.RadiusSearch(time_limit=2)), ("stationary_free_radius", "limit", rj.Limit()),
     ("stationary_free_radius", "method", rj.AutoEntries(1)),
 ]  # fmt: skip
@@ -93,7 +95,7 @@ def test_two_limits_are_refused(name: str, argument: str, value: Any) -> None:
         ASKS[name](*smooth(), time_limit=5, **{argument: value})
 
 
-CLOCKED = ("deadline", "preactivation.state", "machine", "branching.search", "branching.turns")
+CLOCKED = ("deadline", "preactivation.state", "branching.search", "branching.turns")
 """The modules that look at the clock."""
 
 

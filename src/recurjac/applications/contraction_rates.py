@@ -22,6 +22,7 @@ from recurjac.branching import AbstractBrancher, Branching, InputBisection, Limi
 from recurjac.branching.branched import points_within
 from recurjac.branching.pool import Bounded, Goals
 from recurjac.branching.search import AbstractBounds
+from recurjac.deadline import check_time_limit
 from recurjac.jacobian import (
     AbstractJacobianMethod,
     Gradients,
@@ -68,6 +69,7 @@ def contraction_rate(
 
     Source: docs/mathematics.md, §7.7.
     """
+    check_time_limit(time_limit, method=method)
     problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     limits = Limits.of(limit, time_limit, problem.bound.batch)
     how = as_jacobian_method(method, None if time_limit is None else time_limit / 2)
