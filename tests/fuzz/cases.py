@@ -27,6 +27,7 @@ METHODS: tuple[AbstractJacobianMethod, ...] = (
     rj.NodeIntersection(rj.Chords(), rj.RecurJac()),
     rj.Cut(rj.Chords(), most=5), rj.ForwardTangents(), rj.ForwardTangents(5), rj.XLinear(), rj.XLinear(2),
     rj.Centred(), rj.Clamped(rj.Chords(), rj.QuadraticNorm(2)), rj.QuadraticClamped(), rj.InTime(),
+    rj.GradientForms(10**9, 8),  # by single steps, as so many noises do not fit
     rj.BranchedEntries(rj.Chords(), limit=rj.Limit(60, 4)),
 )  # fmt: skip
 RULES: tuple[AbstractPreactivation, ...] = (
@@ -38,6 +39,7 @@ NORMS: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
     rj.TightestNorm(rj.ProductOfNorms(), rj.QuadraticNorm(2)), rj.Branched(limit=rj.Limit(60, 4)),
     rj.Branched(rj.QuadraticNorm(2), limit=rj.Limit(60, 4)), rj.CornerNorm(),
     rj.JacobianNorm(rj.ClosedForms(rj.Chords()), rj.PatternSum(2)), rj.TurnedNorm(rj.ClosedForms(rj.Chords())),
+    rj.LinearNetworkNorm(),
     rj.JacobianNorm(rj.Chords(), rj.ChordSum()), rj.JacobianNorm(rj.RecurJac(), rj.SignSum()),
 )  # fmt: skip
 RADII = (0.0, 0.0, 1e-6, 1e-3, 0.01, 0.1, 0.1, 0.5, 2.0, 30.0, rj.inf)

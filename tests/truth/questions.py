@@ -37,7 +37,7 @@ NORMS: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
 )  # fmt: skip
 QUICK: tuple[AbstractNormMethod | AbstractJacobianMethod, ...] = (
     rj.Chords(), rj.ProductOfNorms(), rj.JacobianNorm(rj.FastLip(), rj.PlainSum()),
-    rj.JacobianNorm(rj.RecurJac(), rj.SignSum()),
+    rj.JacobianNorm(rj.RecurJac(), rj.SignSum()), rj.LinearNetworkNorm(),
 )  # fmt: skip
 CHEAP: tuple[AbstractJacobianMethod, ...] = (
     rj.FastLip(), rj.RecurJac(), rj.Chords(), rj.Reversed(rj.RecurJac()), rj.ForwardTangents(5),
