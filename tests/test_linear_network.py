@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from benchmarks.architectures import ARCHITECTURES
-from recurjac.auto.steps import OPENING, LinearNetworkStep
+from recurjac.auto.order import OPENING
+from recurjac.auto.steps import LinearNetworkStep
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import NEVER, Deadline
 from recurjac.jacobian import Gradients

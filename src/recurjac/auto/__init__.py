@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from recurjac.auto.order import STEPS
 from recurjac.auto.portfolio import Auto, Progress
 from recurjac.auto.step import AbstractStep
-from recurjac.auto.steps import (
-    STEPS,
-    BranchStep,
-    ExactStep,
-    ForwardStep,
-    NormStep,
-    RangeStep,
-    SearchStep,
-)
+from recurjac.auto.steps import BranchStep, ExactStep, ForwardStep, NormStep, RangeStep, SearchStep
 
 __all__ = [
     "STEPS", "AbstractStep", "Auto", "BranchStep", "ExactStep", "ForwardStep", "NormStep", "Progress", "RangeStep",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recurjac.auto.arms import Arm, Report, improve
 from recurjac.auto.opening import line, open_alone, open_entries
+from recurjac.auto.order import OPENING
 from recurjac.auto.step import AbstractStep
-from recurjac.auto.steps import OPENING
 from recurjac.auto.work import Work
 from recurjac.deadline import Deadline
 from recurjac.norms import JacobianNorm, NormBound

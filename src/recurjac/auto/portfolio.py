@@ -13,8 +13,8 @@ from torch import Tensor
 from recurjac.auto.arms import Arm, Report
 from recurjac.auto.batch import Batch
 from recurjac.auto.lots import Lot, joined
+from recurjac.auto.order import OPENING, STEPS
 from recurjac.auto.step import AbstractStep
-from recurjac.auto.steps import OPENING, STEPS
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import Deadline, check_seconds, shorter
 from recurjac.jacobian import Gradients
