@@ -652,7 +652,18 @@ def test_commands_write_certificates(
 def test_contraction_writes_certificates(model: Any, tmp_path: Path) -> None:
     _, file = model(square())
     np.save(tmp_path / "x.npy", point(0, 2)[:, :3].numpy())
-    asked = ["--radius", "0.05", "--measure", "2", "inf", "--quiet", "--certificate", str(tmp_path / "c.json")]
+    asked = [
+        "--radius",
+        "0.05",
+        "--measure",
+        "2",
+        "inf",
+        "--quiet",
+        "--time-limit",
+        "1",
+        "--certificate",
+        str(tmp_path / "c.json"),
+    ]
     assert main(["contraction", str(file), "--input", str(tmp_path / "x.npy"), *asked]) == 0
     assert len(json.loads((tmp_path / "c.json").read_text())) == 4
     code, said = checked(tmp_path / "c.json", file)
