@@ -160,3 +160,16 @@ def test_sums_that_may_be_negative_are_not_taken_for_positive() -> None:
         rj.load(Fn(lambda _, x: torch.sqrt(x + 1.0)), torch.ones(1, 2)),
     ]
     assert not any(isinstance(s.activation, FlooredPower) for n in networks for s in n.stages)
+
+
+@pytest.mark.parametrize("radius", [0.1, 2.0])
+def test_secants_where_no_path_leads_through_a_stage(radius: float) -> None:
+    """The share of a single token is 1, so that nothing depends on the product from which it is."""
+    torch.manual_seed(0)
+    network = rj.load(Fn(lambda p, x: F.scaled_dot_product_attention(z := p[0](x).tanh(), z, z), nn.Linear(3, 4)),
+                      torch.zeros(1, 1, 3))  # fmt: skip
+    problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 1, 3), radius, p=2), pre=rj.Secants(4))
+    bounds = rj.jacobian_bounds(problem, method=rj.Chords())
+    points = problem.bound.sample(50, torch.Generator().manual_seed(0))[0].to(network.dtype)
+    true = true_jacobians(network, points).reshape(50, *bounds.lower.shape[1:])
+    assert bool(((bounds.lower[0] <= true + 1e-12) & (true - 1e-12 <= bounds.upper[0])).all())

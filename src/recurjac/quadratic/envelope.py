@@ -205,6 +205,8 @@ def _forms(
     for k in range(max(pending, default=0), 0, -1):
         node, at = system.nodes[k - 1], passed[k - 1]
         own = pending.pop(k, None)
+        if own is None and not pending:  # no path leads from the rows to this node or one before it
+            break
         through = own * node.middle if own is not None else None
         if k in t:
             s = _extreme(at, k, node, pending, through)
