@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from benchmarks.smooth import GradientGraph
+from benchmarks.smooth import GradientGraph, fit
 from recurjac.network import Network
 
 RADIUS = 0.01
@@ -36,14 +36,7 @@ def trained(images: Tensor, labels: Tensor, epochs: int = 2) -> nn.Sequential:
         nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 4, 2, 1), nn.ReLU(), nn.Flatten(),
         nn.Linear(784, 19), nn.ReLU(), nn.Linear(19, 10),
     )  # fmt: skip
-    adam = torch.optim.Adam(module.parameters(), lr=2e-3)
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch))
-        for part in order.split(128):
-            loss = nn.functional.cross_entropy(module(images[part]), labels[part])
-            adam.zero_grad()
-            torch.autograd.backward(loss)
-            adam.step()
+    fit(module, images, labels, epochs)
     return module.double().requires_grad_(False)
 
 

@@ -122,6 +122,12 @@ def trained(images: Tensor, labels: Tensor, activation: type[nn.Module], epochs:
     for layer in module:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight, gain=2.0)
+    fit(module, images, labels, epochs)
+    return module
+
+
+def fit(module: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
+    """Train a classifier, in an order that is the same in each run."""
     adam = torch.optim.Adam(module.parameters(), lr=2e-3)
     for epoch in range(epochs):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch))
@@ -130,7 +136,6 @@ def trained(images: Tensor, labels: Tensor, activation: type[nn.Module], epochs:
             adam.zero_grad()
             torch.autograd.backward(loss)
             adam.step()
-    return module
 
 
 def rows(network: Network, images: Tensor) -> Iterator[tuple[int, float, float, float, list[tuple[float, float]]]]:

@@ -175,6 +175,16 @@ def test_what_is_attained_is_proved(p: float, kind: str) -> None:
         assert found.status == ("exact",)
 
 
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_at_a_kink_only_what_all_slopes_have_is_attained(p: float) -> None:
+    """ReLU(x) - ReLU(x) is 0; at its kink, the entry of the Jacobian is only known to be in [-1, 1]."""
+    ones, zeros = torch.ones(2, 1).double(), torch.zeros(2).double()
+    net = rj.load([(ones, zeros), (torch.tensor([[1.0, -1.0]]).double(), zeros[:1])], activation="relu")
+    found = rj.contraction_rate(net, rj.LpBall(torch.zeros(1, 1).double(), 0.0), p=p, limit=rj.Limit(parts=1))
+    assert float(found.lower) <= 0
+    assert float(found.upper) >= 0
+
+
 def test_a_contraction_that_only_parts_prove() -> None:
     net = field("tanh", 2, 0)
     region = rj.Box([[-1.0, -1.0]], [[1.0, 1.0]])
@@ -264,7 +274,7 @@ def test_a_jacobian_that_is_not_square_is_refused() -> None:
         rj.matrix_measure(bounds(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
 
 
-def test_aquotient_above_takes_the_worse_end() -> None:
+def test_a_quotient_takes_the_worse_end() -> None:
     number = torch.tensor([1.0, -1.0], dtype=torch.float64)
     least, most = torch.full_like(number, 0.5), torch.full_like(number, 2.0)
     found = quotient_above(number, least, most, rj.Rigorous())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import permutations
 from math import inf, prod
 
 import pytest
@@ -23,6 +24,7 @@ from recurjac.propagation.planning import Thresholds
 from recurjac.search import proof
 from recurjac.search.jacobians import gains_at, point_jacobian
 from tests.marks import in_turn
+from tests.torch_cases import Fn
 
 NAMES = ("MobileNetV3-like", "EfficientNet-like", "U-Net")
 RADII = (1e-5, 1e-3, 0.03, 0.5)
@@ -108,6 +110,39 @@ def test_float32_covers_its_rounding(seed: int, radius: float) -> None:
     problem = rj.Problem(rj.load(module, x), rj.LpBall(x, radius), pre=rj.IBP())
     ratio = check(problem, NEVER)
     assert radius > 0 or ratio < 1.001
+
+
+def layers(*weights: Tensor, bias: Tensor) -> Network:
+    """Two dense layers with a ReLU in between; the first one has a bias."""
+    first, second = weights
+    return rj.load([(first, bias), (second, torch.zeros(len(second), dtype=second.dtype))], activation="relu")
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+@pytest.mark.parametrize("shift", [-1.5, -1.0, 1.0, 1.5])
+def test_a_kink_beside_the_middle_counts_with_its_steepest_slope(shift: float, weight: float) -> None:
+    """z lies in [shift - 2, shift + 2], so that the secant is not the middle of both slopes; the constant is exact."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    network = layers(one, weight * one, bias=torch.tensor([shift], dtype=torch.float64))
+    problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 1, dtype=torch.float64), 2.0), pre=rj.IBP())
+    found = lengths_of(Gradients(problem).state, NEVER)
+    assert found is not None
+    assert 1.0 <= float(found.rows) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(torch.float32, 2.0**30), (torch.float64, 2.0**60)])
+def test_pushes_that_cancel_count_with_their_sizes(dtype: torch.dtype, large: float) -> None:
+    """large + 1 - large is 1, but 0 as computed, in most orders of the three."""
+    cancelling, same = nn.Linear(3, 6), nn.Linear(6, 6, bias=False)
+    cancelling.weight.data = torch.tensor(list(permutations((large, 1.0, -large))), dtype=dtype)
+    cancelling.bias.data, same.weight.data = torch.full((6,), 4 * large, dtype=dtype), torch.eye(6, dtype=dtype)
+    module = Fn(lambda p, x: p[1](p[0](x.expand(-1, 3)).relu()), cancelling, same).to(dtype).requires_grad_(False)
+    network = rj.load(module, torch.zeros(1, 1, dtype=dtype), dtype=dtype)
+    for radius in (0.0, 0.5):
+        problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 1, dtype=dtype), radius), pre=rj.IBP())
+        found = lengths_of(Gradients(problem).state, NEVER)
+        assert found is not None
+        assert bool((found.rows >= 1.0).all())
 
 
 @pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()])

@@ -135,6 +135,16 @@ def test_better_sums_are_better(sums: AbstractRowSum) -> None:
             assert bool((one <= other * (1 + 1e-12)).all())
 
 
+@pytest.mark.parametrize("sums", [rj.PlainSum(), rj.SignSum(), rj.ChordSum(), rj.PatternSum(2)], ids=repr)
+def test_sums_of_independent_entries_of_any_sign_are_exact(sums: AbstractRowSum) -> None:
+    """The gradient of Σ c |x| has all combinations of signs."""
+    weights = torch.tensor([[1.0, -2.0, 0.5, 4.0, -0.25]], dtype=torch.float64)
+    network = rj.load([(torch.eye(5, dtype=torch.float64), None), (weights, None)], activation="abs")
+    ball = rj.LpBall(torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5]), 1.0)
+    found = float(rj.lipschitz(network, ball, method=rj.JacobianNorm(rj.Chords(), sums)).upper)
+    assert 7.75 <= found <= 7.75 * (1 + 1e-12)
+
+
 def test_networks_without_activation_are_exact() -> None:
     matrix = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, -4.0]], dtype=torch.float64)
     network = rj.load([(matrix, None)], activation="relu")

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 import recurjac as rj
 from benchmarks.architectures import ARCHITECTURES, Encoder, ViT
 from recurjac.activations import NormalisedRows, SoftmaxRows
+from recurjac.arithmetic import Interval
 from recurjac.jacobian.base import AbstractPrepared
 from recurjac.jacobian.form_algebra import FormAlgebra, moved
 from recurjac.jacobian.gradient_forms import by_steps
 from recurjac.jacobian.jets import Enclosed
-from recurjac.jacobian.row_steps import row_step
+from recurjac.jacobian.row_steps import mean_slope, row_step
 from recurjac.jacobian.steps import Steps
 from recurjac.network import Network
 from recurjac.propagation.affine_forms import AffineForms, Symbols
@@ -256,3 +257,16 @@ def test_where_the_other_forms_do_not_fit_steps_are_taken() -> None:
         ratios.append(float(found.upper / found.lower))
     assert ratios[0] <= 1.05
     assert ratios[1] > ratios[0]
+
+
+@pytest.mark.parametrize("end", [-8.0, 8.0])
+def test_slopes_from_the_middle_are_those_on_the_whole_way(end: float) -> None:
+    """Away from 0, the slopes of a softmax of two numbers grow or fall so much that half of the way has not enough."""
+    function, arithmetic = SoftmaxRows(), rj.Rigorous()
+    low, high = (torch.tensor([[[v, 0.0]]], dtype=torch.float64) for v in sorted((end, 0.0)))
+    middle = low / 2 + high / 2
+    slopes = mean_slope(Interval(low, high), middle, arithmetic, lambda box: function.slope_range(box, arithmetic))
+    for z in (low, high):
+        secant = (z.softmax(-1) - middle.softmax(-1)) / (z - middle)[..., :1]
+        assert bool((slopes.lower[..., 0] <= secant).all())
+        assert bool((secant <= slopes.upper[..., 0]).all())

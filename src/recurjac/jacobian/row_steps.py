@@ -54,13 +54,13 @@ def _normalised_step(function: NormalisedRows, algebra: FormAlgebra, z: Enclosed
 
 def _value(function: AbstractRowFunction, algebra: FormAlgebra, z: Enclosed) -> Enclosed:
     arithmetic, middle = algebra.arithmetic, Interval.point(algebra.middle(z))
-    slopes = _mean_slope(z.bounds, middle.lower, arithmetic, lambda box: function.slope_range(box, arithmetic))
+    slopes = mean_slope(z.bounds, middle.lower, arithmetic, lambda box: function.slope_range(box, arithmetic))
     return algebra.linearised(
         z, function.value_range(middle, arithmetic), slopes, function.value_range(z.bounds, arithmetic)
     )
 
 
-def _mean_slope(
+def mean_slope(
     z: Interval, middle: Tensor, arithmetic: AbstractArithmetic, slopes: Callable[[Interval], Interval]
 ) -> Interval:
     """Bounds of ∫₀¹ J(c + t (z - c)) dt, where c is the middle: the mean of those over the halved box and the whole."""
@@ -88,7 +88,7 @@ def _inverse_length(function: NormalisedRows, algebra: FormAlgebra, z: Enclosed)
         y = function.value_range(box, arithmetic)
         return -arithmetic.product(y, arithmetic.product(inverse, inverse)).map(lambda t: t.unsqueeze(-2))
 
-    mean = _mean_slope(z.bounds, middle.lower, arithmetic, slopes)
+    mean = mean_slope(z.bounds, middle.lower, arithmetic, slopes)
     return algebra.linearised(z, function.inverse_length(middle, arithmetic), mean, found)
 
 
