@@ -183,7 +183,7 @@ class _Read:
         if some is not None:
             constants = tuple(Constant(compose(Gather.of(some, stage.shape), c.operator), c.tensor) for c in constants)
         left = tuple(Edge(source, operator) for source, operator in terms if operator is not None)
-        return replace(stage, edges=left, constants=constants, shape=shape)
+        return replace(stage, edges=left, constants=constants, shape=shape, extremes=None)
 
     def _given(self, operator: AbstractOperator, source: int, index: Tensor) -> AbstractOperator:
         """Some rows of an operator to (groups, rows, n) or (rows, n), all of the last axis."""

@@ -14,9 +14,9 @@ from recurjac._types import Shape
 from recurjac.activations import AbstractActivation, AbstractRowFunction, Factor
 from recurjac.activations import Identity as NoActivation
 from recurjac.arithmetic import Rigorous
-from recurjac.network import Closed, Constant, Edge, MatrixProduct, Network, Selection, Stage, Watched
+from recurjac.network import Closed, Constant, Edge, Extremes, MatrixProduct, Network, Selection, Stage, Watched
 from recurjac.operators import AbstractOperator, Compose, Identity, Reshape, compose
-from recurjac.operators.gather import Gather, gather
+from recurjac.operators.gather import Gather, gather, gather_positions
 from recurjac.tensors import broadcast_shape, cast
 
 _MOST_TERMS = 24
@@ -200,6 +200,24 @@ class Expression:
         self.builder.stages[-1] = replace(self.builder.stages[-1], selection=chosen)
         return settled
 
+    def known_extremes(
+        self, source: Expression, most: Tensor, less: Tensor | None = None, holds: Tensor | None = None
+    ) -> Expression:
+        """The same value, of the stage that was added last, whose z is a maximum of entries of `source`, less another.
+
+        source: a settled expression.  most, less: the positions of the entries, from 1, (entries, *self).  holds: where
+        it is so, (*self).
+        """
+        (edge,), stages = source.edges, self.builder.stages
+        chosen = [rows if rows is None else rows.reshape(len(rows), -1) for rows in (most, less)]
+        first, second = (
+            None if rows is None else compose(gather_positions(rows, source.shape), edge.operator) for rows in chosen
+        )
+        if first is not None:
+            where = None if holds is None else holds.reshape(stages[-1].shape).to(self.device)
+            stages[-1] = replace(stages[-1], extremes=Extremes(edge.source, first, second, where))
+        return self
+
     @property
     def is_settled(self) -> bool:
         """Whether it is cheap to read: entries of one stage or of the input."""
@@ -286,7 +304,10 @@ def renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:
     if product is not None:
         parts = (Edge(number[e.source], e.operator) for e in (product.first, product.second))
         product = MatrixProduct(*parts)
-    return replace(stage, edges=edges, selection=selection, closed=known, matrices=product)
+    extremes = stage.extremes
+    if extremes is not None:
+        extremes = replace(extremes, source=number[extremes.source])
+    return replace(stage, edges=edges, selection=selection, closed=known, matrices=product, extremes=extremes)
 
 
 def _in_groups(shape: Shape) -> AbstractOperator:

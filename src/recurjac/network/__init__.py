@@ -21,12 +21,24 @@ from recurjac.errors import InvalidNetwork, InvalidRequest
 from recurjac.network.factors import check_factors, has_factors
 from recurjac.network.input_side import embedding, fixed_features, placed, reading
 from recurjac.network.numbers import exact_numbers, shaped
-from recurjac.network.stage import Closed, Constant, Edge, MatrixProduct, Selection, Stage, count, stage_tensors
+from recurjac.network.stage import (
+    Closed,
+    Constant,
+    Edge,
+    Extremes,
+    MatrixProduct,
+    Selection,
+    Stage,
+    count,
+    stage_tensors,
+)
 from recurjac.network.watched import Watched
 from recurjac.operators import AbstractOperator, Dense, Identity, Reshape, compose
 from recurjac.tensors import without_gradients
 
-__all__ = ["Closed", "Constant", "Edge", "MatrixProduct", "Network", "Selection", "Stage", "Watched", "chain"]
+__all__ = [
+    "Closed", "Constant", "Edge", "Extremes", "MatrixProduct", "Network", "Selection", "Stage", "Watched", "chain",
+]  # fmt: skip
 
 
 def _after(stage: Stage, pre: Sequence[Tensor]) -> Tensor:
@@ -78,6 +90,8 @@ class Network:
                 raise InvalidNetwork(f"stage {k} does not select among entries of node {stage.selection.source}")
             if stage.closed is not None and not (stage.linear and 0 <= stage.closed.source < k < self.depth):
                 raise InvalidNetwork(f"stage {k} is no function of node {stage.closed.source}")
+            if stage.extremes is not None and not 0 <= stage.extremes.source < k < self.depth:
+                raise InvalidNetwork(f"stage {k} is no maximum of entries of node {stage.extremes.source}")
             product = stage.matrices
             sources = () if product is None else (product.first.source, product.second.source)
             if not all(stage.linear and 0 <= source < k < self.depth for source in sources):

@@ -23,11 +23,14 @@ def reading(stage: Stage, operator: AbstractOperator, shift: Tensor | None) -> S
     moved = () if shift is None else tuple(Constant(e.operator, shift) for e in stage.edges if e.source == 0)
     kept = None if stage.selection is not None and stage.selection.source == 0 else stage.selection
     known = None if stage.closed is not None and stage.closed.source == 0 else stage.closed
+    extremes = None if stage.extremes is not None and stage.extremes.source == 0 else stage.extremes
     product = stage.matrices
     if product is not None and 0 in (product.first.source, product.second.source):
         product = None
     constants = (*stage.constants, *moved)
-    return replace(stage, edges=edges, constants=constants, selection=kept, closed=known, matrices=product)
+    return replace(
+        stage, edges=edges, constants=constants, selection=kept, closed=known, matrices=product, extremes=extremes
+    )
 
 
 def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device) -> Gather:

@@ -52,6 +52,30 @@ class Selection:
 
 @final
 @dataclass(frozen=True)
+class Extremes:
+    """A stage whose z is a maximum of entries of node `source`, less another one, whatever lies in between.
+
+    most, less: the operators from that node to the entries of both, (entries, size of the stage); nothing is taken away
+    if `less` is None.  holds: where it is so, of the stage's shape; everywhere if None.
+    Source: docs/mathematics.md, §3.12.
+    """
+
+    source: int
+    most: AbstractOperator
+    less: AbstractOperator | None = None
+    holds: Tensor | None = None
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Extremes:
+        """The same with its tensors in `dtype` on `device`."""
+        less, holds = self.less, self.holds
+        return replace(
+            self, most=self.most.to(dtype, device), less=None if less is None else less.to(dtype, device),
+            holds=None if holds is None else holds.to(device=device),
+        )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True)
 class Closed:
     """A stage that is a known function of rows of entries of node `source`, whatever lies in between.
 
@@ -93,7 +117,7 @@ class MatrixProduct:
 class Stage:
     """h = σ(Σ constants + Σ edges).
 
-    selection, closed, matrices: what is known besides of a stage without an activation.
+    selection, closed, matrices: what is known besides of a stage without an activation.  extremes: of any stage.
     """
 
     edges: tuple[Edge, ...]
@@ -103,6 +127,7 @@ class Stage:
     selection: Selection | None = None
     closed: Closed | None = None
     matrices: MatrixProduct | None = None
+    extremes: Extremes | None = None
 
     @property
     def linear(self) -> bool:
@@ -130,7 +155,10 @@ class Stage:
         if known is not None:
             known = replace(known, rows=known.rows.to(dtype, device), back=known.back.to(dtype, device))
         matrices = None if self.matrices is None else self.matrices.to(dtype, device)
-        return Stage(edges, constants, self.activation.to(dtype, device), self.shape, self.selection, known, matrices)
+        return replace(
+            self, edges=edges, constants=constants, activation=self.activation.to(dtype, device), closed=known,
+            matrices=matrices, extremes=None if self.extremes is None else self.extremes.to(dtype, device),
+        )  # fmt: skip
 
 
 def count(tensors: Iterable[Tensor]) -> int:

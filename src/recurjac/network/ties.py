@@ -35,7 +35,10 @@ def joined_ties(network: Network) -> Network:
     """
     if network.local or any(s.selection is not None for s in network.stages):
         return network
-    stages, spread = [replace(s, closed=None, matrices=None) for s in network.detached().stages], dict[int, Tensor]()
+    stages, spread = (
+        [replace(s, closed=None, matrices=None, extremes=None) for s in network.detached().stages],
+        dict[int, Tensor](),
+    )
     like = torch.zeros((), dtype=network.dtype, device=network.device)
     with torch.no_grad():
         for k, stage in enumerate(stages, 1):

@@ -11,6 +11,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import Compose
+from recurjac.operators.gather import Gather
 from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.operators.reindex import Reshape
 from recurjac.operators.scale import AbstractDiagonal
@@ -22,6 +23,11 @@ def interval_image(operator: AbstractOperator, interval: Interval, arithmetic: A
     m and s are the midpoint and the half-width.  An output that depends on an input with an infinite end is unbounded
     on both sides.  Otherwise, for a single operator in exact arithmetic, the interval is the smallest possible.
     """
+    if isinstance(operator, Compose):
+        interval, operator = interval_image(operator.inner, interval, arithmetic), operator.outer
+        return interval_image(operator, interval, arithmetic)
+    if isinstance(operator, Reshape) or (isinstance(operator, Gather) and len(operator.table) == 1):
+        return interval.map(operator.apply)  # entries are moved, without arithmetic
     return affine_image([(operator, interval)], None, arithmetic)
 
 

@@ -44,19 +44,21 @@ def minimum(a: Expression, b: Expression) -> Expression:
 @final
 @dataclass(frozen=True)
 class _Partial:
-    """The maximum of some entries of each window: its value, and their positions (entries, *windows), 0 for none."""
+    """The maximum of some entries of each window of `source`: its value, and their positions (entries, *windows)."""
 
     value: Expression
     rows: Tensor
+    source: Expression
 
     def joined(self, other: _Partial) -> _Partial:
         """The maximum of both, without a kink in windows where self already contains all entries of `other`."""
-        known = (other.rows.unsqueeze(1) == self.rows.unsqueeze(0)).any(1) | (other.rows == 0)
+        known = (other.rows.unsqueeze(1) == self.rows.unsqueeze(0)).any(1)
         needless = known.all(0)
-        gap = other.value.plus(scaled(self.value, -1.0))
+        gap, holds = other.value.plus(scaled(self.value, -1.0)), None
         if bool(needless.any()):
-            gap = gap.apply(Scale((~needless).to(gap.dtype))).shift(torch.where(needless, -1.0, 0.0))
-        return _Partial(self.value.plus(gap.activate(ReLU())), torch.cat([self.rows, other.rows]))
+            gap, holds = gap.apply(Scale((~needless).to(gap.dtype))).shift(torch.where(needless, -1.0, 0.0)), ~needless
+        rise = gap.activate(ReLU()).known_extremes(self.source, other.rows, self.rows, holds)
+        return _Partial(self.value.plus(rise), torch.cat([self.rows, other.rows]), self.source)
 
 
 def maximum_of(x: Expression, rows: Tensor) -> Expression:
@@ -76,11 +78,12 @@ def maximum_of(x: Expression, rows: Tensor) -> Expression:
     rows = torch.where(rows > 0, rows, rows.gather(0, count - 1))
     x = x.settled()
     most = _most_windows(rows)
-    parts = [_Partial(x.apply(gather_positions(row, x.shape)), row.unsqueeze(0)) for row in rows]
+    parts = [_Partial(x.apply(gather_positions(row, x.shape)), row.unsqueeze(0), x) for row in rows]
     while len(parts) > 1:
         odd = parts[-1:] if len(parts) % 2 else []
         parts = [a.joined(b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0].value.selected_from(x, most) if len(rows) > 1 else parts[0].value
+    (whole,) = parts
+    return whole.value.selected_from(x, most).known_extremes(x, whole.rows) if len(rows) > 1 else whole.value
 
 
 def _most_windows(rows: Tensor) -> int:
