@@ -22,14 +22,20 @@ from recurjac_check.tensors import MOST, Form, array, coefficients, fits, stored
 _SHIFT = 32
 
 
+Windows = Sequence[tuple[Sequence[int], Sequence[int]] | None]
+"""For each pre-activation, the entries that it is a maximum of, and those whose maximum is taken away from it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """h = function(pre)."""
+    """h = function(pre); windows, if there are any, are of `source`."""
 
     name: str
     pre: Affine
     function: Elementwise | Product
     outputs: int
+    source: Affine
+    windows: Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +53,15 @@ class Graph:
 
     opset: int
     values: dict[str, Any]
-    stages: list[tuple[str, list[Any], Any]] = field(default_factory=list)
+    stages: list[tuple[str, list[Any], Any, list[Any], Windows]] = field(default_factory=list)
     coefficients: int = 0
 
-    def activate(self, name: str, entries: list[Any], function: Any) -> list[Form]:
-        """The outputs of a new stage with these pre-activations."""
+    def activate(
+        self, name: str, entries: list[Any], function: Any, known: list[Any] | None = None, windows: Windows = ()
+    ) -> list[Form]:
+        """The outputs of a new stage with these pre-activations; known: what windows are of."""
         self.count(array(entries, (len(entries),)))
-        self.stages.append((name, entries, function))
+        self.stages.append((name, entries, function, known or [], windows))
         source = len(self.stages) << _SHIFT
         return [Form({source + i: arb(1)}, ZERO) for i in range(len(entries) // function.arguments)]
 
@@ -138,8 +146,11 @@ def load(data: bytes) -> Network:
         graph.read(node, number)
     if model.graph.output[0].name not in graph.values:
         raise Unreadable("no node computes the output")
-    sizes, stages = [prod(shape)], []
-    for name, entries, function in graph.stages:
+    sizes, stages, sources = [prod(shape)], [], dict[int, Affine]()
+    for name, entries, function, source, windows in graph.stages:
+        if id(source) not in sources:  # several stages may have windows of the same entries
+            sources[id(source)] = _split(source, sizes)
+        pre = _split(entries, sizes)
         sizes.append(len(entries) // function.arguments)
-        stages.append(Stage(name, _split(entries, sizes), function, sizes[-1]))
+        stages.append(Stage(name, pre, function, sizes[-1], sources[id(source)], windows))
     return Network(sizes[0], stages, _split(list(graph.values[model.graph.output[0].name].flat), sizes))

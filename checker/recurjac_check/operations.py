@@ -217,18 +217,22 @@ def _max_pool(call: Call) -> Any:
     fits(longest, *counts, *x.shape[:2])
     inside = [w + w[-1:] * (longest - len(w)) for w in inside]
     planes = x.reshape((x.shape[0] * x.shape[1], -1)).tolist()
-    parts = [([plane[w[k]] for plane in planes for w in inside], [{w[k]} for w in inside]) for k in range(longest)]
+    entries, starts = [e for plane in planes for e in plane], range(0, x.size, len(planes[0]))
+    windows = [[{start + w[k]} for start in starts for w in inside] for k in range(longest)]
+    parts = [([entries[i] for (i,) in seen], seen) for seen in windows]
     while len(parts) > 1:
         pairs = zip(parts[::2], parts[1::2], strict=False)
-        parts = [_joined(call, *a, *b) for a, b in pairs] + (parts[-1:] if len(parts) % 2 else [])
+        parts = [_joined(call, entries, *a, *b) for a, b in pairs] + (parts[-1:] if len(parts) % 2 else [])
     return array(parts[0][0], (*x.shape[:2], *counts))
 
 
-def _joined(call: Call, a: list[Form], seen: list[set[int]], b: list[Form], more: list[set[int]]) -> Any:
+def _joined(
+    call: Call, entries: list[Any], a: list[Form], seen: list[set[int]], b: list[Form], more: list[set[int]]
+) -> Any:
     """The larger one of two parts of each window; there is no kink where a has all entries of b."""
-    needless = [q <= p for p, q in zip(seen, more, strict=True)]
-    gaps = [arb(-1) if needless[i % len(seen)] else q - p for i, (p, q) in enumerate(zip(a, b, strict=True))]
-    tops = call.graph.activate(call.kind, gaps, RELU)
+    pairs = [None if q <= p else (sorted(q), sorted(p)) for p, q in zip(seen, more, strict=True)]
+    gaps = [arb(-1) if pair is None else q - p for p, q, pair in zip(a, b, pairs, strict=True)]
+    tops = call.graph.activate(call.kind, gaps, RELU, entries, pairs)
     return [p + t for p, t in zip(a, tops, strict=True)], [p | q for p, q in zip(seen, more, strict=True)]
 
 

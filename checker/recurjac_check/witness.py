@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from flint import arb, arb_mat
@@ -11,7 +11,7 @@ from recurjac_check import reading
 from recurjac_check.affine import Affine, Matrix
 from recurjac_check.errors import Empty, Invalid
 from recurjac_check.functions import ONE, Edge, Elementwise, Numbers, Pieces, Slopes
-from recurjac_check.network import Network
+from recurjac_check.network import Network, Stage
 from recurjac_check.quadratic import Chain, Multipliers, lengths
 from recurjac_check.region import ZERO, Region, larger, smaller
 from recurjac_check.system import Edges, Forms, Known, Relation, System, point_supremum
@@ -41,6 +41,18 @@ def node(system: System, affine: Affine, relation: Relation, slopes: int, value:
     if not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(l, u, strict=True)):
         raise Invalid(f"{where}: no finite range is proved")
     return Known(affine, relation, l, u, below, above)
+
+
+def within_windows(system: System, stage: Stage, ends: Ends) -> Ends:
+    """The ends, within those of differences of maxima."""
+    if not stage.windows:
+        return ends
+    (l, u), (low, high) = ends, system.interval(stage.source)
+    for i, pair in enumerate(stage.windows):
+        if pair is not None:
+            (least, most), (off, up) = ([reduce(larger, (e[j] for j in part)) for e in (low, high)] for part in pair)
+            l[i], u[i] = larger(l[i], (least - up).lower()), smaller(u[i], (most - off).upper())
+    return l, u
 
 
 def combined(affine: Affine, rows: Sequence[reading.Row]) -> Affine:
@@ -129,7 +141,7 @@ class Leaf:
         stages = reading.array(self._own_values["stages"], f"{where}.stages", len(own))
         system = System(self.region.supremum)
         for k, (stage, value) in enumerate(zip(own, stages, strict=True)):
-            n, ends = len(stage.pre), self.ends(system, stage.pre)
+            n, ends = len(stage.pre), within_windows(system, stage, self.ends(system, stage.pre))
             for i, at, below in self._cuts(k):
                 ends[below][i] = smaller(ends[1][i], at) if below else larger(ends[0][i], at)
             system.nodes.append(node(system, stage.pre, stage.function, n, value, f"{where}.stages[{k}]", ends))

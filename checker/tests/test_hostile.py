@@ -135,5 +135,5 @@ def _code_lines(path: Path) -> int:
 
 def test_what_has_to_be_trusted_stays_small() -> None:
     sizes = {path.name: _code_lines(path) for path in HERE.glob("*.py")}
-    assert sum(n for name, n in sizes.items() if name not in READER) <= 1187
-    assert sum(sizes.values()) <= 1808
+    assert sum(n for name, n in sizes.items() if name not in READER) <= 1196
+    assert sum(sizes.values()) <= 1829

@@ -13,9 +13,10 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from producer import ball, dense, encoded, everything, model
-from recurjac_check import check_bytes, network
+from recurjac_check import check_bytes, network, region
 from recurjac_check.functions import SMOOTH, Pieces, clamp, extremes, two_pieces
-from recurjac_check.witness import at_point
+from recurjac_check.system import System
+from recurjac_check.witness import at_point, within_windows
 
 CENTER = [0.13, -0.21, 0.34]
 
@@ -319,3 +320,34 @@ def test_a_function_outside_of_its_domain_proves_nothing() -> None:
             SMOOTH[kind].offsets(arb(0), arb(l), arb(1.0))
     with pytest.raises(Invalid):
         extremes(lambda z: z / z, lambda z: z * arb.nan(), arb(-1), arb(1))
+
+
+def test_differences_of_maxima_over_a_box() -> None:
+    """Of four numbers: the second comparison is max(x2, x3) - max(x0, x1), whose ends are those of the box."""
+    flow = [node("MaxPool", "x", "p", kernel_shape=[1, 4]), node("Flatten", "p", "out")]
+    net = network.load(model(flow, {}, (1, 1, 1, 4)))
+    box = {"kind": "box", "lower": [v.hex() for v in (0.0, 0.25, 4.5, 5.0)],
+           "upper": [v.hex() for v in (1.0, 0.5, 6.0, 7.0)]}  # fmt: skip
+    system = System(region.read(box, 4).supremum)
+    wide = [arb.neg_inf()], [arb.pos_inf()]
+    found = [within_windows(system, stage, ([*wide[0]], [*wide[1]])) for stage in net.stages]
+    assert [[float(e) for (e,) in ends] for ends in found] == [[-0.75, 0.5], [-1.0, 2.5], [4.0, 6.75]]
+
+
+def test_comparisons_of_windows_with_common_entries_lie_in_their_ends() -> None:
+    """Padded windows that overlap: at corners of a box, and where nothing is compared."""
+    flow = [node("MaxPool", "x", "p", kernel_shape=[2, 2], pads=[1, 1, 0, 0]), node("Flatten", "p", "out")]
+    net, random = network.load(model(flow, {}, (1, 2, 2, 3))), np.random.default_rng(1)
+    low = random.integers(-8, 8, 12) / 4
+    high = low + random.integers(0, 8, 12) / 4
+    box = {"kind": "box", "lower": [float(v).hex() for v in low], "upper": [float(v).hex() for v in high]}
+    system = System(region.read(box, 12).supremum)
+    for stage in net.stages:
+        n = len(stage.pre)
+        l, u = within_windows(system, stage, ([arb.neg_inf()] * n, [arb.pos_inf()] * n))
+        k = net.stages.index(stage)
+        assert any(e.is_finite() for e in l + u)
+        for _ in range(200):
+            point = [arb(float(v)) for v in np.where(random.random(12) < 0.5, low, high)]
+            z = at_point(net, point).nodes[k].l
+            assert all(a <= v <= b for a, v, b in zip(l, z, u, strict=True))
