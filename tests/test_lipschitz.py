@@ -288,3 +288,9 @@ def test_float32_networks_where_float64_is_the_default(kind: str) -> None:
     assert rj.lipschitz(net, rj.LpBall(x, 0.1)).upper.dtype == torch.float32
     for p in (1, 2, torch.inf):
         assert float(rj.certified_radius(net, x, p=p).radius) >= 0
+
+
+@pytest.mark.parametrize("most", [-1, True])
+def test_numbers_of_patterns_are_whole_and_not_negative(most: int) -> None:
+    with pytest.raises(rj.InvalidRequest, match=r"most of PatternSum is .*; give"):
+        rj.PatternSum(most)
