@@ -120,6 +120,25 @@ def test_means_of_covectors_and_tangents_do_not_matter(seed: int) -> None:
     assert_exact_forms_are_below(function, forms, forms.upper(RIGOROUS)[0, :, 0])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_products_with_moved_rows_hold_at_corners(seed: int) -> None:
+    """Rows less a number that rounds, and u · c for a u whose entries do not sum to 0, as fractions."""
+    x = random_of(4, seed=seed)
+    plain = forms_of(FUNCTIONS[1], x, 0.0 if seed < 2 else 0.5, seed, 1)
+    forms = NormalisedForms(plain.z, plain.size, plain.u + 3.0, plain.w, 0.1, True)
+    middle = torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64)
+    y = forms.moved(middle, RIGOROUS)
+    found = forms._dot(forms.u, y, RIGOROUS)
+    for row in points_of(forms.z, 20):
+        z = [Fraction(v) for v in row.tolist()]
+        for low, v, high in zip(y.lower.flatten().tolist(), z, y.upper.flatten().tolist(), strict=True):
+            assert Fraction(low) <= v - Fraction(0.1) <= Fraction(high)
+        for i in range(3):
+            u = [Fraction(v) for v in forms.u[0, i, 0].tolist()]
+            a = sum(s * (v - sum(z) / 4) for s, v in zip(u, z, strict=True))
+            assert Fraction(float(found.lower[0, i])) <= a <= Fraction(float(found.upper[0, i]))
+
+
 def attained(function: NormalisedRows, forms: NormalisedForms) -> Tensor:
     """The largest values found from many points by steps towards the corners that gradients point to: (3,)."""
     low, high, best = forms.z.lower.flatten(), forms.z.upper.flatten(), torch.full((3,), -inf, dtype=torch.float64)
