@@ -346,3 +346,26 @@ def test_python_raises_the_documented_error(case: str) -> None:
     assert "\n" not in message
     assert not message.endswith((".", ":", " "))
     assert not [w for w in words if w not in message]
+
+
+LIMITS = """
+import torch, recurjac as rj
+net = rj.load([(torch.eye(2).double(), torch.zeros(2).double())] * 2, activation="tanh")
+ball = rj.LpBall(torch.zeros(1, 2).double(), 0.1)
+for limit in (5, "a", {}):
+    for ask in (
+        lambda: rj.contraction_rate(net, ball, limit=limit), lambda: rj.monotone(net, ball, limit=limit),
+        lambda: rj.curvature(net, ball, output=0, limit=limit),
+    ):
+        try:
+            ask()
+        except rj.InvalidRequest as error:
+            print(error)
+"""
+
+
+def test_limits_that_are_none_are_refused() -> None:
+    """In a process of its own, in which types are not checked for the tests."""
+    done = subprocess.run([sys.executable, "-c", LIMITS], capture_output=True, text=True, check=False)  # noqa: S603
+    kinds = [kind for kind in ("int", "str", "dict") for _ in range(3)]
+    assert done.stdout.splitlines() == [f"the limit is a {kind}; give Limit(seconds=…)" for kind in kinds]

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.applications.contraction import quotient_above
+from recurjac.applications.contraction_rates import MeasureOver
+from recurjac.arithmetic import Interval
 from recurjac.jacobian import JacobianBounds
 
 
@@ -287,3 +289,36 @@ def test_a_quotient_takes_the_worse_end() -> None:
 def test_what_overflows_is_infinite(p: float) -> None:
     mid = torch.full((1, 3, 3), 1.7e308, dtype=torch.float64)
     assert rj.matrix_measure(bounds(mid, torch.zeros_like(mid)), p=p).upper.tolist() == [inf]
+
+
+def attained_by_all(p: float, low: list[list[float]], high: list[list[float]], weights: object = None) -> float:
+    """What the measure of every matrix between two is proved to be at least."""
+    ends = Interval(torch.tensor([low], dtype=torch.float64), torch.tensor([high], dtype=torch.float64))
+    n = len(low)
+    network = rj.load([(torch.eye(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64))], activation="relu")
+    problem = rj.Problem(network, rj.LpBall(torch.zeros(1, n, dtype=torch.float64), 1.0))
+    scale = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    over = MeasureOver(p, scale, problem, torch.tensor(inf, dtype=torch.float64))
+    return float(over._at_least(ends))
+
+
+def test_what_all_matrices_attain_takes_the_least_of_each_entry() -> None:
+    """1 + 0 in the first row, 1 + 2 in the first column; entries that may be 0 count as 0."""
+    low, high = [[1.0, -3.0], [2.0, -9.0]], [[2.0, 1.0], [5.0, -8.0]]
+    assert 1 - 1e-12 <= attained_by_all(inf, low, high) <= 1.0
+    assert 3 - 1e-12 <= attained_by_all(1, low, high) <= 3.0
+    assert attained_by_all(inf, [[0.0, -4.0], [0.0, -9.0]], [[0.0, -3.0], [0.0, -9.0]]) == pytest.approx(3, rel=1e-12)
+    for p in (1, 2, inf):
+        assert 1 - 1e-12 <= attained_by_all(p, [[1.0]], [[2.0]]) <= 1.0
+        assert -2 - 1e-12 <= attained_by_all(p, [[-2.0]], [[-1.0]]) <= -2.0
+        assert attained_by_all(p, [[-inf]], [[1.0]]) == -inf
+
+
+def test_what_all_matrices_attain_is_weighted() -> None:
+    """d_1 J_12 / d_2 = 3 for J_12 = 6; with P = diag(d²), and the x that suits 0.5 (J + Jᵀ) in its norm, 1.5."""
+    matrix = [[0.0, 6.0], [0.0, 0.0]]
+    assert 3 - 1e-12 <= attained_by_all(inf, matrix, matrix, [1.0, 2.0]) <= 3.0
+    assert 3 - 1e-12 <= attained_by_all(1, matrix, matrix, [1.0, 2.0]) <= 3.0
+    assert 1.5 - 1e-12 <= attained_by_all(2, matrix, matrix, [1.0, 2.0]) <= 1.5
+    assert 1.5 - 1e-12 <= attained_by_all(2, matrix, matrix, [[1.0, 0.0], [0.0, 4.0]]) <= 1.5
+    assert 1 - 1e-12 <= attained_by_all(2, [[1.0]], [[2.0]], [[7.0]]) <= 1.0

@@ -288,3 +288,21 @@ def test_float32_networks_where_float64_is_the_default(kind: str) -> None:
     assert rj.lipschitz(net, rj.LpBall(x, 0.1)).upper.dtype == torch.float32
     for p in (1, 2, torch.inf):
         assert float(rj.certified_radius(net, x, p=p).radius) >= 0
+
+
+@pytest.mark.parametrize("most", [-1, True])
+def test_numbers_of_patterns_are_whole_and_not_negative(most: int) -> None:
+    with pytest.raises(rj.InvalidRequest, match=r"most of PatternSum is .*; give"):
+        rj.PatternSum(most)
+
+
+@pytest.mark.parametrize("most", range(5))
+def test_patterns_and_what_is_left_of_the_others_make_the_whole_sum(most: int) -> None:
+    """|x_1| + |x_2| + |x_3| has the derivatives -1 and 1 by each input: 3 whatever is enumerated."""
+    eye = torch.eye(3, dtype=torch.float64)
+    layers = [(torch.cat([eye, -eye]), torch.zeros(6).double()), (torch.ones(1, 6).double(), torch.zeros(1).double())]
+    network = rj.load(layers,
+                      activation="relu")  # fmt: skip
+    method = rj.JacobianNorm(rj.Chords(), rj.PatternSum(most))
+    found = rj.lipschitz(network, rj.LpBall(torch.zeros(1, 3, dtype=torch.float64), 1.0), method=method)
+    assert 3.0 <= float(found.upper) <= 3 + 1e-9

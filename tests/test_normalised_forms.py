@@ -84,6 +84,61 @@ def test_any_multipliers_give_a_bound(function: NormalisedRows, seed: int, monke
     assert_exact_forms_are_below(function, forms, loose[0, :, 0])
 
 
+@pytest.mark.parametrize("radius", [0.0, 0.25])
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("centred", [True, False])
+def test_lines_are_above_what_they_stand_for(centred: bool, seed: int, radius: float) -> None:
+    """p a + q b - k |c|² as fractions, at corners, for any multipliers; at a point, tangents of c² leave no room."""
+    function, x = NormalisedRows(0.1, centred), random_of(4, seed=seed)
+    forms = forms_of(function, x, radius, seed, 1)
+    shape = (1, 1, 3, 1, 1)
+    p, q = (random_of(*shape, seed=seed + i) for i in (1, 2))
+    k = random_of(*shape, seed=seed + 3) + (1.0 if radius == 0.0 else 0.0)
+    mean = 8 * random_of(*shape, seed=seed + 4) if centred else torch.zeros(shape, dtype=torch.float64)
+    off = 0.0 if radius == 0.0 and seed % 2 else random_of(*shape, seed=seed + 5)
+    by = Multipliers(p, q, k, mean, 2 * (x - (x.mean() if centred else 0.0)) + off)
+    many = forms.size.map(lambda t: t.unsqueeze(0))
+    most = Cells(forms, many, many, many, many)._line(by, forms.moved(mean, RIGOROUS), RIGOROUS)
+    for row in points_of(forms.z):
+        z = [Fraction(v) for v in row.tolist()]
+        c = [v - sum(z) / len(z) for v in z] if centred else z
+        for i in range(3):
+            a, b = (
+                sum(Fraction(s) * v for s, v in zip(t[0, i, 0].tolist(), c, strict=True)) for t in (forms.u, forms.w)
+            )
+            true = Fraction(float(p[0, 0, i])) * a + Fraction(float(q[0, 0, i])) * b
+            true -= Fraction(float(k[0, 0, i])) * sum(v * v for v in c)
+            assert true <= Fraction(float(most[0, 0, i]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_means_of_covectors_and_tangents_do_not_matter(seed: int) -> None:
+    """The Jacobian of a centred normalisation takes them away, also where they are not removed before."""
+    function, x = FUNCTIONS[1], random_of(4, seed=seed)
+    plain = forms_of(function, x, 0.05 * seed, seed, 1)
+    forms = NormalisedForms(plain.z, plain.size, plain.u + 3.0, plain.w - 2.0, function.eps, True)
+    assert_exact_forms_are_below(function, forms, forms.upper(RIGOROUS)[0, :, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_products_with_moved_rows_hold_at_corners(seed: int) -> None:
+    """Rows less a number that rounds, and u · c for a u whose entries do not sum to 0, as fractions."""
+    x = random_of(4, seed=seed)
+    plain = forms_of(FUNCTIONS[1], x, 0.0 if seed < 2 else 0.5, seed, 1)
+    forms = NormalisedForms(plain.z, plain.size, plain.u + 3.0, plain.w, 0.1, True)
+    middle = torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64)
+    y = forms.moved(middle, RIGOROUS)
+    found = forms._dot(forms.u, y, RIGOROUS)
+    for row in points_of(forms.z, 20):
+        z = [Fraction(v) for v in row.tolist()]
+        for low, v, high in zip(y.lower.flatten().tolist(), z, y.upper.flatten().tolist(), strict=True):
+            assert Fraction(low) <= v - Fraction(0.1) <= Fraction(high)
+        for i in range(3):
+            u = [Fraction(v) for v in forms.u[0, i, 0].tolist()]
+            a = sum(s * (v - sum(z) / 4) for s, v in zip(u, z, strict=True))
+            assert Fraction(float(found.lower[0, i])) <= a <= Fraction(float(found.upper[0, i]))
+
+
 def attained(function: NormalisedRows, forms: NormalisedForms) -> Tensor:
     """The largest values found from many points by steps towards the corners that gradients point to: (3,)."""
     low, high, best = forms.z.lower.flatten(), forms.z.upper.flatten(), torch.full((3,), -inf, dtype=torch.float64)

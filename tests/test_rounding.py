@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 
 import pytest
 import torch
 
+import recurjac
 from recurjac.arithmetic import check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.errors import InvalidRequest
 from tests.helpers import exact, numbers
@@ -66,3 +69,24 @@ def test_half_precision_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"float16; pass dtype=torch\.float64"):
         supported_dtype(torch.float16)
     assert supported_dtype(torch.float32) == torch.float32
+
+
+def test_what_may_underflow_keeps_its_dtype_where_a_mask_chooses_it() -> None:
+    """A number times a mask is of the default dtype: the least normal number of float64 is 0 there."""
+    assert float((torch.finfo(torch.float64).tiny * torch.ones(1, dtype=torch.bool)).double()) == 0.0
+    found = []
+    for path in Path(recurjac.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+                found += [f"{path.name}:{node.lineno}" for pair in ((node.left, node.right), (node.right, node.left))
+                          if _is_least(pair[0]) and _is_mask(pair[1])]  # fmt: skip
+    assert not found
+
+
+def _is_least(node: ast.AST) -> bool:
+    return any(name in ast.unparse(node) for name in ("tiny", "eps"))
+
+
+def _is_mask(node: ast.AST) -> bool:
+    """Whether it compares numbers, and the result is not converted."""
+    return ".to(" not in ast.unparse(node) and any(isinstance(n, ast.Compare) for n in ast.walk(node))

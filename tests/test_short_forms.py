@@ -270,3 +270,24 @@ def test_slopes_from_the_middle_are_those_on_the_whole_way(end: float) -> None:
         secant = (z.softmax(-1) - middle.softmax(-1)) / (z - middle)[..., :1]
         assert bool((slopes.lower[..., 0] <= secant).all())
         assert bool((secant <= slopes.upper[..., 0]).all())
+
+
+def test_slopes_of_a_subnormal_point_are_those_on_the_way_from_its_rounded_middle() -> None:
+    """Half of the least positive number rounds to 0; J(c + t (z - c)) is asked for between both."""
+    z = torch.full((1, 1, 2), 5e-324, dtype=torch.float64)
+    asked: list[Interval] = []
+
+    def slopes(box: Interval) -> Interval:
+        asked.append(box)
+        return Interval.point(torch.zeros(1, 1, 2, 2, dtype=torch.float64))
+
+    mean_slope(Interval.point(z), torch.zeros_like(z), rj.Rigorous(), slopes)
+    near, whole = asked
+    assert bool(((near.lower <= 0) & (near.upper >= z / 2)).all())
+    assert bool(((whole.lower <= 0) & (whole.upper >= z)).all())
+
+
+@pytest.mark.parametrize("numbers", [(-1, 0), (0, -1), (2, True)])
+def test_numbers_of_noises_are_whole_and_not_negative(numbers: tuple[int, int]) -> None:
+    with pytest.raises(rj.InvalidRequest, match=r"noises of GradientForms is .*; give"):
+        rj.GradientForms(*numbers)

@@ -6,6 +6,8 @@ The command line prints only the message and exits with code 2 for an invalid re
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RecurJacError(Exception):
     """The base class of all exceptions of this library."""
@@ -34,6 +36,14 @@ def expect_whole(owner: str, **numbers: object) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool):
             raise InvalidRequest(f"{name} of {owner} is {number!r}; give a whole number")
+
+
+def expect_counts(owner: str, **numbers: Any) -> None:
+    """Raise InvalidRequest unless each of the numbers is an int, and not negative."""
+    expect_whole(owner, **numbers)
+    for name, number in numbers.items():
+        if number < 0:
+            raise InvalidRequest(f"{name} of {owner} is {number}; give 0 or more")
 
 
 class UnreadableFile(RecurJacError, OSError):

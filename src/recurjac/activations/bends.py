@@ -49,7 +49,8 @@ def curvature_lines(activation: AbstractActivation, z: Interval, arithmetic: Abs
     if fourth is not None:
         ends = [_at(activation, end, arithmetic) for end in (z.lower, z.upper)]
         width = z.upper - z.lower
-        bend = fourth * width.square() / 8 + torch.finfo(width.dtype).tiny * (width > 0)  # the square may underflow
+        least = torch.finfo(width.dtype).tiny * (width > 0).to(width.dtype)  # the square may underflow
+        bend = fourth * width.square() / 8 + least
         slope = (ends[1].upper - ends[0].lower) / torch.where(width > 0, width, 1.0)
         low, high = _around_chord(z, slope, ends, bend, arithmetic)
         good = (width > 0) & (2 * bend < known.width) & low.isfinite() & high.isfinite() & (slope.abs() < far(slope))

@@ -9,6 +9,7 @@ from typing import final
 from recurjac.branching import BranchAndBound, Branching, InputBisection, Limit
 from recurjac.branching.search import AbstractBounds
 from recurjac.deadline import Budget, check_time_limit
+from recurjac.errors import expect
 from recurjac.problem import Problem
 
 
@@ -17,7 +18,7 @@ from recurjac.problem import Problem
 class Limits:
     """The limits of samples one after the other: the same for each, or shares of a time; `none` if nothing is divided.
 
-    Raises InvalidRequest for both.
+    Raises InvalidRequest for both, and for a limit that is no `Limit`.
     """
 
     each: Limit | None
@@ -26,6 +27,8 @@ class Limits:
     @classmethod
     def of(cls, limit: Limit | None, time_limit: float | None, samples: int) -> Limits:
         check_time_limit(time_limit, limit=limit)
+        if limit is not None:
+            expect(limit, Limit, "the limit", "give Limit(seconds=…)")
         return cls(limit, None if time_limit is None else Budget.of(time_limit, samples))
 
     @property

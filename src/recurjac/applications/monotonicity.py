@@ -175,6 +175,8 @@ def monotone(
     how = probe or Probe()
     expect(how, Probe, "the probe", "give an object such as Probe(count=256)")
     check_time_limit(time_limit, method=method, limit=limit)
+    if limit is not None:
+        expect(limit, Limit, "the limit", "give Limit(seconds=…)")
     problem = as_problem(network, as_region(region, radius, norm), pre, arithmetic)
     deadline, each = (NEVER, Limit()) if time_limit is None else (Deadline.after(time_limit), Limit(seconds=inf))
     with torch.no_grad():

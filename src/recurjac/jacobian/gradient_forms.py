@@ -11,6 +11,7 @@ import torch
 
 from recurjac.activations import slope_lines
 from recurjac.arithmetic import Interval
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.carried import Carried, stack, stacked
 from recurjac.jacobian.fast_lip import FastLip, last_product
@@ -42,11 +43,15 @@ class GradientForms(AbstractJacobianMethod):
     Where not all noises fit in memory, products of matrices, softmax and normalisations are single steps, with up to
     `short_noises` noises, and the ranges of all values are made on the way.
     For a part of a chain rule, over an unbounded region, and where the forms do not fit in memory, it is Chords.
+    Raises InvalidRequest for numbers that are not whole, or negative.
     Source: docs/mathematics.md, §5.12, §5.13.
     """
 
     noises: int = 4096
     short_noises: int = 16384
+
+    def __post_init__(self) -> None:
+        expect_counts("GradientForms", noises=self.noises, short_noises=self.short_noises)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

@@ -297,7 +297,7 @@ class _Pass:
         if error is None:
             return rest
         more = error.expand(rest.shape[1:]) * self.scale
-        least = torch.finfo(rest.dtype).tiny * (error > 0).expand(rest.shape[1:])  # the scaled error may underflow
+        least = (error > 0).to(rest.dtype).expand(rest.shape[1:]) * torch.finfo(rest.dtype).tiny  # it may underflow
         return torch.stack([self._sum(self._sum(rest[0], more), least), rest[1]])
 
     def _sum(self, a: Tensor, b: Tensor) -> Tensor:

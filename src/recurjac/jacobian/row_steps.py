@@ -63,8 +63,12 @@ def _value(function: AbstractRowFunction, algebra: FormAlgebra, z: Enclosed) -> 
 def mean_slope(
     z: Interval, middle: Tensor, arithmetic: AbstractArithmetic, slopes: Callable[[Interval], Interval]
 ) -> Interval:
-    """Bounds of ∫₀¹ J(c + t (z - c)) dt, where c is the middle: the mean of those over the halved box and the whole."""
-    parts = [slopes(_nearer(z, middle, arithmetic)), slopes(z)]
+    """Bounds of ∫₀¹ J(c + t (z - c)) dt, where c is the middle: the mean of those over the halved box and the whole.
+
+    Of subnormal numbers, the middle is outside z where the box is a point whose halves round.
+    """
+    whole = Interval.unchecked(torch.minimum(z.lower, middle), torch.maximum(z.upper, middle))
+    parts = [slopes(_nearer(z, middle, arithmetic)), slopes(whole)]
     total, half = arithmetic.sum(parts), parts[0].lower.new_tensor(0.5)
     return arithmetic.product(total, Interval.point(half))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import expect_counts
 from recurjac.jacobian import AbstractPrepared
 from recurjac.propagation.forms import DenseForms
 
@@ -66,9 +67,13 @@ class PatternSum(AbstractRowSum):
     """`ChordSum`, but with all patterns of signs of the `most` entries of each row whose chords are farthest away.
 
     Σ|y| is the largest of all Σ ±y, and each of them is one tangent; there are 2^most for each row.
+    Raises InvalidRequest for a number that is not whole, or negative.
     """
 
     most: int = 5
+
+    def __post_init__(self) -> None:
+        expect_counts("PatternSum", most=self.most)
 
     def bound(self, entries: Interval, prepared: AbstractPrepared) -> Tensor:
         arithmetic = prepared.chain.arithmetic

@@ -141,7 +141,8 @@ def centre_of(region: BoundRegion) -> tuple[Tensor, Tensor]:
         return region.x, torch.full_like(region.x, inf)
     box = region.box(Rigorous())
     bounded = box.lower.isfinite() & box.upper.isfinite()
-    centre = torch.where(bounded, box.lower / 2 + box.upper / 2, region.x)
+    middle = torch.where(box.is_point, box.lower, box.lower / 2 + box.upper / 2)  # halves of subnormal numbers round
+    centre = torch.where(bounded, middle, region.x)
     half = torch.maximum(box.upper - centre, centre - box.lower)  # one rounding each
     return centre, torch.where(box.is_point, 0.0, torch.nextafter(half, torch.full_like(half, inf)))
 

@@ -77,7 +77,7 @@ def reach_layers(layers: Layers, start: Tensor, choose: Choose) -> Reached | Non
         state = found
     across = state.roots.matmul(layers.rows).map(lambda t: t.mT)  # (K, r)
     size = layers.rows.size if layers.rows.rad is None else layers.rows.size + layers.rows.rad
-    least = tiny_of(start) * (state.loose > 0)  # the product may underflow
+    least = tiny_of(start) * (state.loose > 0).to(start.dtype)  # the product may underflow
     rest = grow(length_of(size, 2) * state.loose + least, size.shape[1] + 8)
     gram = across.matmul(across)
     return Reached(gram, state.growth, rest) if bool(gram.mid.isfinite().all()) else None
