@@ -88,6 +88,33 @@ def test_dot_encloses_exact_sums(kind: str, seed: int, dtype: torch.dtype) -> No
             assert not misses(result.lower(), result.upper(), truth)
 
 
+@every_dtype
+@every_seed
+@every_kind
+@pytest.mark.parametrize("rows", [(3, 2), (3, 1), (1, 2), (1, 1)], ids=str)
+def test_dot_of_exact_numbers_encloses_exact_sums(
+    rows: tuple[int, int], kind: str, seed: int, dtype: torch.dtype
+) -> None:
+    n, (b, k) = 1 + 7 * seed, rows
+    for other in (kind, "ordinary", "subnormal", "huge"):
+        forms, numbers = ball(kind, 24 * n, seed, dtype).mid, ball(other, b * k * n, seed + 100, dtype).mid
+        left, right = forms.reshape(3, 2, 4, n), numbers.reshape(b, k, n)
+        result = RIGOROUS.exact(left).dot(RIGOROUS.exact(right))
+        wide = right.expand(3, 2, n).reshape(6, n)
+        truth = [total(exact(left.reshape(24, n)[i]), exact(wide[i // 4])) for i in range(24)]
+        assert not misses(result.lower(), result.upper(), truth)
+
+
+def test_dot_of_exact_numbers_carries_derivatives() -> None:
+    g = torch.Generator().manual_seed(0)
+    forms, rows = (torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in ((3, 2, 4, 5), (3, 1, 5)))
+    found = RIGOROUS.exact(forms).dot(RIGOROUS.exact(rows)).upper()
+    grads = torch.autograd.grad(found.sum(), (forms, rows))
+    plain = torch.autograd.grad(torch.einsum("bkrn,bn->bkr", forms, rows[:, 0]).sum(), (forms, rows))
+    for a, b in zip(grads, plain, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @every_seed
 @pytest.mark.parametrize("shapes", [((1, 1), (3, 2)), ((3, 1), (3, 2)), ((3, 1), (1, 2)), ((1, 2), (3, 2)),
                                     ((3, 2), (1, 1)), ((3, 2), (3, 1)), ((3, 2), (1, 2))], ids=str)  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf, nan
+from fractions import Fraction
+from itertools import product as pairs
+from math import inf, isfinite, nan
 
 import pytest
 import torch
@@ -46,6 +48,40 @@ def interval(kind: str, size: int, seed: int, dtype: torch.dtype) -> Interval:
     low = torch.where(torch.arange(size) % 5 == 0, -inf, ends[0])
     high = torch.where(torch.arange(size) % 7 == 0, inf, ends[1])
     return Interval(torch.where(torch.arange(size) % 6 == 0, 0.0, low).minimum(high), high)
+
+
+def finite(kind: str, size: int, seed: int, dtype: torch.dtype) -> Interval:
+    """Intervals of which some begin or end with 0, and some are 0."""
+    ends = numbers(kind, 2 * size, seed, dtype).reshape(2, size)
+    ends[0, ::3], ends[1, ::4], ends[:, ::11] = 0, 0, 0
+    return Interval(ends.amin(0), ends.amax(0))
+
+
+@every_dtype
+@every_seed
+@pytest.mark.parametrize("points", [(), (0,), (1,), (0, 1)], ids=str)
+def test_finite_products_hold_those_of_all_ends_and_little_more(
+    points: tuple[int, ...], seed: int, dtype: torch.dtype
+) -> None:
+    """Also where products underflow; those with 0 are 0."""
+    info = torch.finfo(dtype)
+    for kind, other in pairs(KINDS, KINDS):
+        factors = [finite(kind, 60, seed, dtype), finite(other, 60, seed + 100, dtype)]
+        for i in points:
+            factors[i] = Interval.point(factors[i].upper)
+        a, b = factors
+        found = RIGOROUS.product(a, b)
+        corners = [[x * y for x, y in zip(exact(v), exact(w), strict=True)]
+                   for v in (a.lower, a.upper) for w in (b.lower, b.upper)]  # fmt: skip
+        least, most = ([end(c) for c in zip(*corners, strict=True)] for end in (min, max))
+        assert not misses(found.lower, found.upper, least), (kind, other)
+        assert not misses(found.lower, found.upper, most), (kind, other)
+        for low, high, first, last in zip(found.lower.tolist(), found.upper.tolist(), least, most, strict=True):
+            for end, true in ((low, first), (high, last)):
+                if isfinite(end):
+                    assert abs(end - true) <= 4 * Fraction(info.eps) * abs(true) + 8 * Fraction(info.tiny)
+            if first == last == 0:
+                assert low == high == 0
 
 
 def inside(x: Interval) -> Iterator[Exact]:

@@ -125,7 +125,8 @@ class Ball:
             return Ball(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         rad = self.rad if other.exact else other.rad if self.exact else self.rad + other.rad
-        return Ball(mid, torch.add(rad, _plain(mid).abs(), alpha=u).mul_(growth_of(5, mid.dtype)))
+        size = _plain(mid).abs()
+        return Ball(mid, torch.add(rad, size, alpha=u, out=size).mul_(growth_of(5, mid.dtype)))
 
     def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
@@ -133,17 +134,16 @@ class Ball:
             return Ball(mid, None)
         u = torch.finfo(mid.dtype).eps / 2
         if self.exact and other.exact:
-            nonzero = (self.mid != 0) & (other.mid != 0)
-            return Ball(mid, torch.where(nonzero, grow(_plain(mid).abs().mul_(u), 2) + 4 * tiny_of(mid), 0.0))
+            return Ball(mid, product_error(mid, (self.mid == 0) | (other.mid == 0)))
         a, b = self.size, other.size
         if self.exact or other.exact:
             size, off = (a, other.rad) if self.exact else (b, self.rad)
             rad = torch.add(size * off, _plain(mid).abs(), alpha=u)
-            nonzero = (a > 0) & (b + other.rad > 0) if self.exact else (b > 0) & (a + self.rad > 0)
+            some = (a > 0) & (b + other.rad > 0) if self.exact else (b > 0) & (a + self.rad > 0)
         else:
-            nonzero = (a + self.rad > 0) & (b + other.rad > 0)
+            some = (a + self.rad > 0) & (b + other.rad > 0)
             rad = a * other.rad + b * self.rad + self.rad * other.rad + u * _plain(mid).abs()
-        return Ball(mid, torch.where(nonzero, grow(rad, 6) + 4 * tiny_of(mid), 0.0))
+        return Ball(mid, _covering(rad, 6, ~some))
 
     def linear(self, operator: LinearMap) -> Ball:
         """The value of `operator` A applied to this one, (..., *in) -> (..., *out).
@@ -173,6 +173,9 @@ class Ball:
         """
         ours = self if self.mid.dim() == 4 else self.map(lambda t: t.reshape(*t.shape[:3], prod(t.shape[3:])))
         theirs = rows if rows.mid.dim() == 3 else rows.map(lambda t: t.reshape(*t.shape[:2], prod(t.shape[2:])))
+        several = ours.shape[:2] != (1, 1) and broadcasts(theirs.shape[:2], ours.shape[:2])
+        if several and ours.exact and theirs.exact:
+            return _contracted_once(ours.mid, theirs.mid)
         return _contracted(rows_times, ours, theirs)
 
     def matmul(self, matrix: Ball) -> Ball:
@@ -183,6 +186,16 @@ class Ball:
 def _plain(tensor: Tensor) -> Tensor:
     """`tensor` detached from its derivative."""
     return tensor.detach() if tensor.requires_grad else tensor
+
+
+def product_error(product: Tensor, zero: Tensor) -> Tensor:
+    """The error of a product of two numbers that was computed as `product`, or 0 where `zero`: it is exact there."""
+    return _covering(_plain(product).abs().mul_(torch.finfo(product.dtype).eps / 2), 2, zero)
+
+
+def _covering(radius: Tensor, operations: int, zero: Tensor) -> Tensor:
+    """A computed `radius` of products with its own roundings and what may underflow, or 0 where `zero`."""
+    return grow(radius, operations).add_(4 * tiny_of(radius)).masked_fill_(zero, 0.0)
 
 
 def broadcasts(shape: torch.Size, other: torch.Size) -> bool:
@@ -198,7 +211,7 @@ def rows_times(forms: Tensor, rows: Tensor) -> Tensor:
         return torch.matmul(rows, forms[0, 0].mT)
     if forms.shape[1] == 1:
         return torch.matmul(rows, forms[:, 0].mT)
-    if forms.shape[:2] == rows.shape[:2]:
+    if broadcasts(rows.shape[:2], forms.shape[:2]):
         return torch.matmul(rows.unsqueeze(2), forms.mT).squeeze(2)  # several times as fast as with columns
     return torch.einsum("bkrn,bkn->bkr", forms, rows)
 
@@ -241,6 +254,24 @@ def _contracted(how: _Pairing, ours: Ball, theirs: Ball) -> Ball:
         rad = over_underflow_(
             how(a, b), n, gamma, lambda: least_nonzero(a) * least_nonzero(b), lambda: how(a.sign(), b.sign())
         )
+    return Ball(mid, rad)
+
+
+def _contracted_once(forms: Tensor, rows: Tensor) -> Ball:
+    """The product `rows_times` of exact forms and rows that broadcast to them, with its error.
+
+    The products of numbers are computed once for their sum and for that of their sizes.  Of small matrices, one for
+    each sample, a library takes longer.
+    """
+    live, n = forms.requires_grad or rows.requires_grad, forms.shape[-1]
+    products = forms * rows.unsqueeze(2)
+    mid = products.sum(-1)
+    with torch.no_grad():
+        rad = over_underflow_(
+            (products.abs() if live else products.abs_()).sum(-1), n, gamma_of(n, mid.dtype),
+            lambda: least_nonzero(forms) * least_nonzero(rows),
+            lambda: rows_times(forms.sign().abs_(), rows.sign().abs_()),
+        )  # fmt: skip
     return Ball(mid, rad)
 
 

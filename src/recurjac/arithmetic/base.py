@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic.ball import Ball
+from recurjac.arithmetic.ball import Ball, product_error
 from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
 
 MEMORY = 2**26
@@ -119,13 +119,23 @@ class AbstractArithmetic(ABC):
 
     @final
     def product(self, a: Interval, b: Interval) -> Interval:
-        """The interval of all products of a number in `a` and a number in `b`; 0 times infinity is 0."""
-        ends = torch.broadcast_tensors(a.lower, a.upper, b.lower, b.upper)
-        times = self._times if all_finite(ends) else self._limits
-        corners = [times(x, y) for x in ends[:2] for y in ends[2:]]
-        lower = reduce(torch.minimum, (low for low, _ in corners))
-        upper = reduce(torch.maximum, (high for _, high in corners))
-        return self.enclose(lower, upper)
+        """The interval of all products of a number in `a` and a number in `b`; 0 times infinity is 0.
+
+        Rounding is monotone, so that the least product that is computed is that of the least one, and its error counts.
+        Computed as 0, it may have underflowed if it is negative, and then some factors have opposite signs.
+        """
+        pairs = [(x, y) for x in _ends(a) for y in _ends(b)]
+        if not all_finite([a.lower, a.upper, b.lower, b.upper]):
+            corners = [self._limits(*torch.broadcast_tensors(x, y)) for x, y in pairs]
+            lower = reduce(torch.minimum, (low for low, _ in corners))
+            return self.enclose(lower, reduce(torch.maximum, (high for _, high in corners)))
+        products = [x * y for x, y in pairs]
+        least, most = reduce(torch.minimum, products), reduce(torch.maximum, products)
+        if not self.rigorous:
+            return self.enclose(least, most)
+        low = self.ball(least, product_error(least, (least == 0) & ~_have_opposite_signs(a, b)))
+        high = self.ball(most, product_error(most, (most == 0) & ~_have_opposite_signs(a, -b)))
+        return self.between(low, high)
 
     @final
     def multiple(self, number: Tensor, slope: Ball) -> tuple[Ball, Ball]:
@@ -168,3 +178,13 @@ class AbstractArithmetic(ABC):
         for term in intervals[1:]:
             lower, upper = lower + self.exact(term.lower), upper + self.exact(term.upper)
         return self.between(lower, upper)
+
+
+def _ends(interval: Interval) -> tuple[Tensor, ...]:
+    """The two ends, or the only number in every entry where they are one tensor."""
+    return (interval.lower,) if interval.lower is interval.upper else (interval.lower, interval.upper)
+
+
+def _have_opposite_signs(a: Interval, b: Interval) -> Tensor:
+    """Whether the product of a number in `a` and a number in `b` is negative."""
+    return ((a.lower < 0) & (b.upper > 0)) | ((a.upper > 0) & (b.lower < 0))

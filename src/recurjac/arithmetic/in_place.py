@@ -198,9 +198,9 @@ class Signed:
             return Ball(mid, rad if underflow is None else rad.add_(underflow, alpha=growth))
 
     def _product_(self, slopes: Slopes) -> Tensor:
-        if self.live or not broadcasts(slopes.above.shape, self.positive.shape):
-            return torch.addcmul(self.positive * slopes.above, self.negative, slopes.below)  # one of the terms is 0
-        return self.positive.mul_(slopes.above).addcmul_(self.negative, slopes.below)
+        larger = self.live or not broadcasts(slopes.above.shape, self.positive.shape)
+        product = self.positive * slopes.above if larger else self.positive.mul_(slopes.above)
+        return product.addcmul_(self.negative, slopes.below)  # one of the terms is 0
 
     def _underflow(self, slopes: Slopes, known: Tensor | None) -> Tensor:
         """An upper bound of what underflow may lose."""

@@ -97,8 +97,7 @@ def minus_infinity_of(dtype: torch.dtype, device: torch.device) -> Tensor:
 def round_up(mid: Tensor, rad: Tensor) -> Tensor:
     """mid + rad rounded upwards, infinite if `mid` overflowed or is NaN."""
     # mid times 0 is NaN where mid is infinite or NaN
-    total = torch.addcmul(mid + rad, mid, zero_of(mid.dtype, mid.device))
-    total = torch.nextafter(total, infinity_of(mid.dtype, mid.device))
+    total = (mid + rad).addcmul_(mid, zero_of(mid.dtype, mid.device)).nextafter_(infinity_of(mid.dtype, mid.device))
     return torch.where(rad == 0, mid, total).nan_to_num_(torch.inf, torch.inf, -torch.inf)
 
 

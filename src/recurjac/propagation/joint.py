@@ -15,8 +15,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, Signed, Slopes, summed
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, Signed, Slopes, shares_memory, summed
 from recurjac.network import Network
+from recurjac.operators import AbstractOperator
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds
 from recurjac.region import BoundRegion
@@ -59,15 +60,7 @@ def planes(
     slopes = [d.lower + low * (d.upper - d.lower), d.upper - high * (d.upper - d.lower)]
     slopes = [torch.where(exact, slope.lower, s) for s in slopes]
     hull = arithmetic.product(gradient, slope)
-    of = arithmetic.exact
-    corners = [
-        [
-            (of(v) - of(weight)) * (of(t) - of(s)) - of(weight) * of(s)
-            for v in (y.lower, y.upper)
-            for t in (d.lower, d.upper)
-        ]
-        for weight, s in zip(weights, slopes, strict=True)
-    ]
+    corners = [_corners(y, d, weight, s, arithmetic) for weight, s in zip(weights, slopes, strict=True)]
     least = reduce(torch.minimum, (c.lower() for c in corners[0]))
     most = reduce(torch.maximum, (c.upper() for c in corners[1]))
     bottom = torch.where(exact, 0.0, torch.where(bounded, least, hull.lower))
@@ -76,6 +69,15 @@ def planes(
     return Planes(
         LinearRelaxation(slopes[0], bottom, slopes[1], top, hull.magnitude.detach()), weights[0], weights[1], lines
     )
+
+
+def _corners(y: Interval, d: Interval, weight: Tensor, slope: Tensor, arithmetic: AbstractArithmetic) -> list[Ball]:
+    """(y - weight) (δ - slope) - weight · slope at the ends of y and δ."""
+    of = arithmetic.exact
+    rises = [of(end) - of(weight) for end in (y.lower, y.upper)]
+    runs = [of(end) - of(slope) for end in (d.lower, d.upper)]
+    base = of(weight) * of(slope)
+    return [rise * run - base for rise in rises for run in runs]
 
 
 @final
@@ -129,11 +131,11 @@ class Joint:
         for e in self.chain.successors(start):
             if e.source != self.chain.end:
                 own = seeds.push(e.operator, self.arithmetic)
-                ahead.setdefault(e.source, []).append(-own if negative else own)
+                ahead.setdefault(e.source, []).append(-own if negative else own.map(torch.clone))
         for node in range(start + 1, self.chain.end):
             if node not in ahead:
                 continue
-            forms = _sum(ahead.pop(node))
+            forms = reduce(Ball.__add__, ahead.pop(node))
             if node in self.planes:
                 between = self.planes[node]
                 slopes = Slopes(between.upper_weight.unsqueeze(2), between.lower_weight.unsqueeze(2))
@@ -144,7 +146,7 @@ class Joint:
                 terms.append(forms.dot(self._rows[node]))
             for e in self.chain.successors(node):
                 if e.source != self.chain.end:
-                    ahead.setdefault(e.source, []).append(e.operator.push(forms))
+                    ahead.setdefault(e.source, []).append(_pushed(e.operator, forms))
         return behind
 
     def _argument(self, node: int) -> int:
@@ -158,7 +160,7 @@ class Joint:
         for node in range(self.chain.end - 1, 0, -1):
             stage, found = self.network.stages[node - 1], []
             if node in ahead:
-                forms = _sum(ahead.pop(node))
+                forms = reduce(Ball.__add__, ahead.pop(node))
                 found.append(self._relaxed(forms, self.values[node], terms) if node in self.values else forms)
             if node in behind:
                 found.append(behind.pop(node))
@@ -168,9 +170,9 @@ class Joint:
             if bias is not None:
                 terms.append(forms.dot(bias.map(lambda t: t[None, None])))
             for e in stage.edges:
-                ahead.setdefault(e.source, []).append(e.operator.transpose().push(forms))
+                ahead.setdefault(e.source, []).append(_pushed(e.operator.transpose(), forms))
         if 0 in ahead:
-            terms.append(self.region.support_function_(_sum(ahead[0]), self.arithmetic))
+            terms.append(self.region.support_function_(reduce(Ball.__add__, ahead[0]), self.arithmetic))
 
     def _relaxed(self, forms: Ball, lines: LinearRelaxation, terms: list[Ball]) -> Ball:
         forms, constant = relax_(forms, lines, self.arithmetic)
@@ -179,6 +181,7 @@ class Joint:
         return forms
 
 
-def _sum(found: list[Ball]) -> Ball:
-    """The sum, in memory that nothing else uses."""
-    return found[0].map(torch.clone) if len(found) == 1 else reduce(Ball.__add__, found)
+def _pushed(operator: AbstractOperator, forms: Ball) -> Ball:
+    """The forms after an operator, in memory that nothing else uses."""
+    found = operator.push(forms)
+    return found.map(torch.clone) if shares_memory(found, forms) else found
