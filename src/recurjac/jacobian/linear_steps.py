@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
+from recurjac.activations import NormalisedRows
 from recurjac.arithmetic import Fast
 from recurjac.jacobian.near_linear import AbstractNearLinear, Activated, Multiplied, NearPart, OfRows
+from recurjac.jacobian.near_normalised import Normalised
 from recurjac.jacobian.pushed_sizes import AbstractLinearNetwork, AbstractLinearPart, Place
 from recurjac.jacobian.steps import Steps, sources
 from recurjac.network import Edge, Stage
@@ -103,6 +105,9 @@ class LinearSteps(AbstractLinearNetwork):
                 if total is not None:
                     yield (k, i), total
             near = self.near.get(k)
+            measured = None if near is None else _measured(near, arrived[0])
+            if measured is not None:
+                yield (k, len(arrived)), measured
             found = arrived[0] if near is None or all(a is None for a in arrived) else near.carried(arrived)
             if found is not None:
                 pushed[k] = _given(found, given_by(stage))
@@ -172,6 +177,16 @@ class _Some:
     out: AbstractOperator | None
     gives: Tensor
 
+    @property
+    def measured(self) -> Tensor:
+        """The positions of what is measured of the rows."""
+        first, near = self.reads[0], self.near
+        if near is None or near.near.measures is None or first is None:
+            raise ValueError("nothing is measured")
+        _, count, n = near.near.measures.shape
+        rows = first[::n] // n
+        return (rows.unsqueeze(1) * count + torch.arange(count, device=rows.device)).flatten()
+
     @classmethod
     def of(cls, stage: Stage, near: AbstractNearLinear | None, known: Mapping[int, Tensor]) -> _Some | None:
         """What is reached from the positions `known` of earlier nodes; None if nothing is."""
@@ -231,6 +246,10 @@ class _Part(AbstractLinearPart):
                 arrived.append(total)
                 if total is not None and read is not None:
                     yield (k, i), read, total
+            if some.near is not None and (first := arrived[0]) is not None:
+                measured = _measured(some.near.near, first.reshape(-1, *some.near.shapes[0]))
+                if measured is not None:
+                    yield (k, len(arrived)), some.measured, measured.flatten(1)
             found = arrived[0] if some.near is None else some.near.carried(arrived)
             if found is not None:
                 pushed[k] = _given(found, some.out)
@@ -239,7 +258,8 @@ class _Part(AbstractLinearPart):
 def _near(stage: Stage, z: Sequence[Tensor]) -> AbstractNearLinear | None:
     """The function of a stage and its linear map at a point; None if it is linear."""
     if stage.closed is not None:
-        return OfRows.at(stage.closed.function, z[0])
+        function = stage.closed.function
+        return Normalised.at(function, z[0]) if isinstance(function, NormalisedRows) else OfRows.at(function, z[0])
     if stage.matrices is not None:
         return Multiplied(*z)
     return None if stage.linear else Activated.at(stage.activation, z[0])
@@ -249,6 +269,13 @@ def _total(terms: Sequence[tuple[AbstractOperator, Tensor]]) -> Tensor | None:
     """The sum of images, in plain floating point; None without terms."""
     found = [operator.push(Fast().exact(t)).mid for operator, t in terms]
     return sum(found[1:], found[0]) if found else None
+
+
+def _measured(near: AbstractNearLinear, rows: Tensor | None) -> Tensor | None:
+    """What measures of rows (N, rows, n) give, (N, rows, p)."""
+    if rows is None or near.measures is None:
+        return None
+    return torch.einsum("Nrj,rpj->Nrp", rows, near.measures)
 
 
 def _given(value: Tensor, out: AbstractOperator | None) -> Tensor:

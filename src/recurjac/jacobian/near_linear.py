@@ -92,6 +92,14 @@ class AbstractNearLinear(ABC):
 
     @property
     @abstractmethod
+    def measures(self) -> Tensor | None:
+        """Numbers (rows, p, n) that measure rows (rows, n) of the first tensor; None if nothing is measured.
+
+        What they give is one more of the values that `off` reads, (rows, p).
+        """
+
+    @property
+    @abstractmethod
     def products(self) -> int:
         """How many products `carried` adds for one result, at most."""
 
@@ -128,6 +136,10 @@ class Activated(AbstractNearLinear):
         return arithmetic.exact(self.slope.abs()) * arithmetic.exact(sizes[0])
 
     @property
+    def measures(self) -> Tensor | None:
+        return None
+
+    @property
     def products(self) -> int:
         return 1
 
@@ -136,7 +148,7 @@ class Activated(AbstractNearLinear):
         choices = [self.activation.lines(box, arithmetic), self.activation.parallel_lines(box, arithmetic)]
         middle, half = midrad_of(gap_beside(slope.unsqueeze(0), box, choices, arithmetic), arithmetic)
         slopes = self.activation.slope_range(box, arithmetic)
-        away = _farthest(slopes.map(lambda t: t[0]), slope, arithmetic)
+        away = farthest(slopes.map(lambda t: t[0]), slope, arithmetic)
         centre = exact(slope) * exact(z[0].centre) + exact(middle[0])
         return Off(centre, half[0], (exact(away) * exact(z[0].tangent)).upper())
 
@@ -182,6 +194,10 @@ class Multiplied(AbstractNearLinear):
         return left + exact(self.first.abs()).matmul(exact(sizes[1]))
 
     @property
+    def measures(self) -> Tensor | None:
+        return None
+
+    @property
     def products(self) -> int:
         return 2 * self.first.shape[-1]
 
@@ -225,7 +241,11 @@ class OfRows(AbstractNearLinear):
         return NearPart(replace(self, matrices=self.matrices[rows]), (index,), ((len(rows), n),), index)
 
     def absolute(self, sizes: Sequence[Tensor], arithmetic: AbstractArithmetic) -> Ball:
-        return _times(self.matrices.abs(), sizes[0], arithmetic)
+        return rows_times(self.matrices.abs(), sizes[0], arithmetic)
+
+    @property
+    def measures(self) -> Tensor | None:
+        return None
 
     @property
     def products(self) -> int:
@@ -237,11 +257,11 @@ class OfRows(AbstractNearLinear):
         part = partial(self.function.slope_range, arithmetic=arithmetic)
         mean = mean_slope(box, centre, arithmetic, lambda near: whole if near is box else part(near))
         value, error = midrad_of(self.function.value_range(Interval.point(centre), arithmetic), arithmetic)
-        near, away = (_farthest(s.map(lambda t: t[0]), self.matrices, arithmetic) for s in (mean, whole))
+        near, away = (farthest(s.map(lambda t: t[0]), self.matrices, arithmetic) for s in (mean, whole))
         return Off(
             arithmetic.ball(value[0], error[0]),
-            _times(near, z[0].half, arithmetic).upper(),
-            _times(away, z[0].tangent, arithmetic).upper(),
+            rows_times(near, z[0].half, arithmetic).upper(),
+            rows_times(away, z[0].tangent, arithmetic).upper(),
         )
 
 
@@ -265,7 +285,7 @@ def _by_groups(vectors: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(flat, matrices.mT).reshape(groups, count, m, -1).transpose(0, 1)
 
 
-def _times(matrices: Tensor, rows: Tensor, arithmetic: AbstractArithmetic) -> Ball:
+def rows_times(matrices: Tensor, rows: Tensor, arithmetic: AbstractArithmetic) -> Ball:
     """Matrices (rows, m, n) times rows (…, rows, n): (…, rows, m)."""
     found = arithmetic.exact(rows.unsqueeze(-2)).matmul(arithmetic.exact(matrices))
     return found.map(_without_axis)
@@ -275,7 +295,7 @@ def _without_axis(t: Tensor) -> Tensor:
     return t.squeeze(-2)
 
 
-def _farthest(slopes: Interval, chosen: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+def farthest(slopes: Interval, chosen: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
     """The largest distance of numbers in an interval from chosen ones."""
     exact = arithmetic.exact
     above, below = exact(slopes.upper) - exact(chosen), exact(chosen) - exact(slopes.lower)
@@ -283,4 +303,4 @@ def _farthest(slopes: Interval, chosen: Tensor, arithmetic: AbstractArithmetic) 
 
 
 def _distance(a: Tensor, b: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
-    return _farthest(Interval.point(a), b, arithmetic)
+    return farthest(Interval.point(a), b, arithmetic)

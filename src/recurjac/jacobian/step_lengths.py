@@ -17,7 +17,7 @@ from torch import Tensor
 from recurjac.arithmetic import AbstractArithmetic, Ball
 from recurjac.deadline import Deadline
 from recurjac.jacobian.linear_steps import LinearSteps, given_by, read_by
-from recurjac.jacobian.near_linear import Near
+from recurjac.jacobian.near_linear import Near, rows_times
 from recurjac.jacobian.pushed_sizes import Place, PushedSizes, is_plain, lost_by, through
 from recurjac.jacobian.steps import Steps
 from recurjac.network import Edge, Stage
@@ -83,6 +83,9 @@ class _Pass:
         self.known[0] = _Arrived(x, self.sums.begin(self.radius), x.new_zeros(2, *x.shape))
         for k, stage in self.linear.steps.stages.items():
             places = [self._arrived(stage, (k, i), edges) for i, edges in enumerate(read_by(stage))]
+            near = self.linear.near.get(k)
+            if near is not None and near.measures is not None:
+                places.append(self._measured((k, len(places)), near.measures, places[0]))
             if not all(bool(t.isfinite().all()) for p in places for t in (p.centre, p.size, p.rest)):
                 return None
             self.known[k] = self._past(k, stage, places)
@@ -112,6 +115,13 @@ class _Pass:
         if size.rad is not None:
             rest = self.sums.plus(rest, size.rad.expand_as(rest))
         return _Arrived(centre.mid, self.sums.summed(place, shape), self.sums.with_error(rest, centre.rad))
+
+    def _measured(self, place: Place, measures: Tensor, rows: _Arrived) -> _Arrived:
+        """What measures (rows, p, n) of rows give, of which centres are not needed."""
+        size, rest = (rows_times(measures.abs(), t, self.arithmetic) for t in (rows.size, rows.rest))
+        lost = lost_by(size, measures.shape[-1])
+        left = rest.upper() if lost is None else self.sums.plus(rest.upper(), lost)
+        return _Arrived(torch.zeros_like(left[0]), self.sums.summed(place, left.shape[1:]), left)
 
     def _past(self, k: int, stage: Stage, places: Sequence[_Arrived]) -> _Arrived:
         """What goes on from a node: its centre, and its noises, as far as there is time."""
