@@ -16,6 +16,8 @@ from recurjac.jacobian import Gradients
 from recurjac.jacobian.linear_network import lengths_of
 from recurjac.jacobian.step_lengths import lengths_by_steps
 from recurjac.norms.base import AbstractNormMethod
+from recurjac.preactivation import PreactivationState
+from recurjac.problem import Problem
 
 
 @final
@@ -65,13 +67,25 @@ class LinearNetworkNorm(AbstractNormMethod):
         deadline, found = Deadline.after(self.seconds), []
         for i in range(chain.batch):
             one, limit = problem.at(torch.tensor([i])), deadline.part(1 / (chain.batch - i))
-            by_steps = lengths_by_steps(one, limit)
-            if by_steps is None:
-                state = gradients.state if chain.batch == 1 else Gradients(one).state
-                lengths = lengths_of(state, limit)
-                by_steps = None if lengths is None else lengths.rows
-            found.append(nothing[i] if by_steps is None else by_steps)
+            state = gradients.state if chain.batch == 1 else None
+            found.append(_lengths(one, state, limit, nothing[i]))
         return torch.stack(found)
 
     def unproved_rounding(self, p: float, q: float, rows: int) -> list[str]:
         return []
+
+
+_FEW = 2**11
+"""In networks of up to so many neurons, each is also a noise, even if there are single steps."""
+
+
+def _lengths(problem: Problem, state: PreactivationState | None, limit: Deadline, nothing: Tensor) -> Tensor:
+    """The lengths (K,) for one sample by single steps, and by neurons where these are few or there are no steps.
+
+    state: that of the problem, if it is known.  nothing: the bounds where none are found.
+    """
+    by_steps = lengths_by_steps(problem, limit)
+    if by_steps is not None and sum(problem.network.sizes) > _FEW:
+        return by_steps
+    lengths = lengths_of(Gradients(problem).state if state is None else state, limit)
+    return torch.minimum(nothing if by_steps is None else by_steps, nothing if lengths is None else lengths.rows)
