@@ -13,7 +13,7 @@ from recurjac.auto.work import Work
 from recurjac.deadline import until
 from recurjac.errors import OutOfTime
 from recurjac.jacobian import FastLip, ForwardTangents, GradientForms, Gradients
-from recurjac.norms import JacobianNorm, ProductOfNorms
+from recurjac.norms import AbstractNormMethod, JacobianNorm, LinearNetworkNorm, ProductOfNorms
 from recurjac.preactivation import IBP
 
 NOISES = 2048
@@ -22,6 +22,8 @@ PRODUCT = 0.1
 """In large networks, the share of the time for the first product of norms."""
 _STEPS = 0.95
 """The share of the time after which forms by single steps are given up."""
+_PUSHES = 0.7
+"""The share of the time for the noises of a linear network of single steps."""
 _ENTRIES = 0.4
 """The share of the time after which the first bounds of entries are given up."""
 
@@ -58,11 +60,19 @@ def open_entries(work: Work, opening: Sequence[Arm], report: Callable[[Report], 
 
 
 def open_steps(work: Work, report: Callable[[Report], None]) -> None:
-    """One pass of gradients as forms, in the time that there is."""
-    method = JacobianNorm(GradientForms())
+    """One pass of gradients as forms or, where these have no room for noises, of a linear network with noises."""
+    method = _by_steps(work)
     with suppress(OutOfTime), until(work.limit.part(_STEPS)):
         found = by_sample(work, work.tighten(method, method.title))
         report(Report(method.title, found, work.lower, work.deadline.spent))
+
+
+def _by_steps(work: Work) -> AbstractNormMethod:
+    """The method of single steps for a problem of such steps."""
+    forms, norms, given = GradientForms(), work.question.norms, work.given
+    if norms is None or norms[0] != inf or given is None or forms.has_room_for_steps(given):
+        return JacobianNorm(forms)
+    return LinearNetworkNorm(_PUSHES * work.deadline.left)
 
 
 def open_loop(work: Work, report: Callable[[Report], None]) -> None:

@@ -69,6 +69,14 @@ class GradientForms(AbstractJacobianMethod):
         symbols = Symbols.fitting(region, problem.arithmetic, self.noises, max(network.sizes), ROOM)
         return symbols is None or symbols.limit < self.noises
 
+    def has_room_for_steps(self, problem: Problem) -> bool:
+        """Whether the rests of all narrow nodes can have noises of their own; with few of them bounds are of no use."""
+        steps = Steps.of(problem.network)
+        if steps is None:
+            return False
+        symbols = Symbols.fitting(problem.bound, problem.arithmetic, self.short_noises, steps.widest, _STEPS_ROOM)
+        return symbols is not None and symbols.limit >= steps.entries(1, steps.end)
+
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         problem = gradients.problem
         if problem is None or gradients.given is not None or bool(problem.bound.unbounded.all()):

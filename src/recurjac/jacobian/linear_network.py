@@ -12,36 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
+from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.deadline import Deadline
+from recurjac.jacobian.pushed_sizes import AbstractLinearNetwork, Place, PushedSizes, is_plain, through
 from recurjac.network import Network
 from recurjac.operators import AbstractOperator
-from recurjac.operators.base import AbstractLeaf
-from recurjac.operators.compose import Compose
-from recurjac.operators.interval_matrix import IntervalMatrix
 from recurjac.preactivation import PreactivationState
 from recurjac.preactivation.centred import centre_of
 from recurjac.propagation.affine_forms import gap_beside
 from recurjac.propagation.planning import PlainOnly
 
-_LOT = 64
-"""How many unit vectors are pushed together."""
 _SKETCHES = 128
 """How many random vectors estimate the ranges on which slopes are chosen."""
 _WIDER = 1.4
 """The ranges on which slopes are chosen, as multiples of those of the linear network at the centre."""
 _FIRST = 0.7
 """The share of the time for ranges, before the lengths of gradients on them."""
-_LITTLE = 1e-11
-"""The share of a range below which a noise is not pushed."""
-_WEIGHTS = {torch.float64: 2.0**-200, torch.float32: 2.0**-20}
-"""Weights are multiplied by this power of 2, so that their sum is at most 1; errors by underflow then count once."""
 
 
 @final
@@ -65,10 +59,10 @@ def lengths_of(known: PreactivationState, deadline: Deadline) -> Lengths | None:
     are pushed until the deadline, the largest of each stage first; the others go on as intervals.
     """
     network, region = known.network.detached(), known.region
-    if known.known or region.may_be_empty or region.batch > 1 or not all(map(_is_plain, _operators(network))):
+    if known.known or region.may_be_empty or region.batch > 1 or not all(map(is_plain, _operators(network))):
         return None
     centre, radius = centre_of(region)
-    if not bool(radius.isfinite().all()) or network.dtype not in _WEIGHTS:
+    if not bool(radius.isfinite().all()) or network.dtype not in (torch.float32, torch.float64):
         return None
 
     def run(known: PreactivationState, chosen: _Chosen, share: float) -> tuple[Lengths | None, PreactivationState]:
@@ -85,13 +79,6 @@ def lengths_of(known: PreactivationState, deadline: Deadline) -> Lengths | None:
 
 def _operators(network: Network) -> list[AbstractOperator]:
     return [e.operator for s in network.stages for e in s.edges]
-
-
-def _is_plain(operator: AbstractOperator) -> bool:
-    """Whether it is composed of operators whose absolute values are known."""
-    if isinstance(operator, Compose):
-        return _is_plain(operator.outer) and _is_plain(operator.inner)
-    return isinstance(operator, AbstractLeaf | IntervalMatrix)
 
 
 @final
@@ -114,7 +101,7 @@ def _near_centre(network: Network, centre: Tensor, radius: Tensor) -> _Chosen:
     tangents = radius * (torch.pi * angles).tan().to(centre)
     halves = {k: torch.zeros_like(pre[k - 1]) for k in inner}
     linear = _Linear(network, [_secant(network, pre, k, halves[k]) for k in inner])
-    for k, pushed in linear.pushed(0, tangents):
+    for (k, _), pushed in linear.pushed(0, tangents):
         halves[k] = _WIDER * pushed.abs().median(0).values.unsqueeze(0)
     unstable = [_unstable(network, k, Fast().enclose(pre[k - 1] - halves[k], pre[k - 1] + halves[k])) for k in inner]
     return _Chosen([_secant(network, pre, k, halves[k]) for k in inner], unstable)
@@ -151,43 +138,21 @@ def _middles(state: PreactivationState) -> _Chosen:
 
 
 @final
-@dataclass
-class _Linear:
-    """The linear network with these slopes at its inner stages, and sums of the sizes of what was pushed through it.
-
-    sums: for each node after the input, Σ weights |pushed| as computed, (weights, entries).  terms: how many numbers
-    each of them is the sum of, at most.
-    """
+@dataclass(frozen=True)
+class _Linear(AbstractLinearNetwork):
+    """The linear network with these slopes at its inner stages."""
 
     network: Network
     slopes: Sequence[Tensor | None]
-    sums: dict[int, Tensor] = field(default_factory=dict)
-    terms: int = 0
-    _last: Mapping[int, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        stages = enumerate(self.network.stages, 1)
-        self._last = {e.source: k for k, stage in stages for e in stage.edges}
+    @cached_property
+    def _last(self) -> Mapping[int, int]:
+        return {e.source: k for k, stage in enumerate(self.network.stages, 1) for e in stage.edges}
 
-    def push_units(self, node: int, index: Tensor, weights: Tensor, deadline: Deadline | None = None) -> int:
-        """Push unit vectors of h of a node at these positions, with weights (W, index); returns how many in time."""
-        shape = self.network.input_shape if node == 0 else self.network.stages[node - 1].shape
-        for begin in range(0, len(index), _LOT):
-            if deadline is not None and deadline.over:
-                return begin
-            some = index[begin : begin + _LOT]
-            units = torch.zeros(len(some), prod(shape), dtype=weights.dtype, device=weights.device)
-            units = units.scatter_(1, some.unsqueeze(1), 1.0).reshape(len(some), *shape)
-            self._push(node, units, weights[:, begin : begin + _LOT])
-        return len(index)
+    def shape(self, node: int) -> Shape:
+        return self.network.input_shape if node == 0 else self.network.stages[node - 1].shape
 
-    def _push(self, node: int, units: Tensor, weights: Tensor) -> None:
-        for k, pushed in self.pushed(node, units):
-            found = weights @ pushed.flatten(1).abs()
-            self.sums[k] = self.sums[k] + found if k in self.sums else found
-        self.terms += len(units) + 1
-
-    def pushed(self, node: int, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def pushed(self, node: int, vectors: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """What vectors (N, *node) of h of a node are at z of each later node that they reach: (N, *stage)."""
         fast, pushed = Fast(), {node: vectors}
         for k in range(node + 1, self.network.depth + 1):
@@ -198,7 +163,7 @@ class _Linear:
             ]
             if terms:
                 total = sum(terms[1:], terms[0])
-                yield k, total
+                yield (k, 0), total
                 slope = self.slopes[k - 1] if k < self.network.depth else None
                 pushed[k] = total if slope is None else total * slope
             for done in [n for n in pushed if self._last.get(n, 0) <= k]:
@@ -210,7 +175,6 @@ class _Linear:
 class _Pass:
     """The stages from the first to the last: each is bounded, then its noises are pushed to all later ones.
 
-    Of two weights, the first are sizes in the region, the second those of tangents; all are multiplied by `scale`.
     centres: of h of each node, as stored.  sizes: Σ weights |pushed| at h of each node, (2, *node), upper bounds.
     rests: what is known of h only by its size, (2, *node).
     """
@@ -225,15 +189,14 @@ class _Pass:
     centres: dict[int, Tensor] = field(default_factory=dict)
     sizes: dict[int, Tensor] = field(default_factory=dict)
     rests: dict[int, Tensor] = field(default_factory=dict)
-    weight: float = 0.0
+    sums: PushedSizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = PushedSizes(self.linear, self.state.arithmetic, self.centre)
 
     @property
     def arithmetic(self) -> AbstractArithmetic:
         return self.state.arithmetic
-
-    @property
-    def scale(self) -> float:
-        return _WEIGHTS[self.centre.dtype]
 
     def run(self) -> Lengths | None:
         """The ranges and lengths; None if a range is not finite."""
@@ -247,74 +210,40 @@ class _Pass:
                 for node in self.state.completed_by(k):
                     self._pass(node, *pre.pop(node))
         _, size, rest = pre[network.depth]
-        rows = (self._sum(size[1], rest[1]) / self.scale).flatten()
+        rows = (self.sums.plus(size[1], rest[1]) / self.sums.scale).flatten()
         return Lengths(tuple(self.state.pre(k) for k in range(1, network.depth + 1)), rows)
 
     def _begin(self) -> None:
-        count, x = self.centre[0].numel(), self.centre
-        radius, tiny = self.radius.flatten(), torch.finfo(x.dtype).tiny
-        scaled = torch.where(radius > 0, (radius * self.scale).clamp(min=tiny), 0.0)
-        weights = torch.stack([scaled, torch.full_like(radius, self.scale)])
+        x = self.centre
         self.centres[0], self.rests[0] = x[0], x.new_zeros(2, *x.shape[1:])
-        self.sizes[0] = weights.reshape(2, *x.shape[1:])
-        self._weigh(weights)
-        self.linear.push_units(0, torch.arange(count, device=x.device), weights)
-
-    def _weigh(self, weights: Tensor) -> None:
-        """Count weights, whose sum must be at most 1."""
-        self.weight += float(weights.sum()) * (1 + 1e-6)
+        self.sizes[0] = self.sums.begin(self.radius[0])
 
     def _arrived(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The centre of z_k, the sums of sizes of what was pushed there, and the rest: (*stage) and (2, *stage) twice.
-
-        What was pushed is rounded in every operation; the errors of one vector are at most those of the vector of its
-        sizes, under operators of absolute coefficients, and their weighted sum those of the sum of sizes.
-        """
+        """The centre of z_k (*stage), and the sums of sizes of what was pushed there and the rest, (2, *stage)."""
         stage, arithmetic = self.state.stage(k), self.arithmetic
         centre, size, rest = stage.bias(arithmetic), None, self.centre.new_zeros(2, *stage.shape)
         for e in stage.edges:
             image = e.operator.push(arithmetic.exact(self.centres[e.source]))
             centre = image if centre is None else centre + image
-            moved, left = _through(e.operator, self.sizes[e.source], self.rests[e.source], arithmetic)
+            moved, left = through(e.operator, self.sizes[e.source], self.rests[e.source], arithmetic)
             size = arithmetic.exact(moved) if size is None else size + arithmetic.exact(moved)
-            rest = self._sum(rest, left)
+            rest = self.sums.plus(rest, left)
         if centre is None or size is None:
             centre = arithmetic.exact(self.centre.new_zeros(stage.shape)) if centre is None else centre
-            return centre.mid, rest, self._with(rest, centre.rad)
+            return centre.mid, rest, self.sums.with_error(rest, centre.rad)
         if size.rad is not None:
-            rest = self._sum(rest, size.rad.expand_as(rest))
-        return centre.mid, self._summed(k), self._with(rest, centre.rad)
-
-    def _summed(self, k: int) -> Tensor:
-        """Upper bounds of the sums of sizes at z_k, which are never 0, as products may underflow: (2, *stage)."""
-        shape = self.state.stage(k).shape
-        found = self.linear.sums.get(k, self.centre.new_zeros(2, prod(shape))).reshape(2, *shape)
-        least = 4 * (self.linear.terms + 1) * torch.finfo(found.dtype).tiny
-        return self.arithmetic.at_least(found + least, 2 * self.linear.terms + 4)
-
-    def _with(self, rest: Tensor, error: Tensor | None) -> Tensor:
-        """The rests (2, *stage), where an error (*stage) of values is added to the first."""
-        if error is None:
-            return rest
-        more = error.expand(rest.shape[1:]) * self.scale
-        least = (error > 0).to(rest.dtype).expand(rest.shape[1:]) * torch.finfo(rest.dtype).tiny  # it may underflow
-        return torch.stack([self._sum(self._sum(rest[0], more), least), rest[1]])
-
-    def _sum(self, a: Tensor, b: Tensor) -> Tensor:
-        return (self.arithmetic.exact(a) + self.arithmetic.exact(b)).upper()
-
-    def _times(self, a: Tensor, b: Tensor) -> Tensor:
-        return (self.arithmetic.exact(a) * self.arithmetic.exact(b)).upper()
+            rest = self.sums.plus(rest, size.rad.expand_as(rest))
+        return centre.mid, self.sums.summed((k, 0), stage.shape), self.sums.with_error(rest, centre.rad)
 
     def _bound(self, k: int, centre: Tensor, size: Tensor, rest: Tensor) -> bool:
         """Bound z_k by its form and by what is known; returns whether this is finite, with weights that are small."""
-        half, arithmetic = self._sum(size[0], rest[0]) / self.scale, self.arithmetic
+        half, arithmetic = self.sums.plus(size[0], rest[0]) / self.sums.scale, self.arithmetic
         ends = [(arithmetic.exact(c) + arithmetic.exact(half)).upper() for c in (-centre, centre)]
         found = arithmetic.enclose(-ends[0].unsqueeze(0), ends[1].unsqueeze(0))
         if k <= self.known.bounded:
             found = arithmetic.intersect(found, self.known.pre(k).map(torch.Tensor.detach))
         self.state.append(found, None)
-        return bool(self.state.pre(k).magnitude.isfinite().all()) and self.weight <= 1.0
+        return bool(self.state.pre(k).magnitude.isfinite().all()) and self.sums.small
 
     def _pass(self, node: int, centre: Tensor, size: Tensor, rest: Tensor) -> None:
         """What goes on from a node whose stage is complete: its centre, and its noises, as far as there is time."""
@@ -325,9 +254,9 @@ class _Pass:
         self.centres[node], noise = self._noise(node, slope, centre, size, rest)
         gone = self.arithmetic.exact(slope.abs()) * self.arithmetic.exact(size)
         error = torch.zeros_like(noise) if gone.rad is None else gone.rad.expand_as(noise)
-        pushed = self._pushed(node, noise, size)
-        self.sizes[node] = self._sum(gone.upper(), pushed)
-        self.rests[node] = self._sum(torch.where(pushed > 0, 0.0, noise), error)
+        pushed = self.sums.push_noises(node, noise, size, self.deadline.part(self._share(node)))
+        self.sizes[node] = self.sums.plus(gone.upper(), pushed)
+        self.rests[node] = self.sums.plus(torch.where(pushed > 0, 0.0, noise), error)
 
     def _noise(self, node: int, slope: Tensor, centre: Tensor, size: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         """The centre of h (*stage), and the sizes of its noise, of values and of tangents: (2, *stage)."""
@@ -336,24 +265,13 @@ class _Pass:
         choices = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)]
         middle, half = arithmetic.midrad(gap_beside(slope.unsqueeze(0), z, choices, arithmetic))
         after = exact(slope) * exact(centre) + exact(middle[0])
-        noise = self._with(self._times(slope.abs(), rest), after.rad)
-        value = self._with(noise, half[0])[0]
+        noise = self.sums.with_error(self.sums.times(slope.abs(), rest), after.rad)
+        value = self.sums.with_error(noise, half[0])[0]
         off = torch.maximum(
             (exact(slopes.upper[0]) - exact(slope)).upper(), (exact(slope) - exact(slopes.lower[0])).upper()
         ).clamp(min=0)
-        tangent = self._sum(noise[1], self._times(off, self._sum(size[1], rest[1])))
+        tangent = self.sums.plus(noise[1], self.sums.times(off, self.sums.plus(size[1], rest[1])))
         return after.mid, torch.stack([value, tangent])
-
-    def _pushed(self, node: int, noise: Tensor, size: Tensor) -> Tensor:
-        """Push unit vectors for the largest noises; returns the weights of those that were pushed, else 0."""
-        flat, done = noise.flatten(1), torch.zeros_like(noise).flatten(1)
-        worth = flat[0] * ((flat > _LITTLE * size.flatten(1)).any(0) & flat.isfinite().all(0) & (flat[0] > 0))
-        order = worth.argsort(descending=True)[: int((worth > 0).sum())]
-        weights = flat[:, order]
-        count = self.linear.push_units(node, order, weights, self.deadline.part(self._share(node)))
-        self._weigh(weights[:, :count])
-        done[:, order[:count]] = weights[:, :count]
-        return done.reshape(noise.shape)
 
     def _share(self, node: int) -> float:
         """The share of the time that is left for the noises of a node: by their number, and what is behind them."""
@@ -361,24 +279,3 @@ class _Pass:
         work = [w + 8 * prod(s.shape) for w, s in zip(network.work, network.stages, strict=True)]
         costs = [sum(work[k:]) * self.unstable[k - 1] for k in range(node, network.depth)]
         return costs[0] / max(1, sum(costs))
-
-
-def _through(
-    operator: AbstractOperator, size: Tensor, rest: Tensor, arithmetic: AbstractArithmetic
-) -> tuple[Tensor, Tensor]:
-    """Bounds of sizes and rests after an operator; rests include what its rounding adds to vectors of these sizes."""
-    if isinstance(operator, Compose):
-        return _through(operator.outer, *_through(operator.inner, size, rest, arithmetic), arithmetic)
-    if not isinstance(operator, AbstractLeaf | IntervalMatrix):
-        raise TypeError(f"{type(operator).__name__} is not composed of single operators")
-    absolute, exact = operator.absolute(), arithmetic.exact
-    moved, left = absolute.push(exact(size)), absolute.push(exact(rest)).upper()
-    if moved.rad is not None and not moved.exact:
-        # products of smaller vectors may underflow where those of `size` do not
-        least = 4 * (prod(operator.in_shape) + 1) * torch.finfo(left.dtype).tiny
-        left = (exact(left) + exact(moved.rad + least)).upper()
-    if isinstance(operator, IntervalMatrix) and operator.matrix.rad is not None and not operator.matrix.exact:
-        width = operator.matrix.rad.expand_as(operator.matrix.mid)
-        off = IntervalMatrix(exact(width), operator.inputs, operator.outputs).push(exact(size))
-        left = (exact(left) + exact(off.upper())).upper()
-    return moved.upper(), left
