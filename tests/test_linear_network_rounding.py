@@ -15,8 +15,9 @@ import recurjac as rj
 from recurjac import activations as act
 from recurjac.arithmetic import Ball, Interval, Rigorous
 from recurjac.deadline import NEVER, Deadline
-from recurjac.jacobian import Gradients, linear_network
+from recurjac.jacobian import Gradients, linear_network, pushed_sizes
 from recurjac.jacobian.linear_network import Lengths, lengths_of
+from recurjac.jacobian.pushed_sizes import through
 from recurjac.loading.expression import Builder, Expression
 from recurjac.network import Network, chain
 from recurjac.norms import linear_network as norm_module
@@ -58,22 +59,22 @@ def dense(*weights: Tensor) -> Network:
 def test_sums_of_lots_cover_their_rounding_and_underflow() -> None:
     """1, and 2^-54 in each of many lots: every addition loses the latter.  2^-900 times a weight of 2^-200 is 0."""
     lots = 40
-    row = torch.zeros(1, linear_network._LOT * lots, dtype=DTYPE)
-    row[0, :: linear_network._LOT] = 2.0**-54
+    row = torch.zeros(1, pushed_sizes._LOT * lots, dtype=DTYPE)
+    row[0, :: pushed_sizes._LOT] = 2.0**-54
     row[0, 0] = 1.0
     own = a_pass(dense(torch.cat([row, torch.full_like(row, 2.0**-900)])), rj.LpBall(torch.zeros_like(row), 1.0))
     own._begin()
-    assert own.linear.sums[1].tolist() == [[own.scale, 0.0]] * 2
-    sums = own._summed(1)
-    assert bool((sums[:, 0] / own.scale >= 1 + (lots + 4) * 2.0**-54).all())
+    assert own.sums.sums[1, 0].tolist() == [[own.sums.scale, 0.0]] * 2
+    sums = own.sums.summed((1, 0), (2,))
+    assert bool((sums[:, 0] / own.sums.scale >= 1 + (lots + 4) * 2.0**-54).all())
     assert bool((sums[:, 1] > 0).all())
 
 
 def test_errors_that_underflow_when_they_are_scaled_count() -> None:
     own = a_pass(dense(number(1.0)), rj.LpBall(number(0.0), 1.0))
     error = torch.tensor([2.0**-1000, 0.0], dtype=DTYPE)
-    rest = own._with(torch.zeros(2, 2, dtype=DTYPE), error)
-    assert bool((rest[0] / own.scale >= error).all())
+    rest = own.sums.with_error(torch.zeros(2, 2, dtype=DTYPE), error)
+    assert bool((rest[0] / own.sums.scale >= error).all())
     assert float(rest[0, 1]) < 1e-300
     assert rest[1].tolist() == [0.0, 0.0]
 
@@ -82,9 +83,9 @@ def test_matrices_that_are_known_up_to_a_radius_count_with_it() -> None:
     """|A| <= 1 + 0.5: a size of 2 is carried on as 2, and 1 may be missing; a rest of 1 as up to 1.5."""
     matrix = Ball(number(1.0), number(0.5))
     size, rest = torch.tensor([2.0], dtype=DTYPE), torch.tensor([1.0], dtype=DTYPE)
-    moved, left = linear_network._through(IntervalMatrix(matrix, (1,), (1,)), size, rest, Rigorous())
+    moved, left = through(IntervalMatrix(matrix, (1,), (1,)), size, rest, Rigorous())
     assert float(moved) + float(left) >= 2 * 1.5 + 1.5
-    moved, left = linear_network._through(IntervalMatrix(matrix, (1,), (1,)), size, torch.zeros_like(rest), Rigorous())
+    moved, left = through(IntervalMatrix(matrix, (1,), (1,)), size, torch.zeros_like(rest), Rigorous())
     assert float(moved) >= 2.0
     assert float(left) >= 1.0
 
@@ -95,7 +96,7 @@ def test_products_of_smaller_vectors_may_be_flushed() -> None:
     size = torch.tensor([2.0**-401 + 2.0**-424], dtype=DTYPE)
     torch.set_flush_denormal(True)
     try:
-        _, left = linear_network._through(Dense.matrix(number(2.0**-600)), size, torch.zeros_like(size), Rigorous())
+        _, left = through(Dense.matrix(number(2.0**-600)), size, torch.zeros_like(size), Rigorous())
     finally:
         torch.set_flush_denormal(False)
     assert float(left) >= 2.0**-1022
@@ -205,7 +206,7 @@ def test_time_that_ends_between_lots_loses_no_noise(lots: int, monkeypatch: pyte
     """The sum of four relu(x_i) and of relu(h_1), of which only some are pushed: the largest derivative is 5."""
     looks = iter(range(100))
     monkeypatch.setattr(Deadline, "over", property(lambda _: next(looks) >= lots))
-    monkeypatch.setattr(linear_network, "_LOT", 1)
+    monkeypatch.setattr(pushed_sizes, "_LOT", 1)
     builder = Builder((4,), False, DTYPE, torch.device("cpu"))
     h = builder.input().apply(Dense.matrix(torch.eye(4, dtype=DTYPE))).activate(act.ReLU())
     again = h.apply(Dense.matrix(torch.eye(4, dtype=DTYPE)[:1])).activate(act.ReLU())
