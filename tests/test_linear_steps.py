@@ -256,6 +256,8 @@ def test_parts_push_as_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> 
                 whole = dict(linear.pushed(node, units.reshape(len(index), *linear.shape(node))))
                 for place, at, some in linear.part(node, index).pushed(torch.eye(len(index), dtype=x.dtype)):
                     left = whole.pop(place).flatten(1).clone()
+                    assert len(at.unique()) == len(at)
+                    assert linear.size(place) == left.shape[1]
                     torch.testing.assert_close(left[:, at], some)
                     left[:, at] = 0
                     assert not bool(left.any())

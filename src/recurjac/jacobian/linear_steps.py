@@ -136,6 +136,13 @@ class LinearSteps(AbstractLinearNetwork):
     def part(self, node: int, index: Tensor) -> _Part:
         return _Part.of(self, node, index)
 
+    def size(self, place: Place) -> int:
+        k, i = place
+        read, near = read_by(self.steps.stages[k]), self.near.get(k)
+        if i == len(read) and near is not None and near.measures is not None:
+            return prod(near.measures.shape[:2])
+        return prod(read[i][0].operator.out_shape if read[i] else self.steps.shape(k))
+
     def some(self, k: int, known: Mapping[int, Tensor]) -> _Some | None:
         """The entries of a stage that are reached from the positions `known` of earlier nodes; kept for other lots."""
         stage = self.steps.stages[k]

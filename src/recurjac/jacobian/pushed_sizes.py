@@ -55,6 +55,10 @@ class AbstractLinearNetwork(ABC):
         """The part that entries of a node at these positions reach."""
         raise NotImplementedError
 
+    def size(self, place: Place) -> int:
+        """How many numbers arrive at a place that a part reaches."""
+        raise NotImplementedError
+
 
 class AbstractLinearPart(ABC):
     """A linear network from some entries of a node on, in which only those that they reach are computed."""
@@ -128,6 +132,8 @@ class PushedSizes:
             some = torch.where(used, weights[:, lot], 0.0)
             units = torch.eye(len(lot), dtype=weights.dtype, device=weights.device)
             for place, at, pushed in self.linear.part(node, lot).pushed(units):
+                if place not in self.sums:  # no input reaches it
+                    self.sums[place] = self.like.new_zeros(2, self.linear.size(place))
                 self.sums[place][:, at] += some @ pushed.abs()
             self.terms += len(lot) + 1
             self._weigh(some)
