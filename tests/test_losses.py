@@ -204,6 +204,26 @@ def test_gradients_are_those_of_the_values(name: str, kind: str) -> None:
         assert found != 0, what
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_bounds_that_were_made_without_gradients_follow_a_step(name: str) -> None:
+    """Views of parameters that PyTorch makes without gradients could not be read after a step."""
+    module = MAKERS[name]()
+    with torch.no_grad():
+        bounds = Bounds(module, example())
+        for w in module.parameters():
+            w.add_(0.01 * torch.ones_like(w))
+    region = rj.LpBall(batch()[0], 0.1)
+    loss = lipschitz_penalty(bounds, region, target=0.01)
+    again = lipschitz_penalty(Bounds(module, example()), region, target=0.01)
+    weights = list(module.parameters())
+    slopes, wanted = (torch.autograd.grad(each, weights, allow_unused=True) for each in (loss, again))
+    assert torch.equal(loss, again)
+    assert any(s is not None and bool(s.any()) for s in slopes)
+    assert all(
+        a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(slopes, wanted, strict=True)
+    )
+
+
 def _critic() -> nn.Module:
     torch.manual_seed(1)
     return dense(1).to(DOUBLE)

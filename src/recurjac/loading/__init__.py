@@ -235,7 +235,8 @@ def _checked(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device 
     """
     _check(traced.network(torch.float64), traced.evaluate, traced.cancelling)
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
-    network = traced.network(traced.dtype if narrower else dtype)
+    with torch.enable_grad():  # views of parameters that are made without could not be read after these have changed
+        network = traced.network(traced.dtype if narrower else dtype)
     same_place = device is None or torch.device(device) == traced.device
     return network if same_place and not narrower else network.to(dtype, device)
 
