@@ -175,8 +175,16 @@ def calm(case: Case) -> Iterator[str]:
                 said := outside(found.lower[i : i + 1], slopes[None, :, at], found.upper[i : i + 1], case.accuracy)
             ):
                 yield f"the entry {at} of the gradient: {said}"
-            if bool((slopes == 0).all(1).any()):
+            flat = points[(slopes == 0).all(1)]
+            if len(flat) and _may_be_stationary(case, flat):
                 yield f"a stationary point within {radius:.17g}"
+
+
+def _may_be_stationary(case: Case, points: Tensor) -> bool:
+    """Whether gradients that are computed as 0 may be 0: those of saturated neurons are not."""
+    found = rj.jacobian_bounds(case.network, rj.LpBall(points, 0.0), method=rj.Chords())
+    lower, upper = found.lower.flatten(2)[:, 0], found.upper.flatten(2)[:, 0]
+    return bool(((lower <= 0) & (upper >= 0)).all(1).any())
 
 
 def measures(case: Case) -> Iterator[str]:
