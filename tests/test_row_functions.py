@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractRowFunction, NormalisedRows, SoftmaxRows
+from recurjac.activations import AbstractRowFunction, LengthRows, NormalisedRows, SoftmaxRows
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.closed_forms import shortened
 from tests.test_attention import MODULES, network_of
 
 FAST = rj.Fast()
-FUNCTIONS: list[AbstractRowFunction] = [f for kind in (SoftmaxRows, NormalisedRows) for f in kind.examples()]
+FUNCTIONS: list[AbstractRowFunction] = [
+    f for kind in (SoftmaxRows, NormalisedRows, LengthRows) for f in kind.examples()
+]
 SIZES = (1, 2, 3, 5, 16)
 RADII = (0.0, 1e-3, 0.1, 0.7, 4.0, 400.0)
 
@@ -85,7 +87,50 @@ def test_unbounded_boxes(function: AbstractRowFunction) -> None:
     points = torch.cat([points_of(Interval(z.lower.clamp(min=-s), z.upper.clamp(max=s))) for s in (1.0, 30.0, 1e5)])
     assert holds(function.value_range(z, FAST), function.value(points))
     assert holds(function.slope_range(z, FAST), slopes_at(function, points))
-    assert bool(function.value_range(z, FAST).upper.isfinite().all())
+    assert bool(function.value_range(z, FAST).upper.isfinite().all()) or isinstance(function, LengthRows)
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
+def test_derivatives_of_a_length_are_exact(arithmetic: rj.Fast | rj.Rigorous) -> None:
+    """z_1 in [3, 6] beside 4, beside 8 and 0, and where the row may be 0, also at the end of its box."""
+    low = torch.tensor([[[3.0, 4.0], [3.0, -8.0], [-1.0, -2.0], [0.0, 0.0], [-6.0, 4.0], [1e-300, 0.0]]]).double()
+    high = torch.tensor([[[6.0, 4.0], [6.0, 8.0], [1.0, 2.0], [1.0, 1.0], [-3.0, 4.0], [1e-300, 1e-300]]]).double()
+    found = LengthRows().slope_range(Interval(low, high), arithmetic)
+    wanted = [(0.6, 6 / 52**0.5), (3 / 73**0.5, 1.0), (-1.0, 1.0), (-1.0, 1.0), (-6 / 52**0.5, -0.6), (0.5**0.5, 1.0)]
+    for k, (least, most) in enumerate(wanted[:5]):
+        assert float(found.lower[0, k, 0, 0]) == pytest.approx(least, rel=1e-12)
+        assert float(found.upper[0, k, 0, 0]) == pytest.approx(most, rel=1e-12)
+    assert float(found.lower[0, 5, 0, 0]) <= wanted[5][0]  # squares underflow
+    assert float(found.upper[0, 5, 0, 0]) == 1.0
+    assert bool((found.lower[..., 1:, :] == 0).all() & (found.upper[..., 1:, :] == 0).all())
+    values = LengthRows().value_range(Interval(low, high), arithmetic)
+    assert float(values.lower[0, 0, 0]) == pytest.approx(5.0, rel=1e-12)
+    assert float(values.upper[0, 0, 0]) == pytest.approx(52**0.5, rel=1e-12)
+    assert float(values.lower[0, 0, 0]) <= 5.0
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_the_length_of_a_layer_is_lipschitz_where_it_may_be_zero(p: float) -> None:
+    """|W x| over a ball around 0: the constant is that of W at most, and attained but for the sign of rows."""
+
+    class Distance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2, bias=False)
+            with torch.no_grad():
+                self.layer.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            length: Tensor = torch.linalg.vector_norm(self.layer(x), dim=-1, keepdim=True)
+            return length
+
+    network = rj.load(Distance().double().requires_grad_(False), torch.zeros(1, 2).double())
+    region = rj.LpBall(torch.zeros(1, 2, dtype=torch.float64), 0.5, p)
+    bounds = rj.jacobian_bounds(network, region)
+    assert bounds.lower.flatten().tolist() == pytest.approx([-3.0, -1.0])
+    assert bounds.upper.flatten().tolist() == pytest.approx([3.0, 1.0])
+    found = float(rj.lipschitz(network, region, p=p, q=2, method=rj.Auto(2)).upper)
+    assert 3.0 - 1e-12 <= found <= {1: 3.0, 2: 10**0.5, inf: 4.0}[p] + 1e-9
 
 
 def test_slopes_of_a_softmax_are_exact() -> None:
@@ -136,7 +181,7 @@ def test_chain_rules_with_closed_forms_hold(name: str, radius: float) -> None:
     gradients = rj.Gradients(problem)
     short = shortened(gradients.state, gradients.chain)
     known = sum(s.closed is not None for s in network.stages)
-    assert (short is not None) == (known > 0) == (name in {"softmax", "attention", "norm", "post", "pre"})
+    assert (short is not None) == (known > 0) == (name in {"softmax", "attention", "norm", "post", "pre", "length"})
     if short is None:
         return
     found = rj.Chords().prepare(rj.Gradients(given=short)).push_all()

@@ -1,4 +1,4 @@
-"""Functions of rows of numbers, softmax and normalisation, with closed forms of their ranges over boxes.
+"""Functions of rows of numbers, softmax, normalisation and length, with closed forms of their ranges over boxes.
 
 Source: docs/mathematics.md, §3.11.
 """
@@ -14,9 +14,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.row_bounds import total_of
+from recurjac.activations.row_bounds import others_of, squares_of, sum_of, total_of
 from recurjac.activations.softmax_bounds import Exponentials
-from recurjac.arithmetic import AbstractArithmetic, Interval, with_derivative_of
+from recurjac.arithmetic import AbstractArithmetic, Interval, root_of, with_derivative_of
 
 
 class AbstractRowFunction(ABC):
@@ -101,6 +101,75 @@ class SoftmaxRows(AbstractRowFunction):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
+
+
+@final
+@dataclass(frozen=True)
+class LengthRows(AbstractRowFunction):
+    """The length |z| as the first value of a row, and 0 as all others; its derivatives z_j / |z| are not beyond ±1.
+
+    Where z may be 0, they are all numbers from -1 to 1, as Clarke's are there.
+    """
+
+    @property
+    def rigorous(self) -> bool:
+        return True
+
+    def value(self, z: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+        return torch.cat([length, torch.zeros_like(z[..., 1:])], -1)
+
+    def value_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        found = _root(sum_of(squares_of(z, arithmetic), arithmetic), arithmetic)
+        return found.map(lambda t: torch.cat([t, torch.zeros_like(z.lower[..., 1:])], -1))
+
+    def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        first, count = self._first(z, arithmetic), z.shape[-1]
+        place = torch.zeros(count, 1, dtype=z.lower.dtype, device=z.lower.device)
+        place[0] = 1.0
+        return first.map(lambda t: t.unsqueeze(-2) * place)
+
+    def _first(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """Of the length: z_j / √(z_j² + r) grows with z_j, and its size falls with r, the sum of the other squares."""
+        squares = squares_of(z, arithmetic)
+        least, most = others_of(squares.lower, arithmetic).lower, others_of(squares.upper, arithmetic).upper
+        origin = ((z.lower <= 0) & (z.upper >= 0)).all(-1, keepdim=True)
+        low, high = (_share_of_length(end, least, most, arithmetic) for end in (-z.lower, z.upper))
+        return Interval.unchecked(torch.where(origin, -1.0, -low), torch.where(origin, 1.0, high))
+
+    def norm(self, z: Interval, p: float, arithmetic: AbstractArithmetic) -> Tensor:
+        """J has the row z / |z|, whose length is 1."""
+        if p < math.inf:
+            return torch.ones_like(z.lower[..., 0])
+        sizes = self._first(z, arithmetic).magnitude
+        most = arithmetic.rounded(root_of(sizes.new_tensor(float(z.shape[-1]))), 2).upper
+        return torch.minimum(arithmetic.at_least(sizes.sum(-1), z.shape[-1]), most)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+
+def _root(squares: Interval, arithmetic: AbstractArithmetic) -> Interval:
+    """Bounds of roots of numbers >= 0, which may be infinite."""
+    low, high = squares.lower.clamp(min=0), squares.upper
+    known = [(t > 0) & t.isfinite() for t in (low, high)]
+    roots = [arithmetic.rounded(root_of(torch.where(k, t, 1.0)), 2) for k, t in zip(known, (low, high), strict=True)]
+    return Interval.unchecked(
+        torch.where(known[0], roots[0].lower, 0.0),
+        torch.where(known[1], roots[1].upper, torch.where(high == 0, 0.0, math.inf)),
+    )
+
+
+def _share_of_length(end: Tensor, least: Tensor, most: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """Upper bounds of t / √(t² + r), where t <= `end` and r is between `least` and `most`, unless both may be 0."""
+    square, size = squares_of(Interval.point(end), arithmetic), end.abs()
+    root = _root(arithmetic.sum([square, Interval.unchecked(least, most)]), arithmetic)
+    near = arithmetic.rounded(size / torch.where(root.lower > 0, root.lower, 1.0), 1).upper
+    above = torch.where((root.lower > 0) & end.isfinite(), near.clamp(max=1.0), 1.0)
+    far = arithmetic.rounded(size / torch.where(root.upper > 0, root.upper, 1.0), 1).lower
+    below = torch.where(root.upper.isfinite() & (root.upper > 0), far.clamp(min=0.0, max=1.0), 0.0)
+    return torch.where(end > 0, above, -below)
 
 
 def _proved(found: Interval, proved: Interval) -> Interval:

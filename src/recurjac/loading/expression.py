@@ -224,10 +224,13 @@ class Expression:
         cheap = all(e.operator.multiply_adds() == 0 for e in self.edges)
         return len(self.edges) <= 1 and cheap and not self.constants
 
-    def known_as(self, function: AbstractRowFunction, source: Expression, index: Tensor) -> Expression:
-        """The same value as a stage of its own, known to be a function of rows of a settled expression of its shape.
+    def known_as(
+        self, function: AbstractRowFunction, source: Expression, index: Tensor, given: Tensor | None = None
+    ) -> Expression:
+        """The same value as a stage of its own, known to be a function of rows of a settled expression.
 
-        index: (rows, n), where the entries of the rows are among all of them.
+        index: (rows, n), where the entries of the rows are among all of them.  given: where the entries of the value
+        are among those of the function, row by row; by default they are all of them, in the order of the source.
         """
         if len(source.edges) != 1:
             return self
@@ -235,7 +238,8 @@ class Expression:
         whole = self if self._is_last_stage else self.builder.add(self, NoActivation())
         stages, shape = self.builder.stages, tuple(index.shape)
         rows = compose(Gather(index.reshape(1, -1), source.shape, shape), edge.operator)
-        back = Gather(index.flatten().argsort().unsqueeze(0), shape, stages[-1].shape)
+        places = index.flatten().argsort() if given is None else given
+        back = Gather(places.unsqueeze(0), shape, stages[-1].shape)
         stages[-1] = replace(stages[-1], closed=Closed(edge.source, rows, function, back))
         return whole
 

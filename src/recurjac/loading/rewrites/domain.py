@@ -9,12 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurjac.activations import Abs, Cube, Exp, IntegerPower, Length, Log, Power, Reciprocal, Softplus, Square
+from recurjac.activations import (
+    Abs,
+    Cube,
+    Exp,
+    IntegerPower,
+    Length,
+    LengthRows,
+    Log,
+    Power,
+    Reciprocal,
+    Softplus,
+    Square,
+)
 from recurjac.loading.expression import Expression
 from recurjac.loading.readers.onnx_windows import reduced
 from recurjac.loading.readers.sums import sum_over
 from recurjac.loading.rewrites.forms import form, node_of
 from recurjac.loading.rewrites.maximum import over_axes
+from recurjac.loading.rewrites.norms import rows_over
 from recurjac.loading.rewrites.positive import floored
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.scale import scaled
@@ -75,8 +88,11 @@ def norm_over(x: Expression, order: float, dims: Sequence[int], keep: bool) -> E
         return sum_over(sizes, dims, keep) if order == 1 else over_axes(sizes, dims, keep)
     if order != 2:
         raise ValueError(f"an l{order:g} norm of a tensor that depends on the input; l1, l2 and l∞ norms are read")
-    total: Expression = sum_over(x.activate(Square()), dims, keep)
-    return total.activate(Length())
+    settled = x.settled()
+    total: Expression = sum_over(settled.activate(Square()), dims, keep)
+    rows = rows_over(x, dims)
+    length = total.activate(Length())
+    return length.known_as(LengthRows(), settled, rows, torch.arange(0, rows.numel(), rows.shape[1]))
 
 
 def _all(x: Expression, dim: Any) -> list[int]:

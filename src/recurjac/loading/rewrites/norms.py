@@ -24,10 +24,10 @@ _NOTHING = Unread("the statistics of a normalisation")
 def by_length(x: Expression, axes: Sequence[int], eps: float) -> Expression:
     """x / √(mean of x² over axes + eps), with eps >= 0; with eps = 0, only where the mean is positive."""
     settled = x.settled()
-    return _divided(settled, axes, eps).known_as(NormalisedRows(_stored(eps, x), False), settled, _rows(x, axes))
+    return _divided(settled, axes, eps).known_as(NormalisedRows(_stored(eps, x), False), settled, rows_over(x, axes))
 
 
-def _rows(x: Expression, axes: Sequence[int]) -> Tensor:
+def rows_over(x: Expression, axes: Sequence[int]) -> Tensor:
     """The positions of the entries of x in rows along axes: (rows, n)."""
     own = [d % len(x.shape) for d in axes]
     rest = [d for d in range(len(x.shape)) if d not in own]
@@ -51,7 +51,7 @@ def standardised(x: Expression, axes: Sequence[int], eps: float) -> Expression:
     """(x - mean) / √(variance + eps) over axes."""
     centred: Expression = x.plus(scaled(mean_over(x, axes, True), -1.0)).settled()
     source = x if x.is_settled else centred  # which changes neither values nor derivatives
-    return _divided(centred, axes, eps).known_as(NormalisedRows(_stored(eps, x), True), source, _rows(x, axes))
+    return _divided(centred, axes, eps).known_as(NormalisedRows(_stored(eps, x), True), source, rows_over(x, axes))
 
 
 def _weighted(x: Expression, weight: Any, bias: Any) -> Any:
