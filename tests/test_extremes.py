@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from math import inf, prod
 
 import pytest
@@ -41,6 +42,12 @@ def loaded(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype = torch
     return rj.load(nn.Sequential(module, nn.Flatten()), torch.randn(shape, dtype=dtype), dtype=dtype)
 
 
+@cache
+def of(name: str, dtype: torch.dtype = torch.float64) -> Network:
+    make, shape = MAXIMA[name]
+    return loaded(make(), shape, dtype)
+
+
 def ranges(network: Network, low: Tensor, high: Tensor, arithmetic: AbstractArithmetic) -> list[Interval]:
     """Those of all stages but the last one, by intervals."""
     problem = rj.Problem(network, rj.Box(low, high), pre=rj.IBP(), arithmetic=arithmetic)
@@ -54,7 +61,7 @@ def ranges(network: Network, low: Tensor, high: Tensor, arithmetic: AbstractArit
 def test_the_range_of_a_maximum_is_that_of_the_ends(name: str, seed: int, dtype: torch.dtype) -> None:
     """Numbers with few digits, so that differences are exact."""
     make, shape = MAXIMA[name]
-    network, g = loaded(make(), shape, dtype), torch.Generator().manual_seed(seed)
+    network, g = of(name, dtype), torch.Generator().manual_seed(seed)
     low = torch.randint(-64, 64, shape, generator=g) / 8
     low, high = low.to(dtype), (low + torch.randint(0, 32, shape, generator=g) / 8).to(dtype)
     (node,) = [k for k, s in enumerate(network.stages, 1) if s.selection is not None]
@@ -72,8 +79,7 @@ def test_the_range_of_a_maximum_is_that_of_the_ends(name: str, seed: int, dtype:
 @every_maximum
 def test_all_stages_in_between_are_in_their_ranges(name: str, seed: int, dtype: torch.dtype) -> None:
     """Also the comparisons that are not needed, which are replaced by constants; exactly, at corners and inside."""
-    make, shape = MAXIMA[name]
-    network, g = loaded(make(), shape, dtype), torch.Generator().manual_seed(seed)
+    shape, network, g = MAXIMA[name][1], of(name, dtype), torch.Generator().manual_seed(seed)
     low = torch.randint(-64, 64, shape, generator=g) / 8
     low, wide = low.to(dtype), (torch.randint(0, 32, shape, generator=g) / 8).to(dtype)
     found = ranges(network, low, low + wide, rj.Rigorous())
@@ -107,8 +113,7 @@ def test_rounding_of_a_difference_is_covered() -> None:
 
 @every_maximum
 def test_unbounded_regions_have_no_end(name: str) -> None:
-    make, shape = MAXIMA[name]
-    network = loaded(make(), shape)
+    shape, network = MAXIMA[name][1], of(name)
     region = rj.LpBall(torch.zeros(shape, dtype=torch.float64), inf)
     state = Gradients(rj.Problem(network, region, pre=rj.IBP())).state
     for k, stage in enumerate(network.stages[:-1], 1):

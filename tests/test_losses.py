@@ -278,6 +278,7 @@ def test_parametrised_modules_are_followed(name: str) -> None:
 
 
 def test_weights_are_followed_in_place_and_statistics_are_read_again() -> None:
+    torch.manual_seed(0)  # with others, all neurons may be off at both inputs
     module = dense()
     bounds = Bounds(module, torch.rand(1, INPUTS))
     assert bounds.network() is bounds.first
