@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import product
 from math import inf
 
@@ -107,6 +108,21 @@ def test_derivatives_of_a_length_are_exact(arithmetic: rj.Fast | rj.Rigorous) ->
     assert float(values.lower[0, 0, 0]) == pytest.approx(5.0, rel=1e-12)
     assert float(values.upper[0, 0, 0]) == pytest.approx(52**0.5, rel=1e-12)
     assert float(values.lower[0, 0, 0]) <= 5.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_rounding_of_lengths_is_covered(dtype: torch.dtype) -> None:
+    """At points with positive coordinates, by the squares of both sides, as fractions."""
+    g = torch.Generator().manual_seed(0)
+    z = Interval.point(torch.rand(1, 1000, 3, generator=g, dtype=torch.float64).to(dtype) + 2.0**-10)
+    value, slope = (f(z, rj.Rigorous()) for f in (LengthRows().value_range, LengthRows().slope_range))
+    for k, row in enumerate(z.lower[0].tolist()):
+        squares = [Fraction(v) ** 2 for v in row]
+        low, high = (Fraction(float(end[0, k, 0])) for end in (value.lower, value.upper))
+        assert low**2 <= sum(squares) <= high**2
+        for j, square in enumerate(squares):
+            low, high = (Fraction(float(end[0, k, 0, j])) for end in (slope.lower, slope.upper))
+            assert low**2 * sum(squares) <= square <= high**2 * sum(squares)
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
