@@ -15,7 +15,7 @@ from recurjac.activations import NormalisedRows, SoftmaxRows
 from recurjac.auto.opening import open_steps
 from recurjac.auto.work import Question, Work
 from recurjac.deadline import NEVER, Deadline
-from recurjac.jacobian import GradientForms, Gradients, linear_steps
+from recurjac.jacobian import GradientForms, Gradients, linear_steps, step_lengths
 from recurjac.jacobian.linear_network import lengths_of
 from recurjac.jacobian.linear_steps import LinearSteps
 from recurjac.jacobian.near_linear import AbstractNearLinear, Activated, Multiplied, Near, OfRows
@@ -310,3 +310,19 @@ def test_few_noises_are_no_room() -> None:
     network, x = small("ViT, 2 blocks")
     problem = rj.Problem(network, rj.LpBall(x, 1e-4))
     assert not GradientForms(short_noises=100).has_room_for_steps(problem)
+
+
+def test_what_is_known_only_by_its_size_is_measured_in_full() -> None:
+    """A rest of 1 at each entry of a row moves what is measured by up to the sum of the sizes of the measures."""
+    network, x = small("encoder layer")
+    steps = Steps.of(network)
+    assert steps is not None
+    linear, count = LinearSteps.at(steps, x[0]), 0
+    own = step_lengths._Pass(linear, rj.Rigorous(), x[0], torch.zeros_like(x[0]), NEVER)
+    for k, near in linear.near.items():
+        if near.measures is not None:
+            ones = torch.ones(2, len(near.measures), near.measures.shape[-1], dtype=x.dtype)
+            arrived = step_lengths._Arrived(ones[0], torch.zeros_like(ones), ones)
+            found, count = own._measured((k, 1), near.measures, arrived), count + 1
+            assert bool((found.rest >= near.measures.abs().sum(-1) * (1 - 1e-12)).all())
+    assert count > 0
