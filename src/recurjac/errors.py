@@ -46,6 +46,21 @@ def expect_counts(owner: str, **numbers: Any) -> None:
             raise InvalidRequest(f"{name} of {owner} is {number}; give 0 or more")
 
 
+def expect_amounts(owner: str, **numbers: Any) -> None:
+    """Raise InvalidRequest unless each of the numbers is an int or a float, and not negative; it may be infinite."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or isinstance(number, bool) or not number >= 0:
+            raise InvalidRequest(f"{name} of {owner} is {number!r}; give a number that is 0 or more")
+
+
+def expect_shares(owner: str, **numbers: Any) -> None:
+    """Raise InvalidRequest unless each of the numbers is an int or a float from 0 to 1."""
+    expect_amounts(owner, **numbers)
+    for name, number in numbers.items():
+        if number > 1:
+            raise InvalidRequest(f"{name} of {owner} is {number!r}; give a number from 0 to 1")
+
+
 class UnreadableFile(RecurJacError, OSError):
     """A file that is missing, damaged, or not of the expected kind."""
 

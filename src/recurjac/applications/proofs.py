@@ -16,7 +16,7 @@ from torch import Tensor
 from recurjac.applications.radii import RadiusBound
 from recurjac.arithmetic import Interval
 from recurjac.deadline import NEVER, Deadline, check_seconds, shorter, until
-from recurjac.errors import InvalidRequest, OutOfTime
+from recurjac.errors import InvalidRequest, OutOfTime, expect_counts
 from recurjac.jacobian import AbstractJacobianMethod, AbstractNodewise, Chords, Gradients, InTime
 from recurjac.norms import AbstractNormMethod, as_norm_method
 from recurjac.preactivation import IBP, SecantRanges
@@ -208,6 +208,7 @@ class SecantMargin(AbstractRadiusProof):
 
     def __post_init__(self) -> None:
         check_seconds("SecantMargin", self.seconds)
+        expect_counts("SecantMargin", steps=self.steps)
 
     def within(self, seconds: float) -> SecantMargin:
         return replace(self, seconds=shorter(self.seconds, seconds))

@@ -12,9 +12,16 @@ from torch import Tensor
 
 from recurjac.arithmetic.ball import Ball, product_error
 from recurjac.arithmetic.interval import Interval, all_finite, in_order, no_nan
+from recurjac.errors import expect_counts
 
 MEMORY = 2**26
 """The default limit for the coefficient tensors of one sweep on a CPU, in bytes."""
+
+
+def check_memory(owner: str, memory: int | None) -> None:
+    """Raise InvalidRequest unless this is a number of bytes, or None."""
+    if memory is not None:
+        expect_counts(owner, memory=memory)
 
 
 class AbstractArithmetic(ABC):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic.ball import Ball
-from recurjac.arithmetic.base import AbstractArithmetic
+from recurjac.arithmetic.base import AbstractArithmetic, check_memory
 from recurjac.arithmetic.interval import Interval
 from recurjac.arithmetic.kinds import Rigorous
 from recurjac.arithmetic.rounding import gamma_of
@@ -50,6 +50,7 @@ class Deployed(AbstractArithmetic):
             expect_whole("the deployed network", sums=self.sums)
             if self.sums < 1:
                 raise InvalidRequest(f"a product goes through {self.sums} sums; give 1 or more, or None")
+        check_memory("Deployed", self.memory)
         for name, number in (("ulps", self.ulps), ("absolute", self.absolute)):
             whole = isinstance(number, int | float) and not isinstance(number, bool)
             if not whole or not number >= 0 or not isfinite(number):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic.ball import Ball, rows_times
-from recurjac.arithmetic.base import AbstractArithmetic
+from recurjac.arithmetic.base import AbstractArithmetic, check_memory
 from recurjac.arithmetic.interval import Interval, no_nan
 from recurjac.arithmetic.rounding import growth_of, tiny_of, zero_of
 
@@ -20,6 +20,9 @@ class Fast(AbstractArithmetic):
     """Plain floating point: rounding is not covered, so a result is certified only in exact arithmetic."""
 
     memory: int | None = None
+
+    def __post_init__(self) -> None:
+        check_memory("Fast", self.memory)
 
     @property
     def rigorous(self) -> bool:
@@ -56,6 +59,9 @@ class Rigorous(AbstractArithmetic):
     """
 
     memory: int | None = None
+
+    def __post_init__(self) -> None:
+        check_memory("Rigorous", self.memory)
 
     @property
     def rigorous(self) -> bool:

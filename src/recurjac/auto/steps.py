@@ -18,6 +18,7 @@ from recurjac.branching.branched import NormOver, untied
 from recurjac.branching.cells import two_piece
 from recurjac.branching.exact import SignTree
 from recurjac.deadline import Deadline
+from recurjac.errors import expect_amounts, expect_counts, expect_shares
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.jacobian.linear_network import lengths_of
 from recurjac.norms import AbstractNormMethod, JacobianNorm, LinearNetworkNorm, NormBound
@@ -62,6 +63,7 @@ class NormStep(AbstractStep):
         passes: float = 1.0,
         late: bool = False,
     ) -> None:
+        expect_amounts("NormStep", passes=passes)
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "matrices", matrices)
         object.__setattr__(self, "where", where)
@@ -203,6 +205,7 @@ class RangeStep(AbstractStep):
     def __init__(
         self, *rules: AbstractPreactivation, most: float = 0.6, where: Callable[[Work], bool] = anywhere
     ) -> None:
+        expect_shares("RangeStep", most=most)
         object.__setattr__(self, "rules", rules)
         object.__setattr__(self, "most", most)
         object.__setattr__(self, "where", where)
@@ -246,6 +249,10 @@ class BranchStep(AbstractStep):
     where: Callable[[Work], bool] = anywhere
     passes: float = 1.0
     parts: Callable[[Problem], Problem] = untied
+
+    def __post_init__(self) -> None:
+        expect_counts("BranchStep", most=self.most)
+        expect_amounts("BranchStep", least_gain=self.least_gain, passes=self.passes)
 
     @property
     def title(self) -> str:
@@ -328,6 +335,9 @@ class ExactStep(AbstractStep):
     unstable: int = 40
     inputs: int = 8
 
+    def __post_init__(self) -> None:
+        expect_counts("ExactStep", neurons=self.neurons, unstable=self.unstable, inputs=self.inputs)
+
     @property
     def title(self) -> str:
         return "exact norm"
@@ -370,6 +380,9 @@ class SearchStep(AbstractStep):
     """A longer search for what is attained."""
 
     works: tuple[float, ...] = (4e9, 2e10, 1e11)
+
+    def __post_init__(self) -> None:
+        expect_amounts("SearchStep", **{f"work {i}": work for i, work in enumerate(self.works)})
 
     @property
     def title(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.branching.effects import input_effects
+from recurjac.errors import expect_counts
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
 from recurjac.region.base import FAST
@@ -74,6 +75,9 @@ class InputBisection(AbstractBrancher):
     """
 
     most: int = 64
+
+    def __post_init__(self) -> None:
+        expect_counts("InputBisection", most=self.most)
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.branching.branchers import FINEST, AbstractBrancher, InputBisection
+from recurjac.errors import expect_counts, expect_shares
 from recurjac.preactivation import PreactivationState
 from recurjac.problem import Problem
 from recurjac.region import BoundBall, BoundBox, BoundPiece, BoundRegion
@@ -32,6 +33,10 @@ class VertexCaps(AbstractBrancher):
     share: float = 0.2
     most: int = 64
     otherwise: AbstractBrancher = field(default_factory=InputBisection)
+
+    def __post_init__(self) -> None:
+        expect_counts("VertexCaps", most=self.most)
+        expect_shares("VertexCaps", share=self.share)
 
     @property
     def title(self) -> str:

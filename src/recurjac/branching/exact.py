@@ -19,7 +19,7 @@ from recurjac.branching.cells import HalfSpaceSystem, two_piece
 from recurjac.branching.effects import input_effects
 from recurjac.branching.search import Limit
 from recurjac.branching.signs import divisible, influences, with_signs
-from recurjac.errors import InvalidRequest, expect
+from recurjac.errors import InvalidRequest, expect, expect_counts
 from recurjac.jacobian import Chords, Gradients
 from recurjac.norms import AbstractNormMethod, CornerNorm, JacobianNorm, NormBound, induced_norm
 from recurjac.preactivation import PreactivationState
@@ -55,6 +55,7 @@ class ExactNorm(AbstractNormMethod):
     few: int = 20
 
     def __post_init__(self) -> None:
+        expect_counts("ExactNorm", few=self.few)
         expect(self.inputs, AbstractBrancher, "the brancher", "give one such as InputBisection()")
         expect(self.limit, Limit, "the limit", "give Limit(seconds=…)")
         expect(self.norm_method, AbstractNormMethod, "the norm method", "give one such as CornerNorm()")

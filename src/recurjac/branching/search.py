@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recurjac.branching.branchers import FINEST, AbstractBrancher
 from recurjac.branching.pool import Bounded, Goals, Leaves, Lot, Pool
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.problem import Problem, join
 from recurjac.search import Attained, better_of
 
@@ -89,7 +89,8 @@ class Limit:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name, value in (("seconds", self.seconds), ("parts", self.parts), ("tolerance", self.tolerance)):
+        expect_whole("Limit", parts=self.parts)
+        for name, value in (("seconds", self.seconds), ("tolerance", self.tolerance)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InvalidRequest(f"Limit({name}={value!r}) is not a number; give a positive number")
         if not self.seconds > 0 or not self.parts > 0 or not self.tolerance > 0:

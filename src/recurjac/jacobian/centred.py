@@ -20,6 +20,7 @@ from torch import Tensor
 from recurjac.activations import Derivative
 from recurjac.activations.smooth import AbstractSmooth
 from recurjac.arithmetic import Interval, root_up, round_up_to
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared, descend
 from recurjac.jacobian.fast_lip import FastLip, last_product
 from recurjac.jacobian.gradients import Gradients
@@ -51,6 +52,9 @@ class Centred(AbstractJacobianMethod):
     """
 
     steps: int = 40
+
+    def __post_init__(self) -> None:
+        expect_counts("Centred", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients, through_slopes
@@ -35,6 +36,9 @@ class Cut(AbstractJacobianMethod):
 
     method: AbstractJacobianMethod
     most: int = 2
+
+    def __post_init__(self) -> None:
+        expect_counts("Cut", most=self.most)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

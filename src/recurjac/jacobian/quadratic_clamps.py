@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval, root_up, round_up_to
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise, AbstractPrepared, Descended, descend
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
@@ -44,6 +45,7 @@ class QuadraticClamped(AbstractJacobianMethod):
 
     def __post_init__(self) -> None:
         check_seconds("QuadraticClamped", self.seconds)
+        expect_counts("QuadraticClamped", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

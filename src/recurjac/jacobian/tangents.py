@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recurjac.activations import slope_lines
 from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.forward import Reversed
 from recurjac.jacobian.gradients import Gradients
@@ -37,6 +38,9 @@ class ForwardTangents(AbstractJacobianMethod):
     """
 
     noises: int = 512
+
+    def __post_init__(self) -> None:
+        expect_counts("ForwardTangents", noises=self.noises)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

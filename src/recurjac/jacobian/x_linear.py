@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
+from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords
@@ -39,6 +40,9 @@ class XLinear(AbstractJacobianMethod):
     """
 
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        expect_counts("XLinear", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:

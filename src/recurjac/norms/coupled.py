@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval, concatenate, root_up, round_up_to
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
@@ -66,6 +67,7 @@ class CoupledNorm(AbstractNormMethod):
 
     def __post_init__(self) -> None:
         check_seconds("CoupledNorm", self.seconds)
+        expect_counts("CoupledNorm", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from recurjac.arithmetic import largest_eigenvalue, length_of, root_up, round_up_to
 from recurjac.arithmetic.rounding import grow
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.induced import vector_norm
@@ -67,6 +68,7 @@ class QuadraticNorm(AbstractNormMethod):
 
     def __post_init__(self) -> None:
         check_seconds("QuadraticNorm", self.seconds)
+        expect_counts("QuadraticNorm", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractNormMethod]:

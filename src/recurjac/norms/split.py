@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import round_up_to
 from recurjac.deadline import Deadline, check_seconds, shorter
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect_counts
 from recurjac.jacobian import Gradients
 from recurjac.norms.base import AbstractNormMethod, NormBound
 from recurjac.norms.coupled import Start, reconciled
@@ -57,6 +57,7 @@ class SplitNorm(AbstractNormMethod):
 
     def __post_init__(self) -> None:
         check_seconds("SplitNorm", self.seconds)
+        expect_counts("SplitNorm", steps=self.steps, parts=self.parts)
         if min(self.steps, self.parts) < 1:
             raise InvalidRequest(f"{self} needs at least one step and one part")
 

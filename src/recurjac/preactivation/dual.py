@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.machine import on_threads
 from recurjac.preactivation.attempts import reached_by_steps
 from recurjac.preactivation.base import AbstractPreactivation, Refine
@@ -66,6 +67,8 @@ class DualRanges(AbstractCentred):
 
     def __post_init__(self) -> None:
         check_seconds("DualRanges", self.seconds)
+        steps = {"decide": self.decide, "narrow": self.narrow, "search": self.search, "together": self.together}
+        expect_counts("DualRanges", **steps, last=0 if self.last is None else self.last)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
+from recurjac.errors import expect_counts
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.ibp import IBP
 from recurjac.preactivation.state import PreactivationState
@@ -35,6 +36,9 @@ class ForwardForms(AbstractPreactivation):
     """
 
     noises: int = 512
+
+    def __post_init__(self) -> None:
+        expect_counts("ForwardForms", noises=self.noises)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from recurjac.activations.two_piece import AbstractTwoPiece
 from recurjac.arithmetic import AbstractArithmetic, Ball, Fast, Interval, summed
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.relaxation import Crown
 from recurjac.preactivation.state import PreactivationState
@@ -45,6 +46,7 @@ class HalfSpaceRanges(AbstractPreactivation):
 
     def __post_init__(self) -> None:
         check_seconds("HalfSpaceRanges", self.seconds)
+        expect_counts("HalfSpaceRanges", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

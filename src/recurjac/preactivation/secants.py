@@ -10,6 +10,7 @@ from typing import final
 from torch import Tensor
 
 from recurjac.deadline import Deadline, check_seconds, shorter
+from recurjac.errors import expect_counts
 from recurjac.preactivation.base import AbstractPreactivation, Refine
 from recurjac.preactivation.centred import AbstractCentred, SecantSystem
 from recurjac.preactivation.relaxation import Crown
@@ -30,6 +31,7 @@ class SecantRanges(AbstractCentred):
 
     def __post_init__(self) -> None:
         check_seconds("SecantRanges", self.seconds)
+        expect_counts("SecantRanges", steps=self.steps)
 
     @classmethod
     def command_names(cls) -> Mapping[str, AbstractPreactivation]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.deadline import NEVER, Deadline
+from recurjac.errors import expect_amounts, expect_counts
 from recurjac.network import Network
 
 
@@ -111,6 +112,12 @@ class Thresholds:
     merged_each: int = 2**8
     watched_work: int = 5 * 10**7
     watched_depth: int = 2**7
+
+    def __post_init__(self) -> None:
+        shares = {"live_share": self.live_share, "restricted_share": self.restricted_share}
+        shares["forms_share"] = self.forms_share
+        expect_amounts("Thresholds", **shares)
+        expect_counts("Thresholds", **{k: v for k, v in vars(self).items() if k not in shares})
 
 
 class AbstractPlanner(ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac.deadline import Deadline, check_seconds, until
-from recurjac.errors import OutOfTime
+from recurjac.errors import OutOfTime, expect_amounts, expect_counts, expect_whole
 from recurjac.jacobian import Gradients
 from recurjac.problem import Problem
 from recurjac.search.attained import MET, NO_AIM, Aim, Attained
@@ -44,6 +44,9 @@ class Search:
 
     def __post_init__(self) -> None:
         check_seconds("Search", self.seconds)
+        expect_amounts("Search", work=self.work)
+        expect_counts("Search", kept=self.kept)
+        expect_whole("Search", seed=self.seed)
 
     def attained(self, problem: Problem, p: float, q: float, aim: Aim = NO_AIM) -> Attained:
         """The best proved gain of a network with a vector of outputs, at points that are proved to be in the region.
