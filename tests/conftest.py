@@ -1,7 +1,12 @@
-"""Under pytest every annotation of the library is checked at every call, and torch computes on one thread."""
+"""Under pytest every annotation of the library is checked at every call, and torch computes on one thread.
 
+Random numbers that a test draws without a seed of its own depend on its name only.
+"""
+
+import random
 import sys
 import typing
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -21,6 +26,15 @@ torch.set_num_threads(1)
 
 from recurjac import lipschitz_constants  # noqa: E402  (beartype must come first)
 from recurjac.norms import default_norm_method  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """Each test begins with the same random numbers, whichever tests ran before it, and in every process."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (what libraries draw)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(autouse=True)
