@@ -17,7 +17,7 @@ from recurjac.auto.work import Question, Work
 from recurjac.deadline import NEVER, Deadline
 from recurjac.jacobian import GradientForms, Gradients, linear_steps, step_lengths
 from recurjac.jacobian.linear_network import lengths_of
-from recurjac.jacobian.linear_steps import LinearSteps
+from recurjac.jacobian.linear_steps import LinearSteps, Part
 from recurjac.jacobian.near_linear import AbstractNearLinear, Activated, Multiplied, Near, OfRows
 from recurjac.jacobian.near_normalised import Normalised
 from recurjac.jacobian.step_lengths import lengths_by_steps
@@ -251,10 +251,11 @@ def test_parts_push_as_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         for node in (0, *linear.near):
             count = prod(linear.shape(node))
             random = torch.randperm(count, generator=generator)[: max(1, count // 5)].sort().values
-            for index in (random, *linear.lots(node)[:2]):
+            for part in (Part(linear, node, random), *linear.parts(node)[:2]):
+                index = part.index
                 units = torch.zeros(len(index), count, dtype=x.dtype).scatter_(1, index.unsqueeze(1), 1.0)
                 whole = dict(linear.pushed(node, units.reshape(len(index), *linear.shape(node))))
-                for place, at, some in linear.part(node, index).pushed(torch.eye(len(index), dtype=x.dtype)):
+                for place, at, some in part.pushed(torch.eye(len(index), dtype=x.dtype)):
                     left = whole.pop(place).flatten(1).clone()
                     assert len(at.unique()) == len(at)
                     assert linear.size(place) == left.shape[1]
@@ -274,7 +275,7 @@ def test_lots_give_the_same_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -
     steps = Steps.of(network)
     assert steps is not None
     linear = LinearSteps.at(steps, x[0])
-    assert any(linear.lots(k) for k in linear.near)
+    assert any(linear.parts(k) for k in linear.near)
     lots = lengths_by_steps(problem, NEVER)
     assert plain is not None
     assert lots is not None

@@ -22,7 +22,15 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.deadline import Deadline
-from recurjac.jacobian.pushed_sizes import AbstractLinearNetwork, Place, PushedSizes, is_plain, through
+from recurjac.jacobian.near_linear import middles_of
+from recurjac.jacobian.pushed_sizes import (
+    AbstractLinearNetwork,
+    AbstractLinearPart,
+    Place,
+    PushedSizes,
+    is_plain,
+    through,
+)
 from recurjac.network import Network
 from recurjac.operators import AbstractOperator
 from recurjac.preactivation import PreactivationState
@@ -133,8 +141,10 @@ def _middles(state: PreactivationState) -> _Chosen:
     """The middles of the slopes on the ranges of a state."""
     inner = range(1, state.network.depth)
     slopes = [None if state.stage(k).linear else state.slopes(k) for k in inner]
-    middles = [None if d is None else (d.lower / 2 + d.upper / 2)[0].nan_to_num(0.0, 0.0, 0.0) for d in slopes]
-    return _Chosen(middles, [0 if d is None else int((~d.is_point).sum()) for d in slopes])
+    return _Chosen(
+        [None if d is None else middles_of(d) for d in slopes],
+        [0 if d is None else int((~d.is_point).sum()) for d in slopes],
+    )
 
 
 @final
@@ -151,6 +161,12 @@ class _Linear(AbstractLinearNetwork):
 
     def shape(self, node: int) -> Shape:
         return self.network.input_shape if node == 0 else self.network.stages[node - 1].shape
+
+    def size(self, place: Place) -> int:
+        return prod(self.shape(place[0]))
+
+    def parts(self, node: int) -> Sequence[AbstractLinearPart]:
+        return ()
 
     def pushed(self, node: int, vectors: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """What vectors (N, *node) of h of a node are at z of each later node that they reach: (N, *stage)."""

@@ -66,7 +66,7 @@ class LinearSteps(AbstractLinearNetwork):
     near: Mapping[int, AbstractNearLinear]
     device: torch.device
     _some: dict[_Key, _Some | None] = field(default_factory=dict)
-    _lots: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    _parts: dict[int, tuple[Part, ...]] = field(default_factory=dict)
 
     @classmethod
     def at(cls, steps: Steps, x: Tensor) -> LinearSteps:
@@ -114,27 +114,24 @@ class LinearSteps(AbstractLinearNetwork):
             for done in [n for n in pushed if self._last.get(n, 0) <= k]:
                 del pushed[done]
 
-    def lots(self, node: int) -> Sequence[Tensor]:
-        """Along the axis of the node along which entries reach least, if that is little."""
-        if node not in self._lots:
-            self._lots[node] = self._found_lots(node)
-        return self._lots[node]
+    def parts(self, node: int) -> Sequence[Part]:
+        """Those of slices along the axis of the node along which entries reach least, if that is little."""
+        if node not in self._parts:
+            self._parts[node] = self._found_parts(node)
+        return self._parts[node]
 
-    def _found_lots(self, node: int) -> tuple[Tensor, ...]:
+    def _found_parts(self, node: int) -> tuple[Part, ...]:
         shape = self.shape(node)
         every = torch.arange(prod(shape), device=self.device)
-        best, found = sum(prod(self.shape(k)) for k in self.steps.stages if k > node) / _LITTLE, tuple[Tensor, ...]()
+        best, found = sum(prod(self.shape(k)) for k in self.steps.stages if k > node) / _LITTLE, tuple[Part, ...]()
         for axis, size in enumerate(shape):
             if len(every) < _FEW * size:
                 continue
-            lots = tuple(i.flatten() for i in every.reshape(shape).unbind(axis))
-            reach = _Part.of(self, node, lots[size // 2]).size
+            parts = tuple(Part(self, node, i.flatten()) for i in every.reshape(shape).unbind(axis))
+            reach = parts[size // 2].size
             if reach < best:
-                best, found = reach, lots
+                best, found = reach, parts
         return found
-
-    def part(self, node: int, index: Tensor) -> _Part:
-        return _Part.of(self, node, index)
 
     def size(self, place: Place) -> int:
         k, i = place
@@ -154,12 +151,12 @@ class LinearSteps(AbstractLinearNetwork):
     def cost(self, node: int) -> float:
         """About how many multiply-adds the unit vectors of all entries of a node take."""
         behind = [k for k in self.steps.stages if k > node]
-        count, lots = prod(self.shape(node)), self.lots(node)
+        count, parts = prod(self.shape(node)), self.parts(node)
         whole = float(sum(self._work[k] for k in behind))
-        if not lots:
+        if not parts:
             return count * whole
-        reach = _Part.of(self, node, lots[0]).size / sum(prod(self.shape(k)) for k in behind)
-        return count * whole * reach + _BUILT * len(lots)
+        reach = parts[0].size / sum(prod(self.shape(k)) for k in behind)
+        return count * whole * reach + _BUILT * len(parts)
 
     @cached_property
     def _work(self) -> dict[int, int]:
@@ -224,29 +221,31 @@ def _union(indices: Sequence[Tensor]) -> Tensor | None:
 
 @final
 @dataclass(frozen=True)
-class _Part(AbstractLinearPart):
-    """What some entries of a node reach, by node."""
+class Part(AbstractLinearPart):
+    """What some entries of a node reach."""
 
+    linear: LinearSteps
     node: int
-    steps: Mapping[int, _Some]
+    index: Tensor
 
-    @classmethod
-    def of(cls, linear: LinearSteps, node: int, index: Tensor) -> _Part:
-        known, steps = {node: index}, dict[int, _Some]()
-        for k in linear.steps.stages:
-            some = linear.some(k, known) if k > node else None
+    @cached_property
+    def _steps(self) -> dict[int, _Some]:
+        """By node; found when it is used, as finding it takes time."""
+        known, steps = {self.node: self.index}, dict[int, _Some]()
+        for k in self.linear.steps.stages:
+            some = self.linear.some(k, known) if k > self.node else None
             if some is not None:
                 steps[k], known[k] = some, some.gives
-        return cls(node, steps)
+        return steps
 
     @property
     def size(self) -> int:
         """How many entries are computed for one vector."""
-        return sum(len(s.gives) for s in self.steps.values())
+        return sum(len(s.gives) for s in self._steps.values())
 
     def pushed(self, vectors: Tensor) -> Iterator[tuple[Place, Tensor, Tensor]]:
         pushed = {self.node: vectors}
-        for k, some in self.steps.items():
+        for k, some in self._steps.items():
             arrived: list[Tensor | None] = []
             for i, (read, terms) in enumerate(zip(some.reads, some.terms, strict=True)):
                 total = _total([(operator, pushed[source]) for source, operator in terms])

@@ -119,8 +119,7 @@ class Activated(AbstractNearLinear):
     @classmethod
     def at(cls, activation: AbstractActivation, z: Tensor) -> Activated:
         """With the slopes at z."""
-        slopes = activation.slope_range(Interval.point(z.unsqueeze(0)), Fast())
-        return cls(activation, (slopes.lower / 2 + slopes.upper / 2)[0].nan_to_num(0.0, 0.0, 0.0))
+        return cls(activation, middles_of(activation.slope_range(Interval.point(z.unsqueeze(0)), Fast())))
 
     def value(self, z: Sequence[Tensor]) -> Tensor:
         return self.activation.value(z[0])
@@ -210,10 +209,46 @@ class Multiplied(AbstractNearLinear):
         return Off(exact(a.centre).matmul(exact(b.centre)), value.upper(), tangent.upper())
 
 
+class AbstractOfRows(AbstractNearLinear):
+    """A function of rows (rows, n), and any matrix for each row, (rows, n, n)."""
+
+    function: AbstractRowFunction
+    matrices: Tensor
+
+    @abstractmethod
+    def of(self, rows: Tensor) -> AbstractOfRows:
+        """The same for these rows only."""
+
+    @final
+    def value(self, z: Sequence[Tensor]) -> Tensor:
+        return self.function.value(z[0])
+
+    @final
+    def carried(self, vectors: Sequence[Tensor | None]) -> Tensor:
+        return torch.matmul(_known(vectors[0]).transpose(0, 1), self.matrices.mT).transpose(0, 1)
+
+    @final
+    def part(self, reached: Sequence[Tensor | None]) -> NearPart:
+        """All of the rows of which something is reached."""
+        count, n = self.matrices.shape[:2]
+        rows = (_known(reached[0]) // n).unique()
+        index = _positions((1, count, n), rows, None, rows.device)
+        return NearPart(self.of(rows), (index,), ((len(rows), n),), index)
+
+    @final
+    def absolute(self, sizes: Sequence[Tensor], arithmetic: AbstractArithmetic) -> Ball:
+        return rows_times(self.matrices.abs(), sizes[0], arithmetic)
+
+    @final
+    @property
+    def products(self) -> int:
+        return self.matrices.shape[-1]
+
+
 @final
 @dataclass(frozen=True)
-class OfRows(AbstractNearLinear):
-    """A function of rows (rows, n), and any matrix for each row, (rows, n, n).
+class OfRows(AbstractOfRows):
+    """Any function of rows, near any matrices.
 
     f(z) = f(c) + S (z - c) + (M - S)(z - c), where M is the mean of the Jacobian from the centre c to z.
     """
@@ -224,32 +259,14 @@ class OfRows(AbstractNearLinear):
     @classmethod
     def at(cls, function: AbstractRowFunction, z: Tensor) -> OfRows:
         """With the Jacobians at z."""
-        slopes = function.slope_range(Interval.point(z.unsqueeze(0)), Fast())
-        return cls(function, (slopes.lower / 2 + slopes.upper / 2)[0].nan_to_num(0.0, 0.0, 0.0))
+        return cls(function, jacobians_at(function, z))
 
-    def value(self, z: Sequence[Tensor]) -> Tensor:
-        return self.function.value(z[0])
-
-    def carried(self, vectors: Sequence[Tensor | None]) -> Tensor:
-        return torch.matmul(_known(vectors[0]).transpose(0, 1), self.matrices.mT).transpose(0, 1)
-
-    def part(self, reached: Sequence[Tensor | None]) -> NearPart:
-        """All of the rows of which something is reached."""
-        count, n = self.matrices.shape[:2]
-        rows = (_known(reached[0]) // n).unique()
-        index = _positions((1, count, n), rows, None, rows.device)
-        return NearPart(replace(self, matrices=self.matrices[rows]), (index,), ((len(rows), n),), index)
-
-    def absolute(self, sizes: Sequence[Tensor], arithmetic: AbstractArithmetic) -> Ball:
-        return rows_times(self.matrices.abs(), sizes[0], arithmetic)
+    def of(self, rows: Tensor) -> OfRows:
+        return replace(self, matrices=self.matrices[rows])
 
     @property
     def measures(self) -> Tensor | None:
         return None
-
-    @property
-    def products(self) -> int:
-        return self.matrices.shape[-1]
 
     def off(self, z: Sequence[Near], arithmetic: AbstractArithmetic) -> Off:
         box, centre = z[0].box(arithmetic), z[0].centre.unsqueeze(0)
@@ -263,6 +280,16 @@ class OfRows(AbstractNearLinear):
             rows_times(near, z[0].half, arithmetic).upper(),
             rows_times(away, z[0].tangent, arithmetic).upper(),
         )
+
+
+def jacobians_at(function: AbstractRowFunction, z: Tensor) -> Tensor:
+    """Those of a function at rows z (rows, n), in plain floating point: (rows, n, n)."""
+    return middles_of(function.slope_range(Interval.point(z.unsqueeze(0)), Fast()))
+
+
+def middles_of(slopes: Interval) -> Tensor:
+    """The middles of slopes (1, …) of one sample, 0 where they are not finite."""
+    return (slopes.lower / 2 + slopes.upper / 2)[0].nan_to_num(0.0, 0.0, 0.0)
 
 
 def _known(vectors: Tensor | None) -> Tensor:

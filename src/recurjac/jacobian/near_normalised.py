@@ -15,19 +15,19 @@ from torch import Tensor
 from recurjac.activations import NormalisedRows
 from recurjac.activations.row_bounds import inverse_root
 from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
-from recurjac.jacobian.near_linear import AbstractNearLinear, Near, NearPart, Off, OfRows, farthest, rows_times
+from recurjac.jacobian.near_linear import AbstractOfRows, Near, Off, OfRows, farthest, jacobians_at, rows_times
 
 
 @final
 @dataclass(frozen=True)
-class Normalised(AbstractNearLinear):
-    """y = P z / s, with a matrix for each row as in `OfRows`, and numbers (rows, 2, n) that measure each row.
+class Normalised(AbstractOfRows):
+    """y = P z / s, with a matrix for each row, and numbers (rows, 2, n) that measure each row.
 
     These are about y at the centre, whose product with a row is far less than the sum of sizes says, and 1 if centred.
     """
 
-    plain: OfRows
     function: NormalisedRows
+    matrices: Tensor
     probes: Tensor
 
     @classmethod
@@ -35,30 +35,19 @@ class Normalised(AbstractNearLinear):
         """With the Jacobians at z."""
         y = function.value(z).nan_to_num(0.0, 0.0, 0.0)
         ones = torch.full_like(y, float(function.centred))
-        return cls(OfRows.at(function, z), function, torch.stack([y, ones], 1))
+        return cls(function, jacobians_at(function, z), torch.stack([y, ones], 1))
+
+    def of(self, rows: Tensor) -> Normalised:
+        return replace(self, matrices=self.matrices[rows], probes=self.probes[rows])
 
     @property
     def measures(self) -> Tensor | None:
         return self.probes
 
-    def value(self, z: Sequence[Tensor]) -> Tensor:
-        return self.plain.value(z)
-
-    def carried(self, vectors: Sequence[Tensor | None]) -> Tensor:
-        return self.plain.carried(vectors)
-
-    def part(self, reached: Sequence[Tensor | None]) -> NearPart:
-        found, n = self.plain.part(reached), self.probes.shape[-1]
-        if not isinstance(found.near, OfRows):
-            raise TypeError("a part of rows consists of rows")
-        return replace(found, near=replace(self, plain=found.near, probes=self.probes[found.gives[::n] // n]))
-
-    def absolute(self, sizes: Sequence[Tensor], arithmetic: AbstractArithmetic) -> Ball:
-        return self.plain.absolute(sizes, arithmetic)
-
     @property
-    def products(self) -> int:
-        return self.plain.products
+    def plain(self) -> OfRows:
+        """The same without measures."""
+        return OfRows(self.function, self.matrices)
 
     def off(self, z: Sequence[Near], arithmetic: AbstractArithmetic) -> Off:
         """By the numbers that measure rows; by all entries of the Jacobians as well where these say nothing."""
@@ -125,7 +114,7 @@ class _Rows:
         return cls(
             arithmetic, arithmetic.ball(middle[0], error[0]), size, up.times(size, root.upper), root.upper,
             lengths.upper, change, up.plus(five, three), own, along, both,
-            farthest(slopes, near.plain.matrices, arithmetic),
+            farthest(slopes, near.matrices, arithmetic),
         )  # fmt: skip
 
     def off(self, rows: Near) -> Off:

@@ -47,21 +47,22 @@ class AbstractLinearNetwork(ABC):
     def pushed(self, node: int, vectors: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """What vectors (N, *node) of values of a node are where they arrive at later nodes: (N, *place)."""
 
-    def lots(self, node: int) -> Sequence[Tensor]:
-        """Flat positions in a node that reach little of the network, in lots that reach about the same; else none."""
-        return ()
-
-    def part(self, node: int, index: Tensor) -> AbstractLinearPart:
-        """The part that entries of a node at these positions reach."""
-        raise NotImplementedError
-
+    @abstractmethod
     def size(self, place: Place) -> int:
-        """How many numbers arrive at a place that a part reaches."""
-        raise NotImplementedError
+        """How many numbers arrive at a place."""
+
+    @abstractmethod
+    def parts(self, node: int) -> Sequence[AbstractLinearPart]:
+        """The parts that lots of entries of a node reach, all of them together, if these are small; else none."""
 
 
 class AbstractLinearPart(ABC):
-    """A linear network from some entries of a node on, in which only those that they reach are computed."""
+    """A linear network from some entries of a node on, in which only those that they reach are computed.
+
+    index: the flat positions of these entries.
+    """
+
+    index: Tensor
 
     @abstractmethod
     def pushed(self, vectors: Tensor) -> Iterator[tuple[Place, Tensor, Tensor]]:
@@ -110,9 +111,9 @@ class PushedSizes:
         """
         flat, done = noise.flatten(1), torch.zeros_like(noise).flatten(1)
         worth = flat[0] * ((flat > _LITTLE * size.flatten(1)).any(0) & flat.isfinite().all(0) & (flat[0] > 0))
-        lots = self.linear.lots(node)
-        if lots:
-            self._push_lots(node, lots, worth, flat, done, deadline)
+        parts = self.linear.parts(node)
+        if parts:
+            self._push_parts(parts, worth, flat, done, deadline)
             return done.reshape(noise.shape)
         order = worth.argsort(descending=True)[: int((worth > 0).sum())]
         weights = flat[:, order]
@@ -121,17 +122,17 @@ class PushedSizes:
         done[:, order[:count]] = weights[:, :count]
         return done.reshape(noise.shape)
 
-    def _push_lots(
-        self, node: int, lots: Sequence[Tensor], worth: Tensor, weights: Tensor, done: Tensor, deadline: Deadline
+    def _push_parts(
+        self, parts: Sequence[AbstractLinearPart], worth: Tensor, weights: Tensor, done: Tensor, deadline: Deadline
     ) -> None:
         """Push lots of unit vectors, the largest first, and note the weights of those that were pushed in `done`."""
-        for lot in sorted(lots, key=lambda i: -float(worth[i].sum())):
-            used = worth[lot] > 0
+        for part in sorted(parts, key=lambda p: -float(worth[p.index].sum())):
+            lot, used = part.index, worth[part.index] > 0
             if deadline.over or not bool(used.any()):
                 return
             some = torch.where(used, weights[:, lot], 0.0)
             units = torch.eye(len(lot), dtype=weights.dtype, device=weights.device)
-            for place, at, pushed in self.linear.part(node, lot).pushed(units):
+            for place, at, pushed in part.pushed(units):
                 if place not in self.sums:  # no input reaches it
                     self.sums[place] = self.like.new_zeros(2, self.linear.size(place))
                 self.sums[place][:, at] += some @ pushed.abs()
