@@ -63,7 +63,7 @@ def test_sums_of_lots_cover_their_rounding_and_underflow() -> None:
     row[0, :: pushed_sizes._LOT] = 2.0**-54
     row[0, 0] = 1.0
     own = a_pass(dense(torch.cat([row, torch.full_like(row, 2.0**-900)])), rj.LpBall(torch.zeros_like(row), 1.0))
-    own._begin()
+    own.sums.begin(own.centre[0], own.radius[0])
     assert own.sums.sums[1, 0].tolist() == [[own.sums.scale, 0.0]] * 2
     sums = own.sums.summed((1, 0), (2,))
     assert bool((sums[:, 0] / own.sums.scale >= 1 + (lots + 4) * 2.0**-54).all())

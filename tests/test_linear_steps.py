@@ -20,6 +20,7 @@ from recurjac.jacobian.linear_network import lengths_of
 from recurjac.jacobian.linear_steps import LinearSteps, Part
 from recurjac.jacobian.near_linear import AbstractNearLinear, Activated, Multiplied, Near, OfRows
 from recurjac.jacobian.near_normalised import Normalised
+from recurjac.jacobian.pushed_sizes import Arrived
 from recurjac.jacobian.step_lengths import lengths_by_steps
 from recurjac.jacobian.steps import Steps
 from recurjac.network import Network
@@ -323,7 +324,7 @@ def test_what_is_known_only_by_its_size_is_measured_in_full() -> None:
     for k, near in linear.near.items():
         if near.measures is not None:
             ones = torch.ones(2, len(near.measures), near.measures.shape[-1], dtype=x.dtype)
-            arrived = step_lengths._Arrived(ones[0], torch.zeros_like(ones), ones)
+            arrived = Arrived(ones[0], torch.zeros_like(ones), ones)
             found, count = own._measured((k, 1), near.measures, arrived), count + 1
             assert bool((found.rest >= near.measures.abs().sum(-1) * (1 - 1e-12)).all())
     assert count > 0

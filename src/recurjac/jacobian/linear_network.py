@@ -26,10 +26,10 @@ from recurjac.jacobian.near_linear import middles_of
 from recurjac.jacobian.pushed_sizes import (
     AbstractLinearNetwork,
     AbstractLinearPart,
+    Arrived,
     Place,
     PushedSizes,
     is_plain,
-    through,
 )
 from recurjac.network import Network
 from recurjac.operators import AbstractOperator
@@ -191,8 +191,7 @@ class _Linear(AbstractLinearNetwork):
 class _Pass:
     """The stages from the first to the last: each is bounded, then its noises are pushed to all later ones.
 
-    centres: of h of each node, as stored.  sizes: Σ weights |pushed| at h of each node, (2, *node), upper bounds.
-    rests: what is known of h only by its size, (2, *node).
+    nodes: what is known of h of each node.
     """
 
     known: PreactivationState
@@ -202,9 +201,7 @@ class _Pass:
     centre: Tensor
     radius: Tensor
     deadline: Deadline
-    centres: dict[int, Tensor] = field(default_factory=dict)
-    sizes: dict[int, Tensor] = field(default_factory=dict)
-    rests: dict[int, Tensor] = field(default_factory=dict)
+    nodes: dict[int, Arrived] = field(default_factory=dict)
     sums: PushedSizes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -216,77 +213,55 @@ class _Pass:
 
     def run(self) -> Lengths | None:
         """The ranges and lengths; None if a range is not finite."""
-        self._begin()
-        network, pre = self.linear.network, dict[int, tuple[Tensor, Tensor, Tensor]]()
+        self.nodes[0] = self.sums.begin(self.centre[0], self.radius[0])
+        network, pre = self.linear.network, dict[int, Arrived]()
         for k in range(1, network.depth + 1):
-            pre[k] = self._arrived(k)
-            if not self._bound(k, *pre[k]):
+            stage = self.state.stage(k)
+            terms = [(e.operator, self.nodes[e.source]) for e in stage.edges]
+            pre[k] = self.sums.arrived((k, 0), stage.shape, stage.bias(self.arithmetic), terms)
+            if not self._bound(k, pre[k]):
                 return None
             if k < network.depth:
                 for node in self.state.completed_by(k):
-                    self._pass(node, *pre.pop(node))
-        _, size, rest = pre[network.depth]
-        rows = (self.sums.plus(size[1], rest[1]) / self.sums.scale).flatten()
-        return Lengths(tuple(self.state.pre(k) for k in range(1, network.depth + 1)), rows)
+                    self.nodes[node] = self._past(node, pre.pop(node))
+        ranges = tuple(self.state.pre(k) for k in range(1, network.depth + 1))
+        return Lengths(ranges, self.sums.lengths(pre[network.depth]))
 
-    def _begin(self) -> None:
-        x = self.centre
-        self.centres[0], self.rests[0] = x[0], x.new_zeros(2, *x.shape[1:])
-        self.sizes[0] = self.sums.begin(self.radius[0])
-
-    def _arrived(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The centre of z_k (*stage), and the sums of sizes of what was pushed there and the rest, (2, *stage)."""
-        stage, arithmetic = self.state.stage(k), self.arithmetic
-        centre, size, rest = stage.bias(arithmetic), None, self.centre.new_zeros(2, *stage.shape)
-        for e in stage.edges:
-            image = e.operator.push(arithmetic.exact(self.centres[e.source]))
-            centre = image if centre is None else centre + image
-            moved, left = through(e.operator, self.sizes[e.source], self.rests[e.source], arithmetic)
-            size = arithmetic.exact(moved) if size is None else size + arithmetic.exact(moved)
-            rest = self.sums.plus(rest, left)
-        if centre is None or size is None:
-            centre = arithmetic.exact(self.centre.new_zeros(stage.shape)) if centre is None else centre
-            return centre.mid, rest, self.sums.with_error(rest, centre.rad)
-        if size.rad is not None:
-            rest = self.sums.plus(rest, size.rad.expand_as(rest))
-        return centre.mid, self.sums.summed((k, 0), stage.shape), self.sums.with_error(rest, centre.rad)
-
-    def _bound(self, k: int, centre: Tensor, size: Tensor, rest: Tensor) -> bool:
+    def _bound(self, k: int, z: Arrived) -> bool:
         """Bound z_k by its form and by what is known; returns whether this is finite, with weights that are small."""
-        half, arithmetic = self.sums.plus(size[0], rest[0]) / self.sums.scale, self.arithmetic
-        ends = [(arithmetic.exact(c) + arithmetic.exact(half)).upper() for c in (-centre, centre)]
+        half, arithmetic = self.sums.plus(z.size[0], z.rest[0]) / self.sums.scale, self.arithmetic
+        ends = [(arithmetic.exact(c) + arithmetic.exact(half)).upper() for c in (-z.centre, z.centre)]
         found = arithmetic.enclose(-ends[0].unsqueeze(0), ends[1].unsqueeze(0))
         if k <= self.known.bounded:
             found = arithmetic.intersect(found, self.known.pre(k).map(torch.Tensor.detach))
         self.state.append(found, None)
         return bool(self.state.pre(k).magnitude.isfinite().all()) and self.sums.small
 
-    def _pass(self, node: int, centre: Tensor, size: Tensor, rest: Tensor) -> None:
+    def _past(self, node: int, z: Arrived) -> Arrived:
         """What goes on from a node whose stage is complete: its centre, and its noises, as far as there is time."""
         slope = self.linear.slopes[node - 1]
         if slope is None:
-            self.centres[node], self.sizes[node], self.rests[node] = centre, size, rest
-            return
-        self.centres[node], noise = self._noise(node, slope, centre, size, rest)
-        gone = self.arithmetic.exact(slope.abs()) * self.arithmetic.exact(size)
+            return z
+        centre, noise = self._noise(node, slope, z)
+        gone = self.arithmetic.exact(slope.abs()) * self.arithmetic.exact(z.size)
         error = torch.zeros_like(noise) if gone.rad is None else gone.rad.expand_as(noise)
-        pushed = self.sums.push_noises(node, noise, size, self.deadline.part(self._share(node)))
-        self.sizes[node] = self.sums.plus(gone.upper(), pushed)
-        self.rests[node] = self.sums.plus(torch.where(pushed > 0, 0.0, noise), error)
+        pushed = self.sums.push_noises(node, noise, z.size, self.deadline.part(self._share(node)))
+        size, rest = self.sums.plus(gone.upper(), pushed), torch.where(pushed > 0, 0.0, noise)
+        return Arrived(centre, size, self.sums.plus(rest, error))
 
-    def _noise(self, node: int, slope: Tensor, centre: Tensor, size: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def _noise(self, node: int, slope: Tensor, arrived: Arrived) -> tuple[Tensor, Tensor]:
         """The centre of h (*stage), and the sizes of its noise, of values and of tangents: (2, *stage)."""
         arithmetic, exact, z = self.arithmetic, self.arithmetic.exact, self.state.pre(node)
         activation, slopes = self.state.activation(node), self.state.slopes(node)
         choices = [activation.lines(z, arithmetic), activation.parallel_lines(z, arithmetic)]
         middle, half = arithmetic.midrad(gap_beside(slope.unsqueeze(0), z, choices, arithmetic))
-        after = exact(slope) * exact(centre) + exact(middle[0])
-        noise = self.sums.with_error(self.sums.times(slope.abs(), rest), after.rad)
+        after = exact(slope) * exact(arrived.centre) + exact(middle[0])
+        noise = self.sums.with_error(self.sums.times(slope.abs(), arrived.rest), after.rad)
         value = self.sums.with_error(noise, half[0])[0]
         off = torch.maximum(
             (exact(slopes.upper[0]) - exact(slope)).upper(), (exact(slope) - exact(slopes.lower[0])).upper()
         ).clamp(min=0)
-        tangent = self.sums.plus(noise[1], self.sums.times(off, self.sums.plus(size[1], rest[1])))
+        tangent = self.sums.plus(noise[1], self.sums.times(off, self.sums.plus(arrived.size[1], arrived.rest[1])))
         return after.mid, torch.stack([value, tangent])
 
     def _share(self, node: int) -> float:

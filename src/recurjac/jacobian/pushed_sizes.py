@@ -70,6 +70,19 @@ class AbstractLinearPart(ABC):
 
 
 @final
+@dataclass(frozen=True)
+class Arrived:
+    """Values of a node, or what arrives at a place: the centre as it is stored, and sums of sizes.
+
+    centre: (*shape).  size: upper bounds of Σ weights |pushed|, (2, *shape).  rest: what is known only by its size.
+    """
+
+    centre: Tensor
+    size: Tensor
+    rest: Tensor
+
+
+@final
 @dataclass
 class PushedSizes:
     """Sums of the sizes of what was pushed, and arithmetic with such sums, whose first axis is that of the two weights.
@@ -95,14 +108,38 @@ class PushedSizes:
         """Whether the weights are so small that errors by underflow count once."""
         return self.weight <= 1.0
 
-    def begin(self, radius: Tensor) -> Tensor:
-        """Push unit vectors of all inputs, whose half-widths are `radius` (*input); returns their sizes (2, *input)."""
+    def begin(self, centre: Tensor, radius: Tensor) -> Arrived:
+        """Push unit vectors of all inputs, whose half-widths around the centre are `radius` (*input)."""
         flat, tiny = radius.flatten(), torch.finfo(radius.dtype).tiny
         scaled = torch.where(flat > 0, (flat * self.scale).clamp(min=tiny), 0.0)
         weights = torch.stack([scaled, torch.full_like(flat, self.scale)])
         self._weigh(weights)
         self._push_units(0, torch.arange(len(flat), device=flat.device), weights)
-        return weights.reshape(2, *radius.shape)
+        sizes = weights.reshape(2, *radius.shape)
+        return Arrived(centre, sizes, torch.zeros_like(sizes))
+
+    def arrived(
+        self, place: Place, shape: Shape, bias: Ball | None, terms: Sequence[tuple[AbstractOperator, Arrived]]
+    ) -> Arrived:
+        """What arrives at a place of that shape: images of values of earlier nodes, and a bias."""
+        exact, centre, size = self.arithmetic.exact, bias, None
+        rest = self.like.new_zeros(2, *shape)
+        for operator, values in terms:
+            image = operator.push(exact(values.centre))
+            centre = image if centre is None else centre + image
+            moved, left = through(operator, values.size, values.rest, self.arithmetic)
+            size = exact(moved) if size is None else size + exact(moved)
+            rest = self.plus(rest, left)
+        if centre is None or size is None:
+            centre = exact(self.like.new_zeros(shape)) if centre is None else centre
+            return Arrived(centre.mid, torch.zeros_like(rest), self.with_error(rest, centre.rad))
+        if size.rad is not None:
+            rest = self.plus(rest, size.rad.expand_as(rest))
+        return Arrived(centre.mid, self.summed(place, shape), self.with_error(rest, centre.rad))
+
+    def lengths(self, outputs: Arrived) -> Tensor:
+        """Upper bounds of the l1 norms of the gradients of all outputs, (K,)."""
+        return (self.plus(outputs.size[1], outputs.rest[1]) / self.scale).flatten()
 
     def push_noises(self, node: int, noise: Tensor, size: Tensor, deadline: Deadline) -> Tensor:
         """Push the largest noises (2, *node) while there is time; returns the weights of those pushed, else 0.

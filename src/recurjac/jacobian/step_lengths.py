@@ -14,11 +14,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import AbstractArithmetic, Ball
+from recurjac.arithmetic import AbstractArithmetic
 from recurjac.deadline import Deadline
 from recurjac.jacobian.linear_steps import LinearSteps, given_by, read_by
 from recurjac.jacobian.near_linear import Near, rows_times
-from recurjac.jacobian.pushed_sizes import Place, PushedSizes, is_plain, lost_by, through
+from recurjac.jacobian.pushed_sizes import Arrived, Place, PushedSizes, is_plain, lost_by, through
 from recurjac.jacobian.steps import Steps
 from recurjac.network import Edge, Stage
 from recurjac.preactivation.centred import centre_of
@@ -49,21 +49,11 @@ def _supported(steps: Steps) -> bool:
 
 
 @final
-@dataclass(frozen=True)
-class _Arrived:
-    """The centre of what arrives (*shape), and the sums of sizes of what was pushed there and the rest, (2, *shape)."""
-
-    centre: Tensor
-    size: Tensor
-    rest: Tensor
-
-
-@final
 @dataclass
 class _Pass:
     """The nodes from the first to the last: each is bounded, then its noises are pushed to all later ones.
 
-    known: for each node, its centre as stored, upper bounds of Σ weights |pushed|, and what is known only by its size.
+    known: what is known of the values of each node.
     """
 
     linear: LinearSteps
@@ -71,7 +61,7 @@ class _Pass:
     centre: Tensor
     radius: Tensor
     deadline: Deadline
-    known: dict[int, _Arrived] = field(default_factory=dict)
+    known: dict[int, Arrived] = field(default_factory=dict)
     sums: PushedSizes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,8 +69,7 @@ class _Pass:
 
     def run(self) -> Tensor | None:
         """The lengths of the gradients of all outputs; None if something is not finite."""
-        x, end = self.centre, self.linear.steps.end
-        self.known[0] = _Arrived(x, self.sums.begin(self.radius), x.new_zeros(2, *x.shape))
+        self.known[0] = self.sums.begin(self.centre, self.radius)
         for k, stage in self.linear.steps.stages.items():
             places = [self._arrived(stage, (k, i), edges) for i, edges in enumerate(read_by(stage))]
             near = self.linear.near.get(k)
@@ -91,39 +80,22 @@ class _Pass:
             self.known[k] = self._past(k, stage, places)
         if not self.sums.small:
             return None
-        last = self.known[end]
-        found = self.sums.plus(last.size[1], last.rest[1]) / self.sums.scale
-        return found.flatten().nan_to_num(inf, inf)
+        return self.sums.lengths(self.known[self.linear.steps.end]).nan_to_num(inf, inf)
 
-    def _arrived(self, stage: Stage, place: Place, edges: Sequence[Edge]) -> _Arrived:
+    def _arrived(self, stage: Stage, place: Place, edges: Sequence[Edge]) -> Arrived:
         """What arrives at a place of a stage."""
-        arithmetic = self.arithmetic
         shape = edges[0].operator.out_shape if edges else stage.shape
-        centre = stage.bias(arithmetic) if edges is stage.edges else None
-        size: Ball | None = None
-        rest = self.centre.new_zeros(2, *shape)
-        for e in edges:
-            source = self.known[e.source]
-            image = e.operator.push(arithmetic.exact(source.centre))
-            centre = image if centre is None else centre + image
-            moved, left = through(e.operator, source.size, source.rest, arithmetic)
-            size = arithmetic.exact(moved) if size is None else size + arithmetic.exact(moved)
-            rest = self.sums.plus(rest, left)
-        if centre is None or size is None:
-            centre = arithmetic.exact(self.centre.new_zeros(shape)) if centre is None else centre
-            return _Arrived(centre.mid, torch.zeros_like(rest), self.sums.with_error(rest, centre.rad))
-        if size.rad is not None:
-            rest = self.sums.plus(rest, size.rad.expand_as(rest))
-        return _Arrived(centre.mid, self.sums.summed(place, shape), self.sums.with_error(rest, centre.rad))
+        bias = stage.bias(self.arithmetic) if edges is stage.edges else None
+        return self.sums.arrived(place, shape, bias, [(e.operator, self.known[e.source]) for e in edges])
 
-    def _measured(self, place: Place, measures: Tensor, rows: _Arrived) -> _Arrived:
+    def _measured(self, place: Place, measures: Tensor, rows: Arrived) -> Arrived:
         """What measures (rows, p, n) of rows give, of which centres are not needed."""
         size, rest = (rows_times(measures.abs(), t, self.arithmetic) for t in (rows.size, rows.rest))
         lost = lost_by(size, measures.shape[-1])
         left = rest.upper() if lost is None else self.sums.plus(rest.upper(), lost)
-        return _Arrived(torch.zeros_like(left[0]), self.sums.summed(place, left.shape[1:]), left)
+        return Arrived(torch.zeros_like(left[0]), self.sums.summed(place, left.shape[1:]), left)
 
-    def _past(self, k: int, stage: Stage, places: Sequence[_Arrived]) -> _Arrived:
+    def _past(self, k: int, stage: Stage, places: Sequence[Arrived]) -> Arrived:
         """What goes on from a node: its centre, and its noises, as far as there is time."""
         near, sums = self.linear.near.get(k), self.sums
         if near is None:
@@ -140,9 +112,9 @@ class _Pass:
             noise = sums.with_error(through(out, torch.zeros_like(noise), noise, self.arithmetic)[1], image.rad)
             centre, (size, error) = image.mid, through(out, size, error, self.arithmetic)
         pushed = sums.push_noises(k, noise, size, self.deadline.part(self._share(k)))
-        return _Arrived(centre, sums.plus(size, pushed), sums.plus(torch.where(pushed > 0, 0.0, noise), error))
+        return Arrived(centre, sums.plus(size, pushed), sums.plus(torch.where(pushed > 0, 0.0, noise), error))
 
-    def _bounded(self, place: _Arrived) -> Near:
+    def _bounded(self, place: Arrived) -> Near:
         """The range of what arrives, and of its derivatives; the latter times the scale."""
         half, tangent = self.sums.plus(place.size, place.rest)
         return Near(place.centre, half / self.sums.scale, tangent)
