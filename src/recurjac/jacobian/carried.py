@@ -9,8 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.jacobian.base import AbstractPrepared
+from recurjac.jacobian.fast_lip import interval_dot
 from recurjac.propagation.affine_forms import AffineForms, Symbols, some_rows
 from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds, Units
@@ -31,22 +32,35 @@ class Carried(AbstractPrepared):
         return self.whole
 
     def push(self, tangents: AbstractSeeds) -> Interval:
+        """By the forms, and by interval products of the entries."""
         if isinstance(tangents, Units):
             return self._whole(self.bounds.map(tangents.entries))
-        weights = tangents.tensor().flatten(3)  # (B or 1, K or 1, R, inputs)
-        each = [self._along(weights[:, :, r]) for r in range(weights.shape[2])]
+        arithmetic, weights = self.chain.arithmetic, tangents.tensor()
+        plain = interval_dot(arithmetic.exact(weights), self.bounds, arithmetic)
+        return self._whole(arithmetic.intersect(plain, self._by_forms(weights.flatten(3))))
+
+    def _by_forms(self, weights: Tensor) -> Interval:
+        """Bounds of the combinations of entries with weights (B or 1, K or 1, R, inputs): (B, K, R)."""
+        exact, symbols = self.chain.arithmetic.exact, self.symbols
+        rest = spread(weights, self.forms.rest.flatten(2), self.chain.arithmetic)
+        rows = exact(self.forms.rows.flatten(3).transpose(1, 2))  # (B, K, S, inputs)
+        each = []
+        for r in range(weights.shape[2]):
+            along = rows.dot(exact(weights[:, :, r]))  # (B, K, S)
+            each.append(symbols.bounds(symbols.settled(along.map(lambda t: t.mT), rest[..., r])))
         low, high = (torch.stack(ends, -1) for ends in zip(*((e.lower, e.upper) for e in each), strict=True))
         return Interval.unchecked(low, high)
 
-    def _along(self, weights: Tensor) -> Interval:
-        """Bounds of the combinations of entries with weights (B or 1, K or 1, inputs): (B, K)."""
-        exact, rest = self.chain.arithmetic.exact, self.forms.rest.flatten(2)
-        used = ((weights != 0) & rest.isinf()).any(-1)
-        left = (exact(weights.abs()) * exact(torch.where(rest.isinf(), 0.0, rest))).upper()
-        left = self.chain.arithmetic.at_least(left.sum(-1), left.shape[-1])
-        rows = exact(self.forms.rows.flatten(3).transpose(1, 2)).dot(exact(weights))  # (B, K, S)
-        settled = self.symbols.settled(rows.map(lambda t: t.mT), torch.where(used, torch.inf, left))
-        return self.symbols.bounds(settled)
+
+def spread(weights: Tensor, rests: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+    """Upper bounds of Σ |w| r for weights (B, K, R, n) and rests (B, K, n) that may be infinite: (B, K, R).
+
+    0 times infinity is 0.
+    """
+    exact, infinite = arithmetic.exact, rests.isinf()
+    known = exact(weights.abs()).dot(exact(torch.where(infinite, 0.0, rests))).upper()
+    met = exact((weights != 0).to(rests)).dot(exact(infinite.to(rests))).mid > 0
+    return torch.where(met, torch.inf, known)
 
 
 def stacked(forms: Sequence[AffineForms]) -> AffineForms:

@@ -8,11 +8,10 @@ from typing import final
 
 import torch
 
-from recurjac.arithmetic import Ball, Interval
+from recurjac.arithmetic import AbstractArithmetic, Ball, Interval
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractNodewise
 from recurjac.jacobian.gradients import Gradients
 from recurjac.operators.interval import interval_image, mixes_once
-from recurjac.propagation.chain_rule import ChainRule
 from recurjac.propagation.forms import AbstractSeeds, Units
 
 
@@ -61,16 +60,15 @@ def last_product(known: Gradients, tangents: AbstractSeeds) -> Interval:
         elif isinstance(tangents, Units) and mixes_once(e.operator):  # the same bounds with less work
             term = interval_image(e.operator.transpose(), gradient, chain.arithmetic).map(tangents.entries)
         else:
-            term = _product(chain, tangents.push(e.operator, chain.arithmetic), gradient)
+            term = interval_dot(tangents.push(e.operator, chain.arithmetic), gradient, chain.arithmetic)
         total = term if total is None else chain.arithmetic.sum([total, term])
     if total is None:
         return Interval.point(torch.zeros(1, 1, tangents.count, dtype=chain.dtype, device=chain.device))
     return total
 
 
-def _product(chain: ChainRule, column: Ball, gradient: Interval) -> Interval:
-    """Bounds of column · g for g in `gradient`: column · m ± |column| · s."""
-    arithmetic = chain.arithmetic
+def interval_dot(column: Ball, gradient: Interval, arithmetic: AbstractArithmetic) -> Interval:
+    """Bounds of column · g for columns (B, K, R, *node), g in an interval (B, K, *node): column · m ± |column| · s."""
     middle, half = arithmetic.midrad(gradient)
     centre = column.dot(arithmetic.exact(middle))
     size = arithmetic.exact(Ball(column.mid.abs(), column.rad).upper())

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import slope_lines
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import Interval
 from recurjac.errors import expect_counts
 from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.carried import Carried, spread
 from recurjac.jacobian.forward import Reversed
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.recursion import Chords
@@ -20,7 +21,6 @@ from recurjac.operators.interval import interval_image
 from recurjac.preactivation import PreactivationState
 from recurjac.propagation.affine_forms import AffineForms, Symbols, band
 from recurjac.propagation.chain_rule import ChainRule
-from recurjac.propagation.forms import AbstractSeeds
 from recurjac.propagation.planning import PlainOnly
 
 
@@ -61,56 +61,17 @@ class ForwardTangents(AbstractJacobianMethod):
         forms, bounds = _carried(state, symbols)
         if gradients.combinations is not None:
             forms, bounds = _combined(symbols, forms, bounds, gradients.combinations)
-        return _Carried(gradients.chain, symbols, forms, bounds)
+        return Carried(gradients.chain, symbols, *_by_output(gradients.chain, forms, bounds))
 
 
-@final
-@dataclass(frozen=True)
-class _Carried(AbstractPrepared):
-    """Forms and bounds of all entries of the Jacobian, (B, inputs, *output)."""
-
-    whole: ChainRule
-    symbols: Symbols
-    forms: AffineForms
-    bounds: Interval
-
-    @property
-    def chain(self) -> ChainRule:
-        return self.whole
-
-    def push(self, tangents: AbstractSeeds) -> Interval:
-        arithmetic, exact = self.chain.arithmetic, self.chain.arithmetic.exact
-        weights = tangents.tensor().flatten(3)  # (B or 1, K or 1, R, inputs)
-        rows = exact(self.forms.rows.flatten(3).permute(0, 3, 1, 2))  # (B, K, S, inputs)
-        entries = self.bounds.map(lambda t: t.flatten(2).mT)
-        rest = _spread(weights, self.forms.rest.flatten(2).mT, arithmetic)
-        each = [rows.dot(exact(weights[:, :, r])).map(lambda t: t.mT.unsqueeze(-1)) for r in range(weights.shape[2])]
-        mids = torch.cat([e.mid for e in each], -1)
-        rads = [e.rad for e in each if e.rad is not None]
-        total = (
-            exact(mids)
-            if not rads
-            else arithmetic.ball(mids, torch.cat([r.expand(*mids.shape[:-1], 1) for r in rads], -1))
-        )
-        found = self.symbols.bounds(self.symbols.settled(total, rest))
-        plain = arithmetic.sum(
-            [
-                arithmetic.product(Interval.point(weights[..., r]), entries.map(lambda t, r=r: t[..., r : r + 1]))
-                for r in range(weights.shape[3])
-            ]
-        )
-        return self._whole(arithmetic.intersect(self._whole(plain), self._whole(found)))
+def _by_output(chain: ChainRule, forms: AffineForms, bounds: Interval) -> tuple[AffineForms, Interval]:
+    """Forms and bounds of entries (B, inputs, *output) as those of entries (B, K, *input)."""
+    rows, rest = forms.rows.flatten(3).mT.unflatten(-1, chain.shapes[0]), _turned(chain, forms.rest)
+    return AffineForms(rows, rest), bounds.map(lambda t: _turned(chain, t))
 
 
-def _spread(weights: Tensor, rests: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
-    """Upper bounds of Σ |w| r for weights (B, K, R, n) and rests (B, K, n) that may be infinite: (B, K, R).
-
-    0 times infinity is 0.
-    """
-    exact, infinite = arithmetic.exact, rests.isinf()
-    known = exact(weights.abs()).dot(exact(torch.where(infinite, 0.0, rests))).upper()
-    met = exact((weights != 0).to(rests)).dot(exact(infinite.to(rests))).mid > 0
-    return torch.where(met, torch.inf, known)
+def _turned(chain: ChainRule, t: Tensor) -> Tensor:
+    return t.flatten(2).mT.unflatten(-1, chain.shapes[0])
 
 
 def _combined(symbols: Symbols, forms: AffineForms, bounds: Interval, rows: Tensor) -> tuple[AffineForms, Interval]:
@@ -119,7 +80,7 @@ def _combined(symbols: Symbols, forms: AffineForms, bounds: Interval, rows: Tens
     count, (batch, long, inputs) = weights.shape[1], forms.rows.shape[:3]
     flat = arithmetic.exact(forms.rows.reshape(batch, 1, long * inputs, -1)).dot(arithmetic.exact(weights))
     value = flat.map(lambda t: t.reshape(batch, count, long, inputs).permute(0, 2, 3, 1))
-    rest = _spread(weights.unsqueeze(1), forms.rest.flatten(2), arithmetic)  # (B, inputs, K)
+    rest = spread(weights.unsqueeze(1), forms.rest.flatten(2), arithmetic)  # (B, inputs, K)
     found = symbols.settled(value, rest)
     entries = bounds.map(lambda t: t.flatten(2).unsqueeze(2))
     plain = arithmetic.sum(
