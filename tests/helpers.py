@@ -57,6 +57,14 @@ def examples(base: type) -> list[ParameterSet]:
     ]
 
 
+def points_of(problem: recurjac.Problem, count: int = 16) -> Tensor:
+    """Points of a region of one sample, half of them at corners of its box: (count, *input)."""
+    inside = problem.bound.sample(count, torch.Generator().manual_seed(0))[0]
+    x = problem.bound.x
+    corners = problem.bound.project((x + (inside - x).sign() * 10).unsqueeze(0))[0]
+    return torch.cat([inside, corners])
+
+
 def exact(tensor: Tensor) -> Exact:
     """The entries of a finite tensor as fractions."""
     return [Fraction(v) for v in tensor.flatten().tolist()]

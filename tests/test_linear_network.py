@@ -23,6 +23,7 @@ from recurjac.propagation.affine_forms import gap_beside
 from recurjac.propagation.planning import Thresholds
 from recurjac.search import proof
 from recurjac.search.jacobians import gains_at, point_jacobian
+from tests.helpers import points_of
 from tests.marks import in_turn
 from tests.torch_cases import Fn
 
@@ -36,14 +37,6 @@ def small(name: str, outputs: bool = False) -> tuple[Network, Tensor]:
     module, x = ARCHITECTURES[name].made(False)
     network = rj.load(module, x)
     return (network if outputs else network.output(prod(network.output_shape) // 2)), x
-
-
-def points_of(problem: rj.Problem, count: int = 16) -> Tensor:
-    """Points of a region of one sample, half of them at corners of its box: (count, *input)."""
-    inside = problem.bound.sample(count, torch.Generator().manual_seed(0))[0]
-    x = problem.bound.x
-    corners = problem.bound.project((x + (inside - x).sign() * 10).unsqueeze(0))[0]
-    return torch.cat([inside, corners])
 
 
 def check(problem: rj.Problem, deadline: Deadline) -> float:

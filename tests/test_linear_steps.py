@@ -26,6 +26,7 @@ from recurjac.jacobian.steps import Steps
 from recurjac.network import Network
 from recurjac.propagation.planning import Thresholds
 from recurjac.search.jacobians import point_jacobian
+from tests.helpers import points_of
 from tests.marks import in_turn
 
 NAMES = ("ViT, 2 blocks", "ViT, 2 blocks, 17 tokens", "encoder layer", "encoder, 2 layers")
@@ -38,14 +39,6 @@ def small(name: str, outputs: bool = False, dtype: torch.dtype = torch.float64) 
     module, x = ARCHITECTURES[name].made(False)
     network = rj.load(module.to(dtype), x.to(dtype))
     return (network if outputs else network.output(prod(network.output_shape) // 2)), x.to(dtype)
-
-
-def points_of(problem: rj.Problem, count: int = 16) -> Tensor:
-    """Points of a region of one sample, half of them at corners of its box: (count, *input)."""
-    inside = problem.bound.sample(count, torch.Generator().manual_seed(0))[0]
-    x = problem.bound.x
-    corners = problem.bound.project((x + (inside - x).sign() * 10).unsqueeze(0))[0]
-    return torch.cat([inside, corners])
 
 
 def check(problem: rj.Problem, deadline: Deadline) -> float:

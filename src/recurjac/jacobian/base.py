@@ -80,6 +80,35 @@ class AbstractJacobianMethod(ABC):
         return inf
 
 
+class AbstractAround(AbstractJacobianMethod):
+    """Adds to `method` where there is something to add, and is `method` elsewhere, with its title and its time."""
+
+    method: AbstractJacobianMethod
+
+    @abstractmethod
+    def of(self, method: AbstractJacobianMethod) -> AbstractJacobianMethod:
+        """The same around another method."""
+
+    @final
+    @classmethod
+    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
+        return {}
+
+    @final
+    @property
+    def title(self) -> str:
+        return self.method.title
+
+    @final
+    def within(self, seconds: float) -> AbstractJacobianMethod:
+        return self.of(self.method.within(seconds))
+
+    @final
+    @property
+    def total(self) -> float:
+        return self.method.total
+
+
 class AbstractNodewise(AbstractJacobianMethod):
     """A method that bounds g node by node, from the last to the first, each node from the bounds at later nodes."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from recurjac._types import Shape
 from recurjac.activations.row_bounds import total_of
 from recurjac.arithmetic import Interval
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.base import AbstractAround, AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
 from recurjac.network import Closed, Edge
@@ -33,7 +33,7 @@ _FORMS = 2**20
 
 @final
 @dataclass(frozen=True)
-class ClosedForms(AbstractJacobianMethod):
+class ClosedForms(AbstractAround):
     """`method`, intersected with itself on a chain rule in which rows with a closed form are single steps.
 
     The derivatives of softmax and of normalisations are then known functions of what they read, whose ranges over boxes
@@ -43,20 +43,8 @@ class ClosedForms(AbstractJacobianMethod):
 
     method: AbstractJacobianMethod
 
-    @classmethod
-    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        return {}
-
-    @property
-    def title(self) -> str:
-        return self.method.title
-
-    def within(self, seconds: float) -> ClosedForms:
-        return ClosedForms(self.method.within(seconds))
-
-    @property
-    def total(self) -> float:
-        return self.method.total
+    def of(self, method: AbstractJacobianMethod) -> ClosedForms:
+        return ClosedForms(method)
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         whole = self.method.prepare(gradients)

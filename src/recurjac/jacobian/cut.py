@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurjac.arithmetic import Interval
 from recurjac.errors import expect_counts
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.base import AbstractAround, AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients, through_slopes
 from recurjac.operators.base import one_hot
@@ -22,7 +22,7 @@ from recurjac.propagation.forms import AbstractSeeds, DenseForms
 
 @final
 @dataclass(frozen=True)
-class Cut(AbstractJacobianMethod):
+class Cut(AbstractAround):
     """`method`, intersected with interval products J_out · J_in at nodes that all paths go through.
 
     J_out and J_in are bounded by `method`.  A node is used if each output depends on at most `most` of its neurons, and
@@ -40,13 +40,8 @@ class Cut(AbstractJacobianMethod):
     def __post_init__(self) -> None:
         expect_counts("Cut", most=self.most)
 
-    @classmethod
-    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        return {}
-
-    @property
-    def title(self) -> str:
-        return self.method.title
+    def of(self, method: AbstractJacobianMethod) -> Cut:
+        return replace(self, method=method)
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         whole, chain = self.method.prepare(gradients), gradients.chain

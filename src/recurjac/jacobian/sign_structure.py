@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import final
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurjac.arithmetic import Interval
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.base import AbstractAround, AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.gradients import Gradients
 from recurjac.operators.signs import Possible, possible_image
 from recurjac.preactivation import IBP
@@ -21,7 +20,7 @@ from recurjac.propagation.forms import AbstractSeeds, Units
 
 @final
 @dataclass(frozen=True)
-class SignsByStructure(AbstractJacobianMethod):
+class SignsByStructure(AbstractAround):
     """`method`; ends that are only by rounding on the wrong side of 0 are 0 where no path has that sign.
 
     A path is a product of weights and slopes.  If the product is not negative on any path, no entry of the Jacobian
@@ -32,20 +31,8 @@ class SignsByStructure(AbstractJacobianMethod):
 
     method: AbstractJacobianMethod
 
-    @classmethod
-    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        return {}
-
-    @property
-    def title(self) -> str:
-        return self.method.title
-
-    def within(self, seconds: float) -> SignsByStructure:
-        return SignsByStructure(self.method.within(seconds))
-
-    @property
-    def total(self) -> float:
-        return self.method.total
+    def of(self, method: AbstractJacobianMethod) -> SignsByStructure:
+        return SignsByStructure(method)
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         return _BySigns(self.method.prepare(gradients), gradients, self.method.total < inf)

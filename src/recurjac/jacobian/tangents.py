@@ -66,12 +66,10 @@ class ForwardTangents(AbstractJacobianMethod):
 
 def _by_output(chain: ChainRule, forms: AffineForms, bounds: Interval) -> tuple[AffineForms, Interval]:
     """Forms and bounds of entries (B, inputs, *output) as those of entries (B, K, *input)."""
-    rows, rest = forms.rows.flatten(3).mT.unflatten(-1, chain.shapes[0]), _turned(chain, forms.rest)
-    return AffineForms(rows, rest), bounds.map(lambda t: _turned(chain, t))
-
-
-def _turned(chain: ChainRule, t: Tensor) -> Tensor:
-    return t.flatten(2).mT.unflatten(-1, chain.shapes[0])
+    wanted = chain.shapes[0]
+    rows = forms.rows.flatten(3).mT.reshape(*forms.rows.shape[:2], -1, *wanted)
+    rest, low, high = (t.flatten(2).mT.reshape(len(t), -1, *wanted) for t in (forms.rest, bounds.lower, bounds.upper))
+    return AffineForms(rows, rest), Interval.unchecked(low, high)
 
 
 def _combined(symbols: Symbols, forms: AffineForms, bounds: Interval, rows: Tensor) -> tuple[AffineForms, Interval]:

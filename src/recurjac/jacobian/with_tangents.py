@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
-from recurjac.jacobian.base import AbstractJacobianMethod, AbstractPrepared
+from recurjac.jacobian.base import AbstractAround, AbstractJacobianMethod, AbstractPrepared
 from recurjac.jacobian.combine import All
 from recurjac.jacobian.gradients import Gradients
 from recurjac.jacobian.tangents import ForwardTangents
@@ -14,7 +13,7 @@ from recurjac.jacobian.tangents import ForwardTangents
 
 @final
 @dataclass(frozen=True)
-class WithTangents(AbstractJacobianMethod):
+class WithTangents(AbstractAround):
     """`method`, intersected with `ForwardTangents` on networks of few inputs with products or many curved stages.
 
     Closed loops are of this kind: what one step loses of the dependence on x is multiplied by all later ones.  The
@@ -25,20 +24,8 @@ class WithTangents(AbstractJacobianMethod):
 
     method: AbstractJacobianMethod
 
-    @classmethod
-    def command_names(cls) -> Mapping[str, AbstractJacobianMethod]:
-        return {}
-
-    @property
-    def title(self) -> str:
-        return self.method.title
-
-    @property
-    def total(self) -> float:
-        return self.method.total
-
-    def within(self, seconds: float) -> WithTangents:
-        return replace(self, method=self.method.within(seconds))
+    def of(self, method: AbstractJacobianMethod) -> WithTangents:
+        return WithTangents(method)
 
     def prepare(self, gradients: Gradients) -> AbstractPrepared:
         prepared, problem = self.method.prepare(gradients), gradients.problem
