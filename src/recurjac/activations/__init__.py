@@ -9,8 +9,9 @@ from recurjac.activations.derivative import Derivative, slope_lines, value_lines
 from recurjac.activations.domain import IntegerPower, Length, Log, Power, Reciprocal
 from recurjac.activations.elu import ELU, SELU
 from recurjac.activations.floored import FlooredPower
-from recurjac.activations.gated import GELU, HardSwish, Mish, SiLU
+from recurjac.activations.gated import GELU, Mish, SiLU
 from recurjac.activations.gelu_tanh import GELUTanh
+from recurjac.activations.hard_swish import HardSwish
 from recurjac.activations.identity import Identity
 from recurjac.activations.normalised_rows import NormalisedRows
 from recurjac.activations.periodic import Cos, Sin

@@ -15,6 +15,7 @@ from recurjac.arithmetic import check_convolution
 from recurjac.operators.base import AbstractLeaf, AbstractOperator
 from recurjac.operators.compose import compose
 from recurjac.operators.gather import Gather, gather
+from recurjac.operators.grids import box_around, cropped, moved_within
 from recurjac.registry import Expression, torch_ops
 from recurjac.tensors import cast
 
@@ -100,12 +101,12 @@ class Convolution(AbstractLeaf):
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """A convolution, without padding, of the part of the input that the box around `index` reads."""
         g, (out, inn) = self.geometry, (self.out_shape[1:], self.inputs[1:])
-        first, last, place = _box(index, out)
+        first, last, place = box_around(index, out)
         reach = g.reach(self.weight.shape[2:])
         start = [a * s - p for a, s, p in zip(first, g.stride, g.padding, strict=True)]
         stop = [b * s - p + r for b, s, p, r in zip(last, g.stride, g.padding, reach, strict=True)]
         size = tuple(b - a for a, b in zip(start, stop, strict=True))
-        crop, read = _crop(self.inputs[0], inn, start, stop, index.device)
+        crop, read = cropped(self.inputs[0], inn, start, stop, index.device)
         part = Convolution(self.weight, (self.inputs[0], *size), replace(g, padding=(0,) * len(size)))
         return compose(Gather.of(place, part.out_shape), compose(part, crop)), read
 
@@ -219,12 +220,12 @@ class TransposedConvolution(AbstractLeaf):
     def rows(self, index: Tensor) -> tuple[AbstractOperator, Tensor]:
         """A transposed convolution, without padding, of the part of the input that reaches the box around `index`."""
         g = self.geometry
-        first, last, place = _box(index, self.outputs[1:])
+        first, last, place = box_around(index, self.outputs[1:])
         reach = g.reach(self.weight.shape[2:])
         axes = list(zip(first, last, self.inputs[1:], g.stride, g.padding, reach, strict=True))
         start = [min(max(-(-(a + p - r + 1) // s), 0), n - 1) for a, _, n, s, p, r in axes]
         stop = [max(min((b + p) // s, n - 1) + 1, f + 1) for (_, b, n, s, p, _), f in zip(axes, start, strict=True)]
-        crop, read = _crop(self.inputs[0], self.inputs[1:], start, stop, index.device)
+        crop, read = cropped(self.inputs[0], self.inputs[1:], start, stop, index.device)
         counts = tuple(b - a for a, b in zip(start, stop, strict=True))
         size = tuple((c - 1) * s + r for c, (_, _, _, s, _, r) in zip(counts, axes, strict=True))
         channels = (self.inputs[0], self.outputs[0])
@@ -233,7 +234,7 @@ class TransposedConvolution(AbstractLeaf):
         )
         # position i of the whole output is position i + p - start * s of the part; outside the part it is 0
         shift = [a - f * s + p for (a, _, _, s, p, _), f in zip(axes, start, strict=True)]
-        return compose(Gather(_within(place, first, last, shift, channels[1], size), part.outputs, (len(index),)),
+        return compose(Gather(moved_within(place, first, last, shift, channels[1], size), part.outputs, (len(index),)),
                        compose(part, crop)), read  # fmt: skip
 
     @property
@@ -289,51 +290,6 @@ def _check(weight: Tensor, channels: bool, geometry: Geometry, inputs: Shape) ->
         raise ValueError(f"a kernel of shape {tuple(weight.shape)} over {axes} axes does not fit an input of {inputs}")
     if weight.shape[0] % geometry.groups or min(*geometry.stride, *geometry.dilation, geometry.groups) < 1:
         raise ValueError(f"a convolution of {weight.shape[0]} channels with {geometry}")
-
-
-def _box(index: Tensor, spatial: Shape) -> tuple[list[int], list[int], Tensor]:
-    """The first and last coordinates of flat positions in (channels, *spatial), and their positions in that box."""
-    channel, rest = index // prod(spatial), index % prod(spatial)
-    coordinates = torch.unravel_index(rest, spatial)
-    first, last = [int(c.min()) for c in coordinates], [int(c.max()) for c in coordinates]
-    place = channel
-    for c, a, b in zip(coordinates, first, last, strict=True):
-        place = place * (b - a + 1) + (c - a)
-    return first, last, place
-
-
-def _crop(
-    channels: int, spatial: Shape, start: Sequence[int], stop: Sequence[int], device: torch.device
-) -> tuple[Gather, Tensor]:
-    """The operator from the entries read to the box from `start` to `stop`, and the entries read.
-
-    The box is 0 outside the input.
-    """
-    ranges = [torch.arange(a, b, device=device) for a, b in zip(start, stop, strict=True)]
-    inside = [(r >= 0) & (r < n) for r, n in zip(ranges, spatial, strict=True)]
-    flat = torch.arange(channels, device=device)
-    known = torch.ones(channels, dtype=torch.bool, device=device)
-    for r, ok, n in zip(ranges, inside, spatial, strict=True):
-        flat = flat.unsqueeze(-1) * n + r.clamp(0, n - 1)
-        known = known.unsqueeze(-1) & ok
-    read = flat[known]  # ascending, because the box is in row-major order
-    table = torch.full_like(flat, -1)
-    table[known] = torch.arange(len(read), device=device)
-    return Gather(table.reshape(1, -1), (len(read),), tuple(flat.shape)), read
-
-
-def _within(
-    place: Tensor, first: Sequence[int], last: Sequence[int], shift: Sequence[int], channels: int, size: Shape
-) -> Tensor:
-    """A table of positions in (channels, *size) for the positions `place` in a box, moved by `shift`; -1 outside."""
-    box = tuple(b - a + 1 for a, b in zip(first, last, strict=True))
-    channel, *coordinates = torch.unravel_index(place, (channels, *box))
-    known = torch.ones_like(place, dtype=torch.bool)
-    flat = channel
-    for c, s, n in zip(coordinates, shift, size, strict=True):
-        known &= (c + s >= 0) & (c + s < n)
-        flat = flat * n + (c + s).clamp(0, n - 1)
-    return torch.where(known, flat, -1).unsqueeze(0)
 
 
 def convolved(x: Expression, weight: Tensor, geometry: Geometry) -> Any:

@@ -26,8 +26,9 @@ from recurjac.preactivation.closed import values_of
 from recurjac.propagation.chain_rule import ChainRule, chain_rule
 from recurjac.propagation.planning import AbstractPlanner
 from recurjac.propagation.route import AbstractRoute, loss_of
-from recurjac.propagation.skeleton_pushed import Affine, Skeleton, SkeletonRoute
+from recurjac.propagation.skeleton_pushed import Affine, Skeleton
 from recurjac.propagation.skeleton_rounding import Ranges
+from recurjac.propagation.skeleton_route import SkeletonRoute
 from recurjac.region import BoundRegion
 from recurjac.relaxations import Absorption, LinearRelaxation
 
