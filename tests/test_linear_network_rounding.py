@@ -17,7 +17,7 @@ from recurjac.arithmetic import Ball, Interval, Rigorous
 from recurjac.deadline import NEVER, Deadline
 from recurjac.jacobian import Gradients, linear_network, pushed_sizes
 from recurjac.jacobian.linear_network import Lengths, lengths_of
-from recurjac.jacobian.pushed_sizes import through
+from recurjac.jacobian.pushed_sizes import Arrived, through
 from recurjac.loading.expression import Builder, Expression
 from recurjac.network import Network, chain
 from recurjac.norms import linear_network as norm_module
@@ -42,11 +42,11 @@ def found(network: Network, region: AbstractRegion, deadline: Deadline = NEVER) 
     return lengths
 
 
-def a_pass(network: Network, region: AbstractRegion) -> linear_network._Pass:
-    """A pass in which nothing was done yet, with the slopes 1."""
+def a_pass(network: Network, region: AbstractRegion, slope: float = 1.0) -> linear_network._Pass:
+    """A pass in which nothing was done yet, with the same slope everywhere."""
     problem = rj.Problem(network, region, pre=rj.IBP())
     state = PreactivationState(network, problem.bound, Rigorous(), PlainOnly())
-    slopes = [torch.ones(s.shape, dtype=DTYPE) for s in network.stages[:-1]]
+    slopes = [torch.full(s.shape, slope, dtype=DTYPE) for s in network.stages[:-1]]
     linear, bound = linear_network._Linear(network, slopes), problem.bound
     radius = torch.full_like(bound.x, 1.0)
     return linear_network._Pass(Gradients(problem).state, state, [1] * len(slopes), linear, bound.x, radius, NEVER)
@@ -158,6 +158,33 @@ def test_rounding_of_many_stages_counts(step: Step) -> None:
     last = lengths.ranges[-1]
     assert Fraction(float(last.lower)) <= -true <= Fraction(float(last.upper))
     assert float(lengths.rows) <= float(true) * (1 + 1e-9)
+
+
+def test_ranges_around_a_centre_are_rounded_outwards() -> None:
+    """1 and 2^-54 around it, which floats lose on both sides."""
+    own = a_pass(dense(number(1.0), number(1.0)), rj.LpBall(number(0.0), 1.0))
+    half = torch.full((2, 1), 2.0**-54 * own.sums.scale, dtype=DTYPE)
+    assert own._bound(1, Arrived(torch.ones(1, dtype=DTYPE), half, torch.zeros_like(half)))
+    z = own.state.pre(1)
+    assert Fraction(float(z.upper)) >= 1 + Fraction(2) ** -54
+    assert Fraction(float(z.lower)) <= 1 - Fraction(2) ** -54
+
+
+@pytest.mark.parametrize("size", [1.1, 1.7, 2.3, 2.9])
+def test_products_with_slopes_cover_their_rounding(size: float) -> None:
+    """Nothing else is added where a slope is known exactly: a vector times the slope, and its size."""
+    slope = 0.3
+    network = chain([(number(1.0), torch.zeros(1, dtype=DTYPE))] * 2, [act.LeakyReLU(slope)])
+    own = a_pass(network, rj.LpBall(number(-2.0), 0.5), slope)
+    assert own.run() is not None
+    vector, product = size * own.sums.scale, Fraction(size) * Fraction(slope)
+    lost = abs(product - Fraction(size * slope))
+    assert lost > 0
+    z = Arrived(torch.zeros(1, dtype=DTYPE), torch.full((2, 1), vector, dtype=DTYPE), torch.zeros(2, 1, dtype=DTYPE))
+    found, scale = own._past(1, z), Fraction(own.sums.scale)
+    for most, rest in zip(found.size.flatten().tolist(), found.rest.flatten().tolist(), strict=True):
+        assert Fraction(most) >= scale * product
+        assert Fraction(rest) >= scale * lost
 
 
 def test_a_region_of_one_subnormal_point_holds_it() -> None:
