@@ -116,6 +116,16 @@ def test_certificates_are_accepted(kind: str, model: Any, tmp_path: Path) -> Non
         assert code == 0, (certificate, said)
 
 
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_whole_clip_boxes_are_certified(p: float, model: Any, tmp_path: Path) -> None:
+    """A ball of infinite radius is written as its clip box, as a radius in a certificate is finite."""
+    network, file = model(small("tanh"))
+    (made,) = rj.jacobian_bounds(network.output(0), rj.LpBall(point(), inf, p, (-1.5, 1.5))).certificate(file)
+    assert made.proves
+    made.save(tmp_path / "whole.json")
+    assert checked(tmp_path / "whole.json", file) == (0, "valid\n")
+
+
 def deep(seed: int = 0) -> Network:
     """A chain of 20 inputs, too many to be divided, and 3 outputs, whose chords are loose."""
     g = torch.Generator().manual_seed(seed)

@@ -243,6 +243,37 @@ def test_bad_requests_are_refused(name: str) -> None:
         rj.matrix_measure(bounds(mid, half), p=p, weights=weights)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("given", [[0.3, 0.1], [0.1, 0.3], [[0.1, 0.01], [0.01, 0.3]]], ids=str)
+def test_weights_are_those_that_are_given(given: list[Any], p: float, dtype: torch.dtype) -> None:
+    """Lists are read as float64 numbers, whatever the dtype of the network is; the measure is compared exactly."""
+    matrix = isinstance(given[0], list)
+    if matrix and p != 2:
+        return
+    net = rj.load([([[0.0, 3.0], [7.0, 0.0]], None)], activation="relu", dtype=dtype)
+    region = rj.LpBall(torch.zeros(1, 2), 1.0)
+    measured = rj.matrix_measure(rj.jacobian_bounds(net, region), p=p, weights=given)
+    divided = rj.contraction_rate(net, region, p=p, weights=given, limit=rj.Limit(parts=1))
+    d = [Fraction(v) for row in given for v in (row if matrix else [row])]
+    for found in (measured, divided):
+        assert found.weights is not None
+        assert [Fraction(v) for v in found.weights.flatten().tolist()] == d
+        for bound, sign in ((found.upper, 1), (found.lower, -1)):
+            if not bool(bound.isinf()):
+                assert sign * _compared(Fraction(float(bound)), d, p) >= 0
+
+
+def _compared(mu: Fraction, d: list[Fraction], p: float) -> Fraction:
+    """A number of the sign of mu - μ_p of the matrix (0, 3; 7, 0) with weights, for mu > 0."""
+    if len(d) == 4:  # the larger eigenvalue of P J + Jᵀ P - 2 mu P is 0 at μ: its determinant, for mu about μ
+        a, b, c = d[0], d[1], d[3]
+        left, off, right = 14 * b - 2 * mu * a, 3 * a + 7 * c - 2 * mu * b, 6 * b - 2 * mu * c
+        return left * right - off * off
+    up, down = 3 * d[0] / d[1], 7 * d[1] / d[0]
+    return mu - ((up + down) / 2 if p == 2 else max(up, down))
+
+
 def test_a_matrix_that_is_symmetric_up_to_rounding_is_made_symmetric() -> None:
     """The measure is that of the matrix in the result, bit for bit."""
     mid, half, _, matrix = numbers(3, 0)

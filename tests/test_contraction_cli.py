@@ -61,6 +61,14 @@ def test_measures_are_those_of_the_library(
     assert any(r["contracting"] for r in rows)
 
 
+def test_several_radii_are_rows_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    several = (*COMMON[:4], "--radius", 0.1, 0, 0.2, *COMMON[6:])
+    rows = json.loads(ran(capsys, *several)[1])["results"]
+    alone = [json.loads(ran(capsys, *COMMON[:4], "--radius", r, *COMMON[6:])[1])["results"] for r in (0.1, 0, 0.2)]
+    assert [(r["radius"], r["index"]) for r in rows] == [(r, i) for r in (0.1, 0.0, 0.2) for i in (0, 1)]
+    assert [r["upper"] for r in rows] == [r["upper"] for one in alone for r in one]
+
+
 def test_the_table_and_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = ran(capsys, *COMMON[:6], "--time-limit", 0.2, "--measure", "inf")
     assert code == 0

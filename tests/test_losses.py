@@ -367,6 +367,33 @@ def test_bounds_that_overflow_are_infinite() -> None:
     assert number(lipschitz_margin_loss(wild, rj.LpBall(x, inf), labels)) == inf
 
 
+def dead(method: Any) -> tuple[nn.Module, Bounds]:
+    """A module whose last hidden neurons are off on all of the inputs near 0, with its bounds."""
+    module = dense().to(DOUBLE)
+    with torch.no_grad():
+        torch.nn.init.constant_(module.get_parameter("2.bias"), -50.0)
+    return module, Bounds(module, example(), method=method)
+
+
+@pytest.mark.parametrize("method", [rj.FastLip(), rj.RecurJac(), rj.Chords(), rj.JacobianNorm(rj.Chords())], ids=str)
+def test_dead_neurons_do_not_stop_a_training(method: Any) -> None:
+    """Bounds that are constant have gradients of 0."""
+    torch.manual_seed(0)
+    module, bounds = dead(method)
+    ball, labels = rj.LpBall(torch.zeros(BATCH, INPUTS, dtype=DOUBLE), 0.1), batch()[1]
+    penalty = lipschitz_penalty(bounds, ball)
+    (penalty + monotonicity_loss(bounds, ball, [1] * INPUTS) + lipschitz_margin_loss(bounds, ball, labels)).backward()
+    assert number(penalty) == 0
+    slopes = [weight.grad for name, weight in module.named_parameters() if "weight" in name]
+    assert all(slope is not None and bool((slope == 0).all()) for slope in slopes)
+
+
+def test_methods_without_gradients_are_refused_for_dead_neurons_too() -> None:
+    _, bounds = dead(rj.Auto(0.1))
+    ball = rj.LpBall(torch.zeros(1, INPUTS, dtype=DOUBLE), 0.1)
+    refused(lambda: lipschitz_penalty(bounds, ball), rj.InvalidRequest, ("no gradients", "FastLip"))
+
+
 def test_bad_requests_are_refused() -> None:
     module, known = traced("dense")
     bounds, (x, labels) = known["cheap"], batch()

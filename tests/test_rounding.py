@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
+from math import exp, inf
 from pathlib import Path
 
 import pytest
 import torch
 
 import recurjac
+import recurjac as rj
 from recurjac.arithmetic import check_matmul, round_to, round_up_to, supported_dtype
 from recurjac.errors import InvalidRequest
 from tests.helpers import exact, numbers
@@ -90,3 +91,14 @@ def _is_least(node: ast.AST) -> bool:
 def _is_mask(node: ast.AST) -> bool:
     """Whether it compares numbers, and the result is not converted."""
     return ".to(" not in ast.unparse(node) and any(isinstance(n, ast.Compare) for n in ast.walk(node))
+
+
+@pytest.mark.parametrize("place", [-1.0, 1.0])
+def test_given_bounds_are_rounded_outwards(place: float) -> None:
+    """exp(z) at z = 80 + b, between two numbers of float32: rounded to the nearest, the range would miss z."""
+    b = place * 0.875 * 2.0**-18
+    net = rj.load([([[1.0]], [b]), ([[1.0]], None)], activation="exp", dtype=torch.float32)
+    given = rj.Given([[80.0 + b]], [[80.0 + b]])
+    found = rj.jacobian_bounds(net, rj.LpBall([[80.0]], 0.0), method=rj.RecurJac(), pre=given)
+    true = exp(80.0 + b)  # to within 1e-14 of itself, where the nearest range is off by 3e-6
+    assert float(found.lower) < true < float(found.upper)

@@ -186,6 +186,58 @@ def test_a_sweep_in_python(files: Path) -> None:
         rj.Sweep(networks, {"input": str(files / "x.npy"), "what": 1}, {"c": {"ask": "certify"}}).run(files / "other")
 
 
+FACTORY = """
+import numpy as np
+import torch
+from torch import nn
+
+def make():
+    made = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh())
+    made[0].weight.data = torch.from_numpy(np.load(r"{weights}")).float()
+    return made
+"""
+
+
+def _with_data(files: Path, weights: Any) -> dict[str, Any]:
+    """An ONNX file whose weights are in another one, which is written; the smallest are in the file itself."""
+    onnx = pytest.importorskip("onnx")
+    rj.save_onnx(rj.load([(weights, None), (np.eye(4), None)], activation="relu"), files / "whole.onnx")
+    outside = {"save_as_external_data": True, "location": "net.data", "size_threshold": 100}
+    (files / "net.data").unlink(missing_ok=True)
+    onnx.save(onnx.load(files / "whole.onnx"), files / "net.onnx", **outside)
+    return {"networks": {"net": str(files / "net.onnx")}}
+
+
+def _with_factory(files: Path, weights: Any) -> dict[str, Any]:
+    """A module that reads its weights itself."""
+    np.save(files / "weights.npy", weights)
+    (files / "factory_of_a_sweep.py").write_text(FACTORY.format(weights=files / "weights.npy"))
+    return {"networks": {"net": {"model": "factory_of_a_sweep:make", "input_shape": [1, 4]}}}
+
+
+def _with_weights(files: Path, weights: Any) -> dict[str, Any]:
+    """The weights of a norm."""
+    np.savez(files / "square.npz", W0=np.eye(4), W1=np.eye(4))
+    np.save(files / "norm.npy", 1 + weights[0] ** 2)
+    norm = {"ask": "contraction", "weights": str(files / "norm.npy")}
+    networks = {"net": {"model": str(files / "square.npz"), "activation": "tanh"}}
+    return {"networks": networks, "questions": {"c": norm}}
+
+
+@pytest.mark.parametrize("make", [_with_data, _with_factory, _with_weights])
+def test_a_sweep_repeats_what_depends_on_changed_files(make: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no option names them, and in the same process."""
+    monkeypatch.syspath_prepend(files)
+    g = np.random.default_rng(0)
+    first, other = g.normal(size=(2, 4, 4)).astype(np.float32)
+    question = {"c": {"ask": "lipschitz", "method": "chords"}}
+    plain = {"inputs": {"input": str(files / "x.npy")}, "radii": (0.1, 0.2), "questions": question}
+    names = [set(rj.Sweep(**{**plain, **make(files, weights)}).tasks()) for weights in (first, other, first)]
+    sys.modules.pop("factory_of_a_sweep", None)
+    assert names[0].isdisjoint(names[1])
+    assert names[0] == names[2]
+
+
 def test_the_time_of_a_question_begins_with_its_first_task(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when its tasks are listed, which may be long before; without time, one pass is all that is done."""
     clock = Clock(1e-3)

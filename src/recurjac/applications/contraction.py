@@ -19,10 +19,12 @@ from recurjac.arithmetic import (
     Rigorous,
     largest_eigenvalue,
     least_eigenvalue,
+    round_up_to,
     summed,
 )
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import JacobianBounds
+from recurjac.network.numbers import exact_numbers
 from recurjac.provenance import AbstractResult, Provenance
 
 _SIGNS = 2**7
@@ -69,8 +71,8 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
 
     bounds: of a network of vectors with as many outputs as inputs, f in x' = f(x).  p: 1, 2 or inf, of the norm.
     weights: None; positive numbers d (n,), for the norm ‖diag(d) x‖_p; or, if p = 2, a symmetric positive definite
-    matrix P (n, n), for the norm √(xᵀ P x).  A matrix that is symmetric up to rounding is replaced by (P + Pᵀ) / 2,
-    which the result has as its `weights`.
+    matrix P (n, n), for the norm √(xᵀ P x).  They are read as float64 numbers, whatever the dtype of the bounds is.  A
+    matrix that is symmetric up to rounding is replaced by (P + Pᵀ) / 2, which the result has as its `weights`.
     The bound is the best that follows from the bounds of the entries for p = 1 and inf, and for p = 2 with up to eight
     inputs (four with a matrix P).  The result carries no gradients.
     Raises InvalidRequest if the Jacobian is not square, for other norms, and for weights that do not fit.
@@ -80,7 +82,7 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
     expect(bounds, JacobianBounds, "the bounds", "give those of jacobian_bounds(network, region)")
     with torch.no_grad():
         jacobian = square(bounds)
-        scale = checked_weights(p, weights, jacobian.lower)
+        scale = _checked_weights(p, weights, jacobian.lower)
         upper = measure_of(jacobian, p, scale, Rigorous() if bounds.rigorous else Fast())
     kept = replace(bounds.provenance, method=f"μ_{p:g} of {bounds.provenance.method}")
     every = (1,) * len(upper)
@@ -91,16 +93,16 @@ def matrix_measure(bounds: JacobianBounds, *, p: float = 2, weights: Any = None)
 def measure_of(jacobian: Interval, p: float, scale: Tensor | None, arithmetic: AbstractArithmetic) -> Tensor:
     """Upper bounds of μ_p, (batch,), of all matrices within an interval (batch, n, n); inf where an entry has no bound.
 
-    scale: the weights, as `checked_weights` returns them.
+    scale: the weights, as a result has them.
     """
     finite = (jacobian.lower.isfinite() & jacobian.upper.isfinite()).flatten(1).all(1)
-    known = jacobian.map(lambda t: torch.where(finite[:, None, None], t, 0.0))
+    known = jacobian.map(lambda t: torch.where(finite[:, None, None], t, 0.0).to(t if scale is None else scale))
     if scale is not None and scale.dim() == 2:
         found = _relative(known, scale, arithmetic)
     else:
         known = known if scale is None else scaled_by(known, scale, arithmetic)
         found = _euclidean(known, arithmetic) if p == 2 else _largest_sum(known, p, arithmetic)
-    return torch.where(finite, found, inf).to(jacobian.lower.dtype)
+    return round_up_to(torch.where(finite, found, inf), jacobian.lower.dtype)
 
 
 def square(bounds: JacobianBounds) -> Interval:
@@ -114,8 +116,8 @@ def square(bounds: JacobianBounds) -> Interval:
     return Interval(bounds.lower.detach(), bounds.upper.detach())
 
 
-def checked_weights(p: float, weights: Any, like: Tensor) -> Tensor | None:
-    """The weights as a tensor (n,) or (n, n), for matrices like `like` (batch, n, n), or None without any.
+def _checked_weights(p: float, weights: Any, like: Tensor) -> Tensor | None:
+    """The weights in float64, (n,) or (n, n), for matrices like `like` (batch, n, n), or None without any.
 
     Raises InvalidRequest if they do not fit, and for a norm that is none of 1, 2 and inf.
     """
@@ -124,11 +126,8 @@ def checked_weights(p: float, weights: Any, like: Tensor) -> Tensor | None:
     if weights is None:
         return None
     n = like.shape[-1]
-    try:
-        found = torch.as_tensor(weights).detach().to(like)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidRequest(f"the weights {weights!r} are not numbers; give positive numbers, or a matrix") from error
-    if tuple(found.shape) not in ((n,), (n, n)) or not bool(found.isfinite().all()):
+    found = exact_numbers("the vector or matrix of weights", weights, torch.float64, like.device).detach()
+    if tuple(found.shape) not in ((n,), (n, n)):
         raise InvalidRequest(f"weights of shape {tuple(found.shape)}; give {n} finite positive numbers, or a matrix")
     info = torch.finfo(found.dtype)
     if found.dim() == 1 and not bool((found > 0).all() and found.amin() > found.amax() * info.tiny / info.eps):
@@ -136,17 +135,19 @@ def checked_weights(p: float, weights: Any, like: Tensor) -> Tensor | None:
     if found.dim() == 2:
         if p != 2:
             raise InvalidRequest(f"a matrix of weights is for p=2 only, not for p={p:g}; give a vector of {n} weights")
-        return _symmetric(found)
+        given = weights.dtype if isinstance(weights, Tensor) and weights.is_floating_point() else found.dtype
+        return _symmetric(found, torch.finfo(given).eps)
     return found
 
 
-def _symmetric(weights: Tensor) -> Tensor:
+def _symmetric(weights: Tensor, eps: float) -> Tensor:
     """(P + Pᵀ) / 2 for a matrix P that is symmetric up to rounding, as solvers return it; the measure is about this.
 
+    eps: of the dtype in which it was given.
     The result is exactly symmetric, because sums do not depend on the order of two terms.
     """
     apart, size = float((weights - weights.mT).abs().max()), float(weights.abs().max())
-    if apart > len(weights) * torch.finfo(weights.dtype).eps * size:
+    if apart > len(weights) * eps * size:
         raise InvalidRequest(
             f"the matrix of weights is not symmetric: entries across its diagonal differ by up to {apart:.3g}; "
             "give (P + Pᵀ) / 2"

@@ -17,7 +17,7 @@ from recurjac.applications.contraction import (
     scaled_by,
 )
 from recurjac.applications.limits import Limits, searched
-from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, summed
+from recurjac.arithmetic import AbstractArithmetic, Fast, Interval, Rigorous, round_up_to, summed
 from recurjac.branching import AbstractBrancher, Branching, InputBisection, Limit
 from recurjac.branching.branched import points_within
 from recurjac.branching.pool import Bounded, Goals
@@ -102,7 +102,7 @@ def measure_over(problem: Problem, bounds: JacobianBounds, p: float, weights: An
 class MeasureOver(AbstractBounds):
     """The largest matrix measure of the Jacobian over a region.
 
-    weights: as `checked_weights` returns them.  within: the problem of one sample whose region attained points must lie
+    weights: those of a `MatrixMeasure`.  within: the problem of one sample whose region attained points must lie
     in.  whole: an upper bound over all of it, a number.  method: bounds the Jacobian over each part.
     """
 
@@ -186,7 +186,7 @@ class MeasureOver(AbstractBounds):
         if root is None:
             turned = matrices * self._ratio()
         else:
-            turned = torch.linalg.solve_triangular(root.mT, root.mT @ matrices, upper=True, left=False)
+            turned = torch.linalg.solve_triangular(root.mT, root.mT @ matrices.to(root), upper=True, left=False)
         values, vectors = torch.linalg.eigh((turned / 2 + turned.mT / 2).nan_to_num(0.0, 0.0, 0.0))
         x = vectors[:, :, -1:]
         return values[:, -1], (x if root is None else torch.linalg.solve_triangular(root.mT, x, upper=True))[:, :, 0]
@@ -202,26 +202,29 @@ class MeasureOver(AbstractBounds):
             x = self._ways(middle)[1]
             left = x if self._matrix is None else x @ self._matrix
             shares = left.abs().unsqueeze(2) * x.abs().unsqueeze(1)
-            return shares * self._ratio() if self._matrix is None else shares
+            return (shares * self._ratio() if self._matrix is None else shares).to(middle)
         sums = self._sums(middle + (entries.width / 2).nan_to_num(0.0, 0.0, 0.0) * middle.sign())
         worst = torch.zeros_like(sums).scatter(1, sums.argmax(1, keepdim=True), 1.0)
         shares = worst.unsqueeze(2 if self.p == inf else 1).expand_as(middle)
-        return shares * self._ratio()
+        return (shares * self._ratio()).to(middle)
 
     def _at_least(self, entries: Interval) -> Tensor:
         """A proved lower bound of the measure of every matrix within an interval (1, n, n): (1,)."""
         arithmetic = self._arithmetic
         if not bool((entries.lower.isfinite() & entries.upper.isfinite()).all()):
             return entries.lower.new_full((1,), -inf)
-        known = entries
-        if self.weights is not None and self._matrix is None:
-            known = scaled_by(entries, self.weights, arithmetic)
-        if self.p == 2:
-            x = self._ways(entries.lower / 2 + entries.upper / 2)[1]
-            return _quotient(known, Interval.point(x.unsqueeze(1)), self._matrix, arithmetic)
-        own = torch.eye(known.shape[-1], dtype=torch.bool, device=known.lower.device)
-        terms = torch.where(own, known.lower, known.mignitude)
-        return summed([arithmetic.exact(t) for t in terms.unbind(2 if self.p == inf else 1)]).lower().amax(-1)
+        scale = self.weights
+        known = entries if scale is None else entries.map(lambda t: t.to(scale))
+        ways = self._ways(known.lower / 2 + known.upper / 2)[1] if self.p == 2 else None
+        if scale is not None and self._matrix is None:
+            known = scaled_by(known, scale, arithmetic)
+        if ways is not None:
+            found = _quotient(known, Interval.point(ways.unsqueeze(1)), self._matrix, arithmetic)
+        else:
+            own = torch.eye(known.shape[-1], dtype=torch.bool, device=known.lower.device)
+            terms = torch.where(own, known.lower, known.mignitude)
+            found = summed([arithmetic.exact(t) for t in terms.unbind(2 if self.p == inf else 1)]).lower().amax(-1)
+        return -round_up_to(-found, entries.lower.dtype)
 
     def _nothing(self, parts: Problem) -> Attained:
         point = parts.bound.x[:1]

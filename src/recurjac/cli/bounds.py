@@ -124,7 +124,7 @@ def prepare_lipschitz(args: argparse.Namespace, keep: Keep = ignored) -> Prepare
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
-    return Prepared([name_of(balls) for balls in tasks], rows_of)
+    return Prepared([name_of(balls) for balls in tasks], rows_of, network.digest())
 
 
 def name_of(balls: Sequence[Case]) -> str:

@@ -76,7 +76,7 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
         keep(found)
         return _rows(index, found, seconds)
 
-    return Prepared([" ".join(map(str, index)) for index, *_ in tasks], rows_of)
+    return Prepared([" ".join(map(str, index)) for index, *_ in tasks], rows_of, network.digest())
 
 
 def _timed(args: argparse.Namespace) -> bool:

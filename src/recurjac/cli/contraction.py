@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
-    """One task for each input."""
+    """One task for each input and radius."""
     network = options.read_network(args)
     inputs = options.read_inputs_for(network, args)
     if len(network.input_shape) != 1 or network.input_shape != network.output_shape:
@@ -74,7 +74,7 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
             keep(measure)
         yield from (_row(task, m, seconds) for m in found)
 
-    return Prepared([name_of([task]) for task in tasks], rows_of)
+    return Prepared([name_of([task]) for task in tasks], rows_of, network.digest())
 
 
 def _weights(given: Sequence[str]) -> Any:

@@ -86,7 +86,7 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
         return [{**row, **_existence(points, i, args.existence, seconds)} for i, row in enumerate(rows)]
 
     names = [f"{' '.join(map(str, inputs.index[part]))} class {target}" for part, (target, *_) in tasks]
-    return Prepared(names, rows_of)
+    return Prepared(names, rows_of, network.digest())
 
 
 def _outputs(network: Network, args: argparse.Namespace) -> list[tuple[int | str, Network, int]]:

@@ -84,7 +84,7 @@ def prepare(args: argparse.Namespace, keep: Keep = ignored) -> Prepared:
         if len(done) < len(balls):
             raise KeyboardInterrupt
 
-    return Prepared([name_of(balls) for balls in tasks], rows_of)
+    return Prepared([name_of(balls) for balls in tasks], rows_of, network.digest())
 
 
 def _rows(task: Case, found: Monotonicity, names: Sequence[str], seconds: float) -> list[Row]:

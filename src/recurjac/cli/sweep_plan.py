@@ -112,10 +112,12 @@ class Sweep(AbstractWork[Cell]):
         return {"sweep": "rows are named by the digest of what they depend on"}
 
     def tasks(self) -> dict[str, Cell]:
+        _prepared.cache_clear()  # networks and inputs are as they are now
         found = {}
         for network, question, arguments in self._commands():
             args = parsed(arguments)
-            prepared, key = _prepared(arguments), _key(args)
+            prepared = _prepared(arguments)
+            key = _key(args, prepared)
             for number, name in enumerate(prepared.names):
                 found[f"{network}/{question}/{name} #{key}"] = Cell(network, question, arguments, number)
         return found
@@ -181,10 +183,11 @@ def _words(options: Options) -> Iterator[str]:
             yield from (str(v) for v in (value if isinstance(value, list | tuple) else [value]))
 
 
-def _key(args: argparse.Namespace) -> str:
+def _key(args: argparse.Namespace, prepared: Prepared) -> str:
     """A digest of everything that the rows of a command depend on, except the numbers of inputs and the radii."""
     given = {k: v for k, v in settings(args).items() if k not in ("index", "radius")}
-    text = json.dumps({"command": args.command, **given, "files": sorted(digests(args).values())}, sort_keys=True)
+    files = {"files": sorted(digests(args).values()), "network": prepared.network}
+    text = json.dumps({"command": args.command, **given, **files}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -26,10 +26,14 @@ from recurjac.sweeps.work import AbstractWork, Done
 @final
 @dataclass(frozen=True)
 class Prepared:
-    """The tasks of a command by stable names, and how to do one; what they share has been read and checked."""
+    """The tasks of a command by stable names, and how to do one; what they share has been read and checked.
+
+    network: the digest of the network that was read, some of whose weights may be in files that no option names.
+    """
 
     names: Sequence[str]
     rows_of: Callable[[int, AbstractBar], Iterable[Row]]
+    network: str
 
 
 Keep = Callable[[AbstractResult], None]
@@ -66,7 +70,7 @@ def answer(args: argparse.Namespace, what: str, prepare: Prepare) -> tuple[list[
     check_many(args)
     prepared = prepare(args)
     tasks = {name: i for i, name in enumerate(prepared.names)}
-    with _kept(args, CommandWork(prepare, args).identity()) as kept:
+    with _kept(args, CommandWork(prepare, args, prepared.network).identity()) as kept:
         done = {name: d for name, d in kept.before.items() if name in tasks}
         left = {name: i for name, i in tasks.items() if name not in done}
         if done:
@@ -102,13 +106,17 @@ def _finish(
 @final
 @dataclass(frozen=True)
 class CommandWork(AbstractWork[int]):
-    """The tasks of one command as work for other processes: they read the files themselves."""
+    """The tasks of one command as work for other processes: they read the files themselves.
+
+    network: the digest of the network.
+    """
 
     prepare: Prepare
     args: argparse.Namespace
+    network: str
 
     def identity(self) -> dict[str, Any]:
-        return {"settings": settings(self.args), "files": digests(self.args)}
+        return {"settings": settings(self.args), "files": digests(self.args), "network": self.network}
 
     def tasks(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.prepare(self.args).names)}
@@ -162,7 +170,7 @@ def _work(args: argparse.Namespace, prepare: Prepare, prepared: Prepared) -> _Wo
     """With several processes at once, each task has as many times its share of the time limit."""
     limit = getattr(args, "time_limit", None)
     own = args if limit is None else argparse.Namespace(**{**vars(args), "time_limit": limit * args.jobs})
-    return _Work(args.jobs, CommandWork(prepare, own), prepared)
+    return _Work(args.jobs, CommandWork(prepare, own, prepared.network), prepared)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -176,7 +184,7 @@ def digests(args: argparse.Namespace) -> dict[str, str]:
     given = [
         args.model,
         *(getattr(args, key, None) for key in ("input", "box")),
-        *(getattr(args, "labels", None) or ()),
+        *(name for key in ("labels", "weights") for name in getattr(args, key, None) or ()),
     ]
     found = {}
     for name in given:

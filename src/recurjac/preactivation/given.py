@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.arithmetic import Interval
+from recurjac.arithmetic import Interval, round_up_to
 from recurjac.errors import InvalidRequest
 from recurjac.preactivation.base import AbstractPreactivation
 from recurjac.preactivation.state import PreactivationState
@@ -21,6 +21,7 @@ from recurjac.region import Numbers
 class Given(AbstractPreactivation):
     """Bounds `lower[i]`, `upper[i]` of the i-th stage with an activation, each of shape stage or (batch, *stage).
 
+    Ends that the network's dtype cannot represent are rounded outwards.
     The bounds are not verified: results are certified only if the given bounds are correct.
     Raises InvalidRequest if their number or shapes do not fit the network, or if a lower bound exceeds its upper bound.
     """
@@ -50,16 +51,19 @@ class Given(AbstractPreactivation):
                 f"{len(self.lower)} lower and {len(self.upper)} upper bounds were given for a network with "
                 f"{len(active)} activations; give one lower and one upper bound for each"
             )
-        low, high = (self._at(state, k, bounds[active.index(k)]) for bounds in (self.lower, self.upper))
+        own = active.index(k)
+        low, high = -self._above(state, k, -_wide(self.lower[own])), self._above(state, k, _wide(self.upper[own]))
         if not bool((low <= high).all()):
             raise InvalidRequest(f"the bounds given for stage {k} are NaN or have a lower end above the upper end")
         return Interval(low, high)
 
-    def _at(self, state: PreactivationState, k: int, bound: Numbers) -> Tensor:
-        tensor, shape = (
-            torch.as_tensor(bound, dtype=torch.float64).to(state.region.x),
-            (state.region.batch, *state.stage(k).shape),
-        )
-        if tuple(tensor.shape) not in (shape, shape[1:], (1, *shape[1:])):
-            raise InvalidRequest(f"the bound given for stage {k} has shape {tuple(tensor.shape)}, not {shape}")
-        return tensor.expand(shape)
+    def _above(self, state: PreactivationState, k: int, bound: Tensor) -> Tensor:
+        """The smallest numbers of the network's dtype that are not below a bound."""
+        x, shape = state.region.x, (state.region.batch, *state.stage(k).shape)
+        if tuple(bound.shape) not in (shape, shape[1:], (1, *shape[1:])):
+            raise InvalidRequest(f"the bound given for stage {k} has shape {tuple(bound.shape)}, not {shape}")
+        return round_up_to(bound, x.dtype).to(x.device).expand(shape)
+
+
+def _wide(bound: Numbers) -> Tensor:
+    return torch.as_tensor(bound, dtype=torch.float64)

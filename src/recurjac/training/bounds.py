@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from recurjac._types import Shape
+from recurjac.activations import ReLU, Tanh
 from recurjac.arithmetic import AbstractArithmetic, Fast, Interval
 from recurjac.errors import InvalidRequest, expect
 from recurjac.jacobian import AbstractJacobianMethod, FastLip, Gradients
 from recurjac.loading import Followed, follow
-from recurjac.network import Network
+from recurjac.network import Network, chain
 from recurjac.norms import AbstractNormMethod, JacobianNorm, as_norm_method, check_norm, check_supported
 from recurjac.preactivation import IBP, RuleLike
 from recurjac.preactivation.combinations import chosen_output, combined_output
 from recurjac.problem import Problem
 from recurjac.propagation.planning import PlainOnly
-from recurjac.region import AbstractRegion, BoundRegion
+from recurjac.region import AbstractRegion, BoundRegion, LpBall
 
 
 @final
@@ -158,13 +159,27 @@ class Bounds:
         return as_norm_method(self.method)
 
     def _live(self, problem: Problem, bound: Tensor) -> Tensor:
-        """The bound.  Raises InvalidRequest if it has no gradient although matrices of the network are live."""
+        """The bound, with gradients of 0 where all that it depends on is dead over the region.
+
+        Raises InvalidRequest if it has no gradient although matrices of the network are live, for a method without any.
+        """
         if bound.requires_grad or not torch.is_grad_enabled():
             return bound
         edges = (e for s in problem.network.stages for e in s.edges)
-        if any(t.requires_grad for e in edges for t in e.operator.tensors()):
+        live = [t for e in edges for t in e.operator.tensors() if t.requires_grad]
+        if live and not self._has_gradients:
             raise InvalidRequest(
                 f"bounds by {self._norm.title} with {problem.pre.title} have no gradients; train with a method such as "
                 "FastLip() or Chords() and a rule such as IBP() or Crown()"
             )
+        for t in live:
+            bound = bound + 0.0 * t.flatten()[0]
         return bound
+
+    @property
+    def _has_gradients(self) -> bool:
+        """Whether bounds of a network of a ReLU and a tanh that are not constant have gradients."""
+        one = torch.ones(1, 1, dtype=self.first.dtype, device=self.first.device, requires_grad=True)
+        network, ball = chain([(one, None)] * 3, [ReLU(), Tanh()]), LpBall([[0.0]], 1.0)
+        known = Problem(network, ball, pre=self.pre, arithmetic=self.arithmetic, planner=PlainOnly())
+        return self._norm.norm(Gradients(known), inf, inf).requires_grad

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import final
 
@@ -78,11 +79,13 @@ class _Maker:
 
     @property
     def regions(self) -> Sequence[BoundRegion]:
-        """The region of each sample, in float64."""
+        """The region of each sample, in float64; a ball of infinite radius is its clip box."""
         where, shape = self.problem.origin, self.model.literal.input_shape
         if not isinstance(where, AbstractRegion):
             raise InvalidRequest("there are no certificates of parts of regions; give an LpBall or a Box")
-        return where.bind(shape, torch.float64, torch.device("cpu")).split(1)
+        parts = where.bind(shape, torch.float64, torch.device("cpu")).split(1)
+        whole = [isinstance(b, BoundBall) and bool(b.radius.isinf().all()) for b in parts]
+        return [_ball(b, inf, inf) if endless else b for b, endless in zip(parts, whole, strict=True)]
 
     def asked(self, rows: Tensor) -> Asked:
         """The rows, with lines unless they take too long."""

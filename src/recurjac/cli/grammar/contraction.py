@@ -13,12 +13,12 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "contraction",
         help="contraction rates of x' = f(x)",
-        description="For each input, upper bounds of matrix measures of the Jacobian of a network f over the ball "
-        "around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while there. "
-        "Half of the time is for bounds of the whole ball, the rest for its parts.",
+        description="For each input and radius, upper bounds of matrix measures of the Jacobian of a network f over "
+        "the ball around it. Where one is negative, solutions of x' = f(x) approach each other at that rate while "
+        "there. Half of the time is for bounds of the whole ball, the rest for its parts.",
     )
     options.add_model(parser)
-    options.add_region(parser, many=False)
+    options.add_region(parser, many=True)
     group = parser.add_argument_group("measure")
     group.add_argument(
         "--measure", type=options.norm, nargs="+", default=[2.0], metavar="inf|2|1", help="norms of the measures (2)"
