@@ -197,7 +197,11 @@ def test_chain_rules_with_closed_forms_hold(name: str, radius: float) -> None:
     gradients = rj.Gradients(problem)
     short = shortened(gradients.state, gradients.chain)
     known = sum(s.closed is not None for s in network.stages)
-    assert (short is not None) == (known > 0) == (name in {"softmax", "attention", "norm", "post", "pre", "length"})
+    assert (
+        (short is not None)
+        == (known > 0)
+        == (name in {"softmax", "attention", "masked", "norm", "post", "pre", "length"})
+    )
     if short is None:
         return
     found = rj.Chords().prepare(rj.Gradients(given=short)).push_all()
@@ -270,3 +274,66 @@ def test_changed_inputs_leave_the_closed_form_out() -> None:
     x = torch.randn(4, 2, dtype=torch.float64)
     torch.testing.assert_close(fixed(x), torch.softmax(torch.cat([x[:, :1], torch.full((4, 1), 0.5), x[:, 1:]], 1), 1))
     assert rj.hessian_bounds(fixed, rj.LpBall(x, 0.1)).upper.isfinite().all()
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
+@pytest.mark.parametrize("radius", [0.0, 0.1, 4.0, 400.0, inf])
+def test_a_softmax_of_some_numbers_is_that_of_the_others_absent(
+    arithmetic: rj.Fast | rj.Rigorous, radius: float
+) -> None:
+    """Whatever is hidden, ranges are those of the numbers that are left, and 0 elsewhere."""
+    z = boxes(5, radius)
+    z.lower[..., 0, 2], z.upper[..., 0, 2] = -inf, inf  # hidden
+    hidden = torch.tensor([[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0]]).bool()
+    whole = SoftmaxRows(hidden)
+    value, slope = whole.value_range(z, arithmetic), whole.slope_range(z, arithmetic)
+    assert not any(bool(t.isnan().any()) for t in (value.lower, value.upper, slope.lower, slope.upper))
+    for k, row in enumerate(hidden):
+        left = (~row).nonzero().flatten()
+        few = Interval(z.lower[:, k : k + 1, left], z.upper[:, k : k + 1, left])
+        values, slopes = SoftmaxRows().value_range(few, arithmetic), SoftmaxRows().slope_range(few, arithmetic)
+        for found, wanted in (
+            (value.lower[:, k][:, left], values.lower),
+            (value.upper[:, k][:, left], values.upper),
+            (slope.lower[:, k][:, left][..., left], slopes.lower),
+            (slope.upper[:, k][:, left][..., left], slopes.upper),
+        ):
+            torch.testing.assert_close(found, wanted[:, 0], rtol=1e-9, atol=1e-10)
+        gone = row.unsqueeze(-1) | row
+        for t in (value.lower[:, k][:, row], value.upper[:, k][:, row], slope.lower[:, k][:, gone]):
+            assert bool((t == 0).all())
+        assert bool((slope.upper[:, k][:, gone] == 0).all())
+    some = torch.tensor([2, 1])
+    of_some = whole.of_rows(some).value_range(z.map(lambda t: t[:, some]), arithmetic)
+    assert torch.equal(of_some.upper, value.upper[:, some])
+    assert torch.equal(of_some.lower, value.lower[:, some])
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_numbers_far_below_the_others_have_nearly_no_share(
+    arithmetic: rj.Fast | rj.Rigorous, dtype: torch.dtype
+) -> None:
+    """A mask of large finite numbers leaves the ranges of the others as they are; wide ranges hold at their ends."""
+    z = Interval(torch.tensor([[[0.0, 1.0, -1e9, 0.5, -1e9]]]), torch.tensor([[[0.2, 1.1, -1e9, 0.5, -1e9]]])).map(
+        lambda t: t.to(dtype)
+    )
+    few = z.map(lambda t: t[..., [0, 1, 3]])
+    for found, wanted in zip(
+        (SoftmaxRows().value_range(z, arithmetic), SoftmaxRows().slope_range(z, arithmetic)),
+        (SoftmaxRows().value_range(few, arithmetic), SoftmaxRows().slope_range(few, arithmetic)),
+        strict=True,
+    ):
+        for whole, part in ((found.lower, wanted.lower), (found.upper, wanted.upper)):
+            some = whole[..., [0, 1, 3]] if part.dim() == 3 else whole[..., [0, 1, 3], :][..., [0, 1, 3]]
+            torch.testing.assert_close(some, part, rtol=1e-5, atol=1e-6)
+            rest = whole[..., [2, 4]] if part.dim() == 3 else whole[..., [2, 4], :]
+            assert float(rest.abs().max()) <= 1e-12
+    wide = Interval(torch.tensor([[[-2000.0, -900.0, -1000.0]]]), torch.tensor([[[1000.0, -900.0, -1000.0]]])).map(
+        lambda t: t.to(dtype)
+    )
+    value, slope = SoftmaxRows().value_range(wide, arithmetic), SoftmaxRows().slope_range(wide, arithmetic)
+    points = points_of(wide.map(Tensor.double), 2000)
+    points[:1000, ..., 0] = -900 + 20 * torch.rand(1000, 1, 1, generator=torch.Generator().manual_seed(0)).double() - 10
+    assert holds(value.map(Tensor.double), SoftmaxRows().value(points))
+    assert holds(slope.map(Tensor.double), slopes_at(SoftmaxRows(), points))
