@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import inf
@@ -11,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractRowFunction, LengthRows, NormalisedRows, SoftmaxRows
+from recurjac.activations import AbstractRowFunction, FlooredRows, LengthRows, NormalisedRows, ShiftedRows, SoftmaxRows
+from recurjac.activations.shrunk_rows import AbstractShrunkRows
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.closed_forms import shortened
 from tests.test_attention import MODULES, network_of
 
 FAST = rj.Fast()
 FUNCTIONS: list[AbstractRowFunction] = [
-    f for kind in (SoftmaxRows, NormalisedRows, LengthRows) for f in kind.examples()
+    f for kind in (SoftmaxRows, NormalisedRows, LengthRows, ShiftedRows, FlooredRows) for f in kind.examples()
 ]
 SIZES = (1, 2, 3, 5, 16)
 RADII = (0.0, 1e-3, 0.1, 0.7, 4.0, 400.0)
@@ -337,3 +339,46 @@ def test_numbers_far_below_the_others_have_nearly_no_share(
     points[:1000, ..., 0] = -900 + 20 * torch.rand(1000, 1, 1, generator=torch.Generator().manual_seed(0)).double() - 10
     assert holds(value.map(Tensor.double), SoftmaxRows().value(points))
     assert holds(slope.map(Tensor.double), slopes_at(SoftmaxRows(), points))
+
+
+@pytest.mark.parametrize("function", [LengthRows(), LengthRows(3, 0.0), LengthRows(1, 0.1)], ids=str)
+def test_derivatives_of_lengths_along_tangents_are_nearly_exact(function: LengthRows) -> None:
+    """Where a row keeps its signs, sums of slopes lose what the slopes have in common; these do not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 8, generator=g, dtype=torch.float64)
+    z, w = Interval(x - 0.1, x + 0.1), torch.randn(1, 6, 1, 8, generator=g, dtype=torch.float64)
+    w[0, 0] = x.sign()[0]
+    for arithmetic in (FAST, rj.Rigorous()):
+        found = function.slope_along(z, Interval.point(w), arithmetic)
+        points = z.lower + torch.rand(20000, 1, 1, 8, generator=g, dtype=torch.float64).round() * 0.2
+        true = (slopes_at(function, points)[:, 0, 0, 0] * w[0, :, 0].unsqueeze(1)).sum(-1)
+        plain = AbstractRowFunction.slope_along(function, z, Interval.point(w), arithmetic)
+        ends = (t[0, :, 0, 0] for t in (found.lower, found.upper, plain.upper))
+        for low, high, sums, at in zip(*ends, true, strict=True):
+            assert float(low) <= float(at.min())
+            assert float(at.max()) <= float(high) <= float(sums)
+            assert float(high) <= 1.03 * float(at.max()) or float(at.max()) < 0.5
+        assert float(plain.upper[0, 0, 0, 0]) > 1.05 * float(true[0].max())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+@pytest.mark.parametrize("radius", [0.0, 1e-3, 0.3])
+def test_bounds_in_float32_hold_for_exact_functions(function: AbstractRowFunction, radius: float) -> None:
+    """Against float64, whose errors are far below those of float32, with no tolerance for the latter."""
+    z, arithmetic = boxes(5, radius).map(Tensor.float), rj.Rigorous()
+    if isinstance(function, NormalisedRows | LengthRows):
+        function = replace(function, eps=float(torch.tensor(function.eps)))
+    if isinstance(function, AbstractShrunkRows):
+        function = replace(function, number=float(torch.tensor(function.number)))
+    points = points_of(z.map(Tensor.double), 60)
+    points = torch.minimum(torch.maximum(points, z.lower.double()), z.upper.double())
+    slopes = slopes_at(function, points)
+    ways = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    along = (slopes.unsqueeze(2) @ ways.double().unsqueeze(-1)).squeeze(-1)
+    for found, true in (
+        (function.value_range(z, arithmetic), function.value(points)),
+        (function.slope_range(z, arithmetic), slopes),
+        (function.slope_along(z, Interval.point(ways), arithmetic), along),
+    ):
+        slack = 1e-13 * (1 + true.abs())
+        assert bool((found.lower.double() <= true + slack).all() & (true - slack <= found.upper.double()).all())

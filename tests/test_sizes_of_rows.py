@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import LengthRows, NormalisedRows
+from recurjac.activations import AbstractRowFunction, FlooredRows, LengthRows, NormalisedRows, ShiftedRows
 from tests.torch_cases import Fn
 
 Formula = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ def _layer(x: Tensor) -> Tensor:
 
 
 RMS, LAYER = NormalisedRows(EPS, False), NormalisedRows(EPS, True)
-READ: dict[str, tuple[Formula, NormalisedRows | LengthRows]] = {
+READ: dict[str, tuple[Formula, AbstractRowFunction]] = {
     "rms by rsqrt": (lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS), RMS),
     "rms, root first": (lambda x: torch.rsqrt((x * x).mean(-1, keepdim=True) + EPS) * x, RMS),
     "rms by a power": (lambda x: x * (x.square().mean(-1, keepdim=True) + EPS) ** -0.5, RMS),
@@ -46,13 +46,19 @@ READ: dict[str, tuple[Formula, NormalisedRows | LengthRows]] = {
     "centred over another axis": (lambda x: _centred(x, 1) / _size(_centred(x, 1)), RMS),
     "part of a mean": (lambda x: (x - 0.5 * x.mean(-1, keepdim=True)) / _size(x - 0.5 * x.mean(-1, keepdim=True)), RMS),
     "rows without mean": (lambda x: x / _size(x, eps=0.0), NormalisedRows(0.0, False)),
+    "an eps beside the size": (lambda x: x / (_size(x, eps=0.0) + EPS), ShiftedRows(EPS, 4, False)),
+    "an eps beside the length": (lambda x: x / (x.norm(dim=-1, keepdim=True) + EPS), ShiftedRows(EPS, 1, False)),
+    "an eps beside the deviation": (
+        lambda x: _centred(x) / (x.std(-1, keepdim=True) + EPS), ShiftedRows(EPS, 3, True)
+    ),
+    "normalize": (lambda x: F.normalize(x, dim=-1, eps=1.5), FlooredRows(1.5, 1, False)),
+    "normalize with a usual eps": (lambda x: F.normalize(x, dim=1, eps=2.0**-30), FlooredRows(2.0**-30, 1, False)),
     "smoothed length": (lambda x: torch.sqrt((x**2).sum(-1) + EPS), LengthRows(1, EPS)),
     "length": (lambda x: torch.sqrt((x * x).sum(-1)), LengthRows()),
     "root of a mean": (lambda x: _size(x), LengthRows(4, EPS)),
     "deviation": (lambda x: x.std(-1), LengthRows(3, 0.0)),
 }  # fmt: skip
 OTHERS: dict[str, Formula] = {
-    "another eps place": lambda x: x / (_size(x, eps=0.0) + EPS),
     "sum for mean": lambda x: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPS),
     "unbiased": lambda x: _centred(x) / torch.sqrt(x.var(-1, keepdim=True) + EPS),
     "a factor": lambda x: x * torch.rsqrt(2 * x.pow(2).mean(-1, keepdim=True) + EPS),
@@ -67,6 +73,9 @@ OTHERS: dict[str, Formula] = {
     "a shift": lambda x: (x + 0.1) / _size(x),
     "another function": lambda x: x / _size(torch.tanh(x)),
     "fourth powers": lambda x: x * torch.rsqrt(x.pow(4).mean(-1, keepdim=True) + EPS),
+    "a size less a number": lambda x: x / (_size(x, eps=0.0) - EPS),
+    "eps twice": lambda x: x / (_size(x) + EPS),
+    "two floors": lambda x: x / (_size(x, eps=0.0).clamp_min(0.5) + EPS),
     "another power": lambda x: x * (x.pow(2).mean(-1, keepdim=True) + EPS) ** -0.25,
 }  # fmt: skip
 
@@ -107,7 +116,7 @@ def test_what_is_written_out_is_read(name: str, layer: bool) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_nearly_a_normalisation_is_not_read_as_one(name: str) -> None:
     network, module, x = _network(OTHERS[name], False)
-    assert not any(isinstance(f, NormalisedRows) for f in _functions(network))
+    assert not any(isinstance(f, NormalisedRows | ShiftedRows | FlooredRows) for f in _functions(network))
     _check(network, module, x)
 
 

@@ -14,9 +14,13 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from recurjac.activations.row_bounds import divided, others_of, squares_of, sum_of, total_of
+from recurjac.activations.row_bounds import divided, met, others_of, squares_of, sum_of, total_of
 from recurjac.activations.softmax_bounds import Exponentials, largest_of
 from recurjac.arithmetic import AbstractArithmetic, Interval, root_of, with_derivative_of
+from recurjac.tensors import broadcast_shape
+
+_ROUNDS = 24
+"""Steps of the search for a point where a length has its largest derivative along a tangent."""
 
 
 class AbstractRowFunction(ABC):
@@ -154,6 +158,55 @@ class LengthRows(AbstractRowFunction):
         place[0] = 1.0
         return first.map(lambda t: t.unsqueeze(-2) * place)
 
+    def slope_along(self, z: Interval, tangents: Interval, arithmetic: AbstractArithmetic) -> Interval:
+        """w · z / (m s) for a tangent w, by a bound of its own (`_most_along`) and by those of single slopes."""
+        plain = super().slope_along(z, tangents, arithmetic)
+        middle, half = arithmetic.midrad(tangents)
+        sizes = self._first(z, arithmetic).magnitude.unsqueeze(1)
+        error = sum_of(Interval.point((arithmetic.exact(half) * arithmetic.exact(sizes)).upper()), arithmetic).upper
+        low, high = (self._most_along(z.map(_beside), w, arithmetic) for w in (-middle, middle))
+        low, high = ((arithmetic.exact(t) + arithmetic.exact(error)).upper() for t in (low, high))
+        first = met(plain.map(lambda t: t[..., :1]), -low, high, arithmetic)
+        return Interval.unchecked(
+            torch.cat([first.lower, plain.lower[..., 1:]], -1), torch.cat([first.upper, plain.upper[..., 1:]], -1)
+        )
+
+    def _most_along(self, z: Interval, w: Tensor, arithmetic: AbstractArithmetic) -> Tensor:
+        """Upper bounds of w · z / (m s) over boxes, (…, 1).
+
+        If m |v|² + eps q² <= 1, s >= v · z + eps q, so that for t >= 0, w · z - t s <= h, the largest value of
+        (w - t v) · z - t eps q, and w · z / s <= t + max(h, 0) / s.  Whatever t, v and q are, this is a bound.
+        """
+        exact, shape = arithmetic.exact, broadcast_shape(z.shape, w.shape)
+        with torch.no_grad():
+            t, v, q = self._support(*(e.expand(shape) for e in (z.lower, z.upper, w)))
+        m, eps = (v.new_tensor(number) for number in (self.divisor, self.eps))
+        length = sum_of(squares_of(Interval.point(v), arithmetic), arithmetic).upper
+        unit = (exact(length) * exact(m) + exact(q) * exact(q) * exact(eps)).upper() <= 1
+        apart = exact(w) - exact(t) * exact(v)
+        each = arithmetic.product(arithmetic.between(apart, apart), z)
+        most = exact(total_of(each, arithmetic).upper) - exact(t) * exact(q) * exact(eps)
+        over, least = most.upper().clamp(min=0), self._size(sum_of(squares_of(z, arithmetic), arithmetic), arithmetic)
+        rest = arithmetic.at_least(over / torch.where(least.lower > 0, least.lower, 1.0), 1)
+        found = arithmetic.at_least((exact(t) + exact(rest)).upper() / m, 1)
+        known = unit & ((least.lower > 0) | (over == 0)) & found.isfinite()
+        return torch.where(known, found, math.inf)
+
+    def _support(self, low: Tensor, high: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """t, v and q at a point where w · z / s is about largest, which is w times a number, moved into the box."""
+        low, high = (torch.where(e.isfinite(), e, 0.0) for e in (low, high))
+        z, m = torch.where(w > 0, high, low), self.divisor
+        for _ in range(_ROUNDS):
+            along = (w * z).sum(-1, keepdim=True)
+            square = z.square().sum(-1, keepdim=True) / m + self.eps
+            far = torch.where(along > 0, m * square / torch.where(along > 0, along, 1.0), 0.0)
+            z = torch.where(along > 0, torch.minimum(torch.maximum(far * w, low), high), z)
+        size = (z.square().sum(-1, keepdim=True) / m + self.eps).sqrt()
+        some = torch.where(size > 0, size, 1.0)
+        short = 1 - 16 * (z.shape[-1] + 4) * torch.finfo(z.dtype).eps
+        t = ((w * z).sum(-1, keepdim=True) / some).clamp(min=0)
+        return t, short * z / (m * some), short * torch.where(size > 0, 1 / some, 0.0)
+
     def _size(self, squares: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of s from those of |z|²."""
         mean = squares if self.divisor == 1 else divided(squares, self.divisor, arithmetic)
@@ -224,6 +277,10 @@ def _proved(found: Interval, proved: Interval) -> Interval:
     return Interval.unchecked(
         with_derivative_of(found.lower, proved.lower), with_derivative_of(found.upper, proved.upper)
     )
+
+
+def _beside(t: Tensor) -> Tensor:
+    return t.unsqueeze(1)
 
 
 def _across(t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurjac.activations import Length, LengthRows, NormalisedRows, Power, Square
+from recurjac.activations import FlooredRows, Length, LengthRows, NormalisedRows, Power, ShiftedRows, Square
 from recurjac.loading.expression import Expression, Squares
 from recurjac.loading.readers.sums import mean_over, sum_over
 from recurjac.loading.rewrites.positive import floored, inverse
@@ -79,10 +79,22 @@ def standardised(x: Expression, rows: Tensor, eps: float) -> Expression:
 def known_quotient(x: Expression, size: Size) -> Expression | None:
     """x / size as a normalisation of rows; None if it is none."""
     squares = size.squares
-    if size.shift != 0 or squares.divisor != squares.rows.shape[1] or not divides(size, x):
+    if (size.shift, size.floor) != (0.0, 0.0) or squares.divisor != squares.rows.shape[1] or not divides(size, x):
         return None
     whole = less_mean(x, squares.rows)
     return by_length(x, squares.rows, squares.eps) if whole is None else standardised(whole, squares.rows, squares.eps)
+
+
+def shrunk(x: Expression, y: Expression, size: Size) -> Expression | None:
+    """x / y, where y is the size of each row of x plus a number, or the larger of both; None if it is neither."""
+    squares, rows = size.squares, size.squares.rows
+    if squares.eps != 0 or (size.shift == 0) == (size.floor == 0) or not divides(size, x):
+        return None
+    whole, settled = less_mean(x, rows), x.settled()
+    source = settled if whole is None or not whole.is_settled else whole
+    kind = ShiftedRows if size.shift else FlooredRows
+    function = kind(size.shift or size.floor, squares.divisor, whole is not None)
+    return settled.times(inverse(y)).known_as(function, source, rows)
 
 
 def _weighted(x: Expression, weight: Any, bias: Any) -> Any:

@@ -40,7 +40,7 @@ from recurjac.activations import (
 from recurjac.loading.expression import Expression
 from recurjac.loading.rewrites.domain import constant_exponent, power
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
-from recurjac.loading.rewrites.norms import known_quotient
+from recurjac.loading.rewrites.norms import known_quotient, shrunk
 from recurjac.loading.rewrites.positive import inverse
 from recurjac.loading.rewrites.sizes import inverse_size_of, size_of
 from recurjac.loading.rewrites.threshold import Above
@@ -245,7 +245,7 @@ def _div(x: Any, y: Any) -> Any:
     if found is not None:
         return found[1].of(x)
     size = size_of(y.broadcast(x.shape)) if _may_be_size(y, x) else None
-    known = None if size is None else known_quotient(x, size)
+    known = None if size is None else known_quotient(x, size) or shrunk(x, y, size)
     return x.times(inverse(y)) if known is None else known
 
 

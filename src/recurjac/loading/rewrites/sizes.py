@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.activations import AbstractActivation, FlooredPower, Power, Reciprocal, Square
+from recurjac.activations import AbstractActivation, FlooredPower, Power, Reciprocal, ReLU, Square
 from recurjac.loading.expression import Builder, Expression, Squares
 from recurjac.loading.rewrites.forms import equal, uniform
 from recurjac.network import Constant, Edge, Stage
@@ -145,10 +145,12 @@ def squares_in(x: Expression) -> Squares | None:
     (part,), shifts = [p for p in found if p.source is not None], [p for p in found if p.source is None]
     stage = x.builder.stages[part.source - 1] if part.source else None
     eps = _shift(shifts, x)
-    if stage is None or not isinstance(stage.activation, Square) or part.core is not None or eps is None:
+    if stage is None or not isinstance(stage.activation, Square) or part.core is not None:
+        return None
+    if eps is None or eps < 0:
         return None
     rows, divisor = part.table.T.contiguous(), 1 / part.factor if part.factor > 0 else Fraction(0)
-    return Squares(_argument(x.builder, stage), rows, int(divisor), eps) if _fits(rows, divisor) else None
+    return Squares(_argument(x.builder, stage), rows, int(divisor), float(eps)) if _fits(rows, divisor) else None
 
 
 def _fits(rows: Tensor, divisor: Fraction) -> bool:
@@ -162,8 +164,8 @@ def _argument(builder: Builder, stage: Stage) -> Expression:
     return Expression(builder, stage.edges, stage.constants, stage.shape)
 
 
-def _shift(constants: Sequence[Part], x: Expression) -> float | None:
-    """The one number >= 0 that constants add to every entry, exact in the dtype; None if there is none."""
+def _shift(constants: Sequence[Part], x: Expression) -> Fraction | None:
+    """The one number that constants add to every entry, exact in the dtype; None if there is none."""
     total = Fraction(0)
     for part in constants:
         value = uniform(part.term.tensor, x.builder) if isinstance(part.term, Constant) else None
@@ -172,30 +174,48 @@ def _shift(constants: Sequence[Part], x: Expression) -> float | None:
             return None
         total += part.factor * Fraction(value)
     stored = torch.tensor(float(total), dtype=torch.float64).to(x.dtype)
-    return float(total) if total >= 0 and Fraction(float(stored)) == total else None
+    return total if Fraction(float(stored)) == total else None
 
 
 @final
 @dataclass(frozen=True)
 class Size:
-    """√(squares) + shift of a row for each entry of an expression, or its inverse; owner: which row, flat."""
+    """max(√(squares), floor) + shift of a row for each entry of an expression, or its inverse.
+
+    owner: which row, for the flat entries.
+    """
 
     squares: Squares
+    floor: float
     shift: float
     owner: Tensor
 
 
 def size_of(x: Expression) -> Size | None:
-    """What x is, if every entry is a size of a row plus a number; None if it is something else."""
-    found = parts(x)
+    """What x is, if every entry is a size of a row, or the larger of it and a number, plus a number; None if not."""
+    found = _entries(x)
     if found is None:
         return None
-    variable = [p for p in found if p.source is not None]
-    if len(variable) != 1 or variable[0].node is None or variable[0].factor != 1:
+    node, owner, shift = found
+    squares = x.builder.sizes.get(node)
+    if squares is not None:
+        return Size(squares, 0.0, float(shift), owner) if shift >= 0 else None
+    stage = x.builder.stages[node - 1]
+    inner = _entries(_argument(x.builder, stage)) if isinstance(stage.activation, ReLU) else None
+    squares = None if inner is None else x.builder.sizes.get(inner[0])
+    if inner is None or squares is None or not inner[2] == -shift < 0:
         return None
-    squares = x.builder.sizes.get(variable[0].node)
+    return Size(squares, float(shift), 0.0, inner[1][owner])  # max(s, m) = relu(s - m) + m
+
+
+def _entries(x: Expression) -> tuple[int, Tensor, Fraction] | None:
+    """The node of which all entries of x are entries, plus one number; their positions, and the number."""
+    found = parts(x)
+    variable = [] if found is None else [p for p in found if p.source is not None]
+    if found is None or len(variable) != 1 or variable[0].node is None or variable[0].factor != 1:
+        return None
     shift = _shift([p for p in found if p.source is None], x)
-    return None if squares is None or shift is None else Size(squares, shift, variable[0].table[0])
+    return None if shift is None else (variable[0].node, variable[0].table[0], shift)
 
 
 def inverse_size_of(x: Expression) -> Size | None:
