@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import inf
@@ -11,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractRowFunction, LengthRows, NormalisedRows, SoftmaxRows
+from recurjac.activations import AbstractRowFunction, FlooredRows, LengthRows, NormalisedRows, ShiftedRows, SoftmaxRows
+from recurjac.activations.shrunk_rows import AbstractShrunkRows
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.closed_forms import shortened
 from tests.test_attention import MODULES, network_of
 
 FAST = rj.Fast()
 FUNCTIONS: list[AbstractRowFunction] = [
-    f for kind in (SoftmaxRows, NormalisedRows, LengthRows) for f in kind.examples()
+    f for kind in (SoftmaxRows, NormalisedRows, LengthRows, ShiftedRows, FlooredRows) for f in kind.examples()
 ]
 SIZES = (1, 2, 3, 5, 16)
 RADII = (0.0, 1e-3, 0.1, 0.7, 4.0, 400.0)
@@ -197,7 +199,11 @@ def test_chain_rules_with_closed_forms_hold(name: str, radius: float) -> None:
     gradients = rj.Gradients(problem)
     short = shortened(gradients.state, gradients.chain)
     known = sum(s.closed is not None for s in network.stages)
-    assert (short is not None) == (known > 0) == (name in {"softmax", "attention", "norm", "post", "pre", "length"})
+    assert (
+        (short is not None)
+        == (known > 0)
+        == (name in {"softmax", "attention", "masked", "norm", "post", "pre", "length"})
+    )
     if short is None:
         return
     found = rj.Chords().prepare(rj.Gradients(given=short)).push_all()
@@ -270,3 +276,109 @@ def test_changed_inputs_leave_the_closed_form_out() -> None:
     x = torch.randn(4, 2, dtype=torch.float64)
     torch.testing.assert_close(fixed(x), torch.softmax(torch.cat([x[:, :1], torch.full((4, 1), 0.5), x[:, 1:]], 1), 1))
     assert rj.hessian_bounds(fixed, rj.LpBall(x, 0.1)).upper.isfinite().all()
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
+@pytest.mark.parametrize("radius", [0.0, 0.1, 4.0, 400.0, inf])
+def test_a_softmax_of_some_numbers_is_that_of_the_others_absent(
+    arithmetic: rj.Fast | rj.Rigorous, radius: float
+) -> None:
+    """Whatever is hidden, ranges are those of the numbers that are left, and 0 elsewhere."""
+    z = boxes(5, radius)
+    z.lower[..., 0, 2], z.upper[..., 0, 2] = -inf, inf  # hidden
+    hidden = torch.tensor([[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0]]).bool()
+    whole = SoftmaxRows(hidden)
+    value, slope = whole.value_range(z, arithmetic), whole.slope_range(z, arithmetic)
+    assert not any(bool(t.isnan().any()) for t in (value.lower, value.upper, slope.lower, slope.upper))
+    for k, row in enumerate(hidden):
+        left = (~row).nonzero().flatten()
+        few = Interval(z.lower[:, k : k + 1, left], z.upper[:, k : k + 1, left])
+        values, slopes = SoftmaxRows().value_range(few, arithmetic), SoftmaxRows().slope_range(few, arithmetic)
+        for found, wanted in (
+            (value.lower[:, k][:, left], values.lower),
+            (value.upper[:, k][:, left], values.upper),
+            (slope.lower[:, k][:, left][..., left], slopes.lower),
+            (slope.upper[:, k][:, left][..., left], slopes.upper),
+        ):
+            torch.testing.assert_close(found, wanted[:, 0], rtol=1e-9, atol=1e-10)
+        gone = row.unsqueeze(-1) | row
+        for t in (value.lower[:, k][:, row], value.upper[:, k][:, row], slope.lower[:, k][:, gone]):
+            assert bool((t == 0).all())
+        assert bool((slope.upper[:, k][:, gone] == 0).all())
+    some = torch.tensor([2, 1])
+    of_some = whole.of_rows(some).value_range(z.map(lambda t: t[:, some]), arithmetic)
+    assert torch.equal(of_some.upper, value.upper[:, some])
+    assert torch.equal(of_some.lower, value.lower[:, some])
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_numbers_far_below_the_others_have_nearly_no_share(
+    arithmetic: rj.Fast | rj.Rigorous, dtype: torch.dtype
+) -> None:
+    """A mask of large finite numbers leaves the ranges of the others as they are; wide ranges hold at their ends."""
+    z = Interval(torch.tensor([[[0.0, 1.0, -1e9, 0.5, -1e9]]]), torch.tensor([[[0.2, 1.1, -1e9, 0.5, -1e9]]])).map(
+        lambda t: t.to(dtype)
+    )
+    few = z.map(lambda t: t[..., [0, 1, 3]])
+    for found, wanted in zip(
+        (SoftmaxRows().value_range(z, arithmetic), SoftmaxRows().slope_range(z, arithmetic)),
+        (SoftmaxRows().value_range(few, arithmetic), SoftmaxRows().slope_range(few, arithmetic)),
+        strict=True,
+    ):
+        for whole, part in ((found.lower, wanted.lower), (found.upper, wanted.upper)):
+            some = whole[..., [0, 1, 3]] if part.dim() == 3 else whole[..., [0, 1, 3], :][..., [0, 1, 3]]
+            torch.testing.assert_close(some, part, rtol=1e-5, atol=1e-6)
+            rest = whole[..., [2, 4]] if part.dim() == 3 else whole[..., [2, 4], :]
+            assert float(rest.abs().max()) <= 1e-12
+    wide = Interval(torch.tensor([[[-2000.0, -900.0, -1000.0]]]), torch.tensor([[[1000.0, -900.0, -1000.0]]])).map(
+        lambda t: t.to(dtype)
+    )
+    value, slope = SoftmaxRows().value_range(wide, arithmetic), SoftmaxRows().slope_range(wide, arithmetic)
+    points = points_of(wide.map(Tensor.double), 2000)
+    points[:1000, ..., 0] = -900 + 20 * torch.rand(1000, 1, 1, generator=torch.Generator().manual_seed(0)).double() - 10
+    assert holds(value.map(Tensor.double), SoftmaxRows().value(points))
+    assert holds(slope.map(Tensor.double), slopes_at(SoftmaxRows(), points))
+
+
+@pytest.mark.parametrize("function", [LengthRows(), LengthRows(3, 0.0), LengthRows(1, 0.1)], ids=str)
+def test_derivatives_of_lengths_along_tangents_are_nearly_exact(function: LengthRows) -> None:
+    """Where a row keeps its signs, sums of slopes lose what the slopes have in common; these do not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 8, generator=g, dtype=torch.float64)
+    z, w = Interval(x - 0.1, x + 0.1), torch.randn(1, 6, 1, 8, generator=g, dtype=torch.float64)
+    w[0, 0] = x.sign()[0]
+    for arithmetic in (FAST, rj.Rigorous()):
+        found = function.slope_along(z, Interval.point(w), arithmetic)
+        points = z.lower + torch.rand(20000, 1, 1, 8, generator=g, dtype=torch.float64).round() * 0.2
+        true = (slopes_at(function, points)[:, 0, 0, 0] * w[0, :, 0].unsqueeze(1)).sum(-1)
+        plain = AbstractRowFunction.slope_along(function, z, Interval.point(w), arithmetic)
+        ends = (t[0, :, 0, 0] for t in (found.lower, found.upper, plain.upper))
+        for low, high, sums, at in zip(*ends, true, strict=True):
+            assert float(low) <= float(at.min())
+            assert float(at.max()) <= float(high) <= float(sums)
+            assert float(high) <= 1.03 * float(at.max()) or float(at.max()) < 0.5
+        assert float(plain.upper[0, 0, 0, 0]) > 1.05 * float(true[0].max())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+@pytest.mark.parametrize("radius", [0.0, 1e-3, 0.3])
+def test_bounds_in_float32_hold_for_exact_functions(function: AbstractRowFunction, radius: float) -> None:
+    """Against float64, whose errors are far below those of float32, with no tolerance for the latter."""
+    z, arithmetic = boxes(5, radius).map(Tensor.float), rj.Rigorous()
+    if isinstance(function, NormalisedRows | LengthRows):
+        function = replace(function, eps=float(torch.tensor(function.eps)))
+    if isinstance(function, AbstractShrunkRows):
+        function = replace(function, number=float(torch.tensor(function.number)))
+    points = points_of(z.map(Tensor.double), 60)
+    points = torch.minimum(torch.maximum(points, z.lower.double()), z.upper.double())
+    slopes = slopes_at(function, points)
+    ways = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    along = (slopes.unsqueeze(2) @ ways.double().unsqueeze(-1)).squeeze(-1)
+    for found, true in (
+        (function.value_range(z, arithmetic), function.value(points)),
+        (function.slope_range(z, arithmetic), slopes),
+        (function.slope_along(z, Interval.point(ways), arithmetic), along),
+    ):
+        slack = 1e-13 * (1 + true.abs())
+        assert bool((found.lower.double() <= true + slack).all() & (true - slack <= found.upper.double()).all())

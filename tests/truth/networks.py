@@ -10,10 +10,10 @@ import torch
 
 from recurjac import activations as act
 from recurjac.activations import AbstractActivation
-from recurjac.loading.expression import Builder, Expression
+from recurjac.loading.expression import Builder, Expression, Squares
 from recurjac.loading.readers.sums import sum_over
 from recurjac.loading.rewrites.maximum import maximum, maximum_of
-from recurjac.loading.rewrites.norms import by_length, standardised
+from recurjac.loading.rewrites.norms import by_length, rows_over, size_of_rows, standardised
 from recurjac.loading.rewrites.positive import power_of_positive
 from recurjac.loading.rewrites.products import product, squared
 from recurjac.loading.rewrites.softmax import log_softmax, softmax
@@ -110,14 +110,19 @@ def _logarithm(x: Expression, w: Weights) -> Expression:
 
 
 def _length(x: Expression, w: Weights) -> Expression:
-    y = squared(dense(x, w, w.draw.choice(_WIDTHS[1:6])))
+    z = dense(x, w, w.draw.choice(_WIDTHS[1:6]))
+    if w.draw.random() < 0.5:
+        squares = Squares(z, rows_over(z, [0]), w.draw.choice((1, 3, 4)), w.draw.choice((0.0, 2.0**-7, 1.0)))
+        return dense(x, w, 2).plus(size_of_rows(squares).broadcast((2,)))
+    y = squared(z)
     return dense(x, w, 2).plus(sum_over(y, [0], True).activate(act.Length()).broadcast((2,)))
 
 
 def _standardised(x: Expression, w: Weights) -> Expression:
     y = dense(x, w, w.draw.choice(_WIDTHS[1:6]))
     eps = w.draw.choice((1e-5, 1e-3, 0.1, 1.0))
-    return standardised(y, [0], eps) if w.draw.random() < 0.6 else by_length(y, [0], eps)
+    rows = rows_over(y, [0])
+    return standardised(y, rows, eps) if w.draw.random() < 0.6 else by_length(y, rows, eps)
 
 
 def _batch_norm(x: Expression, w: Weights) -> Expression:

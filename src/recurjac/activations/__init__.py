@@ -18,14 +18,15 @@ from recurjac.activations.periodic import Cos, Sin
 from recurjac.activations.power import Cube
 from recurjac.activations.product import Factor, FactorOver
 from recurjac.activations.rows import AbstractRowFunction, LengthRows, SoftmaxRows
+from recurjac.activations.shrunk_rows import FlooredRows, ShiftedRows
 from recurjac.activations.sigmoidal import Arctan, Erf, Sigmoid, Softsign, Tanh
 from recurjac.activations.two_piece import Abs, LeakyReLU, PReLU, ReLU
 
 __all__ = [
     "CELU", "ELU", "GELU", "SELU", "Abs", "AbstractActivation", "AbstractRowFunction", "Arctan", "Cos", "Cube",
-    "Derivative", "Erf", "Exp", "Factor", "FactorOver", "FlooredPower", "GELUTanh", "HardSwish", "HardTanh",
-    "Identity", "IntegerPower", "LeakyReLU", "Length", "LengthRows", "Log", "LogCosh", "LogSigmoid", "Mish",
-    "NormalisedRows", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "SiLU", "Sigmoid", "Sin", "SoftmaxRows",
-    "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "cuts_of", "slope_lines",
-    "value_lines",
+    "Derivative", "Erf", "Exp", "Factor", "FactorOver", "FlooredPower", "FlooredRows", "GELUTanh", "HardSwish",
+    "HardTanh", "Identity", "IntegerPower", "LeakyReLU", "Length", "LengthRows", "Log", "LogCosh", "LogSigmoid",
+    "Mish", "NormalisedRows", "PReLU", "Power", "ReLU", "ReLU6", "Reciprocal", "ShiftedRows", "SiLU", "Sigmoid",
+    "Sin", "SoftmaxRows", "Softplus", "Softsign", "Square", "SquaredReLU", "Tanh", "curvature_lines", "cuts_of",
+    "slope_lines", "value_lines",
 ]  # fmt: skip

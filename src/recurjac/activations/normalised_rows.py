@@ -222,10 +222,10 @@ class NormalisedRows(AbstractRowFunction):
 
     def _by_length(self, y: Interval, inverse: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of (P - y yᵀ / n) / s, the Jacobian."""
-        plain = arithmetic.sum([-self._products(y, arithmetic), Interval.point(self._projection(y.lower))])
+        plain = arithmetic.sum([-self.products(y, arithmetic), Interval.point(self._projection(y.lower))])
         return arithmetic.product(plain, divided(inverse, y.shape[-1], arithmetic).map(lambda t: t.unsqueeze(-1)))
 
-    def _products(self, y: Interval, arithmetic: AbstractArithmetic) -> Interval:
+    def products(self, y: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of y_i y_j, which is at most n / 2 for i ≠ j, as Σ y² <= n."""
         half = y.shape[-1] / 2
         both = arithmetic.product(y.map(lambda t: t.unsqueeze(-1)), y.map(_across))
@@ -278,7 +278,7 @@ class NormalisedRows(AbstractRowFunction):
 
     def _bends(self, y: Interval, inverse: Interval, arithmetic: AbstractArithmetic) -> Interval:
         """Bounds of (3 y_i y_j y_k / n - P_ij y_k - P_ik y_j - P_jk y_i) / (n s²): (batch, rows, n, n, n)."""
-        p, both = self._projection(y.lower), self._products(y, arithmetic)
+        p, both = self._projection(y.lower), self.products(y, arithmetic)
         parts = (
             (p[:, :, None], y.map(lambda t: t[..., None, None, :])),
             (p[:, None, :], y.map(lambda t: t[..., None, :, None])),
@@ -295,7 +295,7 @@ class NormalisedRows(AbstractRowFunction):
     ) -> Interval:
         """Bounds of (3 y_i y_k q / n - w_i y_k - P_ik q - y_i w_k) / (n s²): (batch, L, rows, n, n)."""
         q = dot.map(lambda t: t.unsqueeze(-1))
-        cubes = arithmetic.product(self._products(y, arithmetic), q)
+        cubes = arithmetic.product(self.products(y, arithmetic), q)
         terms = [
             times_exact(cubes.lower.new_tensor(3.0), cubes, arithmetic),
             -arithmetic.product(w.map(lambda t: t.unsqueeze(-1)), y.map(_across)),

@@ -15,10 +15,19 @@ from recurjac.arithmetic import AbstractArithmetic, Enclosure, Interval
 from recurjac.arithmetic.elementary import exp
 
 
+def largest_of(upper: Tensor, hidden: Tensor | None) -> tuple[Tensor, float]:
+    """The largest number of each row that is not hidden, (…, 1), and a distance below it that squares of exp allow."""
+    shown = upper if hidden is None else upper.masked_fill(hidden.to(upper.device), -math.inf)
+    return shown.amax(-1, keepdim=True), math.log(torch.finfo(upper.dtype).max) / 2.5
+
+
 @final
 @dataclass(frozen=True)
 class Exponentials:
-    """Numbers low <= exp(z - t) <= high for some t of each row, positive, where `known` (batch, rows, 1)."""
+    """Numbers 0 <= low <= exp(z - t) <= high for some t of each row, where `known` (batch, rows, 1).
+
+    `high` is positive, and both are 0 where z is hidden.  `low` is 0 where z may be far below the largest number.
+    """
 
     low: Tensor
     high: Tensor
@@ -26,14 +35,18 @@ class Exponentials:
     arithmetic: AbstractArithmetic
 
     @classmethod
-    def of(cls, z: Interval, arithmetic: AbstractArithmetic) -> Exponentials:
+    def of(cls, z: Interval, hidden: Tensor | None, arithmetic: AbstractArithmetic) -> Exponentials:
         low, high = z.lower.detach(), z.upper.detach()
-        top = high.amax(-1, keepdim=True)
-        far = math.log(torch.finfo(top.dtype).max) / 2.5
-        known = top.isfinite() & (low.amin(-1, keepdim=True) > top - far)
-        shift = Enclosure.point(torch.where(known, top, 0.0))
-        ends = [(Enclosure.point(torch.where(known, t, 0.0)) - shift).rising(exp) for t in (low, high)]
-        return cls(ends[0].lower, ends[1].upper, known, arithmetic)
+        top, far = largest_of(high, hidden)
+        known = top.isfinite()
+        top = torch.where(known, top, 0.0)
+        near = [known & (t > top - far) for t in (low, high)]
+        ends = [torch.where(k, t, top - far) for k, t in zip(near, (low, high), strict=True)]
+        found = [(Enclosure.point(t) - Enclosure.point(top)).rising(exp) for t in ends]
+        below, above = torch.where(near[0], found[0].lower, 0.0), found[1].upper
+        if hidden is not None:
+            below, above = (t.masked_fill(hidden.to(t.device), 0.0) for t in (below, above))
+        return cls(below, above, known, arithmetic)
 
     def values(self) -> Interval:
         """Bounds of p_i, which grows with its own number and falls with all others."""
@@ -86,7 +99,7 @@ class Exponentials:
         meets = (best.upper >= low) & (best.lower <= high)
         at_best = (Enclosure.point(x) / best.twice().twice()).upper
         at_end = _product(x, torch.where(best.lower > high, high, low).expand_as(rest), rest).upper
-        return torch.where(meets, at_best, at_end)
+        return torch.where(x > 0, torch.where(meets, at_best, at_end), 0.0)
 
 
 def _share(own: Tensor, rest: Tensor) -> Enclosure:

@@ -171,7 +171,9 @@ class _Read:
         if stage.closed is not None:
             rows = self._rows(k, stage.closed)
             read, back = self._given(stage.closed.rows, stage.closed.source, rows), self._back(stage.closed, rows, some)
-            closed = replace(stage.closed, rows=read, back=back)
+            count = stage.closed.rows.out_shape[-1]
+            function = stage.closed.function.of_rows(rows[::count] // count)
+            closed = replace(stage.closed, rows=read, back=back, function=function)
             return replace(stage, edges=(), constants=(), closed=closed, shape=shape)
         if stage.matrices is not None:
             first, second, _ = self._matrices(k, stage.matrices)

@@ -39,6 +39,7 @@ class Builder:
     spent: the number of entries counted so far (`spend`).
     taken: tensors whose values were copied into activations or folded constants; the network does not follow them.
     comparisons: what was compared so far (`rewrites.pairs`).
+    sizes: the stages that are sizes of rows, by their numbers (`rewrites.sizes`).
     otherwise: what a program in floating point computes in another way (`Network.otherwise`).
     """
 
@@ -51,6 +52,7 @@ class Builder:
     spent: int = 0
     taken: list[Tensor] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    sizes: dict[int, Squares] = field(default_factory=dict)
     otherwise: list[str] = field(default_factory=list)
 
     def spend(self, entries: int) -> None:
@@ -296,6 +298,17 @@ class Comparison:
     rise: Expression
     most: Expression
     least: Expression
+
+
+@final
+@dataclass(frozen=True)
+class Squares:
+    """Σ x² / divisor + eps over rows of entries of an expression x; rows: (rows, n), flat positions."""
+
+    x: Expression
+    rows: Tensor
+    divisor: int
+    eps: float
 
 
 def renumbered(stage: Stage, number: Mapping[int, int]) -> Stage:

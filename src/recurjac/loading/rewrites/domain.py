@@ -14,29 +14,23 @@ from recurjac.activations import (
     Cube,
     Exp,
     IntegerPower,
-    Length,
-    LengthRows,
     Log,
     Power,
-    Reciprocal,
     Softplus,
     Square,
 )
-from recurjac.loading.expression import Expression
+from recurjac.loading.expression import Expression, Squares
 from recurjac.loading.readers.onnx_windows import reduced
 from recurjac.loading.readers.sums import sum_over
 from recurjac.loading.rewrites.forms import form, node_of
 from recurjac.loading.rewrites.maximum import over_axes
-from recurjac.loading.rewrites.norms import rows_over
-from recurjac.loading.rewrites.positive import floored
+from recurjac.loading.rewrites.norms import rows_over, size_of_rows
+from recurjac.loading.rewrites.positive import floored, inverse
+from recurjac.loading.rewrites.sizes import squares_in
+from recurjac.operators import Reshape
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.scale import scaled
 from recurjac.registry import onnx_ops, torch_ops
-
-
-def inverse(x: Expression) -> Expression:
-    """1 / x."""
-    return x.activate(floored(x, -1.0) or Reciprocal())
 
 
 def power(x: Expression, exponent: float) -> Expression:
@@ -50,6 +44,10 @@ def power(x: Expression, exponent: float) -> Expression:
         return raised if exponent > 0 else inverse(raised)
     if exponent == -1:
         return inverse(x)
+    squares = squares_in(x) if abs(exponent) == 0.5 else None
+    if squares is not None:
+        size = size_of_rows(squares).apply(Reshape((len(squares.rows),), x.shape))
+        return size if exponent > 0 else inverse(size)
     if whole:
         raise ValueError(f"the power {exponent:g} of a tensor that depends on the input; up to 16 is read")
     return x.activate(floored(x, exponent) or Power(exponent))
@@ -88,11 +86,10 @@ def norm_over(x: Expression, order: float, dims: Sequence[int], keep: bool) -> E
         return sum_over(sizes, dims, keep) if order == 1 else over_axes(sizes, dims, keep)
     if order != 2:
         raise ValueError(f"an l{order:g} norm of a tensor that depends on the input; l1, l2 and l∞ norms are read")
-    settled = x.settled()
-    total: Expression = sum_over(settled.activate(Square()), dims, keep)
-    rows = rows_over(x, dims)
-    length = total.activate(Length())
-    return length.known_as(LengthRows(), settled, rows, torch.arange(0, rows.numel(), rows.shape[1]))
+    axes = sorted({d % len(x.shape) for d in dims})
+    shape = [(1 if d in axes else n) for d, n in enumerate(x.shape) if keep or d not in axes]
+    rows = rows_over(x, axes)
+    return size_of_rows(Squares(x, rows, 1, 0.0)).apply(Reshape((len(rows),), tuple(shape)))
 
 
 def _all(x: Expression, dim: Any) -> list[int]:

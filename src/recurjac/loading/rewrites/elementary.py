@@ -10,7 +10,7 @@ import torch
 
 from recurjac.activations import Cos, Erf, Exp, Log, Sin
 from recurjac.loading.expression import Expression
-from recurjac.loading.rewrites.domain import inverse
+from recurjac.loading.rewrites.positive import inverse
 from recurjac.operators.scale import divided, scaled
 from recurjac.registry import onnx_ops, torch_ops
 

@@ -32,7 +32,7 @@ class Term:
     def like(self, other: Term) -> bool:
         """Whether the two terms differ at most in their factors."""
         same = (self.source, self.tensor is None) == (other.source, other.tensor is None)
-        return same and _equal(self.tensor, other.tensor) and _equal(self.core, other.core)
+        return same and equal(self.tensor, other.tensor) and equal(self.core, other.core)
 
 
 @final
@@ -88,7 +88,7 @@ def _form(builder: Builder, edges: Sequence[Edge], constants: Sequence[Constant]
         terms = _joined(terms, Term(edge.source, factor, core))
     for constant in constants:
         factor, core = _peeled(compose(flat, constant.operator), builder)
-        value = _uniform(constant.tensor, builder)
+        value = uniform(constant.tensor, builder)
         if value is not None and _keeps_all(core):
             shift += factor * value
         else:
@@ -112,13 +112,13 @@ def _peeled(operator: AbstractOperator, builder: Builder) -> tuple[float, Abstra
     if isinstance(operator, Negate):
         return -1.0, Identity(operator.in_shape)
     if isinstance(operator, Scale | Divide):
-        value = _uniform(operator.diagonal, builder)
+        value = uniform(operator.diagonal, builder)
         if value is not None:
             return (value if isinstance(operator, Scale) else 1 / value), Identity(operator.in_shape)
     return 1.0, operator
 
 
-def _uniform(t: Tensor, builder: Builder) -> float | None:
+def uniform(t: Tensor, builder: Builder) -> float | None:
     """The common value of all entries; None if they differ, or if bounds are differentiable with respect to them."""
     if t.requires_grad or t.numel() == 0 or not bool((t == t.flatten()[0]).all()):
         return None
@@ -133,7 +133,7 @@ def _keeps_all(operator: AbstractOperator) -> bool:
     return isinstance(operator, Identity | Reshape)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
     """Whether two operators, tensors or settings are identical or have equal values."""
     if a is b:
         return True
@@ -142,7 +142,7 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, AbstractOperator):
-        return all(_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
+        return all(equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
     return bool(a == b)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recurjac.activations import Abs, Exp, FlooredPower, Length, Power, ReLU, Sigmoid, Softplus, Square
+from recurjac.activations import Abs, Exp, FlooredPower, Length, Power, Reciprocal, ReLU, Sigmoid, Softplus, Square
 from recurjac.activations import Identity as NoActivation
 from recurjac.loading.expression import Builder, Expression
 from recurjac.loading.rewrites.masks import value_of
@@ -35,6 +35,11 @@ def _narrow(number: float) -> float:
 def power_of_positive(x: Expression, exponent: float) -> Expression:
     """x^exponent, finite everywhere if x is known to be positive."""
     return x.activate(floored(x, exponent) or Power(exponent))
+
+
+def inverse(x: Expression) -> Expression:
+    """1 / x."""
+    return x.activate(floored(x, -1.0) or Reciprocal())
 
 
 def at_least(x: Expression) -> float | None:

@@ -38,8 +38,11 @@ from recurjac.activations import (
     Tanh,
 )
 from recurjac.loading.expression import Expression
-from recurjac.loading.rewrites.domain import constant_exponent, inverse, power
+from recurjac.loading.rewrites.domain import constant_exponent, power
 from recurjac.loading.rewrites.forms import Form, Node, close, form, node_of
+from recurjac.loading.rewrites.norms import known_quotient, shrunk
+from recurjac.loading.rewrites.positive import inverse
+from recurjac.loading.rewrites.sizes import inverse_size_of, size_of
 from recurjac.loading.rewrites.threshold import Above
 from recurjac.operators.gather import gather
 from recurjac.operators.scale import divided, is_constant, scaled
@@ -197,7 +200,20 @@ def product(x: Expression, y: Expression) -> Expression:
                 f = node.factor
                 rest = 0.0 if close(f * what.rest, -node.shift) else f * what.rest + node.shift
                 return Gated(what.activation, f * what.multiple, what.inner, rest).of(one)
-    return x.times(y)
+    return _normalised(x, y) or _normalised(y, x) or x.times(y)
+
+
+def _normalised(x: Expression, y: Expression) -> Expression | None:
+    """x y, if y is the inverse of a size of each row of x."""
+    size = inverse_size_of(y.broadcast(x.shape)) if _may_be_size(y, x) else None
+    return None if size is None else known_quotient(x, size)
+
+
+def _may_be_size(y: Expression, x: Expression) -> bool:
+    """Whether there are sizes of rows, and y is broadcast to x, but x is not to y."""
+    lead = len(x.shape) - len(y.shape)
+    fits = lead >= 0 and all(m in (1, n) for m, n in zip(y.shape, x.shape[lead:], strict=True))
+    return fits and bool(y.builder.sizes)
 
 
 @torch_ops.reads("aten.mul.Tensor", "aten.mul_.Tensor", "aten.multiply.Tensor", "aten.mul.Scalar")
@@ -226,7 +242,11 @@ def _div(x: Any, y: Any) -> Any:
     if is_constant(x):
         return scaled(_reciprocal(y), x)
     found = _gated(x, y, _DIVISORS) if x.shape == y.shape else None
-    return x.times(inverse(y)) if found is None else found[1].of(x)
+    if found is not None:
+        return found[1].of(x)
+    size = size_of(y.broadcast(x.shape)) if _may_be_size(y, x) else None
+    known = None if size is None else known_quotient(x, size) or shrunk(x, y, size)
+    return x.times(inverse(y)) if known is None else known
 
 
 @torch_ops.reads("aten.reciprocal.default")

@@ -150,7 +150,8 @@ def _placed(x: Expression, at: Tensor, shape: Shape) -> Expression:
 def softmax(x: Expression, axis: int) -> Expression:
     """exp(x) / Σ exp(x) along an axis; where a constant in x is -∞, it is 0."""
     logits, mask = unmasked(x)
-    closed = not bool(mask.any()) and x.shape[axis] != 2  # of two entries, nothing is lost
+    hidden = mask.movedim(axis, -1).reshape(-1, x.shape[axis])
+    closed = int((~hidden).sum(-1).max()) > 2  # of two entries, nothing is lost
     source = logits.settled() if closed else logits
     gap, at, alone = _log_odds(source, mask, axis % len(x.shape), _constants(logits))
     only = torch.zeros(prod(x.shape), dtype=torch.float64)
@@ -158,10 +159,15 @@ def softmax(x: Expression, axis: int) -> Expression:
     if gap is None:
         return x.builder.constant(only.reshape(x.shape))
     shares = _placed(gap.activate(Sigmoid()), at, x.shape)
-    if not closed:
-        return shares.shift(only.reshape(x.shape)) if len(alone) else shares
-    index = torch.arange(prod(x.shape)).reshape(x.shape).movedim(axis, -1).reshape(-1, x.shape[axis])
-    return shares.known_as(SoftmaxRows(), source, index)
+    shares = shares.shift(only.reshape(x.shape)) if len(alone) else shares
+    return _known(shares, source, axis, hidden) if closed else shares
+
+
+def _known(shares: Expression, source: Expression, axis: int, hidden: Tensor) -> Expression:
+    """Shares that are known to be a softmax of `source`, of the entries that are not hidden (rows, n)."""
+    index = torch.arange(prod(shares.shape)).reshape(shares.shape).movedim(axis, -1).reshape(hidden.shape)
+    function = SoftmaxRows(hidden if bool(hidden.any()) else None)
+    return shares.known_as(function, source, torch.where(hidden, -1, index), index.flatten().argsort())
 
 
 def log_softmax(x: Expression, axis: int) -> Expression:
