@@ -203,7 +203,7 @@ FILES: dict[str, Hostile] = {
     "no outputs": Hostile(good(outputs=[]), F, ("no graph with an output",)),
     "two outputs": Hostile(good(outputs=[value("h", None), value("y", None)]), U, ("2 outputs", "'h', 'y'")),
     "two inputs": Hostile(good(inputs=[value("x", ROWS), value("z", ROWS)]), U, ("2 inputs", "'x', 'z'")),
-    "no inputs": Hostile(good(inputs=[]), U, ("0 inputs",)),
+    "no inputs": Hostile(good(inputs=[]), U, ("no inputs",)),
     "integer input": Hostile(good(inputs=[value("x", ROWS, INT64)]), U, ("'x'", "float")),
     "half input": Hostile(good(inputs=[value("x", ROWS, TensorProto.FLOAT16)]), U, ("'x'", "float")),
     "sequence input": Hostile(

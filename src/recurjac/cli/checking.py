@@ -52,6 +52,8 @@ class Certificates:
             remedies = {
                 "output_name": "leave --output-name out",
                 "cut_at": "leave --cut-at out",
+                "fix_inputs": "leave --fix-inputs out",
+                "input_shape": "leave --input-shape out; the file must declare the sizes of its input",
                 "fix": "in place of --fix, give a box (--box) whose lower and upper ends are the value",
             }
             for option, remedy in remedies.items():

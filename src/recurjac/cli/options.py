@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from recurjac.arithmetic import AbstractArithmetic, Deployed, Fast, Rigorous
 from recurjac.cli.output import stderr
 from recurjac.errors import InvalidRegion, InvalidRequest
 from recurjac.loading import load
-from recurjac.loading.inputs import Boxes, Points, read_box, read_inputs
+from recurjac.loading.inputs import Boxes, Points, read_array, read_box, read_inputs
 from recurjac.network import Network
 from recurjac.region import AbstractRegion, Box, LpBall
 
@@ -184,10 +184,29 @@ def read_network(args: argparse.Namespace) -> Network:
         sys.path.insert(0, str(Path.cwd()))
     network = load(
         args.model, _example(args), activation=args.activation, dtype=getattr(torch, args.dtype), device=args.device,
-        output_name=args.output_name, cut_at=args.cut_at,
+        output_name=args.output_name, cut_at=args.cut_at, fixed_inputs=_fixed_inputs(args),
     )  # fmt: skip
     fixed = _fixed(args)
     return network.fix(fixed) if fixed else network
+
+
+def _fixed_inputs(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `--fix-inputs`: numbers, or the arrays of .npy files.  Raises as `read_array` does."""
+    given = args.fix_inputs or ()
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"--fix-inputs: {name} is fixed twice; give it one value")
+    return {name: _value(name, text) for name, text in given}
+
+
+def _value(name: str, text: str) -> Any:
+    if Path(text).suffix.lower() == ".npy":
+        return read_array(text)
+    try:
+        return float(text) if any(c in text.lower() for c in ".enif") else int(text)
+    except ValueError as error:
+        raise InvalidRequest(f"--fix-inputs {name}={text}: give a number or a .npy file") from error
 
 
 def _example(args: argparse.Namespace) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recurjac._types import Shape
 from recurjac.arithmetic import supported_dtype
 from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, UnreadableFile, expect_whole
+from recurjac.loading.entrance import Entrance
 from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.foreign import about_file, about_object
 from recurjac.loading.loop_step import Step
@@ -50,6 +51,7 @@ def load(
     device: torch.device | str | None = None,
     output_name: str | None = None,
     cut_at: str | None = None,
+    fixed_inputs: Mapping[str, Any] | None = None,
 ) -> Network:
     """The network in normal form, checked against the original on random inputs in float64 (1e-9 relative).
 
@@ -59,21 +61,27 @@ def load(
     network returns logits if it classifies.  Modules are read in eval mode.  In the module's own dtype, the network
     shares its parameters: it follows a training step, and bounds are differentiable with respect to them.  In another
     dtype, it keeps a copy of their values, and bounds have no gradients.  The same holds for the tensors W and b.
-    example: an input (batch, *input) of the module, or one vector.
+    example: an input (batch, *input) of the module, or one vector; of an .onnx file, it states the sizes of axes of
+    open size.
     dtype: the dtype of the bounds, float64 or float32; it must represent the weights exactly.
     device: the device for computations; the default is the device of the weights.
     output_name: which output of a graph with several; a module's are numbered from 0, or have the keys of its dict.
     cut_at: a node whose first result is the output: by its name, in ONNX also by that of the tensor that it computes.
-    Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), or ConversionError if the check fails.
+    fixed_inputs: the values of all inputs but one, of a module or an .onnx file with several: arrays by the names of
+    the inputs, or numbers, which fill tensors of the declared shape.  Bounds are about the remaining input.
+    Raises UnreadableFile, InvalidNetwork, UnsupportedLayer (naming the layer), InvalidRequest for names that do not
+    exist, or ConversionError if the check fails.
     """
     supported_dtype(dtype)
     _check_device(device)
+    entrance = Entrance.of(example, fixed_inputs)
     wanted = Wanted(None if output_name is None else str(output_name), cut_at)
     if isinstance(source, str | Path):
-        return _load_path(str(source), example, activation, dtype, device, wanted)
+        return _load_path(str(source), example, activation, dtype, device, wanted, entrance)
     if isinstance(source, nn.Module):
-        return _checked(_trace(source, example, wanted), dtype, device)
+        return _checked(_trace(entrance.fixing(source), example, wanted), dtype, device)
     wanted.refused_by(f"a {type(source).__name__}")
+    entrance.refused_by(f"a {type(source).__name__}")
     if isinstance(source, Network):
         return source.to(dtype, device)
     if isinstance(source, Estimator):
@@ -164,18 +172,18 @@ def closed_loop(
 
 def _load_path(
     path: str, example: Any, activation: ActivationLike | None, dtype: torch.dtype, device: torch.device | str | None,
-    wanted: Wanted,
+    wanted: Wanted, entrance: Entrance,
 ) -> Network:  # fmt: skip
     if ":" in path and not Path(path).exists():
-        ends = {"output_name": wanted.output_name, "cut_at": wanted.cut_at}
-        return load(_make_module(path), example, dtype=dtype, device=device, **ends)
+        return _checked(_trace(entrance.fixing(_make_module(path)), example, wanted), dtype, device)
     if not Path(path).is_file():
         raise UnreadableFile(f"there is no file {path}; give a .npz, .onnx or .pt2 file, or package.module:factory")
     if Path(path).suffix == ".onnx":
-        file = read_onnx(Path(path), wanted)
+        file = read_onnx(Path(path), wanted, entrance)
         network = file.network()
         _check(network, file.evaluate)
         return network.to(dtype, device)
+    entrance.refused_by(path)
     if Path(path).suffix == ".pt2":
         return _checked(read_pt2(Path(path), wanted), dtype, device)
     if Path(path).suffix != ".npz":

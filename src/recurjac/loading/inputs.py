@@ -26,7 +26,7 @@ from recurjac.loading.arrays import open_npz, read_npy
 from recurjac.loading.decimals import DECIMAL, decimal, read_text, round_down, round_up, short
 from recurjac.loading.vnnlib import Boxes, read_vnnlib
 
-__all__ = ["Boxes", "Inputs", "Points", "read_box", "read_inputs"]
+__all__ = ["Boxes", "Inputs", "Points", "read_array", "read_box", "read_inputs"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
@@ -84,6 +84,13 @@ def read_inputs(spec: str) -> Inputs:
         f"{path}: inputs of type {suffix or '(none)'} are not read; "
         f"give a .npy, .npz, .csv, .vnnlib or image file ({', '.join(_IMAGES)})"
     )
+
+
+def read_array(spec: str) -> np.ndarray[Any, Any]:
+    """The array in a .npy file, as it is.  Raises UnreadableFile if the file is missing, damaged or holds objects."""
+    path, _ = _locate(spec)
+    found: np.ndarray[Any, Any] = _array(path, None)
+    return found
 
 
 def read_box(spec: str) -> Boxes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from recurjac.errors import InvalidNetwork, UnreadableFile, UnsupportedLayer
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_branches import is_branch, parts
 
 OLDEST = 8
 """The oldest opset that is read."""
@@ -48,7 +49,7 @@ def check_functions(proto: Any) -> None:
                 raise UnsupportedLayer(f"the function {node.op_type!r} calls itself; export the network without it")
             if key in bodies and key not in lengths:
                 lengths[key] = length(bodies[key], within | {key})
-            total += lengths.get(key, 1)
+            total += lengths.get(key, 1) + sum(length(part.node, within) for part in parts(node))
         return total
 
     try:
@@ -79,9 +80,8 @@ def check_opset(proto: Any) -> None:
         )
 
 
-def check_names(proto: Any) -> None:
+def check_names(graph: Any) -> None:
     """Raise UnreadableFile or InvalidNetwork unless names are text and every tensor name is unique."""
-    graph = proto.graph
     stored = [t.name for t in graph.initializer]
     made = [name for node in graph.node for name in node.output if name]
     used = [w for n in graph.node for w in (n.op_type, n.domain, n.name, *n.input, *n.output)]
@@ -114,6 +114,8 @@ def check_node(node: Any, proto: Any, place: str) -> None:
     from onnx import AttributeProto, checker, defs
 
     kinds = {a.type for a in node.attribute}
+    if is_branch(node):
+        return
     if kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
         raise UnsupportedLayer(f"{place} is control flow; export the network without it")
     if kinds & {AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS}:

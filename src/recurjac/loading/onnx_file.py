@@ -6,7 +6,7 @@ is evaluated in float64 by `onnx.reference`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,14 +20,17 @@ from recurjac import activations, operators
 from recurjac.errors import InvalidNetwork, MissingDependency, UnsupportedLayer
 from recurjac.loading import readers as reading
 from recurjac.loading import rewrites
+from recurjac.loading.entrance import Entrance
 from recurjac.loading.expression import LARGEST, Builder, Expression
 from recurjac.loading.messages import advice, first_line
+from recurjac.loading.onnx_branches import is_branch, stored, taken
 from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
 from recurjac.loading.onnx_sizes import grown
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.wanted import Wanted, option
 from recurjac.network import Network
+from recurjac.operators import Reshape
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.registry import Reader, Unread, import_all, onnx_ops
 
@@ -73,17 +76,7 @@ class OnnxFile:
         values: dict[str, Any] = {"": None, model.input_name: builder.input()}
         for name, array in model.constants.items():
             values[name] = torch.from_numpy(array)
-        for node in model.nodes:
-            _check_inputs(node, values)
-            check_node(node, model.proto, _place(node))
-            try:
-                results = _read(model, node, [values[name] for name in node.input], builder, readers)
-            except UnsupportedLayer as error:
-                raise UnsupportedLayer(f"{error}{_way_out(model, node, values)}") from error
-            unread = Unread(f"a result of {_place(node)} that is not read")
-            values.update(
-                (name, results[k] if k < len(results) else unread) for k, name in enumerate(node.output) if name
-            )
+        _follow(model, model.nodes, values, builder, readers)
         return builder.finish(_output(model, values, builder))
 
     def evaluate(self, x: Tensor) -> Tensor:
@@ -92,12 +85,11 @@ class OnnxFile:
             rows = [self.model.run(row.unsqueeze(0) if self.model.batched else row) for row in x.cpu()]
         except ValueError as error:
             raise InvalidNetwork(f"the original cannot be evaluated: {error}; export the network again") from error
-        return torch.stack([torch.from_numpy(np.array(r)) for r in rows]).reshape(
-            len(rows), *(rows[0].shape[1:] if self.model.batched else rows[0].shape)
-        )
+        single = rows[0].shape[1:] if self.model.batched and rows[0].shape[:1] == (1,) else rows[0].shape
+        return torch.stack([torch.from_numpy(np.array(r)) for r in rows]).reshape(len(rows), *single)
 
 
-def read_onnx(path: Path, wanted: Wanted) -> OnnxFile:
+def read_onnx(path: Path, wanted: Wanted, entrance: Entrance) -> OnnxFile:
     """The wanted part of the model in an ONNX file of opset 8 or newer.
 
     Raises MissingDependency without `onnx`, UnreadableFile if the file is damaged, InvalidNetwork or UnsupportedLayer
@@ -107,7 +99,47 @@ def read_onnx(path: Path, wanted: Wanted) -> OnnxFile:
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependency("ONNX files need the package onnx; install it with: pip install onnx") from error
-    return OnnxFile(parse(path, wanted))
+    return OnnxFile(parse(path, wanted, entrance))
+
+
+def _follow(
+    model: Model, nodes: Iterable[Any], values: dict[str, Any], builder: Builder, readers: Mapping[str, Reader]
+) -> None:
+    """Read nodes in order, and add their results to `values`.  Raises UnsupportedLayer, naming the node."""
+    for node in nodes:
+        _check_inputs(node, values)
+        check_node(node, model.proto, _place(node))
+        try:
+            if is_branch(node):
+                results = _branched(model, node, values, builder, readers)
+            else:
+                results = _read(model, node, [values[name] for name in node.input], builder, readers)
+        except UnsupportedLayer as error:
+            raise UnsupportedLayer(f"{error}{_way_out(model, node, values)}") from error
+        unread = Unread(f"a result of {_place(node)} that is not read")
+        values.update((name, results[k] if k < len(results) else unread) for k, name in enumerate(node.output) if name)
+
+
+def _branched(
+    model: Model, node: Any, values: Mapping[str, Any], builder: Builder, readers: Mapping[str, Reader]
+) -> Sequence[Any]:
+    """The results of the branch that an If takes, whose condition must not depend on the network's input."""
+    condition = values[node.input[0]]
+    if not isinstance(condition, Tensor) or condition.numel() != 1:
+        raise UnsupportedLayer(
+            f"{_place(node)} is not supported: which branch is taken depends on the network's input; export the branch "
+            "that is meant"
+        )
+    try:
+        branch = taken(node, bool(condition))
+    except ValueError as error:
+        raise UnsupportedLayer(f"{_place(node)} is not supported: {error}; export the model again") from error
+    inner = {**values, **{t.name: torch.from_numpy(a) for t, a in stored(branch)}}
+    _follow(model, branch.node, inner, builder, readers)
+    missing = [v.name for v in branch.output if v.name not in inner]
+    if missing:
+        raise InvalidNetwork(f"no node computes {missing[0]!r} in a branch of {_place(node)}; export the model again")
+    return [inner[v.name] for v in branch.output]
 
 
 def _check_inputs(node: Any, values: dict[str, Any]) -> None:
@@ -228,8 +260,6 @@ def _output(model: Model, values: dict[str, Any], builder: Builder) -> Expressio
         raise UnsupportedLayer(f"the output {model.output_name!r} is not a tensor of floating-point numbers")
     if prod(value.shape) == 0:
         raise UnsupportedLayer(f"the output {model.output_name!r} has shape {value.shape}, which has no entries")
-    if model.batched and value.shape[:1] != (1,):
-        raise UnsupportedLayer(
-            f"for one input the output {model.output_name!r} has shape {value.shape}, which lacks the batch dimension"
-        )
+    if model.batched and value.shape[:1] != (1,):  # the file drops the axis of the batch, which has one entry
+        return value.apply(Reshape(value.shape, (1, *value.shape)))
     return value

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, InvalidRequest, UnreadableFile, UnsupportedLayer
+from recurjac.loading.entrance import Entrance
 from recurjac.loading.expression import LARGEST
 from recurjac.loading.messages import first_line
+from recurjac.loading.onnx_branches import graphs, read_by
 from recurjac.loading.onnx_checks import (
     check_external,
     check_functions,
@@ -36,6 +38,7 @@ _NO_END = float(np.finfo(np.float32).max)
 class Model:
     """A model in float64: nodes in order, constants by name, one input and one output.
 
+    constants: stored tensors, and the values of inputs that are fixed.
     batched: whether the first axis of the input is a batch axis, of one entry or of open size; `input_shape` does not
     include it.
     """
@@ -98,34 +101,64 @@ def _wide(result: Any) -> np.ndarray[Any, Any]:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def parse(path: Path, wanted: Wanted) -> Model:
-    """The wanted part of the model in a file.  Raises as `read_onnx` does."""
+def parse(path: Path, wanted: Wanted, entrance: Entrance) -> Model:
+    """The wanted part of the model in a file, as a function of its free input.  Raises as `read_onnx` does."""
     proto = _proto(path)
     _name_domain(proto)
     check_opset(proto)
-    check_names(proto)
-    check_stored(proto.graph)
+    for graph in graphs(proto.graph):
+        check_names(graph)
+        check_stored(graph)
     _bring_external_data(proto, path)
     constants = {t.name: _constant(t) for t in proto.graph.initializer}
-    if proto.graph.sparse_initializer:
+    if any(graph.sparse_initializer for graph in graphs(proto.graph)):
         raise UnsupportedLayer("the file holds sparse initialisers; export dense initialisers")
-    inputs = [i for i in proto.graph.input if i.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(repr(v.name) for v in inputs[:5]) or "none"
-        raise UnsupportedLayer(f"the file has {len(inputs)} inputs ({names}); it must have exactly one")
+    inputs = {i.name: i for i in proto.graph.input if i.name not in constants}
+    likely = [n for n, i in inputs.items() if i.type.tensor_type.elem_type in _floats()]
+    free = inputs[entrance.free(list(inputs), "the file", likely)]
+    constants.update((name, _fixed(inputs[name], entrance)) for name in entrance.fixed)
     _keep(proto.graph, _end(proto.graph, wanted))
-    shape, batched = _input_shape(inputs[0])
+    shape, batched = _input_shape(free, entrance)
     _widen(proto)
-    return Model(_copy(proto), constants, inputs[0].name, shape, batched, proto.graph.output[0].name)
+    return Model(_copy(proto), constants, free.name, shape, batched, proto.graph.output[0].name)
+
+
+def _floats() -> tuple[int, int]:
+    """The types of inputs and outputs that are read, by their ONNX numbers."""
+    from onnx import TensorProto
+
+    return TensorProto.FLOAT, TensorProto.DOUBLE
+
+
+def _fixed(value: Any, entrance: Entrance) -> np.ndarray[Any, Any]:
+    """The value of a fixed input, in the type in which the graph reads it."""
+    from onnx import TensorProto
+
+    kind = value.type.tensor_type
+    name = TensorProto.DataType.Name(kind.elem_type) if kind.elem_type in TensorProto.DataType.values() else "unknown"
+    if not value.type.HasField("tensor_type") or name not in _KINDS:
+        raise UnsupportedLayer(f"the input {value.name!r} is not a tensor of numbers; export the network without it")
+    declared = _declared(kind) if kind.HasField("shape") else None
+    floating = kind.elem_type in (*_floats(), TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    array = entrance.value(value.name, declared, not floating)
+    if floating:
+        return array
+    narrow = array.astype(_INTEGERS[name])
+    if not np.array_equal(narrow, array):
+        raise InvalidRequest(f"the input {value.name!r} is of type {name}, which does not hold the value given")
+    return narrow
+
+
+def _declared(kind: Any) -> list[int | None]:
+    """The sizes of the axes of a tensor's type; None for one of open size, which some exporters write as -1."""
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in kind.shape.dim]
 
 
 def _end(graph: Any, wanted: Wanted) -> str:
     """The name of the tensor that is the output."""
-    from onnx import TensorProto
-
     if wanted.cut_at is None:
-        names, numbers = [v.name for v in graph.output], (TensorProto.FLOAT, TensorProto.DOUBLE)
-        likely = next((v.name for v in graph.output if v.type.tensor_type.elem_type in numbers), None)
+        names = [v.name for v in graph.output]
+        likely = next((v.name for v in graph.output if v.type.tensor_type.elem_type in _floats()), None)
         return str(names[wanted.output(names, "the file", likely)])
     called = [n for n in graph.node if n.name == wanted.cut_at and n.output]
     if len(called) > 1:
@@ -149,7 +182,7 @@ def _keep(graph: Any, end: str) -> None:
     kept, needed = [], {end}
     for node in reversed(graph.node):
         if needed & set(node.output):
-            needed.update(node.input)
+            needed.update(read_by(node))
             kept.append(node)
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(end, TensorProto.FLOAT, None))
@@ -229,24 +262,32 @@ _WIDER: dict[str, Any] = {
     "UINT16": np.int32, "INT4": np.int8, "UINT4": np.uint8, "FLOAT16": np.float64, "BFLOAT16": np.float64,
 }  # fmt: skip
 """Types of stored tensors that are read as wider ones, which have the same numbers."""
+_INTEGERS: dict[str, Any] = {
+    "INT64": np.int64, "INT32": np.int32, "INT16": np.int16, "INT8": np.int8, "UINT8": np.uint8, "BOOL": np.bool_,
+    "UINT16": np.int32, "INT4": np.int8, "UINT4": np.uint8,
+}  # fmt: skip
+"""Types of whole numbers, and the arrays in which they are read."""
 _KINDS = {"FLOAT", "DOUBLE", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL", *_WIDER}
 
 
-def _input_shape(value: Any) -> tuple[Shape, bool]:
+def _input_shape(value: Any, entrance: Entrance) -> tuple[Shape, bool]:
     """The shape of one input without its batch axis, and whether there is a batch axis."""
-    from onnx import TensorProto
-
     kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+    if not value.type.HasField("tensor_type") or kind.elem_type not in _floats():
         raise UnsupportedLayer(f"the input {value.name!r} is not a tensor of type float or double; export it as one")
     if not kind.HasField("shape"):
         raise InvalidNetwork(f"the input {value.name!r} has no shape; export the network with a shape")
-    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    sizes = _declared(kind)
     batched = len(sizes) > 1 and sizes[0] in (None, 1)
-    shape = sizes[1:] if batched else sizes
+    shape = entrance.sizes(value.name, sizes[1:] if batched else sizes)
     if any(n is None or n < 1 for n in shape):
-        shown = ", ".join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)
-        raise InvalidNetwork(f"the input {value.name!r} has shape ({shown}); only the first axis may be of open size")
+        shown = ", ".join(
+            d.dim_param or ("?" if n is None else str(n)) for d, n in zip(kind.shape.dim, sizes, strict=True)
+        )
+        raise InvalidNetwork(
+            f"the input {value.name!r} has shape ({shown}), in which only the first axis may be of open size; give the "
+            "shape of one input: --input-shape (in Python, an example input)"
+        )
     if prod(n or 0 for n in shape) > LARGEST:
         raise InvalidNetwork(
             f"the input {value.name!r} has {prod(n or 0 for n in shape)} entries; at most {LARGEST} are read"
@@ -263,22 +304,32 @@ def _copy(proto: Any) -> Any:
 
 def _widen(proto: Any) -> None:
     """Convert every float of the model to double, in place, and delete the constants, which are stored separately."""
-    from onnx import AttributeProto, TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     del proto.graph.initializer[:]
-    for node in proto.graph.node:
-        if node.op_type == "ConstantOfShape" and not node.attribute:
-            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
-        for a in node.attribute:
-            if a.type == AttributeProto.TENSOR:
-                a.t.CopyFrom(numpy_helper.from_array(_constant(a.t)))
-            elif a.name in ("to", "dtype") and a.i == TensorProto.FLOAT:
-                a.i = TensorProto.DOUBLE
-            elif node.op_type == "Constant" and a.name in ("value_float", "value_floats"):
-                value = a.f if a.name == "value_float" else list(a.floats)
-                tensor = numpy_helper.from_array(np.array(value, dtype=np.float64))
-                a.CopyFrom(helper.make_attribute("value", tensor))
-    for value in (*proto.graph.input, *proto.graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    del proto.graph.value_info[:]
+    for graph in graphs(proto.graph):
+        for stored in graph.initializer:
+            stored.CopyFrom(numpy_helper.from_array(_constant(stored), stored.name))
+        for node in graph.node:
+            _widen_node(node)
+        for value in (*graph.input, *graph.output):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        del graph.value_info[:]
+
+
+def _widen_node(node: Any) -> None:
+    """Convert every float of a node to double, in place."""
+    from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
+    for a in node.attribute:
+        if a.type == AttributeProto.TENSOR:
+            a.t.CopyFrom(numpy_helper.from_array(_constant(a.t)))
+        elif a.name in ("to", "dtype") and a.i == TensorProto.FLOAT:
+            a.i = TensorProto.DOUBLE
+        elif node.op_type == "Constant" and a.name in ("value_float", "value_floats"):
+            value = a.f if a.name == "value_float" else list(a.floats)
+            tensor = numpy_helper.from_array(np.array(value, dtype=np.float64))
+            a.CopyFrom(helper.make_attribute("value", tensor))

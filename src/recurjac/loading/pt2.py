@@ -106,7 +106,10 @@ def _described(path: Path, program: ExportedProgram, wanted: Wanted) -> Pt2File:
     specs = program.graph_signature.input_specs
     inputs = [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
     if len(inputs) != 1 or any(not isinstance(s.arg, TensorArgument) for s in specs):
-        raise UnsupportedLayer(f"{path} has {len(inputs)} inputs; it must have exactly one, which must be a tensor")
+        raise UnsupportedLayer(
+            f"{path} has {len(inputs)} inputs; it must have exactly one, which must be a tensor: load the module "
+            "itself, with fixed_inputs, or export it with the others fixed"
+        )
     value = next(n.meta["val"] for n in program.graph.nodes if n.name == inputs[0])
     shown = ", ".join(str(n) for n in value.shape)
     if not value.is_floating_point():

@@ -15,6 +15,7 @@ import torch
 
 from recurjac.activations import Exp, HardTanh, Log, Power, Reciprocal, ReLU, Square
 from recurjac.errors import InvalidRequest, UnsupportedLayer
+from recurjac.loading.entrance import Entrance
 from recurjac.loading.expression import Expression
 from recurjac.loading.onnx_file import read_onnx
 from recurjac.loading.readers.sums import sum_over
@@ -52,7 +53,7 @@ def literal(path: Path) -> Network:
 
     Raises as `load` does, and InvalidRequest for operations that the checker does not know.
     """
-    file = read_onnx(path, Wanted.all())
+    file = read_onnx(path, Wanted.all(), Entrance())
     for node in file.model.nodes:
         if node.domain or node.op_type not in {*_LINEAR, *_STAGES, *_MAXIMA}:
             raise InvalidRequest(

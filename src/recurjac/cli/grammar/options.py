@@ -43,7 +43,20 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--activation", metavar="NAME", help="activation of all hidden layers, if the file does not state it"
     )
-    group.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="shape of one input, for a module")
+    group.add_argument(
+        "--input-shape",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="shape of one input, for a module or an .onnx file with axes of open size",
+    )
+    group.add_argument(
+        "--fix-inputs",
+        type=input_value,
+        nargs="+",
+        metavar="NAME=V",
+        help="values of all inputs but one, of a module or an .onnx file with several: numbers, or .npy files",
+    )
     group.add_argument(
         "--dtype", choices=["float64", "float32"], default="float64", help="precision of the computation (float64)"
     )
@@ -58,6 +71,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="fix input features (their numbers, row-major from 0, or names of the header line) at values; bounds are "
         "for the others, in their order",
     )
+
+
+def input_value(text: str) -> tuple[str, str]:
+    """NAME=V: the name of an input, and its value."""
+    name, _, value = text.rpartition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=V, such as h0=0 or state=state.npy")
+    return name, value
 
 
 def feature_value(text: str) -> tuple[int | str, float]:
