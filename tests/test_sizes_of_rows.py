@@ -56,6 +56,13 @@ READ: dict[str, tuple[Formula, AbstractRowFunction]] = {
     "smoothed length": (lambda x: torch.sqrt((x**2).sum(-1) + EPS), LengthRows(1, EPS)),
     "length": (lambda x: torch.sqrt((x * x).sum(-1)), LengthRows()),
     "root of a mean": (lambda x: _size(x), LengthRows(4, EPS)),
+    "modulus": (lambda x: torch.sqrt(x[..., :2] ** 2 + x[..., 2:].square()), LengthRows()),
+    "modulus of functions": (
+        lambda x: torch.sqrt(torch.tanh(x[..., :2]) ** 2 + x[..., 2:] ** 2 + EPS), LengthRows(1, EPS)
+    ),
+    "mean of three squares": (
+        lambda x: torch.sqrt((x[..., 0] ** 2 + x[..., 1] ** 2 + x[..., 3] ** 2) / 2), LengthRows(2, 0.0)
+    ),
     "deviation": (lambda x: x.std(-1), LengthRows(3, 0.0)),
 }  # fmt: skip
 OTHERS: dict[str, Formula] = {
@@ -74,6 +81,9 @@ OTHERS: dict[str, Formula] = {
     "another function": lambda x: x / _size(torch.tanh(x)),
     "fourth powers": lambda x: x * torch.rsqrt(x.pow(4).mean(-1, keepdim=True) + EPS),
     "a size less a number": lambda x: x / (_size(x, eps=0.0) - EPS),
+    "squares with two factors": lambda x: torch.sqrt(2 * x[..., :2] ** 2 + x[..., 2:] ** 2),
+    "a square less a square": lambda x: torch.sqrt((x[..., :2] ** 2 - 0.5 * x[..., 2:] ** 2).abs() + EPS),
+    "a square and a cube": lambda x: torch.sqrt(x[..., :2] ** 2 + x[..., 2:] ** 3 + 30),
     "eps twice": lambda x: x / (_size(x) + EPS),
     "two floors": lambda x: x / (_size(x, eps=0.0).clamp_min(0.5) + EPS),
     "another power": lambda x: x * (x.pow(2).mean(-1, keepdim=True) + EPS) ** -0.25,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 from math import isfinite, prod
 from typing import final
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from recurjac.activations import AbstractActivation, FlooredPower, Power, Reciprocal, ReLU, Square
 from recurjac.loading.expression import Builder, Expression, Squares
+from recurjac.loading.readers.choices import merged
 from recurjac.loading.rewrites.forms import equal, uniform
 from recurjac.network import Constant, Edge, Stage
 from recurjac.operators import AbstractOperator, Compose, Divide, Gather, Identity, Negate, Reshape, Scale, compose
@@ -140,17 +142,29 @@ def _same_parts(some: Sequence[Part], others: Sequence[Part], builder: Builder) 
 def squares_in(x: Expression) -> Squares | None:
     """The sums of squares that x is, entry by entry; None if it is something else."""
     found = parts(x)
-    if found is None or len([p for p in found if p.source is not None]) != 1:
+    variable = [] if found is None else [p for p in found if p.source is not None]
+    eps = None if found is None else _shift([p for p in found if p.source is None], x)
+    if not variable or eps is None or eps < 0 or any(p.factor != variable[0].factor for p in variable):
         return None
-    (part,), shifts = [p for p in found if p.source is not None], [p for p in found if p.source is None]
-    stage = x.builder.stages[part.source - 1] if part.source else None
-    eps = _shift(shifts, x)
-    if stage is None or not isinstance(stage.activation, Square) or part.core is not None:
+    stages = {p.source: x.builder.stages[p.source - 1] for p in variable if p.source}
+    squared = all(p.source and isinstance(stages[p.source].activation, Square) and p.core is None for p in variable)
+    if not squared:
         return None
-    if eps is None or eps < 0:
+    arguments = {node: _argument(x.builder, stage) for node, stage in stages.items()}
+    before = dict(zip(arguments, accumulate((prod(a.shape) for a in arguments.values()), initial=0), strict=False))
+    rows = torch.cat([p.table.T + before[p.source] for p in variable if p.source], 1)
+    reads = all(bool((p.table >= 0).all()) for p in variable)
+    divisor = 1 / variable[0].factor if variable[0].factor > 0 else Fraction(0)
+    if not reads or not _fits(rows, divisor):
         return None
-    rows, divisor = part.table.T.contiguous(), 1 / part.factor if part.factor > 0 else Fraction(0)
-    return Squares(_argument(x.builder, stage), rows, int(divisor), float(eps)) if _fits(rows, divisor) else None
+    return Squares(_side_by_side(list(arguments.values())), rows, int(divisor), float(eps))
+
+
+def _side_by_side(some: Sequence[Expression]) -> Expression:
+    """One expression of all entries: the expression itself if there is one, otherwise a vector."""
+    if len(some) == 1:
+        return some[0]
+    return merged(lambda *tensors: torch.cat([t.reshape(1, -1) for t in tensors], 1), *some)
 
 
 def _fits(rows: Tensor, divisor: Fraction) -> bool:
