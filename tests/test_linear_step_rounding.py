@@ -64,6 +64,14 @@ class Centred(nn.Module):
         return torch.matmul(product, x[:, 6:7].reshape(-1, 1, 1)).reshape(-1, 1)
 
 
+class Multiplications(nn.Module):
+    """(a b) c for numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = (x[:, i : i + 1].reshape(-1, 1, 1) for i in range(3))
+        return torch.matmul(torch.matmul(a, b), c).reshape(-1, 1)
+
+
 class Added(nn.Module):
     """(a + b + c) d for numbers: the derivative along d is a + b + c."""
 
@@ -91,6 +99,15 @@ def test_steps_without_remainders_cover_their_rounding(case: str) -> None:
     rows = lengths_by_steps(rj.Problem(network, rj.Box(x, x)), NEVER)
     assert rows is not None
     assert true <= exact(rows)[0] < 100 * true
+
+
+def test_what_values_of_a_step_differ_by_counts() -> None:
+    """(a b) c over a, b in [-1, 1] at c = 0: the derivative along c is a b, and 0 by the linear map at 0."""
+    ends = numbers(1.0, 1.0, 0.0).unsqueeze(0)
+    network = rj.load(Multiplications(), torch.zeros_like(ends), dtype=DTYPE)
+    rows = lengths_by_steps(rj.Problem(network, rj.Box(-ends, ends)), NEVER)
+    assert rows is not None
+    assert 1.0 <= float(rows[0]) <= 1.0 + 1e-9
 
 
 @final

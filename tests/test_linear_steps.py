@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from math import inf, prod
 
@@ -124,7 +125,9 @@ def near_examples(dtype: torch.dtype, seed: int) -> list[tuple[AbstractNearLinea
         z = random(3, 6)
         found.append((OfRows.at(function, z + random(3, 6) / 50), [z]))
         if isinstance(function, NormalisedRows):
-            found.append((Normalised.at(function, z + random(3, 6) / 50), [z]))
+            measured = Normalised.at(function, z + random(3, 6) / 50)
+            probes = torch.stack([measured.probes[:, 0] / 2, measured.probes[:, 1]], 1)
+            found += [(measured, [z]), (replace(measured, probes=probes), [z])]
     return found
 
 
