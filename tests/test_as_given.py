@@ -104,3 +104,24 @@ def test_the_centre_is_a_finite_point_of_the_region(region: Any, module: torch.n
     assert bool((bound.x == region.centre.reshape(-1, 3)).all())
     assert as_network(network, bound) is network
     assert as_network(module, bound).input_shape == (3,)
+
+
+LARGE = 2**53 + 1
+ROUNDED: dict[str, Callable[[Any], Any]] = {
+    "weight": lambda n: rj.load([(n, None)], activation="relu"),
+    "matrix": lambda n: rj.load([([[1.0]], None)], activation="relu").precompose(n),
+    "row": lambda n: rj.load([([[1.0]], None)], activation="relu").combine(n),
+    "centre": lambda n: rj.LpBall(n, 0.0),
+    "box": lambda n: rj.Box(n, n),
+    "radius": lambda n: rj.LpBall([[0.0]], n),
+}
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("where", ROUNDED)
+def test_whole_numbers_that_would_be_rounded_are_refused(where: str, kind: Callable[[Any], Any]) -> None:
+    """2⁵³ + 1 becomes 2⁵³ in float64: the answer would be about another network or region."""
+    with pytest.raises(rj.RecurJacError, match="cannot represent"):
+        ROUNDED[where](kind([[LARGE]]))
+    for exact in (2**53, -(2**60), 7):
+        ROUNDED[where](kind([[abs(exact) if where == "radius" else exact]]))

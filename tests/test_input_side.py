@@ -174,7 +174,7 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "text": (lambda: narrow().precompose("ones"), ("the matrix", "real numbers")),
     "complex": (lambda: narrow().precompose(torch.ones(4, 1) * 1j), ("complex",)),
     "other numbers": (lambda: narrow().precompose(TENTH[:, None]), ("torch.float32", "float64")),
-    "large integers": (lambda: narrow().to(torch.float64).precompose([[2**60]] * 4), ("float64",)),
+    "large integers": (lambda: narrow().to(torch.float64).precompose([[2**60 + 1]] * 4), ("float64",)),
     "feature": (lambda: narrow().fix({4: 0.5}), ("feature 4", "0 to 3")),
     "negative feature": (lambda: narrow().fix({-1: 0.5}), ("feature -1",)),
     "named feature": (lambda: narrow().fix({"age": 0.5}), ("'age'", "0 to 3")),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
+from math import inf, nan
 from pathlib import Path
 
 import numpy as np
@@ -456,3 +458,35 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     ):
         assert ran(capsys, *common, *wrong)[0] == 2
     assert ran(capsys, *common[:6], "--quiet")[0] == 2
+
+
+P = rj.partial
+COEFFICIENTS: dict[str, tuple[rj.Residual, Fraction]] = {
+    "tiny": (1e-300 * P(0), Fraction(1e-300)),
+    "half of the least": (-1e-46 * P(1), Fraction(-1e-46) / 2),
+    "tiny constant": (P(0) * 0 - 1e-300, -Fraction(1e-300)),
+    "huge": (1e300 * P(0), Fraction(1e300)),
+    "huge constant": (P(0) * 0 - 1e300, -Fraction(1e300)),
+    "tenth": (0.1 * P(0) - 0.7, Fraction(0.1) - Fraction(0.7)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("limit", [None, rj.Limit(parts=2)], ids=["whole", "divided"])
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_factors_that_the_dtype_cannot_represent(name: str, limit: rj.Limit | None, dtype: torch.dtype) -> None:
+    """u = x + y / 2, whose derivatives are known: residuals are those with the factors that were given."""
+    residual, true = COEFFICIENTS[name]
+    network = rj.load([([[1.0, 0.5]], [0.25])], activation="tanh", dtype=dtype)
+    found = rj.residual_bounds(network, rj.LpBall([[0.5, 0.5]], 0.0), residuals=residual, limit=limit)
+    lower, upper = float(found.lower), float(found.upper)
+    assert lower == -inf or (lower < inf and Fraction(lower) <= true)
+    assert upper == inf or (upper > -inf and Fraction(upper) >= true)
+    if dtype == torch.float64:
+        assert upper - lower <= 1e-6 * abs(true)
+
+
+@pytest.mark.parametrize("number", [10**400, 2**53 + 1, inf, nan, True])
+def test_factors_that_are_no_numbers_of_float64_are_refused(number: float) -> None:
+    with pytest.raises(rj.InvalidRequest, match="finite number"):
+        number * P(0)

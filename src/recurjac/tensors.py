@@ -23,6 +23,14 @@ def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.detach().to(dtype=dtype, device=device)
 
 
+def fits_double(tensor: Tensor) -> bool:
+    """Whether float64 has all of its numbers, which it may not if they are whole and 2⁵³ or more."""
+    if tensor.is_floating_point():
+        return True
+    large: list[int] = tensor[tensor.double().abs() >= 2**53].tolist()
+    return all(int(float(n)) == n for n in large)
+
+
 def without_gradients(value: _T) -> _T:
     """The same dataclasses, tuples and tensors, in the same memory, but no tensor asks for gradients.
 

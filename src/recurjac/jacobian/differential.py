@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from sys import float_info
 from typing import final
 
 import torch
@@ -14,7 +15,7 @@ from recurjac.arithmetic import Fast, Interval
 from recurjac.errors import InvalidRequest, expect_whole
 from recurjac.jacobian.base import AbstractJacobianMethod
 from recurjac.jacobian.hessian import derivatives
-from recurjac.jacobian.jets import Algebra, Enclosed, Jet, Ways, constant, jet_of, joined
+from recurjac.jacobian.jets import Algebra, Enclosed, Jet, Ways, jet_of, joined
 from recurjac.network import Network
 from recurjac.problem import Problem
 
@@ -79,8 +80,9 @@ class Residual:
 def _residual(value: Residual | float) -> Residual:
     if isinstance(value, Residual):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise InvalidRequest(f"{value!r} is no part of a residual; give a finite number, or partial(…)")
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not abs(value) <= float_info.max or float(value) != value:
+        raise InvalidRequest(f"{value!r} is no part of a residual; give a finite number of float64, or partial(…)")
     return Residual((Term(float(value), ()),))
 
 
@@ -174,8 +176,7 @@ class Differentials:
         terms = []
         for t in residual.terms:
             if not t.factors:
-                number = self.directions.new_full((algebra.symbols.region.batch, 1), t.coefficient)
-                terms.append(Enclosed(constant(number), Interval.point(number)))
+                terms.append(algebra.number(t.coefficient))
                 continue
             found = parts[t.factors[0]]
             for i, factor in enumerate(t.factors[1:]):
@@ -191,7 +192,7 @@ class Differentials:
         for residual in self.residuals:
             total = torch.zeros_like(value[:, 0])
             for t in residual.terms:
-                product = torch.full_like(total, t.coefficient)
+                product = torch.tensor(t.coefficient, dtype=torch.float64).to(total).expand_as(total)
                 for p in t.factors:
                     where = (value, first, second)[len(p.along)]
                     place = () if not p.along else p.along if len(p.along) == 1 else (self._pairs.index(p.along[:2]),)  # type: ignore[arg-type]

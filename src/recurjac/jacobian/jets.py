@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recurjac.activations import AbstractActivation, curvature_lines, slope_lines
-from recurjac.arithmetic import AbstractArithmetic, Interval
+from recurjac.arithmetic import AbstractArithmetic, Interval, round_up_to
 from recurjac.errors import InvalidRequest
 from recurjac.operators import AbstractOperator
 from recurjac.operators.interval import interval_image
@@ -96,12 +96,30 @@ class Algebra:
 
     def scaled(self, a: Enclosed, number: float) -> Enclosed:
         """A multiple of entries."""
-        arithmetic = self.symbols.arithmetic
-        factor = a.forms.rest.new_tensor(number)
-        rows = arithmetic.exact(a.forms.rows) * arithmetic.exact(factor)
-        rest = (arithmetic.exact(a.forms.rest) * arithmetic.exact(factor.abs())).upper()
-        bounds = arithmetic.product(a.bounds, Interval.point(factor))
+        arithmetic, factor = self.symbols.arithmetic, _around(number, a.forms.rest)
+        bounds = arithmetic.product(a.bounds, factor)
+        near, apart = self._apart(factor)
+        if near is None:
+            return Enclosed(AffineForms(torch.zeros_like(a.forms.rows), apart.expand_as(a.forms.rest)), bounds)
+        rows = arithmetic.exact(a.forms.rows) * arithmetic.ball(near, apart)
+        rest = (arithmetic.exact(a.forms.rest) * arithmetic.exact(factor.magnitude)).upper()
         return self.settled(self.symbols.settled(rows, torch.where(rest.isnan(), torch.inf, rest)), bounds)
+
+    def number(self, number: float) -> Enclosed:
+        """A constant, (B, 1)."""
+        region = self.symbols.region
+        bounds = _around(number, region.x).map(lambda t: t.expand(region.batch, 1))
+        near, apart = self._apart(bounds)
+        rows = torch.zeros_like(bounds.lower) if near is None else near
+        return Enclosed(AffineForms(rows.unsqueeze(1), apart), bounds)
+
+    def _apart(self, number: Interval) -> tuple[Tensor | None, Tensor]:
+        """One of the numbers, and how far others are from it at most; None and inf if an end is infinite."""
+        if not bool(number.magnitude.isfinite().all()):
+            return None, torch.full_like(number.lower, torch.inf)
+        exact = self.symbols.arithmetic.exact
+        apart = (exact(number.upper) - exact(number.lower)).upper()
+        return number.lower, torch.where(number.lower == number.upper, 0.0, apart)
 
     def image(self, terms: Sequence[tuple[AbstractOperator, Enclosed]], like: Tensor) -> Enclosed:
         """The image Σ A h, for h (B, R, *source); `like` (R, *node) is 0."""
@@ -128,6 +146,13 @@ def square(interval: Interval, arithmetic: AbstractArithmetic) -> Interval:
     """The interval of all squares of numbers in an interval."""
     least, most = (Interval.point(t) for t in (interval.mignitude, interval.magnitude))
     return arithmetic.enclose(arithmetic.product(least, least).lower.clamp(min=0), arithmetic.product(most, most).upper)
+
+
+def _around(number: float, like: Tensor) -> Interval:
+    """The number, or those of the dtype of `like` on both sides of it: ends of the shape ()."""
+    wide = torch.tensor(number, dtype=torch.float64)
+    ends = (-round_up_to(-wide, like.dtype), round_up_to(wide, like.dtype))
+    return Interval(*(end.to(like.device) for end in ends))
 
 
 def constant(value: Tensor) -> AffineForms:

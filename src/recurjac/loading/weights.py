@@ -18,7 +18,7 @@ from recurjac.loading.arrays import Npz, open_npz
 from recurjac.loading.messages import first_line
 from recurjac.network import Network, chain
 from recurjac.registry import concrete_classes
-from recurjac.tensors import cast
+from recurjac.tensors import cast, fits_double
 
 ActivationLike = str | AbstractActivation | Sequence[str | AbstractActivation]
 """One activation for all hidden layers, or one for each; the names are those of `activation_names`."""
@@ -106,7 +106,7 @@ def _cast(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """`tensor` in `dtype`.  Raises InvalidNetwork if `dtype` cannot represent one of its finite numbers exactly."""
     copy = cast(tensor, dtype, tensor.device)
     same = torch.equal(torch.nan_to_num(copy.detach().double()), torch.nan_to_num(tensor.detach().double()))
-    if not same:
+    if not fits_double(tensor) or not same:
         raise InvalidNetwork(f"{what} holds numbers that {dtype} cannot represent; bounds would be of another network")
     return copy
 

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.errors import InvalidRequest
-
-_WIDEST = 2**53
-"""Larger integers may not be representable in float64."""
+from recurjac.tensors import fits_double
 
 
 def exact_numbers(what: str, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -26,8 +24,7 @@ def exact_numbers(what: str, value: Any, dtype: torch.dtype, device: torch.devic
         return tensor
     wide = tensor.detach().double()
     cast = tensor.detach().to(dtype=dtype, device=device, copy=True)
-    large = not tensor.is_floating_point() and bool((wide.abs() > _WIDEST).any())
-    if large or not torch.equal(cast.to(wide), wide):
+    if not fits_double(tensor) or not torch.equal(cast.to(wide), wide):
         raise InvalidRequest(
             f"{what} holds numbers that {dtype} cannot represent; round them to {dtype}, or use a network in float64"
         )

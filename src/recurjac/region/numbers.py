@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recurjac._types import Shape
 from recurjac.errors import InvalidRegion
+from recurjac.tensors import fits_double
 
 Numbers = Any
 """Anything that `torch.as_tensor` reads: a tensor, a NumPy array, nested lists, a number."""
@@ -17,12 +18,15 @@ Numbers = Any
 
 def numbers(what: str, value: Numbers) -> Tensor:
     try:
-        if torch.as_tensor(value).is_complex():
+        given = torch.as_tensor(value)
+        if given.is_complex():
             raise TypeError("complex numbers have no order; give real numbers, such as real and imaginary parts")
         # the dtype is explicit: otherwise a Python float would pass through float32
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidRegion(f"{what} is not an array of numbers: {error}") from error
+    if not fits_double(given):
+        raise InvalidRegion(f"{what} holds a whole number that float64 cannot represent; give numbers of float64")
     if tensor.numel() == 0:
         raise InvalidRegion(f"{what} is empty (shape {tuple(tensor.shape)}); give at least one input")
     return tensor
