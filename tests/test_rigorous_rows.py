@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import NormalisedRows
+from recurjac.activations import LengthRows, NormalisedRows
 from recurjac.activations.row_bounds import divided, inverse_root, largest_squares, least_squares, others_of
 from recurjac.arithmetic import Interval
 from tests.marks import DTYPES, in_turn
@@ -144,8 +144,10 @@ def test_eps_is_that_of_the_stored_constant() -> None:
     """A network that was read in float32 keeps its rounded constants in float64."""
     x = torch.tensor([[0.3, 0.3001, 0.2999]])
     network = rj.load(nn.LayerNorm(3, 1e-7), x, dtype=torch.float32).to(dtype=torch.float64)
-    (closed,) = (s.closed for s in network.stages if s.closed is not None)
+    size, closed = (s.closed for s in network.stages if s.closed is not None)
+    assert isinstance(size.function, LengthRows)
     assert isinstance(closed.function, NormalisedRows)
+    assert size.function.eps == closed.function.eps
     assert closed.function.eps == float(torch.tensor(1e-7, dtype=torch.float32))
     bounds = rj.jacobian_bounds(network, rj.LpBall(x.double(), 0.0))
     assert bool(bounds.upper.isfinite().all())

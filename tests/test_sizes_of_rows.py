@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,3 +166,23 @@ def test_parameters_are_followed() -> None:
         first.weight.mul_(2.0)
     torch.testing.assert_close(network(x), module(x))
     torch.testing.assert_close(followed(x), same(x))
+
+
+def test_files_that_spell_a_layer_out(tmp_path: Path) -> None:
+    """As exporters wrote layer normalisation before ONNX had it."""
+    onnx = pytest.importorskip("onnx")
+    from tests.onnx_models import model, node
+
+    nodes = [
+        node("ReduceMean", "x", "mean", axes=[-1]), node("Sub", "x mean", "c"), node("Pow", "c two", "squares"),
+        node("ReduceMean", "squares", "variance", axes=[-1]), node("Add", "variance eps", "raised"),
+        node("Sqrt", "raised", "size"), node("Div", "c size", "unit"), node("Mul", "unit weight", "y"),
+    ]  # fmt: skip
+    constants = {"two": 2.0, "eps": 0.25, "weight": [1.0, 2.0, -1.0, 0.5]}
+    path = tmp_path / "layer.onnx"
+    onnx.save(model(nodes, [1, 4], constants), path)
+    network = rj.load(path)
+    assert _functions(network)[-1] == NormalisedRows(0.25, True)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=network.dtype)
+    wanted = F.layer_norm(x, (4,), torch.tensor(constants["weight"], dtype=x.dtype), eps=0.25)
+    torch.testing.assert_close(network(x), wanted)
