@@ -164,7 +164,8 @@ def _side_by_side(some: Sequence[Expression]) -> Expression:
     """One expression of all entries: the expression itself if there is one, otherwise a vector."""
     if len(some) == 1:
         return some[0]
-    return merged(lambda *tensors: torch.cat([t.reshape(1, -1) for t in tensors], 1), *some)
+    joined: Expression = merged(lambda *tensors: torch.cat([t.reshape(1, -1) for t in tensors], 1), *some)
+    return joined
 
 
 def _fits(rows: Tensor, divisor: Fraction) -> bool:
