@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.cli import main
+from recurjac.loading.entrance import Entrance
 from tests.helpers import refused
 
 onnx = pytest.importorskip("onnx")
@@ -131,6 +132,7 @@ def test_wrong_values_of_inputs_are_refused_in_one_sentence(tmp_path: Path) -> N
     ]
     for given, error, words in cases:
         refused(partial(rj.load, path, fixed_inputs=given), error, words)
+    refused(partial(Entrance.of, None, [("h", 0.0)]), rj.InvalidRequest, ["fixed_inputs is a list", "a map"])
     weights = [(np.eye(2), None)]
     refused(lambda: rj.load(weights, fixed_inputs={"h": 0.0}), rj.InvalidRequest, ["a list", "fixed_inputs"])
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.network import Network
+from recurjac.network.input_side import fixed_features
 from recurjac.testing.networks import random_network, true_jacobians
 from tests.conv_networks import CONVOLUTIONAL, convolutional
 from tests.exact import rational
@@ -71,6 +72,12 @@ def test_fixed_features(name: str) -> None:
         return x.flatten().expand(len(t), n).clone().index_copy_(1, torch.tensor(free), t).reshape(-1, *x.shape)
 
     agree(network, original, place, torch.eye(n, dtype=torch.float64)[:, free])
+
+
+@pytest.mark.parametrize("features", [None, [0], 3, "x"])
+def test_what_is_fixed_is_a_map(features: Any) -> None:
+    given = (features, (3,), torch.float64, torch.device("cpu"))
+    refused(lambda: fixed_features(*given), rj.InvalidRequest, [type(features).__name__, "a map", "{3: 0.5}"])
 
 
 @every_network

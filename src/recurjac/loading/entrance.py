@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recurjac._types import Shape
-from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
+from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer, expect
 from recurjac.loading.messages import first_line
 
 Array = np.ndarray[Any, Any]
@@ -31,10 +31,10 @@ class Entrance:
     fixed: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, example: Any, fixed: Mapping[str, Any] | None) -> Entrance:
+    def of(cls, example: Any, fixed: Any) -> Entrance:
         """Raises InvalidRequest unless `fixed` maps names to arrays of finite numbers."""
-        if fixed is not None and not isinstance(fixed, Mapping):
-            raise InvalidRequest(f"fixed_inputs is a {type(fixed).__name__}; give a mapping of names to values")
+        if fixed is not None:
+            expect(fixed, Mapping, "fixed_inputs", "give a map from names to values, such as {'state': 0.0}")
         shape = None if example is None else tuple(getattr(example, "shape", None) or np.shape(example))
         return cls(shape, {str(name): _numbers(str(name), value) for name, value in (fixed or {}).items()})
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recurjac._types import Shape
-from recurjac.errors import InvalidRequest
+from recurjac.errors import InvalidRequest, expect
 from recurjac.network.numbers import exact_numbers
 from recurjac.network.stage import Constant, Stage
 from recurjac.operators import AbstractOperator, Gather, compose
@@ -40,14 +40,13 @@ def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device
     return Gather(table.unsqueeze(0), (int(free.sum()),), shape)
 
 
-def fixed_features(
-    features: Mapping[Any, Any], shape: Shape, dtype: torch.dtype, device: torch.device
-) -> dict[int, Tensor]:
+def fixed_features(features: Any, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[int, Tensor]:
     """A map from feature indices to scalar values.
 
-    Raises InvalidRequest for a feature that does not exist, if all features are fixed, and for a value that is not a
+    Raises InvalidRequest for what is no map, for a feature that does not exist, if all features are fixed, and for a value that is not a
     finite number of `dtype`.
     """
+    expect(features, Mapping, "what is fixed", "give a map from features to values, such as {3: 0.5}")
     size, found = prod(shape), {}
     for feature, value in features.items():
         known = isinstance(feature, SupportsIndex) and not isinstance(feature, bool)
