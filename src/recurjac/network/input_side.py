@@ -43,8 +43,8 @@ def embedding(features: Mapping[int, Tensor], shape: Shape, device: torch.device
 def fixed_features(features: Any, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[int, Tensor]:
     """A map from feature indices to scalar values.
 
-    Raises InvalidRequest for what is no map, for a feature that does not exist, if all features are fixed, and for a value that is not a
-    finite number of `dtype`.
+    Raises InvalidRequest for what is no map, for a feature that does not exist, if all features are fixed, and for a
+    value that is not a finite number of `dtype`.
     """
     expect(features, Mapping, "what is fixed", "give a map from features to values, such as {3: 0.5}")
     size, found = prod(shape), {}
