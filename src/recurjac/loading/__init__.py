@@ -18,6 +18,7 @@ from recurjac.errors import ConversionError, InvalidNetwork, InvalidRequest, Unr
 from recurjac.loading.entrance import Entrance
 from recurjac.loading.estimators import Estimator, Fitted
 from recurjac.loading.foreign import about_file, about_object
+from recurjac.loading.known import check_known
 from recurjac.loading.loop_step import Step
 from recurjac.loading.messages import first_line
 from recurjac.loading.onnx_file import read_onnx
@@ -295,6 +296,7 @@ def _compare(network: Network, reference: Reference, x: Tensor, limited: bool, f
     with torch.no_grad():
         theirs = reference(x).double()  # first, because its error explains what is wrong with the original
         ours = network(x)
+    check_known(network, x)
     if limited and ours.shape == theirs.shape:
         finite = theirs.isfinite().reshape(len(x), -1).all(1)
         ours, theirs = ours[finite], theirs[finite]

@@ -203,6 +203,13 @@ class Network:
 
     def preactivations(self, x: Tensor) -> list[Tensor]:
         """z_1, …, z_K for inputs (batch, *input), in plain floating point; the last is the output."""
+        return self._evaluated(x)[0]
+
+    def nodes(self, x: Tensor) -> list[Tensor]:
+        """h_0, …, h_K for inputs h_0 = x (batch, *input), in plain floating point; the last is the output."""
+        return self._evaluated(x)[1]
+
+    def _evaluated(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         fast, nodes, pre = Fast(), [x], []
         for stage in self.stages:
             z = x.new_zeros(x.shape[0], *stage.shape)
@@ -211,7 +218,7 @@ class Network:
             bias = stage.bias(fast)
             pre.append(z if bias is None else z + bias.mid)
             nodes.append(_after(stage, pre))
-        return pre
+        return pre, nodes
 
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs (batch, *output) for inputs (batch, *input), in plain floating point."""

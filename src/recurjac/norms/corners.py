@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from recurjac.errors import InvalidRequest, expect, expect_counts
+from recurjac.errors import InvalidRequest, expect, expect_whole
 from recurjac.jacobian import Chords, Gradients
 from recurjac.norms.base import AbstractNormMethod
 from recurjac.norms.entrywise import JacobianNorm
@@ -38,8 +38,8 @@ class CornerNorm(AbstractNormMethod):
 
     def __post_init__(self) -> None:
         expect(self.otherwise, AbstractNormMethod, "the norm method", "give one such as JacobianNorm()")
-        expect_counts("CornerNorm", most=self.most)
-        if self.most > _MOST:
+        expect_whole("CornerNorm", most=self.most)
+        if not 0 <= self.most <= _MOST:
             raise InvalidRequest(f"most of CornerNorm is {self.most}; give a number from 0 to {_MOST}")
 
     @classmethod
