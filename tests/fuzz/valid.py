@@ -101,6 +101,26 @@ def _shapes() -> bytes:
     )  # fmt: skip
 
 
+def _branches() -> bytes:
+    """Two inputs, an axis of open size, and branches within a branch."""
+    from tests.onnx_models import helper, model, node, tensor, value
+
+    def side(name: str, *nodes: Any, **stored: Any) -> Any:
+        held = [tensor(key, array) for key, array in stored.items()]
+        return helper.make_graph(list(nodes), name, [], [value(name, None)], held)
+
+    inner = node("If", "k", "e", then_branch=side("i", node("Neg", "z", "i")),
+                 else_branch=side("j", node("Add", "z c", "j"), c=np.ones(2)))  # fmt: skip
+    then = side("t", node("Mul", "z f", "g"), node("Tanh", "g", "t"), f=np.array(2.0))
+    nodes = [
+        node("MatMul", "x W", "p"), node("Add", "p h", "z"), node("Equal", "k k", "same"), node("Not", "same", "other"),
+        node("If", "other", "y", then_branch=then, else_branch=side("e", inner)),
+    ]  # fmt: skip
+    inputs = [value("x", ("n", None)), value("h", (1, "m"))]
+    made = model(nodes, None, {"W": G.normal(size=(4, 2)), "k": np.array(False)}, inputs=inputs)
+    return bytes(made.SerializeToString())
+
+
 def _pt2() -> bytes:
     module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).eval()
     made = io.BytesIO()
@@ -225,6 +245,10 @@ def subjects() -> dict[str, Subject]:
         "dense.onnx": ({"m.onnx": _dense()}, ["inspect", "m.onnx"]),
         "conv.onnx": ({"m.onnx": _conv()}, ["inspect", "m.onnx"]),
         "shapes.onnx": ({"m.onnx": _shapes()}, ["inspect", "m.onnx"]),
+        "branches.onnx": (
+            {"m.onnx": _branches(), "h.npy": _npy(np.ones((1, 2)))},
+            ["inspect", "m.onnx", "--input-shape", "4", "--fix-inputs", "h=h.npy"],
+        ),
         "pt2": ({"m.pt2": _pt2()}, ["inspect", "m.pt2"]),
         "npy": ({"x.npy": _npy(X)}, [*BOUND, "x.npy"]),
         "npz": ({"x.npz": _npz(a=X, b=X)}, [*BOUND, "x.npz:a"]),
