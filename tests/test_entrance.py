@@ -273,6 +273,15 @@ def test_broken_branches_are_refused(tmp_path: Path) -> None:
         (of(far), ["'w'"]), (of(deep), ["nodes"]), (lonely, ["then_branch"]),
         (of(graph("g", [node("Neg", "q", "t")], "t")), ["'q'"]), (of(graph("g", [], "q")), ["'q'"]),
         (of(graph("g", [node("Loop", "- yes x", "t", body=good)], "t")), ["Loop", "control flow"]),
+        (of(graph("g", [node("GroupNormalization", "x x x", "t", num_groups=1)], "t")), ["GroupNormalization"]),
+        (of(graph("g", [node("Mul", "x x", "t", domain="a\nb")], "t")), ["a\\nb.Mul", "own domain"]),
+        (of(graph("g", [node("Mul", "x x", "t", domain="a" * 9999)], "t")), ["aaa", "own domain"]),
+        (of(graph("g", [node("If", "", "t", then_branch=good, else_branch=good)], "t")), ["If", "depends"]),
+        # what a branch holds that is not taken must be valid, too, as the original could not be evaluated
+        (model([node("If", "no", "y", then_branch=graph("g", [node("Mul", "x x", "t", domain="b")], "t"),
+                     else_branch=good)], (1, 2), {"no": np.array(False)}), ["original", "'b'"]),
+        (model([node("If", "no", "y", else_branch=good)], (1, 2), {"no": np.array(False)}),
+         ["original", "then_branch"]),
     ]  # fmt: skip
     for k, (made, words) in enumerate(cases):
         path = saved(tmp_path / f"{k}.onnx", made)

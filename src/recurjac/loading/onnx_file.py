@@ -124,7 +124,7 @@ def _branched(
     model: Model, node: Any, values: Mapping[str, Any], builder: Builder, readers: Mapping[str, Reader]
 ) -> Sequence[Any]:
     """The results of the branch that an If takes, whose condition must not depend on the network's input."""
-    condition = values[node.input[0]]
+    condition = values[node.input[0]] if len(node.input) == 1 else None
     if not isinstance(condition, Tensor) or condition.numel() != 1:
         raise UnsupportedLayer(
             f"{_place(node)} is not supported: which branch is taken depends on the network's input; export the branch "
@@ -200,7 +200,12 @@ def _read(
 def _place(node: Any) -> str:
     """The name of a node in messages."""
     name = f" {node.name!r}" if node.name else f" that computes {node.output[0]!r}" if node.output else ""
-    return f"the {node.domain and node.domain + '.'}{node.op_type} node{name}"
+    kind = f"{node.domain and node.domain + '.'}{node.op_type}"
+    return f"the {kind if kind.isprintable() and len(kind) < _LONG else repr(kind[:_LONG])} node{name}"
+
+
+_LONG = 100
+"""The most letters of an operator's name in messages."""
 
 
 def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:

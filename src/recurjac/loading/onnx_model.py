@@ -58,7 +58,8 @@ class Model:
         """The attributes of a node by name, with the defaults of its opset: numbers, strings and lists of them."""
         from onnx import AttributeProto, defs, helper
 
-        schema = defs.get_schema(node.op_type, self._opset) if defs.has(node.op_type) else None
+        known = not node.domain and defs.has(node.op_type, self._opset, "")
+        schema = defs.get_schema(node.op_type, self._opset) if known else None
         defaults = [] if schema is None else [a.default_value for a in schema.attributes.values()]
         found: dict[str, Any] = {}
         for a in (*(d for d in defaults if abs(d.f) < _NO_END), *node.attribute):

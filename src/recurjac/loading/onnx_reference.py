@@ -35,10 +35,13 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 
 
 def evaluator(model: Any) -> Any:
-    """An object that evaluates a model."""
+    """An object that evaluates a model.  Raises ValueError if there is none, also for branches that are not taken."""
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(model, new_ops=list(_kernels()))
+    try:
+        return ReferenceEvaluator(model, new_ops=list(_kernels()))
+    except Exception as error:  # a file can cause any exception
+        raise ValueError(f"onnx.reference fails on it: {first_line(error)}") from error
 
 
 def evaluate(evaluator: Any, feeds: dict[str, Any]) -> list[Any]:
