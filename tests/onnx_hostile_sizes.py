@@ -81,7 +81,6 @@ FILES: dict[str, Hostile] = {
     "OneHot": Hostile(folded("OneHot", "a d v", {"a": i(0), "d": i(10**13), "v": C(2)}), U, ("OneHot",)),
     "integers in a sum": Hostile(folded("NonZero", "a", {"a": C(3)}), N, ("original", "float64 != int64")),
     "random constant": Hostile(folded("RandomNormal", "", {}, shape=[4]), U, ("RandomNormal",)),
-    "convolved constants": Hostile(folded("Conv", "a K", {"a": C((1, 2, 8, 8)), "K": K}), U, ("Conv", "folded")),
     "powers": Hostile(folded("Pow", "a b", {"a": i(2), "b": i(-1)}), U, ("Pow",)),
     "shapes do not fit": Hostile(folded("Add", "a b", {"a": C(3), "b": C(4)}), U, ("Add",)),
     "growing constants": Hostile(

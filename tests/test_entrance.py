@@ -158,6 +158,40 @@ def test_a_state_may_have_its_batch_on_another_axis(tmp_path: Path) -> None:
     assert (network.input_shape, network.output_shape) == ((1, 2), (3,))
 
 
+def test_what_follows_from_fixed_inputs_alone_is_read_like_the_rest(tmp_path: Path) -> None:
+    """Convolutions, dense layers and activations of a fixed image scale those of the free input."""
+    g = np.random.default_rng(5)
+    nodes = [
+        node("Conv", "h K", "c", pads=[1, 1]), node("LeakyRelu", "c", "r", alpha=0.125), node("Flatten", "r", "f"),
+        node("Gemm", "f W b", "e"), node("Tanh", "e", "t"), node("MatMul", "x A", "z"), node("Mul", "z t", "p"),
+        node("Tanh", "p", "q"), node("MatMul", "q V", "y"),
+    ]  # fmt: skip
+    shapes = {"K": (2, 1, 3), "W": (10, 3), "b": (3,), "A": (4, 3), "V": (3, 2)}
+    constants = {name: g.normal(size=size) for name, size in shapes.items()}
+    inputs = [value("x", ("n", 4), DOUBLE), value("h", ("n", 1, 5), DOUBLE)]
+    path = saved(tmp_path / "m.onnx", model(nodes, None, constants, inputs=inputs, kind=DOUBLE))
+    k, w, b, a, v = (torch.from_numpy(constants[name]) for name in shapes)
+    h, x = torch.from_numpy(g.normal(size=(1, 1, 5))), torch.from_numpy(g.normal(size=(1, 4)))
+    image = nn.functional.leaky_relu(nn.functional.conv1d(h, k, padding=1), 0.125).flatten(1)
+    scale = torch.tanh(image @ w + b)
+    network = rj.load(path, fixed_inputs={"h": h})
+    torch.testing.assert_close(network(x), torch.tanh(x @ a * scale) @ v)
+    slopes = torch.autograd.functional.jacobian(lambda z: torch.tanh(z @ a * scale[0]) @ v, x[0])
+    methods = (rj.FastLip(), rj.Chords(), rj.Reversed(rj.RecurJac()), rj.GradientForms(), rj.ClosedForms(rj.Chords()))
+    for method in methods:
+        found = rj.jacobian_bounds(network, rj.LpBall(x, 0.0), method=method)
+        assert found.rigorous
+        assert bool(((found.lower[0] <= slopes + 1e-14) & (slopes - 1e-14 <= found.upper[0])).all())
+        assert float((found.upper - found.lower).max()) < 1e-10
+    refused(partial(rj.load, saved(tmp_path / "n.onnx", noisy())), rj.UnsupportedLayer, ["among the operators"])
+
+
+def noisy() -> Any:
+    """Numbers that neither depend on the input nor are folded."""
+    nodes = [node("RandomNormal", "", "r", shape=[1, 2]), node("Add", "x r", "y")]
+    return model(nodes, (1, 2))
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from recurjac.loading.messages import advice, first_line
 from recurjac.loading.onnx_branches import is_branch, stored, taken
 from recurjac.loading.onnx_checks import check_node
 from recurjac.loading.onnx_model import Model, parse
-from recurjac.loading.onnx_sizes import grown
+from recurjac.loading.onnx_sizes import grown, is_folded
 from recurjac.loading.rewrites.threshold import Above, check_read
 from recurjac.loading.wanted import Wanted, option
 from recurjac.network import Network
@@ -176,7 +176,9 @@ def _read(
                 raise UnsupportedLayer(f"{_place(node)} needs {value.what}; export the network without it")
         check_read(node.op_type, _place(node), inputs)
         if not any(isinstance(i, Expression | Above) for i in inputs):
-            return _folded(model, node, inputs, builder)
+            if is_folded(node.op_type):
+                return _folded(model, node, inputs, builder)
+            inputs = _as_expressions(inputs, builder)
         if node.op_type in _CASTS:
             return [_cast(node, *inputs)]
         attributes = model.attributes(node)
@@ -206,6 +208,13 @@ def _place(node: Any) -> str:
 
 _LONG = 100
 """The most letters of an operator's name in messages."""
+
+
+def _as_expressions(inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
+    """Constants of which the first, what an operator is applied to, is read like a tensor that depends on the input."""
+    if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
+        raise ValueError("it does not depend on the input, and is not among the operators that are folded")
+    return [builder.constant(inputs[0]), *inputs[1:]]
 
 
 def _folded(model: Model, node: Any, inputs: Sequence[Any], builder: Builder) -> Sequence[Any]:
