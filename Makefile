@@ -27,7 +27,7 @@ notebooks: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
 	$(THREADS) $(BIN)/python -m scripts.notebooks
 
-# bounds of 2000 random networks of all kinds of layers against sampled truth, in about 40 minutes; then hostile files
+# bounds of 2000 random networks of all kinds of layers against sampled truth, in one to three hours; then hostile files
 # of every kind for $(FUZZ_SECONDS) seconds: make fuzz FUZZ_SECONDS=36000 FUZZ_FIRST=1000000
 FUZZ_SECONDS ?= 600
 FUZZ_FIRST ?= 1
