@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,23 @@ def test_wrong_inputs_of_modules_are_refused_in_one_sentence() -> None:
     ]
     for given, error, words in cases:
         refused(partial(rj.load, TwoInputs(), x, fixed_inputs=given), error, words)
+
+
+def test_examples_and_modules_that_are_none_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    """What is looked at for several inputs must not hide what is wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
+    ragged: Any = [[1.0, 2.0, 3.0], [1.0]]
+    refused(partial(rj.load, nn.Linear(3, 2), ragged), rj.InvalidNetwork, ["the example", "not an array"])
+    refused(partial(rj.load, traced, torch.zeros(1, 3)), rj.InvalidNetwork, ["torch.export"])
+    refused(partial(rj.load, traced, torch.zeros(1, 3), fixed_inputs={"h": 0.0}), rj.InvalidRequest, ["no input 'h'"])
+    program = torch.export.export(nn.Linear(3, 2), (torch.zeros(1, 3),)).module()
+    refused(partial(rj.load, program, torch.zeros(1, 3)), rj.InvalidNetwork, ["eval mode", "torch.export.save"])
+    path = saved(tmp_path / "open.onnx", pooled(("n", 3, None, None)))
+    refused(partial(rj.load, path, ragged), rj.InvalidNetwork, ["--input-shape"])
+    live = [torch.ones(3, requires_grad=True)]
+    assert rj.load([(np.eye(3), None)], live).input_shape == (3,)
 
 
 # Branches

@@ -40,8 +40,12 @@ def _wrong(network: Network, **changes: object) -> Network:
 def test_another_function_is_noticed(formula: object, other: object) -> None:
     network = rj.load(Fn(lambda _, t: formula(t), nn.Identity()).double(), X[:1])  # type: ignore[operator]
     assert any(s.closed is not None for s in network.stages)
-    check_known(network, X)
-    refused(lambda: check_known(_wrong(network, closed={"function": other}), X), rj.ConversionError, ["is read as"])
+    check_known(network, network.nodes(X))
+    refused(
+        lambda: check_known(_wrong(network, closed={"function": other}), network.nodes(X)),
+        rj.ConversionError,
+        ["is read as"],
+    )
 
 
 def test_other_matrices_are_noticed() -> None:
@@ -50,10 +54,10 @@ def test_other_matrices_are_noticed() -> None:
             return torch.tanh(t) @ torch.sin(t).mT
 
     network = rj.load(Squared(), X[:1])
-    check_known(network, X)
+    check_known(network, network.nodes(X))
     (product,) = [s.matrices for s in network.stages if s.matrices is not None]
     swapped = _wrong(network, matrices={"first": product.second, "second": product.first})
-    refused(lambda: check_known(swapped, X), rj.ConversionError, ["a product of matrices"])
+    refused(lambda: check_known(swapped, network.nodes(X)), rj.ConversionError, ["a product of matrices"])
 
 
 def test_what_is_not_finite_is_not_compared() -> None:
@@ -61,6 +65,6 @@ def test_what_is_not_finite_is_not_compared() -> None:
     network = rj.load(Fn(lambda _, t: t / t.square().mean(-1, keepdim=True).sqrt(), nn.Identity()).double(), X[:1])
     dead = X.clone()
     dead[:, 1] = 0
-    check_known(network, dead)
+    check_known(network, network.nodes(dead))
     wrong = _wrong(network, closed={"function": NormalisedRows(0.1, False)})
-    refused(lambda: check_known(wrong, dead), rj.ConversionError, ["NormalisedRows"])
+    refused(lambda: check_known(wrong, network.nodes(dead)), rj.ConversionError, ["NormalisedRows"])

@@ -204,9 +204,10 @@ def _value(name: str, text: str) -> Any:
     if Path(text).suffix.lower() == ".npy":
         return read_array(text)
     try:
-        return float(text) if any(c in text.lower() for c in ".enif") else int(text)
+        number = float(text)
     except ValueError as error:
         raise InvalidRequest(f"--fix-inputs {name}={text}: give a number or a .npy file") from error
+    return int(text) if text.strip("+-").isdigit() else number
 
 
 def _example(args: argparse.Namespace) -> Tensor | None:

@@ -295,8 +295,9 @@ def _compare(network: Network, reference: Reference, x: Tensor, limited: bool, f
     """On how many inputs network and reference agree; of a `limited` network, only those with finite outputs count."""
     with torch.no_grad():
         theirs = reference(x).double()  # first, because its error explains what is wrong with the original
-        ours = network(x)
-    check_known(network, x)
+        nodes = network.nodes(x)
+        check_known(network, nodes)
+        ours = nodes[-1]
     if limited and ours.shape == theirs.shape:
         finite = theirs.isfinite().reshape(len(x), -1).all(1)
         ours, theirs = ours[finite], theirs[finite]

@@ -35,8 +35,7 @@ class Entrance:
         """Raises InvalidRequest unless `fixed` maps names to arrays of finite numbers."""
         if fixed is not None:
             expect(fixed, Mapping, "fixed_inputs", "give a map from names to values, such as {'state': 0.0}")
-        shape = None if example is None else tuple(getattr(example, "shape", None) or np.shape(example))
-        return cls(shape, {str(name): _numbers(str(name), value) for name, value in (fixed or {}).items()})
+        return cls(_shape_of(example), {str(name): _numbers(str(name), value) for name, value in (fixed or {}).items()})
 
     def refused_by(self, what: str) -> None:
         """Raise InvalidRequest if an input is fixed of something that has only one."""
@@ -109,8 +108,7 @@ class Entrance:
         Raises InvalidRequest for a name that does not exist, or for numbers that the module's dtype cannot represent,
         and UnsupportedLayer unless one input is left.
         """
-        taken = list(inspect.signature(module.forward).parameters.values())
-        named = [p for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        named = [p for p in _parameters(module) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         inputs = [p.name for p in named if p.default is p.empty or p.name in self.fixed]
         if not self.fixed and len(inputs) <= 1:
             return module
@@ -134,6 +132,22 @@ class _Fixing(nn.Module):
     def forward(self, x: Tensor) -> Any:
         tensors = {name: getattr(self, held) for name, held in self._buffers_of.items()}
         return self.module(**{self._free: x}, **tensors, **self._numbers)
+
+
+def _parameters(module: nn.Module) -> Sequence[inspect.Parameter]:
+    """Those of `forward`; none if Python does not know them, as of a traced module."""
+    try:
+        return list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _shape_of(example: Any) -> Shape | None:
+    """None if there is no example, or none that is an array; of a module, that is refused where it is traced."""
+    try:
+        return None if example is None else tuple(torch.as_tensor(example).shape)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _tensor(name: str, array: Array, module: nn.Module) -> Tensor | float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,29 +15,26 @@ _NEAR = 1e-7
 """The largest difference, of the largest entry of a stage: that of a function in two orders, not of two functions."""
 
 
-def check_known(network: Network, x: Tensor) -> None:
-    """Raise ConversionError unless stages are what is stated of them at inputs (batch, *input), where that is finite.
+def check_known(network: Network, nodes: Sequence[Tensor]) -> None:
+    """Raise ConversionError unless stages are what is stated of them, where that is finite.
 
+    nodes: the values of all nodes at some inputs, as `Network.nodes` returns them.
     Bounds rest on these statements, of which the outputs alone show nothing.
     """
-    if all(s.closed is None and s.matrices is None for s in network.stages):
-        return
-    with torch.no_grad():
-        nodes = network.nodes(x)
-        for k, stage in enumerate(network.stages, 1):
-            for what, stated in _stated(stage, nodes):
-                gap = (stated.reshape(nodes[k].shape) - nodes[k]).abs()
-                sizes = torch.where(nodes[k].isfinite(), nodes[k].abs(), 0.0).reshape(len(x), -1)
-                scale = sizes.amax(1).reshape(-1, *[1] * len(stage.shape))
-                wrong = gap.isfinite() & ~(gap <= _NEAR * scale)
-                if bool(wrong.any()):
-                    raise ConversionError(
-                        f"stage {k} is read as {what}, from which it differs by {float(gap[wrong].max()):.2g} on a "
-                        "random input; please report this with the network"
-                    )
+    for k, stage in enumerate(network.stages, 1):
+        for what, stated in _stated(stage, nodes):
+            gap = (stated.reshape(nodes[k].shape) - nodes[k]).abs()
+            sizes = torch.where(nodes[k].isfinite(), nodes[k].abs(), 0.0).flatten(1)
+            scale = sizes.amax(1).reshape(-1, *[1] * len(stage.shape))
+            wrong = gap.isfinite() & ~(gap <= _NEAR * scale)
+            if bool(wrong.any()):
+                raise ConversionError(
+                    f"stage {k} is read as {what}, from which it differs by {float(gap[wrong].max()):.2g} on a random "
+                    "input; please report this with the network"
+                )
 
 
-def _stated(stage: Stage, nodes: list[Tensor]) -> list[tuple[str, Tensor]]:
+def _stated(stage: Stage, nodes: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
     """What a stage is said to be, and its values (batch, entries…) by that."""
     fast, found = Fast(), []
     if stage.closed is not None:

@@ -52,8 +52,8 @@ def taken(node: Any, condition: bool) -> Any:
     return found[0]
 
 
-def stored(graph: Any) -> list[tuple[Any, Array]]:
-    """The stored tensors of a branch, in the types in which the file was widened."""
+def stored(graph: Any) -> dict[str, Array]:
+    """The stored tensors of a branch by their names, in the types in which the file was widened."""
     from onnx import numpy_helper
 
-    return [(t, np.array(numpy_helper.to_array(t))) for t in graph.initializer]
+    return {t.name: np.array(numpy_helper.to_array(t)) for t in graph.initializer}

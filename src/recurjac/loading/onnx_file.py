@@ -134,7 +134,7 @@ def _branched(
         branch = taken(node, bool(condition))
     except ValueError as error:
         raise UnsupportedLayer(f"{_place(node)} is not supported: {error}; export the model again") from error
-    inner = {**values, **{t.name: torch.from_numpy(a) for t, a in stored(branch)}}
+    inner = {**values, **{name: torch.from_numpy(array) for name, array in stored(branch).items()}}
     _follow(model, branch.node, inner, builder, readers)
     missing = [v.name for v in branch.output if v.name not in inner]
     if missing:

@@ -203,9 +203,18 @@ def _named(module: nn.Module, name: str) -> Tensor:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Set the module and all of its parts to eval mode, and restore their modes afterwards."""
+    """Set the module and all of its parts to eval mode, and restore their modes afterwards.
+
+    Raises InvalidNetwork for a module that has no such mode, as that of an exported program.
+    """
     training = [(m, m.training) for m in module.modules()]
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError as error:
+        raise InvalidNetwork(
+            f"the module cannot be put into eval mode: {first_line(error)}; give the module that was exported, or a "
+            "file of torch.export.save"
+        ) from error
     try:
         yield
     finally:
