@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import recurjac as rj
 from benchmarks.architectures import ARCHITECTURES
 from recurjac import testing
+from recurjac.jacobian.carried import spread
 from recurjac.propagation.forms import DenseForms
 from recurjac.testing.networks import KINDS, random_network, true_jacobians
 from tests.conv_networks import convolutional
@@ -119,3 +120,14 @@ def test_small_architectures(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_small_architectures_over_larger_balls(name: str) -> None:
     bounded(name, 0.1)
+
+
+@pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=str)
+def test_sums_of_rests_are_infinite_where_one_is_that_is_read(arithmetic: rj.Fast | rj.Rigorous) -> None:
+    weights = torch.tensor([[[[1.0, 0.0], [0.0, -2.0], [0.0, 0.0], [-1e-30, 1.0]]]], dtype=torch.float64)
+    rests = torch.tensor([[[torch.inf, 3.0]]], dtype=torch.float64)
+    found = spread(weights, rests, arithmetic)
+    assert found.shape == (1, 1, 4)
+    assert found[0, 0, 0] == found[0, 0, 3] == torch.inf
+    assert 6.0 <= float(found[0, 0, 1]) <= 6.0 + 1e-12
+    assert float(found[0, 0, 2]) <= 1e-300

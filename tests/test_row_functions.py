@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 import recurjac as rj
-from recurjac.activations import AbstractRowFunction, FlooredRows, LengthRows, NormalisedRows, ShiftedRows, SoftmaxRows
+from recurjac.activations import AbstractRowFunction, LengthRows, NormalisedRows, ShiftedRows, SoftmaxRows
 from recurjac.activations.shrunk_rows import AbstractShrunkRows
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.closed_forms import shortened
+from tests.helpers import concrete_classes
 from tests.test_attention import MODULES, network_of
 
 FAST = rj.Fast()
-FUNCTIONS: list[AbstractRowFunction] = [
-    f for kind in (SoftmaxRows, NormalisedRows, LengthRows, ShiftedRows, FlooredRows) for f in kind.examples()
-]
+FUNCTIONS: list[AbstractRowFunction] = [f for kind in concrete_classes(AbstractRowFunction) for f in kind.examples()]
+HIDDEN = SoftmaxRows(torch.tensor([[False, True, False, False, False]]).expand(4, 5))
+"""A softmax of rows of five numbers, of which one counts as -∞."""
 SIZES = (1, 2, 3, 5, 16)
 RADII = (0.0, 1e-3, 0.1, 0.7, 4.0, 400.0)
 
@@ -79,6 +80,37 @@ def test_sampled_values_and_slopes_are_inside(function: AbstractRowFunction, cou
         torch.testing.assert_close(values.lower, values.upper, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(slopes.lower, slopes.upper, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(along.lower, along.upper, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=str)
+@pytest.mark.parametrize(("radius", "half"), [(0.0, 0.5), (0.1, 1e-3), (0.1, 0.5), (4.0, 0.5)])
+@pytest.mark.parametrize("function", [*FUNCTIONS, HIDDEN], ids=str)
+def test_uncertain_tangents_and_covectors(
+    function: AbstractRowFunction, radius: float, half: float, arithmetic: rj.Fast | rj.Rigorous
+) -> None:
+    """Derivatives along tangents that are only known to lie between numbers, and their products with such covectors."""
+    z, g = boxes(5, radius), torch.Generator().manual_seed(2)
+    points = points_of(z, 60)
+    true = slopes_at(function, points) if function is not HIDDEN else _hidden_slopes(points)
+    ways, covectors = (torch.randn(2, 3, 4, 5, generator=g, dtype=torch.float64) for _ in range(2))
+    apart = half * torch.rand(2, 2, 3, 4, 5, generator=g, dtype=torch.float64)
+    tangents, rows = Interval(ways - apart[0], ways + apart[0]), Interval(covectors - apart[1], covectors + apart[1])
+    some, others = points_of(tangents, len(points)), points_of(rows, len(points))
+    values = (true.unsqueeze(2) @ some.unsqueeze(-1)).squeeze(-1)
+    assert holds(function.slope_along(z, tangents, arithmetic), values)
+    assert holds(function.slope_between(z, rows, tangents, arithmetic), (values * others).sum(-1))
+    slopes, low, high = true.unsqueeze(2), tangents.lower.unsqueeze(-2), tangents.upper.unsqueeze(-2)
+    largest = (slopes * torch.where(slopes > 0, high, low)).sum(-1)
+    assert holds(function.slope_along(z, tangents, arithmetic), largest)
+    assert holds(function.slope_along(z, -tangents, arithmetic), -largest)
+
+
+def _hidden_slopes(points: Tensor) -> Tensor:
+    """Of `HIDDEN`: those of the other numbers, and 0."""
+    shown = [0, 2, 3, 4]
+    found = points.new_zeros(*points.shape, 5)
+    found[..., torch.tensor(shown)[:, None], torch.tensor(shown)] = slopes_at(SoftmaxRows(), points[..., shown])
+    return found
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)
@@ -359,6 +391,52 @@ def test_derivatives_of_lengths_along_tangents_are_nearly_exact(function: Length
             assert float(at.max()) <= float(high) <= float(sums)
             assert float(high) <= 1.03 * float(at.max()) or float(at.max()) < 0.5
         assert float(plain.upper[0, 0, 0, 0]) > 1.05 * float(true[0].max())
+
+
+def test_derivatives_of_lengths_are_bounded_whatever_the_search_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound of `_most_along` is one for all t, v and q; a search may be wrong, and must not be believed."""
+    g = torch.Generator().manual_seed(0)
+
+    def anything(_self: LengthRows, _low: Tensor, _high: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = 0.6 if bool(torch.rand((), generator=g) < 0.5) else 3.0
+        t, q = (size * torch.rand(*w.shape[:-1], 1, generator=g, dtype=w.dtype) for _ in range(2))
+        return t, size * torch.randn(w.shape, generator=g, dtype=w.dtype), q
+
+    monkeypatch.setattr(LengthRows, "_support", anything)
+    z = boxes(3, 0.3)
+    points = points_of(z, 100)
+    for function in LengthRows.examples():
+        true = slopes_at(function, points)[..., 0, :]
+        for _ in range(40):
+            w = torch.randn(2, 1, 4, 3, generator=g, dtype=torch.float64)
+            found = function._most_along(z.map(lambda t: t.unsqueeze(1)), w, rj.Rigorous())
+            along = (true.unsqueeze(2) * w).sum(-1, keepdim=True)
+            assert bool((along.nan_to_num(-inf) <= found + 1e-12).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "function", [f for kind in concrete_classes(AbstractShrunkRows) for f in kind.examples()], ids=str
+)
+def test_sizes_and_shares_of_rows_cover_their_rounding(function: AbstractShrunkRows, dtype: torch.dtype) -> None:
+    """In fractions, with no tolerance, for rows that are points and sizes that are numbers."""
+    arithmetic, g = rj.Rigorous(), torch.Generator().manual_seed(0)
+    function = replace(function, number=float(torch.tensor(function.number).to(dtype)), centred=False)
+    rows = (torch.randn(1, 200, 3, generator=g, dtype=torch.float64) * 0.3).to(dtype)
+    sizes = function._sizes(Interval.point(rows), arithmetic)
+    for row, low, high in zip(rows[0], *(t[0, :, 0].tolist() for t in (sizes.lower, sizes.upper)), strict=True):
+        square = sum((Fraction(v) ** 2 for v in row.tolist()), Fraction(0)) / function.divisor
+        assert Fraction(low) ** 2 <= square <= Fraction(high) ** 2
+    s = torch.cat([0.1 * torch.rand(200, generator=g, dtype=torch.float64), torch.rand(200, generator=g).double()])
+    size = Interval.point(s.to(dtype).reshape(1, -1, 1))
+    shares, rises = function._share(size, arithmetic), function._rise(size, arithmetic)
+    ends = (t.flatten().tolist() for t in (size.lower, shares.lower, shares.upper, rises.lower, rises.upper))
+    for at, low, high, least, most in zip(*ends, strict=True):
+        t, e = Fraction(at), Fraction(function.number)
+        over = t + e if isinstance(function, ShiftedRows) else max(t, e)
+        steep = e / over**2 if isinstance(function, ShiftedRows) else 1 / e if t < e else Fraction(0)
+        assert Fraction(low) <= t / over <= Fraction(high)
+        assert Fraction(least) <= steep <= Fraction(most)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)

@@ -83,6 +83,8 @@ OTHERS: dict[str, Formula] = {
     "fourth powers": lambda x: x * torch.rsqrt(x.pow(4).mean(-1, keepdim=True) + EPS),
     "a size less a number": lambda x: x / (_size(x, eps=0.0) - EPS),
     "squares with two factors": lambda x: torch.sqrt(2 * x[..., :2] ** 2 + x[..., 2:] ** 2),
+    "squares with two factors, the plain one first": lambda x: torch.sqrt(x[..., :2] ** 2 + 2 * x[..., 2:] ** 2),
+    "squares with two shares": lambda x: torch.sqrt(x[..., :2] ** 2 / 2 + x[..., 2:] ** 2 / 3),
     "a square less a square": lambda x: torch.sqrt((x[..., :2] ** 2 - 0.5 * x[..., 2:] ** 2).abs() + EPS),
     "a square and a cube": lambda x: torch.sqrt(x[..., :2] ** 2 + x[..., 2:] ** 3 + 30),
     "eps twice": lambda x: x / (_size(x) + EPS),
