@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -23,12 +22,12 @@ from recurjac._types import Shape
 from recurjac.errors import InvalidNetwork, InvalidRequest, UnsupportedLayer
 from recurjac.loading import readers, rewrites
 from recurjac.loading.decompositions import changes_part, decomposed, state_eps
+from recurjac.loading.exported import exported
 from recurjac.loading.expression import Builder, Expression
-from recurjac.loading.foreign import about_untraced
 from recurjac.loading.graph_ends import WRAP, end_of, evaluated, is_check, output_names, place_of
-from recurjac.loading.messages import INSIDE, advice, first_line, is_derivative, quiet_failure, untraced
+from recurjac.loading.messages import INSIDE, advice, first_line
 from recurjac.loading.rewrites.threshold import Above, check_read
-from recurjac.loading.unfolded import differentiates, is_covector, named_tensors, places, unfolded
+from recurjac.loading.unfolded import is_covector, named_tensors, places
 from recurjac.loading.wanted import Wanted, option
 from recurjac.loading.widening import InFloat64, WithEps, called
 from recurjac.network import Network, Watched
@@ -147,45 +146,8 @@ def trace(module: nn.Module, example: Tensor, wanted: Wanted) -> Traced:
     example = (example if some is None else example.to(some))[:1]
     dtypes = [torch.get_default_dtype(), torch.float64, torch.float32] if some is None else [some.dtype]
     with eval_mode(module):
-        exported, program = _exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
-    return Traced(module, exported, state_eps(program), tuple(example.shape[1:]), example.device, wanted)
-
-
-def _exported(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module, ExportedProgram]:
-    """The graph of a module, or of its operations if it differentiates inside, and what was exported.
-
-    It is that for the first of some examples that PyTorch can export it with.
-    """
-    failed: list[Exception] = []
-    for example in examples:
-        try:
-            program = _export(module, example)
-        except Exception as error:  # a module can raise any exception
-            failed.append(error)
-            found = _export_unfolded(module, example) if is_derivative(error) else None
-            if found is not None:
-                return found
-        else:
-            return (_export_unfolded(module, example) if differentiates(program) else None) or (module, program)
-    raise InvalidNetwork(
-        f"torch.export cannot trace the module on a batch of one input of shape {tuple(examples[0].shape[1:])} "
-        f"(the first dimension of the example is the batch): {untraced(failed[0], about_untraced(module))}"
-    ) from failed[0]
-
-
-def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
-    with quiet_failure(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The tensor attribute")  # weights that are computed in each call
-        return torch.export.export(module, (example,), strict=False)
-
-
-def _export_unfolded(module: nn.Module, example: Tensor) -> tuple[nn.Module, ExportedProgram] | None:
-    """What is exported of a module that differentiates inside; None if PyTorch cannot follow it."""
-    try:
-        plain = unfolded(module, example)
-        return plain, _export(plain, example)
-    except Exception:  # a module can raise any exception; the first one says why
-        return None
+        found, program = exported(module, [example.to(d) for d in dict.fromkeys(dtypes)])
+    return Traced(module, found, state_eps(program), tuple(example.shape[1:]), example.device, wanted)
 
 
 def _narrow(tensor: Tensor) -> bool:
