@@ -24,7 +24,7 @@ from recurjac.propagation.planning import Thresholds
 from recurjac.search import proof
 from recurjac.search.jacobians import gains_at, point_jacobian
 from tests.helpers import points_of
-from tests.marks import in_turn
+from tests.marks import in_turn, often
 from tests.torch_cases import Fn
 
 NAMES = ("MobileNetV3-like", "EfficientNet-like", "U-Net")
@@ -71,7 +71,7 @@ def test_noises_are_worth_their_time(name: str) -> None:
     assert with_noises <= without
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", often(NAMES, ("MobileNetV3-like", "U-Net")))
 def test_all_outputs_of_a_batch_in_other_norms(name: str) -> None:
     network, x = small(name, outputs=True)
     network = network.flattened_output() if name == "U-Net" else network

@@ -17,6 +17,7 @@ from recurjac.activations.shrunk_rows import AbstractShrunkRows
 from recurjac.arithmetic import Interval
 from recurjac.jacobian.closed_forms import shortened
 from tests.helpers import concrete_classes
+from tests.marks import in_turn
 from tests.test_attention import MODULES, network_of
 
 FAST = rj.Fast()
@@ -56,9 +57,7 @@ def holds(bounds: Interval, true: Tensor) -> bool:
     return bool(((bounds.lower <= true + slack) & (true <= bounds.upper + slack) | ~known).all())
 
 
-@pytest.mark.parametrize("radius", RADII)
-@pytest.mark.parametrize("count", SIZES)
-@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+@pytest.mark.parametrize(("function", "count", "radius"), in_turn(FUNCTIONS, SIZES, RADII))
 def test_sampled_values_and_slopes_are_inside(function: AbstractRowFunction, count: int, radius: float) -> None:
     z = boxes(count, radius)
     points = points_of(z)

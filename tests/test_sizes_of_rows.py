@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import AbstractRowFunction, FlooredRows, LengthRows, NormalisedRows, ShiftedRows
+from tests.marks import in_turn
 from tests.torch_cases import Fn
 
 Formula = Callable[[Tensor], Tensor]
@@ -117,8 +118,7 @@ def _check(network: rj.Network, module: nn.Module, x: Tensor) -> None:
     assert bool((bounds.lower <= true + 1e-9).all() & (true <= bounds.upper + 1e-9).all())
 
 
-@pytest.mark.parametrize("layer", [False, True], ids=["bare", "layer"])
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(("name", "layer"), in_turn(list(READ), [False, True]))
 def test_what_is_written_out_is_read(name: str, layer: bool) -> None:
     formula, function = READ[name]
     network, module, x = _network(formula, layer)
