@@ -1,10 +1,13 @@
 """Norms of matrices are bounded from above, and spectral ones closely, also with equal singular values."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from flint import arb, arb_mat, ctx
 
-from recurjac_check.claims import norm_within, spectral
+from recurjac_check.claims import norm_within, reached_norm, spectral
 
 SOURCE = np.random.default_rng(0)
 MATRICES = {
@@ -58,8 +61,10 @@ def test_norms_of_all_matrices_between_two_are_bounded(shape: tuple[int, int], p
 
 
 def test_a_norm_that_is_an_irrational_number_is_not_below_it() -> None:
-    """The norm of (1, 1) from 2 to any is the root of 2; at the precision of the check, an end of a ball decides."""
+    """The norm of (1, 1) from 2 to any is the root of 2, also by its Gram matrix; an end of a ball decides."""
     with ctx.workprec(128):
         found = [norm_within([[arb(1), arb(1)]], [[arb(1), arb(1)]], "2", q) for q in ("1", "2", "inf")]
+        leaf: Any = SimpleNamespace(reach=lambda _rows, _p: arb_mat(1, 1, [arb(2)]))
+        found += [reached_norm(leaf, [((0, arb(1)),)], "2", q) for q in ("1", "2", "inf")]
     with ctx.workprec(1000):
         assert all(bound * bound >= 2 for bound in found)
