@@ -124,6 +124,15 @@ def test_unbounded_boxes(function: AbstractRowFunction) -> None:
     assert bool(function.value_range(z, FAST).upper.isfinite().all()) or isinstance(function, LengthRows)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_unbounded_boxes_of_rows_that_are_not_0(function: AbstractRowFunction) -> None:
+    """Their length has a lower bound above 0 and no upper one."""
+    z = Interval(torch.tensor([[[0.5, -0.1, -0.3]]]).double(), torch.tensor([[[inf, 0.1, -0.2]]]).double())
+    points = torch.cat([points_of(Interval(z.lower, z.upper.clamp(max=s))) for s in (0.6, 30.0, 1e5)])
+    assert holds(function.value_range(z, FAST), function.value(points))
+    assert holds(function.slope_range(z, FAST), slopes_at(function, points))
+
+
 @pytest.mark.parametrize("arithmetic", [FAST, rj.Rigorous()], ids=["fast", "rigorous"])
 def test_derivatives_of_a_length_are_exact(arithmetic: rj.Fast | rj.Rigorous) -> None:
     """z_1 in [3, 6] beside 4, beside 8 and 0, and where the row may be 0, also at the end of its box."""

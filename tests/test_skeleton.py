@@ -15,7 +15,8 @@ from torch import Tensor
 import recurjac as rj
 from benchmarks.measure import counted
 from recurjac.activations import Identity as NoActivation
-from recurjac.activations import LeakyReLU
+from recurjac.activations import LeakyReLU, ReLU
+from recurjac.arithmetic import AbstractArithmetic
 from recurjac.jacobian import AbstractJacobianMethod, Gradients
 from recurjac.network import Edge, Network, Stage
 from recurjac.norms import JacobianNorm
@@ -217,6 +218,37 @@ def test_live_covectors_of_forms_that_travel_together_have_a_gradient(method: Ab
 def _chains(network: Network, region: rj.LpBall, planner: AbstractPlanner) -> list[chain_rule.ChainRule]:
     chain = rj.Problem(network, region, arithmetic=rj.Fast(), planner=planner).chain()
     return [chain, chain.without_dead()]
+
+
+@pytest.mark.parametrize("planner", [SkeletonOnly(), PlainOnly()], ids=["skeleton", "plain"])
+@pytest.mark.parametrize("arithmetic", [rj.Fast(), rj.Rigorous()], ids=lambda a: a.title)
+def test_forms_that_are_sent_along_identities_are_not_changed(
+    arithmetic: AbstractArithmetic, planner: AbstractPlanner
+) -> None:
+    """A sum of two stages as they are: what one of them does to its forms must not reach the other."""
+    g = torch.Generator().manual_seed(0)
+    dense = [Dense(torch.randn(4, 4, generator=g, dtype=torch.float64), (4,), (4,)) for _ in range(4)]
+    stages = (
+        Stage((Edge(0, dense[0]),), (), ReLU(), (4,)),
+        Stage((Edge(1, dense[1]),), (), ReLU(), (4,)),
+        Stage((Edge(1, Identity((4,))), Edge(2, Identity((4,)))), (), ReLU(), (4,)),
+        Stage((Edge(3, dense[2]),), (), ReLU(), (4,)),
+        Stage((Edge(4, dense[3]),), (), NoActivation(), (4,)),
+    )
+    network = Network((4,), stages)
+    x = torch.randn(1, 4, generator=g, dtype=torch.float64)
+    points = x + 2 * torch.rand(400, 4, generator=g, dtype=torch.float64) - 1
+    problem = rj.Problem(network, rj.LpBall(x, 1.0), pre=rj.Alone(rj.Crown()), arithmetic=arithmetic, planner=planner)
+    state = problem.preactivations()
+    h1 = (points @ dense[0].weight.mT).relu()
+    h2 = (h1 @ dense[1].weight.mT).relu()
+    for k, true in ((3, h1 + h2), (4, (h1 + h2) @ dense[2].weight.mT)):
+        z = state.pre(k)
+        assert bool(((z.lower - 1e-12 <= true) & (true <= z.upper + 1e-12)).all())
+    for method in (rj.Chords(), rj.RecurJac(), rj.Reversed(rj.Chords())):
+        bounds = rj.jacobian_bounds(problem, method=method)
+        slopes = true_jacobians(network, points)
+        assert bool(((bounds.lower - 1e-12 <= slopes) & (slopes <= bounds.upper + 1e-12)).all())
 
 
 def test_bounds_are_differentiable_through_the_skeleton() -> None:

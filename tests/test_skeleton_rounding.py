@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import recurjac as rj
 from recurjac.activations import LeakyReLU, ReLU
-from recurjac.arithmetic import AbstractArithmetic
+from recurjac.arithmetic import AbstractArithmetic, Interval
 from recurjac.network import Network, chain
 from recurjac.preactivation import PreactivationState
 from recurjac.propagation.planning import PlainOnly, SkeletonOnly
 from recurjac.propagation.skeleton_pushed import Affine, Skeleton
-from recurjac.propagation.skeleton_rounding import INPUTS, KEPT, VALUE
+from recurjac.propagation.skeleton_rounding import INPUTS, KEPT, VALUE, Ranges, Rounding
 from tests import exact
 
 DTYPES = (torch.float32, torch.float64)
@@ -163,6 +163,81 @@ def test_intervals_along_the_skeleton_are_inside_those_of_the_layers(seed: int, 
         assert bool(((found.lower - size <= z) & (z <= found.upper + size)).all())
         assert bool(((found.lower >= wide.lower - size) & (found.upper <= wide.upper + size)).all())
         assert k == 1 or bool((found.width < wide.width - size).any())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_magnitudes_of_all_entries_are_added_up(dtype: torch.dtype) -> None:
+    """Underflow is weighed by their sum, of every group of kept neurons that was added."""
+    g, arithmetic = torch.Generator().manual_seed(0), rj.Rigorous()
+    known = Ranges.of(Interval.point(1e3 * torch.rand(7, generator=g, dtype=dtype)), arithmetic)
+    for n in (1, 40):
+        known = known.followed_by(Interval.point(torch.rand(n, generator=g, dtype=dtype)), arithmetic)
+        assert Fraction(known.total) >= sum(exact.rational(known.sizes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_forms_lose_holds_for_sums_in_any_order(dtype: torch.dtype) -> None:
+    """n products and sums lose up to γ_n times the sizes of rows as stored, beside what the rows are off by."""
+    n, u = 60, Fraction(torch.finfo(dtype).eps) / 2
+    gamma = n * u / (1 - n * u)
+    sizes = torch.tensor([1.0, 1.0, 1e-3, 0.0], dtype=dtype).expand(3, 4)
+    errors = torch.tensor([0.0, 1.0, 2e-3, 0.0], dtype=dtype).expand(3, 4)
+    lost = exact.rational(Rounding(sizes, errors).lost(n, 50.0))
+    size, error = exact.rational(sizes[VALUE]), exact.rational(errors[VALUE])
+    tiny = Fraction(torch.finfo(dtype).tiny)  # a product that is flushed to zero
+    assert bool((lost >= error + gamma * size + n * tiny * 50).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_intervals_of_entries_hold_for_sums_in_any_order(dtype: torch.dtype) -> None:
+    """At a point, the ends are γ_n Σ |E| |v| away from what is computed, however the products are added up."""
+    g, arithmetic = torch.Generator().manual_seed(0), rj.Rigorous()
+    known = Ranges.of(Interval.point(torch.randn(59, generator=g, dtype=dtype)), arithmetic)
+    columns = torch.randn(60, 20, generator=g, dtype=dtype)
+    centre, half, sizes = known.seen(columns, arithmetic)
+    assert sizes is not None
+    found = known.range(centre, half, Rounding(sizes, torch.zeros_like(sizes)), arithmetic)
+    u = Fraction(torch.finfo(dtype).eps) / 2
+    most = 60 * u / (1 - 60 * u) * exact.rational(columns.abs().mT.contiguous()).dot(exact.rational(known.sizes))
+    middle = exact.rational(centre)
+    assert bool((exact.rational(found.lower[0]) <= middle - most).all())
+    assert bool((exact.rational(found.upper[0]) >= middle + most).all())
+
+
+def test_sums_with_negative_biases_are_off_by_no_more_than_is_stated() -> None:
+    """The sum of both biases is rounded, and nothing beside it is."""
+    x = torch.full((1, 1), 1e-6, dtype=torch.float64)
+    for sign in (-1.0, 1.0):
+        last = torch.eye(1, dtype=torch.float64)
+        biases = [torch.tensor([b], dtype=torch.float64) for b in (1 / 3, sign * 1000.1)]
+        network = chain([(last, b) for b in biases], [ReLU()])
+        state = rj.Problem(network, rj.LpBall(x, 1e-9), planner=SkeletonOnly()).preactivations()
+        output = state.affine(2)
+        assert output is not None
+        assert output.rounding is not None
+        off = abs(sum(Fraction(float(b)) for b in biases) - Fraction(float(output.columns[1, 0])))
+        assert 0 < off <= Fraction(float(output.rounding.errors[VALUE, 0]))
+
+
+def test_derivatives_that_round_to_0_are_not_taken_for_0() -> None:
+    """1e-400, from an input and from a kept neuron, beside kept neurons: underflow is no structure."""
+    small = 1e-200
+    eye = torch.eye(3, dtype=torch.float64)
+    weights = [
+        (eye, torch.tensor([0.0, 0.0, 5.0], dtype=torch.float64)),  # two neurons of unknown sign, and a linear one
+        (
+            small * torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64),
+            1 + 0 * eye[0],
+        ),
+        (small * eye, None),
+    ]
+    network = chain([(w, torch.zeros(3, dtype=torch.float64) if b is None else b) for w, b in weights], [ReLU()] * 2)
+    problem = rj.Problem(network, rj.LpBall(torch.zeros(1, 3).double(), 1.0), planner=SkeletonOnly())
+    bounds = rj.jacobian_bounds(problem, method=rj.Chords())
+    assert bool((bounds.upper[0].diagonal() > 0).all())
+    off = ~torch.eye(3, dtype=torch.bool)
+    assert bool((bounds.lower[0][off] == 0).all())
+    assert bool((bounds.upper[0][off] == 0).all())
 
 
 def test_there_is_no_skeleton_over_an_unbounded_region() -> None:

@@ -14,6 +14,7 @@ from onnx import helper
 
 from producer import ball, certificate, dense, encoded, everything, model, unit
 from recurjac_check import check_bytes, network, quadratic, region
+from recurjac_check.affine import Affine, Matrix
 from recurjac_check.functions import SMOOTH, Pieces, Product, clamp, two_pieces
 from recurjac_check.quadratic import definite, diagonal, exact
 from recurjac_check.witness import Leaf
@@ -387,3 +388,31 @@ def test_secants_of_a_product_are_means() -> None:
                 assert a * b - 1.5 == pytest.approx(mean_v * (a - 0.5) + mean_u * (b - 3))
                 assert by_u[0] <= mean_v <= by_u[1]
                 assert by_v[0] <= mean_u <= by_v[1]
+
+
+def test_shortcuts_of_a_chain_are_followed() -> None:
+    """Rows and a node that read several sources: their G holds for all slopes, as sampled at the ends."""
+    source = np.random.default_rng(3)
+    a, b, c = source.normal(0, 1, (2, 3)), source.normal(0, 1, (2, 5)), source.normal(0, 1, (3, 7))
+    nodes = [(affine({0: a}), 2), (affine({0: b[:, :3], 1: b[:, 3:]}), 2)]
+    slopes = [(j, arb(0), arb(1)) for j in range(2)]
+    chained = quadratic.Chain([(y, slopes) for y, _ in nodes])
+    rows = affine({0: c[:, :3], 1: c[:, 3:5], 2: c[:, 5:]})
+    start = [arb(1), arb(0.25), arb(4)]
+    given = quadratic.Multipliers(None, [[arb(40.0)] * 2, [arb(400.0)] * 2])
+    with ctx.workprec(128):
+        gram = np.array([[float(v) for v in row] for row in chained.reach(rows, start, given, "it").tolist()])
+    for slope in np.array(np.meshgrid(*[(0.0, 1.0)] * 4)).reshape(4, -1).T:
+        first = np.diag(slope[:2]) @ a
+        second = np.diag(slope[2:]) @ (b[:, :3] + b[:, 3:] @ first)
+        jacobian = c[:, :3] + c[:, 3:5] @ first + c[:, 5:] @ second
+        over = gram - jacobian @ np.diag([1, 0.25, 4]) @ jacobian.T
+        assert np.linalg.eigvalsh(over)[0] >= -1e-9 * np.abs(gram).max()
+
+
+def affine(blocks: dict[int, Array]) -> Affine:
+    """A linear function of sources."""
+    matrices = {
+        s: Matrix([{j: arb(float(v)) for j, v in enumerate(r)} for r in m], m.shape[1]) for s, m in blocks.items()
+    }
+    return Affine(matrices, [arb(0)] * len(next(iter(blocks.values()))))
