@@ -492,3 +492,19 @@ def test_a_pickle_is_never_loaded_and_the_next_step_is_named(suffix: str, tmp_pa
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / f"m.{suffix}")
     with pytest.raises(rj.InvalidRequest, match=r"never loaded.*load_state_dict.*torch\.export\.save"):
         rj.load(tmp_path / f"m.{suffix}")
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [lambda x: torch.log(1 + torch.exp(x[:, :1] - x[:, 1:2])), lambda x: -(x.softmax(1) * x.log_softmax(1)).sum(1)],
+    ids=["softplus", "entropy"],
+)
+def test_modules_that_lose_digits_where_they_are_small_are_read(formula: Callable[[Tensor], Tensor]) -> None:
+    """They are compared with normal forms that do not; at usual inputs, both agree to the last digits."""
+    module = Fn(lambda _, x: formula(x).reshape(len(x), 1))
+    x = torch.tensor([[0.3, -0.7, 0.2]], dtype=torch.float64)
+    network = rj.load(module, x)
+    torch.testing.assert_close(network(x), module(x), rtol=1e-14, atol=0.0)
+    bounds = rj.jacobian_bounds(network, rj.LpBall(x, 0.1))
+    true = torch.autograd.functional.jacobian(module, x).reshape(bounds.lower.shape)
+    assert bool((bounds.lower <= true).all() & (true <= bounds.upper).all())

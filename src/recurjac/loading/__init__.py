@@ -242,7 +242,7 @@ def _checked(traced: Traced | Pt2File, dtype: torch.dtype, device: torch.device 
 
     It is compared with the original first.
     """
-    _check(traced.network(torch.float64), traced.evaluate, traced.cancelling)
+    _check(traced.network(torch.float64), traced.evaluate, max(_SMALL, traced.cancelling))
     narrower = torch.promote_types(traced.dtype, dtype) != dtype
     with torch.enable_grad():  # views of parameters that are made without could not be read after these have changed
         network = traced.network(traced.dtype if narrower else dtype)
@@ -264,7 +264,14 @@ def _layers(weights: Sequence[tuple[Any, Any]], network: Network) -> Reference:
     return evaluate
 
 
-def _check(network: Network, reference: Reference, floor: float = 0.0) -> None:
+_SMALL = 1e-5
+"""Outputs that are smaller than others by this factor are compared to it: there, an original may lose digits.
+
+The logarithm of 1 + exp(-20) has eight of sixteen, which its normal form, a softplus, keeps.
+"""
+
+
+def _check(network: Network, reference: Reference, floor: float = _SMALL) -> None:
     """Raise ConversionError unless network and reference agree to 1e-9 of the largest output on random inputs.
 
     Of a network with functions that are not finite everywhere, inputs count on which its outputs are finite.
@@ -307,7 +314,7 @@ def _compare(network: Network, reference: Reference, x: Tensor, limited: bool, f
     return len(theirs)
 
 
-def _agree(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> None:
+def _agree(ours: Tensor, theirs: Tensor, floor: float = _SMALL) -> None:
     """Raise ConversionError unless both agree to 1e-9 of the largest entry, for each input; floor as in `_check`."""
     if ours.shape != theirs.shape:
         raise ConversionError(
