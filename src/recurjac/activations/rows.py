@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recurjac.activations.row_bounds import divided, met, others_of, squares_of, sum_of, total_of
 from recurjac.activations.softmax_bounds import Exponentials, largest_of
+from recurjac.activations.softmax_norm import largest_eigenvalue
 from recurjac.arithmetic import AbstractArithmetic, Interval, root_of, with_derivative_of
 from recurjac.tensors import broadcast_shape
 
@@ -117,8 +118,10 @@ class SoftmaxRows(AbstractRowFunction):
         """2 p_i (1 - p_i) is the absolute sum of a row and of a column, and bounds the eigenvalues (Gershgorin)."""
         shares = self.value_range(z, arithmetic)
         near = torch.minimum(torch.maximum(torch.full_like(shares.lower, 0.5), shares.lower), shares.upper)
-        most = 2 * near * (1 - near)
-        return (arithmetic.at_least(most, 2)).amax(-1)
+        most = (arithmetic.at_least(2 * near * (1 - near), 2)).amax(-1)
+        if p != 2:
+            return most
+        return torch.minimum(most, largest_eigenvalue(z, lambda box: self.value_range(box, arithmetic), arithmetic))
 
     @classmethod
     def examples(cls) -> list[Self]:
