@@ -17,7 +17,8 @@ SIZES, RADII, SCALES = (1, 2, 3, 4, 7, 16, 40), (0.0, 1e-3, 0.03, 0.1, 0.5, 3.0)
 
 
 def eigenvalue(p: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2))[..., -1]
+    values: Tensor = torch.linalg.eigvalsh(torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2))
+    return values[..., -1]
 
 
 def attained(low: Tensor, high: Tensor, g: torch.Generator) -> float:

@@ -159,4 +159,5 @@ def _variance(u: Tensor, value: Tensor) -> Tensor:
     vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny)
     total = u.sum(-1, keepdim=True)
     middle = (u * vector).sum(-1, keepdim=True) / total
-    return (u * (vector - middle).square()).sum(-1)
+    variance: Tensor = (u * (vector - middle).square()).sum(-1)
+    return variance
