@@ -78,6 +78,38 @@ PAIRS: dict[str, tuple[Function, Function, str]] = {
     ),
     "threshold": (lambda x: F.threshold(x, 0.5, 0.0), lambda x: x.clamp(min=0.5), "clamp"),
     "hardshrink": (F.hardshrink, F.softshrink, "softshrink"),
+    "asinh": (torch.asinh, lambda x: torch.log(x + torch.sqrt(x * x + 1)), "log(x + sqrt(x * x + 1))"),
+    "acosh": (
+        lambda x: torch.acosh(x.exp() + 2), lambda x: torch.log(x.exp() + 2 + torch.sqrt((x.exp() + 2) ** 2 - 1)),
+        "log(x + sqrt(x * x - 1))",
+    ),
+    "atanh": (
+        lambda x: torch.atanh(0.9 * x.tanh()), lambda x: 0.5 * torch.log((1 + 0.9 * x.tanh()) / (1 - 0.9 * x.tanh())),
+        "0.5 * log((1 + x) / (1 - x))",
+    ),
+    "asin": (
+        lambda x: torch.asin(0.9 * x.sin()), lambda x: torch.atan(0.9 * x.sin() / torch.sqrt(1 - (0.9 * x.sin()) ** 2)),
+        "atan(x / sqrt(1 - x * x))",
+    ),
+    "acos": (
+        lambda x: torch.acos(0.9 * x.sin()),
+        lambda x: torch.pi / 2 - torch.atan(0.9 * x.sin() / torch.sqrt(1 - (0.9 * x.sin()) ** 2)),
+        "pi / 2 - atan(x / sqrt(1 - x * x))",
+    ),
+    "atan2": (
+        lambda x: torch.atan2(x, x.exp()), lambda x: torch.atan(x / x.exp()), "where its second argument is positive"
+    ),
+    "sinc": (
+        lambda x: torch.sinc(2 + x.tanh()),
+        lambda x: torch.sin(torch.pi * (2 + x.tanh())) / (torch.pi * (2 + x.tanh())),
+        "sin(pi * x) / (pi * x)",
+    ),
+    "xlogy": (
+        lambda x: torch.special.xlogy(x, x.exp() + 1), lambda x: x * torch.log(x.exp() + 1), "x * log(y)"
+    ),
+    "cumprod": (
+        lambda x: x[:, :2].cumprod(1), lambda x: torch.stack([x[:, 0], x[:, 0] * x[:, 1]], 1), "one part after another"
+    ),
     "looked up": (
         lambda x: F.embedding(x.long(), TABLE.to(x)), lambda x: x[:, :5] @ TABLE.to(x), "vectors times its weights"
     ),

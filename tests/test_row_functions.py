@@ -19,6 +19,7 @@ from recurjac.jacobian.closed_forms import shortened
 from tests.helpers import concrete_classes
 from tests.marks import in_turn
 from tests.test_attention import MODULES, network_of
+from tests.torch_cases import Fn
 
 FAST = rj.Fast()
 FUNCTIONS: list[AbstractRowFunction] = [f for kind in concrete_classes(AbstractRowFunction) for f in kind.examples()]
@@ -469,3 +470,19 @@ def test_bounds_in_float32_hold_for_exact_functions(function: AbstractRowFunctio
     ):
         slack = 1e-13 * (1 + true.abs())
         assert bool((found.lower.double() <= true + slack).all() & (true - slack <= found.upper.double()).all())
+
+
+def test_hypot_has_finite_derivatives_at_its_kink() -> None:
+    """As the length of a row of two, also of tensors of different shapes."""
+    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    module = Fn(lambda _, x: torch.hypot((x @ weight.T).reshape(-1, 2, 3), x[:, :1, None]))
+    centre = torch.zeros(1, 4, dtype=torch.float64)
+    network = rj.load(module, centre)
+    for radius in (1e-9, 0.1):
+        found = rj.jacobian_bounds(network, rj.LpBall(centre, radius))
+        points = points_of(Interval(centre - radius, centre + radius), 50)[:, 0]
+        torch.testing.assert_close(network(points), module(points))
+        true = _jacobians(network, points)
+        lower, upper = found.lower.reshape(true.shape[1:]), found.upper.reshape(true.shape[1:])
+        assert bool((lower - 1e-12 <= true).all() & (true <= upper + 1e-12).all())
+        assert bool((torch.maximum(-lower, upper) <= weight.abs() + 1.0 + 1e-9).all())

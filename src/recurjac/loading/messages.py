@@ -76,6 +76,15 @@ _ADVICE = {
     "fft_": "it is a matrix, which it makes of the rows of torch.eye; multiply by its real and imaginary parts",
     "complex": "compute with real and imaginary parts",
     "item": "keep it a tensor, without item() or float()",
+    "asinh": "write it as log(x + sqrt(x * x + 1))",
+    "acosh": "write it as log(x + sqrt(x * x - 1))",
+    "atanh": "write it as 0.5 * log((1 + x) / (1 - x))",
+    "asin": "write it as atan(x / sqrt(1 - x * x))",
+    "acos": "write it as pi / 2 - atan(x / sqrt(1 - x * x))",
+    "atan2": "where its second argument is positive, write it as atan(y / x)",
+    "sinc": "away from 0, write it as sin(pi * x) / (pi * x)",
+    "xlogy": "write it as x * log(y)",
+    "cumprod": "multiply one part after another",
     "nan_to_num": "leave it out; bounds are for inputs where the network is finite",
 }  # fmt: skip
 """The alternative to an operation, by its name or a part of it."""

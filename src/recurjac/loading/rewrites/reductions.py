@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recurjac.activations import Length, Softplus
+from recurjac.activations import Softplus
 from recurjac.loading.expression import Expression
 from recurjac.loading.readers.moves import beside
 from recurjac.loading.readers.onnx_windows import reduced
 from recurjac.loading.readers.sums import sum_over
+from recurjac.loading.rewrites.domain import norm_over
 from recurjac.loading.rewrites.products import product, squared
 from recurjac.operators.gather import gather_positions, positions
 from recurjac.operators.reindex import Reshape
@@ -73,10 +74,10 @@ def _logaddexp(x: Any, y: Any) -> Any:
 
 @torch_ops.reads("aten.hypot.default")
 def _hypot(x: Any, y: Any) -> Any:
-    """√(x² + y²)."""
+    """√(x² + y²), the length of a row of two."""
     a, b = _both(x, y)
     pairs = beside([t.apply(Reshape(t.shape, (*t.shape, 1))) for t in (a, b)], len(a.shape))
-    return sum_over(squared(pairs), [-1], False).activate(Length())
+    return norm_over(pairs, 2.0, [-1], keep=False)
 
 
 def _both(x: Any, y: Any) -> tuple[Any, Any]:
