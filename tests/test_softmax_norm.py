@@ -8,7 +8,7 @@ from torch import Tensor
 
 import recurjac as rj
 from recurjac.activations import SoftmaxRows
-from recurjac.activations.softmax_norm import _bottom, _halved, _monotone, _top
+from recurjac.activations.softmax_norm import _bottom, _halved, _monotone, _root, _top
 from recurjac.arithmetic import Interval
 from tests.marks import DTYPES, in_turn
 
@@ -169,3 +169,19 @@ def test_derivatives_are_those_of_the_bound() -> None:
     step = 1e-6 * torch.eye(4, dtype=torch.float64).reshape(4, 1, 1, 4)
     near = torch.stack([bound(z + e) - bound(z - e) for e in step]) / 2e-6
     torch.testing.assert_close(slope.flatten(), near, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.99, 1.01, 1.5])
+def test_a_wrong_guess_is_not_believed(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eigenvalue is a bound only where the two sides of its equation are compared with their rounding."""
+    u = torch.rand(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total = u.sum(-1)[:, None, None]
+    true = torch.linalg.eigvalsh(torch.diag_embed(u) - u.unsqueeze(-1) * u.unsqueeze(-2) / total)[:, -1]
+
+    def guessed(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, second, guess = _root(u)
+        return first, second, factor * guess
+
+    for name in ("plain", "wrong"):
+        assert bool((_bottom(u, RIGOROUS) <= true + 1e-15).all() & (true <= _top(u, RIGOROUS) + 1e-15).all()), name
+        monkeypatch.setattr("recurjac.activations.softmax_norm._root", guessed)
