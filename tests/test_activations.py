@@ -413,3 +413,15 @@ def test_derivatives_of_lines_are_finite(activation: AbstractActivation, choice:
         total = sum((t.clamp(-1e30, 1e30).sum() for t in _four(activation, choice, Interval(low, high))), untouched)
         for gradient in torch.autograd.grad(total, (low, high)):
             assert gradient.isfinite().all(), family
+
+
+@every_activation
+def test_what_is_not_a_number_has_any_slope(activation: AbstractActivation) -> None:
+    """As where a network overflows: it is no error, and no end is one that a number's slope may be beyond."""
+    z = torch.tensor([[[torch.nan, 0.3, -3.0, 7.0]]], dtype=torch.float64)
+    for arithmetic in (FAST, RIGOROUS):
+        found = activation.slope_range(Interval.unchecked(z, z), arithmetic)
+        known = activation.slope_range(Interval(z[..., 1:], z[..., 1:]), arithmetic)
+        least, most = (t.nan_to_num(0.0, inf, -inf) for t in (known.lower.amin(), known.upper.amax()))
+        assert not bool(found.lower[..., 0] > least)
+        assert not bool(found.upper[..., 0] < most)

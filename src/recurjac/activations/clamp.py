@@ -59,10 +59,13 @@ class AbstractClamp(AbstractActivation):
 
     @final
     def slope_range(self, z: Interval, arithmetic: AbstractArithmetic) -> Interval:
-        """The hull of the slopes of the pieces that z touches; an end at a kink touches both (Clarke's derivative)."""
+        """The hull of the slopes of the pieces that z touches; an end at a kink touches both (Clarke's derivative).
+
+        What is not a number may be on any piece.
+        """
         a, b = self._kinks(z.lower)
-        flat, rising = (z.lower <= a) | (z.upper >= b), (z.upper >= a) & (z.lower <= b)
-        return Interval((~flat).to(a.dtype), rising.to(a.dtype))
+        steep, level = (z.lower > a) & (z.upper < b), (z.upper < a) | (z.lower > b)
+        return Interval(steep.to(a.dtype), (~level).to(a.dtype))
 
     @final
     def secant_range(self, z: Interval, centre: Interval, arithmetic: AbstractArithmetic) -> Interval:
