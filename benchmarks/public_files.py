@@ -120,8 +120,9 @@ def rows(name: str, folder: Path, radii: Sequence[float], seconds: float) -> Non
         found = rj.lipschitz(one, rj.LpBall(x, radius, inf), time_limit=seconds)
         upper, lower, spent = float(found.upper), float(found.lower), time.process_time() - began
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        ratio = upper / lower if lower > 0 else inf
         print(
-            f"{name:22} {sum(one.sizes):8} {apart:8.1e} {radius:7g} {upper:12.6g} {lower:10.6g} {upper / lower:10.4g} "
+            f"{name:22} {sum(one.sizes):8} {apart:8.1e} {radius:7g} {upper:12.6g} {lower:10.6g} {ratio:10.4g} "
             f"{spent:6.1f} {memory:6.1f}  {found.note}",
             flush=True,
         )
